@@ -1,0 +1,36 @@
+# Two commands matter: `make repro` runs the pipeline, `make test` runs the tests. Both build .venv first.
+export OMP_WAIT_POLICY = PASSIVE
+export TOKENIZERS_PARALLELISM = false
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+PYTHON ?= python3.11
+
+.PHONY: repro test check lint bench clean lock help
+
+help:  ## say what the targets do
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+.venv/made: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch .venv/made
+
+repro: .venv/made  ## run the whole pipeline (dvc repro); what is up to date is not run again
+	dvc repro
+
+test: .venv/made  ## run the tests
+	pytest
+
+check: .venv/made  ## format, lint and types, as pre-commit and CI do
+	ruff format --check .
+	ruff check .
+	mypy
+
+bench: .venv/made  ## time what must be fast: ratios of A to B, measured in one run
+	python -m benchmarks
+
+lock: .venv/made  ## write requirements.lock anew from what .venv holds
+	pip freeze --exclude-editable | sed -E 's/\+cpu$$//; s/ @ .*//' > requirements.lock
+
+clean:  ## remove the environment, artefacts and caches (not DVC's cache)
+	rm -rf .venv .cache out .pytest_cache .mypy_cache .ruff_cache .hypothesis

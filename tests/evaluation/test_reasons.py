@@ -1,0 +1,64 @@
+"""Reason metrics: identity, difference, the verdict's honesty, and rows without a reference."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from thinkrec.evaluation.reasons import bleu, meteor_exact_stem, rouge_l, score_reasons, words
+
+TEXT = "Yes. The user liked slow dramas before, and this is one."
+
+
+def reasons(*rows: tuple[int, int, float, str | None, str | None]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["row", "label", "probability", "reason", "teacher"])
+
+
+def test_words_are_lower_case_without_punctuation() -> None:
+    assert words("Don't -- it\u2019s a *Film noir*!") == ["don't", "it\u2019s", "a", "film", "noir"]
+
+
+def test_likeness_is_full_for_the_same_text_and_none_for_another() -> None:
+    assert rouge_l(TEXT, TEXT) == bleu([TEXT], [TEXT]) == 1
+    assert meteor_exact_stem(TEXT, TEXT) > 0.99  # METEOR's penalty for one unbroken run is never quite 0
+    assert rouge_l("purple", TEXT) == meteor_exact_stem("purple", TEXT) == 0
+
+
+def test_meteor_matches_stems_but_knows_no_synonyms() -> None:
+    assert meteor_exact_stem("likes dramas", "liked drama") > 0.9
+    assert meteor_exact_stem("movie", "film") == 0
+
+
+def test_rouge_l_worked_out_by_hand() -> None:
+    # The common subsequence is "the dog": recall 2/4, precision 2/3.
+    assert rouge_l("the sad dog", "the big old dog") == pytest.approx(2 * (2 / 4) * (2 / 3) / (2 / 4 + 2 / 3))
+
+
+def test_a_verdict_agrees_with_its_score_or_counts_against_it() -> None:
+    frame = reasons(
+        (0, 1, 0.9, "Yes. Good.", None),
+        (1, 1, 0.2, "No. Bad.", None),
+        (2, 0, 0.2, "Yes. Good.", None),
+        (3, 0, 0.2, "Nothing speaks for it.", None),
+    )
+    scores = score_reasons(frame)
+    assert (scores["agreement"], scores["verdict_share"], scores["accuracy"]) == (0.5, 0.75, 0.25)
+    assert scores["distinct_share"] == 0.75
+    assert scores["words"] == (2 + 2 + 2 + 4) / 4
+
+
+def test_rows_without_a_teachers_text_count_for_agreement_only() -> None:
+    alone = score_reasons(reasons((0, 1, 0.9, TEXT, TEXT)))
+    joined = score_reasons(reasons((0, 1, 0.9, TEXT, TEXT), (1, 0, 0.1, "No. Purple.", None), (2, 0, 0.1, "", "")))
+    for name in ("meteor_exact_stem", "rouge_l", "bleu"):
+        assert joined[name] == alone[name]
+    assert (joined["with_teacher"], joined["rows"]) == (1, 3)
+    assert joined["agreement"] == joined["non_empty_share"] == pytest.approx(2 / 3)
+
+
+def test_no_reasons_at_all_is_nan_not_an_error() -> None:
+    scores = score_reasons(reasons())
+    assert scores["rows"] == 0
+    assert all(math.isnan(scores[name]) for name in ("meteor_exact_stem", "rouge_l", "bleu", "agreement"))

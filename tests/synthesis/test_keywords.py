@@ -1,0 +1,107 @@
+"""Keywords: what the cleaning lets through, and what the embedded extractor makes of metadata."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thinkrec.synthesis.keywords import clean_keywords, extract_keywords
+
+
+def make_items(rows):
+    frame = pd.DataFrame(rows, columns=["title", "year", "categories", "description"])
+    frame.insert(0, "item", np.arange(len(frame), dtype=np.int32))
+    frame.insert(1, "item_id", [f"i{n}" for n in range(len(frame))])
+    frame["year"] = frame["year"].astype("Int16")
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["Revenge", "the", "bleak"], ["revenge", "bleak"]),
+        (["brand", "Price", "visit www.shop.com", "brand: Acme"], []),
+        (["1999", "12%", "3.5", "$9.99", "1990s", "1st"], ["1990s"]),
+        (["tv", "of", "3d", "ox", "war"], ["war"]),
+        (["story", "Stories", "STORY", "movie", "movies", "box", "boxes", "glass"], ["story", "movie", "box", "glass"]),
+        (["<b>dark</b>", "&amp;", "**wry**", "http://x.y/z", "me@there.org"], ["dark", "wry"]),
+        (["coming of age", "of the", "Sci-Fi", "children's"], ["coming of age", "sci-fi", "children's"]),
+        (["(no genres listed)", "n/a", "unknown"], []),
+    ],
+)
+def test_only_keywords_pass(words, kept):
+    assert clean_keywords(words, 10) == kept
+
+
+def test_the_limit_counts_what_is_kept():
+    assert clean_keywords(["the", "war", "WAR", "peace", "love"], 2) == ["war", "peace"]
+    assert clean_keywords(["war"], 0) == []
+
+
+@given(st.lists(st.one_of(st.text(), st.sampled_from(["war", "Wars", "the", "price", "1999"]))), st.integers(0, 10))
+def test_cleaning_is_bounded_and_done_in_one_go(words, limit):
+    kept = clean_keywords(words, limit)
+    assert len(kept) <= limit
+    assert clean_keywords(kept, limit) == kept
+
+
+def test_a_small_corpus_by_hand():
+    keywords, stats = extract_keywords(
+        make_items(
+            [
+                ("Dusk", None, ["Drama"], "A tale of revenge. Brand: Acme. Price: $9.99. Visit www.acme.com today."),
+                ("Dawn", None, ["Drama", "War"], "A tale of <b>hope</b> &amp; mercy."),
+                ("Noon", None, [], ""),
+            ]
+        ),
+        max_per_item=10,
+    )
+    # "tale" is in two of three documents, so it weighs less than what is in one; the title comes last.
+    assert keywords["keywords"].tolist() == [
+        ["drama", "revenge", "tale", "dusk"],
+        ["drama", "war", "hope", "mercy", "tale", "dawn"],
+        ["noon"],
+    ]
+    assert stats == {"items": 3, "items_without_keywords": 0, "mean_keywords": 11 / 3, "vocabulary": 9}
+
+
+def test_without_a_description_genres_title_words_and_the_decade_remain():
+    items = make_items([("The Long Goodbye", 1973, ["Crime", "Film-Noir"], ""), ("M", None, [], "")])
+    keywords, stats = extract_keywords(items, max_per_item=4)
+    assert keywords["keywords"].tolist() == [["crime", "film-noir", "goodbye", "1970s"], []]
+    assert stats["items_without_keywords"] == 1
+
+
+def test_in_a_large_corpus_neither_the_rarest_nor_the_commonest_words_are_keywords():
+    rows = [
+        ("Title", None, ["Books", "Crime" if n % 2 else "War"], f"story {'vengeance' if n < 6 else ''} solo{'x' * n}")
+        for n in range(120)
+    ]
+    keywords, _ = extract_keywords(make_items(rows), max_per_item=10)
+    assert keywords["keywords"][0] == ["war", "vengeance"]
+    assert keywords["keywords"][7] == ["crime"]
+
+
+def test_names_come_after_what_an_item_is_about():
+    rows = [("Dusk", None, [], "Shot in Lisbon, it is bleak."), ("Dawn", None, [], "A bleak and bleak tale.")]
+    keywords, _ = extract_keywords(make_items(rows), max_per_item=10)
+    words = keywords["keywords"][0]
+    assert words.index("bleak") < words.index("lisbon")
+
+
+def test_no_items_make_no_keywords():
+    keywords, stats = extract_keywords(make_items([]), max_per_item=10)
+    assert len(keywords) == 0
+    assert stats["mean_keywords"] == 0
+
+
+@given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=60)), max_size=6), st.integers(1, 10))
+def test_any_metadata_gives_bounded_clean_deterministic_keywords(texts, limit):
+    items = make_items([(title, 1999, ["Drama"], text) for title, text in texts])
+    first, _ = extract_keywords(items, max_per_item=limit)
+    again, _ = extract_keywords(items, max_per_item=limit)
+    assert first["keywords"].tolist() == again["keywords"].tolist()
+    for words in first["keywords"]:
+        assert len(words) <= limit
+        assert clean_keywords(words, limit) == words

@@ -1,0 +1,211 @@
+"""METHOD §6's metrics: values worked out by hand, properties, and agreement with scikit-learn."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics import log_loss as sklearn_log_loss
+from sklearn.metrics import ndcg_score, roc_auc_score
+
+from thinkrec import metrics
+
+# A busy machine may stall any one example: no deadline.
+few = settings(max_examples=50, deadline=None)
+
+
+@st.composite
+def tables(draw: st.DrawFn, *, distinct: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Users, labels and scores of a small table; the scores tie often unless they are to be distinct."""
+    rows = draw(st.integers(1, 40))
+    user = draw(hnp.arrays(np.int32, rows, elements=st.integers(0, 5)))
+    label = draw(hnp.arrays(np.int8, rows, elements=st.integers(0, 1)))
+    values = st.permutations(range(rows)) if distinct else st.lists(st.integers(-3, 3), min_size=rows, max_size=rows)
+    return user, label, np.array(draw(values), dtype=np.float64)
+
+
+def test_auc_counts_ordered_pairs_and_half_of_the_tied_ones() -> None:
+    # Positives score 3 and 2, negatives 2 and 1: of four pairs three are won and one is tied.
+    assert metrics.auc([1, 0, 1, 0], [3, 2, 2, 1]) == 3.5 / 4
+
+
+@pytest.mark.parametrize("label", [[], [1, 1], [0]])
+def test_auc_without_both_classes_is_nan(label: list[int]) -> None:
+    assert math.isnan(metrics.auc(label, [0.5] * len(label)))
+
+
+@few
+@given(tables())
+def test_auc_equals_scikit_learn(table: tuple[np.ndarray, ...]) -> None:
+    _, label, score = table
+    if len(set(label)) == 2:
+        assert metrics.auc(label, score) == pytest.approx(roc_auc_score(label, score), abs=1e-12)
+
+
+@few
+@given(tables())
+def test_auc_depends_on_the_order_of_scores_only(table: tuple[np.ndarray, ...]) -> None:
+    _, label, score = table
+    both = (metrics.auc(label, score), metrics.auc(label, np.exp(score / 2) - 7))
+    assert both[0] == both[1] or all(math.isnan(value) for value in both)
+    assert np.nansum([metrics.auc(label, -score), metrics.auc(label, score), -1]) == pytest.approx(
+        -1 if math.isnan(both[0]) else 0
+    )
+
+
+def test_uauc_is_the_mean_over_users_with_both_classes() -> None:
+    user = [7, 7, 7, 2, 2, 9, 9]
+    label = [1, 0, 0, 1, 1, 0, 1]
+    score = [2, 1, 3, 0, 1, 5, 5]
+    value, users = metrics.uauc(user, label, score)
+    assert (value, users) == ((0.5 + 0.5) / 2, 2)  # user 7 wins one of two pairs, user 9 ties, user 2 is left out
+
+
+@few
+@given(tables())
+def test_uauc_equals_scikit_learn_user_by_user(table: tuple[np.ndarray, ...]) -> None:
+    user, label, score = table
+    one_by_one = [
+        roc_auc_score(label[user == u], score[user == u]) for u in set(user) if len(set(label[user == u])) == 2
+    ]
+    value, users = metrics.uauc(user, label, score)
+    assert users == len(one_by_one)
+    assert math.isnan(value) if not users else value == pytest.approx(np.mean(one_by_one), abs=1e-12)
+
+
+def test_ranking_metrics_worked_out_by_hand() -> None:
+    # User 1 by falling score: +, -, +, -, +, -, +; positives at ranks 1, 3, 5 within five, and 7.
+    # User 2: no positive. User 3: one row, so not covered.
+    user = [1] * 7 + [2, 2] + [3]
+    label = [1, 0, 1, 0, 1, 0, 1, 0, 0, 1]
+    score = [7, 6, 5, 4, 3, 2, 1, 1, 2, 1]
+    got = metrics.ranking(user, label, score, ks=(5,), seed=0)
+    dcg, ideal = 1 + 1 / 2 + 1 / math.log2(6), sum(1 / math.log2(rank + 1) for rank in range(1, 5))
+    precision = 1 + 2 / 3 + 3 / 5
+    assert got["ndcg@5"] == (pytest.approx(dcg / ideal / 2), 2)
+    assert got["map@5"] == (pytest.approx(precision / 4 / 2), 2)
+    assert got["hr@5"] == (0.5, 2)
+    assert got["ndcg@5_long"] == (pytest.approx(dcg / ideal), 1)
+    # With k = 2, the two denominators part: two positives could be shown, four exist.
+    got = metrics.ranking(user, label, score, ks=(2,), seed=0)
+    assert got["map@2"][0] == pytest.approx(1 / 4 / 2)
+    assert got["map_cut@2"][0] == pytest.approx(1 / 2 / 2)
+
+
+@few
+@given(tables(distinct=True))
+def test_ndcg_equals_scikit_learn_for_users_with_a_positive(table: tuple[np.ndarray, ...]) -> None:
+    user, label, score = table
+    by_user = metrics.per_user(user, label, score, seed=0)
+    for k in (5, 10):
+        for u, value in zip(by_user.user, by_user.values[f"ndcg@{k}"], strict=True):
+            own = user == u
+            if own.sum() >= 2 and label[own].any():
+                assert value == pytest.approx(ndcg_score(label[None, own], score[None, own], k=k), abs=1e-12)
+
+
+@few
+@given(tables(), st.integers(0, 3))
+def test_every_per_user_value_lies_in_0_to_1_and_covers_whom_it_says(table: tuple[np.ndarray, ...], seed: int) -> None:
+    user, label, score = table
+    by_user = metrics.per_user(user, label, score, seed=seed)
+    rows = np.array([(user == u).sum() for u in by_user.user])
+    assert (by_user.rows == rows).all()
+    for name, value in by_user.values.items():
+        kept = value[~np.isnan(value)]
+        assert ((kept >= 0) & (kept <= 1 + 1e-12)).all(), name
+        if "@" in name:
+            least = int(name.partition("@")[2].removesuffix("_long")) + 1 if name.endswith("_long") else 2
+            assert (~np.isnan(value) == (rows >= least)).all(), name
+
+
+@few
+@given(tables(distinct=True), st.randoms(use_true_random=False))
+def test_the_order_of_rows_does_not_matter_without_ties(table: tuple[np.ndarray, ...], random: object) -> None:
+    order = np.random.default_rng(random.randint(0, 99)).permutation(len(table[0]))  # type: ignore[attr-defined]
+    plain = metrics.per_user(*table, seed=0).values
+    shuffled = metrics.per_user(*(column[order] for column in table), seed=0).values
+    for name, value in plain.items():
+        np.testing.assert_allclose(shuffled[name], value)
+
+
+def test_ties_fall_by_seed_and_position_whatever_the_score() -> None:
+    user, label = np.repeat(np.arange(200), 6), np.tile([1, 0, 0, 0, 0, 0], 200)
+    flat = [metrics.per_user(user, label, np.full(1200, score), seed=3).values["ndcg@5"] for score in (0.1, 9.0)]
+    np.testing.assert_array_equal(*flat)
+    other = metrics.per_user(user, label, np.zeros(1200), seed=4).values["ndcg@5"]
+    assert (flat[0] != other).any()
+    # Random order, so the first row is not favoured: it comes in the first five of six 5/6 of the time.
+    assert (flat[0] > 0).mean() == pytest.approx(5 / 6, abs=0.08)
+
+
+@few
+@given(tables(), st.integers(0, 99))
+def test_the_weighted_auc_is_the_auc_of_repeated_users(table: tuple[np.ndarray, ...], seed: int) -> None:
+    user, label, score = table
+    users, segment = np.unique(user, return_inverse=True)
+    weight_ud = np.random.default_rng(seed).integers(0, 4, size=(len(users), 3))
+    got = metrics.WeightedAuc.prepare(segment, label, score)(weight_ud)
+    for draw in range(3):
+        copies = np.repeat(np.arange(len(user)), weight_ud[segment, draw])
+        assert got[draw] == pytest.approx(metrics.auc(label[copies], score[copies]), abs=1e-12, nan_ok=True)
+
+
+@few
+@given(tables(), st.integers(0, 99))
+def test_weighted_means_are_the_means_of_repeated_users(table: tuple[np.ndarray, ...], seed: int) -> None:
+    by_user = metrics.per_user(*table, seed=0)
+    weight_du = np.random.default_rng(seed).integers(0, 4, size=(2, len(by_user.user)))
+    for value in by_user.values.values():
+        got = metrics.weighted_means(value, weight_du)
+        for draw in range(2):
+            copies = np.repeat(value, weight_du[draw])
+            copies = copies[~np.isnan(copies)]
+            assert got[draw] == pytest.approx(copies.mean() if len(copies) else math.nan, nan_ok=True)
+
+
+def test_log_loss_equals_scikit_learn_and_survives_certainty() -> None:
+    label, probability = [1, 0, 1, 1], [0.9, 0.2, 0.4, 0.5]
+    assert metrics.log_loss(label, probability) == pytest.approx(sklearn_log_loss(label, probability))
+    assert metrics.log_loss([0, 1], [1.0, 1.0]) == pytest.approx(-math.log(metrics.PROBABILITY_FLOOR) / 2, rel=1e-6)
+
+
+def test_accuracy_says_yes_above_one_half() -> None:
+    assert metrics.accuracy([1, 0, 1, 0], [0.51, 0.5, 0.5, 0.9]) == 0.5
+
+
+def test_calibration_error_worked_out_by_hand() -> None:
+    # Two bins: {.1, .3} holding one like, {.6, .8} holding two.
+    label, probability = [0, 1, 1, 1], [0.1, 0.3, 0.6, 0.8]
+    assert metrics.calibration_error(label, probability, bins=2) == pytest.approx((abs(0.2 - 0.5) + abs(0.7 - 1)) / 2)
+
+
+def test_a_constant_forecast_of_the_base_rate_is_perfectly_calibrated() -> None:
+    assert metrics.calibration_error([1, 1, 1, 0] * 25, np.full(100, 0.75)) == pytest.approx(0)
+
+
+def test_bins_hold_equal_numbers_of_distinct_probabilities() -> None:
+    rows = metrics.calibration_bins(np.zeros(150), np.random.default_rng(0).random(150))[2]
+    assert rows.tolist() == [10] * 15
+
+
+def test_the_score_table_splits_warm_from_cold_and_may_find_one_empty() -> None:
+    user, label, probability = [0, 0, 1, 1], [1, 0, 0, 1], [0.9, 0.1, 0.8, 0.2]
+    table = metrics.score_table(user, label, probability, [True, True, False, False], seed=0)
+    assert [table[part]["auc"] for part in ("all", "warm", "cold")] == [0.75, 1.0, 0.0]
+    assert table["all"]["users"] == {"all": 2, "uauc": 2, "@5": 2, "@10": 2, "@5_long": 0, "@10_long": 0}
+    empty = metrics.score_table(user, label, probability, [True] * 4, seed=0)["cold"]
+    assert empty["rows"] == 0 and math.isnan(empty["auc"]) and math.isnan(empty["calibration_error"])
+
+
+@pytest.mark.parametrize(
+    ("label", "score", "said"),
+    [([0, 1], [0.1, math.nan], "not finite"), ([0, 2], [0.1, 0.2], "0 or 1"), ([0, 1], [0.1], "one length")],
+)
+def test_impossible_input_is_refused(label: list[int], score: list[float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        metrics.auc(label, score)
