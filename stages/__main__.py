@@ -11,19 +11,19 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import typer  # noqa: E402
+import typer
 
-from stages._command import command  # noqa: E402
-from stages.backbone import backbone  # noqa: E402
-from stages.evaluate import evaluate  # noqa: E402
-from stages.experts import experts  # noqa: E402
-from stages.features import features  # noqa: E402
-from stages.gate import gate  # noqa: E402
-from stages.ingest import ingest  # noqa: E402
-from stages.keywords import keywords  # noqa: E402
-from stages.pin import pin  # noqa: E402
-from stages.sft import sft  # noqa: E402
-from stages.traces import traces  # noqa: E402
+from stages._command import command
+from stages.backbone import backbone
+from stages.evaluate import evaluate
+from stages.experts import experts
+from stages.features import features
+from stages.gate import gate
+from stages.ingest import ingest
+from stages.keywords import keywords
+from stages.pin import pin
+from stages.sft import sft
+from stages.traces import traces
 
 PIPELINE = (ingest, keywords, features, traces, backbone, sft, experts, gate, evaluate)
 

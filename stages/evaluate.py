@@ -37,10 +37,11 @@ def evaluate() -> str:
     artifacts.write_json(artifacts.PLOTS / "calibration.json", artifacts.rounded(calibration, 5))
     plots.draw_roc(artifacts.PLOTS / "roc.png", test, models)
     plots.draw_calibration(artifacts.PLOTS / "calibration.png", test)
-    seen = bench.features.user_bank[: len(groups.group)].any(axis=1)
+    vectors = bench.features.user_bank[: len(groups.group)]
+    seen = vectors.any(axis=1).nonzero()[0]
     group = groups.group[seen].clip(min=0)  # without experts everyone is of one group
-    plots.draw_gate(artifacts.PLOTS / "gate.png", routing.weights[: len(seen)][seen], group)
-    plots.draw_groups(artifacts.PLOTS / "groups.png", bench.features.user_bank[: len(seen)][seen], group)
+    plots.draw_gate(artifacts.PLOTS / "gate.png", routing.weights[seen], group)
+    plots.draw_groups(artifacts.PLOTS / "groups.png", vectors[seen], group)
     typer.echo(tables.to_text(metrics))
     ours = metrics["test"]["models"][tables.OURS]["all"]
     return f"test AUC {ours['auc']:.4f}, UAUC {ours['uauc']:.4f}, {len(reasons)} reasons written"

@@ -97,9 +97,7 @@ def _kernel_features(
     """The shrunken weighted mean of past residuals under every kernel, and the weight that it rests on."""
     user, item, time = (interactions[name].to_numpy() for name in ("user", "item", "timestamp"))
     start, end = history_bounds(user, time)
-    out = {
-        f"{kind}_{name}": np.zeros(len(item), np.float32) for name in KERNELS for kind in ("residual", "log_weight")
-    }
+    out = {f"{kind}_{name}": np.zeros(len(item), np.float32) for name in KERNELS for kind in ("residual", "log_weight")}
     step = max(1, CHUNK_PAIRS // kernel_history)
     for first in range(0, len(item), step):
         rows = np.arange(first, min(first + step, len(item)))

@@ -32,7 +32,9 @@ def add_expert(model: RecommenderLM, params: ExpertParams) -> PeftModel:
     """
     depth = model.backbone.config.num_hidden_layers
     if params.layers > depth:
-        raise UserError(f"experts.layers={params.layers}: the backbone has only {depth} layers; ask for at most {depth}")
+        raise UserError(
+            f"experts.layers={params.layers}: the backbone has only {depth} layers; ask for at most {depth}"
+        )
     config = LoraConfig(
         r=params.r,
         lora_alpha=params.lora_alpha,

@@ -35,6 +35,10 @@ class Router:
 class MixtureLinear(nn.Module):
     """A linear layer plus the weighted sum of the adapters that touch it."""
 
+    down: Tensor  # (R, in)
+    up: Tensor  # (out, R)
+    column: Tensor  # (R,) which column of the weights each rank belongs to
+
     def __init__(self, base: nn.Linear, adapters: dict[int, tuple[Tensor, Tensor, float]], router: Router) -> None:
         """`adapters` maps a column of the weights to (A (r, in), B (out, r), scaling)."""
         super().__init__()
@@ -43,9 +47,9 @@ class MixtureLinear(nn.Module):
         down = torch.cat([scaling * a for a, _, scaling in adapters.values()])
         up = torch.cat([b for _, b, _ in adapters.values()], dim=1)
         column = torch.cat([torch.full((len(a),), index) for index, (a, _, _) in adapters.items()])
-        self.register_buffer("down", down.to(base.weight))  # (R, in)
-        self.register_buffer("up", up.to(base.weight))  # (out, R)
-        self.register_buffer("column", column.to(base.weight.device))  # (R,)
+        self.register_buffer("down", down.to(base.weight))
+        self.register_buffer("up", up.to(base.weight))
+        self.register_buffer("column", column.to(base.weight.device))
 
     def forward(self, x: Tensor) -> Tensor:
         gate_BR = self.router.weights[:, self.column].to(x.dtype)

@@ -60,15 +60,16 @@ class SlotProjector(nn.Module):
     is read too.
     """
 
+    mean: Tensor  # (W,)
+    spread: Tensor  # (W,)
+
     def __init__(self, widths: list[int], hidden: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         width = sum(widths)
         self.widths, self.dropout = widths, dropout
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("spread", torch.ones(width))
-        self.layers = nn.Sequential(
-            nn.Linear(width, WIDENING * width), nn.ReLU(), nn.Linear(WIDENING * width, hidden)
-        )
+        self.layers = nn.Sequential(nn.Linear(width, WIDENING * width), nn.ReLU(), nn.Linear(WIDENING * width, hidden))
 
     def fit_scale(self, values: NDArray[np.float32]) -> None:
         """Take mean and spread (W,) from the train rows' values (n, W)."""

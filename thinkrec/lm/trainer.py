@@ -112,7 +112,7 @@ def train(
     return TrainResult(epochs, max(epochs, key=lambda measures: measures["objective"]))
 
 
-class _Steps(Dataset):
+class _Steps(Dataset[Any]):
     """All batches of all epochs in order; an epoch's plan is made when its first batch is asked for."""
 
     def __init__(self, plan: Callable[[int], Sequence[Any]], epochs: int) -> None:
@@ -135,8 +135,9 @@ class _Steps(Dataset):
 class _PlanTrainer(Trainer):
     settings: TrainSettings
     validate: Callable[[], dict[str, float]]
+    control: Any
 
-    def get_train_dataloader(self) -> DataLoader:
+    def get_train_dataloader(self) -> DataLoader[Any]:
         loader = DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=self.data_collator)
         return self.accelerator.prepare(loader)
 
@@ -156,7 +157,9 @@ class _PlanTrainer(Trainer):
         self.model.train()
         if self.args.disable_tqdm:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
-            print(f"{self.settings.name}: step {self.state.global_step}/{self.state.max_steps}: {shown}", file=sys.stderr)
+            print(
+                f"{self.settings.name}: step {self.state.global_step}/{self.state.max_steps}: {shown}", file=sys.stderr
+            )
         metrics = {f"eval_{name}": value for name, value in measures.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -23,8 +23,7 @@ LONGEST_KEYWORD = 30
 def item_texts(items: pd.DataFrame, keywords: pd.DataFrame, limit: int) -> list[str]:
     """One line of text per item, by item number: `title: keyword, keyword`."""
     return [
-        item_text(title, words)
-        for title, words in zip(items["title"], keyword_lists(keywords, limit), strict=True)
+        item_text(title, words) for title, words in zip(items["title"], keyword_lists(keywords, limit), strict=True)
     ]
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -155,12 +156,11 @@ def reasons_shown(layout: StreamLayout, window: Window) -> NDArray[np.bool_]:
     return window.target & enough & has
 
 
-def batches_by_tokens(
-    windows: Sequence[Window], lengths: NDArray[np.int64], budget: int
-) -> Iterator[list[Window]]:
+def batches_by_tokens(windows: Sequence[Window], lengths: NDArray[np.int64], budget: int) -> Iterator[list[Window]]:
     """Batches of similar length whose padded size stays within `budget` tokens (one sequence may exceed it)."""
     sizes = np.asarray([lengths[window.rows].sum() + 1 for window in windows])
     batch: list[Window] = []
+    longest = 0
     for index in np.argsort(-sizes, kind="stable"):
         if batch and longest * (len(batch) + 1) > budget:
             yield batch
@@ -203,7 +203,7 @@ def collate(layout: StreamLayout, windows: Sequence[Window]) -> Batch:
         slots_before += len(one.slots)
         targets_before += len(which)
 
-    def tensor(parts: list[NDArray]) -> Tensor:
+    def tensor(parts: list[NDArray[Any]]) -> Tensor:
         return torch.from_numpy(np.concatenate(parts).astype(np.int64))
 
     return Batch(
@@ -234,11 +234,12 @@ class _Encoded:
 def _encode(layout: StreamLayout, window: Window) -> _Encoded:
     words = layout.vocabulary
     rows = window.rows
-    tokens, block, visible, slots, reasons = [[words.begin]], [[BEGIN]], [[1]], [], []
-    size, lengths = 1, []
-    for index, (row, with_reason) in enumerate(
-        zip(rows.tolist(), reasons_shown(layout, window).tolist(), strict=True)
-    ):
+    tokens, block, visible = [[words.begin]], [[BEGIN]], [[1]]
+    slots: list[int] = []
+    reasons: list[int] = []
+    lengths: list[int] = []
+    size = 1
+    for index, (row, with_reason) in enumerate(zip(rows.tolist(), reasons_shown(layout, window).tolist(), strict=True)):
         text = layout.items[layout.item[row]].tolist()
         label = int(layout.label[row])
         reason = layout.reasons[row].tolist() if with_reason else []
