@@ -29,7 +29,7 @@ PIPELINE = (ingest, keywords, features, traces, backbone, sft, experts, gate, ev
 
 app = typer.Typer(
     name="thinkrec-stage",
-    help="Run one stage of the ThinkRec pipeline, from the project's root, on the artefacts of the stages before it.\n\n"
+    help="Run one stage of the ThinkRec pipeline, from the project's root, on the artefacts of those before it.\n\n"
     "`dvc repro` runs them all, each only where something it depends on has changed. Parameters are in params.yaml.",
     no_args_is_help=True,
     add_completion=False,

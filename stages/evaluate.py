@@ -3,6 +3,7 @@
 
 def evaluate() -> str:
     """Score valid and test rows, write reasons, compare with the baselines."""
+    import numpy as np
     import typer
 
     from thinkrec import artifacts
@@ -38,7 +39,7 @@ def evaluate() -> str:
     plots.draw_roc(artifacts.PLOTS / "roc.png", test, models)
     plots.draw_calibration(artifacts.PLOTS / "calibration.png", test)
     vectors = bench.features.user_bank[: len(groups.group)]
-    seen = vectors.any(axis=1).nonzero()[0]
+    seen = np.flatnonzero(np.any(vectors != 0, axis=1))
     group = groups.group[seen].clip(min=0)  # without experts everyone is of one group
     plots.draw_gate(artifacts.PLOTS / "gate.png", routing.weights[seen], group)
     plots.draw_groups(artifacts.PLOTS / "groups.png", vectors[seen], group)
