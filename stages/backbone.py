@@ -20,7 +20,7 @@ def backbone() -> str:
             artifacts.read_table(artifacts.ITEMS),
             artifacts.read_table(artifacts.KEYWORDS),
             artifacts.read_table(artifacts.TRACES) if params.sft.think_share else None,
-            keywords_shown=params.prompt.keywords,
+            params.prompt,
         )
         model, tokenizer, metrics = lm.build_tiny(texts, params.backbone, seed=params.seed)
         with artifacts.atomic(artifacts.BACKBONE) as partial:

@@ -37,7 +37,7 @@ TINY = "tiny"
 LOCK = Path("models.lock.json")
 REFERENCE = "reference.json"
 BEGIN, END, PAD = "<s>", "</s>", "<pad>"
-PACKED = 128  # tokens of a pretraining sequence
+PACKED = 256  # tokens of a pretraining sequence
 PRETRAINING_BATCH = 16
 LONGEST = 8192  # positions
 

@@ -1,11 +1,19 @@
-"""The text that the embedded backbone is pretrained on: metadata of items that occur in train, and train's traces."""
+"""The text that the embedded backbone is pretrained on. Nothing in it comes from valid or test.
+
+Two kinds of documents: what is known of items that occur in train (their line as prompts show it, their description),
+and train's traces, each after the history and the target that it reasons about, written out as the stream does. A
+model of this size learns to look things up in a history only where pretraining gives it a reason to.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
+from thinkrec.data.histories import history_bounds
+from thinkrec.params import PromptParams
 from thinkrec.text.items import item_texts
+from thinkrec.text.vocabulary import VERDICTS
 
 
 def training_texts(
@@ -13,16 +21,24 @@ def training_texts(
     items: pd.DataFrame,
     keywords: pd.DataFrame,
     traces: pd.DataFrame | None,
-    *,
-    keywords_shown: int,
+    prompt: PromptParams,
 ) -> list[str]:
-    """Item lines as prompts show them, descriptions, and the traces about train rows; no valid or test item or trace.
+    """Item lines and descriptions, and a document per trace about a train row.
 
     Without traces (None) the backbone never meets a reason, as the ablation "no thinking" demands.
     """
     train = (interactions["split"] == "train").to_numpy()
-    lines = item_texts(items, keywords, keywords_shown)
+    item, label = interactions["item"].to_numpy(), interactions["label"].to_numpy()
+    lines = item_texts(items, keywords, prompt.keywords)
     descriptions = items["description"].tolist()
-    known = np.unique(interactions["item"].to_numpy()[train])
-    texts = [text for item in known for text in (lines[item], descriptions[item]) if text]
-    return texts if traces is None else texts + traces.loc[train[traces["row"].to_numpy()], "text"].tolist()
+    texts = [text for known in np.unique(item[train]) for text in (lines[known], descriptions[known]) if text]
+    if traces is None:
+        return texts
+    start, end = history_bounds(interactions["user"].to_numpy(), interactions["timestamp"].to_numpy())
+    for row, reason in zip(traces["row"].tolist(), traces["text"], strict=True):
+        if train[row]:
+            earlier = np.arange(max(start[row], end[row] - prompt.history), end[row])
+            seen = earlier[label[earlier] == 1] if prompt.history_labels == "likes" else earlier
+            history = (f"{lines[item[past]]} {VERDICTS[label[past]]}" for past in seen)
+            texts.append(" ".join([*history, lines[item[row]], reason]))
+    return texts
