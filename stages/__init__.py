@@ -1,1 +1,0 @@
-"""The pipeline's stages, one Typer command per file, in the order in which they run."""

@@ -1,0 +1,161 @@
+"""Small worlds that tests share: an interactions table with ties, random features, tiny models of two families."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from thinkrec.features.bank import Features
+from thinkrec.lm.backbone import build_tokenizer
+from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues
+from thinkrec.params import Slot
+from thinkrec.text.items import Ragged, encode
+from thinkrec.text.stream import StreamLayout, make_layout
+from thinkrec.text.vocabulary import find_vocabulary
+
+Family = Literal["llama", "qwen3"]
+FAMILIES: tuple[Family, ...] = ("llama", "qwen3")
+SLOTS: tuple[Slot, ...] = ("user", "item", "statistics")
+ITEMS = 8
+TITLES = [
+    "Iron Harbour: ships, war",
+    "Quiet Orchard",
+    "The Glass Bridge: slow, sad, rain",
+    "Night Market: food",
+    "Seven Keys: puzzle, heist, wit",
+    "Low Tide: sea",
+    "Paper Moons: comic",
+    "Winter Line: trains, spies",
+]
+REASON = "The tone is right and the pace suits."
+
+
+def interactions(seed: int = 0, *, users: int = 3, rows: int = 12, ties: bool = True) -> pd.DataFrame:
+    """`rows` interactions of each user, train then valid then test by time; with `ties`, moments hold some three."""
+    rng = np.random.default_rng(seed)
+    total = users * rows
+    moments = max(2, rows // 3) if ties else None
+    time = [
+        np.sort(rng.integers(0, moments, rows)) if moments else np.sort(rng.choice(10 * rows, rows, replace=False))
+        for _ in range(users)
+    ]
+    timestamp = np.concatenate(time).astype(np.int64)
+    share = timestamp / (timestamp.max() + 1)
+    return pd.DataFrame(
+        {
+            "user": np.repeat(np.arange(users), rows).astype(np.int32),
+            "item": rng.integers(0, ITEMS, total).astype(np.int32),
+            "label": rng.integers(0, 2, total).astype(np.int8),
+            "timestamp": timestamp,
+            "split": np.select([share < 0.5, share < 0.75], ["train", "valid"], "test"),
+        }
+    )
+
+
+def item_table() -> pd.DataFrame:
+    """The items that TITLES name, in the columns that features read."""
+    genres = [["war"], ["drama"], ["drama", "sad"], ["food"], ["heist", "comic"], ["drama", "war"], ["comic"], []]
+    return pd.DataFrame(
+        {
+            "title": [title.split(":")[0] for title in TITLES],
+            "year": np.asarray([1990, 1991, 2000, np.nan, 1996, 1990, 2005, 1984]),
+            "categories": genres,
+            "description": TITLES,
+        }
+    )
+
+
+def features_of(table: pd.DataFrame, *, seed: int = 0, dim: int = 4) -> Features:
+    """Random features of the right shapes."""
+    rng = np.random.default_rng(seed)
+    count = len(table)
+    users = int(table["user"].max()) + 1
+    return Features(
+        user_bank=rng.normal(size=(users, dim)).astype(np.float32),
+        item_bank=rng.normal(size=(ITEMS, dim)).astype(np.float32),
+        user_row=table["user"].to_numpy(np.int32),
+        item_row=table["item"].to_numpy(np.int32),
+        statistics=rng.normal(size=(count, 3)).astype(np.float32),
+        score=rng.normal(size=count).astype(np.float32),
+        statistic_names=["a", "b", "c"],
+    )
+
+
+@cache
+def tokenizer() -> PreTrainedTokenizerBase:
+    """A byte-level tokenizer learned from a few texts."""
+    return build_tokenizer([*TITLES, REASON], 320)
+
+
+@cache
+def item_tokens() -> Ragged:
+    """The tokens of TITLES."""
+    return encode(tokenizer(), TITLES)
+
+
+def causal_lm(family: Family = "llama", *, layers: int = 2, seed: int = 0) -> PreTrainedModel:
+    """A random model, its weights large enough that every token it sees matters."""
+    torch.manual_seed(seed)
+    words = tokenizer()
+    shape = {
+        "vocab_size": len(words),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "initializer_range": 0.15,
+        "bos_token_id": words.bos_token_id,
+        "eos_token_id": words.eos_token_id,
+        "pad_token_id": words.pad_token_id,
+        "tie_word_embeddings": True,
+    }
+    if family == "llama":
+        return LlamaForCausalLM(LlamaConfig(**shape)).eval()
+    return Qwen3ForCausalLM(Qwen3Config(**shape, head_dim=8)).eval()
+
+
+def layout_of(
+    table: pd.DataFrame,
+    *,
+    history: int = 3,
+    hide_dislikes: bool = False,
+    reasons: Mapping[int, NDArray[np.int32]] | None = None,
+) -> StreamLayout:
+    """The stream layout of a table."""
+    words = find_vocabulary(tokenizer())
+    return make_layout(table, item_tokens(), words, history=history, hide_dislikes=hide_dislikes, reasons=reasons)
+
+
+def recommender(
+    table: pd.DataFrame,
+    family: Family = "llama",
+    *,
+    layers: int = 2,
+    slots: tuple[Slot, ...] = SLOTS,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> RecommenderLM:
+    """A tiny model with its slots filled from random features; without `slots`, text only."""
+    backbone = causal_lm(family, layers=layers, seed=seed)
+    values = SlotValues(features_of(table, seed=seed), slots)
+    projector = None
+    if slots:
+        projector = SlotProjector(values.widths, 32, dropout=dropout)
+        projector.fit_scale(values(np.arange(len(table))))
+    return RecommenderLM(backbone, find_vocabulary(tokenizer()), values, projector).eval()

@@ -1,0 +1,186 @@
+"""Any model directory is a backbone, if it is whole, safe and what was pinned; ours has the same bytes each time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from tests.builders import FAMILIES, REASON, TITLES, Family, causal_lm, tokenizer
+from thinkrec.errors import UserError
+from thinkrec.lm import backbone
+from thinkrec.lm.backbone import build_tiny, build_tokenizer, open_backbone, pin, save_model, write_reference
+from thinkrec.params import BackboneParams
+from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+IDS = torch.arange(3, 20)[None]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def params(**changes: Any) -> BackboneParams:
+    values = {
+        "name": "tiny", "vocabulary": 320, "hidden": 16, "layers": 2, "heads": 2, "epochs": 0, "learning_rate": 0.01,
+    }  # fmt: skip
+    return BackboneParams(**(values | changes))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_model(causal_lm(), tokenizer(), tmp_path / "model")
+    return Path("model")
+
+
+def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("texts", [[], TITLES, ["a b c " * 300, REASON * 40]], ids=["none", "titles", "long"])
+def test_verdicts_are_single_tokens_whatever_the_text(texts: list[str]) -> None:
+    words = build_tokenizer(texts, 300)
+    assert len(words) <= 300
+    for verdict in VERDICTS:
+        (token,) = words(f" {verdict}", add_special_tokens=False)["input_ids"]
+        assert words.decode([token]) == f" {verdict}"
+    assert find_vocabulary(words).begin == words.bos_token_id
+    assert words.decode(words(" Ünïcode 東京", add_special_tokens=False)["input_ids"]) == " Ünïcode 東京"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_a_model_directory_round_trips(family: Family, tmp_path: Path) -> None:
+    model = causal_lm(family)
+    save_model(model, tokenizer(), tmp_path / family)
+    again, words = open_backbone(tmp_path / family)
+    assert type(again) is type(model)
+    assert again(input_ids=IDS).logits.equal(model(input_ids=IDS).logits)
+    assert words(REASON)["input_ids"] == tokenizer()(REASON)["input_ids"]
+    assert find_vocabulary(words) == find_vocabulary(tokenizer())
+
+
+def test_saving_gives_the_same_bytes_and_names_no_place(tmp_path: Path) -> None:
+    save_model(causal_lm(), tokenizer(), tmp_path / "one")
+    model, words = open_backbone(tmp_path / "one")  # loaded objects remember where they came from
+    save_model(model, words, tmp_path / "two")
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "two").iterdir())
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+        assert str(tmp_path).encode() not in (tmp_path / "one" / name).read_bytes()
+    assert {path.suffix for path in (tmp_path / "one").iterdir()} == {".json", ".safetensors"}
+
+
+def test_a_pinned_directory_opens_through_its_reference(folder: Path) -> None:
+    reference = pin(str(folder))
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(reference["files"])
+    write_reference(reference, Path("out/backbone"))
+    model, _ = open_backbone(Path("out/backbone"))
+    assert isinstance(model, PreTrainedModel)
+
+
+def test_a_model_that_changed_since_it_was_pinned_is_refused(folder: Path) -> None:
+    write_reference(pin(str(folder)), Path("out/backbone"))
+    save_model(causal_lm(seed=1), tokenizer(), folder)
+    with pytest.raises(UserError, match="has changed since it was pinned") as error:
+        open_backbone(Path("out/backbone"))
+    one_line(error)
+
+
+def test_a_pinned_model_that_is_gone_is_a_user_error(folder: Path) -> None:
+    write_reference(pin(str(folder)), Path("out/backbone"))
+    folder.rename("moved")
+    with pytest.raises(UserError, match="model: no such model directory") as error:
+        open_backbone(Path("out/backbone"))
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("config.json", r"it has no config\.json"),
+        ("model.safetensors", r"no \*\.safetensors"),
+        ("tokenizer.json", "model directory without tokenizer"),
+    ],
+)
+def test_a_directory_that_lacks_something_is_a_user_error(folder: Path, missing: str, said: str) -> None:
+    (folder / missing).unlink()
+    with pytest.raises(UserError, match=said) as error:
+        pin(str(folder))
+    one_line(error)
+    with pytest.raises(UserError) as error:
+        open_backbone(folder)
+    assert one_line(error).startswith("model: ")
+
+
+def test_pickled_weights_are_refused(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save(causal_lm().state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"no \*\.safetensors"):
+        pin(str(folder))
+    with pytest.raises(UserError) as error:
+        open_backbone(folder)
+    one_line(error)
+
+
+def test_weights_that_are_not_all_there_are_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    with pytest.raises(UserError, match=r"weights lack model\.layers\.2") as error:
+        open_backbone(folder)
+    one_line(error)
+    (folder / "model.safetensors").write_bytes(b"not tensors")
+    with pytest.raises(UserError, match="cannot be loaded") as error:
+        open_backbone(folder)
+    one_line(error)
+
+
+def test_a_directory_that_is_not_there_names_the_stage() -> None:
+    with pytest.raises(UserError, match="dvc repro backbone") as error:
+        open_backbone(Path("out/backbone"))
+    one_line(error)
+
+
+def test_a_hub_model_needs_a_pinned_revision() -> None:
+    with pytest.raises(UserError, match="thinkrec-stage pin some/model") as error:
+        pin("some/model")
+    one_line(error)
+    Path("models.lock.json").write_text(json.dumps({"some/model": COMMIT}))
+    assert pin("some/model") == {"name": "some/model", "revision": COMMIT}
+    with pytest.raises(UserError):
+        pin("another/model")
+
+
+def test_the_tiny_backbone_is_the_same_each_time() -> None:
+    one, words, metrics = build_tiny([*TITLES, REASON], params(), seed=3)
+    two, *_ = build_tiny([*TITLES, REASON], params(), seed=3)
+    other, *_ = build_tiny([*TITLES, REASON], params(), seed=4)
+    weights = [model.state_dict()["model.layers.1.mlp.up_proj.weight"] for model in (one, two, other)]
+    assert weights[0].equal(weights[1]) and not weights[0].equal(weights[2])
+    assert metrics["parameters"] == sum(weight.numel() for weight in one.parameters())
+    assert metrics["vocabulary"] == len(words) == one.config.vocab_size
+
+
+def test_pretraining_lowers_the_held_out_loss() -> None:
+    texts = [*TITLES, REASON] * 30
+    losses = [
+        build_tiny(texts, params(epochs=epochs, learning_rate=1e-2), seed=1)[2]["held_out_loss"] for epochs in (1, 6)
+    ]
+    assert losses[1] < losses[0] - 0.3
+
+
+def test_too_little_text_to_pack_is_no_pretraining() -> None:
+    assert "held_out_loss" not in build_tiny(["a"], params(epochs=2), seed=1)[2]
+
+
+def test_the_device_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THINKREC_DEVICE", "meta")
+    assert backbone.device().type == "meta"

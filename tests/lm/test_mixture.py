@@ -1,0 +1,283 @@
+"""The mixture equals merged weights, sample by sample; experts are plain PEFT directories that anyone can load."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from tests.builders import FAMILIES, Family, causal_lm, interactions, layout_of, recommender
+from thinkrec.errors import UserError
+from thinkrec.lm.experts import add_expert, expert_folder, save_expert
+from thinkrec.lm.mixture import MixtureLinear, Router, install, read_lora
+from thinkrec.lm.model import RecommenderLM
+from thinkrec.lm.scoring import score
+from thinkrec.params import ExpertParams
+
+SAME = 1e-5
+BASE = "out/sft/model"
+
+
+def expert_params(**changes: Any) -> ExpertParams:
+    values = {
+        "n": 2, "space": "raw", "min_users": 1, "layers": 1, "r": 4, "lora_alpha": 8.0, "dropout": 0.05,
+        "epochs": 1, "learning_rate": 0.01, "holdout": 0.1,
+    }  # fmt: skip
+    return ExpertParams(**(values | changes))
+
+
+def randomised(expert: PeftModel, seed: int) -> PeftModel:
+    """An expert whose B is no longer zero, as after training."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in expert.named_parameters():
+            if "lora_" in name:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.2)
+    return expert
+
+
+def write_expert(folder: Path, backbone: PreTrainedModel, seed: int, *, base: str = BASE, **changes: Any) -> Path:
+    """A saved random expert for (a copy of) `backbone`."""
+    table = interactions()
+    model = recommender(table)
+    model.backbone = copy.deepcopy(backbone)
+    save_expert(randomised(add_expert(model, expert_params(**changes)), seed), folder, base=base)
+    return folder
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> Family:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def experts(family: Family, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two experts of different ranks, scalings and depths."""
+    root, backbone = tmp_path_factory.mktemp(family), causal_lm(family)
+    return [
+        write_expert(expert_folder(root, 1), backbone, 1),
+        write_expert(expert_folder(root, 2), backbone, 2, layers=2, r=3, lora_alpha=6.5),
+    ]
+
+
+def merged(family: Family, adapters: list[Path | None], weights: list[float]) -> PreTrainedModel:
+    """The backbone with sum_n w_n s_n B_n A_n added into its weights."""
+    backbone = causal_lm(family)
+    modules = dict(backbone.named_modules())
+    with torch.no_grad():
+        for folder, weight in zip(adapters, weights, strict=True):
+            for name, (a, b, scaling) in (read_lora(folder) if folder else {}).items():
+                modules[name].weight += weight * scaling * b @ a
+    return backbone
+
+
+def tokens(count: int, seed: int = 0) -> Tensor:
+    return torch.randint(3, 300, (count, 9), generator=torch.Generator().manual_seed(seed))
+
+
+def mixture(family: Family, adapters: list[Path | None]) -> tuple[PreTrainedModel, Router]:
+    backbone = causal_lm(family)
+    return backbone, install(backbone, adapters)
+
+
+WEIGHTS = [[0.2, 0.5, 0.3], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.1, 0.9]]
+
+
+@torch.no_grad()
+def test_a_mixed_batch_equals_every_samples_own_merged_weights(family: Family, experts: list[Path]) -> None:
+    backbone, router = mixture(family, [None, *experts])
+    ids = tokens(4)
+    router.weights = torch.tensor(WEIGHTS)
+    together = backbone(input_ids=ids).logits
+    for row, weights in enumerate(WEIGHTS):
+        alone = merged(family, [None, *experts], weights)(input_ids=ids[row : row + 1]).logits[0]
+        torch.testing.assert_close(together[row], alone, atol=SAME, rtol=SAME)
+    assert (together[0] - causal_lm(family)(input_ids=ids[:1]).logits[0]).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_a_global_adapter_is_a_column_like_the_others(family: Family, experts: list[Path]) -> None:
+    backbone, router = mixture(family, list(experts))
+    router.weights = torch.tensor([[0.7, 0.3]])
+    alone = merged(family, list(experts), [0.7, 0.3])(input_ids=tokens(1)).logits
+    torch.testing.assert_close(backbone(input_ids=tokens(1)).logits, alone, atol=SAME, rtol=SAME)
+
+
+@torch.no_grad()
+def test_the_zero_adapter_is_the_base_model(family: Family, experts: list[Path]) -> None:
+    backbone, router = mixture(family, [None, *experts])
+    router.weights = torch.tensor([[1.0, 0.0, 0.0]] * 3)
+    torch.testing.assert_close(
+        backbone(input_ids=tokens(3)).logits, causal_lm(family)(input_ids=tokens(3)).logits, atol=SAME, rtol=SAME
+    )
+
+
+@torch.no_grad()
+def test_a_sample_does_not_depend_on_its_company(family: Family, experts: list[Path]) -> None:
+    backbone, router = mixture(family, [None, *experts])
+    ids = tokens(4)
+    router.weights = torch.tensor(WEIGHTS)
+    together = backbone(input_ids=ids).logits
+    for row in range(4):
+        router.weights = torch.tensor([WEIGHTS[row]])
+        torch.testing.assert_close(
+            backbone(input_ids=ids[row : row + 1]).logits[0], together[row], atol=SAME, rtol=SAME
+        )
+
+
+@torch.no_grad()
+def test_peft_loads_an_expert_and_agrees_with_the_mixture(family: Family, experts: list[Path]) -> None:
+    for column, folder in enumerate(experts):
+        backbone, router = mixture(family, [None, *experts])
+        router.weights = torch.eye(3)[[column + 1]]
+        theirs = PeftModel.from_pretrained(causal_lm(family), str(folder)).eval()
+        torch.testing.assert_close(
+            backbone(input_ids=tokens(1)).logits, theirs(input_ids=tokens(1)).logits, atol=SAME, rtol=SAME
+        )
+
+
+def test_only_touched_layers_are_replaced_and_all_is_frozen(family: Family, experts: list[Path]) -> None:
+    backbone, _ = mixture(family, [None, *experts])
+    replaced = {name for name, module in backbone.named_modules() if isinstance(module, MixtureLinear)}
+    assert replaced == {f"model.layers.{layer}.self_attn.{name}" for layer in (0, 1) for name in ("q_proj", "v_proj")}
+    assert backbone.model.layers[0].self_attn.q_proj.column.tolist() == [2] * 3
+    assert backbone.model.layers[1].self_attn.v_proj.column.tolist() == [1] * 4 + [2] * 3
+    assert not any(weight.requires_grad for weight in backbone.parameters())
+
+
+def test_gate_gradients_are_those_of_finite_differences() -> None:
+    torch.manual_seed(0)
+    base = nn.Linear(5, 4).double()
+    adapters = {1: (torch.randn(2, 5), torch.randn(4, 2), 0.5), 2: (torch.randn(3, 5), torch.randn(4, 3), 2.0)}
+    router = Router()
+    layer = MixtureLinear(base, adapters, router)
+    x = torch.randn(2, 3, 5, dtype=torch.float64)
+
+    def loss(weights: Tensor) -> Tensor:
+        router.weights = weights
+        return layer(x).square().sum()
+
+    weights = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(loss, (weights,))
+    loss(weights).backward()
+    assert weights.grad is not None
+    assert weights.grad[:, 0].tolist() == [0, 0]  # no adapter, no say
+    assert (weights.grad[:, 1:] != 0).all()
+
+
+def test_routed_scores_are_those_of_each_rows_own_merged_model(family: Family, experts: list[Path]) -> None:
+    table = interactions()
+    layout, rows = layout_of(table), np.arange(36)
+    routing = np.asarray(WEIGHTS[:3], np.float32)
+    route = np.random.default_rng(0).integers(0, 3, 36).astype(np.int32)
+    model = recommender(table, family)
+    router = install(model.backbone, [None, *experts])
+    scores = score(model, layout, rows, router=router, routing=routing, route=route)
+    for state, weights in enumerate(WEIGHTS[:3]):
+        plain = recommender(table, family)
+        plain.backbone = merged(family, [None, *experts], weights)
+        mine = rows[route == state]
+        assert scores[mine] == pytest.approx(score(plain, layout, mine), abs=SAME)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"use_dora": True},
+        {"use_rslora": True},
+        {"bias": "lora_only"},
+        {"rank_pattern": {"q_proj": 2}},
+        {"alpha_pattern": {"q_proj": 2}},
+        {"modules_to_save": ["lm_head"]},
+        {"lora_bias": True},
+    ],
+    ids=lambda kind: next(iter(kind)),
+)
+def test_adapters_that_are_no_weighted_sum_are_refused(tmp_path: Path, kind: dict[str, Any]) -> None:
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", **kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        get_peft_model(causal_lm(), config).save_pretrained(str(tmp_path))
+    with pytest.raises(UserError, match="only plain LoRA adapters"):
+        read_lora(tmp_path)
+
+
+def test_a_folder_without_an_adapter_is_a_user_error_and_no_pickle_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a PEFT adapter directory"):
+        read_lora(tmp_path / "nowhere")
+    folder = write_expert(tmp_path / "expert", causal_lm(), 1)
+    (folder / "adapter_model.safetensors").unlink()
+    torch.save({}, folder / "adapter_model.bin")
+    with pytest.raises(UserError, match=r"no adapter_model\.safetensors"):
+        read_lora(folder)
+
+
+def test_an_adapter_for_deeper_layers_is_a_user_error(tmp_path: Path) -> None:
+    deep = write_expert(tmp_path / "deep", causal_lm(layers=3), 1)
+    with pytest.raises(UserError, match="which this backbone has not"):
+        install(causal_lm(layers=2), [None, deep])
+
+
+def trainable(model: RecommenderLM) -> set[str]:
+    return {name for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def lora_names(layers: range) -> set[str]:
+    return {
+        f"backbone.model.layers.{layer}.self_attn.{name}.lora_{part}.default.weight"
+        for layer in layers
+        for name in ("q_proj", "v_proj")
+        for part in "AB"
+    }
+
+
+def test_an_expert_trains_exactly_the_lora_of_the_last_layers(family: Family) -> None:
+    model = recommender(interactions(), family, layers=3)
+    add_expert(model, expert_params(layers=2))
+    assert trainable(model) == lora_names(range(1, 3))
+
+
+def test_a_fresh_expert_changes_nothing_and_can_be_taken_out_for_the_next(family: Family) -> None:
+    table = interactions()
+    model, layout, rows = recommender(table, family), layout_of(table), np.arange(36)
+    before = score(model, layout, rows)
+    names = set(model.state_dict())
+    first = randomised(add_expert(model, expert_params()), 1)
+    assert np.abs(score(model, layout, rows) - before).max() > 1e-2
+    first.unload()
+    assert set(model.state_dict()) == names
+    assert (score(model, layout, rows) == before).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # peft warns where it finds remains of another adapter
+        add_expert(model, expert_params(layers=2))
+    assert score(model, layout, rows) == pytest.approx(before, abs=1e-6)
+    assert trainable(model) == lora_names(range(2))
+
+
+def test_more_layers_than_the_backbone_has_is_a_user_error() -> None:
+    with pytest.raises(UserError, match=r"experts\.layers=3: the backbone has only 2 layers"):
+        add_expert(recommender(interactions()), expert_params(layers=3))
+
+
+def test_saved_experts_have_the_same_bytes_each_time_and_name_no_place(tmp_path: Path) -> None:
+    backbone = causal_lm()
+    one, two = (write_expert(tmp_path / name, backbone, 5) for name in ("one", "two"))
+    files = sorted(path.name for path in one.iterdir())
+    assert files == ["adapter_config.json", "adapter_model.safetensors"]
+    for name in files:
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+        assert str(tmp_path).encode() not in (one / name).read_bytes()
+    config = json.loads((one / "adapter_config.json").read_text())
+    assert config["target_modules"] == ["q_proj", "v_proj"]
+    assert config["layers_to_transform"] == [1]
+    assert config["base_model_name_or_path"] == BASE
+    assert list(config) == sorted(config)

@@ -1,0 +1,226 @@
+"""The recommender's model and its scores: causal, blind within ties, and equal to plain text where there are none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tests.builders import FAMILIES, Family, features_of, interactions, layout_of, recommender
+from thinkrec.errors import UserError
+from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues
+from thinkrec.lm.scoring import score
+from thinkrec.text.stream import Window, collate
+
+few = settings(max_examples=15, deadline=None)
+SAME = 1e-5
+REASON = np.asarray([70, 71, 72, 1], np.int32)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> Family:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return interactions()
+
+
+@pytest.fixture(scope="module")
+def model(table: pd.DataFrame, family: Family) -> RecommenderLM:
+    return recommender(table, family)
+
+
+def changed(table: pd.DataFrame, rows: NDArray[np.int64], column: str) -> pd.DataFrame:
+    """`table` with these rows' labels flipped or items moved on."""
+    values = table[column].to_numpy().copy()
+    values[rows] = 1 - values[rows] if column == "label" else (values[rows] + 1) % 8
+    return table.assign(**{column: values})
+
+
+@few
+@given(st.data())
+def test_a_score_is_that_of_the_row_alone(table: pd.DataFrame, model: RecommenderLM, data: st.DataObject) -> None:
+    layout = layout_of(table)
+    rows = np.asarray(sorted(data.draw(st.sets(st.integers(0, len(table) - 1), min_size=2))), np.int64)
+    together = score(model, layout, rows)
+    for row in data.draw(st.permutations(rows.tolist()))[:4]:
+        alone = score(model, layout, np.asarray([row]))
+        assert together[rows == row] == pytest.approx(alone, abs=SAME)
+
+
+def test_a_score_is_that_of_the_row_alone_without_ties(family: Family) -> None:
+    table = interactions(1, users=2, ties=False)
+    model, layout = recommender(table, family), layout_of(table)
+    alone = [score(model, layout, np.asarray([row]))[0] for row in range(len(table))]
+    assert score(model, layout, np.arange(len(table))) == pytest.approx(alone, abs=SAME)
+
+
+@few
+@given(st.integers(0, 35), st.sampled_from(["label", "item"]), st.integers(0, 99))
+def test_nothing_at_or_after_a_row_changes_its_score(
+    table: pd.DataFrame, model: RecommenderLM, row: int, column: str, seed: int
+) -> None:
+    at = table["user"].eq(table["user"][row]) & table["timestamp"].ge(table["timestamp"][row])
+    rows = np.flatnonzero(at.to_numpy())
+    rows = rows[np.random.default_rng(seed).random(len(rows)) < 0.7]
+    rows = rows if column == "label" else rows[rows != row]  # its own label may change, what it is about may not
+    everyone = np.arange(len(table))
+    before = score(model, layout_of(table), everyone)[row]
+    assert score(model, layout_of(changed(table, rows, column)), everyone)[row] == pytest.approx(before, abs=SAME)
+
+
+@pytest.mark.parametrize("column", ["label", "item"])
+def test_an_earlier_row_in_the_window_does_change_the_score(
+    table: pd.DataFrame, model: RecommenderLM, column: str
+) -> None:
+    layout = layout_of(table)
+    row = int(np.flatnonzero(layout.end > layout.start)[0])
+    before = score(model, layout, np.asarray([row]))
+    after = score(model, layout_of(changed(table, layout.end[[row]] - 1, column)), np.asarray([row]))
+    assert abs(after - before) > 1e-3
+
+
+def test_rows_that_share_a_timestamp_are_blind_to_each_other(table: pd.DataFrame, model: RecommenderLM) -> None:
+    layout = layout_of(table)
+    everyone = np.arange(len(table))
+    tied = everyone[layout.end < everyone]  # rows with an elder twin
+    assert len(tied) > 5
+    before = score(model, layout, everyone)
+    for row in tied.tolist():
+        twin = np.asarray([row - 1])
+        for column in ("label", "item"):
+            after = score(model, layout_of(changed(table, twin, column)), everyone)
+            assert after[row] == pytest.approx(before[row], abs=SAME)
+
+
+def test_reasons_change_no_score(table: pd.DataFrame, model: RecommenderLM) -> None:
+    rows = np.arange(len(table))
+    told = layout_of(table, reasons=dict.fromkeys(range(0, len(table), 2), REASON))
+    assert score(model, told, rows) == pytest.approx(score(model, layout_of(table), rows), abs=SAME)
+
+
+def test_likes_only_histories_do_not_see_what_a_disliked_item_was(table: pd.DataFrame, model: RecommenderLM) -> None:
+    layout = layout_of(table, hide_dislikes=True)
+    disliked = np.flatnonzero(table["label"].to_numpy() == 0)
+    liked = np.flatnonzero(table["label"].to_numpy() == 1)
+    other = layout_of(changed(table, disliked, "item"), hide_dislikes=True)
+    before, after = score(model, layout, liked), score(model, other, liked)
+    assert after == pytest.approx(before, abs=SAME)
+    assert np.abs(score(model, layout_of(table), liked) - before).max() > 1e-3
+
+
+def test_the_stream_equals_an_ordinary_causal_forward(family: Family) -> None:
+    table = interactions(2, users=1, ties=False)
+    model, layout = recommender(table, family, slots=()), layout_of(table)
+    scores = score(model, layout, np.arange(len(table)))
+    words = layout.vocabulary
+    for row in range(len(table)):
+        earlier = int(layout.end[row])
+        begin = max(earlier - layout.history, 0) // layout.history * layout.history
+        tokens = [words.begin]
+        for past in range(begin, earlier):
+            tokens += [*layout.items[layout.item[past]].tolist(), words.slot, words.verdicts[layout.label[past]]]
+        tokens += [*layout.items[layout.item[row]].tolist(), words.slot]
+        with torch.no_grad():
+            logits = model.backbone(input_ids=torch.tensor([tokens])).logits[0, -1]
+        assert scores[row] == pytest.approx(float(logits[words.yes] - logits[words.no]), abs=SAME)
+
+
+def test_the_head_at_needed_positions_gives_the_full_logits(table: pd.DataFrame, model: RecommenderLM) -> None:
+    layout = layout_of(table, reasons={1: REASON, 13: REASON})
+    windows = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.asarray([False, True, True]))]
+    batch = collate(layout, windows)
+    with torch.no_grad():
+        output = model(batch)
+        full = model.backbone(
+            inputs_embeds=model.embed(batch), attention_mask=batch.attention_mask, position_ids=batch.position_ids
+        ).logits
+    slots = batch.slots[batch.targets]
+    assert len(output.reason_logits) == 8
+    torch.testing.assert_close(output.verdict_logits, full[slots[:, 0], slots[:, 1]])
+    torch.testing.assert_close(output.reason_logits, full[batch.reasons[:, 0], batch.reasons[:, 1]])
+    words = layout.vocabulary
+    torch.testing.assert_close(output.score, output.verdict_logits[:, words.yes] - output.verdict_logits[:, words.no])
+
+
+def test_slots_hold_the_projected_features_of_their_rows(table: pd.DataFrame, model: RecommenderLM) -> None:
+    batch = collate(layout_of(table), [Window(np.asarray([3, 5]), np.ones(2, bool))])
+    with torch.no_grad():
+        embedded = model.embed(batch)
+        plain = model.backbone.get_input_embeddings()(batch.input_ids)
+        wanted = model.projector(torch.from_numpy(model.slot_values(np.asarray([3, 5]))))
+    at = batch.slots[:, 1]
+    torch.testing.assert_close(embedded[0, at], wanted)
+    rest = torch.ones(batch.input_ids.shape[1], dtype=torch.bool).index_fill(0, at, False)
+    assert embedded[0, rest].equal(plain[0, rest])
+
+
+def test_slot_values_stand_side_by_side_in_the_order_asked_for(table: pd.DataFrame) -> None:
+    features = features_of(table)
+    values = SlotValues(features, ("statistics", "item"))
+    assert values.widths == [3, 4]
+    rows = np.asarray([7, 2])
+    expected = np.concatenate([features.statistics[rows], features.item_bank[table["item"].to_numpy()[rows]]], axis=1)
+    assert (values(rows) == expected).all()
+
+
+def test_the_projector_standardises_by_the_values_it_was_scaled_on() -> None:
+    projector = SlotProjector([2], 5)
+    projector.fit_scale(np.asarray([[0.0, 7.0], [4.0, 7.0]], np.float32))
+    assert projector.mean.tolist() == [2, 7]
+    assert projector.spread.tolist() == pytest.approx([2, 1e-6])
+    projector.spread[1] = 1
+    raw = projector(torch.tensor([[4.0, 8.0]]))
+    torch.testing.assert_close(raw, projector.layers(torch.tensor([[1.0, 1.0]])))
+
+
+def test_parts_are_dropped_whole_and_only_in_training() -> None:
+    torch.manual_seed(0)
+    projector = SlotProjector([2, 1], 3, dropout=0.5)
+    projector.layers = torch.nn.Identity()
+    values = torch.ones(400, 3)
+    assert projector.eval()(values).equal(values)
+    dropped = projector.train()(values)
+    assert set(dropped.unique().tolist()) == {0.0, 1.0}
+    assert dropped[:, 0].equal(dropped[:, 1])
+    assert dropped.mean(0).tolist() == pytest.approx([0.5] * 3, abs=0.1)
+    assert not dropped[:, 0].equal(dropped[:, 2])
+
+
+def test_a_projector_round_trips_through_disk(tmp_path: Path) -> None:
+    projector = SlotProjector([2, 1], 4, dropout=0.1)
+    projector.fit_scale(np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32))
+    projector.save(tmp_path)
+    values = torch.randn(5, 3)
+    assert SlotProjector.load(tmp_path, [2, 1], 4)(values).equal(projector.eval()(values))
+
+
+@pytest.mark.parametrize(("widths", "hidden"), [([2, 2], 4), ([2, 1], 5)])
+def test_a_projector_for_other_slots_is_refused(tmp_path: Path, widths: list[int], hidden: int) -> None:
+    SlotProjector([2, 1], 4).save(tmp_path)
+    with pytest.raises(UserError, match="no projector for these slots"):
+        SlotProjector.load(tmp_path, widths, hidden)
+
+
+def test_a_missing_or_broken_projector_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no projector"):
+        SlotProjector.load(tmp_path, [1], 4)
+    (tmp_path / "projector.safetensors").write_bytes(b"not tensors")
+    with pytest.raises(UserError, match="no projector"):
+        SlotProjector.load(tmp_path, [1], 4)
+
+
+def test_scores_come_in_the_order_of_the_rows(table: pd.DataFrame, model: RecommenderLM) -> None:
+    layout = layout_of(table)
+    rows = np.asarray([30, 2, 17])
+    assert score(model, layout, rows) == pytest.approx(score(model, layout, rows[::-1])[::-1], abs=SAME)
+    assert len(score(model, replace(layout), np.zeros(0, np.int64))) == 0

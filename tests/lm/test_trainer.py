@@ -1,0 +1,230 @@
+"""The training loop: a killed phase goes on to the same bytes, the best epoch stays, nothing is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from thinkrec.lm.trainer import CHECKPOINTS, WEIGHTS, TrainResult, TrainSettings, train
+
+SETTINGS = TrainSettings(name="phase", epochs=4, learning_rate=0.05, weight_decay=0.01, seed=3)
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing may swallow it."""
+
+
+class Objective(nn.Module):
+    """Least squares through dropout, above a frozen layer."""
+
+    def __init__(self, seed: int = 0, frozen: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.frozen = nn.Linear(4, 4).requires_grad_(False)
+        with torch.no_grad():
+            self.frozen.weight.mul_(frozen)
+        self.weight = nn.Parameter(torch.randn(4))
+        self.dropout = nn.Dropout(0.3)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (self.dropout(self.frozen(x)) @ self.weight - y).square().mean()
+
+
+def plan(epoch: int) -> list[int]:
+    return torch.randperm(5, generator=torch.Generator().manual_seed(epoch)).tolist()
+
+
+def collate(batch: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(100 + batch)
+    x = torch.randn(6, 4, generator=generator)
+    return {"x": x, "y": x.sum(1)}
+
+
+class Validate:
+    """Given objectives, one per validation; optionally killed at one of them."""
+
+    def __init__(self, objectives: list[float], kill_at: int | None = None, start: int = 0) -> None:
+        self.objectives, self.kill_at, self.calls = objectives, kill_at, start
+
+    def __call__(self) -> dict[str, float]:
+        self.calls += 1
+        if self.calls == self.kill_at:
+            raise Killed
+        return {"objective": self.objectives[self.calls - 1]}
+
+
+RISING = [0.1, 0.2, 0.3, 0.4]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(
+    objective: Objective,
+    validate: Callable[[], dict[str, float]],
+    *,
+    settings: TrainSettings = SETTINGS,
+    plan: Callable[[int], list[int]] = plan,
+    collate: Callable[[int], dict[str, Tensor]] = collate,
+) -> TrainResult:
+    return train(objective, plan, collate, validate, settings)
+
+
+def left_over() -> list[Path]:
+    return sorted(CHECKPOINTS.glob("*/checkpoint-*"))
+
+
+def kill_after(epochs: int, objectives: list[float] = RISING, settings: TrainSettings = SETTINGS) -> None:
+    with pytest.raises(Killed):
+        run(Objective(), Validate(objectives, kill_at=epochs + 1), settings=settings)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_killed_phase_goes_on_to_the_same_bytes(epochs: int) -> None:
+    whole = Objective()
+    expected = run(whole, Validate(RISING))
+    kill_after(epochs)
+    assert [path.name for path in left_over()] == [f"checkpoint-{5 * epochs}"]
+    torch.manual_seed(999)  # the new process is in another random state
+    again = Objective()
+    validate = Validate(RISING, start=epochs)
+    result = run(again, validate)
+    assert validate.calls == 4
+    assert again.weight.equal(whole.weight)
+    assert result.epochs == expected.epochs
+    assert result.best == expected.best
+
+
+def test_checkpoints_hold_only_what_trains_and_go_when_all_is_done() -> None:
+    kill_after(1)
+    (checkpoint,) = left_over()
+    with safe_open(checkpoint / WEIGHTS, framework="pt") as file:
+        assert list(file.keys()) == ["weight"]
+    assert not list(checkpoint.glob("*.bin")) and not (checkpoint / "model.safetensors").exists()
+    run(Objective(), Validate(RISING))
+    assert not list(CHECKPOINTS.iterdir()) or all("phase" not in path.name for path in CHECKPOINTS.iterdir())
+
+
+def test_a_half_written_checkpoint_is_passed_over() -> None:
+    whole = Objective()
+    run(whole, Validate(RISING))
+    kill_after(1)
+    (checkpoint,) = left_over()
+    (checkpoint.parent / "checkpoint-10").mkdir()
+    again = Objective()
+    run(again, Validate(RISING, start=1))
+    assert again.weight.equal(whole.weight)
+
+
+def test_the_best_epochs_weights_stay() -> None:
+    seen: list[Tensor] = []
+    objective = Objective()
+    validate = Validate([0.1, 0.9, 0.3, 0.2])
+
+    def remember() -> dict[str, float]:
+        seen.append(objective.weight.detach().clone())
+        assert not objective.training
+        return validate()
+
+    result = run(objective, remember)
+    assert objective.weight.equal(seen[1]) and not seen[1].equal(seen[3])
+    assert result.best["epoch"] == 2
+    assert [epoch["objective"] for epoch in result.epochs] == [0.1, 0.9, 0.3, 0.2]
+    assert [epoch["epoch"] for epoch in result.epochs] == [1, 2, 3, 4]
+    assert not objective.training
+
+
+def test_the_best_epochs_weights_stay_over_a_kill() -> None:
+    objectives = [0.9, 0.1, 0.3, 0.2]
+    whole = Objective()
+    run(whole, Validate(objectives))
+    kill_after(2, objectives)
+    again = Objective()
+    result = run(again, Validate(objectives, start=2))
+    assert result.best["epoch"] == 1
+    assert again.weight.equal(whole.weight)
+
+
+def test_training_stops_when_patience_runs_out() -> None:
+    result = run(Objective(), Validate([0.5, 0.4, 0.3, 0.2]), settings=replace(SETTINGS, patience=2))
+    assert len(result.epochs) == 3
+
+
+def test_patience_is_remembered_over_a_kill() -> None:
+    patient = replace(SETTINGS, patience=2)
+    falling = [0.5, 0.4, 0.3, 0.6]
+    kill_after(2, falling, patient)
+    result = run(Objective(), Validate(falling, start=2), settings=patient)
+    assert len(result.epochs) == 3
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not() -> None:
+    weights = []
+    for seed in (3, 3, 4):
+        objective = Objective()
+        run(objective, Validate(RISING), settings=replace(SETTINGS, seed=seed))
+        weights.append(objective.weight)
+    assert weights[0].equal(weights[1]) and not weights[0].equal(weights[2])
+
+
+def test_frozen_weights_stay() -> None:
+    objective = Objective()
+    before = objective.frozen.weight.clone()
+    run(objective, Validate(RISING))
+    assert objective.frozen.weight.equal(before)
+
+
+class Half(Objective):
+    """Other parameters of the loss."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return 0.5 * super().forward(x, y)
+
+
+@pytest.mark.parametrize(
+    ("objective", "change"),
+    [
+        (lambda: Objective(seed=1), {}),
+        (lambda: Objective(frozen=2.0), {}),
+        (Half, {}),
+        (Objective, {"plan": lambda epoch: plan(epoch)[:4]}),
+        (Objective, {"plan": lambda epoch: plan(epoch)[::-1]}),
+        (Objective, {"collate": lambda batch: {**collate(batch), "y": collate(batch)["y"] + (batch == 3)}}),
+        (Objective, {"settings": replace(SETTINGS, learning_rate=0.01)}),
+    ],
+    ids=["weights", "frozen weights", "loss", "number of batches", "batches", "data", "settings"],
+)
+def test_another_phases_checkpoint_is_not_picked_up(
+    objective: Callable[[], Objective], change: dict[str, object]
+) -> None:
+    kill_after(1)
+    validate = Validate(RISING)
+    result = run(objective(), validate, **change)  # type: ignore[arg-type]
+    assert validate.calls == 4 == len(result.epochs)
+    assert len(left_over()) == 1  # the killed phase's own still waits
+
+
+def test_epochs_of_uneven_length_are_all_validated() -> None:
+    validate = Validate(RISING)
+    result = run(Objective(), validate, plan=lambda epoch: plan(epoch)[: 5 - epoch % 2])
+    assert [epoch["epoch"] for epoch in result.epochs] == [1, 2, 3, 4]
+    assert validate.calls == 4
+
+
+def test_a_plan_without_batches_is_an_error() -> None:
+    with pytest.raises(ValueError, match="nothing to train on"):
+        run(Objective(), Validate(RISING), plan=lambda epoch: [])
+
+
+def test_loss_is_learned() -> None:
+    objective = Objective()
+    result = run(objective, Validate([0.1 * k for k in range(1, 41)]), settings=replace(SETTINGS, epochs=40))
+    assert result.epochs[-1]["train_loss"] < 0.5 * result.epochs[0]["train_loss"]

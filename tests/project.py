@@ -1,0 +1,184 @@
+"""A small project to run the pipeline in: this repository's code and parameters, with settings that take seconds."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import yaml
+
+from thinkrec.artifacts import sha256
+from thinkrec.params import Params, Section
+
+ROOT = Path(__file__).resolve().parents[1]
+PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+MADE = ("out", "metrics", "plots")
+# On the processor, in one thread, and without anyone's own git settings.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "THINKREC_DEVICE": "cpu",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+}
+
+SMALL: dict[str, Any] = {
+    "seed": 7,
+    "dataset.name": "embedded-small",
+    "prompt.history": 6,
+    "prompt.keywords": 4,
+    "keywords.max_per_item": 6,
+    "features.dim": 8,
+    "features.epochs": 3,
+    "features.folds": 2,
+    "backbone.vocabulary": 600,
+    "backbone.hidden": 32,
+    "backbone.layers": 2,
+    "backbone.heads": 2,
+    "backbone.epochs": 1,
+    "traces.train": 60,
+    "traces.held_out": 10,
+    "sft.epochs": 2,
+    "sft.batch_tokens": 6000,
+    "experts.n": 2,
+    "experts.min_users": 5,
+    "experts.layers": 1,
+    "experts.r": 4,
+    "experts.epochs": 1,
+    "gate.kind": "trained",
+    "gate.epochs": 1,
+    "evaluate.reasons": 8,
+    "evaluate.max_new_tokens": 24,
+}
+
+
+def make_project(folder: Path, changes: dict[str, Any] | None = None) -> Path:
+    """A git repository with this project's code, its dvc.yaml and small parameters; nothing has run in it."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("stages", "thinkrec"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / ".dvc").mkdir()
+    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc")
+    set_params(folder, SMALL | (changes or {}))
+    call(folder, "git", "init", "--quiet")
+    return folder
+
+
+def set_params(folder: Path, changes: dict[str, Any]) -> None:
+    """Change parameters of a project, each by its dotted name."""
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for name, value in changes.items():
+        *sections, key = name.split(".")
+        functools.reduce(lambda inner, section: inner[section], sections, params)[key] = value
+    path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+
+
+@functools.cache
+def finished_project(base: Path) -> Path:
+    """A project in which `dvc repro` has run, made once a session. Work in a copy of it."""
+    folder = make_project(base / "finished")
+    dvc(folder, "repro")
+    return folder
+
+
+def copy_project(source: Path, to: Path, changes: dict[str, Any] | None = None) -> Path:
+    """A copy with other parameters, DVC's cache left out: for stages called one by one."""
+    shutil.copytree(source, to, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp", ".git"))
+    set_params(to, changes or {})
+    return to
+
+
+def call(folder: Path, *command: str) -> str:
+    """What a command said on stdout; it must succeed."""
+    done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    return call(folder, sys.executable, "-m", "dvc", *arguments)
+
+
+def start_stage(folder: Path, name: str, *arguments: str) -> subprocess.Popen[str]:
+    """A stage as `dvc repro` runs it, in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "stages", name, *arguments],
+        cwd=folder,
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_stage(folder: Path, name: str) -> str:
+    """A stage run in this process, which has torch at hand already; returns its closing line."""
+    with chdir(folder), mock.patch.dict(os.environ, ENVIRONMENT):
+        return getattr(import_module(f"stages.{name}"), name)()
+
+
+@contextmanager
+def recorded_params() -> Iterator[set[str]]:
+    """The dotted names of the parameters that the block reads; checks within thinkrec.params do not count."""
+    section_of = {field.annotation: name for name, field in Params.model_fields.items()}
+    read: set[str] = set()
+
+    def record(self: Section, name: str) -> Any:
+        value = object.__getattribute__(self, name)
+        inside = sys._getframe(1).f_globals["__name__"] == "thinkrec.params"
+        if name in type(self).model_fields and not inside and not isinstance(value, Section):
+            section = section_of.get(type(self))
+            read.add(f"{section}.{name}" if section else name)
+        return value
+
+    with mock.patch.object(Section, "__getattribute__", record):
+        yield read
+
+
+def leaves(params: dict[str, Any]) -> set[str]:
+    """The dotted names of all parameters of a loaded params.yaml."""
+    return {
+        f"{name}.{key}" if key else name
+        for name, value in params.items()
+        for key in (value if isinstance(value, dict) else [""])
+    }
+
+
+def declared_params(stage: str) -> set[str]:
+    """The parameters that dvc.yaml says a stage reads, whole sections spelt out."""
+    every = leaves(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+    named = PIPELINE[stage].get("params", [])
+    for name in named:
+        assert any(leaf == name or leaf.startswith(f"{name}.") for leaf in every), f"{stage}: no parameter {name}"
+    return {leaf for leaf in every for name in named if leaf == name or leaf.startswith(f"{name}.")}
+
+
+def declared_outs(stage: str) -> set[str]:
+    """Everything that dvc.yaml says a stage makes."""
+    entries = [entry for kind in ("outs", "metrics", "plots") for entry in PIPELINE[stage].get(kind, [])]
+    return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
+
+
+def digests(folder: Path, *parts: str) -> dict[str, str]:
+    """The SHA-256 of every file below some folders of a project (all that stages make, unless named)."""
+    found = [path for part in parts or MADE for path in (folder / part, *(folder / part).rglob("*"))]
+    files = [path for path in found if path.is_file()]
+    return {str(path.relative_to(folder)): sha256(path) for path in sorted(files)}
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, the interpreter's folder first on the path: dvc.yaml calls plain `python`."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**os.environ, **ENVIRONMENT, "PATH": path, "HF_HUB_OFFLINE": "1"}

@@ -1,0 +1,228 @@
+"""Artefacts are written whole or not at all, in their schema, in bytes that follow from their content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from thinkrec import artifacts
+from thinkrec.artifacts import KEYWORDS, PREDICTIONS, SCHEMAS, TRUTH, USERS, atomic, read_table, write_table
+from thinkrec.errors import UserError
+
+TABLES = sorted(SCHEMAS)
+
+
+def example(schema: pa.Schema, rows: int = 5) -> pd.DataFrame:
+    """A frame that fits a schema, its values made up."""
+    values: dict[str, Any] = {}
+    for field in schema:
+        if pa.types.is_list(field.type):
+            values[field.name] = pd.Series([[f"w{n}"] * (n % 3) for n in range(rows)], dtype=object)
+        elif pa.types.is_dictionary(field.type):
+            values[field.name] = pd.Categorical([artifacts.SPLITS[n % 3] for n in range(rows)], artifacts.SPLITS)
+        elif pa.types.is_string(field.type):
+            values[field.name] = [f"text {n}" for n in range(rows)]
+        else:
+            values[field.name] = np.arange(rows).astype(field.type.to_pandas_dtype())
+    return pd.DataFrame(values)
+
+
+def names_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+class TestAtomicWrites:
+    def test_a_file_appears_whole_with_the_folders_above_it(self, tmp_path: Path) -> None:
+        with atomic(tmp_path / "a" / "b.txt") as partial:
+            partial.write_text("new")
+            assert not (tmp_path / "a" / "b.txt").exists()
+        assert names_in(tmp_path) == {"a", "a/b.txt"}
+        assert (tmp_path / "a" / "b.txt").read_text() == "new"
+
+    def test_a_failure_leaves_the_old_file_and_nothing_else(self, tmp_path: Path) -> None:
+        (tmp_path / "b.txt").write_text("old")
+        with pytest.raises(RuntimeError, match="midway"), atomic(tmp_path / "b.txt") as partial:
+            partial.write_text("half")
+            raise RuntimeError("midway")
+        assert names_in(tmp_path) == {"b.txt"}
+        assert (tmp_path / "b.txt").read_text() == "old"
+
+    def test_a_folder_takes_the_place_of_the_old_one_with_all_that_was_in_it(self, tmp_path: Path) -> None:
+        for number in (1, 2):
+            with atomic(tmp_path / "made") as partial:
+                partial.mkdir()
+                (partial / f"file_{number}").write_text("x")
+        assert names_in(tmp_path) == {"made", "made/file_2"}
+
+    def test_a_failure_leaves_the_old_folder_and_nothing_else(self, tmp_path: Path) -> None:
+        (tmp_path / "made").mkdir()
+        (tmp_path / "made" / "old").write_text("old")
+        with pytest.raises(KeyboardInterrupt), atomic(tmp_path / "made") as partial:
+            partial.mkdir()
+            (partial / "half").write_text("half")
+            raise KeyboardInterrupt
+        assert names_in(tmp_path) == {"made", "made/old"}
+
+    def test_a_failure_where_nothing_was_leaves_nothing(self, tmp_path: Path) -> None:
+        with pytest.raises(RuntimeError), atomic(tmp_path / "made") as partial:
+            partial.mkdir()
+            raise RuntimeError
+        assert names_in(tmp_path) == set()
+
+    @pytest.mark.parametrize("folder", [False, True])
+    def test_what_a_killed_run_left_is_not_in_the_next_one(self, tmp_path: Path, folder: bool) -> None:
+        left = tmp_path / ".made.partial"
+        if folder:
+            left.mkdir()
+            (left / "half").write_text("half")
+        else:
+            left.write_text("half")
+        with atomic(tmp_path / "made") as partial:
+            partial.mkdir()
+            (partial / "whole").write_text("whole")
+        assert names_in(tmp_path) == {"made", "made/whole"}
+
+
+class TestTables:
+    @pytest.mark.parametrize("path", TABLES, ids=str)
+    def test_every_table_comes_back_as_it_was_written(self, path: Path, tmp_path: Path) -> None:
+        frame = example(SCHEMAS[path])
+        write_table(path, frame, root=tmp_path)
+        back = read_table(path, root=tmp_path)
+        assert list(back.columns) == SCHEMAS[path].names
+        for name in frame.columns:
+            assert [value if np.isscalar(value) else list(value) for value in back[name]] == frame[name].tolist()
+
+    @pytest.mark.parametrize("path", TABLES, ids=str)
+    def test_no_rows_are_rows_too(self, path: Path, tmp_path: Path) -> None:
+        write_table(path, example(SCHEMAS[path], rows=0), root=tmp_path)
+        assert len(read_table(path, root=tmp_path)) == 0
+
+    def test_bytes_follow_from_the_content_alone(self, tmp_path: Path) -> None:
+        frame = example(SCHEMAS[artifacts.INTERACTIONS], rows=2000)
+        other = frame.sample(frac=1, random_state=0).sort_values("user")[frame.columns[::-1]]  # same rows, other index
+        other["user"] = other["user"].astype("int64")  # fits the column all the same
+        contents = []
+        for number, table in enumerate((frame, frame, other)):
+            write_table(artifacts.INTERACTIONS, table, root=tmp_path / str(number))
+            contents.append((tmp_path / str(number) / artifacts.INTERACTIONS).read_bytes())
+        assert contents[0] == contents[1] == contents[2]
+        assert b"pandas" not in contents[0]  # its metadata names versions
+
+    @pytest.mark.parametrize(
+        ("frame", "said"),
+        [
+            (pd.DataFrame({"user": [0]}), r"\['user_id'\] are missing"),
+            (pd.DataFrame({"user": [0], "user_id": ["a"], "age": [3]}), r"\['age'\] are not in its schema"),
+            (pd.DataFrame({"user": ["a"], "user_id": ["a"]}), "user"),
+            (pd.DataFrame({"user": [2**40], "user_id": ["a"]}), "not in range"),
+            (pd.DataFrame({"user": [0.5], "user_id": ["a"]}), "truncated|user"),
+        ],
+    )
+    def test_what_does_not_fit_the_schema_is_not_written(self, frame: pd.DataFrame, said: str, tmp_path: Path) -> None:
+        with pytest.raises((ValueError, TypeError), match=said):
+            write_table(USERS, frame, root=tmp_path)
+        assert not names_in(tmp_path)
+
+    def test_only_open_schemas_take_further_columns(self, tmp_path: Path) -> None:
+        frame = example(SCHEMAS[PREDICTIONS]).assign(ours=np.float32(0.5))
+        write_table(PREDICTIONS, frame, root=tmp_path)
+        assert read_table(PREDICTIONS, root=tmp_path)["ours"].dtype == np.float32
+
+    @pytest.mark.parametrize("path", TABLES, ids=str)
+    def test_a_table_that_is_not_there_names_the_stage_to_run(self, path: Path, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=rf"no such artefact; run its stage first: dvc repro {path.parts[1]}$"):
+            read_table(path, root=tmp_path)
+
+    @pytest.mark.parametrize("damage", ["empty", "text", "truncated", "flipped"])
+    def test_a_damaged_table_is_told_in_one_line(self, damage: str, tmp_path: Path) -> None:
+        write_table(KEYWORDS, example(SCHEMAS[KEYWORDS], rows=500), root=tmp_path)
+        path = tmp_path / KEYWORDS
+        whole = path.read_bytes()
+        path.write_bytes(
+            {
+                "empty": b"",
+                "text": b"not a table\n" * 50,
+                "truncated": whole[: len(whole) // 2],
+                "flipped": whole[:40] + bytes(byte ^ 255 for byte in whole[40:120]) + whole[120:],
+            }[damage]
+        )
+        with pytest.raises(UserError, match="not a readable parquet file") as caught:
+            read_table(KEYWORDS, root=tmp_path)
+        assert len(str(caught.value).splitlines()) == 1
+        assert "dvc repro" in str(caught.value) or "rerun its stage" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "schema",
+        [pa.schema({"probability": pa.float32()}), pa.schema({"probability": pa.float64(), "reason": "string"})],
+    )
+    def test_a_table_of_another_schema_is_not_taken(self, schema: pa.Schema, tmp_path: Path) -> None:
+        (tmp_path / TRUTH).parent.mkdir(parents=True)
+        pq.write_table(schema.empty_table(), tmp_path / TRUTH)
+        with pytest.raises(UserError, match=r"column (probability|reason) should be"):
+            read_table(TRUTH, root=tmp_path)
+
+
+class TestJson:
+    def test_json_is_readable_and_comes_back(self, tmp_path: Path) -> None:
+        value = {"b": [1, 2.5, None], "a": "é"}
+        artifacts.write_json(tmp_path / "x.json", value)
+        text = (tmp_path / "x.json").read_text(encoding="utf-8")
+        assert text.index('"b"') < text.index('"a"')  # as given
+        assert text.endswith("}\n")
+        assert "é" in text
+        assert artifacts.read_json(tmp_path / "x.json") == value
+
+    def test_what_json_cannot_hold_is_not_half_written(self, tmp_path: Path) -> None:
+        artifacts.write_json(tmp_path / "x.json", 1)
+        for value in (float("nan"), {"a": object()}):
+            with pytest.raises((ValueError, TypeError)):
+                artifacts.write_json(tmp_path / "x.json", value)
+        assert names_in(tmp_path) == {"x.json"}
+        assert artifacts.read_json(tmp_path / "x.json") == 1
+
+    def test_metrics_are_rounded_and_nan_becomes_null(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        values = {"auc": np.float32(0.123456), "n": np.int64(3), "none": float("nan"), "deep": [{"x": (1.00004, True)}]}
+        artifacts.write_metrics("gate", values)
+        assert artifacts.read_json(Path("metrics/gate.json")) == {
+            "auc": 0.1235,
+            "n": 3,
+            "none": None,
+            "deep": [{"x": [1.0, True]}],
+        }
+
+    @pytest.mark.parametrize(
+        ("path", "stage"),
+        [("metrics/gate.json", "gate"), ("out/sft/slots.json", "sft"), ("out/backbone/reference.json", "backbone")],
+    )
+    def test_json_that_is_not_there_names_the_stage_to_run(
+        self, path: str, stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(UserError, match=rf"run its stage first: dvc repro {stage}$"):
+            artifacts.read_json(Path(path))
+
+    @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe"])
+    def test_damaged_json_is_told_in_one_line(self, content: bytes, tmp_path: Path) -> None:
+        (tmp_path / "x.json").write_bytes(content)
+        with pytest.raises(UserError, match="not valid JSON") as caught:
+            artifacts.read_json(tmp_path / "x.json")
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_files_hash_is_that_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    assert artifacts.sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_keyword_lists_are_cut_to_the_limit() -> None:
+    keywords = pd.DataFrame({"item": [0, 1, 2], "keywords": [["a", "b", "c"], [], ["d"]]})
+    assert artifacts.keyword_lists(keywords, 2) == [["a", "b"], [], ["d"]]
+    assert artifacts.keyword_lists(keywords, 0) == [[], [], []]

@@ -1,0 +1,167 @@
+"""`params.yaml` is read as meant or refused in one line that says which parameter, and what it should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from thinkrec.errors import UserError
+from thinkrec.params import Params, load
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Any:
+    """Loads the repository's params.yaml with one change: a dotted name and its value as YAML, or None to drop it."""
+
+    def change(name: str, value: str | None) -> Params:
+        params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        *sections, key = name.split(".")
+        inner = params
+        for section in sections:
+            inner = inner[section]
+        if value is None:
+            del inner[key]
+        else:
+            inner[key] = yaml.safe_load(value)
+        path = tmp_path / "params.yaml"
+        path.write_text(yaml.safe_dump(params), encoding="utf-8")
+        return load(path)
+
+    return change
+
+
+def refusal(load_it: Any, *arguments: Any) -> str:
+    """The message of a refusal, without the file's path; always a single line."""
+    with pytest.raises(UserError) as caught:
+        load_it(*arguments)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message.partition("params.yaml: ")[2]
+
+
+def test_the_repositorys_params_load() -> None:
+    params = load(ROOT / "params.yaml")
+    assert params.dataset.name == "embedded"  # what `make repro` runs without a network
+    assert params.backbone.name == "tiny"
+    assert params.teacher.endpoint == "embedded"
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("experts.m", "experts.n"),
+        ("experts.min_user", "experts.min_users"),
+        ("evaluate.max_tokens", "evaluate.max_new_tokens"),
+        ("sft.learning_rte", "sft.learning_rate"),
+        ("gate.temprature", "gate.temperature"),
+        ("expert", "experts"),
+        ("sead", "seed"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_name(given: Any, name: str, nearest: str) -> None:
+    assert refusal(given, name, "3") == f"unknown parameter {name}; did you mean {nearest}?"
+
+
+@pytest.mark.parametrize("key", ["xyz", "2", "''", '"a\\nb"', "?"])
+def test_a_key_like_nothing_known_is_still_refused_in_one_line(given: Any, key: str) -> None:
+    assert refusal(given, f"experts.{yaml.safe_load(key)}", "3")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("seed", "1.5", "seed should be a whole number (it is 1.5)"),
+        ("seed", "yes", "seed should be a whole number (it is True)"),
+        ("seed", "'7'", "seed should be a whole number (it is '7')"),
+        ("seed", "-1", "seed should be greater than or equal to 0 (it is -1)"),
+        ("experts.n", "null", "experts.n should be a whole number (it is None)"),
+        ("experts.n", "[1, 2]", "experts.n should be a whole number (it is [1, 2])"),
+        ("experts.n", ".inf", "experts.n should be a whole number (it is inf)"),
+        ("sft.epochs", "0", "sft.epochs should be greater than or equal to 1 (it is 0)"),
+        ("sft.learning_rate", "true", "sft.learning_rate should be a number (it is True)"),
+        ("sft.learning_rate", "fast", "sft.learning_rate should be a number (it is 'fast')"),
+        ("sft.learning_rate", "0", "sft.learning_rate should be greater than 0 (it is 0)"),
+        ("sft.learning_rate", ".nan", "sft.learning_rate should be a finite number (it is nan)"),
+        ("sft.learning_rate", "inf", "sft.learning_rate should be a finite number (it is 'inf')"),
+        ("sft.think_share", "1", "sft.think_share should be less than 1 (it is 1)"),
+        ("dataset.max_bad_share", "1.5", "dataset.max_bad_share should be less than or equal to 1 (it is 1.5)"),
+        ("dataset.name", "3", "dataset.name should be a valid string (it is 3)"),
+        ("dataset.raw", "3", "dataset.raw should be a path or null (it is 3)"),
+        ("prompt.keywords", "11", "prompt.keywords should be less than or equal to 10 (it is 11)"),
+        ("prompt.history_labels", "none", "prompt.history_labels should be 'both' or 'likes' (it is 'none')"),
+        ("prompt.slots", "[usr]", "prompt.slots.0 should be 'user', 'item' or 'statistics' (it is 'usr')"),
+        ("prompt.slots", "[user, user]", "prompt.slots should name each part once (it is ['user', 'user'])"),
+        ("backbone.vocabulary", "299", "backbone.vocabulary should be greater than or equal to 300 (it is 299)"),
+        ("backbone.heads", "1000", "backbone hidden (HIDDEN) should be a multiple of 2 * heads (2000)"),
+        ("features.folds", "1", "features.folds should be greater than or equal to 2 (it is 1)"),
+        ("gate.kind", "softmax", "gate.kind should be 'centroid' or 'trained' (it is 'softmax')"),
+        ("gate", "3", "gate should be a section with its own keys (it is 3)"),
+        ("gate", "null", "gate should be a section with its own keys (it is None)"),
+    ],
+)
+def test_a_wrong_type_or_an_impossible_value_is_named_with_what_it_should_be(
+    given: Any, name: str, value: str, said: str
+) -> None:
+    hidden = load(ROOT / "params.yaml").backbone.hidden
+    assert refusal(given, name, value) == f"parameter {said.replace('HIDDEN', str(hidden))}"
+
+
+@pytest.mark.parametrize("name", ["seed", "experts", "experts.n", "dataset.raw"])
+def test_a_missing_key_is_named(given: Any, name: str) -> None:
+    assert refusal(given, name, None) == f"parameter {name} is missing; add it"
+
+
+@pytest.mark.parametrize(
+    ("spelt", "meant"), [("1e-3", 0.001), ("1E3", 1000.0), ("'0.5'", 0.5), ("2", 2.0), ("+.5e1", 5.0)]
+)
+def test_a_number_is_a_number_however_yaml_spells_it(given: Any, spelt: str, meant: float) -> None:
+    assert given("sft.learning_rate", spelt).sft.learning_rate == meant
+
+
+@pytest.mark.parametrize(("spelt", "meant"), [("3", 3), ("3.0", 3), ("1.0e+1", 10)])
+def test_a_whole_number_may_be_spelt_as_a_float(given: Any, spelt: str, meant: int) -> None:
+    epochs = given("sft.epochs", spelt).sft.epochs
+    assert epochs == meant
+    assert isinstance(epochs, int)
+
+
+def test_no_slots_and_no_raw_file_may_be_asked_for(given: Any) -> None:
+    assert given("prompt.slots", "[]").prompt.slots == ()
+    assert given("dataset.raw", "null").dataset.raw is None
+    assert given("dataset.raw", "ml-1m.zip").dataset.raw == Path("ml-1m.zip")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"seed: [7", "not valid YAML"),
+        (b"seed: 7\n\tgate: 1\n", "not valid YAML"),
+        (b"seed: \x00", "not valid YAML"),
+        (b"name: caf\xe9\n", "not UTF-8"),
+        (b"", "should hold sections such as `dataset:`; it holds NoneType"),
+        (b"- seed\n- 7\n", "should hold sections such as `dataset:`; it holds list"),
+    ],
+)
+def test_what_is_not_a_params_file_is_refused(tmp_path: Path, text: bytes, said: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(text)
+    assert refusal(load, path).startswith(said)
+
+
+def test_without_the_file_one_is_told_where_to_stand(tmp_path: Path) -> None:
+    assert "run from the project's root" in refusal(load, tmp_path / "params.yaml")
+
+
+def test_sections_cannot_be_changed() -> None:
+    params = load(ROOT / "params.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        params.experts.n = 5
+
+
+def test_deeper_than_sections_go_nothing_is_known(given: Any) -> None:
+    assert refusal(given, "gate.kind", "{trained: 1}").startswith("parameter gate.kind should be")

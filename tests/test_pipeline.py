@@ -1,0 +1,173 @@
+"""dvc.yaml says what the code does: each stage's dependencies, parameters and outs are those that it really has."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from project import (
+    PIPELINE,
+    ROOT,
+    declared_outs,
+    declared_params,
+    digests,
+    finished_project,
+    leaves,
+    recorded_params,
+    run_stage,
+)
+from typer.testing import CliRunner
+
+from stages.__main__ import PIPELINE as COMMANDS
+from stages.__main__ import app
+from thinkrec.errors import UserError
+
+STAGES = list(PIPELINE)
+DATA = {name: [dep for dep in stage["deps"] if dep.startswith("out/")] for name, stage in PIPELINE.items()}
+CODE = {name: [dep for dep in stage["deps"] if not dep.startswith("out/")] for name, stage in PIPELINE.items()}
+MAKER = {out: name for name in STAGES for out in declared_outs(name)}
+
+
+def module_file(name: str) -> Path | None:
+    """The file of a module of this project; None for packages (their __init__ files are empty) and for others."""
+    path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+    return path if name.split(".")[0] in ("thinkrec", "stages") and path.is_file() else None
+
+
+@functools.cache
+def imports(path: Path) -> frozenset[Path]:
+    """The files of this project that one imports, within functions too; what all stages share is left out."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path}: a relative import"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    found = {file for name in names if (file := module_file(name)) is not None}
+    return frozenset(found - {ROOT / "stages" / "_command.py"})
+
+
+def closure(stage: str) -> set[str]:
+    """The files that a stage's code consists of, as paths from the project's root."""
+    reached: set[Path] = set()
+    ahead = [ROOT / "stages" / f"{stage}.py"]
+    while ahead:
+        path = ahead.pop()
+        if path not in reached:
+            reached.add(path)
+            ahead += imports(path)
+    return {path.relative_to(ROOT).as_posix() for path in reached}
+
+
+def covers(dep: str, file: str) -> bool:
+    return file == dep or file.startswith(f"{dep}/")
+
+
+class TestOrder:
+    def test_the_stages_stand_in_the_order_of_the_commands(self) -> None:
+        assert [work.__name__ for work in COMMANDS] == STAGES
+
+    def test_help_lists_them_in_that_order(self) -> None:
+        said = CliRunner().invoke(app, ["--help"]).stdout
+        places = [re.search(rf"^\W*{name}\s", said, re.MULTILINE) for name in [*STAGES, "pin"]]
+        assert all(places)
+        assert [place.start() for place in places if place] == sorted(place.start() for place in places if place)
+
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_a_stages_command_runs_the_workspaces_own_code(self, stage: str) -> None:
+        assert PIPELINE[stage]["cmd"] == f"python -m stages {stage}"
+
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_data_comes_from_earlier_stages(self, stage: str) -> None:
+        assert {MAKER[dep] for dep in DATA[stage]} <= set(STAGES[: STAGES.index(stage)])
+
+    def test_help_answers_without_the_heavy_libraries(self) -> None:
+        code = (
+            "import sys; from typer.testing import CliRunner; from stages.__main__ import app; "
+            "assert CliRunner().invoke(app, ['--help']).exit_code == 0; print(*sys.modules)"
+        )
+        loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        heavy = {"torch", "transformers", "peft", "pandas", "numpy", "pyarrow", "sklearn", "openai", "matplotlib"}
+        assert not heavy & set(loaded.stdout.split())
+
+
+class TestCode:
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_every_module_that_a_stage_runs_is_a_dependency(self, stage: str) -> None:
+        assert {file for file in closure(stage) if not any(covers(dep, file) for dep in CODE[stage])} == set()
+
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_no_dependency_is_code_that_a_stage_does_not_run(self, stage: str) -> None:
+        assert {dep for dep in CODE[stage] if not any(covers(dep, file) for file in closure(stage))} == set()
+
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_every_dependency_exists_and_is_named_once(self, stage: str) -> None:
+        deps = PIPELINE[stage]["deps"]
+        assert all((ROOT / dep).exists() for dep in CODE[stage])
+        assert not [dep for dep in deps for other in deps if dep is not other and covers(dep, other)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished_project(tmp_path_factory.getbasetemp())
+
+
+def isolated(finished: Path, folder: Path, data: list[str]) -> Path:
+    """A folder that holds the parameters and these artefacts, and no more."""
+    (folder / "out").mkdir(parents=True)
+    (folder / "params.yaml").write_bytes((finished / "params.yaml").read_bytes())
+    for dep in data:
+        (folder / dep).symlink_to(finished / dep, target_is_directory=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def read(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """The parameters that each stage reads; on the way, that it needs no more data and makes what it should."""
+    found = {}
+    for stage in STAGES:
+        folder = isolated(finished, tmp_path_factory.mktemp(stage), DATA[stage])
+        with recorded_params() as found[stage]:
+            run_stage(folder, stage)
+        made = {path.relative_to(folder).as_posix() for path in folder.glob("[!.]*/*")} - set(DATA[stage])
+        assert made == declared_outs(stage)
+        # In a process of its own or in this one, after other stages or not: the same bytes.
+        assert digests(folder, *made) == digests(finished, *made)
+    return found
+
+
+class TestDataAndParams:
+    """Each stage runs in a folder that holds what dvc.yaml says it needs, and no more."""
+
+    @pytest.mark.parametrize("stage", STAGES)
+    def test_the_declared_parameters_are_those_that_are_read(self, stage: str, read: dict[str, set[str]]) -> None:
+        declared = declared_params(stage)
+        assert (read[stage] - declared, declared - read[stage]) == (set(), set())
+
+    def test_no_parameter_is_dead(self, read: dict[str, set[str]]) -> None:
+        every = leaves(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+        assert every - set.union(*read.values()) == set()
+
+    @pytest.mark.parametrize(("stage", "missing"), [(stage, dep) for stage in STAGES for dep in DATA[stage]])
+    def test_a_stage_reads_each_of_its_data_and_names_the_one_that_is_missing(
+        self, stage: str, missing: str, finished: Path, tmp_path: Path
+    ) -> None:
+        folder = isolated(finished, tmp_path / "project", [dep for dep in DATA[stage] if dep != missing])
+        with pytest.raises(UserError, match=rf"^{missing}.*; run its stage first: dvc repro {MAKER[missing]}$"):
+            run_stage(folder, stage)
+        assert {path.name for path in folder.iterdir()} <= {"params.yaml", "out"}
+        assert {f"out/{path.name}" for path in (folder / "out").iterdir()} == set(DATA[stage]) - {missing}
+
+
+def test_plots_and_metrics_are_in_git_not_in_the_cache() -> None:
+    for stage in STAGES:
+        for entry in [*PIPELINE[stage].get("metrics", []), *PIPELINE[stage].get("plots", [])]:
+            assert next(iter(entry.values()))["cache"] is False, json.dumps(entry)

@@ -1,0 +1,409 @@
+"""The pipeline at work, on a small project: what reruns when, equal bytes, ablations, and how it stops and resumes.
+
+Most of the time goes to real runs: two of `dvc repro` and one of `dvc exp run`, at some four seconds of imports a
+stage. Everything else calls stages in this process.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import chdir
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from project import (
+    PIPELINE,
+    call,
+    copy_project,
+    declared_outs,
+    declared_params,
+    digests,
+    dvc,
+    finished_project,
+    make_project,
+    recorded_params,
+    run_stage,
+    set_params,
+    start_stage,
+)
+from typer.testing import CliRunner, Result
+
+from stages.__main__ import app
+from thinkrec.artifacts import (
+    KEYWORDS,
+    PREDICTIONS,
+    QUARANTINE,
+    REASONS,
+    SFT,
+    TRACES,
+    read_json,
+    read_table,
+)
+from thinkrec.data.catalogue import DATASETS
+from thinkrec.synthesis import client
+
+STAGES = list(PIPELINE)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished_project(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished project for a test to change; DVC knows nothing of it."""
+    return copy_project(finished, tmp_path / "project")
+
+
+@pytest.fixture
+def dvc_project(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished project with DVC's cache, its code and parameters as they were."""
+    return shutil.copytree(finished, tmp_path / "project", symlinks=True)
+
+
+def command(folder: Path, *arguments: str) -> Result:
+    """A stage command as a user calls it, in this process."""
+    with chdir(folder):
+        return CliRunner().invoke(app, list(arguments))
+
+
+def stale(folder: Path) -> set[str]:
+    """The stages that `dvc repro` would run because of a changed dependency of theirs."""
+    return set(json.loads(dvc(folder, "status", "--json")))
+
+
+def following(stages: set[str]) -> set[str]:
+    """Stages, and those that use what they make."""
+    reached = set(stages)
+    for name in STAGES:
+        if any(dep in declared_outs(earlier) for dep in PIPELINE[name]["deps"] for earlier in reached):
+            reached.add(name)
+    return reached
+
+
+class TestReproduction:
+    def test_nothing_runs_twice(self, dvc_project: Path) -> None:
+        before = digests(dvc_project), (dvc_project / "dvc.lock").read_bytes()
+        said = dvc(dvc_project, "repro")
+        assert "Running stage" not in said
+        assert "up to date" in said
+        assert (digests(dvc_project), (dvc_project / "dvc.lock").read_bytes()) == before
+
+    def test_what_a_change_makes_stale(self, dvc_project: Path) -> None:
+        after = {name: set(STAGES[STAGES.index(name) :]) for name in STAGES}
+        params = {
+            "gate.temperature": (0.3, {"gate"}, {"gate", "evaluate"}),
+            "evaluate.reasons": (9, {"evaluate"}, {"evaluate"}),
+            "experts.n": (3, {"experts"}, after["experts"]),
+            "sft.patience": (5, {"sft"}, after["sft"]),
+            "prompt.slots": ([], after["sft"], after["sft"]),  # not the traces
+            "teacher.model": ("other", {"traces"}, after["traces"]),
+        }
+        code = {
+            "thinkrec/gate/routing.py": ({"gate", "evaluate"}, {"gate", "evaluate"}),  # groups.py alone is the experts'
+            "thinkrec/synthesis/prompts.py": ({"traces"}, after["traces"]),
+            "thinkrec/synthesis/keywords.py": ({"keywords", "traces"}, after["traces"] | {"keywords"}),
+            "stages/gate.py": ({"gate"}, {"gate", "evaluate"}),
+            "stages/pin.py": (set(), set()),
+            "stages/_command.py": (set(), set()),
+        }
+        original = (dvc_project / "params.yaml").read_text(encoding="utf-8")
+        for name, (value, itself, all_of_them) in params.items():
+            set_params(dvc_project, {name: value})
+            found = stale(dvc_project)
+            (dvc_project / "params.yaml").write_text(original, encoding="utf-8")
+            assert (found, following(found)) == (itself, all_of_them), name
+        for name, (itself, all_of_them) in code.items():
+            text = (dvc_project / name).read_text(encoding="utf-8")
+            (dvc_project / name).write_text(f"{text}\n# changed\n", encoding="utf-8")
+            found = stale(dvc_project)
+            (dvc_project / name).write_text(text, encoding="utf-8")
+            assert (found, following(found)) == (itself, all_of_them), name
+        assert stale(dvc_project) == set()
+
+    def test_two_clones_make_the_same_lock(self, finished: Path, tmp_path: Path) -> None:
+        """The whole pipeline once more from nothing, in another folder: the longest test, and the promise it keeps."""
+        folder = make_project(tmp_path / "in" / "another place")
+        dvc(folder, "repro")
+        assert digests(folder) == digests(finished)
+        assert (folder / "dvc.lock").read_bytes() == (finished / "dvc.lock").read_bytes()
+
+    def test_no_out_says_where_or_when_it_was_made(self, finished: Path) -> None:
+        base, today, host = finished.parent, datetime.now(), socket.gethostname()
+        anywhere = [str(base), base.name, *(f"{today:{form}}" for form in ("%Y-%m-%d", "%Y:%m:%d", "%d %b %Y"))]
+        for path in [*(finished / name for name in digests(finished)), finished / "dvc.lock"]:
+            content = path.read_bytes()
+            for word in anywhere:
+                assert word.encode() not in content, f"{path}: {word}"
+            if path.suffix in (".json", ".lock") and not host.isalpha():  # "test" would be no proof
+                assert host not in content.decode(), path
+
+    def test_an_ablation_runs_as_an_experiment(self, dvc_project: Path) -> None:
+        call(dvc_project, "git", "config", "user.name", "A. Tester")
+        call(dvc_project, "git", "config", "user.email", "tester@example.org")
+        call(dvc_project, "git", "add", "--all")
+        call(dvc_project, "git", "commit", "--quiet", "--message", "Start")
+        said = dvc(dvc_project, "exp", "run", "--name", "by-rule", "-S", "gate.kind=centroid")
+        assert re.findall(r"Running stage '(\w+)'", said) == ["gate", "evaluate"]
+        shown = json.loads(dvc(dvc_project, "exp", "show", "--json"))
+        found = json.dumps(shown)
+        assert '"by-rule"' in found
+        assert '"centroid"' in found
+        metrics = json.loads((dvc_project / "metrics" / "gate.json").read_text(encoding="utf-8"))
+        assert "trained" not in metrics["valid"]
+
+
+class TestAblations:
+    """Each runs to the end, and reads no parameter that dvc.yaml does not name."""
+
+    @staticmethod
+    def run(folder: Path, first: str, changes: dict[str, Any]) -> dict[str, Any]:
+        set_params(folder, changes)
+        for name in STAGES[STAGES.index(first) :]:
+            with recorded_params() as read:
+                run_stage(folder, name)
+            assert read <= declared_params(name), name
+        return {name: read_json(folder / "metrics" / f"{name}.json") for name in STAGES}
+
+    def test_text_alone_without_thinking_and_experts(self, project: Path) -> None:
+        metrics = self.run(project, "backbone", {"sft.think_share": 0, "prompt.slots": [], "experts.n": 0})
+        assert metrics["sft"]["traces"] == 0
+        assert metrics["experts"]["groups"] == 0
+        assert metrics["gate"]["cases"] == {"averaged": 1.0, "single": 0.0, "mixed": 0.0}
+        assert not list((project / SFT).glob("*.safetensors"))  # no slots, no projector
+        assert metrics["evaluate"]["reasons"]["rows"] == 8
+
+    def test_one_expert_slots_as_collm_and_titles_without_keywords(self, project: Path) -> None:
+        metrics = self.run(project, "traces", {"experts.n": 1, "prompt.slots": ["user", "item"], "prompt.keywords": 0})
+        assert metrics["experts"]["groups"] == 1
+        assert metrics["gate"]["cases"]["mixed"] == 0
+        assert "trained" not in metrics["gate"]["valid"]  # nothing to weigh
+
+    def test_likes_only_by_the_centroid_rule_with_a_small_group_joined_to_its_nearest(self, project: Path) -> None:
+        changes = {"prompt.history_labels": "likes", "gate.kind": "centroid", "experts.space": "raw"}
+        metrics = self.run(project, "traces", {**changes, "experts.n": 4, "experts.min_users": 16})
+        assert metrics["experts"]["joined"] > 0
+        assert metrics["experts"]["groups"] == 4 - metrics["experts"]["joined"] == len(metrics["experts"]["experts"])
+        assert min(metrics["experts"]["users"]) >= 16
+        assert sum(metrics["experts"]["users"]) == metrics["ingest"]["splits"]["train"]["users"]
+        assert "trained" not in metrics["gate"]["valid"]
+
+
+def write_movielens(folder: Path, *, bad: int = 0) -> Path:
+    """A hand-made ml-1m folder, likes by item: 3 of 43 movies have no metadata, some users and items come late."""
+    rng = np.random.default_rng(5)
+    windows = DATASETS["ml-1m"].windows
+    lines = []
+    for window, users, items in ((windows.train, 24, 36), (windows.valid, 28, 40), (windows.test, 30, 43)):
+        for user in range(1, users + 1):
+            chosen = rng.choice(np.arange(1, items + 1), 12 if window is windows.train else 4, replace=False)
+            for item in {*chosen.tolist(), items - user % 4}:  # the last ones surely among them
+                stars = 5 if rng.random() < (0.8 if item % 2 else 0.2) else 2
+                lines.append(f"{user}::{item}::{stars}::{rng.integers(window.start, window.end)}")
+    lines[7:7] = ["1::2::many::991353600"] * bad
+    folder.mkdir()
+    (folder / "ratings.dat").write_text("\n".join(lines) + "\n", encoding="latin-1")
+    genres = ("Drama", "Comedy|Crime", "Film-Noir")
+    movies = [f"{item}::Caf\xe9 {item}, The (19{item + 50})::{genres[item % 3]}" for item in range(1, 41)]
+    (folder / "movies.dat").write_text("\n".join([*movies, "broken"]) + "\n", encoding="latin-1")
+    return folder
+
+
+class TestCarryingOn:
+    def test_imperfect_data_and_a_model_of_ones_own_go_through_to_the_end(self, finished: Path, tmp_path: Path) -> None:
+        raw = write_movielens(tmp_path / "ml-1m", bad=2)
+        model = shutil.copytree(finished / "out" / "backbone", tmp_path / "my model")
+        project = copy_project(finished, tmp_path / "project")
+        for made in ("out", "metrics", "plots"):
+            shutil.rmtree(project / made)
+        changes = {"dataset.name": "ml-1m", "dataset.raw": str(raw), "backbone.name": str(model)}
+        metrics = TestAblations.run(project, "ingest", {**changes, "traces.train": 20, "evaluate.reasons": 4})
+
+        quarantine = read_table(QUARANTINE, root=project)
+        assert quarantine.to_dict("records") == [
+            {"file": "ratings.dat", "row": 8, "reason": "rating is not a number", "text": "1::2::many::991353600"},
+            {"file": "ratings.dat", "row": 9, "reason": "rating is not a number", "text": "1::2::many::991353600"},
+            {"file": "movies.dat", "row": 41, "reason": "not three fields separated by ::", "text": "broken"},
+        ]
+        stats = metrics["ingest"]
+        assert stats["quarantined"] == {
+            "movies.dat: not three fields separated by ::": 1,
+            "ratings.dat: rating is not a number": 2,
+        }
+        assert stats["items_without_metadata"] == 3
+        splits = stats["splits"]
+        assert (splits["train"]["users"], splits["valid"]["users"], splits["test"]["users"]) == (24, 28, 30)
+        assert splits["train"]["items"] == 36 < stats["items"]
+        assert splits["train"]["warm_share"] == 1 > splits["valid"]["warm_share"] > splits["test"]["warm_share"]
+        assert splits["train"]["no_history_share"] >= 24 / splits["train"]["interactions"]
+        assert splits["test"]["no_history_share"] > 0  # the first rows of users nobody knew
+
+        keywords = read_table(KEYWORDS, root=project)
+        assert len(keywords) == stats["items"] == 43
+        predictions = read_table(PREDICTIONS, root=project)
+        assert len(predictions) == splits["valid"]["interactions"] + splits["test"]["interactions"]
+        assert not predictions["warm"].all()
+        probability = predictions["thinkrec"]
+        assert probability.between(0, 1, inclusive="neither").all()
+        assert "best" not in predictions  # the truth of real data is not known
+        assert len(read_table(REASONS, root=project)) == 4
+        assert metrics["gate"]["cases"]["averaged"] > 0  # users nobody knew get the global model
+
+        reference = read_json(project / "out" / "backbone" / "reference.json")
+        assert set(reference) == {"name", "files"}
+        assert [path.name for path in (project / "out" / "backbone").iterdir()] == ["reference.json"]
+
+    def test_few_traces_or_none_are_enough(self, project: Path) -> None:
+        set_params(project, {"traces.train": 0, "traces.held_out": 0})
+        run_stage(project, "traces")
+        assert len(read_table(TRACES, root=project)) == 0
+        for name in ("sft", "evaluate"):
+            run_stage(project, name)
+        assert read_json(project / "metrics" / "sft.json")["traces"] == 0
+
+
+Change = Callable[[Path], dict[str, Any]]
+
+
+def _no_tokenizer(project: Path) -> dict[str, Any]:
+    """A model directory without its tokenizer."""
+    ignored = shutil.ignore_patterns("tokenizer*")
+    folder = shutil.copytree(project / "out" / "backbone", project / "models" / "mine", ignore=ignored)
+    return {"backbone.name": str(folder.relative_to(project))}
+
+
+def _broken_archive(project: Path) -> dict[str, Any]:
+    """The first half of a zip."""
+    whole = Path(shutil.make_archive(str(project / "ml"), "zip", write_movielens(project / "files")))
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    return {"dataset.name": "ml-1m", "dataset.raw": "ml.zip"}
+
+
+def _empty_split(project: Path) -> dict[str, Any]:
+    """Ratings of train's time alone."""
+    ratings = write_movielens(project / "files") / "ratings.dat"
+    start = DATASETS["ml-1m"].windows.valid.start
+    lines = ratings.read_text(encoding="latin-1").splitlines()
+    early = [line for line in lines if int(line.rpartition("::")[2]) < start]
+    ratings.write_text("\n".join(early), encoding="latin-1")
+    return {"dataset.name": "ml-1m", "dataset.raw": "files"}
+
+
+def _bad_rows(project: Path) -> dict[str, Any]:
+    write_movielens(project / "files", bad=40)
+    return {"dataset.name": "ml-1m", "dataset.raw": "files"}
+
+
+def _with(**changes: Any) -> Change:
+    """Parameters alone, `__` for the dot."""
+    named = {name.replace("__", "."): value for name, value in changes.items()}
+    return lambda project: named
+
+
+STOPS = {
+    "no archive": ("ingest", _with(dataset__name="ml-1m"), "ml-1m is not downloaded; get https://"),
+    "missing archive": ("ingest", _with(dataset__name="ml-1m", dataset__raw="x.zip"), "x.zip: no such file or folder"),
+    "broken archive": ("ingest", _broken_archive, "ml.zip: not a whole zip archive"),
+    "unknown dataset": ("ingest", _with(dataset__name="embeded"), "did you mean embedded?"),
+    "empty split": ("ingest", _empty_split, "no ratings in the valid window, [2002-04-01, 2002-09-01) UTC"),
+    "too many malformed rows": ("ingest", _bad_rows, "first line 8: rating is not a number; mend the file or raise"),
+    "no tokenizer": ("backbone", _no_tokenizer, "models/mine: model directory without tokenizer"),
+    "unpinned model": ("backbone", _with(backbone__name="org/model"), "thinkrec-stage pin org/model"),
+    "no teacher": (
+        "traces",
+        _with(teacher__endpoint="http://127.0.0.1:9/v1", teacher__timeout=2.0),
+        "teacher at http://127.0.0.1:9/v1 cannot be reached",
+    ),
+    "no key": ("traces", _with(teacher__endpoint="https://example.org/v1"), "needs a key; set THINKREC_TEACHER_KEY"),
+    "more experts than users": ("experts", _with(experts__n=1000), "experts.n=1000: there are only 72 users"),
+    "more layers than there are": ("experts", _with(experts__layers=9), "the backbone has only 2 layers"),
+    "impossible value": ("gate", _with(gate__temperature=0), "gate.temperature should be greater than 0 (it is 0)"),
+    "unknown parameter": ("evaluate", _with(evaluate__reason=3), "did you mean evaluate.reasons?"),
+}
+
+
+class TestStops:
+    @pytest.fixture(autouse=True)
+    def quick_and_keyless(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(client, "open_teacher", functools.partial(client.open_teacher, retries=0))
+        for name in client.KEY_VARIABLES:
+            monkeypatch.delenv(name, raising=False)
+
+    @pytest.mark.parametrize("case", STOPS)
+    def test_the_input_is_at_fault(self, case: str, project: Path) -> None:
+        stage, change, said = STOPS[case]
+        set_params(project, change(project))
+        before = digests(project)
+        result = command(project, stage)
+        assert result.exit_code == 1
+        assert result.stdout == ""
+        assert re.fullmatch(rf"{stage}: [^\n]+\n", result.stderr), result.stderr
+        assert said in result.stderr
+        assert "Traceback" not in result.stderr
+        assert digests(project) == before
+        assert not list(project.rglob("*.partial"))
+
+    def test_nothing_is_made_where_nothing_was(self, project: Path) -> None:
+        for name in ("experts", "evaluate"):
+            for out in declared_outs(name):
+                path = project / out
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        before = digests(project)
+        set_params(project, {"experts.layers": 9})
+        assert command(project, "experts").exit_code == 1
+        assert command(project, "evaluate").exit_code == 1
+        assert digests(project) == before
+        assert not (project / "out" / "experts").exists()
+
+    def test_a_real_process_says_one_line_and_with_debug_shows_where(self, project: Path) -> None:
+        set_params(project, {"dataset.name": "embeded"})
+        said = {}
+        for option in ((), ("--debug",)):
+            process = start_stage(project, "ingest", *option)
+            stdout, said[option] = process.communicate(timeout=120)
+            assert (process.returncode, stdout) == (1, "")
+        assert re.fullmatch(r"ingest: [^\n]+\n", said[()])
+        assert said["--debug",].startswith("Traceback")
+        assert said["--debug",].rstrip().endswith(said[()].removeprefix("ingest: ").rstrip())
+
+    def test_a_closing_line_says_what_was_made_and_the_log_how_long_it_took(self, project: Path) -> None:
+        result = command(project, "keywords")
+        assert result.exit_code == 0
+        assert re.fullmatch(r"keywords: \d\.\d keywords per item for 80 items \(\d+\.\d s\)\n", result.stdout)
+        last = (project / ".cache" / "runs.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+        assert json.loads(last)["stage"] == "keywords"
+
+
+def test_a_killed_stage_resumes_and_ends_as_if_nothing_had_been(
+    project: Path, finished: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for out in declared_outs("sft"):
+        path = project / out
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    process = start_stage(project, "sft")
+    checkpoint = ".cache/checkpoints/sft-*/checkpoint-*/trainer_state.json"  # the last file of a checkpoint
+    while process.poll() is None and not any(path.stat().st_size for path in project.glob(checkpoint)):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    _, stderr = process.communicate()
+    assert process.returncode == -signal.SIGKILL, f"not killed in time\n{stderr}"
+    assert not (project / "out" / "sft").exists()
+    steps = int(next(project.glob(checkpoint)).parent.name.removeprefix("checkpoint-"))
+
+    run_stage(project, "sft")
+    trained = re.findall(r"sft: step (\d+)/", capfd.readouterr().err)
+    assert trained
+    assert min(map(int, trained)) > steps  # the epochs before the kill did not run again
+    assert digests(project, *declared_outs("sft")) == digests(finished, *declared_outs("sft"))
+    assert not list(project.glob(".cache/checkpoints/*"))

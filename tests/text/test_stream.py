@@ -1,0 +1,257 @@
+"""The stream layout: who sees whom, where positions come from, and that no row is lost or scored twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tests.builders import interactions, layout_of
+from thinkrec.text.stream import (
+    Batch,
+    StreamLayout,
+    Window,
+    batches_by_tokens,
+    collate,
+    reasons_shown,
+    scoring_windows,
+    training_windows,
+)
+
+few = settings(max_examples=40, deadline=None)
+REASON = np.asarray([70, 71, 72, 1], np.int32)
+
+
+def alike(layout: StreamLayout, rows: NDArray[np.int64]) -> list[Window]:
+    return scoring_windows(layout, rows, np.zeros(len(rows), np.int64))
+
+
+def sees(layout: StreamLayout, window: Window) -> dict[int, set[int]]:
+    """Which rows the slot of every row of a window attends to, itself included, by the batch's own mask."""
+    batch = collate(layout, [window])
+    owner = {0: -1}
+    at = 1
+    for row, shown in zip(window.rows.tolist(), reasons_shown(layout, window).tolist(), strict=True):
+        length = layout.items.lengths[layout.item[row]] + 2 + (len(layout.reasons[row]) if shown else 0)
+        owner |= dict.fromkeys(range(at, at + length), row)
+        at += length
+    mask = batch.attention_mask[0, 0].numpy()
+    return {
+        row: {owner[key] for key in np.flatnonzero(mask[slot]).tolist()} - {-1}
+        for row, (_, slot) in zip(batch.slot_rows.tolist(), batch.slots.tolist(), strict=True)
+    }
+
+
+@few
+@given(st.integers(0, 99), st.booleans(), st.integers(1, 5), st.data())
+def test_scoring_meets_every_row_once_as_a_target(seed: int, ties: bool, history: int, data: st.DataObject) -> None:
+    layout = layout_of(interactions(seed, rows=17, ties=ties), history=history)
+    count = len(layout.item)
+    rows = np.asarray(data.draw(st.lists(st.integers(0, count - 1), unique=True, min_size=1)), np.int64)
+    state = np.asarray(data.draw(st.lists(st.integers(0, 2), min_size=len(rows), max_size=len(rows))), np.int64)
+    windows = scoring_windows(layout, rows, state)
+    assert sorted(row for window in windows for row in window.rows[window.target].tolist()) == sorted(rows.tolist())
+    state_of = dict(zip(rows.tolist(), state.tolist(), strict=True))
+    for window in windows:
+        assert len({int(layout.start[row]) for row in window.rows}) == 1
+        assert len({state_of[row] for row in window.rows[window.target].tolist()}) == 1
+        assert window.target.sum() <= 2 * history
+
+
+@few
+@given(st.integers(0, 99), st.booleans(), st.integers(1, 5))
+def test_a_target_sees_its_last_earlier_rows_between_history_and_twice_that(
+    seed: int, ties: bool, history: int
+) -> None:
+    layout = layout_of(interactions(seed, users=2, rows=17, ties=ties), history=history)
+    for window in alike(layout, np.arange(len(layout.item))):
+        seen = sees(layout, window)
+        for row in window.rows[window.target].tolist():
+            before = seen[row] - {row}
+            available = int(layout.end[row] - layout.start[row])
+            assert min(history, available) <= len(before) <= 2 * history - 1
+            assert before == set(range(int(layout.end[row]) - len(before), int(layout.end[row])))
+
+
+@few
+@given(st.integers(0, 99), st.integers(1, 4), st.data())
+def test_a_row_is_shown_the_same_whatever_it_is_scored_with(seed: int, history: int, data: st.DataObject) -> None:
+    layout = layout_of(interactions(seed), history=history)
+    rows = np.asarray(sorted(data.draw(st.sets(st.integers(0, len(layout.item) - 1), min_size=1))), np.int64)
+    for window in alike(layout, rows):
+        together = sees(layout, window)
+        for row in window.rows[window.target].tolist():
+            (alone,) = alike(layout, np.asarray([row]))
+            assert sees(layout, alone)[row] == together[row]
+
+
+@few
+@given(st.integers(0, 99), st.booleans(), st.integers(1, 4), st.data())
+def test_training_meets_every_row_once_as_a_target(seed: int, ties: bool, history: int, data: st.DataObject) -> None:
+    layout = layout_of(interactions(seed, rows=17, ties=ties), history=history)
+    rows = np.asarray(sorted(data.draw(st.sets(st.integers(0, len(layout.item) - 1), min_size=1))), np.int64)
+    windows = training_windows(layout, rows, np.random.default_rng(seed))
+    assert np.concatenate([window.rows for window in windows]).tolist() == rows.tolist()
+    for window in windows:
+        assert window.target.all() and 1 <= len(window.rows) <= 2 * history
+        assert len({int(layout.start[row]) for row in window.rows}) == 1
+
+
+def test_training_cuts_are_drawn_anew_each_epoch() -> None:
+    layout = layout_of(interactions(rows=17))
+    cuts = {
+        tuple(len(window.rows) for window in training_windows(layout, np.arange(51), np.random.default_rng(epoch)))
+        for epoch in range(5)
+    }
+    assert len(cuts) > 1
+
+
+def test_no_rows_make_no_windows() -> None:
+    layout = layout_of(interactions())
+    none = np.zeros(0, np.int64)
+    assert scoring_windows(layout, none, none) == []
+    assert training_windows(layout, none, np.random.default_rng(0)) == []
+
+
+@few
+@given(st.integers(0, 99), st.integers(1, 4))
+def test_position_ids_depend_on_strictly_earlier_rows_only(seed: int, history: int) -> None:
+    layout = layout_of(interactions(seed, users=1), history=history)
+    window = Window(np.arange(len(layout.item)), np.ones(len(layout.item), bool))
+    batch = collate(layout, [window])
+    lengths = layout.items.lengths[layout.item] + 2
+    first = 1
+    for row in range(len(layout.item)):
+        earlier = layout.timestamp < layout.timestamp[row]
+        begin = 1 + int(lengths[earlier].sum())
+        assert batch.position_ids[0, first : first + lengths[row]].tolist() == list(range(begin, begin + lengths[row]))
+        first += int(lengths[row])
+
+
+def test_rows_without_ties_have_the_positions_and_the_mask_of_ordinary_text() -> None:
+    layout = layout_of(interactions(users=1, ties=False))
+    batch = collate(layout, [Window(np.arange(12), np.ones(12, bool))])
+    width = batch.input_ids.shape[1]
+    assert batch.position_ids[0].tolist() == list(range(width))
+    assert (batch.attention_mask[0, 0].numpy() == np.tri(width, dtype=bool)).all()
+
+
+def test_a_block_is_its_text_then_its_slot_then_its_verdict() -> None:
+    layout = layout_of(interactions(users=1))
+    batch = collate(layout, [Window(np.arange(12), np.ones(12, bool))])
+    words = layout.vocabulary
+    tokens: list[int] = [words.begin]
+    for row in range(12):
+        tokens += [*layout.items[layout.item[row]].tolist(), words.slot, words.verdicts[layout.label[row]]]
+    assert batch.input_ids[0].tolist() == tokens
+    assert batch.input_ids[0, batch.slots[:, 1]].eq(words.slot).all()
+
+
+def with_reasons(*rows: int, history: int = 3, hide_dislikes: bool = False) -> StreamLayout:
+    table = interactions(users=2, ties=False)
+    return layout_of(table, history=history, hide_dislikes=hide_dislikes, reasons=dict.fromkeys(rows, REASON))
+
+
+def test_reasons_are_invisible_to_other_blocks_and_take_no_positions() -> None:
+    layout = with_reasons(1)
+    window = Window(np.arange(6), np.ones(6, bool))
+    told, plain = collate(layout, [window]), collate(replace(layout, reasons={}), [window])
+    kept = np.ones(told.input_ids.shape[1], bool)
+    kept[told.reasons[:, 1].numpy() + 1] = False
+    assert kept.sum() == plain.input_ids.shape[1] == told.input_ids.shape[1] - len(REASON)
+    assert told.input_ids[0, kept].equal(plain.input_ids[0])
+    assert told.position_ids[0, kept].equal(plain.position_ids[0])
+    mask = told.attention_mask[0, 0].numpy()
+    assert (mask[kept][:, kept] == plain.attention_mask[0, 0].numpy()).all()
+    assert not mask[kept][:, ~kept].any()
+    reason = np.flatnonzero(~kept)
+    assert (mask[reason][:, : reason[-1] + 1] == np.tri(len(kept), dtype=bool)[reason, : reason[-1] + 1]).all()
+
+
+def test_a_reason_is_predicted_from_its_verdict_on() -> None:
+    layout = with_reasons(1, 4)
+    batch = collate(layout, [Window(np.arange(6), np.ones(6, bool))])
+    assert batch.reason_tokens.tolist() == REASON.tolist() * 2
+    assert batch.reason_targets.tolist() == [1] * 4 + [4] * 4
+    verdict = int(batch.slots[1, 1]) + 1
+    assert batch.reasons[:4].tolist() == [[0, verdict + step] for step in range(4)]
+    assert batch.input_ids[0, verdict + 1 : verdict + 5].tolist() == REASON.tolist()
+    assert batch.position_ids[0, verdict : verdict + 5].diff().tolist() == [1] * 4
+
+
+def test_reasons_are_shown_to_targets_that_see_as_much_as_the_teacher_did() -> None:
+    layout = with_reasons(*range(12))
+    everything = np.ones(6, bool)
+    # From the user's first row on: all there is. From row 4 on: only rows with three earlier ones in the window.
+    assert reasons_shown(layout, Window(np.arange(6), everything)).all()
+    assert reasons_shown(layout, Window(np.arange(4, 10), everything)).tolist() == [False] * 3 + [True] * 3
+    targets = np.asarray([False, True] * 3)
+    assert reasons_shown(layout, Window(np.arange(6), targets)).tolist() == targets.tolist()
+    assert not reasons_shown(replace(layout, reasons={}), Window(np.arange(6), everything)).any()
+
+
+def test_likes_only_histories_hide_disliked_rows_from_later_ones() -> None:
+    layout = layout_of(interactions(users=1, ties=False), history=6, hide_dislikes=True)
+    (window, *_) = alike(layout, np.arange(12))
+    liked = {row for row in range(12) if layout.label[row]}
+    assert 0 < len(liked) < 12
+    for row, seen in sees(layout, window).items():
+        assert seen == {other for other in window.rows.tolist() if other < row and other in liked} | {row}
+    lengths = layout.items.lengths[layout.item] + 2
+    batch = collate(layout, [window])
+    hidden = int(np.flatnonzero(layout.label[:-1] == 0)[0])
+    begin = [int(batch.slots[k, 1]) - int(layout.items.lengths[layout.item[k]]) for k in (hidden, hidden + 1)]
+    assert begin[1] == begin[0] + lengths[hidden]
+    assert batch.position_ids[0, begin[1]] == batch.position_ids[0, begin[0]]
+
+
+@few
+@given(st.integers(0, 99), st.integers(20, 400))
+def test_batches_stay_within_their_budget_and_lose_nothing(seed: int, budget: int) -> None:
+    layout = layout_of(interactions(seed, users=5, rows=15), reasons={3: REASON, 20: REASON})
+    windows = training_windows(layout, np.arange(75), np.random.default_rng(seed))
+    batches = list(batches_by_tokens(windows, layout.block_lengths(), budget))
+    met = sorted(tuple(window.rows.tolist()) for batch in batches for window in batch)
+    assert met == sorted(tuple(window.rows.tolist()) for window in windows)
+    for batch in batches:
+        assert len(batch) == 1 or collate(layout, batch).input_ids.numel() <= budget
+
+
+def test_a_batch_keeps_its_sequences_apart() -> None:
+    layout = with_reasons(1, 13)
+    windows = [Window(np.arange(6), np.ones(6, bool)), Window(np.arange(12, 15), np.asarray([False, True, True]))]
+    both = collate(layout, windows)
+    parts = [collate(layout, [window]) for window in windows]
+    assert both.slot_rows.tolist() == [*range(6), 12, 13, 14]
+    assert both.slot_rows[both.targets].tolist() == [*range(6), 13, 14]
+    assert both.first_target.tolist() == [0, 13]
+    assert both.reason_targets.tolist() == [1] * 4 + [6] * 4
+    for index, part in enumerate(parts):
+        width = part.input_ids.shape[1]
+        assert both.input_ids[index, :width].equal(part.input_ids[0])
+        assert both.position_ids[index, :width].equal(part.position_ids[0])
+        assert both.attention_mask[index, 0, :width, :width].equal(part.attention_mask[0, 0])
+        assert not both.attention_mask[index, 0, :width, width:].any()
+        assert both.attention_mask[index, 0].any(1).all()  # padding attends to something, or softmax gives NaN
+
+
+def test_a_batch_moves_as_a_whole() -> None:
+    batch = collate(with_reasons(1), [Window(np.arange(6), np.ones(6, bool))])
+    moved = batch.to("meta")
+    assert all(getattr(moved, name).device.type == "meta" for name in Batch.__slots__)
+
+
+@pytest.mark.parametrize("history", [1, 3])
+def test_a_tie_longer_than_a_window_is_scored_whole(history: int) -> None:
+    table = interactions(users=1, rows=15)
+    table["timestamp"] = np.repeat([0, 1], [2, 13])
+    layout = layout_of(table, history=history)
+    windows = alike(layout, np.arange(15))
+    assert sum(int(window.target.sum()) for window in windows) == 15
+    for window in windows:
+        for row in window.rows[window.target & (window.rows >= 2)].tolist():
+            assert sees(layout, window)[row] - {row} == set(range(2)[-2 if history > 1 else -1 :])

@@ -1,1 +1,0 @@
-"""ThinkRec: thinking-based recommendation with language models, as a reproducible pipeline."""
