@@ -101,6 +101,12 @@ def test_training_meets_every_row_once_as_a_target(seed: int, ties: bool, histor
         assert len({int(layout.start[row]) for row in window.rows}) == 1
 
 
+def test_neighbours_share_a_window() -> None:
+    layout = layout_of(interactions(users=1, rows=17, ties=False), history=3)
+    targets = [window.rows[window.target].tolist() for window in alike(layout, np.arange(17))]
+    assert targets == [[0, 1, 2, 3, 4, 5], [6, 7, 8], [9, 10, 11], [12, 13, 14], [15, 16]]
+
+
 def test_training_cuts_are_drawn_anew_each_epoch() -> None:
     layout = layout_of(interactions(rows=17))
     cuts = {

@@ -1,0 +1,1 @@
+"""The pipeline's stages, one Typer command per file, in the order in which they run."""

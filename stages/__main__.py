@@ -1,0 +1,43 @@
+"""`thinkrec-stage`, and `python -m stages`: every stage of the pipeline as a command.
+
+Stages import what they need when they run, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Spinning OpenMP workers make two threads slower than one on a busy machine. Read when torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import typer
+
+from stages._command import command
+from stages.backbone import backbone
+from stages.evaluate import evaluate
+from stages.experts import experts
+from stages.features import features
+from stages.gate import gate
+from stages.ingest import ingest
+from stages.keywords import keywords
+from stages.pin import pin
+from stages.sft import sft
+from stages.traces import traces
+
+PIPELINE = (ingest, keywords, features, traces, backbone, sft, experts, gate, evaluate)
+
+app = typer.Typer(
+    name="thinkrec-stage",
+    help="Run one stage of the ThinkRec pipeline, from the project's root, on the artefacts of those before it.\n\n"
+    "`dvc repro` runs them all, each only where something it depends on has changed. Parameters are in params.yaml.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for work in PIPELINE:
+    app.command(rich_help_panel="Pipeline, in order")(command(work))
+app.command(rich_help_panel="Tools")(command(pin))
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,51 @@
+"""What every stage command shares: errors in one line, a closing line, and a log of what ran how long.
+
+Times go to `.cache/runs.jsonl`, outside DVC: an out must not depend on when or where it was made.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RUN_LOG = Path(".cache") / "runs.jsonl"
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error in the input, too.")]
+
+
+def command(work: Callable[..., str]) -> Callable[..., None]:
+    """A Typer command of a function that does the work and returns its summary line."""
+
+    @functools.wraps(work)
+    def run(*args: object, debug: bool = False, **options: object) -> None:
+        from thinkrec.errors import UserError
+
+        began = time.monotonic()
+        try:
+            summary = work(*args, **options)
+        except UserError as error:
+            if debug:
+                raise
+            typer.echo(f"{work.__name__}: {error}", err=True)
+            raise typer.Exit(1) from None
+        seconds = round(time.monotonic() - began, 1)
+        typer.echo(f"{work.__name__}: {summary} ({seconds} s)")
+        RUN_LOG.parent.mkdir(exist_ok=True)
+        with RUN_LOG.open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"stage": work.__name__, "seconds": seconds, "cpus": os.cpu_count()}) + "\n")
+
+    import inspect
+
+    signature = inspect.signature(work, eval_str=True)
+    option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), option], return_annotation=None
+    )
+    return run

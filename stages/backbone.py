@@ -1,0 +1,29 @@
+"""The language model: built here (`tiny`), or a pinned reference. Run: thinkrec-stage backbone"""
+
+
+def backbone() -> str:
+    """Build and pretrain the tiny language model, or pin another."""
+    from thinkrec import artifacts
+    from thinkrec.lm import backbone as lm
+    from thinkrec.params import load
+    from thinkrec.text.corpus import training_texts
+
+    params = load()
+    if params.backbone.name != lm.TINY:
+        with artifacts.atomic(artifacts.BACKBONE) as partial:
+            lm.write_reference(lm.pin(params.backbone.name), partial)
+            model, _ = lm.open_backbone(partial)
+        metrics = {"parameters": model.num_parameters()}
+    else:
+        texts = training_texts(
+            artifacts.read_table(artifacts.INTERACTIONS),
+            artifacts.read_table(artifacts.ITEMS),
+            artifacts.read_table(artifacts.KEYWORDS),
+            artifacts.read_table(artifacts.TRACES) if params.sft.think_share else None,
+            params.prompt,
+        )
+        model, tokenizer, metrics = lm.build_tiny(texts, params.backbone, seed=params.seed)
+        with artifacts.atomic(artifacts.BACKBONE) as partial:
+            lm.save_model(model, tokenizer, partial)
+    artifacts.write_metrics("backbone", metrics)
+    return f"{params.backbone.name}, {metrics['parameters']:,} parameters"

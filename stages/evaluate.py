@@ -1,0 +1,47 @@
+"""Everything before -> metrics beside the baselines, predictions, reasons, plots. Run: thinkrec-stage evaluate"""
+
+
+def evaluate() -> str:
+    """Score valid and test rows, write reasons, compare with the baselines."""
+    import numpy as np
+    import typer
+
+    from thinkrec import artifacts
+    from thinkrec.evaluation import plots, tables
+    from thinkrec.evaluation.predict import predict, write_reasons
+    from thinkrec.evaluation.reasons import score_reasons
+    from thinkrec.gate import fit as gating
+    from thinkrec.gate import groups as grouping
+    from thinkrec.lm.experts import expert_folder
+    from thinkrec.lm.mixture import install
+    from thinkrec.lm.workbench import open_workbench
+    from thinkrec.params import load
+
+    params = load()
+    bench = open_workbench(artifacts.SFT / "model", params.prompt, projector=artifacts.SFT)
+    groups, routing = grouping.load(artifacts.EXPERTS), gating.load(artifacts.GATE)
+    folders = [expert_folder(artifacts.EXPERTS, number + 1) for number in range(len(groups.centroids))]
+    router = install(bench.model.backbone, [None, *folders])
+
+    truth, traces = artifacts.read_table(artifacts.TRUTH), artifacts.read_table(artifacts.TRACES)
+    predictions, models = predict(bench, router, routing, truth)
+    reasons = write_reasons(bench, router, routing, predictions, traces, params.evaluate, seed=params.seed)
+    artifacts.write_table(artifacts.PREDICTIONS, predictions)
+    artifacts.write_table(artifacts.REASONS, reasons)
+
+    metrics = tables.evaluate(predictions, models, seed=params.seed)
+    artifacts.write_metrics("evaluate", {**metrics, "reasons": score_reasons(reasons)})
+    test = predictions[predictions["split"] == "test"]
+    artifacts.write_json(artifacts.PLOTS / "roc.json", artifacts.rounded(plots.roc_points(test, models), 5))
+    calibration = plots.calibration_points(test, [tables.OURS])
+    artifacts.write_json(artifacts.PLOTS / "calibration.json", artifacts.rounded(calibration, 5))
+    plots.draw_roc(artifacts.PLOTS / "roc.png", test, models)
+    plots.draw_calibration(artifacts.PLOTS / "calibration.png", test)
+    vectors = bench.features.user_bank[: len(groups.group)]
+    seen = np.flatnonzero(np.any(vectors != 0, axis=1))
+    group = groups.group[seen].clip(min=0)  # without experts everyone is of one group
+    plots.draw_gate(artifacts.PLOTS / "gate.png", routing.weights[seen], group)
+    plots.draw_groups(artifacts.PLOTS / "groups.png", vectors[seen], group)
+    typer.echo(tables.to_text(metrics))
+    ours = metrics["test"]["models"][tables.OURS]["all"]
+    return f"test AUC {ours['auc']:.4f}, UAUC {ours['uauc']:.4f}, {len(reasons)} reasons written"

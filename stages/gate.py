@@ -1,0 +1,32 @@
+"""Experts and user vectors -> the routing matrix. Run: thinkrec-stage gate"""
+
+
+def gate() -> str:
+    """Route every user to a mixture of the experts."""
+    from thinkrec import artifacts
+    from thinkrec.data.holdout import late_train_rows
+    from thinkrec.gate import groups as grouping
+    from thinkrec.gate.fit import fit_routing, save
+    from thinkrec.lm.experts import expert_folder
+    from thinkrec.lm.mixture import install
+    from thinkrec.lm.workbench import open_workbench
+    from thinkrec.params import load
+
+    params = load()
+    bench = open_workbench(artifacts.SFT / "model", params.prompt, projector=artifacts.SFT)
+    groups = grouping.load(artifacts.EXPERTS)
+    folders = [expert_folder(artifacts.EXPERTS, number + 1) for number in range(len(groups.centroids))]
+    router = install(bench.model.backbone, [None, *folders])
+    fitted, metrics = fit_routing(
+        bench,
+        router,
+        groups,
+        params.gate,
+        late=late_train_rows(bench.interactions, params.experts.holdout),
+        batch_tokens=params.sft.batch_tokens,
+        seed=params.seed,
+    )
+    save(fitted, artifacts.GATE)
+    artifacts.write_metrics("gate", metrics)
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in metrics["cases"].items())
+    return f"{params.gate.kind} gate over {len(folders)} experts ({shares})"

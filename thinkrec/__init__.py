@@ -1,0 +1,1 @@
+"""ThinkRec: thinking-based recommendation with language models, as a reproducible pipeline."""

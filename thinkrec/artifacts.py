@@ -1,0 +1,221 @@
+"""Every artefact of the pipeline: its path, its schema, how it is read and how it is written.
+
+Nothing else in the project knows the disk. Every write is atomic: a reader, or a killed run, sees the old file or
+the new one, never half of it. The bytes written depend only on the content, so equal runs give equal `dvc.lock`s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from thinkrec.errors import UserError
+
+ROOT = Path("out")
+METRICS = Path("metrics")
+PLOTS = Path("plots")
+
+INTERACTIONS = ROOT / "ingest" / "interactions.parquet"
+ITEMS = ROOT / "ingest" / "items.parquet"
+USERS = ROOT / "ingest" / "users.parquet"
+QUARANTINE = ROOT / "ingest" / "quarantine.parquet"
+TRUTH = ROOT / "ingest" / "truth.parquet"
+KEYWORDS = ROOT / "keywords" / "keywords.parquet"
+FEATURES = ROOT / "features" / "features.safetensors"
+BACKBONE = ROOT / "backbone"
+TRACES = ROOT / "traces" / "traces.parquet"
+REJECTED = ROOT / "traces" / "rejected.parquet"
+SFT = ROOT / "sft"
+EXPERTS = ROOT / "experts"
+GATE = ROOT / "gate"
+PREDICTIONS = ROOT / "evaluate" / "predictions.parquet"
+REASONS = ROOT / "evaluate" / "reasons.parquet"
+
+SPLITS = ("train", "valid", "test")
+
+SCHEMAS: dict[Path, pa.Schema] = {
+    # Sorted by (user, timestamp, input order); a history is a range of row numbers of this table.
+    INTERACTIONS: pa.schema(
+        {
+            "user": pa.int32(),
+            "item": pa.int32(),
+            "rating": pa.float32(),
+            "label": pa.int8(),
+            "timestamp": pa.int64(),  # seconds since 1970, UTC
+            "split": pa.dictionary(pa.int8(), pa.string()),
+        }
+    ),
+    ITEMS: pa.schema(
+        {
+            "item": pa.int32(),
+            "item_id": pa.string(),
+            "title": pa.string(),  # cleaned, without the year
+            "year": pa.int16(),  # null where unknown
+            "categories": pa.list_(pa.string()),
+            "description": pa.string(),  # free metadata text; empty where there is none
+        }
+    ),
+    USERS: pa.schema({"user": pa.int32(), "user_id": pa.string()}),
+    QUARANTINE: pa.schema({"file": pa.string(), "row": pa.int64(), "reason": pa.string(), "text": pa.string()}),
+    # Only worlds know the truth: empty for real datasets, else one row per interaction, in its order.
+    TRUTH: pa.schema({"probability": pa.float32(), "reason": pa.string()}),
+    KEYWORDS: pa.schema({"item": pa.int32(), "keywords": pa.list_(pa.string())}),
+    # `row` is the row number in INTERACTIONS; `text` begins with the verdict.
+    TRACES: pa.schema(
+        {"row": pa.int64(), "label": pa.int8(), "turns": pa.int16(), "text": pa.string()},
+    ),
+    REJECTED: pa.schema(
+        {"row": pa.int64(), "label": pa.int8(), "turns": pa.int16(), "reason": pa.string(), "text": pa.string()},
+    ),
+    # One row per valid and test interaction: `row`, `split`, `user`, `label`, then one probability per model.
+    PREDICTIONS: pa.schema(
+        {
+            "row": pa.int64(),
+            "split": pa.dictionary(pa.int8(), pa.string()),
+            "user": pa.int32(),
+            "item": pa.int32(),
+            "label": pa.int8(),
+            "warm": pa.bool_(),
+        }
+    ),
+    REASONS: pa.schema(
+        {
+            "row": pa.int64(),
+            "label": pa.int8(),
+            "probability": pa.float32(),
+            "reason": pa.string(),
+            "teacher": pa.string(),
+        }
+    ),
+}
+OPEN_SCHEMAS = {PREDICTIONS}  # further columns may follow the named ones
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A sibling path to write a file or folder to; it takes the place of `path` only if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    _remove(partial)
+    try:
+        yield partial
+        if partial.is_dir():
+            _remove(path)  # a folder cannot be replaced in one call; a file can
+        os.replace(partial, path)
+    finally:
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_table(path: Path, frame: pd.DataFrame, *, root: Path = Path()) -> None:
+    """Write `frame` in the schema that belongs to `path` (a key of `SCHEMAS`), below the folder `root`.
+
+    Raises:
+        ValueError: a column of the schema is missing, is not of its type, or one is too many.
+    """
+    schema = SCHEMAS[path]
+    extra = [name for name in frame.columns if name not in schema.names]
+    if extra and path not in OPEN_SCHEMAS:
+        raise ValueError(f"{path}: columns {extra} are not in its schema")
+    missing = [name for name in schema.names if name not in frame.columns]
+    if missing:
+        raise ValueError(f"{path}: columns {missing} are missing")
+    for name in extra:
+        schema = schema.append(pa.field(name, pa.array(frame[name]).type))
+    table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+    # pandas' own metadata names library versions: drop it, so that bytes follow from the content.
+    table = table.replace_schema_metadata(None)
+    with atomic(root / path) as partial:
+        pq.write_table(table, partial, compression="zstd")
+
+
+def read_table(path: Path, *, root: Path = Path()) -> pd.DataFrame:
+    """Read an artefact written by `write_table`; list columns come back as arrays of strings.
+
+    Raises:
+        UserError: the file is absent (its stage has not run) or is not the artefact that it should be.
+    """
+    try:
+        table = pq.read_table(root / path)
+    except FileNotFoundError:
+        raise UserError(f"{root / path}: no such artefact; run its stage first: dvc repro {_stage_of(path)}") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"{root / path}: not a readable parquet file ({said}); rerun its stage") from None
+    expected = SCHEMAS[path]
+    found = table.schema.remove_metadata()
+    for field in expected:
+        if field.name not in found.names or found.field(field.name).type != field.type:
+            raise UserError(f"{root / path}: column {field.name} should be {field.type}; rerun its stage")
+    return table.to_pandas()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write small readable JSON (metrics, plots' data): sorted as given, floats as they are, newline at the end."""
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON written by `write_json`.
+
+    Raises:
+        UserError: the file is absent or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such artefact; run its stage first: dvc repro {_stage_of(path)}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid JSON ({error}); rerun its stage") from None
+
+
+def write_metrics(stage: str, values: dict[str, Any], *, digits: int = 4) -> None:
+    """Write a stage's metrics file: small, in git, rounded so that a diff shows what changed and no more."""
+    write_json(METRICS / f"{stage}.json", rounded(values, digits))
+
+
+def rounded(value: Any, digits: int) -> Any:
+    """`value` with every float in it rounded; NaN becomes null, which is what "could not be computed" means."""
+    if isinstance(value, dict):
+        return {str(key): rounded(inner, digits) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(inner, digits) for inner in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return None if value != value else round(value, digits)
+    return value
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, read in bounded chunks."""
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def keyword_lists(keywords: pd.DataFrame, limit: int) -> list[list[str]]:
+    """Keywords by item number: the first `limit` of each, empty lists where there are none."""
+    return [list(words[:limit]) for words in keywords["keywords"]]
+
+
+def _stage_of(path: Path) -> str:
+    parts = [part for part in path.parts if part not in (ROOT.name, METRICS.name, PLOTS.name, os.sep)]
+    return Path(parts[0]).stem if parts else ""

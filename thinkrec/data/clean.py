@@ -1,0 +1,26 @@
+"""Metadata text is untrusted: what is left of it here is one line of plain characters.
+
+Out go HTML tags and entities, control characters, invisible and direction-changing ones, halves of surrogate pairs
+(which no parquet file can hold) and runs of white space. Words stay as they are: choosing among them is the keyword
+stage's work.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+
+MAX_TEXT = 20_000  # characters read of one description: room for any honest one
+
+_TAG = re.compile(r"<!--.*?-->|</?[A-Za-z!][^<>]*>", re.DOTALL)
+_INVISIBLE = re.compile(
+    r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\uffff\ud800-\udfff]"
+)
+
+
+def plain_text(text: str) -> str:
+    """`text` without markup, entities or characters nobody can see, its white space collapsed."""
+    text = text[:MAX_TEXT]
+    for _ in range(2):  # some shops escape twice, and an unescaped entity may turn out to be a tag
+        text = html.unescape(_TAG.sub(" ", text))
+    return " ".join(_INVISIBLE.sub(" ", _TAG.sub(" ", text)).split())

@@ -1,0 +1,42 @@
+"""Histories as offsets into the interactions table, and which rows are warm (METHOD: data).
+
+The history of a row is what its user did at a *strictly* earlier timestamp, in any split. In a table sorted by
+(user, timestamp) that is a range of row numbers, `[start, end)`: `start` is the user's first row, `end` the first row
+that shares the row's own timestamp, so ratings of the same second see nothing of each other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+
+def history_bounds(user: ArrayLike, timestamp: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row numbers `[start, end)` of each row's history, two int64 arrays as long as the table.
+
+    Args:
+        user: user per row; equal users stand together.
+        timestamp: seconds per row, not falling within a user.
+
+    Raises:
+        ValueError: the rows are not in that order.
+    """
+    users, times = np.asarray(user), np.asarray(timestamp)
+    if len(users) == 0:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    new_user = np.append(True, users[1:] != users[:-1])
+    later = np.append(True, times[1:] != times[:-1])
+    if new_user.sum() != len(np.unique(users)) or np.any((times[1:] < times[:-1]) & ~new_user[1:]):
+        raise ValueError("interactions are not sorted by user and timestamp")
+    rows = np.arange(len(users), dtype=np.int64)
+    start = np.maximum.accumulate(np.where(new_user, rows, 0))
+    end = np.maximum.accumulate(np.where(new_user | later, rows, 0))
+    return start, end
+
+
+def warm_rows(interactions: pd.DataFrame) -> NDArray[np.bool_]:
+    """Whether each row's user and item both have a row in train."""
+    train = (interactions["split"] == "train").to_numpy()
+    user, item = interactions["user"].to_numpy(), interactions["item"].to_numpy()
+    return np.isin(user, user[train]) & np.isin(item, item[train])

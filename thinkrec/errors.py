@@ -1,0 +1,8 @@
+"""The one exception that means "the input is wrong", as opposed to "the program is wrong".
+
+Stages turn it into a single line on stderr and exit status 1; anything else is a bug and keeps its traceback.
+"""
+
+
+class UserError(Exception):
+    """Something a user can mend: the message is one line saying what, where and what to do."""

@@ -1,0 +1,201 @@
+"""The evaluation's pictures (PNG), and the points of its curves for `dvc plots`.
+
+Bytes follow from the data: no dates, no version strings, the bundled font. Colours are Okabe and Ito's, which stay
+apart for colour-blind readers; line styles tell models apart once the colours run out. Figures are made without
+pyplot, so there is no global state and no display to look for.
+
+Shape suffixes: n rows, u users, e adapters (N experts, then the global one), d embedding size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from thinkrec.artifacts import atomic
+from thinkrec.metrics import Floats, auc, calibration_bins, calibration_error
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000", "#999999")
+STYLES = ("-", "--", ":", "-.")
+CURVE_POINTS = 200
+SHOWN_USERS = 600
+DPI = 120
+
+
+def roc_points(predictions: pd.DataFrame, models: Sequence[str], *, limit: int = CURVE_POINTS) -> list[dict[str, Any]]:
+    """The ROC curves of all models as rows {model, fpr, tpr}, at most `limit` a model, both corners included."""
+    label_n = predictions["label"].to_numpy()
+    points: list[dict[str, Any]] = []
+    for model in models:
+        fpr, tpr = roc_curve(label_n, predictions[model].to_numpy())
+        # Evenly spaced along the curve's own length: flat and steep stretches keep their corners.
+        length = np.concatenate([[0.0], np.cumsum(np.diff(fpr) + np.diff(tpr))])
+        kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], limit)).clip(max=len(length) - 1))
+        points += [{"model": model, "fpr": float(fpr[at]), "tpr": float(tpr[at])} for at in kept]
+    return points
+
+
+def roc_curve(label: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats]:
+    """False and true positive rates from (0, 0) to (1, 1), one point per distinct score, highest score first."""
+    label_n, score_n = np.asarray(label, dtype=np.float64), np.asarray(score, dtype=np.float64)
+    order = np.argsort(-score_n, kind="stable")
+    last_of_tie = np.diff(score_n[order], append=-np.inf) != 0
+    true, false = (np.cumsum(kind[order])[last_of_tie] for kind in (label_n, 1 - label_n))
+    fpr, tpr = (np.concatenate([[0.0], count / max(count[-1:].sum(), 1.0)]) for count in (false, true))
+    return fpr, tpr
+
+
+def calibration_points(predictions: pd.DataFrame, models: Sequence[str]) -> list[dict[str, Any]]:
+    """Each model's equal-mass bins as rows {model, predicted, observed, rows}."""
+    points: list[dict[str, Any]] = []
+    for model in models:
+        bins = calibration_bins(predictions["label"], predictions[model])
+        points += [
+            {"model": model, "predicted": float(predicted), "observed": float(observed), "rows": int(rows)}
+            for predicted, observed, rows in zip(*bins, strict=True)
+        ]
+    return points
+
+
+def draw_roc(path: Path, predictions: pd.DataFrame, models: Sequence[str], *, ours: str = "thinkrec") -> None:
+    """All models' ROC curves in one square, `ours` on top, the legend by falling AUC."""
+    figure, axes = _figure(6.0, 6.0)
+    area = {model: auc(predictions["label"], predictions[model]) for model in models}
+    curves = pd.DataFrame(roc_points(predictions, models)).groupby("model")
+    axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
+    lines = {}
+    for rank, model in enumerate(sorted(models, key=lambda model: model != ours)):
+        curve = curves.get_group(model)
+        (lines[model],) = axes.plot(
+            curve["fpr"],
+            curve["tpr"],
+            label=f"{model} ({area[model]:.3f})",
+            color=COLOURS[rank % len(COLOURS)],
+            linestyle=STYLES[rank // len(COLOURS) % len(STYLES)],
+            linewidth=2.4 if model == ours else 1.3,
+            zorder=3 if model == ours else 2,
+        )
+    by_area = [lines[model] for model in sorted(models, key=lambda model: -area[model])]
+    axes.legend(handles=by_area, title="AUC", loc="lower right", frameon=False, fontsize=9)
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC", xlim=(0, 1), ylim=(0, 1))
+    axes.set_aspect("equal")
+    _save(figure, path)
+
+
+def draw_calibration(path: Path, predictions: pd.DataFrame, model: str = "thinkrec") -> None:
+    """Observed share of likes against predicted probability in equal-mass bins, over the probabilities' histogram."""
+    figure, axes = _figure(6.0, 6.0)
+    error = calibration_error(predictions["label"], predictions[model])
+    points = pd.DataFrame(calibration_points(predictions, [model]))
+    below = axes.twinx()
+    below.hist(predictions[model], bins=np.linspace(0, 1, 41).tolist(), color="#d9d9d9")
+    below.set(ylabel="rows", ylim=(0, below.get_ylim()[1] * 3))  # the histogram keeps to the lower third
+    axes.set_zorder(below.get_zorder() + 1)
+    axes.patch.set_visible(False)
+    axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
+    axes.plot(points["predicted"], points["observed"], "o-", color=COLOURS[0], linewidth=2)
+    axes.set(
+        xlabel="predicted probability",
+        ylabel="observed share of likes",
+        title=f"Calibration of {model} (expected error {error:.3f})",
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
+    _save(figure, path)
+
+
+def draw_gate(path: Path, weight_ue: NDArray[Any], group_u: NDArray[Any]) -> None:
+    """Every user as a thin column of adapter weights adding up to 1, by group, and by falling weight within one.
+
+    `weight_ue` is a routing matrix (u, N + 1): column 0 is the global adapter, column n is group n - 1's expert.
+    """
+    figure, axes = _figure(8.0, 4.0)
+    # Within a group, order by the adapter that leads the group as a whole: neighbours then look alike.
+    leader_u = np.zeros(len(group_u), np.int64)
+    for group in np.unique(group_u):
+        leader_u[group_u == group] = weight_ue[group_u == group].mean(axis=0).argmax()
+    order = np.lexsort((-weight_ue[np.arange(len(group_u)), leader_u], group_u))
+    order = order[np.unique(np.linspace(0, len(order) - 1, min(SHOWN_USERS, len(order))).astype(int))]
+    shown_ue, shown_group = weight_ue[order], np.asarray(group_u)[order]
+    top_ue = np.cumsum(shown_ue, axis=1)
+    edges = np.linspace(0, 1, len(order) + 1)
+    for adapter in range(weight_ue.shape[1]):
+        axes.stairs(
+            top_ue[:, adapter],
+            edges,
+            baseline=top_ue[:, adapter] - shown_ue[:, adapter],
+            fill=True,
+            color=COLOURS[(adapter - 1) % len(COLOURS)] if adapter else "#bbbbbb",
+            label=f"{f'expert {adapter}' if adapter else 'global'} ({weight_ue[:, adapter].mean():.0%})",
+        )
+    starts = np.flatnonzero(np.diff(shown_group, prepend=shown_group[:1] - 1))
+    for start in starts[1:]:
+        axes.axvline(edges[start], color="black", linewidth=1.2)
+    middles = [(edges[start] + edges[end]) / 2 for start, end in zip(starts, [*starts[1:], len(order)], strict=True)]
+    names = [f"group {shown_group[start] + 1}\n{(group_u == shown_group[start]).sum():,} users" for start in starts]
+    axes.set_xticks(middles, names)
+    axes.set(ylabel="weight", title="Which adapter speaks for whom", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9, title="mean weight")
+    _save(figure, path)
+
+
+def draw_groups(path: Path, vector_ud: NDArray[Any], group_u: NDArray[Any]) -> None:
+    """User vectors on their first two principal components, coloured by group; a cross marks each group's mean."""
+    figure, axes = _figure(6.0, 5.0)
+    place_u2, share = principal_components(vector_ud)
+    for group in np.unique(group_u):
+        own = place_u2[group_u == group]
+        colour = COLOURS[int(group) % len(COLOURS)]
+        axes.scatter(
+            own[:, 0], own[:, 1], s=9, alpha=0.6, linewidths=0, color=colour, label=f"group {group + 1} ({len(own):,})"
+        )
+        axes.scatter(
+            [own[:, 0].mean()], [own[:, 1].mean()], s=140, marker="X", color=colour, edgecolors="black", zorder=3
+        )
+    axes.set(
+        xlabel=f"first component ({share[0]:.0%} of variance)",
+        ylabel=f"second component ({share[1]:.0%})",
+        title="User groups",
+    )
+    axes.legend(frameon=False, fontsize=9, markerscale=2)
+    _save(figure, path)
+
+
+def principal_components(vector_ud: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Places on the first two principal components (u, 2) and the shares of variance they hold (2).
+
+    A component's sign is free: the largest loading is made positive, so that a picture does not flip between runs.
+    """
+    centred = np.asarray(vector_ud, dtype=np.float64)
+    centred = centred - centred.mean(axis=0)
+    values, loadings = np.linalg.eigh(centred.T @ centred)
+    leading = loadings[:, ::-1][:, :2]
+    leading = leading * np.sign(leading[np.abs(leading).argmax(axis=0), np.arange(leading.shape[1])])
+    share = values[::-1][:2] / max(values.sum(), np.finfo(np.float64).tiny)
+    missing = 2 - leading.shape[1]  # a single dimension has no second component
+    return np.pad(centred @ leading, ((0, 0), (0, missing))), np.pad(share, (0, missing))
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty figure (inches) without the upper and right frame lines."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic(path) as partial:
+        # matplotlib writes its version into the file unless told not to.
+        figure.savefig(partial, format="png", metadata={"Software": None})

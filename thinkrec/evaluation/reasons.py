@@ -1,0 +1,90 @@
+"""How good the written reasons are (METHOD §6): likeness to the held-out teacher's traces, and honesty.
+
+Likeness is METEOR, ROUGE-L and BLEU against the teacher's text of the same row. Honesty is whether the verdict a text
+states is the verdict that the same row's score stands for: one model gives both, so they ought to agree.
+BERTScore and BLEURT need weights that are not part of this project; they are not computed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from thinkrec.metrics import says_yes
+from thinkrec.synthesis.verdict import parse_verdict
+
+_WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
+
+
+class NoWordNet:
+    """Stands in for WordNet, which is a download: no word has a synonym, so METEOR matches words and stems."""
+
+    def synsets(self, word: str) -> list[Any]:
+        return []
+
+
+def words(text: str) -> list[str]:
+    """The text's words, lower-case, without punctuation."""
+    return _WORD.findall(text.lower())
+
+
+def meteor_exact_stem(reason: str, teacher: str) -> float:
+    """METEOR with its exact and stem matchers only, in 0..1."""
+    from nltk.translate.meteor_score import single_meteor_score
+
+    return float(single_meteor_score(words(teacher), words(reason), wordnet=NoWordNet()))
+
+
+def rouge_l(reason: str, teacher: str) -> float:
+    """ROUGE-L: the F1 of the longest common subsequence of stemmed words, in 0..1."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return float(RougeScorer(["rougeL"], use_stemmer=True).score(teacher, reason)["rougeL"].fmeasure)
+
+
+def bleu(reasons: Sequence[str], teachers: Sequence[str]) -> float:
+    """Corpus BLEU-4, in 0..1; NaN without texts."""
+    from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu
+
+    if not reasons:
+        return float("nan")
+    # Without smoothing nltk warns, and gives about 0, where short texts share no run of four words.
+    smoothing = SmoothingFunction().method1
+    references = [[words(teacher)] for teacher in teachers]
+    return float(corpus_bleu(references, [words(reason) for reason in reasons], smoothing_function=smoothing))
+
+
+def score_reasons(frame: pd.DataFrame) -> dict[str, float | int]:
+    """All reason metrics of a table like `artifacts.REASONS`.
+
+    Rows without a teacher's text count for agreement and for the texts' own figures, not for likeness. A text without
+    a readable verdict disagrees with its score; `verdict_share` says how many have one.
+    """
+    reasons = [text.strip() for text in frame["reason"].fillna("")]
+    teachers = [text.strip() for text in frame["teacher"].fillna("")]
+    yes = says_yes(frame["probability"])
+    label = frame["label"].to_numpy() > 0
+    verdicts = [parse_verdict(reason) for reason in reasons]
+    # `None == True` is False, which is the rule above.
+    pairs = [(reason, teacher) for reason, teacher in zip(reasons, teachers, strict=True) if teacher]
+    return {
+        "rows": len(reasons),
+        "with_teacher": len(pairs),
+        "meteor_exact_stem": _mean([meteor_exact_stem(*pair) for pair in pairs]),
+        "rouge_l": _mean([rouge_l(*pair) for pair in pairs]),
+        "bleu": bleu([reason for reason, _ in pairs], [teacher for _, teacher in pairs]),
+        "verdict_share": _mean([verdict is not None for verdict in verdicts]),
+        "agreement": _mean([verdict == said for verdict, said in zip(verdicts, yes.tolist(), strict=True)]),
+        "accuracy": _mean([verdict == truth for verdict, truth in zip(verdicts, label.tolist(), strict=True)]),
+        "non_empty_share": _mean([bool(words(reason)) for reason in reasons]),
+        "words": _mean([len(words(reason)) for reason in reasons]),
+        "distinct_share": len(set(reasons)) / len(reasons) if reasons else float("nan"),
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")

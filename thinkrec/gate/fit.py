@@ -1,0 +1,120 @@
+"""The gate stage's work: both gates' routing matrices, the chosen one as the artefact, all compared on valid.
+
+Shapes: S states of users (rows of the user bank), N experts, n interactions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from thinkrec.artifacts import atomic
+from thinkrec.errors import UserError
+from thinkrec.gate.groups import UserGroups
+from thinkrec.gate.routing import CASES, centroid_routing, routing_cases
+from thinkrec.gate.trained import gate_routing, train_gate
+from thinkrec.lm.finetune import validation
+from thinkrec.lm.mixture import Router
+from thinkrec.lm.scoring import score
+from thinkrec.lm.trainer import TrainSettings
+from thinkrec.lm.workbench import Workbench
+from thinkrec.params import GateParams
+
+Floats = NDArray[np.float32]
+ROUTING_FILE = "routing.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """What scoring needs: weights by state, and the state of every interaction's user at that time."""
+
+    weights: Floats  # (S, N + 1), rows sum to 1; column 0 is the global adapter
+    route: NDArray[np.int32]  # (n,) row of `weights`
+    gate: dict[str, Floats]  # the trained gate's parameters; empty for the centroid rule
+
+
+def fit_routing(
+    bench: Workbench,
+    router: Router,
+    groups: UserGroups,
+    params: GateParams,
+    *,
+    late: NDArray[np.bool_],
+    batch_tokens: int,
+    seed: int,
+) -> tuple[Routing, dict[str, Any]]:
+    """Fit the chosen gate; a trained one on the rows `late` (n,) of train. Metrics compare it with the others on valid.
+
+    Train rows are routed by cross-fitted vectors, rows of unseen users by vectors folded in from what came before.
+    """
+    vectors, route = bench.features.user_bank, bench.features.user_row
+    valid = bench.rows("valid")
+    by_rule = centroid_routing(vectors, groups, params.temperature)
+    only_global = np.zeros_like(by_rule)
+    only_global[:, 0] = 1
+    candidates = {"global": only_global, "centroid": by_rule}
+    gate_weights: dict[str, Floats] = {}
+    metrics: dict[str, Any] = {}
+    # With fewer than two experts there is nothing to weigh: the rule is exact, and both kinds are it.
+    if params.kind == "trained" and len(groups.centroids) > 1:
+        gate, result = train_gate(
+            bench.model,
+            router,
+            bench.layout,
+            groups,
+            vectors,
+            route,
+            fit_rows=np.flatnonzero(late),
+            valid_rows=valid,
+            user=bench.user,
+            temperature=params.temperature,
+            batch_tokens=batch_tokens,
+            settings=TrainSettings(
+                name="gate",
+                epochs=params.epochs,
+                learning_rate=params.learning_rate,
+                weight_decay=0.0,
+                seed=seed,
+            ),
+        )
+        candidates["trained"] = gate_routing(gate, groups, vectors)
+        gate_weights = {name: weight.detach().cpu().numpy() for name, weight in gate.named_parameters()}
+        metrics["epochs"] = result.epochs
+    chosen = candidates.get(params.kind, by_rule)
+    metrics["valid"] = {}
+    for name, weights in candidates.items():
+        scores = score(bench.model, bench.layout, valid, router=router, routing=weights, route=route)
+        metrics["valid"][name] = validation(bench.user[valid], bench.layout.label[valid], scores)
+    states = np.unique(route[valid])
+    cases = np.bincount(routing_cases(by_rule[states]), minlength=len(CASES)) / len(states)
+    metrics["cases"] = dict(zip(CASES, cases.tolist(), strict=True))
+    metrics["mean_weights"] = chosen[states].mean(0).tolist()
+    return Routing(weights=chosen, route=route, gate=gate_weights), metrics
+
+
+def save(routing: Routing, folder: Path) -> None:
+    """Write the routing, and the trained gate beside it if there is one, into `folder`."""
+    with atomic(folder) as partial:
+        partial.mkdir()
+        save_file({"weights": routing.weights, "route": routing.route}, partial / ROUTING_FILE)
+        if routing.gate:
+            save_file(routing.gate, partial / "gate.safetensors")
+
+
+def load(folder: Path) -> Routing:
+    """Read the routing.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        tensors = load_file(folder / ROUTING_FILE)
+    except FileNotFoundError:
+        raise UserError(f"{folder / ROUTING_FILE}: no such artefact; run its stage first: dvc repro gate") from None
+    gate = folder / "gate.safetensors"
+    return Routing(**tensors, gate=load_file(gate) if gate.exists() else {})

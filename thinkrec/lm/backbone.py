@@ -1,0 +1,223 @@
+"""The causal language model: the embedded tiny one, built and pretrained here, or any `transformers` model.
+
+`out/backbone` is either a whole model directory (`tiny`) or a `reference.json` that pins a local directory by the
+hashes of its files or a hub model by its revision (from `models.lock.json`). `open_backbone` reads both, and nothing
+after it knows the difference. Safetensors only; no remote code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+from thinkrec.artifacts import read_json, sha256, write_json
+from thinkrec.errors import UserError
+from thinkrec.lm.trainer import TrainSettings, train
+from thinkrec.params import BackboneParams
+from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
+
+TINY = "tiny"
+LOCK = Path("models.lock.json")
+REFERENCE = "reference.json"
+BEGIN, END, PAD = "<s>", "</s>", "<pad>"
+PACKED = 256  # tokens of a pretraining sequence
+PRETRAINING_BATCH = 16
+LONGEST = 8192  # positions
+
+
+def build_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of `vocabulary` tokens, learned from `texts`; both verdicts are single tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[BEGIN, END, PAD],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    # Verdicts are rare in metadata: repeated often enough, their merges come first.
+    verdicts = [f" {word}" for word in VERDICTS] * (10 * len(texts) + 10)
+    tokenizer.train_from_iterator([*(f" {text}" for text in texts), *verdicts], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BEGIN,
+        eos_token=END,
+        pad_token=PAD,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_tiny(
+    texts: Sequence[str], params: BackboneParams, *, seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
+    """Build a tokenizer and a small Llama and pretrain it on `texts` (training text only); returns metrics too."""
+    tokenizer = build_tokenizer(texts, params.vocabulary)
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=params.hidden,
+            intermediate_size=2 * params.hidden,
+            num_hidden_layers=params.layers,
+            num_attention_heads=params.heads,
+            num_key_value_heads=params.heads,
+            max_position_embeddings=LONGEST,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    lines = tokenizer([f" {text}" for text in texts], add_special_tokens=False)["input_ids"]
+    flat = [token for line in lines for token in [*line, tokenizer.eos_token_id]]
+    metrics: dict[str, Any] = {
+        "vocabulary": len(tokenizer),
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "tokens": len(flat),
+    }
+    if params.epochs and len(flat) > PACKED:
+        metrics |= _pretrain(model, torch.tensor(flat), params, seed=seed)
+    return model, tokenizer, metrics
+
+
+class _NextToken(nn.Module):
+    """The plain language-modelling loss of a batch (B, T) of token ids."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.model(input_ids=input_ids, labels=input_ids).loss
+
+
+def _pretrain(model: PreTrainedModel, tokens: Tensor, params: BackboneParams, *, seed: int) -> dict[str, Any]:
+    """Pretrain on packed `tokens`; the last tenth of the sequences is held out to report a loss."""
+    packed = tokens[: len(tokens) // PACKED * PACKED].view(-1, PACKED)
+    packed = packed[torch.randperm(len(packed), generator=torch.Generator().manual_seed(seed))]
+    held_out = max(1, len(packed) // 10) if len(packed) > 1 else 0
+    objective = _NextToken(model)
+
+    def epoch(number: int) -> list[Tensor]:
+        rows = packed[held_out:]
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed + number))
+        return list(rows[order].split(PRETRAINING_BATCH))
+
+    def validate() -> dict[str, float]:
+        if not held_out:
+            return {"objective": 0.0, "held_out_loss": float("nan")}
+        with torch.no_grad():
+            loss = float(objective(packed[:held_out].to(model.device)))
+        return {"objective": -loss, "held_out_loss": loss}
+
+    settings = TrainSettings(
+        name="backbone", epochs=params.epochs, learning_rate=params.learning_rate, weight_decay=0.01, seed=seed
+    )
+    result = train(objective, epoch, lambda rows: {"input_ids": rows}, validate, settings)
+    return {"held_out_loss": result.best["held_out_loss"], "epoch": result.best["epoch"]}
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """Write a model directory that any `transformers` user can load, without traces of where it was made."""
+    logging.disable_progress_bar()
+    model.config._name_or_path = ""
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    _strip(path / "tokenizer_config.json", {"name_or_path", "local_files_only", "is_local"})
+
+
+def _strip(path: Path, keys: set[str]) -> None:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {key: value for key, value in values.items() if key not in keys})
+
+
+def pin(name: str) -> dict[str, Any]:
+    """What pins the model `name`: a local directory by its files' hashes, a hub id by its locked revision.
+
+    Raises:
+        UserError: the directory lacks what a model needs, or the hub id has no revision in `models.lock.json`.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return {"name": name, "files": _hashes(folder)}
+    lock = read_json(LOCK) if LOCK.exists() else {}
+    if name not in lock:
+        raise UserError(
+            f"backbone.name={name}: neither `{TINY}`, nor a model directory, nor a hub id pinned in {LOCK}; "
+            f"pin its revision with: thinkrec-stage pin {name}"
+        )
+    return {"name": name, "revision": lock[name]}
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such model directory; put the model back, or name another in backbone.name")
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in {".json", ".safetensors", ".model", ".txt"})
+    for found, what in (
+        ("config.json" in names, "config.json"),
+        (any(name.endswith(".safetensors") for name in names), "*.safetensors weights"),
+    ):
+        if not found:
+            raise UserError(f"{folder}: not a usable model directory, it has no {what}; save the model there first")
+    if not any(name in {"tokenizer.json", "tokenizer.model", "vocab.json"} for name in names):
+        raise UserError(f"{folder}: model directory without tokenizer; save one there with tokenizer.save_pretrained")
+    return {name: sha256(folder / name) for name in names}
+
+
+def write_reference(reference: dict[str, Any], path: Path) -> None:
+    """Write what `pin` found as the backbone artefact."""
+    write_json(path / REFERENCE, reference)
+
+
+def open_backbone(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the model and tokenizer of a backbone artefact or of any model directory, in the checkpoint's dtype.
+
+    Raises:
+        UserError: there is no model, it has no tokenizer, or it is not what was pinned.
+    """
+    source, revision = str(path), None
+    if (path / REFERENCE).exists():
+        reference = read_json(path / REFERENCE)
+        source, revision = reference["name"], reference.get("revision")
+        if "files" in reference and reference["files"] != _hashes(Path(source)):
+            raise UserError(f"{source}: the model has changed since it was pinned; rerun: dvc repro -f backbone")
+    elif not path.is_dir():
+        raise UserError(f"{path}: no such model directory; run its stage first: dvc repro {path.parts[-1]}")
+    logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, revision=revision, trust_remote_code=False, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"{source}: cannot be loaded as a causal language model ({_first_line(error)})") from None
+    find_vocabulary(tokenizer)
+    return model, tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def device() -> torch.device:
+    """Where models run: the accelerator if there is one; `THINKREC_DEVICE` overrides."""
+    named = os.environ.get("THINKREC_DEVICE")
+    return torch.device(named) if named else torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,46 @@
+"""Scores of any rows: one forward pass per window, the verdict's logits read at every target."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from thinkrec.lm.mixture import Router
+from thinkrec.lm.model import RecommenderLM
+from thinkrec.text.stream import StreamLayout, batches_by_tokens, collate, scoring_windows
+
+SCORING_TOKENS = 16_384
+
+
+@torch.inference_mode()
+def score(
+    model: RecommenderLM,
+    layout: StreamLayout,
+    rows: NDArray[np.int64],
+    *,
+    router: Router | None = None,
+    routing: NDArray[np.float32] | None = None,
+    route: NDArray[np.integer] | None = None,
+    progress: str | None = None,
+) -> NDArray[np.float32]:
+    """Scores (k,) of the interactions `rows` (k,): the Yes - No logit; its sigmoid is the probability.
+
+    With a `router`, row r is scored under the adapter weights `routing[route[r]]` (routing: states x (N + 1),
+    route: (n,) for all interactions). The result does not depend on which rows are asked for together.
+    """
+    model.eval()
+    state = np.zeros(len(rows), np.int64) if route is None else route[rows].astype(np.int64)
+    windows = scoring_windows(layout, rows, state)
+    batches = list(batches_by_tokens(windows, layout.block_lengths(), SCORING_TOKENS))
+    out = np.full(len(layout.item), np.nan, np.float32)
+    for windows in tqdm(batches, desc=progress, disable=progress is None or None, leave=False):
+        batch = collate(layout, windows).to(model.device)
+        if router is not None:
+            assert routing is not None and route is not None
+            weights = routing[route[batch.first_target.cpu().numpy()]]
+            router.weights = torch.from_numpy(weights).to(model.device)
+        scored = model(batch).score
+        out[batch.slot_rows[batch.targets].cpu().numpy()] = scored.float().cpu().numpy()
+    return out[rows]

@@ -1,0 +1,87 @@
+"""Everything that training, gating and evaluation share: the artefacts so far as one model and one layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from thinkrec import artifacts
+from thinkrec.features import bank
+from thinkrec.lm.backbone import device, open_backbone
+from thinkrec.lm.finetune import encode_reasons
+from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues
+from thinkrec.params import PromptParams
+from thinkrec.text.items import encode, item_texts
+from thinkrec.text.stream import StreamLayout, make_layout
+from thinkrec.text.vocabulary import find_vocabulary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workbench:
+    """A model on its device, the layout of all interactions, and the tables behind them."""
+
+    interactions: pd.DataFrame
+    features: bank.Features
+    tokenizer: PreTrainedTokenizerBase
+    layout: StreamLayout
+    model: RecommenderLM
+
+    @property
+    def user(self) -> NDArray[np.int32]:
+        """User (n,) of every interaction."""
+        return self.interactions["user"].to_numpy()
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Row numbers of a split."""
+        return np.flatnonzero((self.interactions["split"] == split).to_numpy())
+
+
+def open_workbench(
+    model_path: Path,
+    prompt: PromptParams,
+    *,
+    traces: pd.DataFrame | None = None,
+    projector: Path | None = None,
+    slot_dropout: float = 0.0,
+) -> Workbench:
+    """Load the model directory and the artefacts before it.
+
+    `traces` are those to train on (rows of train; others are left out). `projector` is the folder of a trained slot
+    projector; without one a fresh one is made, scaled by train's values, unless there is nothing to put in slots.
+    """
+    interactions = artifacts.read_table(artifacts.INTERACTIONS)
+    items = artifacts.read_table(artifacts.ITEMS)
+    keywords = artifacts.read_table(artifacts.KEYWORDS)
+    features = bank.load()
+    model, tokenizer = open_backbone(model_path)
+    vocabulary = find_vocabulary(tokenizer)
+    train = (interactions["split"] == "train").to_numpy()
+    reasons = None
+    if traces is not None:
+        reasons = encode_reasons(tokenizer, traces[train[traces["row"].to_numpy()]], vocabulary.end)
+    layout = make_layout(
+        interactions,
+        encode(tokenizer, item_texts(items, keywords, prompt.keywords)),
+        vocabulary,
+        history=prompt.history,
+        hide_dislikes=prompt.history_labels == "likes",
+        reasons=reasons,
+    )
+    values = SlotValues(features, prompt.slots)
+    slot_projector = None
+    if prompt.slots:
+        hidden = model.get_input_embeddings().embedding_dim
+        if projector is None:
+            slot_projector = SlotProjector(values.widths, hidden, dropout=slot_dropout)
+            slot_projector.fit_scale(values(np.flatnonzero(train)))
+        else:
+            slot_projector = SlotProjector.load(projector, values.widths, hidden)
+    recommender = RecommenderLM(model, vocabulary, values, slot_projector).to(device())
+    return Workbench(
+        interactions=interactions, features=features, tokenizer=tokenizer, layout=layout, model=recommender
+    )

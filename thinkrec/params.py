@@ -1,0 +1,260 @@
+"""`params.yaml` as typed sections: the only place that knows which parameters exist and what they may be.
+
+Every section is frozen and refuses keys it does not know, naming the nearest one that it does. Stages read the
+file once with `load` and hand sections, never loose numbers, to the library.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from thinkrec.errors import UserError
+
+PARAMS_FILE = Path("params.yaml")
+
+
+def _whole(value: Any) -> Any:
+    """Refuse `1.5`, `true` and `"3"` where a whole number is meant (YAML's `1e3` is a float, and is fine)."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("should be a whole number")
+    return value
+
+
+def _number(value: Any) -> Any:
+    """Accept YAML 1.1's spelling trap `1e-3` (a string to the parser) as the number it is meant to be."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError("should be a number") from None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("should be a number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[Whole, Field(ge=0)]
+Positive = Annotated[Whole, Field(ge=1)]
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+AboveZero = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
+
+Slot = Literal["user", "item", "statistics"]
+
+
+class Section(BaseModel):
+    """A frozen group of parameters without room for unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetParams(Section):
+    """Where the ratings come from (stage `ingest`)."""
+
+    name: str
+    raw: Path | None
+    max_bad_share: Share
+
+
+class PromptParams(Section):
+    """What a prompt shows of an interaction and its history (METHOD: data, keywords, features)."""
+
+    history: Positive
+    history_labels: Literal["both", "likes"]
+    keywords: Annotated[Count, Field(le=10)]
+    slots: tuple[Slot, ...]
+
+    @field_validator("slots")
+    @classmethod
+    def _no_repeats(cls, slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
+        if len(set(slots)) != len(slots):
+            raise ValueError("should name each part once")
+        return slots
+
+
+class KeywordParams(Section):
+    """Keyword summaries of item metadata (stage `keywords`)."""
+
+    max_per_item: Annotated[Positive, Field(le=10)]
+
+
+class FeatureParams(Section):
+    """Collaborative features and causal statistics (stage `features`)."""
+
+    dim: Positive
+    epochs: Positive
+    learning_rate: AboveZero
+    weight_decay: NotNegative
+    folds: Annotated[Positive, Field(ge=2)]
+    smoothing: AboveZero
+    kernel_history: Positive
+
+
+class BackboneParams(Section):
+    """The causal language model (stage `backbone`); the sizes describe the embedded `tiny` one."""
+
+    name: str
+    vocabulary: Annotated[Positive, Field(ge=300)]
+    hidden: Positive
+    layers: Positive
+    heads: Positive
+    epochs: Count
+    learning_rate: AboveZero
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.hidden % (2 * self.heads):
+            raise ValueError(f"hidden ({self.hidden}) should be a multiple of 2 * heads ({2 * self.heads})")
+        return self
+
+
+class TeacherParams(Section):
+    """Which teacher writes the traces: `embedded`, or the base URL of any OpenAI-compatible endpoint."""
+
+    endpoint: str
+    model: str
+    concurrency: Positive
+    timeout: AboveZero
+
+
+class TraceParams(Section):
+    """How many reasoning traces are asked for, and how hard (stage `traces`)."""
+
+    train: Count
+    held_out: Count
+    max_turns: Positive
+
+
+class SftParams(Section):
+    """Supervised fine-tuning of the global model (stage `sft`; METHOD: losses)."""
+
+    epochs: Positive
+    learning_rate: AboveZero
+    weight_decay: NotNegative
+    batch_tokens: Positive
+    think_share: Annotated[Share, Field(lt=1)]
+    trace_weight_cap: AboveZero
+    alpha: Share
+    beta: Share
+    eta: Share
+    gamma: Share
+    pairwise: NotNegative
+    slot_dropout: Annotated[Share, Field(lt=1)]
+    patience: Positive
+
+
+class ExpertParams(Section):
+    """User groups and one LoRA per group (stage `experts`); `n: 0` means the global model alone."""
+
+    n: Count
+    space: Literal["standardised", "raw"]
+    min_users: Positive
+    layers: Positive
+    r: Positive
+    lora_alpha: AboveZero
+    dropout: Annotated[Share, Field(lt=1)]
+    epochs: Positive
+    learning_rate: AboveZero
+    holdout: Annotated[Share, Field(gt=0, lt=1)]
+
+
+class GateParams(Section):
+    """How the experts are weighted per user (stage `gate`; METHOD: experts and fusion)."""
+
+    kind: Literal["centroid", "trained"]
+    temperature: AboveZero
+    epochs: Positive
+    learning_rate: AboveZero
+
+
+class EvaluateParams(Section):
+    """What the evaluation generates and draws (stage `evaluate`)."""
+
+    reasons: Count
+    max_new_tokens: Positive
+
+
+class Params(Section):
+    """The whole of `params.yaml`."""
+
+    seed: Count
+    dataset: DatasetParams
+    prompt: PromptParams
+    keywords: KeywordParams
+    features: FeatureParams
+    backbone: BackboneParams
+    teacher: TeacherParams
+    traces: TraceParams
+    sft: SftParams
+    experts: ExpertParams
+    gate: GateParams
+    evaluate: EvaluateParams
+
+
+def load(path: Path = PARAMS_FILE) -> Params:
+    """Read and check `params.yaml`.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or a parameter is unknown, of the wrong type or impossible.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run from the project's root, where params.yaml is") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text; save the file as UTF-8") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())}); mend the file") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: should hold sections such as `dataset:`; it holds {type(raw).__name__}")
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{path}: {' '.join(_explain(error).split())}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    """The first fault of a validation, in one line."""
+    fault = error.errors()[0]
+    where = [str(part) for part in fault["loc"]]
+    name = ".".join(where) or "params"
+    match fault["type"]:
+        case "extra_forbidden":
+            nearest = ".".join([*where[:-1], _nearest(where[-1], _fields_at(where[:-1]))])
+            return f"unknown parameter {name}; did you mean {nearest}?"
+        case "missing":
+            return f"parameter {name} is missing; add it"
+        case "model_type":
+            return f"parameter {name} should be a section with its own keys (it is {fault['input']!r})"
+        case "path_type":
+            return f"parameter {name} should be a path or null (it is {fault['input']!r})"
+        case _:
+            said = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            given = "" if isinstance(fault["input"], dict) else f" (it is {fault['input']!r})"
+            return f"parameter {name} {said}{given}"
+
+
+def _nearest(key: str, names: list[str]) -> str:
+    """The name most like `key`; one letter off (`m` for `n`) is nearest of all, though difflib sees no likeness."""
+    for name in names:
+        if len(name) == len(key) and sum(a != b for a, b in zip(name, key, strict=True)) == 1:
+            return name
+    return difflib.get_close_matches(key, names, n=1, cutoff=0.0)[0]
+
+
+def _fields_at(path: list[str]) -> list[str]:
+    model: type[BaseModel] = Params
+    for part in path:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,44 @@
+"""The text that the embedded backbone is pretrained on. Nothing in it comes from valid or test.
+
+Two kinds of documents: what is known of items that occur in train (their line as prompts show it, their description),
+and train's traces, each after the history and the target that it reasons about, written out as the stream does. A
+model of this size learns to look things up in a history only where pretraining gives it a reason to.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from thinkrec.data.histories import history_bounds
+from thinkrec.params import PromptParams
+from thinkrec.text.items import item_texts
+from thinkrec.text.vocabulary import VERDICTS
+
+
+def training_texts(
+    interactions: pd.DataFrame,
+    items: pd.DataFrame,
+    keywords: pd.DataFrame,
+    traces: pd.DataFrame | None,
+    prompt: PromptParams,
+) -> list[str]:
+    """Item lines and descriptions, and a document per trace about a train row.
+
+    Without traces (None) the backbone never meets a reason, as the ablation "no thinking" demands.
+    """
+    train = (interactions["split"] == "train").to_numpy()
+    item, label = interactions["item"].to_numpy(), interactions["label"].to_numpy()
+    lines = item_texts(items, keywords, prompt.keywords)
+    descriptions = items["description"].tolist()
+    texts = [text for known in np.unique(item[train]) for text in (lines[known], descriptions[known]) if text]
+    if traces is None:
+        return texts
+    start, end = history_bounds(interactions["user"].to_numpy(), interactions["timestamp"].to_numpy())
+    for row, reason in zip(traces["row"].tolist(), traces["text"], strict=True):
+        if train[row]:
+            earlier = np.arange(max(start[row], end[row] - prompt.history), end[row])
+            seen = earlier[label[earlier] == 1] if prompt.history_labels == "likes" else earlier
+            history = (f"{lines[item[past]]} {VERDICTS[label[past]]}" for past in seen)
+            texts.append(" ".join([*history, lines[item[row]], reason]))
+    return texts

@@ -1,0 +1,63 @@
+"""What a prompt says of an item, and its tokens.
+
+Item text is the title and at most `prompt.keywords` keywords (METHOD: thinking activation). It is untrusted: line
+breaks and control characters become spaces, and special tokens are never parsed out of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from thinkrec.artifacts import keyword_lists
+
+LONGEST_TITLE = 80  # characters
+LONGEST_KEYWORD = 30
+
+
+def item_texts(items: pd.DataFrame, keywords: pd.DataFrame, limit: int) -> list[str]:
+    """One line of text per item, by item number: `title: keyword, keyword`."""
+    return [
+        item_text(title, words) for title, words in zip(items["title"], keyword_lists(keywords, limit), strict=True)
+    ]
+
+
+def item_text(title: str, keywords: Sequence[str]) -> str:
+    """The text of one item."""
+    shown = ", ".join(_plain(word, LONGEST_KEYWORD) for word in keywords)
+    return f"{_plain(title, LONGEST_TITLE)}: {shown}" if shown else _plain(title, LONGEST_TITLE)
+
+
+def _plain(text: str, longest: int) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:longest].rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """Token lists of different lengths in one array: list `k` is `tokens[offsets[k]:offsets[k + 1]]`."""
+
+    tokens: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    def __getitem__(self, index: int) -> NDArray[np.int32]:
+        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Length of every list."""
+        return np.diff(self.offsets)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], *, lead: str = " ") -> Ragged:
+    """Tokens of each text as it continues a line: after `lead`, without special tokens."""
+    texts = [lead + text for text in texts]
+    lists = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
+    offsets = np.zeros(len(lists) + 1, np.int64)
+    np.cumsum([len(tokens) for tokens in lists], out=offsets[1:])
+    flat = [token for tokens in lists for token in tokens]
+    return Ragged(np.asarray(flat, np.int32), offsets)
