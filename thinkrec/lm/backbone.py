@@ -38,7 +38,8 @@ LOCK = Path("models.lock.json")
 REFERENCE = "reference.json"
 BEGIN, END, PAD = "<s>", "</s>", "<pad>"
 PACKED = 256  # tokens of a pretraining sequence
-PRETRAINING_BATCH = 16
+PRETRAINING_BATCH = 16  # sequences
+HELD_OUT = 64  # sequences that pretraining's loss is measured on
 LONGEST = 8192  # positions
 
 
@@ -87,33 +88,43 @@ def build_tiny(
         )
     )
     lines = tokenizer([f" {text}" for text in texts], add_special_tokens=False)["input_ids"]
-    flat = [token for line in lines for token in [*line, tokenizer.eos_token_id]]
+    documents = [[tokenizer.bos_token_id, *line[: PACKED - 2], tokenizer.eos_token_id] for line in lines]
     metrics: dict[str, Any] = {
         "vocabulary": len(tokenizer),
         "parameters": sum(weight.numel() for weight in model.parameters()),
-        "tokens": len(flat),
+        "tokens": sum(map(len, documents)),
     }
-    if params.epochs and len(flat) > PACKED:
-        metrics |= _pretrain(model, torch.tensor(flat), params, seed=seed)
+    packed = _pack(documents, pad=tokenizer.pad_token_id, seed=seed)
+    if params.epochs and len(packed) > 1:
+        metrics |= _pretrain(model, packed, params, seed=seed)
     return model, tokenizer, metrics
 
 
+def _pack(documents: Sequence[Sequence[int]], *, pad: int, seed: int) -> Tensor:
+    """Whole documents, in seeded random order, side by side in sequences (k, PACKED) filled up with `pad`."""
+    rows: list[list[int]] = [[]]
+    for index in torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed)).tolist():
+        if len(rows[-1]) + len(documents[index]) > PACKED:
+            rows.append([])
+        rows[-1].extend(documents[index])
+    return torch.tensor([row + [pad] * (PACKED - len(row)) for row in rows])
+
+
 class _NextToken(nn.Module):
-    """The plain language-modelling loss of a batch (B, T) of token ids."""
+    """The plain language-modelling loss of a batch (B, T) of token ids, padding left out."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        return self.model(input_ids=input_ids, labels=input_ids).loss
+        labels = input_ids.masked_fill(input_ids == self.model.config.pad_token_id, -100)
+        return self.model(input_ids=input_ids, labels=labels).loss
 
 
-def _pretrain(model: PreTrainedModel, tokens: Tensor, params: BackboneParams, *, seed: int) -> dict[str, Any]:
-    """Pretrain on packed `tokens`; the last tenth of the sequences is held out to report a loss."""
-    packed = tokens[: len(tokens) // PACKED * PACKED].view(-1, PACKED)
-    packed = packed[torch.randperm(len(packed), generator=torch.Generator().manual_seed(seed))]
-    held_out = max(1, len(packed) // 10) if len(packed) > 1 else 0
+def _pretrain(model: PreTrainedModel, packed: Tensor, params: BackboneParams, *, seed: int) -> dict[str, Any]:
+    """Pretrain on sequences (k, PACKED); the first few are held out to report a loss."""
+    held_out = min(HELD_OUT, max(1, len(packed) // 10))
     objective = _NextToken(model)
 
     def epoch(number: int) -> list[Tensor]:
@@ -122,8 +133,6 @@ def _pretrain(model: PreTrainedModel, tokens: Tensor, params: BackboneParams, *,
         return list(rows[order].split(PRETRAINING_BATCH))
 
     def validate() -> dict[str, float]:
-        if not held_out:
-            return {"objective": 0.0, "held_out_loss": float("nan")}
         with torch.no_grad():
             loss = float(objective(packed[:held_out].to(model.device)))
         return {"objective": -loss, "held_out_loss": loss}
