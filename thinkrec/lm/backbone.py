@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import (
@@ -213,11 +214,14 @@ def open_backbone(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, trust_remote_code=False, use_safetensors=True
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            source, revision=revision, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{source}: cannot be loaded as a causal language model ({_first_line(error)})") from None
+    if loaded["missing_keys"]:  # or transformers would make them up
+        lacking = min(loaded["missing_keys"])
+        raise UserError(f"{source}: its weights lack {lacking}, which its config.json asks for; save the model again")
     find_vocabulary(tokenizer)
     return model, tokenizer
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -99,7 +101,7 @@ class SlotProjector(nn.Module):
         projector = cls(widths, hidden)
         try:
             projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
-        except (FileNotFoundError, RuntimeError):
+        except (FileNotFoundError, RuntimeError, SafetensorError):
             raise UserError(f"{folder / PROJECTOR_FILE}: no projector for these slots; rerun: dvc repro sft") from None
         return projector
 

@@ -17,11 +17,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
@@ -203,17 +204,19 @@ def _fingerprint(
     Data count by the batches of the first epoch; frozen weights and the loss' own parameters by the first batch's loss.
     """
     digest = hashlib.sha256(json.dumps([asdict(settings), steps.starts]).encode())
-    for named in (dict(_trainable(module)), *map(collate, steps.plan(0))):
-        for name, tensor in named.items():
-            digest.update(
-                name.encode()
-                + tensor.detach().cpu().contiguous().reshape(-1).clone().view(torch.uint8).numpy().tobytes()
-            )
+    data = chain.from_iterable(collate(batch).items() for batch in steps.plan(0))
+    for name, tensor in chain(_trainable(module), data):
+        digest.update(save({name: tensor.detach().cpu().contiguous()}))
     device = next(module.parameters()).device
     with torch.no_grad():
         first = {name: tensor.to(device) for name, tensor in collate(steps[0]).items()}
         digest.update(f"{float(module.eval()(**first)):.5g}".encode())
     return digest.hexdigest()[:16]
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    whole = tensor.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)  # expanded ones, too
+    return whole.view(torch.uint8).numpy().tobytes()
 
 
 def _by_epoch(log: list[dict[str, float]], per_epoch: int) -> list[dict[str, float]]:
