@@ -94,6 +94,7 @@ class FeatureParams(Section):
     learning_rate: AboveZero
     weight_decay: NotNegative
     folds: Annotated[Positive, Field(ge=2)]
+    fold_in_widening: AboveZero
     smoothing: AboveZero
     kernel_history: Positive
 

@@ -1,12 +1,14 @@
 """The features artefact: vector banks with a pointer per interaction, causal statistics, the feature model's score.
 
-A vector is stored once and pointed at: train rows point at the fold that was fitted without them, valid and test
-rows at the fit on all of train, rows of users that train never saw at a vector folded in from what came before.
+What a slot shows of a row must not know the row's label, nor may the slots of its history, which the stream shows too.
+So a user's vector is folded in from the user's strictly earlier interactions, one vector per length of history, and a
+train row's vectors come from a fit that left out *all rows of its user* (folds by user). Valid and test rows use the
+fit on all of train.
 
-    user bank   [full fit (U) | fold 0 (U) | ... | fold-ins (one per unseen user and length of history)]
+    user bank   [the users as fitted on train (U) | folded in, one per user and length of history]
     item bank   [full fit (I) | fold 0 (I) | ...]
 
-Shapes: n interactions, U users, I items, d dimensions, F statistics.
+Shapes: n interactions, U users, I items, d dimensions, F statistics, S rows of the user bank.
 """
 
 from __future__ import annotations
@@ -40,10 +42,11 @@ class Features:
 
     user_bank: Floats  # (S, d); rows 0..U-1 are the users as fitted on train, zeros for unseen ones
     item_bank: Floats  # (V, d)
-    user_row: Ints  # (n,) row of user_bank
+    user_row: Ints  # (n,) row of user_bank: the user as of the interaction
+    route: Ints  # (n,) row of user_bank that routing goes by: as fitted where valid or test rows have that
     item_row: Ints  # (n,) row of item_bank
     statistics: Floats  # (n, F)
-    score: Floats  # (n,) the feature model's logit, cross-fitted in train
+    score: Floats  # (n,) the feature model's own logit: as fitted for known users, folded in for train and others
     statistic_names: list[str]
 
     def user_vectors(self, rows: NDArray[Any]) -> Floats:
@@ -58,7 +61,7 @@ class Features:
 def fit_features(
     interactions: pd.DataFrame, items: pd.DataFrame, params: FeatureParams, *, seed: int
 ) -> tuple[Features, dict[str, Any]]:
-    """Fit the feature model on train, cross-fit it for train rows, fold in unseen users, add causal statistics.
+    """Fit the feature model on train, cross-fit it for train rows, fold users in, add causal statistics.
 
     The epoch is the one with the best valid AUC; folds stop at the same one. Returns the features and metrics.
     """
@@ -86,68 +89,59 @@ def fit_features(
     best = int(np.argmax(by_epoch))
     full = epochs[best]
 
-    user_bank, item_bank = [full.user], [full.item]
-    user_row, item_row = user.astype(np.int32), item.astype(np.int32)
-    score = full.logits(user, item)
-    fold = np.random.default_rng(seed).permutation(len(train)) % params.folds
+    start, end = history_bounds(user, interactions["timestamp"].to_numpy())
+    item_bank, item_row = [full.item], item.astype(np.int32)
+    folded, affinity, user_bias = (
+        np.zeros((len(user), params.dim), np.float32),
+        np.zeros(len(user)),
+        np.zeros(len(user)),
+    )
+
+    def fold_in_rows(factors: mf.MatrixFactors, rows: NDArray[Any]) -> None:
+        folded[rows], user_bias[rows] = mf.fold_in(
+            factors, item, label, start, start=start[rows], end=end[rows], widening=params.fold_in_widening
+        )
+        affinity[rows] = factors.bias + factors.item_bias[item[rows]]
+        affinity[rows] += np.einsum("nd,nd->n", folded[rows], factors.item[item[rows]])
+
+    fold_in_rows(full, np.setdiff1d(np.arange(len(user)), train))
+    fold = np.random.default_rng(seed).permutation(users) % params.folds
     for number in range(params.folds):
-        factors = mf.align(fit(train[fold != number], best + 1)[-1], full)
-        held = train[fold == number]
-        user_row[held] = user[held] + len(user_bank) * users
+        held = train[fold[user[train]] == number]
+        factors = mf.align(fit(train[fold[user[train]] != number], best + 1)[-1], full)
         item_row[held] = item[held] + len(item_bank) * count
-        score[held] = factors.logits(user[held], item[held])
-        user_bank.append(factors.user)
         item_bank.append(factors.item)
+        fold_in_rows(factors, held)
 
-    unseen, pointers = _fold_in_unseen(interactions, full, seen=user[train], offset=len(user_bank) * users)
-    user_bank.append(unseen)
-    user_row = np.where(pointers >= 0, pointers, user_row).astype(np.int32)
-    folded = np.flatnonzero(pointers >= 0)
-    vectors = np.concatenate(user_bank)
-    score[folded] += np.einsum("nd,nd->n", vectors[user_row[folded]], full.item[item[folded]])
-
+    # One bank row per user, length of history and fit: rows that tie in time share it.
+    is_train = np.isin(np.arange(len(user)), train)
+    _, first, state = np.unique(np.stack([user, end, is_train]), axis=1, return_index=True, return_inverse=True)
+    user_row = (users + state).astype(np.int32)
+    as_fitted = ~is_train & np.isin(user, user[train])
+    score = np.where(as_fitted, full.logits(user, item), affinity + user_bias).astype(np.float32)
     statistics, names = causal_statistics(
         interactions, items, smoothing=params.smoothing, kernel_history=params.kernel_history
     )
     features = Features(
-        user_bank=vectors,
+        user_bank=np.concatenate([full.user, folded[first]]),
         item_bank=np.concatenate(item_bank),
         user_row=user_row,
+        route=np.where(as_fitted, user, user_row).astype(np.int32),
         item_row=item_row,
-        statistics=np.concatenate([statistics, score[:, None]], axis=1),
+        statistics=np.concatenate([statistics, affinity[:, None]], axis=1).astype(np.float32),
         score=score,
-        statistic_names=[*names, "feature_model_logit"],
+        statistic_names=[*names, "affinity"],  # the folded-in logit without the user's bias, which the rates know,
     )
     metrics = {
         "epoch": best + 1,
         "valid_auc": auc(label[valid], score[valid]),
         "valid_uauc": uauc(user[valid], label[valid], score[valid])[0],
-        "train_auc_cross_fitted": auc(label[train], score[train]),
-        "rows_folded_in": len(folded),
+        "valid_auc_folded_in": auc(label[valid], affinity[valid]),
+        "valid_uauc_folded_in": uauc(user[valid], label[valid], affinity[valid])[0],
+        "train_auc_cross_fitted": auc(label[train], affinity[train]),
         "statistics": len(features.statistic_names),
     }
     return features, metrics
-
-
-def _fold_in_unseen(
-    interactions: pd.DataFrame, factors: mf.MatrixFactors, *, seen: NDArray[Any], offset: int
-) -> tuple[Floats, Ints]:
-    """Vectors of unseen users as of each distinct length of history, and every row's pointer (-1: none needed)."""
-    user, item, label = (interactions[name].to_numpy() for name in ("user", "item", "label"))
-    start, end = history_bounds(user, interactions["timestamp"].to_numpy())
-    pointers = np.full(len(user), -1, np.int32)
-    vectors = [np.zeros((0, factors.user.shape[1]), np.float32)]
-    total = 0
-    rows_unseen = np.flatnonzero(~np.isin(user, seen))
-    for rows in np.split(rows_unseen, np.flatnonzero(np.diff(user[rows_unseen])) + 1):
-        if not len(rows):
-            continue
-        first = start[rows[0]]
-        ends, which = np.unique(end[rows] - first, return_inverse=True)
-        vectors.append(mf.fold_in(factors, item[first : rows[-1] + 1], label[first : rows[-1] + 1], ends))
-        pointers[rows] = offset + total + which
-        total += len(ends)
-    return np.concatenate(vectors), pointers
 
 
 def save(features: Features, path: Path = FEATURES) -> None:

@@ -7,6 +7,7 @@ fitted by Adam on binary cross-entropy. Shapes: U users, I items, d dimensions, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ Ints = NDArray[np.integer]
 
 BATCH = 1024
 INITIAL_SCALE = 0.05
+LEAST_SPREAD = 1e-6  # of a dimension that no fitted user uses
+CHUNK_ROWS = 20_000  # folded in at once: some 100 MB at 16 dimensions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,23 +113,46 @@ def align(factors: MatrixFactors, reference: MatrixFactors) -> MatrixFactors:
     )
 
 
-def fold_in(factors: MatrixFactors, item: Ints, label: Ints, ends: Ints) -> Floats:
-    """Vectors (m, d) of one unseen user after the first `ends[k]` interactions of a history `item, label` (n,).
+def fold_in(
+    factors: MatrixFactors, item: Ints, label: Ints, first: Ints, *, start: Ints, end: Ints, widening: float
+) -> tuple[Floats, Floats]:
+    """Vectors (m, d) and biases (m,) of users as of the ends of histories, whether the fit knew the users or not.
 
-    Ridge regression of the linearised residuals on the item vectors, by running normal equations. The ridge is the
-    one under which a vector has the spread of the fitted users' (prior variance = their mean square).
+    `item` and `label` (n,) hold whole users one after the other, `first` (n,) the row at which each row's user
+    begins; history k is the rows start[k]:end[k] of one user, from that user's first row on. The vector is the
+    posterior mode of one Newton step from the item biases: ridge regression of the residuals on the item vectors, under
+    `widening` times the variance of the fitted users' vectors, which the fit has shrunk. All of them come from running
+    sums, in one pass.
     """
-    vectors = factors.item[item].astype(np.float64)
-    expected = 1 / (1 + np.exp(-(factors.bias + factors.item_bias[item])))
-    slope = expected * (1 - expected)
-    outer = np.cumsum(slope[:, None, None] * vectors[:, :, None] * vectors[:, None, :], axis=0)
-    moment = np.cumsum((label - expected)[:, None] * vectors, axis=0)
-    fitted = factors.user[np.any(factors.user != 0, axis=1)]
-    prior = 1 / max(float(np.mean(np.square(fitted))) if len(fitted) else 1.0, 1e-8)
-    known = ends > 0
-    out = np.zeros((len(ends), vectors.shape[1]), np.float32)
-    if known.any():
-        last = ends[known] - 1
-        system = outer[last] + prior * np.eye(vectors.shape[1])
-        out[known] = np.linalg.solve(system, moment[last][:, :, None])[:, :, 0]
-    return out
+    known_users = np.any(factors.user != 0, axis=1)
+    spread = np.append(np.square(factors.user[known_users]).mean(0), np.square(factors.user_bias[known_users]).mean())
+    prior = np.diag(1 / np.maximum(widening * np.nan_to_num(spread, nan=1.0), LEAST_SPREAD))
+    out = np.zeros((len(end), factors.item.shape[1] + 1), np.float32)
+    cuts = np.flatnonzero(np.append(True, first[1:] != first[:-1])) if len(item) else np.zeros(0, np.int64)
+    for low, high in _chunks(cuts, len(item)):
+        vectors = np.ones((high - low, factors.item.shape[1] + 1))
+        vectors[:, :-1] = factors.item[item[low:high]]
+        expected = 1 / (1 + np.exp(-(factors.bias + factors.item_bias[item[low:high]].astype(np.float64))))
+        slope = expected * (1 - expected)
+        outer = _running(slope[:, None, None] * vectors[:, :, None] * vectors[:, None, :])
+        moment = _running((label[low:high] - expected)[:, None] * vectors)
+        here = np.flatnonzero((start >= low) & (start < high) & (end > start))
+        a, b = start[here] - low, end[here] - low
+        solution = np.linalg.solve(prior + outer[b] - outer[a], (moment[b] - moment[a])[:, :, None])
+        out[here] = solution[:, :, 0]
+    return out[:, :-1], out[:, -1]
+
+
+def _running(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums of the first 0, 1, ..., n of the values (n, ...)."""
+    return np.concatenate([np.zeros_like(values[:1]), np.cumsum(values, axis=0)])
+
+
+def _chunks(cuts: Ints, rows: int) -> Iterator[tuple[int, int]]:
+    """Row ranges of whole users of about CHUNK_ROWS rows each; `cuts` are the users' first rows."""
+    low = 0
+    while low < rows:
+        later = cuts[cuts > low + CHUNK_ROWS]
+        high = int(later[0]) if len(later) else rows
+        yield low, high
+        low = high

@@ -50,9 +50,10 @@ def fit_routing(
 ) -> tuple[Routing, dict[str, Any]]:
     """Fit the chosen gate; a trained one on the rows `late` (n,) of train. Metrics compare it with the others on valid.
 
-    Train rows are routed by cross-fitted vectors, rows of unseen users by vectors folded in from what came before.
+    Users that train knows are routed by their fitted vectors; train's own rows and rows of unseen users by vectors
+    folded in from what came before.
     """
-    vectors, route = bench.features.user_bank, bench.features.user_row
+    vectors, route = bench.features.user_bank, bench.features.route
     valid = bench.rows("valid")
     by_rule = centroid_routing(vectors, groups, params.temperature)
     only_global = np.zeros_like(by_rule)

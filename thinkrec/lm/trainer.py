@@ -214,11 +214,6 @@ def _fingerprint(
     return digest.hexdigest()[:16]
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    whole = tensor.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)  # expanded ones, too
-    return whole.view(torch.uint8).numpy().tobytes()
-
-
 def _by_epoch(log: list[dict[str, float]], per_epoch: int) -> list[dict[str, float]]:
     """Trainer's log as one row per epoch: validation measures and the mean training loss before it."""
     losses = {entry["step"]: entry["loss"] for entry in log if "loss" in entry}
