@@ -88,6 +88,7 @@ def features_of(table: pd.DataFrame, *, seed: int = 0, dim: int = 4) -> Features
         user_bank=rng.normal(size=(users, dim)).astype(np.float32),
         item_bank=rng.normal(size=(ITEMS, dim)).astype(np.float32),
         user_row=table["user"].to_numpy(np.int32),
+        route=table["user"].to_numpy(np.int32),
         item_row=table["item"].to_numpy(np.int32),
         statistics=rng.normal(size=(count, 3)).astype(np.float32),
         score=rng.normal(size=count).astype(np.float32),

@@ -1,4 +1,4 @@
-"""The features artefact: train rows get vectors fitted without them, unseen users theirs from the past alone."""
+"""The features artefact: train rows get vectors fitted without their user, every row those of its past alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def table() -> pd.DataFrame:
 def params(**changes: Any) -> FeatureParams:
     values = {
         "dim": 3, "epochs": 3, "learning_rate": 0.05, "weight_decay": 0.01, "folds": FOLDS, "smoothing": 5.0,
-        "kernel_history": 5,
+        "kernel_history": 5, "fold_in_widening": 4.0,
     }  # fmt: skip
     return FeatureParams(**(values | changes))
 
@@ -39,8 +39,8 @@ def fitted(frame: pd.DataFrame, **changes: Any) -> tuple[Features, dict[str, Any
 
 
 def folds_of(features: Features) -> np.ndarray:
-    """The fold (-1: the full fit) that each row of a seen user points at."""
-    return features.user_row // USERS - 1
+    """The fold (-1: the full fit) that each row's item vector comes from."""
+    return features.item_row // ITEMS - 1
 
 
 def flipped(frame: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
@@ -49,30 +49,42 @@ def flipped(frame: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
     return frame.assign(label=label)
 
 
-def test_train_rows_are_not_touched_by_their_own_folds_labels() -> None:
+def test_no_vector_of_a_train_row_or_of_its_history_knows_a_label_at_or_after_it() -> None:
     frame = table()
     train = np.flatnonzero(frame["split"] == "train")
+    user, time = frame["user"].to_numpy(), frame["timestamp"].to_numpy()
     before, metrics = fitted(frame, epochs=1)  # one epoch: which is best cannot change
     assert metrics["epoch"] == 1
-    for fold in range(FOLDS):
-        mine = train[folds_of(before)[train] == fold]
-        assert len(mine) >= len(train) // FOLDS
-        after, _ = fitted(flipped(frame, mine[:1]), epochs=1)
-        # Folds are turned onto the full fit, which does see the label: lengths and inner products are what counts.
+    for row in train[::4].tolist():
+        window = train[(user[train] == user[row]) & (time[train] <= time[row])]  # what the row's stream shows in slots
+        after, _ = fitted(flipped(frame, train[(user[train] == user[row]) & (time[train] >= time[row])]), epochs=1)
+        # Folds are turned onto the full fit, which does see the labels: lengths and inner products are what counts.
         for name in ("user_vectors", "item_vectors"):
-            one, two = (getattr(features, name)(mine) for features in (before, after))
+            one, two = (getattr(features, name)(window) for features in (before, after))
             np.testing.assert_allclose(one @ one.T, two @ two.T, atol=1e-5)
-        np.testing.assert_allclose(after.score[mine], before.score[mine], atol=1e-5)
-        assert (np.abs(after.score[train] - before.score[train]) > 1e-6).any()  # the other folds do see it
+        np.testing.assert_allclose(after.score[window], before.score[window], atol=1e-5)
+        np.testing.assert_allclose(after.statistics[window], before.statistics[window], atol=1e-5)
+        others = train[folds_of(before)[train] != folds_of(before)[row]]
+        assert (np.abs(after.score[others] - before.score[others]) > 1e-6).any()  # the other folds do see them
 
 
-def test_valid_and_test_rows_point_at_the_full_fit() -> None:
+def test_all_train_rows_of_a_user_come_from_one_fold_that_left_the_user_out() -> None:
+    frame = table()
+    features, _ = fitted(frame)
+    train = np.flatnonzero(frame["split"] == "train")
+    by_user = pd.Series(folds_of(features)[train]).groupby(frame["user"].to_numpy()[train])
+    assert (by_user.nunique() == 1).all()
+    assert (by_user.first() >= 0).all()
+
+
+def test_valid_and_test_rows_use_the_full_fit() -> None:
     frame = table()
     features, metrics = fitted(frame)
     user, item = frame["user"].to_numpy(), frame["item"].to_numpy()
     train = (frame["split"] == "train").to_numpy()
     rest = ~train & (user < 4)
-    assert (features.user_row[rest] == user[rest]).all()
+    assert (features.route[rest] == user[rest]).all()
+    assert (features.route[~rest] == features.user_row[~rest]).all()
     assert (features.item_row[~train] == item[~train]).all()
     rows = np.flatnonzero(train)
     full = mf.fit(
@@ -94,41 +106,41 @@ def test_the_epoch_is_the_best_on_valid() -> None:
     assert seen.any()
 
 
-def test_unseen_users_are_folded_in_from_strictly_earlier_rows() -> None:
+def test_users_are_folded_in_from_strictly_earlier_rows() -> None:
     frame = table()
-    before, metrics = fitted(frame, epochs=1)
+    before, _ = fitted(frame, epochs=1)
     user, time = frame["user"].to_numpy(), frame["timestamp"].to_numpy()
-    unseen = np.flatnonzero(user >= 4)
-    assert metrics["rows_folded_in"] == len(unseen)
-    first = unseen[time[unseen] == np.where(user[unseen] == 4, time[user == 4].min(), time[user == 5].min())]
+    rest = np.flatnonzero(frame["split"] != "train")
+    first = rest[time[rest] == frame.groupby("user")["timestamp"].transform("min").to_numpy()[rest]]
+    assert len(first)
     assert (before.user_vectors(first) == 0).all()
-    for row in unseen.tolist():
-        later = np.flatnonzero((user == user[row]) & (time >= time[row]))
+    for row in rest.tolist():
+        later = rest[(user[rest] == user[row]) & (time[rest] >= time[row])]
         after, _ = fitted(flipped(frame, later), epochs=1)
         np.testing.assert_array_equal(after.user_vectors(np.asarray([row])), before.user_vectors(np.asarray([row])))
         assert after.score[row] == before.score[row]
-    last = unseen[-1:]
-    earlier = np.flatnonzero((user == 5) & (time < time[last]))
-    after, _ = fitted(flipped(frame, earlier), epochs=1)
+    last = np.flatnonzero(user == 5)[-1:]
+    after, _ = fitted(flipped(frame, np.flatnonzero((user == 5) & (time < time[last]))), epochs=1)
     assert (after.user_vectors(last) != before.user_vectors(last)).any()
 
 
-def test_a_folded_in_score_is_that_of_its_vector() -> None:
+def test_rows_that_tie_in_time_share_a_vector() -> None:
     frame = table()
     features, _ = fitted(frame)
-    rows = np.flatnonzero(frame["user"] >= 4)
-    inner = (features.user_vectors(rows) * features.item_vectors(rows)).sum(1)
-    item = frame["item"].to_numpy()[rows]
-    base = features.score[rows] - inner  # b + b_i: a function of the item alone
-    for number in np.unique(item):
-        assert np.ptp(base[item == number]) < 1e-5
+    tied = frame.groupby(["user", "timestamp", "split"], observed=True).ngroup().to_numpy()
+    assert len(np.unique(tied)) < len(frame)
+    assert (pd.Series(features.user_row).groupby(tied).nunique() == 1).all()
 
 
-def test_the_score_is_the_last_statistic() -> None:
-    features, metrics = fitted(table())
-    assert features.statistic_names[-1] == "feature_model_logit"
+def test_the_last_statistic_is_the_affinity_of_the_vectors() -> None:
+    frame = table()
+    features, metrics = fitted(frame)
+    assert features.statistic_names[-1] == "affinity"
     assert len(features.statistic_names) == features.statistics.shape[1] == metrics["statistics"]
-    np.testing.assert_array_equal(features.statistics[:, -1], features.score)
+    rows = np.flatnonzero(frame["split"] != "train")
+    base = features.statistics[rows, -1] - (features.user_vectors(rows) * features.item_vectors(rows)).sum(1)
+    for number in np.unique(frame["item"].to_numpy()[rows]):  # b + b_i: a function of the item alone
+        assert np.ptp(base[frame["item"].to_numpy()[rows] == number]) < 1e-5
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:

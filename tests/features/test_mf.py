@@ -100,20 +100,28 @@ def test_alignment_brings_a_rotated_copy_back_and_keeps_every_logit(seed: int, d
     np.testing.assert_allclose(other.logits(user, item), factors(seed + 2, dim).logits(user, item), atol=1e-4)
 
 
+def folded(model: mf.MatrixFactors, item: Any, label: Any, ends: list[int], **changes: Any) -> tuple[Any, Any]:
+    """One user's vectors and biases after the first `ends` rows."""
+    rows = np.zeros(len(item), np.int64)
+    end = np.asarray(ends)
+    return mf.fold_in(model, item, label, rows, start=np.zeros_like(end), end=end, **({"widening": 2.0} | changes))
+
+
 @few
 @given(st.integers(0, 99), st.integers(1, 8))
 def test_fold_in_is_ridge_regression_of_what_the_items_leave_open(seed: int, count: int) -> None:
     model, rng = factors(seed), np.random.default_rng(seed)
     item, label = rng.integers(0, 9, count), rng.integers(0, 2, count)
     expected = 1 / (1 + np.exp(-(model.bias + model.item_bias[item].astype(np.float64))))
-    x = model.item[item].astype(np.float64)
-    spread = np.mean(np.square(model.user))
-    # The minimum of sum_k s_k (r_k / s_k - x_k e)^2 + |e|^2 / spread, as least squares with d pseudo-rows.
+    x = np.column_stack([model.item[item], np.ones(count)]).astype(np.float64)
+    spread = np.append([np.square(model.user).mean()] * 3, np.square(model.user_bias).mean()) * 2.0
+    # The minimum of sum_k s_k (r_k / s_k - x_k e)^2 + sum_d e_d^2 / spread_d, as least squares with pseudo-rows.
     slope = expected * (1 - expected)
-    rows = np.concatenate([np.sqrt(slope)[:, None] * x, np.eye(3) / np.sqrt(spread)])
-    wanted = np.concatenate([(label - expected) / np.sqrt(slope), np.zeros(3)])
+    rows = np.concatenate([np.sqrt(slope)[:, None] * x, np.diag(1 / np.sqrt(np.maximum(spread, mf.LEAST_VARIANCE)))])
+    wanted = np.concatenate([(label - expected) / np.sqrt(slope), np.zeros(len(spread))])
     solution = np.linalg.lstsq(rows, wanted, rcond=None)[0]
-    np.testing.assert_allclose(mf.fold_in(model, item, label, np.asarray([count]))[0], solution, atol=1e-4)
+    vectors, bias = folded(model, item, label, [count])
+    np.testing.assert_allclose(np.append(vectors[0], bias[0]), solution, atol=1e-4)
 
 
 @few
@@ -121,15 +129,28 @@ def test_fold_in_is_ridge_regression_of_what_the_items_leave_open(seed: int, cou
 def test_fold_in_knows_the_first_rows_only(seed: int, end: int) -> None:
     model, rng = factors(seed), np.random.default_rng(seed)
     item, label = rng.integers(0, 9, 8), rng.integers(0, 2, 8)
-    before = mf.fold_in(model, item, label, np.asarray([end, 8]))[0]
+    before = folded(model, item, label, [end, 8])[0][0]
     item[end:], label[end:] = rng.integers(0, 9, 8 - end), 1 - label[end:]
-    np.testing.assert_array_equal(mf.fold_in(model, item, label, np.asarray([8, end]))[1], before)
+    np.testing.assert_array_equal(folded(model, item, label, [8, end])[0][1], before)
+
+
+def test_users_are_folded_in_apart_from_each_other_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rng = factors(3), np.random.default_rng(3)
+    item, label = rng.integers(0, 9, 12), rng.integers(0, 2, 12)
+    first = np.repeat([0, 5, 7], [5, 2, 5])
+    start, end = np.asarray([7, 0, 5, 7]), np.asarray([12, 5, 6, 7])
+    whole = mf.fold_in(model, item, label, first, start=start, end=end, widening=2.0)
+    monkeypatch.setattr(mf, "CHUNK_ROWS", 3)
+    parts = mf.fold_in(model, item, label, first, start=start, end=end, widening=2.0)
+    alone = folded(model, item[7:], label[7:], [5])
+    for one, two, three in zip(whole, parts, alone, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+        np.testing.assert_allclose(one[0], three[0], atol=1e-5)
+        assert (one[3] == 0).all()
 
 
 def test_no_history_folds_in_to_zeros() -> None:
     none = np.zeros(0, np.int64)
-    assert mf.fold_in(factors(), none, none, np.asarray([0])).tolist() == [[0, 0, 0]]
-    assert (mf.fold_in(factors(), np.asarray([1]), np.asarray([1]), np.asarray([0, 1])) != 0).any(1).tolist() == [
-        False,
-        True,
-    ]
+    assert folded(factors(), none, none, [0])[0].tolist() == [[0, 0, 0]]
+    vectors, bias = folded(factors(), np.asarray([1]), np.asarray([1]), [0, 1])
+    assert (vectors != 0).any(1).tolist() == (bias != 0).tolist() == [False, True]

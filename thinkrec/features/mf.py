@@ -20,7 +20,7 @@ Ints = NDArray[np.integer]
 
 BATCH = 1024
 INITIAL_SCALE = 0.05
-LEAST_SPREAD = 1e-6  # of a dimension that no fitted user uses
+LEAST_VARIANCE = 1e-6  # of a dimension that no fitted user uses
 CHUNK_ROWS = 20_000  # folded in at once: some 100 MB at 16 dimensions
 
 
@@ -125,8 +125,10 @@ def fold_in(
     sums, in one pass.
     """
     known_users = np.any(factors.user != 0, axis=1)
-    spread = np.append(np.square(factors.user[known_users]).mean(0), np.square(factors.user_bias[known_users]).mean())
-    prior = np.diag(1 / np.maximum(widening * np.nan_to_num(spread, nan=1.0), LEAST_SPREAD))
+    # One variance for all dimensions: the result then turns with the factors, and how `align` turned them is no matter.
+    variances = [np.square(factors.user[known_users]).mean()] * factors.user.shape[1]
+    variances.append(np.square(factors.user_bias[known_users]).mean())
+    prior = np.diag(1 / np.maximum(widening * np.asarray(variances, np.float64), LEAST_VARIANCE))
     out = np.zeros((len(end), factors.item.shape[1] + 1), np.float32)
     cuts = np.flatnonzero(np.append(True, first[1:] != first[:-1])) if len(item) else np.zeros(0, np.int64)
     for low, high in _chunks(cuts, len(item)):
