@@ -153,7 +153,7 @@ def read_table(path: Path, *, root: Path = Path()) -> pd.DataFrame:
     try:
         table = pq.read_table(root / path)
     except FileNotFoundError:
-        raise UserError(f"{root / path}: no such artefact; run its stage first: dvc repro {_stage_of(path)}") from None
+        raise UserError(f"{root / path}: no such artefact; run its stage first: dvc repro {stage_of(path)}") from None
     except (pa.ArrowInvalid, OSError) as error:
         said = " ".join(str(error).split())
         raise UserError(f"{root / path}: not a readable parquet file ({said}); rerun its stage") from None
@@ -180,7 +180,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such artefact; run its stage first: dvc repro {_stage_of(path)}") from None
+        raise UserError(f"{path}: no such artefact; run its stage first: dvc repro {stage_of(path)}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); rerun its stage") from None
 
@@ -216,6 +216,7 @@ def keyword_lists(keywords: pd.DataFrame, limit: int) -> list[list[str]]:
     return [list(words[:limit]) for words in keywords["keywords"]]
 
 
-def _stage_of(path: Path) -> str:
+def stage_of(path: Path) -> str:
+    """The stage that makes the artefact at `path`: what to run when it is not there."""
     parts = [part for part in path.parts if part not in (ROOT.name, METRICS.name, PLOTS.name, os.sep)]
     return Path(parts[0]).stem if parts else ""

@@ -1,0 +1,1 @@
+"""Baselines, intervals, tables, reason metrics and plots."""

@@ -1,0 +1,1 @@
+"""Collaborative features and causal statistics of interactions."""

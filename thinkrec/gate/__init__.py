@@ -1,0 +1,1 @@
+"""User groups and the weights of the experts per user."""

@@ -1,0 +1,6 @@
+"""The language model's room: backbone, slots, losses, training, fusion, scoring, generation."""
+
+import warnings
+
+# transformers' own deprecation, met by peft and Trainer on its behalf; nothing a user could mend.
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

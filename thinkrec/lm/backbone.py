@@ -28,7 +28,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from thinkrec.artifacts import read_json, sha256, write_json
+from thinkrec.artifacts import read_json, sha256, stage_of, write_json
 from thinkrec.errors import UserError
 from thinkrec.lm.trainer import TrainSettings, train
 from thinkrec.params import BackboneParams
@@ -210,7 +210,7 @@ def open_backbone(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
         if "files" in reference and reference["files"] != _hashes(Path(source)):
             raise UserError(f"{source}: the model has changed since it was pinned; rerun: dvc repro -f backbone")
     elif not path.is_dir():
-        raise UserError(f"{path}: no such model directory; run its stage first: dvc repro {path.parts[-1]}")
+        raise UserError(f"{path}: no such model directory; run its stage first: dvc repro {stage_of(path)}")
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)

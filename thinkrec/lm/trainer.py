@@ -12,7 +12,6 @@ import hashlib
 import json
 import shutil
 import sys
-import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -70,7 +69,6 @@ def train(
     folder = CHECKPOINTS / f"{settings.name}-{_fingerprint(objective, steps, collate, settings)}"
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")  # transformers' own, from Trainer
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=len(steps),
@@ -191,7 +189,9 @@ def _trainable(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
 def _last_checkpoint(folder: Path) -> str | None:
     """The last checkpoint that was written to its end (Trainer's state comes last); half-written ones are removed."""
     for checkpoint in folder.glob("checkpoint-*"):
-        if not (checkpoint / TRAINER_STATE_NAME).is_file():
+        try:
+            json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
             shutil.rmtree(checkpoint)
     return get_last_checkpoint(str(folder)) if folder.is_dir() else None
 
@@ -221,7 +221,7 @@ def _by_epoch(log: list[dict[str, float]], per_epoch: int) -> list[dict[str, flo
         {
             "epoch": -(-int(entry["step"]) // per_epoch),
             "train_loss": losses.get(entry["step"], float("nan")),
-            **{name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")},
+            **{name.removeprefix("eval_"): value for name, value in sorted(entry.items()) if name.startswith("eval_")},
         }
         for entry in log
         if "eval_objective" in entry

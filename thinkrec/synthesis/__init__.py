@@ -1,1 +1,1 @@
-"""Everything that asks a teacher: keywords, prompts, the client, the embedded teacher and the reflect loop."""
+"""Everything that asks a teacher, or stands in for one: keywords, the client, the reflect loop, verdicts."""

@@ -1,0 +1,1 @@
+"""From items and interactions to tokens: item text, roles in the vocabulary, the stream layout."""
