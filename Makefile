@@ -11,8 +11,8 @@ help:  ## say what the targets do
 
 .venv/made: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	.venv/bin/python -m pip install -qq --disable-pip-version-check -r requirements.lock
+	.venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch .venv/made
 
 repro: .venv/made  ## run the whole pipeline (dvc repro); what is up to date is not run again
