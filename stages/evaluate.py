@@ -2,7 +2,7 @@
 
 
 def evaluate() -> str:
-    """Score valid and test rows, write reasons, compare with the baselines."""
+    """Score valid and test rows, write reasons, compare with baselines."""
     import numpy as np
     import typer
 
@@ -30,7 +30,8 @@ def evaluate() -> str:
     artifacts.write_table(artifacts.REASONS, reasons)
 
     metrics = tables.evaluate(predictions, models, seed=params.seed)
-    artifacts.write_metrics("evaluate", {**metrics, "reasons": score_reasons(reasons)})
+    artifacts.write_metrics("evaluate", {**tables.headlines(metrics), "reasons": score_reasons(reasons)})
+    artifacts.write_json(artifacts.TABLE, artifacts.rounded(metrics, 4))
     test = predictions[predictions["split"] == "test"]
     artifacts.write_json(artifacts.PLOTS / "roc.json", artifacts.rounded(plots.roc_points(test, models), 5))
     calibration = plots.calibration_points(test, [tables.OURS])

@@ -2,7 +2,7 @@
 
 
 def traces() -> str:
-    """Have a teacher reason about sampled interactions, keep what is right."""
+    """Have a teacher write reasoning traces, keep what is right."""
     from thinkrec import artifacts
     from thinkrec.params import load
     from thinkrec.synthesis.client import open_teacher

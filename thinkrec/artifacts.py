@@ -39,6 +39,9 @@ EXPERTS = ROOT / "experts"
 GATE = ROOT / "gate"
 PREDICTIONS = ROOT / "evaluate" / "predictions.parquet"
 REASONS = ROOT / "evaluate" / "reasons.parquet"
+TABLE = (
+    Path("tables") / "evaluate.json"
+)  # every model, metric, interval and difference: in git, too wide for `exp show`
 
 SPLITS = ("train", "valid", "test")
 
@@ -218,5 +221,7 @@ def keyword_lists(keywords: pd.DataFrame, limit: int) -> list[list[str]]:
 
 def stage_of(path: Path) -> str:
     """The stage that makes the artefact at `path`: what to run when it is not there."""
-    parts = [part for part in path.parts if part not in (ROOT.name, METRICS.name, PLOTS.name, os.sep)]
+    parts = [
+        part for part in path.parts if part not in (ROOT.name, METRICS.name, PLOTS.name, TABLE.parent.name, os.sep)
+    ]
     return Path(parts[0]).stem if parts else ""

@@ -11,7 +11,7 @@ import pytest
 
 from thinkrec import metrics
 from thinkrec.artifacts import rounded
-from thinkrec.evaluation.tables import evaluate, possible_lift, to_text
+from thinkrec.evaluation.tables import evaluate, headlines, possible_lift, to_text
 
 MODELS = ["thinkrec", "twin", "weak", "best"]
 
@@ -100,3 +100,11 @@ def test_the_text_is_aligned_and_marks_what_differs(evaluated: dict[str, Any]) -
     assert len(columns) == 1
     lines = {line.split()[0]: line for line in block[2:6]}
     assert "*" in lines["weak"] and "*" not in lines["twin"] + lines["best"] + lines["thinkrec"]
+
+
+def test_the_headlines_are_ours_from_the_table(evaluated: dict[str, Any]) -> None:
+    short = headlines(evaluated)
+    assert set(short) == {"valid", "test"}
+    for split, values in short.items():
+        assert values["auc"] == evaluated[split]["models"]["thinkrec"]["all"]["auc"]
+        assert {"auc", "uauc", "ndcg@5", "map@5"} <= set(values)

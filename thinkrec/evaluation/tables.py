@@ -1,4 +1,4 @@
-"""The evaluation's metrics file (METHOD §6), and the same as text for a terminal.
+"""The evaluation's table (METHOD §6), its headlines, and the same as text for a terminal.
 
 The input is `artifacts.PREDICTIONS`: one row per valid and test interaction (n), one column of probabilities per
 model. Models are compared on identical rows, with identical tie-breaks and identical bootstrap draws.
@@ -71,6 +71,14 @@ def differences(drawn: dict[str, Bootstrap], *, ours: str = OURS) -> dict[str, d
         value = mine.value[name] - drawn[model].value[name]
         table.setdefault(model, {})[name] = {"difference": value, "low": low, "high": high, "p": p, "p_holm": adjusted}
     return table
+
+
+def headlines(metrics: dict[str, Any], *, ours: str = OURS) -> dict[str, dict[str, float]]:
+    """Our own headline figures by split: what `dvc exp show` has room for."""
+    return {
+        split: {name: table["models"][ours]["all"][name] for name in (*HEADLINE, "ndcg@10", "map@10", "log_loss")}
+        for split, table in metrics.items()
+    }
 
 
 def to_text(metrics: dict[str, Any]) -> str:
