@@ -21,7 +21,7 @@ from thinkrec.params import Params, Section
 
 ROOT = Path(__file__).resolve().parents[1]
 PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-MADE = ("out", "metrics", "plots")
+MADE = ("out", "metrics", "plots", "tables")
 # On the processor, in one thread, and without anyone's own git settings.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
