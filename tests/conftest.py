@@ -9,6 +9,8 @@ import pytest
 
 # Before torch is imported: on two cores, OpenMP's spinning threads steal the time that the other worker needs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# One thread, as in the processes that tests start: sums in another order are other bytes.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
