@@ -39,7 +39,7 @@ def sample_loss(
 
 
 def pairwise_loss(score_R: Tensor, label_R: Tensor, sequence_R: Tensor) -> Tensor:
-    """Mean softplus of -(liked - disliked) over all pairs of one user's window (FINDINGS: trades AUC for UAUC)."""
+    """Mean softplus of -(liked - disliked) over all pairs of one user's window (ours: it trades AUC for UAUC)."""
     above = (label_R[:, None] == 1) & (label_R[None, :] == 0) & (sequence_R[:, None] == sequence_R[None, :])
     if not above.any():
         return score_R.new_zeros(())
