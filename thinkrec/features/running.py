@@ -1,4 +1,4 @@
-"""Causal running counts: what a key (a user, an item, everything) had received before a moment (CONTRIBUTING: what a change brings along).
+"""Causal running counts: what a key (a user, an item, everything) had received before a moment.
 
 Counts for a row use rows with a *strictly earlier* timestamp only: rows of the same second never see each other, in
 whatever order the table holds them. All arrays are flat and as long as the interaction table (n), in its order.

@@ -1,6 +1,6 @@
 """Causal statistics of an interaction: what its user's and its item's strictly earlier interactions say about it.
 
-Two families (NOTES.md: what they are worth):
+Two families (METHOD §3: ours):
 
 - running rates: smoothed log-odds and counts of the user's, the item's and the user's in the item's categories;
 - kernel features: the shrunken mean of the user's past *residuals* (label minus what the rates of user and item
