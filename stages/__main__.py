@@ -15,6 +15,7 @@ import typer
 
 from stages._command import command
 from stages.backbone import backbone
+from stages.baselines import baselines
 from stages.evaluate import evaluate
 from stages.experts import experts
 from stages.features import features
@@ -25,7 +26,7 @@ from stages.pin import pin
 from stages.sft import sft
 from stages.traces import traces
 
-PIPELINE = (ingest, keywords, features, traces, backbone, sft, experts, gate, evaluate)
+PIPELINE = (ingest, keywords, features, baselines, traces, backbone, sft, experts, gate, evaluate)
 
 app = typer.Typer(
     name="thinkrec-stage",

@@ -24,7 +24,10 @@ def evaluate() -> str:
     router = install(bench.model.backbone, [None, *folders])
 
     truth, traces = artifacts.read_table(artifacts.TRUTH), artifacts.read_table(artifacts.TRACES)
-    predictions, models = predict(bench, router, routing, truth)
+    baselines = artifacts.read_table(artifacts.BASELINES)
+    predictions, models = predict(
+        bench, bench.frozen(), router, routing, groups, baselines, truth, temperature=params.gate.temperature
+    )
     reasons = write_reasons(bench, router, routing, predictions, traces, params.evaluate, seed=params.seed)
     artifacts.write_table(artifacts.PREDICTIONS, predictions)
     artifacts.write_table(artifacts.REASONS, reasons)
@@ -32,11 +35,11 @@ def evaluate() -> str:
     metrics = tables.evaluate(predictions, models, seed=params.seed)
     artifacts.write_metrics("evaluate", {**tables.headlines(metrics), "reasons": score_reasons(reasons)})
     artifacts.write_json(artifacts.TABLE, artifacts.rounded(metrics, 4))
-    test = predictions[predictions["split"] == "test"]
-    artifacts.write_json(artifacts.PLOTS / "roc.json", artifacts.rounded(plots.roc_points(test, models), 5))
+    test, curves = predictions[predictions["split"] == "test"], plots.shown(models)
+    artifacts.write_json(artifacts.PLOTS / "roc.json", artifacts.rounded(plots.roc_points(test, curves), 5))
     calibration = plots.calibration_points(test, [tables.OURS])
     artifacts.write_json(artifacts.PLOTS / "calibration.json", artifacts.rounded(calibration, 5))
-    plots.draw_roc(artifacts.PLOTS / "roc.png", test, models)
+    plots.draw_roc(artifacts.PLOTS / "roc.png", test, curves)
     plots.draw_calibration(artifacts.PLOTS / "calibration.png", test)
     vectors = bench.features.user_bank[: len(groups.group)]
     seen = np.flatnonzero(np.any(vectors != 0, axis=1))

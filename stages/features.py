@@ -12,8 +12,12 @@ def features() -> str:
         artifacts.read_table(artifacts.INTERACTIONS),
         artifacts.read_table(artifacts.ITEMS),
         params.features,
+        getattr(params, params.features.model),
         seed=params.seed,
     )
     bank.save(fitted)
     artifacts.write_metrics("features", metrics)
-    return f"{len(fitted.statistic_names)} statistics, feature model's valid AUC {metrics['valid_auc']:.4f}"
+    return (
+        f"{metrics['statistics']} statistics, {metrics['model']}'s valid AUC {metrics['valid_auc']:.4f}, "
+        f"UAUC {metrics['valid_uauc']:.4f}"
+    )

@@ -1,4 +1,4 @@
-"""Backbone, features and traces -> the global model and the slot projector. Run: thinkrec-stage sft"""
+"""Backbone, features and traces -> the global model, slot projector and soft prompt. Run: thinkrec-stage sft"""
 
 
 def sft() -> str:
@@ -34,8 +34,7 @@ def sft() -> str:
     )
     with artifacts.atomic(artifacts.SFT) as partial:
         save_model(bench.model.backbone, bench.tokenizer, partial / "model")
-        if bench.model.projector is not None:
-            bench.model.projector.save(partial)
+        bench.model.save_inputs(partial)
     artifacts.write_metrics("sft", {"best": result.best, "traces": len(bench.layout.reasons)})
     artifacts.write_json(artifacts.PLOTS / "sft.json", artifacts.rounded(result.epochs, 4))
     best = result.best

@@ -1,9 +1,10 @@
-"""METHOD §6's metrics: values worked out by hand, properties, and agreement with scikit-learn."""
+"""METHOD §6's metrics: values worked out by hand, properties, and agreement with scikit-learn and ir-measures."""
 
 from __future__ import annotations
 
 import math
 
+import ir_measures
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -108,6 +109,30 @@ def test_ndcg_equals_scikit_learn_for_users_with_a_positive(table: tuple[np.ndar
                 assert value == pytest.approx(ndcg_score(label[None, own], score[None, own], k=k), abs=1e-12)
 
 
+def test_ranking_metrics_equal_ir_measures_for_users_with_a_positive() -> None:
+    # trec_eval's rules, by way of ir-measures: AP@k divides by all positives, a query without any is no query.
+    rng = np.random.default_rng(0)
+    user, label, score = rng.integers(0, 150, 1200), rng.random(1200) < 0.3, rng.permutation(1200)
+    names = {
+        f"{ours}@{k}": theirs @ k
+        for k in (5, 10)
+        for ours, theirs in {"ndcg": ir_measures.nDCG, "map": ir_measures.AP, "hr": ir_measures.Success}.items()
+    }
+    rows = [(f"{u}", f"{row}") for row, u in enumerate(user)]
+    judged = [ir_measures.Qrel(*ids, int(rel)) for ids, rel in zip(rows, label, strict=True)]
+    ranked = [ir_measures.ScoredDoc(*ids, float(value)) for ids, value in zip(rows, score, strict=True)]
+    found: dict[str, dict[int, float]] = {str(measure): {} for measure in names.values()}
+    for one in ir_measures.iter_calc(list(names.values()), judged, ranked):
+        found[str(one.measure)][int(one.query_id)] = one.value
+
+    by_user = metrics.per_user(user, label, score, seed=0)
+    compared = np.array([label[user == u].any() for u in by_user.user]) & (by_user.rows >= 2)
+    assert compared.sum() > 100 and len(set(by_user.rows[compared] > 10)) == 2
+    for ours, theirs in names.items():
+        expected = [found[str(theirs)][u] for u in by_user.user[compared]]
+        np.testing.assert_allclose(by_user.values[ours][compared], expected, atol=1e-6, err_msg=ours)
+
+
 @few
 @given(tables(), st.integers(0, 3))
 def test_every_per_user_value_lies_in_0_to_1_and_covers_whom_it_says(table: tuple[np.ndarray, ...], seed: int) -> None:
@@ -124,13 +149,57 @@ def test_every_per_user_value_lies_in_0_to_1_and_covers_whom_it_says(table: tupl
 
 
 @few
-@given(tables(distinct=True), st.randoms(use_true_random=False))
-def test_the_order_of_rows_does_not_matter_without_ties(table: tuple[np.ndarray, ...], random: object) -> None:
-    order = np.random.default_rng(random.randint(0, 99)).permutation(len(table[0]))  # type: ignore[attr-defined]
+@given(tables(distinct=True), st.integers(0, 99))
+def test_the_order_of_rows_does_not_matter_to_rankings_without_ties(table: tuple[np.ndarray, ...], seed: int) -> None:
+    order = np.random.default_rng(seed).permutation(len(table[0]))
     plain = metrics.per_user(*table, seed=0).values
     shuffled = metrics.per_user(*(column[order] for column in table), seed=0).values
     for name, value in plain.items():
         np.testing.assert_allclose(shuffled[name], value)
+
+
+@few
+@given(tables(), st.integers(0, 99))
+def test_the_order_of_rows_never_matters_to_the_other_metrics(table: tuple[np.ndarray, ...], seed: int) -> None:
+    user, label, score = table
+    order = np.random.default_rng(seed).permutation(len(user))
+    plain, shuffled = (
+        metrics.score_table(user[rows], label[rows], (score[rows] + 4) / 8, seed=0)
+        for rows in (np.arange(len(user)), order)
+    )
+    for name in ("auc", "uauc", "log_loss", "accuracy", "calibration_error", "rows"):
+        assert shuffled[name] == pytest.approx(plain[name], nan_ok=True), name
+    assert shuffled["users"] == plain["users"]
+
+
+@few
+@given(
+    tables(), st.sampled_from([np.exp, np.cbrt, lambda score: 3 * score - 1, lambda score: score.astype(np.float32)])
+)
+def test_rankings_depend_on_the_order_of_scores_only(table: tuple[np.ndarray, ...], transform: np.ufunc) -> None:
+    user, label, score = table
+    plain, transformed = (metrics.per_user(user, label, one, seed=1).values for one in (score, transform(score)))
+    for name, value in plain.items():
+        np.testing.assert_array_equal(transformed[name], value, err_msg=name)
+
+
+@few
+@given(tables(), st.integers(0, 9))
+def test_ties_are_ranked_by_one_order_that_no_score_can_touch(table: tuple[np.ndarray, ...], seed: int) -> None:
+    user, label, score = table
+    # Whatever ties, in whichever model: as if the tie order had been a small part of the score.
+    untied = score - metrics.tie_order(len(user), seed) / len(user)
+    tied, without = (metrics.per_user(user, label, one, seed=seed).values for one in (score, untied))
+    for name in tied.keys() - {"uauc"}:
+        np.testing.assert_array_equal(tied[name], without[name], err_msg=name)
+
+
+@few
+@given(tables(), st.floats(-5, 5))
+def test_a_constant_score_has_a_uauc_of_one_half(table: tuple[np.ndarray, ...], constant: float) -> None:
+    user, label, _ = table
+    value, users = metrics.uauc(user, label, np.full(len(user), constant))
+    assert value == 0.5 if users else math.isnan(value)
 
 
 def test_ties_fall_by_seed_and_position_whatever_the_score() -> None:
@@ -193,13 +262,21 @@ def test_bins_hold_equal_numbers_of_distinct_probabilities() -> None:
     assert rows.tolist() == [10] * 15
 
 
-def test_the_score_table_splits_warm_from_cold_and_may_find_one_empty() -> None:
-    user, label, probability = [0, 0, 1, 1], [1, 0, 0, 1], [0.9, 0.1, 0.8, 0.2]
-    table = metrics.score_table(user, label, probability, [True, True, False, False], seed=0)
-    assert [table[part]["auc"] for part in ("all", "warm", "cold")] == [0.75, 1.0, 0.0]
-    assert table["all"]["users"] == {"all": 2, "uauc": 2, "@5": 2, "@10": 2, "@5_long": 0, "@10_long": 0}
-    empty = metrics.score_table(user, label, probability, [True] * 4, seed=0)["cold"]
+def test_the_score_table_says_how_many_rows_and_users_it_covers() -> None:
+    # User 0 is ranked right, user 1 wrong, user 2 has one row.
+    table = metrics.score_table([0, 0, 1, 1, 2], [1, 0, 0, 1, 1], [0.9, 0.1, 0.8, 0.2, 0.6], seed=0)
+    assert (table["auc"], table["uauc"], table["rows"]) == (4 / 6, 0.5, 5)
+    assert table["users"] == {"all": 3, "uauc": 2, "@5": 2, "@10": 2, "@5_long": 0, "@10_long": 0}
+    assert {f"{name}@{k}" for name in ("ndcg", "map", "map_cut", "hr") for k in (5, 10)} < set(table)
+    empty = metrics.score_table([], [], [], seed=0)
     assert empty["rows"] == 0 and math.isnan(empty["auc"]) and math.isnan(empty["calibration_error"])
+
+
+def test_the_objective_of_a_fit_is_the_mean_of_auc_and_uauc_and_chance_where_there_is_none() -> None:
+    user, label, score = [0, 0, 1], [1, 0, 0], [0.9, 0.5, 0.95]
+    assert metrics.validation(user, label, score) == {"auc": 0.5, "uauc": 1.0, "objective": 0.75}
+    assert metrics.validation([0, 1], [1, 0], [0.9, 0.5])["objective"] == 0.75  # no user has both classes
+    assert metrics.validation([0], [1], [0.9])["objective"] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from project import (
     leaves,
     recorded_params,
     run_stage,
+    set_params,
 )
 from typer.testing import CliRunner
 
@@ -30,6 +31,8 @@ from stages.__main__ import app
 from thinkrec.errors import UserError
 
 STAGES = list(PIPELINE)
+# What a stage reads only under another value of a parameter: declared all the same, since dvc.yaml knows no conditions.
+VARIANTS = {"features": [{"features.model": model} for model in ("lightgcn", "sasrec", "gsasrec")]}
 DATA = {name: [dep for dep in stage["deps"] if dep.startswith("out/")] for name, stage in PIPELINE.items()}
 CODE = {name: [dep for dep in stage["deps"] if not dep.startswith("out/")] for name, stage in PIPELINE.items()}
 MAKER = {out: name for name in STAGES for out in declared_outs(name)}
@@ -141,6 +144,12 @@ def read(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         assert made == declared_outs(stage)
         # In a process of its own or in this one, after other stages or not: the same bytes.
         assert digests(folder, *made) == digests(finished, *made)
+        for changes in VARIANTS.get(stage, []):
+            other = isolated(finished, tmp_path_factory.mktemp(stage), DATA[stage])
+            set_params(other, changes)
+            with recorded_params() as more:
+                run_stage(other, stage)
+            found[stage] |= more
     return found
 
 

@@ -37,6 +37,7 @@ REJECTED = ROOT / "traces" / "rejected.parquet"
 SFT = ROOT / "sft"
 EXPERTS = ROOT / "experts"
 GATE = ROOT / "gate"
+BASELINES = ROOT / "baselines" / "scores.parquet"
 PREDICTIONS = ROOT / "evaluate" / "predictions.parquet"
 REASONS = ROOT / "evaluate" / "reasons.parquet"
 TABLE = (
@@ -79,7 +80,9 @@ SCHEMAS: dict[Path, pa.Schema] = {
     REJECTED: pa.schema(
         {"row": pa.int64(), "label": pa.int8(), "turns": pa.int16(), "reason": pa.string(), "text": pa.string()},
     ),
-    # One row per valid and test interaction: `row`, `split`, `user`, `label`, then one probability per model.
+    # One row per valid and test interaction, in the order of INTERACTIONS; then one probability per baseline.
+    BASELINES: pa.schema({"row": pa.int64()}),
+    # The same rows: what they are, what was known of them before they happened, then one probability per model.
     PREDICTIONS: pa.schema(
         {
             "row": pa.int64(),
@@ -88,6 +91,10 @@ SCHEMAS: dict[Path, pa.Schema] = {
             "item": pa.int32(),
             "label": pa.int8(),
             "warm": pa.bool_(),
+            "history": pa.int32(),  # strictly earlier interactions of the user
+            "popularity": pa.int32(),  # interactions of the item in train
+            "group": pa.int8(),  # the user's, as the experts stage numbers them; -1 for users that train never saw
+            "case": pa.int8(),  # what the paper's routing does with the user at that time: index of routing.CASES
         }
     ),
     REASONS: pa.schema(
@@ -100,7 +107,7 @@ SCHEMAS: dict[Path, pa.Schema] = {
         }
     ),
 }
-OPEN_SCHEMAS = {PREDICTIONS}  # further columns may follow the named ones
+OPEN_SCHEMAS = {BASELINES, PREDICTIONS}  # further columns may follow the named ones
 
 
 @contextmanager

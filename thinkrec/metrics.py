@@ -67,6 +67,15 @@ def uauc(user: ArrayLike, label: ArrayLike, score: ArrayLike) -> tuple[float, in
     return _mean(value_u[both_u]), int(both_u.sum())
 
 
+def validation(user: ArrayLike, label: ArrayLike, score: ArrayLike) -> dict[str, float]:
+    """What every fit here is judged by on valid: AUC, UAUC and their mean, the `objective`.
+
+    The mean, because neither should be bought with the other; one that cannot be computed counts as chance in it.
+    """
+    measures = {"auc": auc(label, score), "uauc": uauc(user, label, score)[0]}
+    return measures | {"objective": float(np.mean([np.nan_to_num(value, nan=0.5) for value in measures.values()]))}
+
+
 def ranking(
     user: ArrayLike, label: ArrayLike, score: ArrayLike, *, ks: Sequence[int] = KS, seed: int
 ) -> dict[str, tuple[float, int]]:
@@ -166,11 +175,17 @@ class WeightedAuc:
         return _ratio(won_d, weight_pd.sum(axis=0, dtype=np.float64) * below[-1])
 
 
-def log_loss(label: ArrayLike, probability: ArrayLike) -> float:
-    """Mean negative log-likelihood, in nats; probabilities are kept `PROBABILITY_FLOOR` away from 0 and 1."""
+def log_losses(label: ArrayLike, probability: ArrayLike) -> Floats:
+    """Each row's negative log-likelihood (n), in nats; probabilities are kept `PROBABILITY_FLOOR` off 0 and 1."""
     label_n, probability_n = _rows(label, probability)
     probability_n = np.clip(probability_n, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-    return _mean(-np.where(label_n > 0, np.log(probability_n), np.log1p(-probability_n)))
+    losses: Floats = -np.where(label_n > 0, np.log(probability_n), np.log1p(-probability_n))
+    return losses
+
+
+def log_loss(label: ArrayLike, probability: ArrayLike) -> float:
+    """The rows' mean negative log-likelihood, in nats."""
+    return _mean(log_losses(label, probability))
 
 
 def says_yes(probability: ArrayLike) -> Bools:
@@ -208,41 +223,28 @@ def calibration_error(label: ArrayLike, probability: ArrayLike, *, bins: int = C
 
 
 def score_table(
-    user: ArrayLike,
-    label: ArrayLike,
-    probability: ArrayLike,
-    warm: ArrayLike,
-    *,
-    ks: Sequence[int] = KS,
-    seed: int,
-) -> dict[str, dict[str, Any]]:
-    """All metrics of one model over `all` rows, the `warm` ones and the `cold` ones, ready for a metrics file.
+    user: ArrayLike, label: ArrayLike, probability: ArrayLike, *, ks: Sequence[int] = KS, seed: int
+) -> dict[str, Any]:
+    """All metrics of one model over these rows, ready for a metrics file; NaN for what they do not allow.
 
-    Each holds the metrics by name, `rows`, and `users`: how many are there and how many each kind of metric covers.
+    The metrics by name, `rows`, and `users`: how many are there and how many each kind of metric covers.
     """
-    user_n, label_n, probability_n = _rows(user, label, probability)
-    warm_n = np.asarray(warm, dtype=bool)
-    parts = {"all": np.ones(len(warm_n), dtype=bool), "warm": warm_n, "cold": ~warm_n}
-    table: dict[str, dict[str, Any]] = {}
-    for part, held in parts.items():
-        users_of, labels, probabilities = user_n[held], label_n[held], probability_n[held]
-        by_user = per_user(users_of, labels, probabilities, ks=ks, seed=seed)
-        covered = by_user.covered()
-        table[part] = {
-            "auc": auc(labels, probabilities),
-            **by_user.means(),
-            "log_loss": log_loss(labels, probabilities),
-            "accuracy": accuracy(labels, probabilities),
-            "calibration_error": calibration_error(labels, probabilities),
-            "rows": len(labels),
-            "users": {
-                "all": len(by_user.user),
-                "uauc": covered["uauc"],
-                **{f"@{k}": covered[f"ndcg@{k}"] for k in ks},
-                **{f"@{k}_long": covered[f"ndcg@{k}_long"] for k in ks},
-            },
-        }
-    return table
+    by_user = per_user(user, label, probability, ks=ks, seed=seed)
+    covered = by_user.covered()
+    return {
+        "auc": auc(label, probability),
+        **by_user.means(),
+        "log_loss": log_loss(label, probability),
+        "accuracy": accuracy(label, probability),
+        "calibration_error": calibration_error(label, probability),
+        "rows": int(by_user.rows.sum()),
+        "users": {
+            "all": len(by_user.user),
+            "uauc": covered["uauc"],
+            **{f"@{k}": covered[f"ndcg@{k}"] for k in ks},
+            **{f"@{k}_long": covered[f"ndcg@{k}_long"] for k in ks},
+        },
+    }
 
 
 def tie_order(rows: int, seed: int) -> Ints:

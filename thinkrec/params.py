@@ -48,6 +48,7 @@ AboveZero = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
 
 Slot = Literal["user", "item", "statistics"]
+FeatureModel = Literal["mf", "lightgcn", "sasrec", "gsasrec"]
 
 
 class Section(BaseModel):
@@ -71,6 +72,7 @@ class PromptParams(Section):
     history_labels: Literal["both", "likes"]
     keywords: Annotated[Count, Field(le=10)]
     slots: tuple[Slot, ...]
+    soft_tokens: Count
 
     @field_validator("slots")
     @classmethod
@@ -89,14 +91,54 @@ class KeywordParams(Section):
 class FeatureParams(Section):
     """Collaborative features and causal statistics (stage `features`)."""
 
+    model: FeatureModel
+    folds: Annotated[Positive, Field(ge=2)]
+    smoothing: AboveZero
+    kernel_history: Positive
+
+
+class RecommenderParams(Section):
+    """What fitting an ordinary recommender takes (stages `features`, `baselines`; METHOD: collaborative features)."""
+
     dim: Positive
     epochs: Positive
     learning_rate: AboveZero
+
+
+class MfParams(RecommenderParams):
+    """Matrix factorisation."""
+
     weight_decay: NotNegative
-    folds: Annotated[Positive, Field(ge=2)]
     fold_in_widening: AboveZero
-    smoothing: AboveZero
-    kernel_history: Positive
+
+
+class LightGcnParams(RecommenderParams):
+    """LightGCN."""
+
+    weight_decay: NotNegative
+    layers: Positive
+
+
+class SasRecParams(RecommenderParams):
+    """SASRec."""
+
+    blocks: Positive
+    heads: Positive
+    history: Positive
+    dropout: Annotated[Share, Field(lt=1)]
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.dim % self.heads:
+            raise ValueError(f"dim ({self.dim}) should be a multiple of heads ({self.heads})")
+        return self
+
+
+class GsasRecParams(SasRecParams):
+    """gSASRec: SASRec with sampled negatives and the generalised cross-entropy."""
+
+    negatives: Positive
+    calibration: Share
 
 
 class BackboneParams(Section):
@@ -191,6 +233,10 @@ class Params(Section):
     prompt: PromptParams
     keywords: KeywordParams
     features: FeatureParams
+    mf: MfParams
+    lightgcn: LightGcnParams
+    sasrec: SasRecParams
+    gsasrec: GsasRecParams
     backbone: BackboneParams
     teacher: TeacherParams
     traces: TraceParams

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinkrec.data.histories import history_bounds, warm_rows
+from thinkrec.data.histories import frozen, history_bounds, warm_rows
 
 TABLES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), max_size=40).map(sorted)
 
@@ -48,6 +48,56 @@ def test_bounds_are_int64_and_ties_see_nothing_of_each_other() -> None:
 def test_an_unsorted_table_is_refused(user: list[int], time: list[int]) -> None:
     with pytest.raises(ValueError, match="not sorted"):
         history_bounds(user, time)
+
+
+@st.composite
+def split_tables(draw: st.DrawFn) -> pd.DataFrame:
+    """Sorted rows of which [.., 4) are train, [4, 7) valid and [7, ..) test; some splits may lack rows."""
+    rows = sorted(draw(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 10)), max_size=40)))
+    table = pd.DataFrame(np.array(rows, np.int64).reshape(-1, 2), columns=["user", "timestamp"])
+    code = np.searchsorted([4, 7], table["timestamp"], side="right")
+    return table.assign(split=pd.Categorical.from_codes(code, ["train", "valid", "test"]), row=np.arange(len(rows)))
+
+
+@given(split_tables())
+def test_a_frozen_row_sees_what_its_user_did_before_the_split_started_and_a_train_row_what_it_always_saw(
+    table: pd.DataFrame,
+) -> None:
+    copy = frozen(table)
+    start, end = history_bounds(copy["user"], copy["timestamp"])  # which refuses a table that is not sorted
+    for row in table.itertuples():
+        first = table.loc[table["split"] == row.split, "timestamp"].min()
+        until = row.timestamp if row.split == "train" else first
+        seen = (table["user"] == row.user) & (table["timestamp"] < until)
+        assert list(range(start[row.Index], end[row.Index])) == np.flatnonzero(seen).tolist()
+
+
+@given(split_tables())
+def test_freezing_moves_the_timestamps_of_valid_and_test_and_nothing_else(table: pd.DataFrame) -> None:
+    before = table.copy()
+    copy = frozen(table)
+    pd.testing.assert_frame_equal(table, before)
+    pd.testing.assert_frame_equal(copy.drop(columns="timestamp"), table.drop(columns="timestamp"))
+    pd.testing.assert_frame_equal(copy[copy["split"] == "train"], table[table["split"] == "train"])
+    assert copy["timestamp"].dtype == np.int64
+    assert (copy.groupby("split", observed=True)["timestamp"].nunique().drop("train", errors="ignore") == 1).all()
+
+
+def test_frozen_test_rows_see_valid_rows_but_not_those_of_test() -> None:
+    table = pd.DataFrame(
+        {"user": 0, "timestamp": [1, 4, 5, 8, 9], "split": ["train", "valid", "valid", "test", "test"]}
+    )
+    assert frozen(table)["timestamp"].tolist() == [1, 4, 4, 8, 8]
+    assert history_bounds([0] * 5, frozen(table)["timestamp"])[1].tolist() == [0, 1, 1, 3, 3]
+
+
+@pytest.mark.parametrize("valid", [[3, 9], [3, 8], [1, 5]])
+def test_splits_that_overlap_in_time_are_not_frozen(valid: list[int]) -> None:
+    table = pd.DataFrame(
+        {"user": range(5), "timestamp": [0, 2, *valid, 8], "split": ["train", "train", "valid", "valid", "test"]}
+    )
+    with pytest.raises(ValueError, match="overlap in time; in order of their starts: train, valid, test"):
+        frozen(table)
 
 
 def test_a_row_is_warm_when_its_user_and_its_item_are_both_in_train() -> None:

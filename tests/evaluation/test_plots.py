@@ -30,6 +30,11 @@ def test_the_curve_is_scikit_learns() -> None:
     np.testing.assert_allclose([fpr, tpr], expected[:2])
 
 
+def test_a_readable_handful_of_curves_is_drawn_in_one_order() -> None:
+    assert plots.shown(["best", "mf_frozen", "mf", "thinkrec", "thinkrec_global"]) == ["thinkrec", "mf", "best"]
+    assert len(plots.CURVES) <= len(plots.COLOURS)  # each has a colour of its own
+
+
 def test_the_curves_points_are_few_and_keep_its_corners_and_area() -> None:
     frame = predictions()
     points = pd.DataFrame(plots.roc_points(frame, MODELS))

@@ -11,14 +11,14 @@ import pytest
 
 from thinkrec import metrics
 from thinkrec.artifacts import rounded
-from thinkrec.evaluation.tables import evaluate, headlines, possible_lift, to_text
+from thinkrec.evaluation.tables import SLICE_METRICS, evaluate, headlines, possible_lift, slices, to_text
 
-MODELS = ["thinkrec", "twin", "weak", "best"]
+MODELS = ["thinkrec", "expert_oracle", "twin", "weak_frozen", "weak", "best"]
 
 
 @pytest.fixture(scope="module")
 def predictions() -> pd.DataFrame:
-    """A world with known probabilities, a model that knows most of them, its monotone twin, and one near chance."""
+    """A world with known probabilities, a model that knows most of them, its monotone twin, and others near chance."""
     rng = np.random.default_rng(0)
     rows = 1600
     logit = 1.5 * rng.normal(size=rows)
@@ -31,18 +31,24 @@ def predictions() -> pd.DataFrame:
             "item": rng.integers(0, 50, rows),
             "label": (rng.random(rows) < best).astype(np.int8),
             "warm": rng.random(rows) < 0.7,
+            "history": rng.integers(0, 90, rows),
+            "popularity": rng.integers(0, 30, rows),
+            "group": rng.integers(-1, 2, rows),
+            "case": rng.integers(0, 2, rows),
             "best": best,
             "thinkrec": 1 / (1 + np.exp(-(logit + 0.7 * rng.normal(size=rows)))),
             "weak": rng.random(rows),
+            "weak_frozen": rng.random(rows),
         }
     )
     frame["twin"] = frame["thinkrec"] ** 2
+    frame["expert_oracle"] = frame[["thinkrec", "best"]].mean(axis=1)
     return frame
 
 
 @pytest.fixture(scope="module")
 def evaluated(predictions: pd.DataFrame) -> dict[str, Any]:
-    return evaluate(predictions, MODELS, seed=0, draws=300)
+    return evaluate(predictions, MODELS, seed=0, draws=500)
 
 
 def test_it_holds_every_model_on_valid_and_test(predictions: pd.DataFrame, evaluated: dict[str, Any]) -> None:
@@ -56,9 +62,60 @@ def test_it_holds_every_model_on_valid_and_test(predictions: pd.DataFrame, evalu
             assert edges["low"] < entry["all"][name] < edges["high"]
 
 
+def test_counts_fall_into_the_bins_that_name_them() -> None:
+    counts = [0, 1, 9, 10, 49, 50, 4000]
+    frame = pd.DataFrame(
+        {"history": counts, "popularity": counts[::-1], "group": [-1, 0, 2] * 2 + [0], "case": [0, 2] * 3 + [2]}
+    )
+    found = {
+        name: {one: np.flatnonzero(held).tolist() for one, held in bins.items()} for name, bins in slices(frame).items()
+    }
+    assert found == {
+        "history": {"0": [0], "1-9": [1, 2], "10-49": [3, 4], "50+": [5, 6]},
+        "popularity": {"0": [6], "1-9": [4, 5], "10-49": [2, 3], "50+": [0, 1]},
+        "group": {"unseen": [0, 3], "1": [1, 4, 6], "3": [2, 5]},  # nobody is of group 2
+        "case": {"averaged": [0, 2, 4], "mixed": [1, 3, 5, 6]},
+    }
+
+
+def test_each_slice_holds_every_row_once(predictions: pd.DataFrame) -> None:
+    cut = slices(predictions)
+    assert list(cut) == ["history", "popularity", "group", "case"]
+    for bins in cut.values():
+        assert (np.sum(list(bins.values()), axis=0) == 1).all()
+
+
+def test_a_slice_of_one_bin_is_left_out(predictions: pd.DataFrame) -> None:
+    without_experts = predictions.assign(group=-1, case=0, history=60)
+    assert list(slices(without_experts)) == ["popularity"]
+    assert slices(predictions[:0]) == {}
+
+
+def test_a_bins_figures_are_those_of_its_rows(predictions: pd.DataFrame, evaluated: dict[str, Any]) -> None:
+    test = predictions[predictions["split"] == "test"]
+    held = test[test["popularity"].between(1, 9)]
+    of_model = evaluated["test"]["models"]["weak"]["slices"]["popularity"]["1-9"]
+    assert tuple(of_model) == SLICE_METRICS
+    assert of_model["auc"] == metrics.auc(held["label"], held["weak"])
+    assert of_model["log_loss"] == metrics.log_loss(held["label"], held["weak"])
+    value, users = metrics.uauc(held["user"], held["label"], held["weak"])
+    size = evaluated["test"]["slices"]["popularity"]["1-9"]
+    assert (of_model["uauc"], size["users"]["uauc"], size["rows"]) == (value, users, len(held))
+    assert of_model["ndcg@5"] == metrics.ranking(held["user"], held["label"], held["weak"], seed=0)["ndcg@5"][0]
+
+
+def test_all_models_are_measured_on_the_same_slices(evaluated: dict[str, Any]) -> None:
+    for table in evaluated.values():
+        sizes = {name: list(bins) for name, bins in table["slices"].items()}
+        for model in table["models"].values():
+            assert {name: list(bins) for name, bins in model["slices"].items()} == sizes
+        for bins in table["slices"].values():
+            assert sum(one["rows"] for one in bins.values()) == table["models"]["weak"]["all"]["rows"]
+
+
 def test_a_planted_difference_is_found_and_an_absent_one_is_not(evaluated: dict[str, Any]) -> None:
     found = evaluated["test"]["differences"]
-    assert list(found) == ["twin", "weak"]  # the truth is a bound, not a rival
+    assert list(found) == ["twin", "weak_frozen", "weak"]  # the truth and the oracle are bounds, not rivals
     assert found["weak"]["auc"]["low"] > 0.1 and found["weak"]["auc"]["p_holm"] < 0.06
     assert found["twin"]["auc"] == {"difference": 0, "low": 0, "high": 0, "p": 1, "p_holm": 1}
     assert all(pair["p_holm"] >= pair["p"] for model in found.values() for pair in model.values())
@@ -79,7 +136,7 @@ def test_without_the_truth_or_our_model_their_parts_are_absent(predictions: pd.D
 
 
 def test_the_order_of_models_changes_no_figure(predictions: pd.DataFrame, evaluated: dict[str, Any]) -> None:
-    other = evaluate(predictions, MODELS[::-1], seed=0, draws=300)
+    other = evaluate(predictions, MODELS[::-1], seed=0, draws=500)
     # `rounded` turns NaN, which equals nothing, into null.
     assert rounded(other["test"]["models"], 12) == rounded(evaluated["test"]["models"], 12)
 
@@ -96,10 +153,19 @@ def test_the_text_is_aligned_and_marks_what_differs(evaluated: dict[str, Any]) -
     assert text == to_text(json.loads(json.dumps(evaluated)))
     block = text.split("\n\n")[1].splitlines()
     assert block[0].startswith("test: 800 rows")
-    columns = {line.index(f" [{line.split('[')[1]}"[:3]) for line in block[2:6]}
-    assert len(columns) == 1
-    lines = {line.split()[0]: line for line in block[2:6]}
+    lines = {line.split()[0]: line for line in block[1:] if line.split()[0] in MODELS}
+    assert len({line.index(" [") for line in lines.values()}) == 1
     assert "*" in lines["weak"] and "*" not in lines["twin"] + lines["best"] + lines["thinkrec"]
+    assert max(map(len, block)) <= 140
+
+
+def test_the_text_lists_online_models_then_frozen_ones_then_bounds(evaluated: dict[str, Any]) -> None:
+    lines = to_text(evaluated).split("\n\n")[1].splitlines()[2:-1]
+    firsts = [line if line.startswith("--") else line.split()[0] for line in lines]
+    frozen, bounds = "-- frozen at the start of the split", "-- bounds, not competitors"
+    assert firsts == ["thinkrec", "twin", "weak", frozen, "weak_frozen", bounds, "expert_oracle", "best"]
+    alone = {split: table | {"models": {"weak": table["models"]["weak"]}} for split, table in evaluated.items()}
+    assert "--" not in to_text(alone)
 
 
 def test_the_headlines_are_ours_from_the_table(evaluated: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from tests.builders import interactions, layout_of, recommender, tokenizer
-from thinkrec.lm.finetune import Objective, encode_reasons, finetune, tensors_of, validation
+from thinkrec.lm.finetune import Objective, encode_reasons, finetune, tensors_of
+from thinkrec.metrics import validation
 from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss
 from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import TrainSettings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from tests.builders import FAMILIES, Family, interactions, layout_of, recommender, tokenizer
 from thinkrec.lm.generation import generate
-from thinkrec.lm.model import RecommenderLM
+from thinkrec.lm.model import RecommenderLM, SoftPrompt
 from thinkrec.text.stream import StreamLayout, collate, scoring_windows
 
 NEW = 7
@@ -22,8 +24,12 @@ def table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def model(table: pd.DataFrame, request: pytest.FixtureRequest) -> RecommenderLM:
-    family: Family = request.param
+def family(request: pytest.FixtureRequest) -> Family:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(table: pd.DataFrame, family: Family) -> RecommenderLM:
     return recommender(table, family)
 
 
@@ -55,6 +61,23 @@ def test_answers_equal_a_naive_loop_without_a_cache(table: pd.DataFrame, model: 
     rows = [0, 5, 23, 12, 17]
     assert answers(model, layout, rows) == [naive(model, layout, row, NEW) for row in rows]
     assert len(set(answers(model, layout, rows))) > 1
+
+
+def test_answers_under_a_soft_prompt_equal_the_naive_loop_too(table: pd.DataFrame, family: Family) -> None:
+    model, layout, rows = recommender(table, family), replace(layout_of(table), soft_tokens=4), [0, 5, 23, 12, 17]
+    model.soft_prompt = SoftPrompt(torch.randn(4, 32))
+    softened = answers(model, layout, rows)
+    assert softened == [naive(model, layout, row, NEW) for row in rows]
+    model.soft_prompt = None
+    assert softened != answers(model, layout_of(table), rows)
+
+
+def test_eager_attention_gives_the_same_answers(family: Family) -> None:
+    table = interactions(3, users=2)  # with ties
+    model, rows = recommender(table, family), np.arange(len(table))
+    before = answers(model, layout_of(table), rows)
+    model.backbone.set_attn_implementation("eager")
+    assert answers(model, layout_of(table), rows) == before
 
 
 def test_an_answer_does_not_depend_on_its_batch(model: RecommenderLM) -> None:

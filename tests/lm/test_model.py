@@ -13,10 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.builders import FAMILIES, Family, features_of, interactions, layout_of, recommender
+from tests.builders import FAMILIES, SLOTS, Family, features_of, interactions, layout_of, recommender
 from thinkrec.errors import UserError
-from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues
+from thinkrec.lm.experts import add_expert
+from thinkrec.lm.finetune import finetune
+from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, SoftPrompt
 from thinkrec.lm.scoring import score
+from thinkrec.lm.trainer import TrainSettings
+from thinkrec.params import ExpertParams, SftParams, Slot
 from thinkrec.text.stream import Window, collate
 
 few = settings(max_examples=15, deadline=None)
@@ -118,15 +122,28 @@ def test_likes_only_histories_do_not_see_what_a_disliked_item_was(table: pd.Data
     assert np.abs(score(model, layout_of(table), liked) - before).max() > 1e-3
 
 
-def test_the_stream_equals_an_ordinary_causal_forward(family: Family) -> None:
+def test_eager_attention_gives_the_same_scores(table: pd.DataFrame, family: Family) -> None:
+    model, layout = recommender(table, family), layout_of(table, hide_dislikes=True)
+    rows = np.arange(len(table))
+    before = score(model, layout, rows)
+    model.backbone.set_attn_implementation("eager")
+    assert score(model, layout, rows) == pytest.approx(before, abs=SAME)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("soft", [[], [40, 41, 99]], ids=["no soft prompt", "soft prompt"])
+def test_the_stream_equals_an_ordinary_causal_forward(family: Family, attention: str, soft: list[int]) -> None:
     table = interactions(2, users=1, ties=False)
-    model, layout = recommender(table, family, slots=()), layout_of(table)
+    model, layout = recommender(table, family, slots=()), replace(layout_of(table), soft_tokens=len(soft))
+    model.backbone.set_attn_implementation(attention)
+    if soft:  # of the vectors that some tokens have, to compare it with them as text
+        model.soft_prompt = SoftPrompt(model.backbone.get_input_embeddings().weight.detach()[soft])
     scores = score(model, layout, np.arange(len(table)))
     words = layout.vocabulary
     for row in range(len(table)):
         earlier = int(layout.end[row])
         begin = max(earlier - layout.history, 0) // layout.history * layout.history
-        tokens = [words.begin]
+        tokens = [words.begin, *soft]
         for past in range(begin, earlier):
             tokens += [*layout.items[layout.item[past]].tolist(), words.slot, words.verdicts[layout.label[past]]]
         tokens += [*layout.items[layout.item[row]].tolist(), words.slot]
@@ -217,6 +234,119 @@ def test_a_missing_or_broken_projector_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "projector.safetensors").write_bytes(b"not tensors")
     with pytest.raises(UserError, match="no projector"):
         SlotProjector.load(tmp_path, [1], 4)
+
+
+def soften(model: RecommenderLM, vectors: torch.Tensor) -> RecommenderLM:
+    model.soft_prompt = SoftPrompt(vectors)
+    return model
+
+
+@pytest.mark.parametrize("slots", [SLOTS, ()], ids=["slots", "text only"])
+def test_a_score_under_a_soft_prompt_is_that_of_the_row_alone(
+    table: pd.DataFrame, family: Family, slots: tuple[Slot, ...]
+) -> None:
+    model = soften(
+        recommender(table, family, slots=slots), torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    )
+    layout = replace(layout_of(table), soft_tokens=3)
+    alone = [score(model, layout, np.asarray([row]))[0] for row in range(len(table))]
+    assert score(model, layout, np.arange(len(table))) == pytest.approx(alone, abs=SAME)
+
+
+def test_another_soft_prompt_gives_other_scores(table: pd.DataFrame, family: Family) -> None:
+    layout, rows = replace(layout_of(table), soft_tokens=3), np.arange(len(table))
+    generator = torch.Generator().manual_seed(0)
+    one, two = (
+        score(soften(recommender(table, family), torch.randn(3, 32, generator=generator)), layout, rows)
+        for _ in range(2)
+    )
+    assert np.abs(one - two).min() > 0
+
+
+def test_soft_vectors_stand_after_the_begin_token_of_every_sequence_and_nowhere_else(table: pd.DataFrame) -> None:
+    model = soften(recommender(table), torch.randn(3, 32))
+    windows = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.ones(3, bool))]
+    with torch.no_grad():
+        embedded = model.embed(collate(replace(layout_of(table), soft_tokens=3), windows))
+        model.soft_prompt, vectors = None, model.soft_prompt.vectors
+        plain = model.embed(collate(layout_of(table), windows))
+    assert embedded[:, 1:4].equal(vectors.expand(2, -1, -1))
+    assert torch.cat([embedded[:, :1], embedded[:, 4:]], dim=1).equal(plain)
+
+
+def test_a_soft_prompt_starts_at_embeddings_of_tokens_by_the_seed(table: pd.DataFrame) -> None:
+    embeddings = recommender(table).backbone.get_input_embeddings()
+    prompts = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        prompts.append(SoftPrompt.from_tokens(embeddings, 5).vectors)
+    assert prompts[0].equal(prompts[1]) and not prompts[0].equal(prompts[2])
+    assert (prompts[0][:, None] == embeddings.weight).all(2).any(1).all()
+
+
+def test_every_soft_vector_gets_a_gradient(table: pd.DataFrame, family: Family) -> None:
+    model = soften(recommender(table, family), torch.randn(3, 32))
+    batch = collate(replace(layout_of(table), soft_tokens=3), [Window(np.arange(4), np.ones(4, bool))])
+    model(batch).score.sum().backward()
+    assert (model.soft_prompt.vectors.grad.abs().sum(1) > 0).all()
+
+
+def test_fine_tuning_trains_the_soft_prompt_and_experts_leave_it(
+    table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = soften(recommender(table), torch.randn(3, 32, generator=torch.Generator().manual_seed(0)))
+    layout, rows = replace(layout_of(table), soft_tokens=3), np.arange(len(table))
+    params = SftParams(
+        epochs=1, learning_rate=0.01, weight_decay=0.0, batch_tokens=600, think_share=0.0, trace_weight_cap=1.0,
+        alpha=0.0, beta=0.0, eta=1.0, gamma=0.0, pairwise=0.0, slot_dropout=0.0, patience=1,
+    )  # fmt: skip
+    phase = TrainSettings(name="phase", epochs=1, learning_rate=0.01, weight_decay=0.0, seed=0)
+
+    def tuned() -> torch.Tensor:
+        user = table["user"].to_numpy()
+        finetune(model, layout, train_rows=rows, valid_rows=rows, user=user, params=params, settings=phase)
+        return model.soft_prompt.vectors.detach().clone()
+
+    before = model.soft_prompt.vectors.detach().clone()
+    by_sft = tuned()
+    assert (by_sft != before).any(1).all()
+    add_expert(
+        model,
+        ExpertParams(
+            n=1, space="raw", min_users=1, layers=1, r=4, lora_alpha=8.0, dropout=0.0, epochs=1, learning_rate=0.01,
+            holdout=0.1,
+        ),
+    )  # fmt: skip
+    trained = score(model, layout, rows)
+    assert tuned().equal(by_sft)
+    assert np.abs(score(model, layout, rows) - trained).max() > 0  # the expert did learn
+
+
+def test_a_soft_prompt_round_trips_through_disk_beside_the_projector(table: pd.DataFrame, tmp_path: Path) -> None:
+    model = soften(recommender(table), torch.randn(3, 32))
+    model.save_inputs(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"projector.safetensors", "soft_prompt.safetensors"}
+    assert SoftPrompt.load(tmp_path, 3, 32).vectors.equal(model.soft_prompt.vectors)
+
+
+def test_only_what_a_model_has_is_saved(table: pd.DataFrame, tmp_path: Path) -> None:
+    recommender(table, slots=()).save_inputs(tmp_path)
+    assert not list(tmp_path.iterdir())
+    soften(recommender(table, slots=()), torch.randn(3, 32)).save_inputs(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["soft_prompt.safetensors"]
+
+
+@pytest.mark.parametrize(("count", "hidden"), [(2, 32), (3, 16)])
+def test_a_soft_prompt_of_another_size_is_refused(tmp_path: Path, count: int, hidden: int) -> None:
+    SoftPrompt(torch.randn(3, 32)).save(tmp_path)
+    with pytest.raises(UserError, match=f"no soft prompt of {count} vectors.*; rerun: dvc repro sft"):
+        SoftPrompt.load(tmp_path, count, hidden)
+
+
+def test_a_missing_soft_prompt_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no soft prompt of 3 vectors; rerun: dvc repro sft"):
+        SoftPrompt.load(tmp_path, 3, 32)
 
 
 def test_scores_come_in_the_order_of_the_rows(table: pd.DataFrame, model: RecommenderLM) -> None:

@@ -219,6 +219,31 @@ def test_epochs_of_uneven_length_are_all_validated() -> None:
     assert validate.calls == 4
 
 
+class Remembering(Objective):
+    """Keeps the loss of every training step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[float] = []
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        loss = super().forward(x, y)
+        if self.training:
+            self.losses.append(loss.item())
+        return loss
+
+
+@pytest.mark.parametrize(
+    ("shorter", "validated"), [(0, [5, 10, 15, 20]), (1, [5, 10, 15, 18])], ids=["even epochs", "uneven epochs"]
+)
+def test_every_epoch_names_its_mean_training_loss(shorter: int, validated: list[int]) -> None:
+    objective = Remembering()
+    result = run(objective, Validate(RISING), plan=lambda epoch: plan(epoch)[: 5 - shorter * (epoch % 2)])
+    steps = list(zip([0, *validated], validated, strict=False))
+    means = [sum(objective.losses[begin:end]) / (end - begin) for begin, end in steps]
+    assert [epoch["train_loss"] for epoch in result.epochs] == pytest.approx(means, rel=1e-5)
+
+
 def test_a_plan_without_batches_is_an_error() -> None:
     with pytest.raises(ValueError, match="nothing to train on"):
         run(Objective(), Validate(RISING), plan=lambda epoch: [])

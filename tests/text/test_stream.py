@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -33,8 +34,8 @@ def alike(layout: StreamLayout, rows: NDArray[np.int64]) -> list[Window]:
 def sees(layout: StreamLayout, window: Window) -> dict[int, set[int]]:
     """Which rows the slot of every row of a window attends to, itself included, by the batch's own mask."""
     batch = collate(layout, [window])
-    owner = {0: -1}
-    at = 1
+    owner = dict.fromkeys(range(layout.beginning), -1)
+    at = layout.beginning
     for row, shown in zip(window.rows.tolist(), reasons_shown(layout, window).tolist(), strict=True):
         length = layout.items.lengths[layout.item[row]] + 2 + (len(layout.reasons[row]) if shown else 0)
         owner |= dict.fromkeys(range(at, at + length), row)
@@ -78,9 +79,11 @@ def test_a_target_sees_its_last_earlier_rows_between_history_and_twice_that(
 
 
 @few
-@given(st.integers(0, 99), st.integers(1, 4), st.data())
-def test_a_row_is_shown_the_same_whatever_it_is_scored_with(seed: int, history: int, data: st.DataObject) -> None:
-    layout = layout_of(interactions(seed), history=history)
+@given(st.integers(0, 99), st.integers(1, 4), st.integers(0, 2), st.data())
+def test_a_row_is_shown_the_same_whatever_it_is_scored_with(
+    seed: int, history: int, soft: int, data: st.DataObject
+) -> None:
+    layout = replace(layout_of(interactions(seed), history=history), soft_tokens=soft)
     rows = np.asarray(sorted(data.draw(st.sets(st.integers(0, len(layout.item) - 1), min_size=1))), np.int64)
     for window in alike(layout, rows):
         together = sees(layout, window)
@@ -157,6 +160,27 @@ def test_a_block_is_its_text_then_its_slot_then_its_verdict() -> None:
     assert batch.input_ids[0, batch.slots[:, 1]].eq(words.slot).all()
 
 
+@few
+@given(st.integers(0, 99), st.booleans(), st.integers(1, 5))
+def test_a_soft_prompt_moves_what_follows_it_and_all_blocks_see_it(seed: int, hide: bool, soft: int) -> None:
+    layout = layout_of(interactions(seed, users=2), hide_dislikes=hide, reasons={1: REASON, 13: REASON})
+    windows = [Window(np.arange(6), np.ones(6, bool)), Window(np.arange(12, 15), np.asarray([False, True, True]))]
+    plain, softened = collate(layout, windows), collate(replace(layout, soft_tokens=soft), windows)
+    text = [0, *range(1 + soft, softened.input_ids.shape[1])]  # where the plain batch's tokens are now
+    assert softened.input_ids[:, text].equal(plain.input_ids)
+    moved = plain.position_ids + soft * (plain.position_ids > 0)  # the begin token and padding stand at 0
+    assert softened.position_ids[:, text].equal(moved)
+    assert softened.position_ids[:, 1 : 1 + soft].tolist() == [list(range(1, 1 + soft))] * 2
+    mask = softened.attention_mask[:, 0]
+    assert mask[:, text][:, :, text].equal(plain.attention_mask[:, 0])
+    assert mask[:, 1 + soft :, : 1 + soft].all()
+    assert (mask[:, : 1 + soft].numpy() == np.tri(1 + soft, mask.shape[2], dtype=bool)).all()
+    assert softened.slots.equal(plain.slots + torch.tensor([0, soft]))
+    assert softened.reasons.equal(plain.reasons + torch.tensor([0, soft]))
+    for name in ("slot_rows", "targets", "first_target", "reason_targets", "reason_tokens"):
+        assert getattr(softened, name).equal(getattr(plain, name))
+
+
 def with_reasons(*rows: int, history: int = 3, hide_dislikes: bool = False) -> StreamLayout:
     table = interactions(users=2, ties=False)
     return layout_of(table, history=history, hide_dislikes=hide_dislikes, reasons=dict.fromkeys(rows, REASON))
@@ -216,11 +240,12 @@ def test_likes_only_histories_hide_disliked_rows_from_later_ones() -> None:
 
 
 @few
-@given(st.integers(0, 99), st.integers(20, 400))
-def test_batches_stay_within_their_budget_and_lose_nothing(seed: int, budget: int) -> None:
+@given(st.integers(0, 99), st.integers(20, 400), st.sampled_from([0, 30]))
+def test_batches_stay_within_their_budget_and_lose_nothing(seed: int, budget: int, soft: int) -> None:
     layout = layout_of(interactions(seed, users=5, rows=15), reasons={3: REASON, 20: REASON})
+    layout = replace(layout, soft_tokens=soft)
     windows = training_windows(layout, np.arange(75), np.random.default_rng(seed))
-    batches = list(batches_by_tokens(windows, layout.block_lengths(), budget))
+    batches = list(batches_by_tokens(windows, layout.block_lengths(), budget, beginning=layout.beginning))
     met = sorted(tuple(window.rows.tolist()) for batch in batches for window in batch)
     assert met == sorted(tuple(window.rows.tolist()) for window in windows)
     for batch in batches:

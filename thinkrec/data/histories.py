@@ -7,6 +7,9 @@ that shares the row's own timestamp, so ratings of the same second see nothing o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
@@ -35,8 +38,33 @@ def history_bounds(user: ArrayLike, timestamp: ArrayLike) -> tuple[NDArray[np.in
     return start, end
 
 
+def frozen(interactions: pd.DataFrame) -> pd.DataFrame:
+    """A copy (n rows) for the frozen protocol, in which every row of valid and test happens when its split starts.
+
+    What looks at strictly earlier rows only, on this copy, knows nothing of interactions at or after the first
+    timestamp of the row's split: test rows see all of train and valid, valid rows all of train, train rows what they
+    always saw. The copy is sorted by (user, timestamp) where the table is.
+
+    Raises:
+        ValueError: the splits overlap in time, so that no moment parts them.
+    """
+    by_split = interactions.groupby("split", observed=True)["timestamp"]
+    span = by_split.agg(["min", "max"]).sort_values("min")
+    if (span["max"].to_numpy()[:-1] >= span["min"].to_numpy()[1:]).any():
+        raise ValueError(f"the splits overlap in time; in order of their starts: {', '.join(map(str, span.index))}")
+    train = interactions["split"] == "train"
+    return interactions.assign(timestamp=interactions["timestamp"].where(train, by_split.transform("min")))
+
+
 def warm_rows(interactions: pd.DataFrame) -> NDArray[np.bool_]:
     """Whether each row's user and item both have a row in train."""
     train = (interactions["split"] == "train").to_numpy()
     user, item = interactions["user"].to_numpy(), interactions["item"].to_numpy()
     return np.isin(user, user[train]) & np.isin(item, item[train])
+
+
+Protocol = Literal["online", "frozen"]
+
+# What a row may know of interactions, as a view of the table: everything strictly earlier, or, for valid and test rows,
+# what was there when their split began.
+PROTOCOLS: dict[Protocol, Callable[[pd.DataFrame], pd.DataFrame]] = {"online": lambda table: table, "frozen": frozen}

@@ -26,13 +26,19 @@ if TYPE_CHECKING:
 
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000", "#999999")
 STYLES = ("-", "--", ":", "-.")
+CURVES = ("thinkrec", "running_rates", "logistic_regression", "mf", "sasrec", "best")  # as many as stay readable
 CURVE_POINTS = 200
 SHOWN_USERS = 600
 DPI = 120
 
 
+def shown(models: Sequence[str]) -> list[str]:
+    """The models whose ROC curves are drawn: those of CURVES that are among `models`."""
+    return [name for name in CURVES if name in models]
+
+
 def roc_points(predictions: pd.DataFrame, models: Sequence[str], *, limit: int = CURVE_POINTS) -> list[dict[str, Any]]:
-    """The ROC curves of all models as rows {model, fpr, tpr}, at most `limit` a model, both corners included."""
+    """The ROC curves of these models as rows {model, fpr, tpr}, at most `limit` a model, both corners included."""
     label_n = predictions["label"].to_numpy()
     points: list[dict[str, Any]] = []
     for model in models:
@@ -67,7 +73,7 @@ def calibration_points(predictions: pd.DataFrame, models: Sequence[str]) -> list
 
 
 def draw_roc(path: Path, predictions: pd.DataFrame, models: Sequence[str], *, ours: str = "thinkrec") -> None:
-    """All models' ROC curves in one square, `ours` on top, the legend by falling AUC."""
+    """These models' ROC curves in one square, `ours` on top, the legend by falling AUC."""
     figure, axes = _figure(6.0, 6.0)
     area = {model: auc(predictions["label"], predictions[model]) for model in models}
     curves = pd.DataFrame(roc_points(predictions, models)).groupby("model")

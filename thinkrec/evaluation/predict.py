@@ -1,50 +1,129 @@
-"""Predictions of every model on the same rows, and the reasons that ours gives for some of them."""
+"""Predictions of every model on the same rows, and the reasons that ours gives for some of them.
+
+Shapes: n evaluated rows, u users, e adapters (the global one, then N experts).
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from thinkrec.artifacts import SPLITS
-from thinkrec.data.histories import warm_rows
-from thinkrec.evaluation.baselines import item_like_rate, running_rates
-from thinkrec.evaluation.tables import BEST, EVALUATED, OURS
+from thinkrec.artifacts import BASELINES, SPLITS
+from thinkrec.data.histories import history_bounds, warm_rows
+from thinkrec.errors import UserError
+from thinkrec.evaluation.tables import BEST, EVALUATED, FROZEN, ORACLE, OURS
 from thinkrec.gate.fit import Routing
+from thinkrec.gate.groups import UserGroups
+from thinkrec.gate.routing import centroid_routing, routing_cases
 from thinkrec.lm.generation import generate
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench
+from thinkrec.metrics import Floats, log_losses, per_user
 from thinkrec.params import EvaluateParams
 
+Rows = NDArray[np.int64]
 
-def predict(bench: Workbench, router: Router, routing: Routing, truth: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Probabilities of every model on all valid and test rows (schema PREDICTIONS), and the models' column names."""
-    table = bench.interactions
+GLOBAL, CENTROID = f"{OURS}_global", f"{OURS}_centroid"  # the global adapter alone; the paper's rule
+
+
+def predict(
+    bench: Workbench,
+    frozen: Workbench,
+    router: Router,
+    routing: Routing,
+    groups: UserGroups,
+    baselines: pd.DataFrame,
+    truth: pd.DataFrame,
+    *,
+    temperature: float,
+) -> tuple[pd.DataFrame, list[str]]:
+    """Probabilities of every model on all valid and test rows (schema PREDICTIONS), and the models' column names.
+
+    Ours stands first, as the gate stage routed it, then the same on `frozen` (`bench.frozen()`). With experts there
+    follow the global adapter alone, the paper's rule at `temperature` (left out where that is how ours was routed) and
+    the adapter oracle. Then come the columns of `baselines` (schema BASELINES), and the truth where it is known.
+
+    Raises:
+        UserError: `baselines` holds other rows than those.
+    """
+    table, route = bench.interactions, bench.features.route
     rows = np.flatnonzero(table["split"].isin(EVALUATED).to_numpy())
-    logits = score(
-        bench.model,
-        bench.layout,
-        rows,
-        router=router,
-        routing=routing.weights,
-        route=routing.route,
-        progress="scoring",
-    )
+    if not np.array_equal(baselines["row"], rows):
+        raise UserError(f"{BASELINES}: its rows are not the valid and test rows; rerun its stage: dvc repro baselines")
+    by_rule = centroid_routing(bench.features.user_bank, groups, temperature)
+    known = table.loc[rows, ["split", "user", "item", "label"]].reset_index(drop=True)
+    known = known.assign(row=rows, **known_before(table, groups, rows), case=routing_cases(by_rule)[route[rows]])
+
+    def scored(
+        view: Workbench, rows: Rows, weights: NDArray[np.float32], route: NDArray[np.integer], name: str
+    ) -> Floats:
+        logits = score(
+            view.model, view.layout, rows, router=router, routing=weights, route=route, progress=f"scoring: {name}"
+        )
+        return 1 / (1 + np.exp(-logits.astype(np.float64)))
+
+    # One state for all: rows that share their weights share sequences too, which is twice as fast.
+    adapters, everyone = np.eye(1 + len(groups.centroids), dtype=np.float32), np.zeros(len(table), np.int32)
+    alone = [scored(bench, rows, adapters[[k]], everyone, f"adapter {k}") for k in range(len(adapters))]
+    alone_ne = np.stack(alone, axis=1)
+
+    def routed(weights: NDArray[np.float32], name: str) -> Floats:
+        """Rows that one adapter serves have been scored; the others are now."""
+        by_row = weights[route[rows]]
+        probability = alone_ne[np.arange(len(rows)), by_row.argmax(axis=1)]
+        mixed = by_row.max(axis=1) < 1
+        probability[mixed] = scored(bench, rows[mixed], weights, route, name)
+        return probability
+
+    ours_frozen = f"{OURS}{FROZEN}"
     models = {
-        OURS: _sigmoid(logits),
-        "mf": _sigmoid(bench.features.score[rows]),
-        "item_like_rate": item_like_rate(table)[rows],
-        "running_rates": running_rates(table)[rows],
-        "running_rates_frozen": running_rates(table, frozen=True)[rows],
+        OURS: routed(routing.weights, OURS),
+        ours_frozen: scored(frozen, rows, routing.weights, frozen.features.route, ours_frozen),
     }
+    if len(adapters) > 1:
+        models[GLOBAL] = alone_ne[:, 0]
+        states = np.unique(route[rows])
+        if not np.array_equal(by_rule[states], routing.weights[states]):
+            models[CENTROID] = routed(by_rule, CENTROID)
+        user_of_split = known.groupby(["split", "user"], observed=True).ngroup()
+        models[ORACLE] = expert_oracle(user_of_split, known["label"], alone_ne)
+    models |= {name: baselines[name].to_numpy() for name in baselines.columns.drop("row")}
     if len(truth):
         models[BEST] = truth["probability"].to_numpy()[rows]
-    columns = table.loc[rows, ["split", "user", "item", "label"]].reset_index(drop=True)
-    predictions = columns.assign(row=rows, warm=warm_rows(table)[rows])
-    for name, probability in models.items():
-        predictions[name] = np.asarray(probability, np.float32)
-    return predictions, list(models)
+    columns = {name: np.asarray(column, np.float32) for name, column in models.items()}
+    return known.assign(**columns), list(models)
+
+
+def known_before(table: pd.DataFrame, groups: UserGroups, rows: Rows) -> dict[str, NDArray[np.generic]]:
+    """What slices go by, of valid and test `rows` (n): `warm`, `history`, `popularity` and `group` of PREDICTIONS.
+
+    All of it was known before the row happened: it rests on strictly earlier rows and on train.
+    """
+    start, end = history_bounds(table["user"].to_numpy(), table["timestamp"].to_numpy())
+    item, train = table["item"].to_numpy(), (table["split"] == "train").to_numpy()
+    in_train = np.bincount(item[train], minlength=int(item.max(initial=-1)) + 1)
+    return {
+        "warm": warm_rows(table)[rows],
+        "history": (end - start)[rows].astype(np.int32),
+        "popularity": in_train[item[rows]].astype(np.int32),
+        "group": groups.group[table["user"].to_numpy()[rows]].astype(np.int8),
+    }
+
+
+def expert_oracle(user: ArrayLike, label: ArrayLike, probability_ne: Floats) -> Floats:
+    """Each row's probability (n) by the one adapter that ranks its user's rows best, in hindsight.
+
+    `probability_ne` is every adapter's, `user` (n) a number for every user, or user and split. Best is the highest AUC
+    of the user; where that ties, or the user has one class only, the lowest log-loss. It has seen the
+    labels that it is measured on: the highest UAUC that routing each user to one adapter can have.
+    """
+    user_n = np.unique(user, return_inverse=True)[1]
+    auc_ue = np.stack([per_user(user_n, label, one, ks=(), seed=0).values["uauc"] for one in probability_ne.T], axis=1)
+    loss_ue = np.stack([np.bincount(user_n, log_losses(label, one)) for one in probability_ne.T], axis=1)
+    best_u = np.lexsort((loss_ue, -np.nan_to_num(auc_ue)), axis=1)[:, 0]
+    return probability_ne[np.arange(len(user_n)), best_u[user_n]]
 
 
 def write_reasons(
@@ -73,7 +152,7 @@ def write_reasons(
             max_new_tokens=params.max_new_tokens,
             router=router,
             routing=routing.weights,
-            route=routing.route,
+            route=bench.features.route,
             progress="reasons",
         )
         if len(rows)
@@ -88,7 +167,3 @@ def write_reasons(
             "teacher": teacher.to_numpy()[chosen],
         }
     )
-
-
-def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    return 1 / (1 + np.exp(-logits.astype(np.float64)))

@@ -14,11 +14,18 @@ import pandas as pd
 
 from thinkrec.artifacts import SPLITS
 from thinkrec.evaluation.intervals import DRAWS, HEADLINE, Bootstrap, bootstrap, holm, interval, p_value
-from thinkrec.metrics import score_table
+from thinkrec.gate.routing import CASES
+from thinkrec.metrics import Bools, Floats, score_table
 
 OURS = "thinkrec"
-BEST = "best"  # a world's true probabilities: a bound, not a competitor
+ORACLE = "expert_oracle"  # each user's best adapter, chosen by the labels that it is then measured on
+BEST = "best"  # a world's true probabilities
+BOUNDS = {ORACLE, BEST}  # what could be reached at most: not competitors
+FROZEN = "_frozen"  # ends the name of a model that is told nothing of the split that it is measured on
 EVALUATED = SPLITS[1:]
+
+COUNT_BINS = {0: "0", 1: "1-9", 10: "10-49", 50: "50+"}  # by the least count of each
+SLICE_METRICS = ("auc", "uauc", "ndcg@5", "map@5", "log_loss")
 
 
 def evaluate(
@@ -26,8 +33,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """Every metric of every model on valid and test, with 95 % intervals and paired differences from `ours`.
 
-    By split: `models` -> model -> `all`/`warm`/`cold` metrics, `interval`, and `possible_lift` where the truth is
-    known; `differences` -> other model -> metric -> `difference` (ours minus theirs), `low`, `high`, `p`, `p_holm`.
+    By split:
+
+    - `models` -> model -> `all`/`warm`/`cold` -> metrics; `slices` -> slice -> bin -> SLICE_METRICS; `interval`;
+      `possible_lift` where the truth is known;
+    - `slices` -> slice -> bin -> `rows` and `users`, which are the same for all models (rankings are of a user's rows
+      within the bin, as they are within warm and cold);
+    - `differences` -> other model -> metric -> `difference` (ours minus theirs), `low`, `high`, `p`, `p_holm`.
     """
     tables = {}
     for split in EVALUATED:
@@ -37,19 +49,61 @@ def evaluate(
     return tables
 
 
+def slices(predictions: pd.DataFrame) -> dict[str, dict[str, Bools]]:
+    """Ways to cut the rows into bins: slice -> bin -> whether it holds each row (n).
+
+    `history` and `popularity` by counts (COUNT_BINS), `group` by the user's group, `case` by the paper's routing, all
+    as `artifacts.PREDICTIONS` says. A bin without rows is left out, and so is a slice of one bin: without experts, all
+    rows are of one group and one case.
+    """
+    history, popularity, group, case = (
+        predictions[name].to_numpy() for name in ("history", "popularity", "group", "case")
+    )
+    least = list(COUNT_BINS)
+    numbered = {
+        "history": (np.searchsorted(least, history, side="right") - 1, COUNT_BINS.values()),
+        "popularity": (np.searchsorted(least, popularity, side="right") - 1, COUNT_BINS.values()),
+        "group": (group + 1, ("unseen", *map(str, range(1, group.max(initial=-1) + 2)))),
+        "case": (case, CASES),
+    }
+    cut = {
+        name: {bin_name: bin_n == number for number, bin_name in enumerate(names) if (bin_n == number).any()}
+        for name, (bin_n, names) in numbered.items()
+    }
+    return {name: bins for name, bins in cut.items() if len(bins) > 1}
+
+
 def _split_table(rows: pd.DataFrame, models: Sequence[str], *, seed: int, draws: int, ours: str) -> dict[str, Any]:
     user, label, warm = (rows[name].to_numpy() for name in ("user", "label", "warm"))
     scores = {model: rows[model].to_numpy(dtype=np.float64) for model in models}
     drawn = bootstrap(user, label, scores, draws=draws, seed=seed)
+    parts = {"all": np.ones(len(rows), bool), "warm": warm, "cold": ~warm}
+    cut = slices(rows)
+
+    def measured(score: Floats, bins: dict[str, Bools]) -> dict[str, dict[str, Any]]:
+        return {name: score_table(user[held], label[held], score[held], seed=seed) for name, held in bins.items()}
+
     table: dict[str, Any] = {}
+    sizes: dict[str, Any] = {}
     for model, score in scores.items():
-        table[model] = score_table(user, label, score, warm, seed=seed)
+        by_slice = {name: measured(score, bins) for name, bins in cut.items()}
+        sizes = _only(by_slice, ("rows", "users"))  # the same for every model
+        table[model] = measured(score, parts)
+        table[model]["slices"] = _only(by_slice, SLICE_METRICS)
         table[model]["interval"] = {
             name: dict(zip(("low", "high"), interval(drawn[model].draws[name]), strict=True)) for name in HEADLINE
         }
         if BEST in scores:
             table[model]["possible_lift"] = possible_lift(drawn[model].value["auc"], drawn[BEST].value["auc"])
-    return {"models": table, "differences": differences(drawn, ours=ours)}
+    return {"models": table, "slices": sizes, "differences": differences(drawn, ours=ours)}
+
+
+def _only(by_slice: dict[str, dict[str, dict[str, Any]]], names: Sequence[str]) -> dict[str, Any]:
+    """Every bin's table, these entries of it only."""
+    return {
+        name: {bin_name: {kept: table[kept] for kept in names} for bin_name, table in bins.items()}
+        for name, bins in by_slice.items()
+    }
 
 
 def possible_lift(auc: float, best: float) -> float:
@@ -58,11 +112,11 @@ def possible_lift(auc: float, best: float) -> float:
 
 
 def differences(drawn: dict[str, Bootstrap], *, ours: str = OURS) -> dict[str, dict[str, dict[str, float]]]:
-    """`ours` minus each other model but the bound, metric by metric; Holm's family is the whole table."""
+    """`ours` minus each other model but the bounds, metric by metric; Holm's family is the whole table."""
     if ours not in drawn:
         return {}
     mine = drawn[ours]
-    pairs = [(model, name) for model in drawn if model not in (ours, BEST) for name in mine.draws]
+    pairs = [(model, name) for model in drawn if model not in {ours, *BOUNDS} for name in mine.draws]
     paired = [mine.draws[name] - drawn[model].draws[name] for model, name in pairs]
     plain = [p_value(difference) for difference in paired]
     table: dict[str, dict[str, dict[str, float]]] = {}
@@ -84,7 +138,8 @@ def headlines(metrics: dict[str, Any], *, ours: str = OURS) -> dict[str, dict[st
 def to_text(metrics: dict[str, Any]) -> str:
     """The headline figures as aligned plain text: one block per split, one line per model, `*` where ours differs.
 
-    Reads both what `evaluate` returns and the metrics file written from it.
+    A block lists the online models, then the frozen ones, then the bounds. Reads both what `evaluate` returns and the
+    metrics file written from it.
     """
     return "\n\n".join(_block(split, table) for split, table in metrics.items())
 
@@ -94,28 +149,40 @@ def _block(split: str, table: dict[str, Any]) -> str:
     first = next(iter(models.values()))["all"]
     users = first["users"]
     lift = any("possible_lift" in model for model in models.values())
-    heads = ["model", *(name.upper() for name in HEADLINE), "HR@5", "log-loss", "ECE", "warm AUC", "cold AUC"]
-    lines = [[*heads, "of possible"] if lift else heads]
-    for name, model in models.items():
-        cells = [name]
-        for metric in HEADLINE:
-            value, edges = model["all"][metric], model["interval"][metric]
-            cells.append(
-                f"{_figure(value)}{_star(table, name, metric)} [{_figure(edges['low'])} {_figure(edges['high'])}]"
-            )
-        cells += [_figure(model["all"][key]) for key in ("hr@5", "log_loss", "calibration_error")]
-        cells += [_figure(model[part]["auc"]) for part in ("warm", "cold")]
-        cells += [_figure(model.get("possible_lift"))] if lift else []
-        lines.append(cells)
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    heads = ["model", *(name.upper() for name in HEADLINE), "log-loss", "ECE", "warm AUC", "cold AUC"]
+    cells = {name: _cells(table, name, lift=lift) for name in models}
+    lines = [[*heads, "of possible"] if lift else heads, *cells.values()]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads) + lift)]
+
+    def aligned(line: list[str]) -> str:
+        return "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
     text = [
         f"{split}: {first['rows']:,} rows, {users['all']:,} users; "
         f"UAUC over {users['uauc']:,}, @k over {users['@5']:,} of them; [95 % interval]",
-        *("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines),
+        aligned(lines[0]),
     ]
+    frozen = [name for name in models if name.endswith(FROZEN)]
+    bounds = [name for name in models if name in BOUNDS]
+    text += [aligned(cells[name]) for name in models if name not in {*frozen, *bounds}]
+    for title, names in {"-- frozen at the start of the split": frozen, "-- bounds, not competitors": bounds}.items():
+        text += [title, *(aligned(cells[name]) for name in names)] if names else []
     if table["differences"]:
         text.append("* the paired difference from ours excludes 0")
     return "\n".join(text)
+
+
+def _cells(table: dict[str, Any], name: str, *, lift: bool) -> list[str]:
+    """A model's line: intervals for the first two headline metrics only, for want of room."""
+    model = table["models"][name]
+    cells = [name]
+    for metric in HEADLINE:
+        edges = model["interval"][metric]
+        between = f" [{_figure(edges['low'])} {_figure(edges['high'])}]" if metric in HEADLINE[:2] else ""
+        cells.append(f"{_figure(model['all'][metric])}{_star(table, name, metric)}{between}")
+    cells += [_figure(model["all"][key]) for key in ("log_loss", "calibration_error")]
+    cells += [_figure(model[part]["auc"]) for part in ("warm", "cold")]
+    return [*cells, _figure(model.get("possible_lift"))] if lift else cells
 
 
 def _star(table: dict[str, Any], model: str, metric: str) -> str:

@@ -1,12 +1,15 @@
 """The features artefact: vector banks with a pointer per interaction, causal statistics, the feature model's score.
 
 What a slot shows of a row must not know the row's label, nor may the slots of its history, which the stream shows too.
-So a user's vector is folded in from the user's strictly earlier interactions, one vector per length of history, and a
-train row's vectors come from a fit that left out *all rows of its user* (folds by user). Valid and test rows use the
-fit on all of train.
+So a user's vector is the user's state after strictly earlier interactions, one per length of history, and a train
+row's vectors come from a fit that left out *all rows of its user* (folds by user). Valid and test rows use the fit on
+all of train.
 
-    user bank   [the users as fitted on train (U) | folded in, one per user and length of history]
+    user bank   [the users as fitted on train (U) | states, one per user, length of history and fit]
     item bank   [full fit (I) | fold 0 (I) | ...]
+
+Two protocols share the banks: `online`, where every strictly earlier interaction counts, and `frozen`, where valid and
+test rows know nothing from the start of their split on (`data.histories.frozen`).
 
 Shapes: n interactions, U users, I items, d dimensions, F statistics, S rows of the user bank.
 """
@@ -14,7 +17,7 @@ Shapes: n interactions, U users, I items, d dimensions, F statistics, S rows of 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,28 +28,33 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from thinkrec.artifacts import FEATURES, atomic
-from thinkrec.data.histories import history_bounds
+from thinkrec.data.histories import PROTOCOLS, Protocol
 from thinkrec.errors import UserError
-from thinkrec.features import mf
+from thinkrec.features.models import fit_model, refit
+from thinkrec.features.ratings import Ratings
+from thinkrec.features.recommender import ItemSide, Recommender, turn
 from thinkrec.features.statistics import causal_statistics
-from thinkrec.metrics import auc, uauc
-from thinkrec.params import FeatureParams
+from thinkrec.metrics import auc, validation
+from thinkrec.params import FeatureParams, RecommenderParams
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
+Rows = NDArray[np.int64]
+
+SHARED = ("user_bank", "item_bank", "item_row")  # by all protocols
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """Features of every interaction, compactly."""
+    """Features of every interaction under one protocol, compactly."""
 
     user_bank: Floats  # (S, d); rows 0..U-1 are the users as fitted on train, zeros for unseen ones
     item_bank: Floats  # (V, d)
+    item_row: Ints  # (n,) row of item_bank
     user_row: Ints  # (n,) row of user_bank: the user as of the interaction
     route: Ints  # (n,) row of user_bank that routing goes by: as fitted where valid or test rows have that
-    item_row: Ints  # (n,) row of item_bank
     statistics: Floats  # (n, F)
-    score: Floats  # (n,) the feature model's own logit: as fitted for known users, folded in for train and others
+    score: Floats  # (n,) the feature model's own logit
     statistic_names: list[str]
 
     def user_vectors(self, rows: NDArray[Any]) -> Floats:
@@ -58,113 +66,144 @@ class Features:
         return self.item_bank[self.item_row[rows]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fit:
+    """A fitted recommender, the rows it serves, and its vectors turned onto the full fit's."""
+
+    model: Recommender
+    rows: Rows
+    turn: Floats  # (d, d)
+    items: ItemSide
+
+
 def fit_features(
-    interactions: pd.DataFrame, items: pd.DataFrame, params: FeatureParams, *, seed: int
-) -> tuple[Features, dict[str, Any]]:
-    """Fit the feature model on train, cross-fit it for train rows, fold users in, add causal statistics.
+    interactions: pd.DataFrame,
+    items: pd.DataFrame,
+    params: FeatureParams,
+    recommender: RecommenderParams,
+    *,
+    seed: int,
+) -> tuple[dict[Protocol, Features], dict[str, Any]]:
+    """Fit the feature model on train, cross-fit it for train rows, take states, add causal statistics.
 
-    The epoch is the one with the best valid AUC; folds stop at the same one. Returns the features and metrics.
+    The epoch is the best one on valid; folds stop at the same one. Returns the features by protocol, and metrics.
     """
-    user, item, label = (interactions[name].to_numpy() for name in ("user", "item", "label"))
-    users, count = int(user.max()) + 1, len(items)
-    train = np.flatnonzero((interactions["split"] == "train").to_numpy())
-    valid = np.flatnonzero((interactions["split"] == "valid").to_numpy())
-
-    def fit(rows: NDArray[Any], epochs: int) -> list[mf.MatrixFactors]:
-        return mf.fit(
-            user[rows],
-            item[rows],
-            label[rows],
-            users=users,
-            items=count,
-            dim=params.dim,
-            epochs=epochs,
-            learning_rate=params.learning_rate,
-            weight_decay=params.weight_decay,
-            seed=seed,
-        )
-
-    epochs = fit(train, params.epochs)
-    by_epoch = [auc(label[valid], factors.logits(user[valid], item[valid])) for factors in epochs]
-    best = int(np.argmax(by_epoch))
-    full = epochs[best]
-
-    start, end = history_bounds(user, interactions["timestamp"].to_numpy())
-    item_bank, item_row = [full.item], item.astype(np.int32)
-    folded, affinity, user_bias = (
-        np.zeros((len(user), params.dim), np.float32),
-        np.zeros(len(user)),
-        np.zeros(len(user)),
-    )
-
-    def fold_in_rows(factors: mf.MatrixFactors, rows: NDArray[Any]) -> None:
-        folded[rows], user_bias[rows] = mf.fold_in(
-            factors, item, label, start, start=start[rows], end=end[rows], widening=params.fold_in_widening
-        )
-        affinity[rows] = factors.bias + factors.item_bias[item[rows]]
-        affinity[rows] += np.einsum("nd,nd->n", folded[rows], factors.item[item[rows]])
-
-    fold_in_rows(full, np.setdiff1d(np.arange(len(user)), train))
-    fold = np.random.default_rng(seed).permutation(users) % params.folds
+    ratings = Ratings.of(interactions, items=len(items))
+    split = interactions["split"].to_numpy()
+    train, valid, later = (np.flatnonzero(rows) for rows in (split == "train", split == "valid", split != "train"))
+    full, epochs, measured = fit_model(params.model, ratings, train, valid, recommender, seed=seed)
+    fitted = full.fitted_users()
+    identity = np.eye(fitted.shape[1], dtype=np.float32)
+    fits = [_Fit(model=full, rows=later, turn=identity, items=full.items())]
+    fold = np.random.default_rng(seed).permutation(ratings.users) % params.folds
     for number in range(params.folds):
-        held = train[fold[user[train]] == number]
-        factors = mf.align(fit(train[fold[user[train]] != number], best + 1)[-1], full)
-        item_row[held] = item[held] + len(item_bank) * count
-        item_bank.append(factors.item)
-        fold_in_rows(factors, held)
+        held = fold[ratings.user[train]] == number
+        model = refit(params.model, ratings, train[~held], recommender, epochs=epochs, seed=seed)
+        side = model.items()
+        turned = turn((model.fitted_users(), side.vectors), (fitted, fits[0].items.vectors))
+        side = replace(side, vectors=side.vectors @ turned)
+        fits.append(_Fit(model=model, rows=train[held], turn=turned, items=side))
+    item_row = ratings.item.astype(np.int32)
+    for number, one in enumerate(fits):
+        item_row[one.rows] += number * ratings.items
 
-    # One bank row per user, length of history and fit: rows that tie in time share it.
-    is_train = np.isin(np.arange(len(user)), train)
-    _, first, state = np.unique(np.stack([user, end, is_train]), axis=1, return_index=True, return_inverse=True)
-    user_row = (users + state).astype(np.int32)
-    as_fitted = ~is_train & np.isin(user, user[train])
-    score = np.where(as_fitted, full.logits(user, item), affinity + user_bias).astype(np.float32)
-    statistics, names = causal_statistics(
-        interactions, items, smoothing=params.smoothing, kernel_history=params.kernel_history
-    )
-    features = Features(
-        user_bank=np.concatenate([full.user, folded[first]]),
-        item_bank=np.concatenate(item_bank),
-        user_row=user_row,
-        route=np.where(as_fitted, user, user_row).astype(np.int32),
-        item_row=item_row,
-        statistics=np.concatenate([statistics, affinity[:, None]], axis=1).astype(np.float32),
-        score=score,
-        statistic_names=[*names, "affinity"],  # the folded-in logit without the user's bias, which the rates know,
-    )
+    told = {protocol: _tell(protocol, interactions, items, fits, params) for protocol in PROTOCOLS}
+    # One bank row per user, length of history and fit, whatever the protocol: rows that tie in time share it.
+    keys = np.concatenate([one.key for one in told.values()], axis=1)
+    _, first, state = np.unique(keys, axis=1, return_index=True, return_inverse=True)
+    vectors = np.concatenate([one.vectors for one in told.values()])[first]
+    as_fitted = (split != "train") & np.isin(ratings.user, ratings.user[train])
+    features: dict[Protocol, Features] = {}
+    for protocol, user_row in zip(PROTOCOLS, np.split(ratings.users + state, len(PROTOCOLS)), strict=True):
+        features[protocol] = Features(
+            user_bank=np.concatenate([fitted, vectors]),
+            item_bank=np.concatenate([one.items.vectors for one in fits]),
+            item_row=item_row,
+            user_row=user_row.astype(np.int32),
+            route=np.where(as_fitted, ratings.user, user_row).astype(np.int32),
+            statistics=told[protocol].statistics,
+            score=told[protocol].score,
+            statistic_names=told[protocol].names,
+        )
+    affinity = features["online"].statistics[:, -1]
     metrics = {
-        "epoch": best + 1,
-        "valid_auc": auc(label[valid], score[valid]),
-        "valid_uauc": uauc(user[valid], label[valid], score[valid])[0],
-        "valid_auc_folded_in": auc(label[valid], affinity[valid]),
-        "valid_uauc_folded_in": uauc(user[valid], label[valid], affinity[valid])[0],
-        "train_auc_cross_fitted": auc(label[train], affinity[train]),
-        "statistics": len(features.statistic_names),
+        "model": params.model,
+        "epoch": epochs,
+        **{f"valid_{name}": value for name, value in measured.items()},
+        **{
+            f"valid_{name}_of_affinity": value
+            for name, value in validation(ratings.user[valid], ratings.label[valid], affinity[valid]).items()
+        },
+        "train_auc_cross_fitted": auc(ratings.label[train], affinity[train]),
+        "statistics": len(features["online"].statistic_names),
     }
     return features, metrics
 
 
-def save(features: Features, path: Path = FEATURES) -> None:
-    """Write the features as safetensors."""
-    tensors = {
-        name: np.ascontiguousarray(getattr(features, name)) for name in Features.__slots__ if name != "statistic_names"
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """What a protocol tells of every interaction."""
+
+    key: NDArray[np.int64]  # (3, n): user, end of the history, whether of train
+    vectors: Floats  # (n, d)
+    score: Floats  # (n,)
+    statistics: Floats  # (n, F)
+    names: list[str]
+
+
+def _tell(
+    protocol: Protocol, interactions: pd.DataFrame, items: pd.DataFrame, fits: list[_Fit], params: FeatureParams
+) -> _Told:
+    table = PROTOCOLS[protocol](interactions)
+    ratings = Ratings.of(table, items=len(items))
+    vectors = np.zeros((len(table), fits[0].turn.shape[1]), np.float32)
+    score, affinity = np.zeros(len(table), np.float32), np.zeros(len(table), np.float32)
+    for one in fits:
+        states, biases = one.model.states(ratings, ratings.start[one.rows], ratings.end[one.rows])
+        vectors[one.rows] = states @ one.turn
+        score[one.rows] = one.items.logits(vectors[one.rows], biases, ratings.item[one.rows])
+        affinity[one.rows] = score[one.rows] - biases
+    statistics, names = causal_statistics(
+        table, items, smoothing=params.smoothing, kernel_history=params.kernel_history
+    )
+    return _Told(
+        key=np.stack([ratings.user, ratings.end, (table["split"] == "train").to_numpy(np.int64)]),
+        vectors=vectors,
+        score=score,
+        # Affinity is the logit without the user's bias, which the running rates know already.
+        statistics=np.concatenate([statistics, affinity[:, None]], axis=1).astype(np.float32),
+        names=[*names, "affinity"],
+    )
+
+
+def save(features: dict[Protocol, Features], path: Path = FEATURES) -> None:
+    """Write the features of all protocols as safetensors, what they share once."""
+    online = features["online"]
+    tensors = {name: getattr(online, name) for name in SHARED}
+    for protocol, one in features.items():
+        own = [name for name in Features.__slots__ if name not in (*SHARED, "statistic_names")]
+        tensors |= {f"{protocol}.{name}": getattr(one, name) for name in own}
     with atomic(path) as partial:
-        save_file(tensors, partial, metadata={"statistic_names": json.dumps(features.statistic_names)})
+        save_file(
+            {name: np.ascontiguousarray(value) for name, value in tensors.items()},
+            partial,
+            metadata={"statistic_names": json.dumps(online.statistic_names)},
+        )
 
 
-def load(path: Path = FEATURES) -> Features:
-    """Read the features.
+def load(path: Path = FEATURES, *, protocol: Protocol = "online") -> Features:
+    """Read the features of one protocol.
 
     Raises:
         UserError: the file is absent or is not a features artefact.
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            names = json.loads(file.metadata()["statistic_names"])
+            names = {name.removeprefix(f"{protocol}."): name for name in file.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {name: file.get_tensor(key) for name, key in names.items() if "." not in name}
+            statistic_names = json.loads(file.metadata()["statistic_names"])
+        return Features(**tensors, statistic_names=statistic_names)
     except FileNotFoundError:
         raise UserError(f"{path}: no such artefact; run its stage first: dvc repro features") from None
     except Exception as error:
         raise UserError(f"{path}: not a features artefact ({error}); rerun its stage") from None
-    return Features(**tensors, statistic_names=names)

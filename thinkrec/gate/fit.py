@@ -18,11 +18,11 @@ from thinkrec.errors import UserError
 from thinkrec.gate.groups import UserGroups
 from thinkrec.gate.routing import CASES, centroid_routing, routing_cases
 from thinkrec.gate.trained import gate_routing, train_gate
-from thinkrec.lm.finetune import validation
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import TrainSettings
 from thinkrec.lm.workbench import Workbench
+from thinkrec.metrics import validation
 from thinkrec.params import GateParams
 
 Floats = NDArray[np.float32]
@@ -31,10 +31,9 @@ ROUTING_FILE = "routing.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routing:
-    """What scoring needs: weights by state, and the state of every interaction's user at that time."""
+    """Adapter weights by state of a user; `Features.route` names the state of every interaction's user."""
 
     weights: Floats  # (S, N + 1), rows sum to 1; column 0 is the global adapter
-    route: NDArray[np.int32]  # (n,) row of `weights`
     gate: dict[str, Floats]  # the trained gate's parameters; empty for the centroid rule
 
 
@@ -95,14 +94,14 @@ def fit_routing(
     cases = np.bincount(routing_cases(by_rule[states]), minlength=len(CASES)) / len(states)
     metrics["cases"] = dict(zip(CASES, cases.tolist(), strict=True))
     metrics["mean_weights"] = chosen[states].mean(0).tolist()
-    return Routing(weights=chosen, route=route, gate=gate_weights), metrics
+    return Routing(weights=chosen, gate=gate_weights), metrics
 
 
 def save(routing: Routing, folder: Path) -> None:
     """Write the routing, and the trained gate beside it if there is one, into `folder`."""
     with atomic(folder) as partial:
         partial.mkdir()
-        save_file({"weights": routing.weights, "route": routing.route}, partial / ROUTING_FILE)
+        save_file({"weights": routing.weights}, partial / ROUTING_FILE)
         if routing.gate:
             save_file(routing.gate, partial / "gate.safetensors")
 

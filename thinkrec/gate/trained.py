@@ -21,12 +21,13 @@ from torch.nn import functional
 
 from thinkrec.gate.groups import UserGroups
 from thinkrec.gate.routing import centroid_routing
-from thinkrec.lm.finetune import tensors_of, validation
+from thinkrec.lm.finetune import tensors_of
 from thinkrec.lm.losses import recommendation_loss
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import TrainResult, TrainSettings, train
+from thinkrec.metrics import validation
 from thinkrec.text.stream import Batch, StreamLayout, batches_by_tokens, scoring_windows
 
 Floats = NDArray[np.float32]
@@ -111,7 +112,8 @@ def train_gate(
     gate.to(model.device)
     objective = GateObjective(gate, model.requires_grad_(False), router, points, route, layout.label)
     windows = scoring_windows(layout, fit_rows, route[fit_rows].astype(np.int64))
-    batches = list(batches_by_tokens(windows, layout.block_lengths(), batch_tokens))
+    lengths = layout.block_lengths()
+    batches = list(batches_by_tokens(windows, lengths, batch_tokens, beginning=layout.beginning))
 
     def plan(epoch: int) -> Sequence[Any]:
         return [batches[index] for index in np.random.default_rng([settings.seed, epoch]).permutation(len(batches))]

@@ -24,7 +24,7 @@ from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss, 
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import TrainResult, TrainSettings, train
-from thinkrec.metrics import auc, uauc
+from thinkrec.metrics import validation
 from thinkrec.params import SftParams
 from thinkrec.synthesis.verdict import split_verdict
 from thinkrec.text.items import encode
@@ -107,7 +107,7 @@ def finetune(
     def plan(epoch: int) -> list[list[Window]]:
         rng = np.random.default_rng([settings.seed, epoch])
         windows = training_windows(layout, train_rows, rng)
-        batches = list(batches_by_tokens(windows, lengths, params.batch_tokens))
+        batches = list(batches_by_tokens(windows, lengths, params.batch_tokens, beginning=layout.beginning))
         return [batches[index] for index in rng.permutation(len(batches))]
 
     with_reason = sum(reasons_shown(layout, window).sum() for batch in plan(0) for window in batch)
@@ -123,9 +123,3 @@ def tensors_of(layout: StreamLayout, windows: Sequence[Window]) -> dict[str, Ten
     """A collated batch as keyword arguments."""
     batch = collate(layout, windows)
     return {name: getattr(batch, name) for name in Batch.__slots__}
-
-
-def validation(user: NDArray[Any], label: NDArray[Any], scores: NDArray[Any]) -> dict[str, float]:
-    """AUC and UAUC, and their mean as the objective: neither may be bought with the other. NaN counts as chance."""
-    measures = {"auc": auc(label, scores), "uauc": uauc(user, label, scores)[0]}
-    return measures | {"objective": float(np.mean([np.nan_to_num(value, nan=0.5) for value in measures.values()]))}

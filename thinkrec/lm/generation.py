@@ -12,14 +12,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import RecommenderLM
-from thinkrec.text.stream import StreamLayout, batches_by_tokens, collate, scoring_windows
-
-GENERATION_TOKENS = 16_384
+from thinkrec.lm.scoring import routed_batches
+from thinkrec.text.stream import StreamLayout, scoring_windows
 
 
 @torch.inference_mode()
@@ -35,27 +33,17 @@ def generate(
     route: NDArray[np.integer] | None = None,
     progress: str | None = None,
 ) -> list[str]:
-    """The answer (verdict, then reason) to every row, in the order of `rows`; weights as in `scoring.score`."""
+    """The answer (verdict, then reason) to every row, in the order of `rows`; weights as in `routed_batches`."""
     model.eval()
     # A state of its own for every row: each is a sequence with one target.
     windows = scoring_windows(layout, rows, np.arange(len(rows)))
     answers: dict[int, str] = {}
-    batches = list(batches_by_tokens(windows, layout.block_lengths(), GENERATION_TOKENS))
-    for windows in tqdm(batches, desc=progress, disable=progress is None or None, leave=False):
-        batch = collate(layout, windows).to(model.device)
-        if router is not None:
-            assert routing is not None and route is not None
-            weights = routing[route[batch.first_target.cpu().numpy()]]
-            router.weights = torch.from_numpy(weights).to(model.device)
+    batches = routed_batches(model, layout, windows, router=router, routing=routing, route=route, progress=progress)
+    for batch in batches:
         at = batch.slots[batch.targets]  # (B, 2), one target each
         cache = DynamicCache(config=model.backbone.config)
-        hidden = model.backbone.base_model(
-            inputs_embeds=model.embed(batch),
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[at[:, 0], at[:, 1]]
+        states = model.hidden_states(model.embed(batch), batch.attention_mask, batch.position_ids, cache)
+        hidden = states[at[:, 0], at[:, 1]]
         seen = batch.attention_mask[at[:, 0], 0, at[:, 1]]  # (B, T): what the slot sees
         position = batch.position_ids[at[:, 0], at[:, 1]]
         head, embeddings = model.backbone.get_output_embeddings(), model.backbone.get_input_embeddings()
@@ -68,13 +56,10 @@ def generate(
             if finished.all() or step == max_new_tokens - 1:
                 break
             seen = torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1)
-            hidden = model.backbone.base_model(
-                inputs_embeds=embeddings(token)[:, None],
-                attention_mask=seen[:, None, None, :],
-                position_ids=(position + step + 1)[:, None],
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state[:, 0]
+            states = model.hidden_states(
+                embeddings(token)[:, None], seen[:, None, None, :], (position + step + 1)[:, None], cache
+            )
+            hidden = states[:, 0]
         texts = tokenizer.batch_decode(torch.stack(written, dim=1), skip_special_tokens=True)
         answers |= dict(zip(batch.first_target.tolist(), (text.strip() for text in texts), strict=True))
     return [answers[row] for row in rows.tolist()]

@@ -1,6 +1,7 @@
-"""The recommender's language model: any causal LM plus the projector that fills the slots.
+"""The recommender's language model: any causal LM, the projector that fills the slots, the soft prompt before the text.
 
-Shapes: B sequences, T tokens, S slots, R targets, Q reason tokens, D hidden size, V vocabulary, W slot width.
+Shapes: B sequences, T tokens, k soft tokens, S slots, R targets, Q reason tokens, D hidden size, V vocabulary, W slot
+width.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from thinkrec.artifacts import atomic
 from thinkrec.errors import UserError
@@ -25,6 +26,7 @@ from thinkrec.text.vocabulary import Vocabulary
 
 WIDENING = 10  # METHOD: proj: Linear(d -> 10 d), ReLU, Linear(10 d -> D)
 PROJECTOR_FILE = "projector.safetensors"
+SOFT_PROMPT_FILE = "soft_prompt.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,7 @@ class SlotProjector(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write the projector into `folder`."""
-        with atomic(folder / PROJECTOR_FILE) as partial:
-            save_file({name: value.contiguous().cpu() for name, value in self.state_dict().items()}, partial)
+        _save(self, folder / PROJECTOR_FILE)
 
     @classmethod
     def load(cls, folder: Path, widths: list[int], hidden: int) -> SlotProjector:
@@ -98,11 +99,56 @@ class SlotProjector(nn.Module):
             UserError: there is none, or it was trained for other slots.
         """
         projector = cls(widths, hidden)
-        try:
-            projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
-        except (FileNotFoundError, RuntimeError, SafetensorError):
-            raise UserError(f"{folder / PROJECTOR_FILE}: no projector for these slots; rerun: dvc repro sft") from None
+        _load(projector, folder / PROJECTOR_FILE, "projector for these slots")
         return projector
+
+
+class SoftPrompt(nn.Module):
+    """Learned vectors (k, D) that stand after the begin token of every prompt.
+
+    Continuous prompt tokens, as in Prompt4NR (arXiv 2304.05263).
+    """
+
+    def __init__(self, vectors_kD: Tensor) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(vectors_kD)
+
+    @classmethod
+    def from_tokens(cls, embeddings: nn.Embedding, count: int) -> SoftPrompt:
+        """Start `count` vectors at the embeddings of random tokens (by torch's own seed)."""
+        tokens = torch.randint(embeddings.num_embeddings, (count,))
+        return cls(embeddings.weight.detach()[tokens].float())
+
+    def forward(self, embedded_BTD: Tensor) -> Tensor:
+        vectors_BkD = self.vectors.to(embedded_BTD.dtype).expand(len(embedded_BTD), -1, -1)
+        return torch.cat([embedded_BTD[:, :1], vectors_BkD, embedded_BTD[:, 1 + len(self.vectors) :]], dim=1)
+
+    def save(self, folder: Path) -> None:
+        """Write the soft prompt into `folder`."""
+        _save(self, folder / SOFT_PROMPT_FILE)
+
+    @classmethod
+    def load(cls, folder: Path, count: int, hidden: int) -> SoftPrompt:
+        """Read a soft prompt of `count` vectors.
+
+        Raises:
+            UserError: there is none, or it has another number of vectors.
+        """
+        prompt = cls(torch.empty(count, hidden))
+        _load(prompt, folder / SOFT_PROMPT_FILE, f"soft prompt of {count} vectors")
+        return prompt
+
+
+def _save(module: nn.Module, path: Path) -> None:
+    with atomic(path) as partial:
+        save_file({name: value.contiguous().cpu() for name, value in module.state_dict().items()}, partial)
+
+
+def _load(module: nn.Module, path: Path, what: str) -> None:
+    try:
+        module.load_state_dict(load_file(path))
+    except (FileNotFoundError, RuntimeError, SafetensorError):
+        raise UserError(f"{path}: no {what}; rerun: dvc repro sft") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +161,10 @@ class Output:
 
 
 class RecommenderLM(nn.Module):
-    """A causal LM whose slots are filled by a projector; without a projector slots keep their token's embedding."""
+    """A causal LM whose slots are filled by a projector; without a projector slots keep their token's embedding.
+
+    The layout of its batches has as many `soft_tokens` as its soft prompt has vectors; none without one.
+    """
 
     def __init__(
         self,
@@ -123,35 +172,59 @@ class RecommenderLM(nn.Module):
         vocabulary: Vocabulary,
         slot_values: SlotValues,
         projector: SlotProjector | None,
+        soft_prompt: SoftPrompt | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.vocabulary = vocabulary
         self.slot_values = slot_values
         self.projector = projector
+        self.soft_prompt = soft_prompt
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.backbone.device
 
+    def save_inputs(self, folder: Path) -> None:
+        """Write what the model has of projector and soft prompt into `folder`."""
+        for part in (self.projector, self.soft_prompt):
+            if part is not None:
+                part.save(folder)
+
     def embed(self, batch: Batch) -> Tensor:
-        """Input embeddings (B, T, D), slots filled."""
+        """Input embeddings (B, T, D), the soft prompt put in and slots filled."""
         embedded = self.backbone.get_input_embeddings()(batch.input_ids)
+        if self.soft_prompt is not None:
+            embedded = self.soft_prompt(embedded)
         if self.projector is None:
             return embedded
         values = torch.from_numpy(self.slot_values(batch.slot_rows.cpu().numpy())).to(embedded.device)
         filled = self.projector(values).to(embedded.dtype)
         return embedded.index_put((batch.slots[:, 0], batch.slots[:, 1]), filled)
 
+    def hidden_states(
+        self, embedded: Tensor, attention_mask: Tensor, position_ids: Tensor, cache: Cache | None = None
+    ) -> Tensor:
+        """Last hidden states (B, T, D) of input embeddings (B, T, D); `attention_mask` (B, 1, T, seen) is boolean.
+
+        With a `cache` the tokens in it are seen too, and these are added to it.
+        """
+        if self.backbone.config._attn_implementation == "eager":
+            # Eager attention adds a ready-made mask to its logits as it is: True and False would count 1 and 0.
+            nothing = torch.zeros_like(attention_mask, dtype=embedded.dtype)
+            attention_mask = nothing.masked_fill(~attention_mask, torch.finfo(embedded.dtype).min)
+        return self.backbone.base_model(
+            inputs_embeds=embedded,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+
     def forward(self, batch: Batch) -> Output:
         """Scores of the batch's targets; the LM head is applied at verdicts and reasons only."""
-        hidden = self.backbone.base_model(
-            inputs_embeds=self.embed(batch),
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            use_cache=False,
-        ).last_hidden_state
+        hidden = self.hidden_states(self.embed(batch), batch.attention_mask, batch.position_ids)
         head = self.backbone.get_output_embeddings()
         at = batch.slots[batch.targets]
         verdict_logits = head(hidden[at[:, 0], at[:, 1]]).float()

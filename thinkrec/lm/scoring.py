@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,9 +11,34 @@ from tqdm import tqdm
 
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import RecommenderLM
-from thinkrec.text.stream import StreamLayout, batches_by_tokens, collate, scoring_windows
+from thinkrec.text.stream import Batch, StreamLayout, Window, batches_by_tokens, collate, scoring_windows
 
 SCORING_TOKENS = 16_384
+
+
+def routed_batches(
+    model: RecommenderLM,
+    layout: StreamLayout,
+    windows: Sequence[Window],
+    *,
+    router: Router | None,
+    routing: NDArray[np.float32] | None,
+    route: NDArray[np.integer] | None,
+    progress: str | None,
+) -> Iterator[Batch]:
+    """The batches of these windows, each on the model's device and with its adapter weights set on the `router`.
+
+    A sequence's weights are `routing[route[r]]` (routing: states x (N + 1), route: (n,) for all interactions), r its
+    first target. Without a router there is nothing to set.
+    """
+    batches = list(batches_by_tokens(windows, layout.block_lengths(), SCORING_TOKENS, beginning=layout.beginning))
+    for group in tqdm(batches, desc=progress, disable=progress is None or None, leave=False):
+        batch = collate(layout, group).to(model.device)
+        if router is not None:
+            assert routing is not None and route is not None
+            weights = routing[route[batch.first_target.cpu().numpy()]]
+            router.weights = torch.from_numpy(weights).to(model.device)
+        yield batch
 
 
 @torch.inference_mode()
@@ -27,20 +54,15 @@ def score(
 ) -> NDArray[np.float32]:
     """Scores (k,) of the interactions `rows` (k,): the Yes - No logit; its sigmoid is the probability.
 
-    With a `router`, row r is scored under the adapter weights `routing[route[r]]` (routing: states x (N + 1),
-    route: (n,) for all interactions). The result does not depend on which rows are asked for together.
+    With a `router`, every row is scored under its own adapter weights (`routed_batches`). The result does not depend
+    on which rows are asked for together.
     """
     model.eval()
     state = np.zeros(len(rows), np.int64) if route is None else route[rows].astype(np.int64)
     windows = scoring_windows(layout, rows, state)
-    batches = list(batches_by_tokens(windows, layout.block_lengths(), SCORING_TOKENS))
     out = np.full(len(layout.item), np.nan, np.float32)
-    for windows in tqdm(batches, desc=progress, disable=progress is None or None, leave=False):
-        batch = collate(layout, windows).to(model.device)
-        if router is not None:
-            assert routing is not None and route is not None
-            weights = routing[route[batch.first_target.cpu().numpy()]]
-            router.weights = torch.from_numpy(weights).to(model.device)
+    batches = routed_batches(model, layout, windows, router=router, routing=routing, route=route, progress=progress)
+    for batch in batches:
         scored = model(batch).score
         out[batch.slot_rows[batch.targets].cpu().numpy()] = scored.float().cpu().numpy()
     return out[rows]

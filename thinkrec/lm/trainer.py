@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
@@ -89,8 +89,7 @@ def train(
         load_best_model_at_end=True,
         metric_for_best_model="objective",
         greater_is_better=True,
-        logging_strategy="steps",
-        logging_steps=steps.per_epoch,
+        logging_strategy="no",  # _LogLoss says when
         report_to=[],
         disable_tqdm=not sys.stderr.isatty(),
         remove_unused_columns=False,
@@ -102,7 +101,7 @@ def train(
         train_dataset=steps,
         eval_dataset=steps,  # only for Trainer's check of its arguments: `evaluate` is ours
         data_collator=lambda batches: collate(batches[0]),
-        callbacks=[EarlyStoppingCallback(settings.patience)] if settings.patience else [],
+        callbacks=[_LogLoss(), *([EarlyStoppingCallback(settings.patience)] if settings.patience else [])],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.settings, trainer.validate = settings, validate
@@ -131,6 +130,17 @@ class _Steps(Dataset[Any]):
     def __getitem__(self, step: int) -> Any:
         epoch = bisect_right(self.starts, step) - 1
         return self.plan(epoch)[step - self.starts[epoch]]
+
+
+class _LogLoss(TrainerCallback):
+    """Logs the training loss wherever there is a validation.
+
+    Trainer's own `logging_steps` would miss the last one: it validates at the very last step, whether or not that
+    is a whole number of epochs of the mean length, but logs only at such.
+    """
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_log = control.should_evaluate
 
 
 class _PlanTrainer(Trainer):
@@ -215,12 +225,12 @@ def _fingerprint(
 
 
 def _by_epoch(log: list[dict[str, float]], per_epoch: int) -> list[dict[str, float]]:
-    """Trainer's log as one row per epoch: validation measures and the mean training loss before it."""
+    """Trainer's log as one row per epoch: validation measures, the mean training loss since the validation before."""
     losses = {entry["step"]: entry["loss"] for entry in log if "loss" in entry}
     return [
         {
             "epoch": -(-int(entry["step"]) // per_epoch),
-            "train_loss": losses.get(entry["step"], float("nan")),
+            "train_loss": losses[entry["step"]],
             **{name.removeprefix("eval_"): value for name, value in sorted(entry.items()) if name.startswith("eval_")},
         }
         for entry in log

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from thinkrec import artifacts
+from thinkrec.data.histories import frozen
 from thinkrec.features import bank
 from thinkrec.lm.backbone import device, open_backbone
 from thinkrec.lm.finetune import encode_reasons
-from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues
+from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, SoftPrompt
 from thinkrec.params import PromptParams
 from thinkrec.text.items import encode, item_texts
 from thinkrec.text.stream import StreamLayout, make_layout
@@ -40,6 +41,16 @@ class Workbench:
         """Row numbers of a split."""
         return np.flatnonzero((self.interactions["split"] == split).to_numpy())
 
+    def frozen(self) -> Workbench:
+        """The same weights, told what the frozen protocol tells (`data.histories.frozen`)."""
+        table = frozen(self.interactions)
+        features = bank.load(protocol="frozen")
+        values = replace(self.model.slot_values, features=features)
+        model = RecommenderLM(
+            self.model.backbone, self.model.vocabulary, values, self.model.projector, self.model.soft_prompt
+        )
+        return replace(self, interactions=table, features=features, layout=self.layout.at(table), model=model.eval())
+
 
 def open_workbench(
     model_path: Path,
@@ -52,7 +63,8 @@ def open_workbench(
     """Load the model directory and the artefacts before it.
 
     `traces` are those to train on (rows of train; others are left out). `projector` is the folder of a trained slot
-    projector; without one a fresh one is made, scaled by train's values, unless there is nothing to put in slots.
+    projector and soft prompt; without it fresh ones are made, the projector scaled by train's values. There is no
+    projector if nothing is put in slots, and no soft prompt of no tokens.
     """
     interactions = artifacts.read_table(artifacts.INTERACTIONS)
     items = artifacts.read_table(artifacts.ITEMS)
@@ -71,17 +83,24 @@ def open_workbench(
         history=prompt.history,
         hide_dislikes=prompt.history_labels == "likes",
         reasons=reasons,
+        soft_tokens=prompt.soft_tokens,
     )
     values = SlotValues(features, prompt.slots)
-    slot_projector = None
+    embeddings = model.get_input_embeddings()
+    hidden = embeddings.embedding_dim
+    slot_projector = soft_prompt = None
     if prompt.slots:
-        hidden = model.get_input_embeddings().embedding_dim
         if projector is None:
             slot_projector = SlotProjector(values.widths, hidden, dropout=slot_dropout)
             slot_projector.fit_scale(values(np.flatnonzero(train)))
         else:
             slot_projector = SlotProjector.load(projector, values.widths, hidden)
-    recommender = RecommenderLM(model, vocabulary, values, slot_projector).to(device())
+    if prompt.soft_tokens:
+        if projector is None:
+            soft_prompt = SoftPrompt.from_tokens(embeddings, prompt.soft_tokens)
+        else:
+            soft_prompt = SoftPrompt.load(projector, prompt.soft_tokens, hidden)
+    recommender = RecommenderLM(model, vocabulary, values, slot_projector, soft_prompt).to(device())
     return Workbench(
         interactions=interactions, features=features, tokenizer=tokenizer, layout=layout, model=recommender
     )

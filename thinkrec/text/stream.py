@@ -2,6 +2,9 @@
 
     <begin> | title: keywords <slot> Yes | title: keywords <slot> No | ... | title: keywords <slot> Yes. reason <end>
 
+With `soft_tokens`, that many places stand between the begin token and the first block. The model fills them with
+learned vectors; like the begin token they are visible to all blocks.
+
 Each interaction is a *block*. A block's tokens attend to themselves causally and to the visible tokens of blocks
 with a strictly earlier timestamp, so rows that share a timestamp are blind to each other, and rotary positions
 depend on strictly earlier rows alone. Reasons are visible to their own block only; with `history_labels: likes` a
@@ -16,7 +19,7 @@ Shapes: n interactions, B sequences of a batch, T their longest length in tokens
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +78,12 @@ class StreamLayout:
     vocabulary: Vocabulary
     history: int
     hide_dislikes: bool
+    soft_tokens: int
+
+    @property
+    def beginning(self) -> int:
+        """Tokens before a sequence's first block: the begin token and the soft prompt."""
+        return 1 + self.soft_tokens
 
     def block_lengths(self) -> NDArray[np.int64]:
         """Tokens (n,) of every row's block, its reason included."""
@@ -82,6 +91,12 @@ class StreamLayout:
         for row, tokens in self.reasons.items():
             lengths[row] += len(tokens)
         return lengths
+
+    def at(self, interactions: pd.DataFrame) -> StreamLayout:
+        """The same rows, at the moments that another view of the table gives them."""
+        time = interactions["timestamp"].to_numpy()
+        start, end = history_bounds(interactions["user"].to_numpy(), time)
+        return replace(self, timestamp=time, start=start, end=end)
 
 
 def make_layout(
@@ -92,6 +107,7 @@ def make_layout(
     history: int,
     hide_dislikes: bool,
     reasons: Mapping[int, NDArray[np.int32]] | None = None,
+    soft_tokens: int = 0,
 ) -> StreamLayout:
     """The layout of the interactions artefact."""
     start, end = history_bounds(interactions["user"].to_numpy(), interactions["timestamp"].to_numpy())
@@ -106,6 +122,7 @@ def make_layout(
         vocabulary=vocabulary,
         history=history,
         hide_dislikes=hide_dislikes,
+        soft_tokens=soft_tokens,
     )
 
 
@@ -156,9 +173,14 @@ def reasons_shown(layout: StreamLayout, window: Window) -> NDArray[np.bool_]:
     return window.target & enough & has
 
 
-def batches_by_tokens(windows: Sequence[Window], lengths: NDArray[np.int64], budget: int) -> Iterator[list[Window]]:
-    """Batches of similar length whose padded size stays within `budget` tokens (one sequence may exceed it)."""
-    sizes = np.asarray([lengths[window.rows].sum() + 1 for window in windows])
+def batches_by_tokens(
+    windows: Sequence[Window], lengths: NDArray[np.int64], budget: int, *, beginning: int = 1
+) -> Iterator[list[Window]]:
+    """Batches of similar length whose padded size stays within `budget` tokens (one sequence may exceed it).
+
+    `lengths` (n,) and `beginning` are the layout's: tokens of every row's block and before the first block.
+    """
+    sizes = np.asarray([lengths[window.rows].sum() + beginning for window in windows])
     batch: list[Window] = []
     longest = 0
     for index in np.argsort(-sizes, kind="stable"):
@@ -234,11 +256,13 @@ class _Encoded:
 def _encode(layout: StreamLayout, window: Window) -> _Encoded:
     words = layout.vocabulary
     rows = window.rows
-    tokens, block, visible = [[words.begin]], [[BEGIN]], [[1]]
+    begin = layout.beginning
+    tokens = [[words.begin, *[words.slot] * layout.soft_tokens]]
+    block, visible = [[BEGIN] * begin], [[1] * begin]
     slots: list[int] = []
     reasons: list[int] = []
     lengths: list[int] = []
-    size = 1
+    size = begin
     for index, (row, with_reason) in enumerate(zip(rows.tolist(), reasons_shown(layout, window).tolist(), strict=True)):
         text = layout.items[layout.item[row]].tolist()
         label = int(layout.label[row])
@@ -257,8 +281,8 @@ def _encode(layout: StreamLayout, window: Window) -> _Encoded:
     # A block's first position counts the visible extent of strictly earlier blocks only (reasons take no room).
     extent = np.asarray([sum(flags) if any(flags) else 0 for flags in visible[1:]], np.int64)
     by_rank = np.bincount(rank, weights=extent, minlength=int(rank[-1]) + 1) if len(rows) else np.zeros(0)
-    first = 1 + np.concatenate([[0], np.cumsum(by_rank)[:-1]]).astype(np.int64)[rank]
-    position = np.concatenate([[0], *(begin + np.arange(n) for begin, n in zip(first, lengths, strict=True))])
+    first = begin + np.concatenate([[0], np.cumsum(by_rank)[:-1]]).astype(np.int64)[rank]
+    position = np.concatenate([np.arange(begin), *(at + np.arange(n) for at, n in zip(first, lengths, strict=True))])
     flat_block = np.concatenate(block).astype(np.int64)
     group = np.where(flat_block == BEGIN, -1, rank[np.maximum(flat_block, 0)])
     return _Encoded(

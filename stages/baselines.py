@@ -1,0 +1,16 @@
+"""Interactions -> scores of every baseline, online and frozen. Run: thinkrec-stage baselines"""
+
+
+def baselines() -> str:
+    """Fit the baselines on train and score valid and test rows."""
+    from thinkrec import artifacts
+    from thinkrec.evaluation.baselines import baseline_fits, baseline_scores
+    from thinkrec.params import load
+
+    scores, metrics = baseline_scores(
+        artifacts.read_table(artifacts.INTERACTIONS), artifacts.read_table(artifacts.ITEMS), baseline_fits(load())
+    )
+    artifacts.write_table(artifacts.BASELINES, scores)
+    artifacts.write_metrics("baselines", metrics)
+    best = max(metrics, key=lambda name: metrics[name]["valid_objective"])
+    return f"{len(metrics)} baselines, the best on valid {best}: AUC {metrics[best]['valid_auc']:.4f}, UAUC {metrics[best]['valid_uauc']:.4f}"

@@ -1,0 +1,248 @@
+"""The tables' text from hand-made row files: cells, verdicts and claims as worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from thinkrec.campaign.render import (
+    accuracy,
+    against,
+    claims,
+    fill_markers,
+    merged,
+    readme_block,
+    render,
+    verdict,
+)
+from thinkrec.campaign.rows import ROWS
+from thinkrec.errors import UserError
+
+
+def entry(value: float, lead: float | None = None, *, p: float = 0.5, half: float = 0.02) -> dict[str, Any]:
+    """A figure with its interval, and ThinkRec's lead with one, each `half` to both sides."""
+    made: dict[str, Any] = {"value": value, "low": value - half, "high": value + half}
+    if lead is not None:
+        made["lead"] = {"value": lead, "low": lead - half, "high": lead + half, "p": p}
+    return made
+
+
+def line(
+    auc: float, lead: float | None = None, *, p: float = 0.5, meteor: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """A line with the same figure in every metric, and reasons if it has a METEOR."""
+    figures = {metric: entry(auc, lead, p=p) for metric in ("auc", "uauc", "ndcg@5", "map@5")}
+    made: dict[str, Any] = {"valid": figures, "test": figures}
+    if meteor:
+        made["reasons"] = {
+            "rows": 300,
+            "with_teacher": 189,
+            "meteor_exact_stem": meteor,
+            "rouge_l": 0.5439,
+            "bleu": 0.2352,
+            "accuracy": 0.76,
+            "agreement": 1.0,
+        }
+    return made
+
+
+def file(lines: dict[str, Any], **more: Any) -> dict[str, Any]:
+    users = {"all": 313, "uauc": 224, "@5": 287}
+    return {
+        "commit": "7726a8c",
+        "experiment": "aaa",
+        "compared_with": "aaa",
+        "params": {"experts": {"n": 3}},
+        "counts": {"test": {"rows": 7331, "users": users}},
+        "lines": lines,
+        **more,
+    }
+
+
+def files() -> dict[str, dict[str, Any]]:
+    base = {
+        "thinkrec": line(0.77, meteor=entry(0.5)),
+        "mf": line(0.75, 0.02, p=0.04),
+        "mf_frozen": line(0.64, 0.13, p=0.0002),
+        "running_rates": line(0.7757, -0.0057, p=0.6),
+        "something_new": line(0.5, 0.27, p=0.0002),
+    }
+    return {
+        "thinkrec": file(base),
+        "no_thinking": file({"no_thinking": line(0.71, 0.06, p=0.0002)}, commit="1234567+", compared_with="older"),
+        "tallrec": file({"tallrec": line(0.70, 0.07, p=0.0002, meteor=entry(0.4, 0.1, p=0.0002))}),
+    }
+
+
+def cells(text: str, title: str) -> list[str]:
+    """The cells of the only line of a table that begins with this title."""
+    [found] = [row for row in text.splitlines() if row.startswith(f"| {title} |")]
+    return [cell.strip() for cell in found.strip("|").split("|")]
+
+
+class TestVerdicts:
+    @pytest.mark.parametrize(("figure", "word"), [(0.74, "above"), (0.75, "within"), (0.79, "within"), (0.80, "below")])
+    def test_our_interval_against_a_figure_of_the_paper(self, figure: float, word: str) -> None:
+        assert against({"value": 0.77, "low": 0.75, "high": 0.79}, figure) == word
+
+    @pytest.mark.parametrize(
+        ("low", "high", "word"),
+        [
+            (0.001, 0.02, "holds"),
+            (0.0, 0.02, "open"),
+            (-0.01, 0.0, "open"),
+            (-0.02, -0.001, "fails"),
+            (None, None, "open"),
+        ],
+    )
+    def test_a_lead_holds_if_its_interval_is_above_0(self, low: float | None, high: float | None, word: str) -> None:
+        assert verdict({"low": low, "high": high}) == word
+
+
+class TestAccuracy:
+    def test_a_cell_has_ours_its_interval_the_papers_figure_and_how_they_stand(self) -> None:
+        table = accuracy("ml-1m", merged(files()))
+        assert cells(table, "**ThinkRec**") == [
+            "**ThinkRec**",
+            ".7700 [.7500, .7900]<br>paper .7764: within",
+            ".7700 [.7500, .7900]<br>paper .6775: above",
+            ".7700 [.7500, .7900]",
+            ".7700 [.7500, .7900]",
+            "",
+            "",
+        ]
+        assert cells(table, "matrix factorisation")[1] == ".7500 [.7300, .7700]<br>paper .6401: above"
+
+    def test_a_lead_has_its_interval_its_verdict_and_a_star_only_if_holm_leaves_it(self) -> None:
+        # Of 8 leads, Holm multiplies the two p of .04 by 4: no star. Its interval begins at 0: open.
+        table = accuracy("ml-1m", merged(files()))
+        assert cells(table, "matrix factorisation")[5] == "+.0200 [.0000, .0400]: open"
+        assert cells(table, "text only (as TALLRec)")[5] == "+.0700 [.0500, .0900]: holds*"
+        assert cells(table, "running rates")[5] == "−.0057 [−.0257, .0143]: open"
+
+    def test_frozen_lines_and_those_of_other_tables_stand_elsewhere(self) -> None:
+        table = accuracy("ml-1m", merged(files()))
+        titles = [row.split("|")[1].strip() for row in table.splitlines()[2:]]
+        assert titles == [
+            "**ThinkRec**",
+            "text only (as TALLRec)",
+            "matrix factorisation",
+            "running rates",
+            "something_new",
+        ]
+
+    def test_a_dataset_that_the_paper_lacks_has_no_figures_of_it(self) -> None:
+        assert "paper" not in accuracy("embedded", merged(files()))
+
+    def test_worlds_say_how_much_of_what_can_be_known_is_known(self) -> None:
+        world = files()
+        for name, share in {"thinkrec": 0.846, "mf": -0.01}.items():
+            world["thinkrec"]["lines"][name]["test"]["possible_lift"] = share
+        table = accuracy("embedded", merged(world))
+        assert cells(table, "model")[-1] == "of the possible lift"
+        assert cells(table, "**ThinkRec**")[-1] == "84.6 %"
+        assert cells(table, "matrix factorisation")[-1] == "−1.0 %"
+
+
+class TestPage:
+    def test_sections_without_lines_are_left_out(self) -> None:
+        page = render("ml-1m", files())
+        heads = [row for row in page.splitlines() if row.startswith("#")]
+        assert heads == [
+            "# The paper's tables on ml-1m",
+            "## Accuracy",
+            "### Frozen",
+            "## Ablation",
+            "## Reasons",
+            "## The paper's claims",
+            "## The runs",
+        ]
+
+    def test_it_says_over_what_it_is_measured_and_what_is_missing(self) -> None:
+        page = render("ml-1m", files())
+        assert "7,331 interactions of 313 users; UAUC covers 224 of them, @5 287." in page
+        missing = [name for name in ROWS if name not in files()]
+        assert f"Not run yet: {', '.join(missing)}." in page
+        every = files() | {name: file({name: line(0.7, 0.07)}) for name in missing}
+        assert "ot run yet:" not in render("ml-1m", every)
+
+    def test_the_frozen_line_of_a_model_is_held_against_the_same_figure(self) -> None:
+        frozen = render("ml-1m", files()).partition("### Frozen")[2]
+        assert (
+            cells(frozen.partition("##")[0], "matrix factorisation")[1] == ".6400 [.6200, .6600]<br>paper .6401: within"
+        )
+
+    def test_ablation_shows_the_papers_lead_on_its_dataset(self) -> None:
+        part = render("ml-1m", files()).partition("## Ablation")[2].partition("##")[0]
+        assert cells(part, "model")[5:] == ["lead in UAUC", "lead in NDCG@5", "lead in MAP@5"]
+        assert cells(part, "no thinking")[5] == "+.0600 [.0400, .0800]: holds*<br>paper +.1013"
+
+    def test_experts_are_counted_with_the_papers_leads_only_if_the_number_is_its_own(self) -> None:
+        made = files() | {"experts_2": file({"experts_2": line(0.76, 0.01)})}
+        part = render("ml-1m", made).partition("## Number of experts")[2].partition("##")[0]
+        assert cells(part, "2")[6] == "+.0100 [−.0100, .0300]: open<br>paper +.0289"
+        assert cells(part, "**3** (ThinkRec)")[5:] == ["", ""]
+        made["thinkrec"]["params"] = {"experts": {"n": 5}}
+        part = render("ml-1m", made).partition("## Number of experts")[2].partition("##")[0]
+        assert cells(part, "2")[6] == "+.0100 [−.0100, .0300]: open"
+        assert cells(part, "**5** (ThinkRec)")[5:] == ["", ""]
+
+    def test_reasons_show_the_papers_figures_beside_ours(self) -> None:
+        part = render("ml-1m", files()).partition("## Reasons")[2].partition("##")[0]
+        assert cells(part, "**ThinkRec**") == [
+            *("**ThinkRec**", "189", ".5000 [.4800, .5200]", ".5439", ".2352", ".7600", "1.0000"),
+            *("", ".0333 / .3104"),
+        ]
+        assert cells(part, "text only (as TALLRec)")[-2:] == ["+.1000 [.0800, .1200]: holds*", ".0275 / .2607"]
+
+    def test_runs_are_listed_by_commit_and_old_comparisons_are_owned_to(self) -> None:
+        part = render("ml-1m", files()).partition("## The runs")[2]
+        assert "- `7726a8c`: thinkrec, tallrec\n- `1234567+`: no_thinking\n" in part
+        assert part.endswith("- compared with an earlier run of thinkrec: no_thinking\n")
+
+
+class TestClaims:
+    def test_they_are_counted_by_verdict(self) -> None:
+        # ML1M: 7 models by 2 metrics; Book: 3 by 3; experts: 2; METEOR: 1. Ours: mf open in 2, tallrec holds in 2 and
+        # METEOR, no thinking holds in 3.
+        summary, _ = claims("ml-1m", files())
+        assert summary == (
+            "The paper says 26 times that ThinkRec is better than a line of these tables. Here 6 hold, 2 are open, "
+            "0 fail, 18 are not run yet."
+        )
+
+    def test_each_has_the_papers_lead_and_ours(self) -> None:
+        _, table = claims("ml-1m", files())
+        rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
+        assert ["matrix factorisation", "AUC", "+.1363 (ML1M)", "+.0200 [.0000, .0400]: open"] in rows
+        assert ["no thinking", "MAP@5", "+.0429 (Book)", "+.0600 [.0400, .0800]: holds*"] in rows
+        assert ["2 experts", "UAUC", "+.0289 (Book, new split)", "not run yet"] in rows
+        assert ["text only (as TALLRec)", "METEOR", "+.0058 (ML1M)", "+.1000 [.0800, .1200]: holds*"] in rows
+
+    def test_nothing_is_claimed_where_the_paper_does_not_lead_on_every_dataset(self) -> None:
+        summary, table = claims("embedded", files())
+        assert summary.startswith("The paper says 25 times")
+        assert "| SASRec | AUC | at least +.0771 (all of its datasets) | not run yet |" in table
+        assert "| SASRec | UAUC |" not in table
+
+
+class TestMarkers:
+    OPEN, CLOSE = "<!-- tables:ml-1m -->", "<!-- /tables -->"
+
+    def test_what_stands_between_them_is_replaced_and_nothing_else(self) -> None:
+        text = f"before\n{self.OPEN}\nold\n{self.CLOSE}\nafter {self.CLOSE}"
+        filled = fill_markers(text, "ml-1m", "new")
+        assert filled == f"before\n{self.OPEN}\nnew\n{self.CLOSE}\nafter {self.CLOSE}"
+        assert fill_markers(filled, "ml-1m", "new") == filled
+
+    def test_another_datasets_are_left_alone(self) -> None:
+        text = f"{self.OPEN}\nold\n{self.CLOSE}"
+        assert fill_markers(text, "embedded", "new") == text
+
+    def test_one_that_is_not_closed_is_an_error(self) -> None:
+        with pytest.raises(UserError, match=r"<!-- tables:ml-1m --> is not followed by <!-- /tables -->"):
+            fill_markers(f"{self.OPEN}\nold", "ml-1m", "new")
+
+    def test_readme_shows_the_accuracy(self) -> None:
+        assert readme_block("ml-1m", files()).startswith(accuracy("ml-1m", merged(files())))

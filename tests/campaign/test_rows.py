@@ -1,0 +1,105 @@
+"""Rows: each is a valid change of params.yaml, queued as written, and done only with the parameters of now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.utils.hydra import apply_overrides
+from project import ROOT, SMALL, set_params
+
+from thinkrec.campaign.experiments import literal
+from thinkrec.campaign.rows import BASE, ROWS, changed_params, known_by, plan
+from thinkrec.errors import UserError
+from thinkrec.params import load
+
+HARD = "/tmp/a folder, it's = [b]: c\\d/ml-1m.zip"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with nothing but params.yaml."""
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_row_changes_what_it_says_and_nothing_else(row: str, project: Path) -> None:
+    dataset = load().dataset.name
+    base, changed = (plan(dataset, raw=None, names=[name])[name] for name in (BASE, row))
+    assert {change.split()[0] for change in changed_params(changed, {"params": base.params})} == set(ROWS[row])
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_dvc_writes_the_parameters_that_the_row_is_known_by(row: str, project: Path) -> None:
+    planned = plan("embedded", raw=None, names=[row])[row]
+    apply_overrides(str(project / "params.yaml"), [f"{k}={literal(v)}" for k, v in planned.overrides.items()])
+    assert known_by(load(project / "params.yaml")) == planned.params
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 0, 3, 0.25, "embedded-small", HARD, "\\'", "\\", "null", "3", [], ["user", "item"]]
+)
+def test_a_value_survives_dvcs_command_line(value: Any, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("a: {b: 1}\n")
+    apply_overrides(str(tmp_path / "params.yaml"), [f"a.b={literal(value)}"])
+    assert yaml.safe_load((tmp_path / "params.yaml").read_text()) == {"a": {"b": value}}
+
+
+class TestDone:
+    def test_with_the_same_parameters(self, project: Path) -> None:
+        row = plan("embedded-small", raw=None, names=["no_experts"])["no_experts"]
+        assert changed_params(row, {"params": row.params}) == []
+
+    def test_not_after_a_change_and_it_says_which(self, project: Path) -> None:
+        before = plan("embedded-small", raw=None, names=[BASE])[BASE]
+        set_params(project, {"sft.epochs": 9})
+        after = plan("embedded-small", raw=None, names=[BASE])[BASE]
+        assert changed_params(after, {"params": before.params}) == [f"sft.epochs {before.params['sft']['epochs']} -> 9"]
+        assert after.experiment != before.experiment
+
+    def test_not_when_a_parameter_is_new(self, project: Path) -> None:
+        row = plan("embedded-small", raw=None, names=[BASE])[BASE]
+        older = {**row.params, "sft": {key: value for key, value in row.params["sft"].items() if key != "pairwise"}}
+        assert changed_params(row, {"params": older}) == [f"sft.pairwise (none) -> {row.params['sft']['pairwise']}"]
+
+    def test_wherever_the_raw_files_lie(self, project: Path) -> None:
+        for name in ("here", "there"):
+            (project / name).mkdir()
+        here, there = (plan("ml-1m", raw=Path(name), names=[BASE])[BASE] for name in ("here", "there"))
+        assert here.params == there.params
+        assert here.experiment == there.experiment
+        assert here.overrides["dataset.raw"] == str(project / "here")  # absolute: a queued run has its own folder
+
+
+class TestPlan:
+    def test_all_rows_unless_some_are_named_always_in_order(self, project: Path) -> None:
+        assert list(plan("embedded", raw=None)) == list(ROWS)
+        assert list(plan("embedded", raw=None, names=["experts_1", "no_thinking"])) == ["no_thinking", "experts_1"]
+
+    def test_the_names_of_experiments_differ(self, project: Path) -> None:
+        rows = [row for dataset in ("embedded", "embedded-small") for row in plan(dataset, raw=None).values()]
+        assert len({row.experiment for row in rows}) == 2 * len(ROWS)
+
+    @pytest.mark.parametrize(
+        ("dataset", "raw", "names", "said"),
+        [
+            ("ml-1m", None, [], "--raw: ml-1m needs its raw files; download https://.*ml-1m.zip"),
+            ("ml-1m", Path("nowhere.zip"), [], "--raw: no such file or folder: nowhere.zip"),
+            ("embedded", Path("nowhere.zip"), [], "--raw: embedded is generated .* leave --raw out"),
+            ("ml-1n", None, [], "no dataset 'ml-1n'; did you mean ml-1m"),
+            ("embedded", None, ["no_expert"], "--rows: no row 'no_expert'; did you mean no_experts"),
+        ],
+    )
+    def test_what_cannot_be_is_refused_in_a_line(
+        self, dataset: str, raw: Path | None, names: list[str], said: str, project: Path
+    ) -> None:
+        with pytest.raises(UserError, match=said):
+            plan(dataset, raw=raw, names=names)
+
+    def test_small_parameters_make_rows_too(self, project: Path) -> None:
+        set_params(project, SMALL)
+        assert plan("embedded-small", raw=None)["experts_4"].params["experts"]["n"] == 4

@@ -1,0 +1,160 @@
+"""One loop fits every recommender and keeps its best epoch; a turn brings one fit's vectors onto another's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from thinkrec.features.ratings import Ratings
+from thinkrec.features.recommender import (
+    Floats,
+    ItemSide,
+    Recommender,
+    Rows,
+    fit,
+    prior_logit,
+    running_sums,
+    turn,
+)
+
+few = settings(max_examples=50, deadline=None)
+RATE = 0.5  # Adam moves a weight under a constant gradient by just this in a step
+
+
+class Counter(Recommender):
+    """A model whose one weight says how many steps of RATE it has made, two to an epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.drawn: list[float] = []
+        self.modes: list[bool] = []
+
+    @property
+    def epochs(self) -> float:
+        return round(self.weight.item() / (2 * RATE), 4)
+
+    def batches(self, generator: torch.Generator) -> Sequence[int]:
+        self.drawn.append(torch.rand((), generator=generator).item())
+        return [0, 1]
+
+    def loss(self, batch: int) -> Tensor:
+        self.modes.append(self.training)
+        return -self.weight
+
+    def items(self) -> ItemSide:
+        return ItemSide(vectors=np.zeros((1, 1), np.float32), biases=np.zeros(1, np.float32), bias=0.0)
+
+    def states(self, ratings: Ratings, start: Rows, end: Rows) -> tuple[Floats, Floats]:
+        return np.zeros((len(end), 1), np.float32), np.zeros(len(end), np.float32)
+
+    def fitted_users(self) -> Floats:
+        return np.zeros((1, 1), np.float32)
+
+
+def says(objectives: Sequence[float], modes: list[bool], model: Counter) -> Callable[[], dict[str, float]]:
+    """A validation that measures these, epoch by epoch, and notes in which mode it found the model."""
+    left = iter(objectives)
+
+    def validate() -> dict[str, float]:
+        modes.append(model.training)
+        return {"objective": next(left), "epoch": model.epochs}
+
+    return validate
+
+
+def test_the_model_ends_as_its_best_epoch_left_it_the_first_of_equals() -> None:
+    model, modes = Counter(), []
+    validate = says([0.1, 0.4, 0.3, 0.4, 0.2], modes, model)
+    measured = fit(model, epochs=5, learning_rate=RATE, seed=0, patience=9, validate=validate)
+    assert model.epochs == 2
+    assert [one["epoch"] for one in measured] == [1, 2, 3, 4, 5]
+    assert model.modes == [True] * 10 and modes == [False] * 5 and not model.training
+
+
+@few
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(1, 4))
+def test_fitting_stops_after_patience_epochs_without_a_better_one(objectives: list[int], patience: int) -> None:
+    model = Counter()
+    validate = says(objectives, [], model)
+    measured = fit(
+        model, epochs=len(objectives), learning_rate=RATE, seed=0, patience=patience, validate=validate
+    )  # fmt: skip
+    stopped = [
+        epoch
+        for epoch in range(patience, len(objectives))
+        if max(objectives[epoch - patience + 1 : epoch + 1]) <= max(objectives[: epoch - patience + 1])
+    ]
+    seen = objectives[: stopped[0] + 1] if stopped else objectives
+    assert [one["objective"] for one in measured] == seen
+    assert model.epochs == seen.index(max(seen)) + 1
+
+
+def test_without_a_validation_the_last_epoch_stays() -> None:
+    model = Counter()
+    assert fit(model, epochs=3, learning_rate=RATE, seed=0) == []
+    assert model.epochs == 3
+    assert not model.training
+
+
+def test_the_seed_alone_decides_what_an_epoch_draws() -> None:
+    drawn = []
+    for seed, epochs, outside in [(5, 3, 0), (5, 2, 1), (6, 3, 0)]:
+        torch.manual_seed(outside)
+        model = Counter()
+        fit(model, epochs=epochs, learning_rate=RATE, seed=seed)
+        drawn.append(model.drawn)
+    assert drawn[0][:2] == drawn[1]
+    assert len({*drawn[0], *drawn[2]}) == 6
+
+
+def test_logits_by_hand() -> None:
+    side = ItemSide(
+        vectors=np.asarray([[0, 0], [3, -1]], np.float32), biases=np.asarray([0, 0.25], np.float32), bias=-1.0
+    )
+    logits = side.logits(np.asarray([[1, 2], [1, 2]], np.float32), np.asarray([0.5, 0.125]), np.asarray([0, 1]))
+    assert logits.tolist() == [-0.5, 0.375]
+    assert logits.dtype == np.float32
+
+
+def test_running_sums_begin_with_nothing() -> None:
+    assert running_sums(np.asarray([2, 5, 1])).tolist() == [0, 2, 7, 8]
+    assert running_sums(np.asarray([[1, 2], [3, 4]])).tolist() == [[0, 0], [1, 2], [4, 6]]
+
+
+def test_the_prior_is_the_log_odds_of_a_like_and_finite_for_one_class() -> None:
+    assert prior_logit(np.asarray([1, 1, 1, 0])) == pytest.approx(np.log(3), abs=1e-5)
+    assert prior_logit(np.ones(9)) == pytest.approx(-prior_logit(np.zeros(9)))
+    assert 10 < prior_logit(np.ones(9)) < 20
+
+
+@few
+@given(st.integers(0, 99), st.integers(1, 5))
+def test_a_turn_brings_a_rotated_copy_back(seed: int, dim: int) -> None:
+    rng = np.random.default_rng(seed)
+    user, item = (rng.normal(size=(count, dim)).astype(np.float32) for count in (7, 9))
+    rotation = np.linalg.qr(rng.normal(size=(dim, dim)))[0].astype(np.float32)
+    back = turn((user @ rotation, item @ rotation), (user, item))
+    np.testing.assert_allclose(user @ rotation @ back, user, atol=1e-4)
+    np.testing.assert_allclose(back, rotation.T, atol=1e-4)
+
+
+@few
+@given(st.integers(0, 99), st.integers(1, 5))
+def test_a_turn_keeps_every_inner_product_and_no_other_comes_closer(seed: int, dim: int) -> None:
+    rng = np.random.default_rng(seed)
+    mine, theirs = (tuple(rng.normal(size=(count, dim)).astype(np.float32) for count in (7, 9)) for _ in range(2))
+
+    def distance(by: Floats) -> float:
+        return sum(float(np.square(one @ by - two).sum()) for one, two in zip(mine, theirs, strict=True))
+
+    best = turn(mine, theirs)
+    np.testing.assert_allclose(best @ best.T, np.eye(dim), atol=1e-5)
+    for _ in range(5):
+        assert distance(best) <= distance(np.linalg.qr(rng.normal(size=(dim, dim)))[0]) + 1e-3

@@ -1,0 +1,1 @@
+"""The paper's tables, filled by runs on DVC's experiment queue."""

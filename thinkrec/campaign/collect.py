@@ -1,0 +1,136 @@
+"""A finished run -> the file of its row: the lines that it adds to the tables.
+
+A file holds `row`, `experiment`, `commit`, `compared_with` (the base row's experiment), `params`, `counts` (split ->
+rows and users) and `lines`: name -> `valid` and `test` -> metric -> `value`, `low`, `high` (95 %) and `lead`, which is
+ThinkRec minus this line on the same rows: `value`, `low`, `high`, `p`. A world's lines have their `possible_lift` per
+split. The line of a run that wrote reasons has `reasons`: the metrics of `score_reasons`, and METEOR as above.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from thinkrec.artifacts import rounded
+from thinkrec.campaign.experiments import Run
+from thinkrec.campaign.rows import BASE, Row
+from thinkrec.errors import UserError
+from thinkrec.evaluation.intervals import DRAWS, HEADLINE, bootstrap, interval, p_value, resampled
+from thinkrec.evaluation.reasons import meteor_exact_stem
+from thinkrec.evaluation.tables import EVALUATED, OURS, differences
+from thinkrec.metrics import Floats
+
+METEOR = "meteor_exact_stem"
+DIGITS = 4
+Line = dict[str, Any]
+
+
+def row_file(row: Row, run: Run, base: Run, *, draws: int = DRAWS) -> dict[str, Any]:
+    """The file of a row whose run is finished; `base` is the base row's run, which may be the same.
+
+    Raises:
+        UserError: the two runs' predictions are not of the same interactions.
+    """
+    seed = row.params["seed"]
+    splits = [split for split in EVALUATED if split in run.table]
+    if row.name == BASE:
+        leads = {split: run.table[split]["differences"] for split in splits}
+        names = {model: model for model in run.table[splits[0]]["models"]}
+    else:
+        leads = _leads(row.name, run, base, draws=draws, seed=seed)
+        names = {OURS: row.name}
+    lines = {
+        name: {split: _line(run.table[split]["models"][model], leads[split].get(name, {})) for split in splits}
+        for model, name in names.items()
+    }
+    if len(run.reasons):
+        lines[row.name]["reasons"] = _reasons(run, base, draws=draws, seed=seed)
+    counts = {
+        split: {key: run.table[split]["models"][OURS]["all"][key] for key in ("rows", "users")} for split in splits
+    }
+    return rounded(
+        {
+            "row": row.name,
+            "experiment": run.id,
+            "commit": run.commit,
+            "compared_with": base.id,
+            "params": row.params,
+            "counts": counts,
+            "lines": lines,
+        },
+        DIGITS,
+    )
+
+
+def _line(model: dict[str, Any], leads: dict[str, dict[str, float]]) -> Line:
+    """One model's entry in a run's table and ThinkRec's lead over it -> metric -> value, interval, lead."""
+    line: Line = {}
+    for metric in HEADLINE:
+        line[metric] = {"value": model["all"][metric], **model["interval"][metric]}
+        if metric in leads:
+            lead = leads[metric]
+            line[metric]["lead"] = {"value": lead["difference"], **{key: lead[key] for key in ("low", "high", "p")}}
+    if "possible_lift" in model:
+        line["possible_lift"] = model["possible_lift"]
+    return line
+
+
+def _leads(name: str, run: Run, base: Run, *, draws: int, seed: int) -> dict[str, Any]:
+    """The base run's ThinkRec minus this run's, by split and name, as `tables.differences` gives them."""
+    if not np.array_equal(run.predictions["row"], base.predictions["row"]):
+        raise UserError(
+            f"{name}: its predictions are of other interactions than those of {BASE}; run both with --again"
+        )
+    together = base.predictions.assign(**{name: run.predictions[OURS]})
+    leads = {}
+    for split, rows in together.groupby("split", observed=True):
+        scores = {model: rows[model].to_numpy(np.float64) for model in (OURS, name)}
+        drawn = bootstrap(rows["user"], rows["label"], scores, draws=draws, seed=seed)
+        leads[str(split)] = differences(drawn)
+    return leads
+
+
+def _reasons(run: Run, base: Run, *, draws: int, seed: int) -> Line:
+    """The run's reason metrics; METEOR with its interval, and with the base run's lead over it.
+
+    A run's own METEOR is against its own references. The lead is over the rows for which both runs wrote a reason,
+    and against the base run's references: with other keywords the teacher says other things.
+    """
+    line: Line = dict(run.metrics["reasons"])
+    user = base.predictions.set_index("row")["user"]
+    own = _meteor(run.reasons, run.reasons)
+    line[METEOR] = {"value": line[METEOR], **_edges(_mean_draws(user[own.index], own, draws=draws, seed=seed))}
+    if run.id != base.id:
+        pair = pd.DataFrame({"base": _meteor(base.reasons, base.reasons), "row": _meteor(run.reasons, base.reasons)})
+        pair = pair.dropna()
+        lead = pair["base"] - pair["row"]
+        drawn = _mean_draws(user[lead.index], lead, draws=draws, seed=seed)
+        value = float(lead.mean()) if len(lead) else float("nan")
+        line[METEOR]["lead"] = {"value": value, **_edges(drawn), "p": p_value(drawn), "rows": len(lead)}
+    return line
+
+
+def _meteor(reasons: pd.DataFrame, references: pd.DataFrame) -> pd.Series[float]:
+    """Each reason's METEOR against the reference for the same interaction, by row number; only where there is one."""
+    teacher = references.set_index("row")["teacher"].fillna("").str.strip()
+    teacher = teacher[teacher != ""]
+    reason = reasons.set_index("row")["reason"].fillna("").str.strip()
+    rows = [row for row in reason.index if row in teacher.index]
+    return pd.Series([meteor_exact_stem(reason[row], teacher[row]) for row in rows], index=rows, dtype=np.float64)
+
+
+def _mean_draws(user: pd.Series[int], value: pd.Series[float], *, draws: int, seed: int) -> Floats:
+    """What each draw of users makes of the mean over rows (d); NaN throughout where there are none."""
+    drawn: Floats = np.full(draws, np.nan)
+    if len(value):
+        users, segment_n = np.unique(user.to_numpy(), return_inverse=True)
+        sum_u, rows_u = np.bincount(segment_n, weights=value.to_numpy()), np.bincount(segment_n)
+        for start, weight_du in resampled(len(users), rows=len(value), draws=draws, seed=seed):
+            drawn[start : start + len(weight_du)] = (weight_du @ sum_u) / (weight_du @ rows_u)
+    return drawn
+
+
+def _edges(drawn: Floats) -> dict[str, float]:
+    return dict(zip(("low", "high"), interval(drawn), strict=True))

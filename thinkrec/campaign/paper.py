@@ -1,0 +1,118 @@
+"""The paper's figures (arXiv 2505.15091; test split, Llama3-8B with LoRA under every LLM row), as data.
+
+Models have the names of our own lines, metrics those of our metrics files. A lead is ThinkRec's figure minus the
+other model's.
+"""
+
+from __future__ import annotations
+
+from thinkrec.evaluation.tables import OURS
+
+Figures = dict[str, dict[str, float]]  # model -> metric -> figure
+
+# Our `dataset.name` -> the paper's dataset. The embedded worlds are not in the paper.
+DATASETS = {"ml-1m": "ML1M"}
+NAMES = {
+    OURS: "ThinkRec",
+    "collm": "CoLLM",
+    "tallrec": "TALLRec",
+    "soft_prompt": "Prompt4NR",
+    "gsasrec": "gSASRec",
+    "sasrec": "SASRec",
+    "lightgcn": "LightGCN",
+    "mf": "MF",
+}
+
+
+def _accuracy(**pairs: tuple[float, float]) -> Figures:
+    return {model: {"auc": auc, "uauc": uauc} for model, (auc, uauc) in pairs.items()}
+
+
+ACCURACY: dict[str, Figures] = {
+    "ML1M": _accuracy(
+        mf=(0.6401, 0.6079),
+        lightgcn=(0.6140, 0.6230),
+        sasrec=(0.6956, 0.6687),
+        gsasrec=(0.7043, 0.6690),
+        soft_prompt=(0.6936, 0.6433),
+        tallrec=(0.6872, 0.6553),
+        collm=(0.7141, 0.6672),
+        thinkrec=(0.7764, 0.6775),
+    ),
+    "Yelp": _accuracy(
+        mf=(0.5838, 0.5389),
+        lightgcn=(0.5360, 0.5179),
+        sasrec=(0.6184, 0.6096),
+        gsasrec=(0.6200, 0.6051),
+        soft_prompt=(0.6272, 0.6034),
+        tallrec=(0.5334, 0.5206),
+        collm=(0.6373, 0.5961),
+        thinkrec=(0.6955, 0.6065),
+    ),
+    "Book": _accuracy(
+        mf=(0.6592, 0.5527),
+        lightgcn=(0.5622, 0.4985),
+        sasrec=(0.5411, 0.5197),
+        gsasrec=(0.6187, 0.5546),
+        soft_prompt=(0.6764, 0.5699),
+        tallrec=(0.6632, 0.5568),
+        collm=(0.7830, 0.5672),
+        thinkrec=(0.8302, 0.5705),
+    ),
+}
+
+# METEOR (with synonyms) and BLEURT against the paper's own references.
+REASONS: dict[str, Figures] = {
+    "ML1M": {OURS: {"meteor": 0.0333, "bleurt": 0.3104}, "tallrec": {"meteor": 0.0275, "bleurt": 0.2607}},
+    "Yelp": {OURS: {"meteor": 0.0616, "bleurt": 0.2683}, "tallrec": {"meteor": 0.0379, "bleurt": 0.2420}},
+    "Book": {OURS: {"meteor": 0.0546, "bleurt": 0.2828}, "tallrec": {"meteor": 0.0301, "bleurt": 0.1931}},
+}
+
+# The paper ablates on Book alone, and counts experts on a new split of it: the global model, two experts, three.
+ABLATION_DATASET = "Book"
+ABLATION: Figures = {
+    OURS: {"uauc": 0.5705, "ndcg@5": 0.6858, "map@5": 0.2977},
+    "no_experts": {"uauc": 0.5631, "ndcg@5": 0.6801, "map@5": 0.2939},
+    "no_thinking": {"uauc": 0.4692, "ndcg@5": 0.6284, "map@5": 0.2548},
+    "neither": {"uauc": 0.5017, "ndcg@5": 0.6381, "map@5": 0.2613},
+}
+EXPERTS: Figures = {
+    "no_experts": {"uauc": 0.5098},
+    "experts_2": {"uauc": 0.5380},
+    OURS: {"uauc": 0.5669},
+}
+EXPERTS_OF_OURS = 3  # the number of experts that EXPERTS calls ours: its leads mean nothing for another one
+
+
+def leads(figures: Figures) -> Figures:
+    """ThinkRec's lead over every other model of a table, in the metrics that both have."""
+    ours = figures[OURS]
+    return {
+        model: {metric: ours[metric] - figure for metric, figure in row.items() if metric in ours}
+        for model, row in figures.items()
+        if model != OURS
+    }
+
+
+def accuracy_leads(dataset: str) -> Figures:
+    """ThinkRec's lead in accuracy on our dataset of that name (see `_on`)."""
+    return _on(dataset, ACCURACY)
+
+
+def reason_leads(dataset: str) -> Figures:
+    """ThinkRec's lead in METEOR on our dataset of that name (see `_on`); BLEURT is not computed here."""
+    found = _on(dataset, REASONS)
+    return {model: {"meteor": row["meteor"]} for model, row in found.items()}
+
+
+def _on(dataset: str, tables: dict[str, Figures]) -> Figures:
+    """The leads on a dataset of the paper's; for one that it does not have, the smallest of its leads.
+
+    The smallest is at or below 0 where ThinkRec does not lead everywhere: the paper claims nothing there.
+    """
+    if dataset in DATASETS:
+        return leads(tables[DATASETS[dataset]])
+    every = [leads(figures) for figures in tables.values()]
+    return {
+        model: {metric: min(lead[model][metric] for lead in every) for metric in row} for model, row in every[0].items()
+    }

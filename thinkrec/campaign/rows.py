@@ -1,0 +1,153 @@
+"""The runs behind the paper's tables: what each changes in `params.yaml`, and whether its file says that it is done.
+
+A row is one run of the pipeline. The base row, `thinkrec`, changes nothing, and its predictions hold the baselines'
+lines as well; every other row adds one line, of its own name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thinkrec import artifacts
+from thinkrec.data.catalogue import find
+from thinkrec.errors import UserError
+from thinkrec.evaluation.tables import OURS
+from thinkrec.params import Params, load
+
+Overrides = Mapping[str, Any]  # dotted name of a parameter -> its value
+FOLDER = artifacts.TABLE.parent
+BASE = OURS
+
+NO_THINKING = {"sft.think_share": 0}
+NO_EXPERTS = {"experts.n": 0}
+TEXT_ONLY = {"prompt.slots": [], "prompt.keywords": 0, "sft.pairwise": 0, **NO_THINKING, **NO_EXPERTS}
+
+# In the order in which they run. Rows that share a backbone or a global model do not stand side by side: run at the
+# same time, both would train it; one after the other, the second takes it from the cache.
+ROWS: dict[str, Overrides] = {
+    BASE: {},
+    "no_thinking": NO_THINKING,
+    "tallrec": TEXT_ONLY,
+    "neither": {**NO_THINKING, **NO_EXPERTS},
+    "collm": {**TEXT_ONLY, "prompt.slots": ["user", "item"]},
+    "no_experts": NO_EXPERTS,
+    "soft_prompt": {**TEXT_ONLY, "prompt.soft_tokens": 16},
+    "experts_1": {"experts.n": 1},
+    "no_keywords": {"prompt.keywords": 0},
+    "experts_2": {"experts.n": 2},
+    "features_lightgcn": {"features.model": "lightgcn"},
+    "experts_4": {"experts.n": 4},
+    "features_sasrec": {"features.model": "sasrec"},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row of a dataset, ready to be queued.
+
+    Attributes:
+        name: a key of ROWS.
+        overrides: what its run changes in `params.yaml`, the dataset included.
+        params: all that the run is a function of, but the code and the raw files' path, which differs by machine.
+        experiment: the name of its DVC experiment: another one wherever the parameters differ.
+    """
+
+    name: str
+    overrides: Overrides
+    params: dict[str, Any]
+    experiment: str
+
+
+def plan(dataset: str, *, raw: Path | None, names: Sequence[str] = ()) -> dict[str, Row]:
+    """The rows of that name (all, if none is named) by name, in the order of ROWS.
+
+    Raises:
+        UserError: no such dataset or row (names the nearest), raw files that are missing, faulty `params.yaml`.
+    """
+    for name in names:
+        if name not in ROWS:
+            near = difflib.get_close_matches(name, ROWS, n=1, cutoff=0.0)[0]
+            raise UserError(f"--rows: no row {name!r}; did you mean {near}? Known: {', '.join(ROWS)}")
+    params = load()
+    about = {"dataset.name": find(dataset).name, "dataset.raw": _raw(dataset, raw, otherwise=params.dataset.raw)}
+    rows = {}
+    for name, changes in ROWS.items():
+        if not names or name in names:
+            overrides = {**about, **changes}
+            known = known_by(resolve(params, overrides))
+            digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:7]
+            rows[name] = Row(name=name, overrides=overrides, params=known, experiment=f"{dataset}-{name}-{digest}")
+    return rows
+
+
+def _raw(dataset: str, raw: Path | None, *, otherwise: Path | None) -> str | None:
+    """The raw files' absolute path, as experiments run in folders of their own; None for a generated dataset."""
+    address = find(dataset).address
+    if address is None:
+        if raw is not None:
+            raise UserError(f"--raw: {dataset} is generated and reads no file; leave --raw out")
+        return None
+    raw = raw or otherwise
+    if raw is None:
+        raise UserError(f"--raw: {dataset} needs its raw files; download {address} and give their path: --raw PATH")
+    if not raw.expanduser().exists():
+        raise UserError(f"--raw: no such file or folder: {raw}")
+    return str(raw.expanduser().resolve())
+
+
+def resolve(params: Params, overrides: Overrides) -> Params:
+    """The parameters with some of them changed, checked anew.
+
+    Raises:
+        ValueError: an override names no parameter, or an impossible value.
+    """
+    values = params.model_dump(mode="json")
+    for name, value in overrides.items():
+        *sections, key = name.split(".")
+        functools.reduce(lambda inner, section: inner[section], sections, values)[key] = value
+    return Params.model_validate(values)
+
+
+def known_by(params: Params) -> dict[str, Any]:
+    """The parameters as plain values, without the path of the raw files."""
+    values = params.model_dump(mode="json")
+    del values["dataset"]["raw"]
+    return values
+
+
+def row_path(dataset: str, row: str) -> Path:
+    return FOLDER / dataset / f"{row}.json"
+
+
+def read_rows(dataset: str, *, root: Path = Path()) -> dict[str, dict[str, Any]]:
+    """The files of the rows that a dataset has, by row, in the order of ROWS."""
+    paths = {name: root / row_path(dataset, name) for name in ROWS}
+    return {name: artifacts.read_json(path) for name, path in paths.items() if path.is_file()}
+
+
+def changed_params(row: Row, file: Mapping[str, Any]) -> list[str]:
+    """What differs between the parameters of a row's file and those it would run with now: nothing if it is done.
+
+    Each as `experts.n 3 -> 4`.
+    """
+    then, now = (_flat(params) for params in (file["params"], row.params))
+    return [
+        f"{name} {then.get(name, '(none)')} -> {now.get(name, '(none)')}"
+        for name in sorted(then | now)
+        if then.get(name, ...) != now.get(name, ...)
+    ]
+
+
+def _flat(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        f"{name}.{key}" if key else name: value
+        for name, section in params.items()
+        for key, value in (section.items() if isinstance(section, dict) else [("", section)])
+    }

@@ -1,0 +1,100 @@
+"""LightGCN (He et al., SIGIR 2020) on ratings: embeddings smoothed over the graph of who liked what.
+
+    e^(k+1) = D^-1/2 A D^-1/2 e^(k),   e = mean of e^(0), ..., e^(K)
+
+A holds the liked rows of the fit; every row, liked or not, is a sample of the binary cross-entropy. In a step the edges
+of the step's own rows are left out of A, or the presence of an edge would tell the label. A user's state at any moment
+is what the items liked before it pass on by the same formula; the user's own e^(0) is left out of it, so that users
+whom the fit knew and others are treated alike. Ours beside the paper: item biases.
+
+Shapes: n rows of the fit, m histories, U users, I items, d dimensions, K layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from thinkrec.features.ratings import Ratings
+from thinkrec.features.recommender import Floats, ItemSide, Recommender, Rows, prior_logit, running_sums
+from thinkrec.params import LightGcnParams
+
+BATCH = 1024
+INITIAL_SCALE = 0.1
+
+
+class LightGCN(Recommender):
+    """LightGCN with item biases."""
+
+    def __init__(self, ratings: Ratings, rows: Rows, params: LightGcnParams, *, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.params = params
+        self.rows = torch.from_numpy(np.stack([column[rows] for column in (ratings.user, ratings.item, ratings.label)]))
+        self.bias = prior_logit(ratings.label[rows])
+        self.user = nn.Parameter(torch.randn(ratings.users, params.dim, generator=generator) * INITIAL_SCALE)
+        self.item = nn.Parameter(torch.randn(ratings.items, params.dim, generator=generator) * INITIAL_SCALE)
+        self.item_bias = nn.Parameter(torch.zeros(ratings.items))
+        self.known_user = torch.zeros(ratings.users, 1).index_fill_(0, self.rows[0].unique(), 1)
+        self.known_item = torch.zeros(ratings.items, 1).index_fill_(0, self.rows[1].unique(), 1)
+
+    def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
+        return torch.randperm(self.rows.shape[1], generator=generator).split(BATCH)
+
+    def loss(self, batch: Tensor) -> Tensor:
+        """Binary cross-entropy; the penalty is on the e^(0) and biases of the batch's rows."""
+        user, item, label = self.rows[:, batch]
+        others = torch.ones(self.rows.shape[1], dtype=torch.bool).index_fill_(0, batch, False)
+        users, items, _ = self.propagate(others)
+        logit = self.bias + self.item_bias[item] + (users[user] * items[item]).sum(1)
+        parts = [self.user[user], self.item[item], self.item_bias[item, None]]
+        penalty = torch.stack([part.square().sum(1).mean() for part in parts]).sum()
+        return functional.binary_cross_entropy_with_logits(logit, label.float()) + self.params.weight_decay * penalty
+
+    def propagate(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors of users (U, d) and items (I, d) over the liked ones among `rows` (n,); and what items pass on.
+
+        The third (I, d) is a liked item's share in its user's vector, but for the user's 1 / sqrt(degree).
+        """
+        user, item, _ = self.rows[:, rows & (self.rows[2] == 1)]
+        users, items = self.user * self.known_user, self.item * self.known_item
+        degree_u = torch.bincount(user, minlength=len(users)).clamp(min=1).float()
+        degree_i = torch.bincount(item, minlength=len(items)).clamp(min=1).float()
+        weight = (degree_u[user] * degree_i[item]).rsqrt()[:, None]
+        sum_u, sum_i, passed = users, items, torch.zeros_like(items)
+        for _ in range(self.params.layers):
+            passed = passed + items
+            users, items = (
+                torch.zeros_like(users).index_add(0, user, weight * items[item]),
+                torch.zeros_like(items).index_add(0, item, weight * users[user]),
+            )
+            sum_u, sum_i = sum_u + users, sum_i + items
+        count = self.params.layers + 1
+        return sum_u / count, sum_i / count, passed * degree_i.rsqrt()[:, None] / count
+
+    @torch.no_grad()
+    def items(self) -> ItemSide:
+        return ItemSide(
+            vectors=self._whole()[1].numpy(), biases=(self.item_bias * self.known_item[:, 0]).numpy(), bias=self.bias
+        )
+
+    def states(self, ratings: Ratings, start: Rows, end: Rows) -> tuple[Floats, Floats]:
+        passed = self._whole()[2].numpy()
+        liked = ratings.label == 1
+        sums = running_sums(np.where(liked[:, None], passed[ratings.item], 0).astype(np.float64))
+        likes = running_sums(liked.astype(np.int64))
+        degree = np.maximum(likes[end] - likes[start], 1)
+        vectors = (sums[end] - sums[start]) / np.sqrt(degree)[:, None]
+        return vectors.astype(np.float32), np.zeros(len(end), np.float32)
+
+    def fitted_users(self) -> Floats:
+        return self._whole()[0].numpy()
+
+    @torch.no_grad()
+    def _whole(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What `propagate` says over the whole graph of the fit."""
+        return self.propagate(torch.ones(self.rows.shape[1], dtype=torch.bool))

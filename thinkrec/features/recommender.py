@@ -1,0 +1,135 @@
+"""What an ordinary recommender is here, and the one loop that fits them all (METHOD §3).
+
+    logit(u at a moment, i) = b + b_u + b_i + e_u . e_i
+
+e_u and b_u are the user's *state* at that moment: a function of the user's earlier interactions, whether the fit knew
+the user or not. So one fitted model serves every protocol: what it is told of a history is the caller's choice.
+
+Shapes: n rows of the table, m histories, U users, I items, d dimensions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from thinkrec.features.ratings import Ratings
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemSide:
+    """What a fitted recommender knows of items: zeros for those that the fit never saw."""
+
+    vectors: Floats  # (I, d)
+    biases: Floats  # (I,)
+    bias: float  # the global one
+
+    def logits(self, vectors: Floats, biases: Floats, item: NDArray[Any]) -> Floats:
+        """Logits (k,) of user states, vectors (k, d) and biases (k,), with the items (k,)."""
+        inner = np.einsum("kd,kd->k", vectors, self.vectors[item])
+        return np.asarray(self.bias + biases + self.biases[item] + inner, np.float32)
+
+
+class Recommender(nn.Module, ABC):
+    """A model of the rows of `ratings` that it is given to fit; users and items without such a row are unknown."""
+
+    @abstractmethod
+    def batches(self, generator: torch.Generator) -> Sequence[Any]:
+        """The batches of one epoch, drawn anew."""
+
+    @abstractmethod
+    def loss(self, batch: Any) -> Tensor:
+        """The mean loss of a batch, penalties included."""
+
+    @abstractmethod
+    def items(self) -> ItemSide:
+        """The items as of the present weights."""
+
+    @abstractmethod
+    def states(self, ratings: Ratings, start: Rows, end: Rows) -> tuple[Floats, Floats]:
+        """User vectors (m, d) and biases (m,) after the histories start[k]:end[k] (row ranges of one user each).
+
+        A history without anything to go by gives zeros.
+        """
+
+    @abstractmethod
+    def fitted_users(self) -> Floats:
+        """Vectors (U, d) of the users as of the end of the fit; zeros for unknown users."""
+
+    def logits(self, ratings: Ratings, rows: Rows) -> Floats:
+        """Logits (k,) of interactions: each user's state before the row against the row's item."""
+        vectors, biases = self.states(ratings, ratings.start[rows], ratings.end[rows])
+        return self.items().logits(vectors, biases, ratings.item[rows])
+
+
+@torch.random.fork_rng(devices=[])  # dropout and drawn items use the global generator; nothing else should notice
+def fit(
+    model: Recommender,
+    *,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+    patience: int = 0,
+    validate: Callable[[], dict[str, float]] | None = None,
+    progress: str | None = None,
+) -> list[dict[str, float]]:
+    """Fit by Adam and leave the model in eval mode; returns the validation after every epoch.
+
+    With `validate`, which returns measures with an `objective` (higher is better), the model ends as its best epoch
+    left it, and fitting stops after `patience` epochs without a better one. Without, it ends after the last epoch.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    measured: list[dict[str, float]] = []
+    best: tuple[float, int, dict[str, Tensor]] = (-np.inf, 0, {})
+    for epoch in tqdm(range(epochs), desc=progress, disable=progress is None or None, leave=False):
+        model.train()
+        for batch in model.batches(generator):
+            optimiser.zero_grad(set_to_none=True)
+            model.loss(batch).backward()
+            optimiser.step()
+        model.eval()
+        if validate is None:
+            continue
+        measured.append(validate())
+        if measured[-1]["objective"] > best[0]:
+            best = (measured[-1]["objective"], epoch, deepcopy(model.state_dict()))
+        elif epoch - best[1] >= patience:
+            break
+    if measured:
+        model.load_state_dict(best[2])
+    return measured
+
+
+def running_sums(values: NDArray[Any]) -> NDArray[Any]:
+    """Sums (n + 1, ...) of the first 0, 1, ..., n of the values (n, ...)."""
+    return np.concatenate([np.zeros_like(values[:1]), np.cumsum(values, axis=0)])
+
+
+def prior_logit(label: NDArray[Any]) -> float:
+    """The log-odds of the labels (n,), finite even where there is one class only."""
+    rate = float(label.mean())
+    return float(np.log((rate + 1e-6) / (1 - rate + 1e-6)))
+
+
+def turn(source: tuple[Floats, Floats], reference: tuple[Floats, Floats]) -> Floats:
+    """The orthogonal matrix (d, d) that brings vectors of users and items closest to the reference's (Procrustes).
+
+    Two fits differ by a rotation that no logit notices but a projector would. Multiply both kinds of vectors by it.
+    """
+    left, _, right = np.linalg.svd(
+        sum(mine.T @ theirs for mine, theirs in zip(source, reference, strict=True)), full_matrices=False
+    )
+    return np.asarray(left @ right, np.float32)
