@@ -4,7 +4,7 @@ export TOKENIZERS_PARALLELISM = false
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3.11
 
-.PHONY: repro test check lint bench clean lock help
+.PHONY: repro test tables check lint bench clean lock help
 
 help:  ## say what the targets do
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -20,6 +20,12 @@ repro: .venv/made  ## run the whole pipeline (dvc repro); what is up to date is 
 
 test: .venv/made  ## run the tests
 	pytest
+
+# What is done is not run again; interrupted, it goes on where it was. RAW: the raw files of a real dataset.
+DATASET ?= embedded
+JOBS ?= 1
+tables: .venv/made  ## fill the paper's tables: make tables DATASET=ml-1m RAW=/path JOBS=2 [ROWS=no_thinking,collm]
+	thinkrec-stage tables --dataset $(DATASET) --jobs $(JOBS) $(if $(RAW),--raw "$(RAW)") $(if $(ROWS),--rows $(ROWS))
 
 check: .venv/made  ## format, lint and types, as pre-commit and CI do
 	ruff format --check .

@@ -24,6 +24,7 @@ from stages.ingest import ingest
 from stages.keywords import keywords
 from stages.pin import pin
 from stages.sft import sft
+from stages.tables import tables
 from stages.traces import traces
 
 PIPELINE = (ingest, keywords, features, baselines, traces, backbone, sft, experts, gate, evaluate)
@@ -38,7 +39,8 @@ app = typer.Typer(
 )
 for work in PIPELINE:
     app.command(rich_help_panel="Pipeline, in order")(command(work))
-app.command(rich_help_panel="Tools")(command(pin))
+for work in (pin, tables):
+    app.command(rich_help_panel="Tools")(command(work))
 
 if __name__ == "__main__":
     app()

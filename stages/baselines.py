@@ -13,4 +13,5 @@ def baselines() -> str:
     artifacts.write_table(artifacts.BASELINES, scores)
     artifacts.write_metrics("baselines", metrics)
     best = max(metrics, key=lambda name: metrics[name]["valid_objective"])
-    return f"{len(metrics)} baselines, the best on valid {best}: AUC {metrics[best]['valid_auc']:.4f}, UAUC {metrics[best]['valid_uauc']:.4f}"
+    auc, uauc = metrics[best]["valid_auc"], metrics[best]["valid_uauc"]
+    return f"{len(metrics)} columns, the best on valid {best}: AUC {auc:.4f}, UAUC {uauc:.4f}"

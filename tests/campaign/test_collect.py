@@ -16,7 +16,7 @@ from thinkrec.errors import UserError
 from thinkrec.evaluation.reasons import meteor_exact_stem, score_reasons
 from thinkrec.evaluation.tables import evaluate
 
-MODELS = ["thinkrec", "mf", "best"]
+MODELS = ["thinkrec", "mf", "thinkrec_frozen", "mf_frozen", "best"]
 DRAWS = 400
 
 
@@ -40,6 +40,8 @@ def predictions(noise: float) -> pd.DataFrame:
             "case": 0,
             "thinkrec": 1 / (1 + np.exp(-(logit + noise * rng.normal(size=rows)))),
             "mf": rng.random(rows),
+            "thinkrec_frozen": 1 / (1 + np.exp(-(logit + 2 * rng.normal(size=rows)))),
+            "mf_frozen": rng.random(rows),
             "best": best,
         }
     )
@@ -101,10 +103,16 @@ def test_the_base_rows_file_has_a_line_per_model_of_the_run(base: Run, base_file
         entry = base_file["lines"][model]["test"]["auc"]
         assert entry["value"] == round(metrics.auc(test["label"], test[model]), 4)
         assert entry["low"] < entry["value"] < entry["high"]
-        assert ("lead" in entry) == (model == "mf")  # neither itself nor the bound
+        assert ("lead" in entry) == (model in ("mf", "mf_frozen"))  # neither itself nor the bound
     assert base_file["lines"]["mf"]["test"]["auc"]["lead"]["low"] > 0
     assert base_file["lines"]["best"]["test"]["possible_lift"] == 1
     assert base_file["counts"]["test"]["rows"] == 300
+
+
+def test_a_frozen_line_is_compared_with_frozen_thinkrec(base: Run, base_file: dict[str, Any]) -> None:
+    test = base.predictions[base.predictions["split"] == "test"]
+    ours, theirs = (metrics.auc(test["label"], test[f"{model}_frozen"]) for model in ("thinkrec", "mf"))
+    assert base_file["lines"]["mf_frozen"]["test"]["auc"]["lead"]["value"] == round(ours - theirs, 4)
 
 
 def test_another_rows_file_has_one_line_of_its_name(worse: Run, base: Run, worse_file: dict[str, Any]) -> None:

@@ -121,6 +121,11 @@ class TestAccuracy:
         assert cells(table, "text only (as TALLRec)")[5] == "+.0700 [.0500, .0900]: holds*"
         assert cells(table, "running rates")[5] == "−.0057 [−.0257, .0143]: open"
 
+    def test_what_is_open_has_no_star_however_small_its_p(self) -> None:
+        made = files()
+        made["thinkrec"]["lines"]["mf"] = line(0.75, 0.02, p=0.0002)
+        assert cells(accuracy("ml-1m", merged(made)), "matrix factorisation")[5].endswith(": open")
+
     def test_frozen_lines_and_those_of_other_tables_stand_elsewhere(self) -> None:
         table = accuracy("ml-1m", merged(files()))
         titles = [row.split("|")[1].strip() for row in table.splitlines()[2:]]

@@ -18,8 +18,8 @@ from thinkrec.evaluation.baselines import (
     item_like_rate,
     logistic_kernels,
     logistic_regression,
-    protocol_scores,
     plain_statistics,
+    protocol_scores,
     running_rates,
     train_rate,
 )
@@ -181,7 +181,7 @@ class TestProtocols:
     def test_every_baseline_is_scored_under_both_protocols_by_one_fit(self) -> None:
         frame, goods = world()
         scores = protocol_scores(frame, goods, FITS)
-        moving = [name for name in PLAIN if name != "item_like_rate"]
+        moving = [name for name in FITS if name != "item_like_rate"]
         assert list(scores) == ["item_like_rate", *(name + end for name in moving for end in ("", "_frozen"))]
         for name, fit in FITS.items():
             np.testing.assert_array_equal(scores[name], fit(frame, goods)(frame))

@@ -2,40 +2,67 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 
 from tests.builders import ITEMS, features_of, interactions, item_table
+from tests.features.worlds import KINDS, params_of
+from thinkrec.data.histories import PROTOCOLS, Protocol, history_bounds
 from thinkrec.errors import UserError
-from thinkrec.features import bank, mf
-from thinkrec.features.bank import Features, fit_features, load, save
+from thinkrec.features import bank
+from thinkrec.features.bank import SHARED, Features, fit_features, load, save
+from thinkrec.features.models import fit_model, refit
+from thinkrec.features.ratings import Ratings
 from thinkrec.metrics import auc
-from thinkrec.params import FeatureParams
+from thinkrec.params import FeatureModel, FeatureParams
 
-USERS, ROWS, FOLDS = 6, 15, 3
+USERS, ROWS, FOLDS, SEED = 6, 18, 3, 2
+NEW = 4  # users from here on have no row in train
+every_model = pytest.mark.parametrize("kind", KINDS)
+every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 
 
+@cache
 def table() -> pd.DataFrame:
-    """Six users, the last two of whom train never saw."""
-    frame = interactions(4, users=USERS, rows=ROWS)
-    late = (frame["user"] >= 4) & (frame["split"] == "train")
-    return frame.assign(split=np.where(late, "valid", frame["split"]))
+    """Six users over 18 moments, some of which hold several rows of a user; the last two are new in valid."""
+    frame = interactions(4, users=USERS, rows=ROWS, ties=False)
+    time = frame["timestamp"] // 10
+    frame = frame.assign(timestamp=time, split=np.select([time < 9, time < 13], ["train", "valid"], "test"))
+    return frame[(frame["user"] < NEW) | (frame["split"] != "train")].reset_index(drop=True)
 
 
-def params(**changes: Any) -> FeatureParams:
-    values = {
-        "dim": 3, "epochs": 3, "learning_rate": 0.05, "weight_decay": 0.01, "folds": FOLDS, "smoothing": 5.0,
-        "kernel_history": 5, "fold_in_widening": 4.0,
-    }  # fmt: skip
-    return FeatureParams(**(values | changes))
+def column(name: str) -> np.ndarray:
+    return table()[name].to_numpy()
 
 
-def fitted(frame: pd.DataFrame, **changes: Any) -> tuple[Features, dict[str, Any]]:
-    return fit_features(frame, item_table(), params(**changes), seed=2)
+def rows_of(*splits: str) -> np.ndarray:
+    return np.flatnonzero(table()["split"].isin(splits))
+
+
+def fitted(kind: FeatureModel, frame: pd.DataFrame, *, epochs: int = 1) -> tuple[dict[Protocol, Features], Any]:
+    """By default of one epoch: then which is best cannot change with the labels of valid."""
+    params = FeatureParams(model=kind, folds=FOLDS, smoothing=5.0, kernel_history=5)
+    return fit_features(frame, item_table(), params, params_of(kind, epochs=epochs), seed=SEED)
+
+
+@cache
+def features_by_protocol(kind: FeatureModel) -> dict[Protocol, Features]:
+    return fitted(kind, table())[0]
+
+
+def disturbed(rows: np.ndarray, *, keep: np.ndarray) -> pd.DataFrame:
+    """The table with other labels, and but for the rows `keep` other items, in these rows."""
+    label, item = column("label").copy(), column("item").copy()
+    label[rows] = 1 - label[rows]
+    others = np.setdiff1d(rows, keep)
+    item[others] = (item[others] + 3) % ITEMS
+    return table().assign(label=label, item=item)
 
 
 def folds_of(features: Features) -> np.ndarray:
@@ -43,120 +70,205 @@ def folds_of(features: Features) -> np.ndarray:
     return features.item_row // ITEMS - 1
 
 
-def flipped(frame: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
-    label = frame["label"].to_numpy().copy()
-    label[rows] = 1 - label[rows]
-    return frame.assign(label=label)
+def assert_same_rows(one: Features, two: Features, rows: np.ndarray) -> None:
+    for name in ("user_vectors", "item_vectors"):
+        np.testing.assert_allclose(getattr(one, name)(rows), getattr(two, name)(rows), atol=1e-5)
+    np.testing.assert_allclose(one.user_bank[one.route[rows]], two.user_bank[two.route[rows]], atol=1e-5)
+    np.testing.assert_allclose(one.statistics[rows], two.statistics[rows], atol=1e-5)
+    np.testing.assert_allclose(one.score[rows], two.score[rows], atol=1e-5)
 
 
-def test_no_vector_of_a_train_row_or_of_its_history_knows_a_label_at_or_after_it() -> None:
+def test_the_table_has_what_the_tests_below_are_about() -> None:
     frame = table()
-    train = np.flatnonzero(frame["split"] == "train")
-    user, time = frame["user"].to_numpy(), frame["timestamp"].to_numpy()
-    before, metrics = fitted(frame, epochs=1)  # one epoch: which is best cannot change
-    assert metrics["epoch"] == 1
-    for row in train[::4].tolist():
+    assert frame.groupby("split")["timestamp"].nunique().min() >= 3
+    assert frame.groupby(["user", "timestamp"]).size().max() > 1
+    assert frame["user"].nunique() == USERS
+    assert len(np.unique(frame["user"][rows_of("train")])) == NEW
+
+
+@every_model
+def test_no_vector_of_a_train_row_or_of_its_history_knows_a_label_at_or_after_it(kind: FeatureModel) -> None:
+    train, user, time = rows_of("train"), column("user"), column("timestamp")
+    before = features_by_protocol(kind)["online"]
+    for row in train[3::9].tolist():
         window = train[(user[train] == user[row]) & (time[train] <= time[row])]  # what the row's stream shows in slots
-        after, _ = fitted(flipped(frame, train[(user[train] == user[row]) & (time[train] >= time[row])]), epochs=1)
+        later = train[(user[train] == user[row]) & (time[train] >= time[row])]
+        after = fitted(kind, disturbed(later, keep=window))[0]["online"]
         # Folds are turned onto the full fit, which does see the labels: lengths and inner products are what counts.
         for name in ("user_vectors", "item_vectors"):
             one, two = (getattr(features, name)(window) for features in (before, after))
-            np.testing.assert_allclose(one @ one.T, two @ two.T, atol=1e-5)
+            np.testing.assert_allclose(one @ one.T, two @ two.T, atol=1e-4)
         np.testing.assert_allclose(after.score[window], before.score[window], atol=1e-5)
         np.testing.assert_allclose(after.statistics[window], before.statistics[window], atol=1e-5)
         others = train[folds_of(before)[train] != folds_of(before)[row]]
         assert (np.abs(after.score[others] - before.score[others]) > 1e-6).any()  # the other folds do see them
 
 
-def test_all_train_rows_of_a_user_come_from_one_fold_that_left_the_user_out() -> None:
-    frame = table()
-    features, _ = fitted(frame)
-    train = np.flatnonzero(frame["split"] == "train")
-    by_user = pd.Series(folds_of(features)[train]).groupby(frame["user"].to_numpy()[train])
+@every_model
+def test_train_rows_come_from_folds_that_left_their_users_out_for_as_many_epochs_as_the_full_fit(
+    kind: FeatureModel,
+) -> None:
+    by_protocol, metrics = fitted(kind, table(), epochs=6)
+    features, train, user = by_protocol["online"], rows_of("train"), column("user")
+    by_user = pd.Series(folds_of(features)[train]).groupby(user[train])
     assert (by_user.nunique() == 1).all()
-    assert (by_user.first() >= 0).all()
+    for number, users in by_user.first().groupby(by_user.first()).groups.items():
+        kept, ratings = train[~np.isin(user[train], list(users))], Ratings.of(table(), items=ITEMS)
+        side = refit(kind, ratings, kept, params_of(kind), epochs=metrics["epoch"], seed=SEED).items()
+        turned = features.item_bank[(number + 1) * ITEMS : (number + 2) * ITEMS]
+        np.testing.assert_allclose(turned @ turned.T, side.vectors @ side.vectors.T, atol=1e-4)
 
 
-def test_valid_and_test_rows_use_the_full_fit() -> None:
-    frame = table()
-    features, metrics = fitted(frame)
-    user, item = frame["user"].to_numpy(), frame["item"].to_numpy()
-    train = (frame["split"] == "train").to_numpy()
-    rest = ~train & (user < 4)
-    assert (features.route[rest] == user[rest]).all()
-    assert (features.route[~rest] == features.user_row[~rest]).all()
-    assert (features.item_row[~train] == item[~train]).all()
-    rows = np.flatnonzero(train)
-    full = mf.fit(
-        user[rows], item[rows], frame["label"].to_numpy()[rows], users=USERS, items=ITEMS, dim=3, epochs=3,
-        learning_rate=0.05, weight_decay=0.01, seed=2,
-    )[metrics["epoch"] - 1]  # fmt: skip
-    np.testing.assert_array_equal(features.user_bank[:USERS], full.user)
-    np.testing.assert_array_equal(features.score[rest], full.logits(user[rest], item[rest]))
-    assert (features.user_bank[4:USERS] == 0).all()
+@every_model
+@every_protocol
+def test_valid_and_test_rows_use_the_full_fit(kind: FeatureModel, protocol: Protocol) -> None:
+    features, user, item, rest = (
+        features_by_protocol(kind)[protocol],
+        column("user"),
+        column("item"),
+        rows_of("valid", "test"),
+    )
+    ratings = Ratings.of(table(), items=ITEMS)
+    full = refit(kind, ratings, rows_of("train"), params_of(kind), epochs=1, seed=SEED)
+    np.testing.assert_array_equal(features.user_bank[:USERS], full.fitted_users())
+    assert (features.user_bank[NEW:USERS] == 0).all()
+    assert (features.item_row[rest] == item[rest]).all()
+    np.testing.assert_array_equal(features.item_bank[:ITEMS], full.items().vectors)
+    told = Ratings.of(PROTOCOLS[protocol](table()), items=ITEMS)
+    np.testing.assert_allclose(features.score[rest], full.logits(told, rest), atol=1e-5)
+    states = full.states(told, told.start[rest], told.end[rest])[0]
+    np.testing.assert_allclose(features.user_vectors(rest), states, atol=1e-5)
+    known = np.isin(np.arange(len(user)), rest) & (user < NEW)
+    assert (features.route[known] == user[known]).all()
+    assert (features.route[~known] == features.user_row[~known]).all()
 
 
-def test_the_epoch_is_the_best_on_valid() -> None:
-    frame = table()
-    features, metrics = fitted(frame, epochs=6)
-    valid = (frame["split"] == "valid").to_numpy()
-    seen = valid & (frame["user"] < 4).to_numpy()
-    assert 1 <= metrics["epoch"] <= 6
-    assert metrics["valid_auc"] == pytest.approx(auc(frame["label"][valid], features.score[valid]))
-    assert seen.any()
+@every_model
+def test_the_epoch_is_the_best_on_valid_and_its_measures_are_those_of_the_score(kind: FeatureModel) -> None:
+    features, metrics = fitted(kind, table(), epochs=6)
+    train, valid = rows_of("train"), rows_of("valid")
+    ratings = Ratings.of(table(), items=ITEMS)
+    _, epoch, measured = fit_model(kind, ratings, train, valid, params_of(kind, epochs=6), seed=SEED)
+    assert metrics["model"] == kind and metrics["epoch"] == epoch
+    assert {name: metrics[f"valid_{name}"] for name in measured} == measured
+    label, online = column("label"), features["online"]
+    assert metrics["valid_auc"] == pytest.approx(auc(label[valid], online.score[valid]))
+    assert metrics["valid_auc_of_affinity"] == pytest.approx(auc(label[valid], online.statistics[valid, -1]))
+    assert metrics["train_auc_cross_fitted"] == pytest.approx(auc(label[train], online.statistics[train, -1]))
 
 
-def test_users_are_folded_in_from_strictly_earlier_rows() -> None:
-    frame = table()
-    before, _ = fitted(frame, epochs=1)
-    user, time = frame["user"].to_numpy(), frame["timestamp"].to_numpy()
-    rest = np.flatnonzero(frame["split"] != "train")
-    first = rest[time[rest] == frame.groupby("user")["timestamp"].transform("min").to_numpy()[rest]]
-    assert len(first)
-    assert (before.user_vectors(first) == 0).all()
-    for row in rest.tolist():
-        later = rest[(user[rest] == user[row]) & (time[rest] >= time[row])]
-        after, _ = fitted(flipped(frame, later), epochs=1)
-        np.testing.assert_array_equal(after.user_vectors(np.asarray([row])), before.user_vectors(np.asarray([row])))
-        assert after.score[row] == before.score[row]
-    last = np.flatnonzero(user == 5)[-1:]
-    after, _ = fitted(flipped(frame, np.flatnonzero((user == 5) & (time < time[last]))), epochs=1)
-    assert (after.user_vectors(last) != before.user_vectors(last)).any()
+@every_model
+def test_online_a_row_of_valid_or_test_knows_nothing_at_or_after_its_own_time(kind: FeatureModel) -> None:
+    before, time = features_by_protocol(kind)["online"], column("timestamp")
+    for row in rows_of("valid", "test")[::7].tolist():
+        same = np.asarray([row])
+        after = fitted(kind, disturbed(np.flatnonzero(time >= time[row]), keep=same))[0]["online"]
+        assert_same_rows(before, after, same)
 
 
-def test_rows_that_tie_in_time_share_a_vector() -> None:
-    frame = table()
-    features, _ = fitted(frame)
-    tied = frame.groupby(["user", "timestamp", "split"], observed=True).ngroup().to_numpy()
-    assert len(np.unique(tied)) < len(frame)
-    assert (pd.Series(features.user_row).groupby(tied).nunique() == 1).all()
+@every_model
+def test_online_a_row_knows_what_was_just_before_it(kind: FeatureModel) -> None:
+    user, time = column("user"), column("timestamp")
+    row = np.flatnonzero(user == 1)[-1:]
+    last = np.flatnonzero((user == 1) & (time < time[row]))[-1:]
+    assert last[0] in rows_of("test")
+    before, after = features_by_protocol(kind), fitted(kind, disturbed(last, keep=last))[0]
+    for attribute in ("score", "statistics"):
+        assert (getattr(after["online"], attribute)[row] != getattr(before["online"], attribute)[row]).any()
+    assert (after["online"].user_vectors(row) != before["online"].user_vectors(row)).any()
+    assert_same_rows(before["frozen"], after["frozen"], row)
 
 
-def test_the_last_statistic_is_the_affinity_of_the_vectors() -> None:
-    frame = table()
-    features, metrics = fitted(frame)
+@every_model
+@pytest.mark.parametrize(("split", "from_then_on"), [("valid", ["valid", "test"]), ("test", ["test"])])
+def test_frozen_no_row_knows_anything_at_or_after_the_start_of_its_split(
+    kind: FeatureModel, split: str, from_then_on: list[str]
+) -> None:
+    before, later, mine = features_by_protocol(kind)["frozen"], rows_of(*from_then_on), rows_of(split)
+    after = fitted(kind, disturbed(later, keep=mine))[0]["frozen"]
+    assert_same_rows(before, after, np.concatenate([rows_of("train"), mine]))
+    for row in mine[::5].tolist():  # nor the items of the others
+        same = np.asarray([row])
+        assert_same_rows(before, fitted(kind, disturbed(later, keep=same))[0]["frozen"], same)
+
+
+@every_model
+def test_frozen_test_rows_know_valid(kind: FeatureModel) -> None:
+    valid, test = rows_of("valid"), rows_of("test")
+    before, after = features_by_protocol(kind)["frozen"], fitted(kind, disturbed(valid, keep=valid))[0]["frozen"]
+    for name in ("score", "statistics"):
+        assert (getattr(after, name)[test] != getattr(before, name)[test]).any()
+    assert (after.user_vectors(test) != before.user_vectors(test)).any(1).all()
+
+
+@every_model
+def test_the_protocols_share_the_banks_and_all_of_train(kind: FeatureModel) -> None:
+    online, frozen = features_by_protocol(kind).values()
+    for name in SHARED:
+        np.testing.assert_array_equal(getattr(online, name), getattr(frozen, name))
+    train = rows_of("train")
+    for name in ("user_row", "route", "statistics", "score"):
+        np.testing.assert_array_equal(getattr(online, name)[train], getattr(frozen, name)[train])
+    # The first moment of a split is the one at which both protocols say the same.
+    test = rows_of("test")
+    first = test[column("timestamp")[test] == column("timestamp")[test].min()]
+    np.testing.assert_array_equal(online.user_row[first], frozen.user_row[first])
+    assert (online.user_row[test] != frozen.user_row[test]).any()
+
+
+@every_model
+@every_protocol
+def test_a_user_bank_has_one_row_for_each_history_of_a_user_in_a_fit(kind: FeatureModel, protocol: Protocol) -> None:
+    features = features_by_protocol(kind)[protocol]
+    frame = PROTOCOLS[protocol](table())
+    start, end = history_bounds(frame["user"], frame["timestamp"])
+    history = frame.assign(end=end, train=frame["split"] == "train").groupby(["user", "end", "train"]).ngroup()
+    by_history = pd.Series(features.user_row).groupby(history.to_numpy())
+    assert (by_history.nunique() == 1).all() and by_history.first().is_unique
+    assert by_history.ngroups < len(frame)  # rows that tie in time share one
+    assert (features.user_row >= USERS).all()
+    assert (features.user_vectors(np.flatnonzero(start == end)) == 0).all()
+    assert (features.user_vectors(np.flatnonzero(start != end)) != 0).any()
+
+
+@every_model
+@every_protocol
+def test_the_last_statistic_is_the_affinity_of_the_vectors(kind: FeatureModel, protocol: Protocol) -> None:
+    features, rest = features_by_protocol(kind)[protocol], rows_of("valid", "test")
     assert features.statistic_names[-1] == "affinity"
-    assert len(features.statistic_names) == features.statistics.shape[1] == metrics["statistics"]
-    rows = np.flatnonzero(frame["split"] != "train")
-    base = features.statistics[rows, -1] - (features.user_vectors(rows) * features.item_vectors(rows)).sum(1)
-    for number in np.unique(frame["item"].to_numpy()[rows]):  # b + b_i: a function of the item alone
-        assert np.ptp(base[frame["item"].to_numpy()[rows] == number]) < 1e-5
+    assert len(features.statistic_names) == features.statistics.shape[1]
+    full = refit(kind, Ratings.of(table(), items=ITEMS), rows_of("train"), params_of(kind), epochs=1, seed=SEED).items()
+    inner = (features.user_vectors(rest) * features.item_vectors(rest)).sum(1)
+    wanted = full.bias + full.biases[column("item")[rest]] + inner  # the logit without the user's bias
+    np.testing.assert_allclose(features.statistics[rest, -1], wanted, atol=1e-5)
+    assert np.allclose(features.score[rest], wanted, atol=1e-5) == (kind != "mf")  # the one model that has one
 
 
-def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+@every_model
+def test_the_same_seed_gives_the_same_bytes(kind: FeatureModel, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        save(fitted(table())[0], tmp_path / name)
+        save(fitted(kind, table())[0], tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-def test_features_round_trip_through_disk(tmp_path: Path) -> None:
-    features = features_of(table())
-    save(features, tmp_path / "features.safetensors")
-    again = load(tmp_path / "features.safetensors")
-    for name in Features.__slots__:
-        np.testing.assert_array_equal(getattr(again, name), getattr(features, name))
-    rows = np.asarray([5, 1])
-    np.testing.assert_array_equal(again.user_vectors(rows), features.user_bank[features.user_row[rows]])
+def test_features_of_both_protocols_round_trip_through_disk_and_share_what_they_share(tmp_path: Path) -> None:
+    path, features = tmp_path / "features.safetensors", features_by_protocol("mf")
+    save(features, path)
+    for protocol, one in features.items():
+        again = load(path, protocol=protocol)
+        for name in Features.__slots__:
+            np.testing.assert_array_equal(getattr(again, name), getattr(one, name))
+        assert again.score.dtype == np.float32 and again.user_row.dtype == np.int32
+    assert (load(path).score == features["online"].score).all()
+    assert (load(path).score != load(path, protocol="frozen").score).any()
+    own = {"user_row", "route", "statistics", "score"}
+    assert load_file(path).keys() == {*SHARED, *(f"{protocol}.{name}" for protocol in PROTOCOLS for name in own)}
+
+
+def test_vectors_are_looked_up_by_row() -> None:
+    features, rows = features_of(table()), np.asarray([5, 1])
+    np.testing.assert_array_equal(features.user_vectors(rows), features.user_bank[features.user_row[rows]])
+    np.testing.assert_array_equal(features.item_vectors(rows), features.item_bank[features.item_row[rows]])
 
 
 def test_a_missing_or_foreign_file_is_a_user_error(tmp_path: Path) -> None:
@@ -165,4 +277,7 @@ def test_a_missing_or_foreign_file_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "foreign").write_bytes(b"something else")
     with pytest.raises(UserError, match="not a features artefact"):
         load(tmp_path / "foreign")
+    save({"online": features_of(table())}, tmp_path / "one")  # as an earlier version's file, which lacks a protocol
+    with pytest.raises(UserError, match=r"not a features artefact .*user_row.*; rerun its stage"):
+        load(tmp_path / "one", protocol="frozen")
     assert bank.FEATURES.name == "features.safetensors"

@@ -38,7 +38,9 @@ def by_hand(*, layers: int = 1, weight_decay: float = 0.0) -> LightGCN:
 def worlds(draw: st.DrawFn, **changes: Any) -> tuple[LightGCN, Ratings]:
     """A model of random vectors over some pairs of 5 users and 6 items; the first rows are known to the fit."""
     pairs = st.tuples(st.integers(0, USERS - 1), st.integers(0, ITEMS - 1))
-    rows = sorted(draw(st.lists(st.tuples(pairs, st.integers(0, 1)), min_size=1, max_size=20, unique_by=lambda r: r[0])))
+    rows = sorted(
+        draw(st.lists(st.tuples(pairs, st.integers(0, 1)), min_size=1, max_size=20, unique_by=lambda r: r[0]))
+    )
     user, item, label = zip(*[(user, item, label) for (user, item), label in rows], strict=True)
     ratings = ratings_of(user, item, label, items=ITEMS)
     known = draw(st.integers(1, len(rows)))

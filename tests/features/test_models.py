@@ -91,7 +91,7 @@ def test_a_logit_is_the_sum_of_the_biases_and_the_inner_product(kind: FeatureMod
     assert len(np.unique(items.biases)) == KNOWN_ITEMS + 1
     vectors, biases = model.states(ratings, ratings.start[rows], ratings.end[rows])
     wanted = [
-        items.bias + items.biases[item] + bias + sum(float(x) * float(y) for x, y in zip(u, items.vectors[item]))
+        items.bias + items.biases[item] + bias + float(np.dot(u, items.vectors[item]))
         for u, bias, item in zip(vectors, biases, ratings.item[rows], strict=True)
     ]
     np.testing.assert_allclose(model.logits(ratings, rows), wanted, atol=1e-5)

@@ -12,11 +12,10 @@ import torch
 
 from tests.builders import interactions, layout_of, recommender, tokenizer
 from thinkrec.lm.finetune import Objective, encode_reasons, finetune, tensors_of
-from thinkrec.metrics import validation
 from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss
 from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import TrainSettings
-from thinkrec.metrics import auc
+from thinkrec.metrics import auc, validation
 from thinkrec.params import SftParams
 from thinkrec.text.stream import Batch, Window
 

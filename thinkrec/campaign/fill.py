@@ -38,18 +38,18 @@ def fill(
 ) -> str:
     """Run what is not done of the named rows (of all, if none is named) and write the tables; returns a summary.
 
-    The base row runs first and alone: the others are compared with it, and take from the cache what they share.
+    The base row, named or not, runs first and alone: the others are compared with it, and take what they share from
+    the cache. `again` runs the named rows whether they are done or not.
 
     Raises:
         UserError: something in the way of any run, rows that failed (after all others), or an interruption.
     """
-    rows = plan(dataset, raw=raw, names=names)
-    base = plan(dataset, raw=raw, names=[BASE])[BASE]
+    rows = plan(dataset, raw=raw, names=[BASE, *names] if names else ())
     if again:
         experiments.check()
-        for row in rows.values():
-            experiments.forget(row.experiment)
-            row_path(dataset, row.name).unlink(missing_ok=True)
+        for name in names or rows:
+            experiments.forget(rows[name].experiment)
+            row_path(dataset, name).unlink(missing_ok=True)
 
     files = read_rows(dataset)
     changes = {name: changed_params(row, files[name]) for name, row in rows.items() if name in files}
@@ -61,7 +61,7 @@ def fill(
     if ahead:
         experiments.check()
         try:
-            failed = _run(dataset, ahead, base, jobs=jobs, say=say, pause=pause)
+            failed = _run(dataset, ahead, rows[BASE], jobs=jobs, say=say, pause=pause)
         except KeyboardInterrupt:
             raise UserError(
                 "interrupted; what is queued goes on in the background (dvc queue status), and the same command "
@@ -137,12 +137,13 @@ def settle(
                 continue
             del waiting[name]
             if run := experiments.fetch(row.experiment):
-                minutes = (time.monotonic() - began.get(name, time.monotonic())) / 60
-                say(f"{name}: done in {minutes:.1f} min; {collect(row, run)}")
+                minutes = f" in {(time.monotonic() - began[name]) / 60:.1f} min" if name in began else ""
+                say(f"{name}: done{minutes}; {collect(row, run)}")
             else:
                 failed[name] = f"dvc queue logs {row.experiment}"
                 say(f"{name}: failed; its log: {failed[name]}")
-        if waiting and not workers:
+        states = {task.state for row in waiting.values() if (task := tasks.get(row.experiment))}
+        if states == {"Queued"} and not workers:
             experiments.start(jobs)
     return failed
 

@@ -68,11 +68,11 @@ LEGEND = (
     "interactions: it *holds* if its interval is above 0, *fails* if that is below 0, else it is *open*; a star where "
     "this stands after Holm's correction over the table, too."
 )
-ACCURACY_NOTE = "The paper's figures: one run each, all language models Llama3-8B. Ours: one seed."
+ACCURACY_NOTE = "In the paper, every language model is Llama3-8B. Ours are of one seed."
 UNKNOWN_NOTE = "The paper does not have this dataset."
 FROZEN_NOTE = (
-    "The same models, told nothing of what happens from the start of the split on. ThinkRec sees each user's own "
-    "history up to the moment, here too."
+    "The same models, told nothing of what happens from the start of the split on: neither is the ThinkRec whose lead "
+    "this is."
 )
 ABLATION_NOTE = (
     f"The paper ablates on its {paper.ABLATION_DATASET} dataset: of its leads only the sign can be held against ours."
@@ -129,9 +129,10 @@ def accuracy(dataset: str, lines: Lines) -> str:
 
 def frozen(dataset: str, lines: Lines) -> str:
     """The models that are told nothing of the split."""
-    titles = {name: ACCURACY.get(name.removesuffix(FROZEN), name) for name in lines if name.endswith(FROZEN)}
+    known = {f"{name}{FROZEN}": title for name, title in ACCURACY.items()}
+    others = {name: name for name in lines if name.endswith(FROZEN) and name not in known}
     figures = {f"{name}{FROZEN}": row for name, row in _figures(dataset).items()}
-    return _table(lines, titles, leads=("auc", "uauc"), figures=figures)
+    return _table(lines, known | others, leads=("auc", "uauc"), figures=figures)
 
 
 def _figures(dataset: str) -> Figures:
@@ -283,7 +284,8 @@ def _lead(lead: Mapping[str, Any] | None, star: str, theirs: float | None = None
     if not lead:
         return ""
     between = f"[{_figure(lead['low'])}, {_figure(lead['high'])}]"
-    ours = f"{_signed(lead['value'])} {between}: {verdict(lead)}{star}"
+    word = verdict(lead)
+    ours = f"{_signed(lead['value'])} {between}: {word}{star if word != 'open' else ''}"
     return ours if theirs is None else f"{ours}<br>paper {_signed(theirs)}"
 
 

@@ -35,6 +35,5 @@ class Ratings:
         """Row ranges (U,), (U,) from each user's first row to one past the last of `rows`; empty for users without."""
         start, end = np.zeros(self.users, np.int64), np.zeros(self.users, np.int64)
         start[self.user[rows]] = self.start[rows]
-        end[self.user[rows]] = self.start[rows]
         np.maximum.at(end, self.user[rows], np.asarray(rows) + 1)
         return start, end

@@ -11,7 +11,6 @@ Shapes: R targets of a batch, Q reason tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd

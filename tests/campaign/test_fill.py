@@ -1,0 +1,170 @@
+"""The tables filled through DVC's real queue, with one quick stage in the chain's place; and the committed tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import yaml
+from project import ENVIRONMENT, ROOT, call, make_project
+
+from thinkrec.campaign import experiments
+from thinkrec.campaign.fill import fill, write_tables
+from thinkrec.campaign.render import fill_markers, readme_block, render
+from thinkrec.campaign.rows import BASE, plan, read_rows
+from thinkrec.errors import UserError
+
+DATASET = "embedded-small"
+
+# A run whose ThinkRec is worse with fewer experts, and which fails with four.
+FAKE = """
+import numpy as np
+import pandas as pd
+
+from thinkrec import artifacts
+from thinkrec.evaluation.reasons import score_reasons
+from thinkrec.evaluation.tables import evaluate
+from thinkrec.params import load
+
+number = load().experts.n
+assert number != 4, "four is too many"
+random = np.random.default_rng(0)
+label = random.integers(0, 2, 400)
+noise = random.normal(size=400)
+frame = pd.DataFrame({
+    "row": np.arange(400), "split": np.where(np.arange(400) % 2, "test", "valid"), "user": np.arange(400) % 20,
+    "item": 0, "label": label, "warm": True, "history": 0, "popularity": 0, "group": 0, "case": 0,
+    "thinkrec": 1 / (1 + np.exp(-(number * (label - 0.5) + noise))), "mf": random.random(400),
+}).astype({"split": "category"})
+said = "yes it fits"
+reasons = pd.DataFrame({"row": [1, 3], "label": 1, "probability": 0.9, "reason": said, "teacher": said})
+artifacts.write_table(artifacts.PREDICTIONS, frame)
+artifacts.write_table(artifacts.REASONS, reasons)
+table = evaluate(frame, ["thinkrec", "mf"], seed=load().seed, draws=100)
+artifacts.write_json(artifacts.TABLE, artifacts.rounded(table, 4))
+artifacts.write_metrics("evaluate", {"reasons": score_reasons(reasons)})
+"""
+PIPELINE = {
+    "stages": {
+        "evaluate": {
+            "cmd": "python fake.py",
+            "deps": ["fake.py"],
+            "params": ["seed", "dataset", "experts"],
+            "outs": ["out/evaluate", {"tables/evaluate.json": {"cache": False}}],
+            "metrics": [{"metrics/evaluate.json": {"cache": False}}],
+        }
+    }
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The working directory: a committed project with the quick stage, in which nothing has run."""
+    folder = make_project(tmp_path_factory.mktemp("campaign"), {"experts.n": 3})
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(PIPELINE), encoding="utf-8")
+    (folder / "fake.py").write_text(FAKE, encoding="utf-8")
+    (folder / "README.md").write_text(f"<!-- tables:{DATASET} -->\n<!-- /tables -->\n", encoding="utf-8")
+    call(folder, "git", "add", "--all")
+    call(folder, "git", "-c", "user.name=A", "-c", "user.email=a@b", "commit", "--quiet", "--message", "one")
+    with chdir(folder), mock.patch.dict(os.environ, ENVIRONMENT):
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def stopped(project: Path) -> str:
+    """The error of a call that queues three rows, one of which fails; someone had queued the base row already."""
+    with pytest.raises(UserError, match="no such file; run its row first"):
+        write_tables(DATASET)
+    base = plan(DATASET, raw=None, names=[BASE])[BASE]
+    experiments.put(base.experiment, base.overrides)  # and nobody works on it
+    with pytest.raises(UserError) as error:
+        run([BASE, "experts_1", "experts_4"])
+    return str(error.value)
+
+
+def run(names: list[str], **options: Any) -> tuple[str, list[str]]:
+    """The summary of a call, and what was said meanwhile."""
+    said: list[str] = []
+    summary = fill(DATASET, names=names, jobs=2, say=said.append, pause=0.3, **options)
+    return summary, said
+
+
+class TestQueue:
+    def test_a_row_that_fails_is_named_with_its_log_and_the_others_go_on(self, project: Path, stopped: str) -> None:
+        named = re.fullmatch(r"1 of 3 rows not done: experts_4 \(dvc queue logs (\S+)\)", stopped)
+        assert named
+        assert "four is too many" in call(project, "dvc", "queue", "logs", named[1])
+        assert list(read_rows(DATASET)) == [BASE, "experts_1"]
+
+    def test_a_row_left_in_the_queue_is_taken_up_not_queued_again(self, project: Path, stopped: str) -> None:
+        queue = call(project, "dvc", "queue", "status")
+        assert len([line for line in queue.splitlines() if f"{DATASET}-{BASE}-" in line]) == 1
+
+    def test_what_is_done_is_not_run_again(self, stopped: str) -> None:
+        with mock.patch.object(experiments, "_dvc", side_effect=AssertionError("nothing is to be asked of dvc")):
+            summary, said = run([BASE, "experts_1"])
+        assert summary.startswith("0 rows run, 2 were done")
+        assert said == []
+
+    def test_files_hold_the_run_and_the_lead_over_it(self, project: Path, stopped: str) -> None:
+        files = read_rows(DATASET)
+        assert files["experts_1"]["commit"] == call(project, "git", "rev-parse", "HEAD")[:7]
+        assert files["experts_1"]["params"]["experts"]["n"] == 1
+        assert files["experts_1"]["compared_with"] == files[BASE]["experiment"]
+        ours, theirs = (files[name]["lines"][name]["test"]["auc"] for name in (BASE, "experts_1"))
+        assert theirs["lead"]["value"] == pytest.approx(ours["value"] - theirs["value"], abs=2e-4)
+        assert theirs["lead"]["low"] > 0
+        assert str(project) not in json.dumps(files)
+
+    def test_page_and_readme_show_them(self, project: Path, stopped: str) -> None:
+        files = read_rows(DATASET)
+        page = (project / "tables" / f"{DATASET}.md").read_text(encoding="utf-8")
+        assert page == render(DATASET, files)
+        assert "Not run yet: no_thinking" in page
+        assert readme_block(DATASET, files) in (project / "README.md").read_text(encoding="utf-8")
+
+    def test_a_finished_run_that_was_not_collected_is_found(self, project: Path, stopped: str) -> None:
+        path = project / "tables" / DATASET / "experts_1.json"
+        before = path.read_bytes()
+        path.unlink()
+        with mock.patch.object(experiments, "put", side_effect=AssertionError("nothing is to be queued")):
+            _, said = run(["experts_1"])
+        assert said[-1].startswith("experts_1: found finished; test AUC ")
+        assert path.read_bytes() == before
+
+    def test_the_base_row_is_always_collected_with_others(self, project: Path, stopped: str) -> None:
+        paths = [project / "tables" / DATASET / f"{name}.json" for name in (BASE, "experts_1")]
+        before = [path.read_bytes() for path in paths]
+        for path in paths:
+            path.unlink()
+        run(["experts_1"])
+        assert [path.read_bytes() for path in paths] == before
+
+    def test_only_again_runs_a_row_that_is_done_with_the_present_code(self, project: Path, stopped: str) -> None:
+        (project / "fake.py").write_text(FAKE.replace("number * (", "0.7 * number * ("), encoding="utf-8")
+        before = read_rows(DATASET)["experts_1"]
+        run(["experts_1"])
+        assert read_rows(DATASET)["experts_1"] == before
+        run(["experts_1"], again=True)
+        after = read_rows(DATASET)["experts_1"]["lines"]["experts_1"]["test"]["auc"]
+        assert after["value"] < before["lines"]["experts_1"]["test"]["auc"]["value"]
+
+
+COMMITTED = sorted(path.stem for path in (ROOT / "tables").glob("*.md"))
+
+
+def test_committed_pages_and_readme_are_what_the_committed_files_render() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for dataset in COMMITTED:
+        files = read_rows(dataset, root=ROOT)
+        assert (ROOT / "tables" / f"{dataset}.md").read_text(encoding="utf-8") == render(dataset, files)
+        assert fill_markers(readme, dataset, readme_block(dataset, files)) == readme
+    marked = {part.partition(" ")[0] for part in readme.split("<!-- tables:")[1:]}
+    assert marked <= set(COMMITTED)
