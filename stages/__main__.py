@@ -39,8 +39,8 @@ app = typer.Typer(
 )
 for work in PIPELINE:
     app.command(rich_help_panel="Pipeline, in order")(command(work))
-for work in (pin, tables):
-    app.command(rich_help_panel="Tools")(command(work))
+for tool in (pin, tables):
+    app.command(rich_help_panel="Tools")(command(tool))
 
 if __name__ == "__main__":
     app()
