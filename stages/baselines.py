@@ -12,6 +12,6 @@ def baselines() -> str:
     )
     artifacts.write_table(artifacts.BASELINES, scores)
     artifacts.write_metrics("baselines", metrics)
-    best = max(metrics, key=lambda name: metrics[name]["valid_objective"])
-    auc, uauc = metrics[best]["valid_auc"], metrics[best]["valid_uauc"]
-    return f"{len(metrics)} columns, the best on valid {best}: AUC {auc:.4f}, UAUC {uauc:.4f}"
+    best = max(metrics, key=lambda name: sum(metrics[name].values()))
+    auc, uauc = metrics[best].values()
+    return f"{len(metrics)} baselines, the best on valid {best}: AUC {auc:.4f}, UAUC {uauc:.4f}"

@@ -35,11 +35,11 @@ def evaluate() -> str:
     metrics = tables.evaluate(predictions, models, seed=params.seed)
     artifacts.write_metrics("evaluate", {**tables.headlines(metrics), "reasons": score_reasons(reasons)})
     artifacts.write_json(artifacts.TABLE, artifacts.rounded(metrics, 4))
-    test, curves = predictions[predictions["split"] == "test"], plots.shown(models)
-    artifacts.write_json(artifacts.PLOTS / "roc.json", artifacts.rounded(plots.roc_points(test, curves), 5))
-    calibration = plots.calibration_points(test, [tables.OURS])
-    artifacts.write_json(artifacts.PLOTS / "calibration.json", artifacts.rounded(calibration, 5))
-    plots.draw_roc(artifacts.PLOTS / "roc.png", test, curves)
+    test = predictions[predictions["split"] == "test"]
+    # Points of our own curves, for `dvc plots diff` to lay revisions over each other; pictures show the others, too.
+    for name, points in (("roc", plots.roc_points), ("calibration", plots.calibration_points)):
+        artifacts.write_json(artifacts.PLOTS / f"{name}.json", artifacts.rounded(points(test, [tables.OURS]), 5))
+    plots.draw_roc(artifacts.PLOTS / "roc.png", test, plots.shown(models))
     plots.draw_calibration(artifacts.PLOTS / "calibration.png", test)
     vectors = bench.features.user_bank[: len(groups.group)]
     seen = np.flatnonzero(np.any(vectors != 0, axis=1))

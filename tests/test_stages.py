@@ -103,7 +103,10 @@ class TestReproduction:
     def test_what_a_change_makes_stale(self, dvc_project: Path) -> None:
         after = {name: set(STAGES[STAGES.index(name) :]) for name in STAGES}
         params = {
-            "gate.temperature": (0.3, {"gate"}, {"gate", "evaluate"}),
+            "gate.kind": ("centroid", {"gate"}, {"gate", "evaluate"}),
+            "gate.temperature": (0.3, {"gate", "evaluate"}, {"gate", "evaluate"}),
+            "features.model": ("sasrec", {"features"}, {"features", *after["sft"]}),  # not the baselines
+            "sasrec.history": (9, {"features", "baselines"}, {"features", "baselines", *after["sft"]}),
             "evaluate.reasons": (9, {"evaluate"}, {"evaluate"}),
             "experts.n": (3, {"experts"}, after["experts"]),
             "sft.patience": (5, {"sft"}, after["sft"]),

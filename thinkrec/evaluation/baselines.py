@@ -32,7 +32,7 @@ from thinkrec.features.models import MODELS, fit_model
 from thinkrec.features.ratings import Ratings
 from thinkrec.features.running import global_rate, log_odds, running_counts, smoothed_rate
 from thinkrec.features.statistics import causal_statistics, item_content
-from thinkrec.metrics import validation
+from thinkrec.metrics import auc, uauc
 from thinkrec.params import FeatureModel, Params, RecommenderParams
 
 Floats = NDArray[np.float64]
@@ -231,14 +231,17 @@ def protocol_scores(interactions: pd.DataFrame, items: pd.DataFrame, fits: Mappi
 def baseline_scores(
     interactions: pd.DataFrame, items: pd.DataFrame, fits: Mapping[str, Fit]
 ) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
-    """Every baseline's probabilities of valid and test rows (schema BASELINES), and what each measures on valid."""
+    """Every baseline's probabilities of valid and test rows (schema BASELINES), and what each measures on valid.
+
+    The measures are of the online protocol: by name, `valid_auc` and `valid_uauc`.
+    """
     rows = np.flatnonzero((interactions["split"] != "train").to_numpy())
     scores = protocol_scores(interactions, items, fits)
     valid = (interactions["split"] == "valid").to_numpy()
     user, label = interactions["user"].to_numpy()[valid], interactions["label"].to_numpy()[valid]
     metrics = {
-        name: {f"valid_{measure}": value for measure, value in validation(user, label, score[valid]).items()}
-        for name, score in scores.items()
+        name: {"valid_auc": auc(label, scores[name][valid]), "valid_uauc": uauc(user, label, scores[name][valid])[0]}
+        for name in fits
     }
     table = pd.DataFrame({"row": rows} | {name: score[rows].astype(np.float32) for name, score in scores.items()})
     return table, metrics
