@@ -56,7 +56,7 @@ SMALL: dict[str, Any] = {
     "traces.train": 60,
     "traces.held_out": 10,
     "sft.epochs": 2,
-    "sft.batch_tokens": 6000,
+    "sft.batch_rows": 250,
     "experts.n": 2,
     "experts.min_users": 5,
     "experts.layers": 1,

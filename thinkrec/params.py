@@ -182,6 +182,7 @@ class SftParams(Section):
     epochs: Positive
     learning_rate: AboveZero
     weight_decay: NotNegative
+    batch_rows: Positive
     batch_tokens: Positive
     think_share: Annotated[Share, Field(lt=1)]
     trace_weight_cap: AboveZero

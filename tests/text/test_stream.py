@@ -240,16 +240,19 @@ def test_likes_only_histories_hide_disliked_rows_from_later_ones() -> None:
 
 
 @few
-@given(st.integers(0, 99), st.integers(20, 400), st.sampled_from([0, 30]))
-def test_batches_stay_within_their_budget_and_lose_nothing(seed: int, budget: int, soft: int) -> None:
+@given(st.integers(0, 99), st.integers(20, 400), st.sampled_from([0, 30]), st.integers(1, 30))
+def test_batches_stay_within_their_budgets_and_lose_nothing(seed: int, budget: int, soft: int, targets: int) -> None:
     layout = layout_of(interactions(seed, users=5, rows=15), reasons={3: REASON, 20: REASON})
     layout = replace(layout, soft_tokens=soft)
     windows = training_windows(layout, np.arange(75), np.random.default_rng(seed))
-    batches = list(batches_by_tokens(windows, layout.block_lengths(), budget, beginning=layout.beginning))
+    batches = list(
+        batches_by_tokens(windows, layout.block_lengths(), budget, beginning=layout.beginning, targets=targets)
+    )
     met = sorted(tuple(window.rows.tolist()) for batch in batches for window in batch)
     assert met == sorted(tuple(window.rows.tolist()) for window in windows)
     for batch in batches:
-        assert len(batch) == 1 or collate(layout, batch).input_ids.numel() <= budget
+        made = collate(layout, batch)
+        assert len(batch) == 1 or (made.input_ids.numel() <= budget and len(made.targets) <= targets)
 
 
 def test_a_batch_keeps_its_sequences_apart() -> None:

@@ -106,7 +106,12 @@ def finetune(
     def plan(epoch: int) -> list[list[Window]]:
         rng = np.random.default_rng([settings.seed, epoch])
         windows = training_windows(layout, train_rows, rng)
-        batches = list(batches_by_tokens(windows, lengths, params.batch_tokens, beginning=layout.beginning))
+        # Rows, not tokens, make a step: prompts of other lengths take as many steps.
+        batches = list(
+            batches_by_tokens(
+                windows, lengths, params.batch_tokens, beginning=layout.beginning, targets=params.batch_rows
+            )
+        )
         return [batches[index] for index in rng.permutation(len(batches))]
 
     with_reason = sum(reasons_shown(layout, window).sum() for batch in plan(0) for window in batch)

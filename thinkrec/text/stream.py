@@ -174,22 +174,30 @@ def reasons_shown(layout: StreamLayout, window: Window) -> NDArray[np.bool_]:
 
 
 def batches_by_tokens(
-    windows: Sequence[Window], lengths: NDArray[np.int64], budget: int, *, beginning: int = 1
+    windows: Sequence[Window],
+    lengths: NDArray[np.int64],
+    budget: int,
+    *,
+    beginning: int = 1,
+    targets: float = np.inf,
 ) -> Iterator[list[Window]]:
-    """Batches of similar length whose padded size stays within `budget` tokens (one sequence may exceed it).
+    """Batches of similar length, within `budget` tokens when padded, and of at most `targets` rows to predict.
 
-    `lengths` (n,) and `beginning` are the layout's: tokens of every row's block and before the first block.
+    One sequence may exceed either. `lengths` (n,) and `beginning` are the layout's: tokens of every row's block and
+    before the first block.
     """
     sizes = np.asarray([lengths[window.rows].sum() + beginning for window in windows])
     batch: list[Window] = []
-    longest = 0
+    longest = held = 0
     for index in np.argsort(-sizes, kind="stable"):
-        if batch and longest * (len(batch) + 1) > budget:
+        count = int(windows[index].target.sum())
+        if batch and (longest * (len(batch) + 1) > budget or held + count > targets):
             yield batch
-            batch = []
+            batch, held = [], 0
         if not batch:
             longest = int(sizes[index])
         batch.append(windows[index])
+        held += count
     if batch:
         yield batch
 
