@@ -110,7 +110,7 @@ class TestQueue:
     def test_what_is_done_is_not_run_again(self, stopped: str) -> None:
         with mock.patch.object(experiments, "_dvc", side_effect=AssertionError("nothing is to be asked of dvc")):
             summary, said = run([BASE, "experts_1"])
-        assert summary.startswith("0 rows run, 2 were done")
+        assert summary.startswith("0 rows added, 2 were done")
         assert said == []
 
     def test_files_hold_the_run_and_the_lead_over_it(self, project: Path, stopped: str) -> None:

@@ -71,7 +71,7 @@ def fill(
         said = "; ".join(f"{name} ({reason})" for name, reason in failed.items())
         raise UserError(f"{len(failed)} of {len(ahead)} rows not done: {said}")
     write_tables(dataset)
-    return f"{len(ahead)} rows run, {len(rows) - len(ahead)} were done; {page_path(dataset)} written"
+    return f"{len(ahead)} rows added, {len(rows) - len(ahead)} were done; {page_path(dataset)} written"
 
 
 def _run(
@@ -142,8 +142,8 @@ def settle(
             else:
                 failed[name] = f"dvc queue logs {row.experiment}"
                 say(f"{name}: failed; its log: {failed[name]}")
-        states = {task.state for row in waiting.values() if (task := tasks.get(row.experiment))}
-        if states == {"Queued"} and not workers:
+        states = [task.state for row in waiting.values() if (task := tasks.get(row.experiment))]
+        if "Queued" in states and workers < jobs:  # one that found the queue empty, or itself unanswered, has left
             experiments.start(jobs)
     return failed
 

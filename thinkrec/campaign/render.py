@@ -71,8 +71,8 @@ LEGEND = (
 ACCURACY_NOTE = "In the paper, every language model is Llama3-8B. Ours are of one seed."
 UNKNOWN_NOTE = "The paper does not have this dataset."
 FROZEN_NOTE = (
-    "The same models, told nothing of what happens from the start of the split on: neither is the ThinkRec whose lead "
-    "this is."
+    "The same models, told nothing of what happens from the start of the split on. The lead is that of ThinkRec told "
+    "as little."
 )
 ABLATION_NOTE = (
     f"The paper ablates on its {paper.ABLATION_DATASET} dataset: of its leads only the sign can be held against ours."
