@@ -15,7 +15,7 @@ from project import PIPELINE, copy_project, digests, finished_project, run_stage
 
 from thinkrec.artifacts import INTERACTIONS, PREDICTIONS, SCHEMAS, TRUTH, read_table, write_table
 from thinkrec.evaluation.intervals import bootstrap, interval
-from thinkrec.evaluation.tables import BOUNDS
+from thinkrec.evaluation.tables import HINDSIGHT
 from thinkrec.features import bank
 
 STAGES = list(PIPELINE)
@@ -51,7 +51,7 @@ def disturbed(table: pd.DataFrame, rows: np.ndarray, rng: np.random.Generator, *
 
 def models_of(predictions: pd.DataFrame) -> list[str]:
     """The columns that claim not to have seen the labels."""
-    return [name for name in predictions.columns.drop(SCHEMAS[PREDICTIONS].names) if name not in BOUNDS]
+    return [name for name in predictions.columns.drop(SCHEMAS[PREDICTIONS].names) if name not in HINDSIGHT]
 
 
 def telling(predictions: pd.DataFrame) -> set[str]:

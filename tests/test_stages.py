@@ -105,7 +105,7 @@ class TestReproduction:
         params = {
             "gate.kind": ("centroid", {"gate"}, {"gate", "evaluate"}),
             "gate.temperature": (0.3, {"gate", "evaluate"}, {"gate", "evaluate"}),
-            "features.model": ("sasrec", {"features"}, {"features", *after["sft"]}),  # not the baselines
+            "features.model": ("sasrec", {"features"}, {"features", "baselines", *after["sft"]}),  # not the backbone
             "sasrec.history": (9, {"features", "baselines"}, {"features", "baselines", *after["sft"]}),
             "evaluate.reasons": (9, {"evaluate"}, {"evaluate"}),
             "experts.n": (3, {"experts"}, after["experts"]),

@@ -13,7 +13,7 @@ from thinkrec import metrics
 from thinkrec.artifacts import rounded
 from thinkrec.evaluation.tables import SLICE_METRICS, evaluate, headlines, possible_lift, slices, to_text
 
-MODELS = ["thinkrec", "expert_oracle", "twin", "weak_frozen", "weak", "best"]
+MODELS = ["thinkrec", "thinkrec_frozen", "expert_oracle", "twin", "weak_frozen", "weak", "best"]
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,7 @@ def predictions() -> pd.DataFrame:
             "best": best,
             "thinkrec": 1 / (1 + np.exp(-(logit + 0.7 * rng.normal(size=rows)))),
             "weak": rng.random(rows),
+            "thinkrec_frozen": 1 / (1 + np.exp(-(logit + 2 * rng.normal(size=rows)))),
             "weak_frozen": rng.random(rows),
         }
     )
@@ -95,13 +96,20 @@ def test_a_bins_figures_are_those_of_its_rows(predictions: pd.DataFrame, evaluat
     test = predictions[predictions["split"] == "test"]
     held = test[test["popularity"].between(1, 9)]
     of_model = evaluated["test"]["models"]["weak"]["slices"]["popularity"]["1-9"]
-    assert tuple(of_model) == SLICE_METRICS
+    assert list(of_model) == list(SLICE_METRICS)
     assert of_model["auc"] == metrics.auc(held["label"], held["weak"])
     assert of_model["log_loss"] == metrics.log_loss(held["label"], held["weak"])
     value, users = metrics.uauc(held["user"], held["label"], held["weak"])
     size = evaluated["test"]["slices"]["popularity"]["1-9"]
     assert (of_model["uauc"], size["users"]["uauc"], size["rows"]) == (value, users, len(held))
     assert of_model["ndcg@5"] == metrics.ranking(held["user"], held["label"], held["weak"], seed=0)["ndcg@5"][0]
+
+
+def test_a_bin_leaves_out_means_over_a_handful_of_users(predictions: pd.DataFrame) -> None:
+    few = predictions.assign(group=np.where(predictions["user"] < 20, 0, 1))  # 20 users against 100
+    bins = evaluate(few, ["weak"], seed=0, draws=2)["test"]["models"]["weak"]["slices"]["group"]
+    assert list(bins["1"]) == []
+    assert list(bins["2"]) == list(SLICE_METRICS)
 
 
 def test_all_models_are_measured_on_the_same_slices(evaluated: dict[str, Any]) -> None:
@@ -115,8 +123,14 @@ def test_all_models_are_measured_on_the_same_slices(evaluated: dict[str, Any]) -
 
 def test_a_planted_difference_is_found_and_an_absent_one_is_not(evaluated: dict[str, Any]) -> None:
     found = evaluated["test"]["differences"]
-    assert list(found) == ["twin", "weak_frozen", "weak"]  # the truth and the oracle are bounds, not rivals
+    assert list(found) == ["twin", "weak", "weak_frozen"]  # the truth and the oracle have hindsight: no rivals
     assert found["weak"]["auc"]["low"] > 0.1 and found["weak"]["auc"]["p_holm"] < 0.06
+    # Like with like: frozen models are left behind by ours frozen, and have a family of their own.
+    models = evaluated["test"]["models"]
+    assert found["weak_frozen"]["auc"]["difference"] == pytest.approx(
+        models["thinkrec_frozen"]["all"]["auc"] - models["weak_frozen"]["all"]["auc"]
+    )
+    assert found["weak_frozen"]["auc"]["p_holm"] <= 4 * found["weak_frozen"]["auc"]["p"]
     assert found["twin"]["auc"] == {"difference": 0, "low": 0, "high": 0, "p": 1, "p_holm": 1}
     assert all(pair["p_holm"] >= pair["p"] for model in found.values() for pair in model.values())
 
@@ -159,11 +173,12 @@ def test_the_text_is_aligned_and_marks_what_differs(evaluated: dict[str, Any]) -
     assert max(map(len, block)) <= 140
 
 
-def test_the_text_lists_online_models_then_frozen_ones_then_bounds(evaluated: dict[str, Any]) -> None:
+def test_the_text_lists_online_models_then_frozen_ones_then_hindsight(evaluated: dict[str, Any]) -> None:
     lines = to_text(evaluated).split("\n\n")[1].splitlines()[2:-1]
     firsts = [line if line.startswith("--") else line.split()[0] for line in lines]
-    frozen, bounds = "-- frozen at the start of the split", "-- bounds, not competitors"
-    assert firsts == ["thinkrec", "twin", "weak", frozen, "weak_frozen", bounds, "expert_oracle", "best"]
+    frozen, hindsight = "-- frozen at the start of the split", "-- with hindsight, not competitors"
+    assert firsts[:3] == ["thinkrec", "twin", "weak"]
+    assert firsts[3:] == [frozen, "thinkrec_frozen", "weak_frozen", hindsight, "expert_oracle", "best"]
     alone = {split: table | {"models": {"weak": table["models"]["weak"]}} for split, table in evaluated.items()}
     assert "--" not in to_text(alone)
 

@@ -9,7 +9,6 @@ split. The line of a run that wrote reasons has `reasons`: the metrics of `score
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from thinkrec.campaign.rows import BASE, Row
 from thinkrec.errors import UserError
 from thinkrec.evaluation.intervals import DRAWS, HEADLINE, bootstrap, interval, p_value, resampled
 from thinkrec.evaluation.reasons import meteor_exact_stem
-from thinkrec.evaluation.tables import EVALUATED, FROZEN, OURS, differences
+from thinkrec.evaluation.tables import EVALUATED, OURS, differences
 from thinkrec.metrics import Floats
 
 METEOR = "meteor_exact_stem"
@@ -39,7 +38,7 @@ def row_file(row: Row, run: Run, base: Run, *, draws: int = DRAWS) -> dict[str, 
     splits = [split for split in EVALUATED if split in run.table]
     if row.name == BASE:
         names = {model: model for model in run.table[splits[0]]["models"]}
-        leads = _leads_of_base(run, list(names), draws=draws, seed=seed)
+        leads = {split: run.table[split]["differences"] for split in splits}
     else:
         names = {OURS: row.name}
         leads = _leads_over(row.name, run, base, draws=draws, seed=seed)
@@ -79,17 +78,6 @@ def _line(model: dict[str, Any], leads: dict[str, dict[str, float]]) -> Line:
     return line
 
 
-def _leads_of_base(run: Run, models: Sequence[str], *, draws: int, seed: int) -> dict[str, Any]:
-    """Split -> model -> `tables.differences`: from the run's own table, and anew among the frozen models."""
-    frozen = [model for model in models if model.endswith(FROZEN)]
-    among_frozen = _differences(run.predictions, frozen, ours=f"{OURS}{FROZEN}", draws=draws, seed=seed)
-    return {
-        split: {model: lead for model, lead in table["differences"].items() if model not in frozen}
-        | among_frozen[split]
-        for split, table in run.table.items()
-    }
-
-
 def _leads_over(name: str, run: Run, base: Run, *, draws: int, seed: int) -> dict[str, Any]:
     """Split -> `name` -> `tables.differences`: the base run's ThinkRec minus this run's."""
     if not np.array_equal(run.predictions["row"], base.predictions["row"]):
@@ -97,19 +85,10 @@ def _leads_over(name: str, run: Run, base: Run, *, draws: int, seed: int) -> dic
             f"{name}: its predictions are of other interactions than those of {BASE}; run both with --again"
         )
     together = base.predictions.assign(**{name: run.predictions[OURS]})
-    return _differences(together, [OURS, name], ours=OURS, draws=draws, seed=seed)
-
-
-def _differences(
-    predictions: pd.DataFrame, models: Sequence[str], *, ours: str, draws: int, seed: int
-) -> dict[str, Any]:
-    """Split -> `tables.differences` of these columns."""
     by_split = {}
-    for split, rows in predictions.groupby("split", observed=True):
-        scores = {model: rows[model].to_numpy(np.float64) for model in models}
-        by_split[str(split)] = differences(
-            bootstrap(rows["user"], rows["label"], scores, draws=draws, seed=seed), ours=ours
-        )
+    for split, rows in together.groupby("split", observed=True):
+        scores = {model: rows[model].to_numpy(np.float64) for model in (OURS, name)}
+        by_split[str(split)] = differences(bootstrap(rows["user"], rows["label"], scores, draws=draws, seed=seed))
     return by_split
 
 

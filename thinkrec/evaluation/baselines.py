@@ -27,7 +27,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from thinkrec.data.histories import frozen
+from thinkrec.data.histories import Protocol, frozen
+from thinkrec.features.bank import Features
 from thinkrec.features.models import MODELS, fit_model
 from thinkrec.features.ratings import Ratings
 from thinkrec.features.running import global_rate, log_odds, running_counts, smoothed_rate
@@ -38,6 +39,8 @@ from thinkrec.params import FeatureModel, Params, RecommenderParams
 Floats = NDArray[np.float64]
 Scorer = Callable[[pd.DataFrame], Floats]
 Fit = Callable[..., Scorer]
+
+FROZEN = "_frozen"  # ends the name of a model that is told nothing of the split that it is measured on
 
 SMOOTHING = 5.0  # METHOD §5: pseudo-interactions of every rate
 
@@ -164,7 +167,7 @@ def boosted_trees(interactions: pd.DataFrame, items: pd.DataFrame) -> Scorer:
 def logistic_kernels(
     interactions: pd.DataFrame, items: pd.DataFrame, *, smoothing: float, kernel_history: int
 ) -> Scorer:
-    """Logistic regression on what the language model's slots are told of causal statistics: what the slots know.
+    """Logistic regression on the causal statistics of the language model's slots, without any learned vector.
 
     `smoothing` and `kernel_history` are those of `params.features`.
     """
@@ -210,10 +213,17 @@ def baseline_fits(params: Params) -> dict[str, Fit]:
     return PLAIN | {"logistic_kernels": kernels} | ordinary
 
 
-def protocol_scores(interactions: pd.DataFrame, items: pd.DataFrame, fits: Mapping[str, Fit]) -> dict[str, Floats]:
-    """The scores (n) of every baseline by name, each fitted once, under both protocols.
+def logistic_slots(interactions: pd.DataFrame, features: Mapping[Protocol, Features]) -> dict[Protocol, Floats]:
+    """Logistic regression on all statistics of the slots, the feature model's affinity too: scores (n) by protocol.
 
-    `<name>` is online and `<name>_frozen` frozen; item_like_rate, which no time moves, has the first alone.
+    What the language model has to be better than to have added anything to what it is told.
+    """
+    predict = _fitted(_logistic(), features["online"].statistics.astype(np.float64), interactions)
+    return {protocol: predict(one.statistics.astype(np.float64)) for protocol, one in features.items()}
+
+
+def protocol_scores(interactions: pd.DataFrame, items: pd.DataFrame, fits: Mapping[str, Fit]) -> dict[str, Floats]:
+    """The scores (n) of every baseline by name, each fitted once, under both protocols: `<name>` and `<name>_frozen`.
 
     Raises:
         ValueError: the splits overlap in time.
@@ -222,14 +232,15 @@ def protocol_scores(interactions: pd.DataFrame, items: pd.DataFrame, fits: Mappi
     scores: dict[str, Floats] = {}
     for name, fit in fits.items():
         score = fit(interactions, items)
-        scores[name] = score(interactions)
-        if fit is not item_like_rate:
-            scores[f"{name}_frozen"] = score(frozen_table)
+        scores |= {name: score(interactions), f"{name}{FROZEN}": score(frozen_table)}
     return scores
 
 
 def baseline_scores(
-    interactions: pd.DataFrame, items: pd.DataFrame, fits: Mapping[str, Fit]
+    interactions: pd.DataFrame,
+    items: pd.DataFrame,
+    fits: Mapping[str, Fit],
+    features: Mapping[Protocol, Features],
 ) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
     """Every baseline's probabilities of valid and test rows (schema BASELINES), and what each measures on valid.
 
@@ -237,11 +248,14 @@ def baseline_scores(
     """
     rows = np.flatnonzero((interactions["split"] != "train").to_numpy())
     scores = protocol_scores(interactions, items, fits)
+    slots = logistic_slots(interactions, features)
+    scores |= {"logistic_slots": slots["online"], f"logistic_slots{FROZEN}": slots["frozen"]}
     valid = (interactions["split"] == "valid").to_numpy()
     user, label = interactions["user"].to_numpy()[valid], interactions["label"].to_numpy()[valid]
     metrics = {
         name: {"valid_auc": auc(label, scores[name][valid]), "valid_uauc": uauc(user, label, scores[name][valid])[0]}
-        for name in fits
+        for name in scores
+        if not name.endswith(FROZEN)
     }
     table = pd.DataFrame({"row": rows} | {name: score[rows].astype(np.float32) for name, score in scores.items()})
     return table, metrics
@@ -256,13 +270,21 @@ def _logistic() -> Any:
 
 
 def _classify(classifier: Any, statistics: Callable[[pd.DataFrame], ArrayLike], interactions: pd.DataFrame) -> Scorer:
-    """Fit a scikit-learn classifier on the statistics of train rows; without both classes there, its rate is all."""
+    predict = _fitted(classifier, statistics(interactions), interactions)
+    return lambda table: predict(statistics(table))
+
+
+def _fitted(classifier: Any, columns: ArrayLike, interactions: pd.DataFrame) -> Callable[[ArrayLike], Floats]:
+    """Fit a scikit-learn classifier on train's columns (n, c); without both classes there, train's rate is all.
+
+    What it returns gives the probability (n,) of other columns (n, c).
+    """
     train = (interactions["split"] == "train").to_numpy()
     label = interactions["label"].to_numpy()[train]
     if len(np.unique(label)) < 2:
         rate = train_rate(interactions)
-        return lambda table: np.full(len(table), rate)
-    fitted = np.asarray(statistics(interactions))[train]
+        return lambda columns: np.full(len(np.asarray(columns)), rate)
+    fitted = np.asarray(columns)[train]
     known = ~np.isnan(fitted).all(axis=0)  # where no item has a year, there is nothing to be learned of years
     classifier.fit(fitted[:, known], label)
-    return lambda table: classifier.predict_proba(np.asarray(statistics(table))[:, known])[:, 1]
+    return lambda columns: classifier.predict_proba(np.asarray(columns)[:, known])[:, 1]

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from thinkrec.artifacts import BASELINES, SPLITS
 from thinkrec.data.histories import history_bounds, warm_rows
 from thinkrec.errors import UserError
-from thinkrec.evaluation.tables import BEST, EVALUATED, FROZEN, ORACLE, OURS
+from thinkrec.evaluation.baselines import FROZEN
+from thinkrec.evaluation.tables import BEST, EVALUATED, ORACLE, OURS
 from thinkrec.gate.fit import Routing
 from thinkrec.gate.groups import UserGroups
 from thinkrec.gate.routing import centroid_routing, routing_cases

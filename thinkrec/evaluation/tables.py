@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from thinkrec.artifacts import SPLITS
+from thinkrec.evaluation.baselines import FROZEN
 from thinkrec.evaluation.intervals import DRAWS, HEADLINE, Bootstrap, bootstrap, holm, interval, p_value
 from thinkrec.gate.routing import CASES
 from thinkrec.metrics import Bools, Floats, score_table
@@ -20,23 +21,22 @@ from thinkrec.metrics import Bools, Floats, score_table
 OURS = "thinkrec"
 ORACLE = "expert_oracle"  # each user's best adapter, chosen by the labels that it is then measured on
 BEST = "best"  # a world's true probabilities
-BOUNDS = {ORACLE, BEST}  # what could be reached at most: not competitors
-FROZEN = "_frozen"  # ends the name of a model that is told nothing of the split that it is measured on
+HINDSIGHT = {ORACLE, BEST}  # they know what no model can: not competitors
 EVALUATED = SPLITS[1:]
 
 COUNT_BINS = {0: "0", 1: "1-9", 10: "10-49", 50: "50+"}  # by the least count of each
-SLICE_METRICS = ("auc", "uauc", "ndcg@5", "map@5", "log_loss")
+SLICE_METRICS = {"auc": "all", "uauc": "uauc", "ndcg@5": "@5", "map@5": "@5", "log_loss": "all"}  # and whom they cover
+LEAST_USERS = 30  # a mean over fewer says nothing, and slices have no intervals to say so
+ALPHA = 0.05
 
 
-def evaluate(
-    predictions: pd.DataFrame, models: Sequence[str], *, seed: int, draws: int = DRAWS, ours: str = OURS
-) -> dict[str, Any]:
-    """Every metric of every model on valid and test, with 95 % intervals and paired differences from `ours`.
+def evaluate(predictions: pd.DataFrame, models: Sequence[str], *, seed: int, draws: int = DRAWS) -> dict[str, Any]:
+    """Every metric of every model on valid and test, with 95 % intervals and paired differences from ours.
 
     By split:
 
-    - `models` -> model -> `all`/`warm`/`cold` -> metrics; `slices` -> slice -> bin -> SLICE_METRICS; `interval`;
-      `possible_lift` where the truth is known;
+    - `models` -> model -> `all`/`warm`/`cold` -> metrics; `slices` -> slice -> bin -> SLICE_METRICS, without those that
+      cover fewer than LEAST_USERS users; `interval`; `possible_lift` where the truth is known;
     - `slices` -> slice -> bin -> `rows` and `users`, which are the same for all models (rankings are of a user's rows
       within the bin, as they are within warm and cold);
     - `differences` -> other model -> metric -> `difference` (ours minus theirs), `low`, `high`, `p`, `p_holm`.
@@ -45,7 +45,7 @@ def evaluate(
     for split in EVALUATED:
         rows = predictions[predictions["split"] == split]
         if len(rows):
-            tables[split] = _split_table(rows, models, seed=seed, draws=draws, ours=ours)
+            tables[split] = _split_table(rows, models, seed=seed, draws=draws)
     return tables
 
 
@@ -73,7 +73,7 @@ def slices(predictions: pd.DataFrame) -> dict[str, dict[str, Bools]]:
     return {name: bins for name, bins in cut.items() if len(bins) > 1}
 
 
-def _split_table(rows: pd.DataFrame, models: Sequence[str], *, seed: int, draws: int, ours: str) -> dict[str, Any]:
+def _split_table(rows: pd.DataFrame, models: Sequence[str], *, seed: int, draws: int) -> dict[str, Any]:
     user, label, warm = (rows[name].to_numpy() for name in ("user", "label", "warm"))
     scores = {model: rows[model].to_numpy(dtype=np.float64) for model in models}
     drawn = bootstrap(user, label, scores, draws=draws, seed=seed)
@@ -87,22 +87,27 @@ def _split_table(rows: pd.DataFrame, models: Sequence[str], *, seed: int, draws:
     sizes: dict[str, Any] = {}
     for model, score in scores.items():
         by_slice = {name: measured(score, bins) for name, bins in cut.items()}
-        sizes = _only(by_slice, ("rows", "users"))  # the same for every model
+        sizes = {  # the same for every model
+            name: {bin_name: {key: bin_table[key] for key in ("rows", "users")} for bin_name, bin_table in bins.items()}
+            for name, bins in by_slice.items()
+        }
         table[model] = measured(score, parts)
-        table[model]["slices"] = _only(by_slice, SLICE_METRICS)
+        table[model]["slices"] = {
+            name: {bin_name: _reliable(bin_table) for bin_name, bin_table in bins.items()}
+            for name, bins in by_slice.items()
+        }
         table[model]["interval"] = {
             name: dict(zip(("low", "high"), interval(drawn[model].draws[name]), strict=True)) for name in HEADLINE
         }
         if BEST in scores:
             table[model]["possible_lift"] = possible_lift(drawn[model].value["auc"], drawn[BEST].value["auc"])
-    return {"models": table, "slices": sizes, "differences": differences(drawn, ours=ours)}
+    return {"models": table, "slices": sizes, "differences": differences(drawn)}
 
 
-def _only(by_slice: dict[str, dict[str, dict[str, Any]]], names: Sequence[str]) -> dict[str, Any]:
-    """Every bin's table, these entries of it only."""
+def _reliable(bin_table: dict[str, Any]) -> dict[str, float]:
+    """A bin's SLICE_METRICS, those that cover enough users."""
     return {
-        name: {bin_name: {kept: table[kept] for kept in names} for bin_name, table in bins.items()}
-        for name, bins in by_slice.items()
+        metric: bin_table[metric] for metric, cover in SLICE_METRICS.items() if bin_table["users"][cover] >= LEAST_USERS
     }
 
 
@@ -111,26 +116,31 @@ def possible_lift(auc: float, best: float) -> float:
     return (auc - 0.5) / (best - 0.5) if best != 0.5 else float("nan")
 
 
-def differences(drawn: dict[str, Bootstrap], *, ours: str = OURS) -> dict[str, dict[str, dict[str, float]]]:
-    """`ours` minus each other model but the bounds, metric by metric; Holm's family is the whole table."""
-    if ours not in drawn:
-        return {}
-    mine = drawn[ours]
-    pairs = [(model, name) for model in drawn if model not in {ours, *BOUNDS} for name in mine.draws]
-    paired = [mine.draws[name] - drawn[model].draws[name] for model, name in pairs]
-    plain = [p_value(difference) for difference in paired]
+def differences(drawn: dict[str, Bootstrap]) -> dict[str, dict[str, dict[str, float]]]:
+    """Ours minus each other model, metric by metric, like with like: frozen models are compared with ours frozen.
+
+    What is chosen in hindsight is left out. Holm's family is all comparisons of a protocol.
+    """
     table: dict[str, dict[str, dict[str, float]]] = {}
-    for (model, name), difference, p, adjusted in zip(pairs, paired, plain, holm(plain), strict=True):
-        low, high = interval(difference)
-        value = mine.value[name] - drawn[model].value[name]
-        table.setdefault(model, {})[name] = {"difference": value, "low": low, "high": high, "p": p, "p_holm": adjusted}
+    for ours, ending in ((OURS, ""), (f"{OURS}{FROZEN}", FROZEN)):
+        if ours not in drawn:
+            continue
+        rivals = [name for name in drawn if name not in {ours, *HINDSIGHT} and name.endswith(FROZEN) == bool(ending)]
+        pairs = [(model, name) for model in rivals for name in drawn[ours].draws]
+        paired = [drawn[ours].draws[name] - drawn[model].draws[name] for model, name in pairs]
+        plain = [p_value(difference) for difference in paired]
+        for (model, name), difference, p, adjusted in zip(pairs, paired, plain, holm(plain), strict=True):
+            low, high = interval(difference)
+            value = drawn[ours].value[name] - drawn[model].value[name]
+            entry = {"difference": value, "low": low, "high": high, "p": p, "p_holm": adjusted}
+            table.setdefault(model, {})[name] = entry
     return table
 
 
-def headlines(metrics: dict[str, Any], *, ours: str = OURS) -> dict[str, dict[str, float]]:
+def headlines(metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Our own headline figures by split: what `dvc exp show` has room for."""
     return {
-        split: {name: table["models"][ours]["all"][name] for name in (*HEADLINE, "ndcg@10", "map@10", "log_loss")}
+        split: {name: table["models"][OURS]["all"][name] for name in (*HEADLINE, "ndcg@10", "map@10", "log_loss")}
         for split, table in metrics.items()
     }
 
@@ -138,8 +148,8 @@ def headlines(metrics: dict[str, Any], *, ours: str = OURS) -> dict[str, dict[st
 def to_text(metrics: dict[str, Any]) -> str:
     """The headline figures as aligned plain text: one block per split, one line per model, `*` where ours differs.
 
-    A block lists the online models, then the frozen ones, then the bounds. Reads both what `evaluate` returns and the
-    metrics file written from it.
+    A block lists the online models, then the frozen ones, then what hindsight knows. Reads both what `evaluate` returns
+    and the metrics file written from it.
     """
     return "\n\n".join(_block(split, table) for split, table in metrics.items())
 
@@ -163,12 +173,17 @@ def _block(split: str, table: dict[str, Any]) -> str:
         aligned(lines[0]),
     ]
     frozen = [name for name in models if name.endswith(FROZEN)]
-    bounds = [name for name in models if name in BOUNDS]
-    text += [aligned(cells[name]) for name in models if name not in {*frozen, *bounds}]
-    for title, names in {"-- frozen at the start of the split": frozen, "-- bounds, not competitors": bounds}.items():
+    hindsight = [name for name in models if name in HINDSIGHT]
+    text += [aligned(cells[name]) for name in models if name not in {*frozen, *hindsight}]
+    for title, names in {
+        "-- frozen at the start of the split": frozen,
+        "-- with hindsight, not competitors": hindsight,
+    }.items():
         text += [title, *(aligned(cells[name]) for name in names)] if names else []
     if table["differences"]:
-        text.append("* the paired difference from ours excludes 0")
+        text.append(
+            f"* the paired difference from ours (frozen: from ours frozen) stands at {ALPHA} after Holm's correction"
+        )
     return "\n".join(text)
 
 
@@ -186,11 +201,8 @@ def _cells(table: dict[str, Any], name: str, *, lift: bool) -> list[str]:
 
 
 def _star(table: dict[str, Any], model: str, metric: str) -> str:
-    """A mark where the paired interval lies on one side of 0; a space keeps the columns aligned."""
-    edges = table["differences"].get(model, {}).get(metric)
-    if not edges or edges["low"] is None or edges["low"] != edges["low"]:
-        return " "
-    return "*" if edges["low"] > 0 or edges["high"] < 0 else " "
+    """A mark where ours differs; a space keeps the columns aligned."""
+    return "*" if table["differences"].get(model, {}).get(metric, {}).get("p_holm", 1.0) < ALPHA else " "
 
 
 def _figure(value: float | None) -> str:
