@@ -271,6 +271,12 @@ def test_vectors_are_looked_up_by_row() -> None:
     np.testing.assert_array_equal(features.item_vectors(rows), features.item_bank[features.item_row[rows]])
 
 
+def test_too_few_users_to_cut_into_folds_are_a_user_error() -> None:
+    alone = table()[(table()["user"] == 0) | (table()["split"] != "train")].reset_index(drop=True)
+    with pytest.raises(UserError, match=r"features\.folds=3: one fold holds every user of train"):
+        fitted("mf", alone)
+
+
 def test_a_missing_or_foreign_file_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="dvc repro features"):
         load(tmp_path / "nowhere.safetensors")

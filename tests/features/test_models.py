@@ -179,3 +179,13 @@ def test_labels_of_one_class_only_still_give_numbers(kind: FeatureModel, label: 
     logits = model.logits(same, later)
     assert np.isfinite(logits).all() and ((logits > 0) == label).all()
     assert np.isnan(measured["auc"]) and measured["objective"] == 0.5
+
+
+@every_model
+def test_where_valid_has_one_class_only_all_epochs_are_trained(kind: FeatureModel) -> None:
+    ratings, rows, later = planted()
+    liked, params = later[ratings.label[later] == 1], params_of(kind, epochs=2)
+    judged, epochs, measured = fit_model(kind, ratings, rows, liked, params, seed=1)
+    assert epochs == 2 and np.isnan(measured["auc"])
+    plain = refit(kind, ratings, rows, params, epochs=2, seed=1)
+    np.testing.assert_array_equal(judged.items().vectors, plain.items().vectors)

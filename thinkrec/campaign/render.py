@@ -72,8 +72,8 @@ LEGEND = (
 )
 ACCURACY_NOTE = (
     "In the paper, every language model is Llama3-8B. Ours are of one seed, and rows other than ThinkRec have its "
-    "hyper-parameters; those of the ordinary recommenders were chosen on the embedded world's valid split. Rows that do "
-    "not think have a backbone that never met a trace, hence fewer tokens of pretraining."
+    "hyper-parameters; those of the ordinary recommenders were chosen on the embedded world's valid split. Rows that "
+    "do not think have a backbone that never met a trace, hence fewer tokens of pretraining."
 )
 UNKNOWN_NOTE = "The paper does not have this dataset."
 FROZEN_NOTE = (

@@ -43,7 +43,8 @@ def frozen(interactions: pd.DataFrame) -> pd.DataFrame:
 
     What looks at strictly earlier rows only, on this copy, knows nothing of interactions at or after the first
     timestamp of the row's split: test rows see all of train and valid, valid rows all of train, train rows what they
-    always saw. The copy is sorted by (user, timestamp) where the table is.
+    always saw. To test rows, all of valid happened when valid began. The copy is sorted by (user, timestamp) where the
+    table is.
 
     Raises:
         ValueError: the splits overlap in time, so that no moment parts them.

@@ -4,7 +4,7 @@ Bytes follow from the data: no dates, no version strings, the bundled font. Colo
 apart for colour-blind readers; line styles tell models apart once the colours run out. Figures are made without
 pyplot, so there is no global state and no display to look for.
 
-Shape suffixes: n rows, u users, e adapters (N experts, then the global one), d embedding size.
+Shape suffixes: n rows, u users, e adapters (the global one, then N experts), d embedding size.
 """
 
 from __future__ import annotations

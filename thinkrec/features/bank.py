@@ -87,6 +87,9 @@ def fit_features(
     """Fit the feature model on train, cross-fit it for train rows, take states, add causal statistics.
 
     The epoch is the best one on valid; folds stop at the same one. Returns the features by protocol, and metrics.
+
+    Raises:
+        UserError: train has too few users to be cut into folds.
     """
     ratings = Ratings.of(interactions, items=len(items))
     split = interactions["split"].to_numpy()
@@ -98,6 +101,11 @@ def fit_features(
     fold = np.random.default_rng(seed).permutation(ratings.users) % params.folds
     for number in range(params.folds):
         held = fold[ratings.user[train]] == number
+        if held.all():
+            raise UserError(
+                f"features.folds={params.folds}: one fold holds every user of train, and nothing is left to fit on; "
+                "bring more users or ask for more folds"
+            )
         model = refit(params.model, ratings, train[~held], recommender, epochs=epochs, seed=seed)
         side = model.items()
         turned = turn((model.fitted_users(), side.vectors), (fitted, fits[0].items.vectors))

@@ -33,7 +33,7 @@ class LightGCN(Recommender):
     def __init__(self, ratings: Ratings, rows: Rows, params: LightGcnParams, *, seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.params = params
+        self.params, self.ratings, self.fit_rows = params, ratings, rows
         self.rows = torch.from_numpy(np.stack([column[rows] for column in (ratings.user, ratings.item, ratings.label)]))
         self.bias = prior_logit(ratings.label[rows])
         self.user = nn.Parameter(torch.randn(ratings.users, params.dim, generator=generator) * INITIAL_SCALE)
@@ -92,7 +92,8 @@ class LightGCN(Recommender):
         return vectors.astype(np.float32), np.zeros(len(end), np.float32)
 
     def fitted_users(self) -> Floats:
-        return self._whole()[0].numpy()
+        """The users' states after their last row of the fit: of one space with the states that routing compares."""
+        return self.states(self.ratings, *self.ratings.bounds_by_user(self.fit_rows))[0]
 
     @torch.no_grad()
     def _whole(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -46,7 +46,7 @@ class MatrixFactorisation(Recommender):
         return torch.randperm(self.rows.shape[1], generator=generator).split(BATCH)
 
     def loss(self, batch: Tensor) -> Tensor:
-        """Binary cross-entropy; the penalty is per row, so that the frequent are regularised less per observation."""
+        """Binary cross-entropy; the penalty is per row, so that it weighs the same per observation of anyone."""
         user, item, label = self.rows[:, batch]
         parts = [self.user[user], self.item[item], self.user_bias[user, None], self.item_bias[item, None]]
         logit = self.bias + (parts[0] * parts[1]).sum(1) + parts[2][:, 0] + parts[3][:, 0]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from thinkrec.features.lightgcn import LightGCN
 from thinkrec.features.mf import MatrixFactorisation
 from thinkrec.features.ratings import Ratings
@@ -33,15 +35,19 @@ def fit_model(
     def validate() -> dict[str, float]:
         return validation(ratings.user[valid], ratings.label[valid], model.logits(ratings, valid))
 
+    # Where valid has one class only there is nothing to judge by: all epochs are trained.
+    judged = len(np.unique(ratings.label[valid])) > 1
     measured = fit(
         model,
         epochs=params.epochs,
         learning_rate=params.learning_rate,
         seed=seed,
         patience=PATIENCE,
-        validate=validate,
+        validate=validate if judged else None,
         progress=kind,
     )
+    if not measured:
+        return model, params.epochs, validate()
     best = max(range(len(measured)), key=lambda epoch: measured[epoch]["objective"])
     return model, best + 1, measured[best]
 
