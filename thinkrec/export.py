@@ -5,8 +5,8 @@
     DIR/expert_1/ ...     PEFT adapters on it; none where one is merged
     DIR/*.safetensors     what fills the slots and the soft prompt
 
-A server knows nothing of slots: where `prompt.slots` or `prompt.soft_tokens` is used, exact scores need the embeddings
-that these files make (`lm.model.RecommenderLM.embed`) as the prompt, in place of token ids.
+A server that loads these reads text under one adapter. It does not fill slots (`lm.model.RecommenderLM.embed` makes the
+prompt embeddings it would need), mix experts per user, or keep rows of the same second blind to each other.
 """
 
 from __future__ import annotations
