@@ -14,7 +14,13 @@ def explain(
         typer.Option(help="Instead of a user: CSV with the columns item_id and liked (yes or no), oldest first."),
     ] = None,
 ) -> str:
-    """Say whether somebody would like an item and why, and check what the reason names against what was shown."""
+    """Explain how well an item suits somebody.
+
+    Shows the probability, the experts' weights, the reason that the model writes, and what the reason names: titles and
+    keywords, each looked up in the history and the item as the model saw them.
+
+    Example: thinkrec-stage explain --user 42 --item 7
+    """
     from rich.console import Console
 
     from thinkrec.recommender import Recommender
@@ -23,4 +29,4 @@ def explain(
     said = Recommender.load().explain(asked_user(user, history), item)
     Console().print(explanation_table(said))
     there, named = int(said.evidence["found"].sum()), len(said.evidence)
-    return f"{said.title}: {said.probability:.1%}; {there} of the {named} things that the reason names are there"
+    return f"{said.title}: {said.probability:.1%}; named by the reason and there: {there} of {named}"

@@ -13,7 +13,13 @@ def export(
         typer.Option(help="Merge this expert (from 1; 0: the global model) into one model; without, all adapters."),
     ] = None,
 ) -> str:
-    """Export the model: with adapters beside it for servers that take LoRA, or with one expert merged into it."""
+    """Export the model for use elsewhere.
+
+    Without --expert: the global model and every expert's LoRA adapter, for servers that take adapters. With it: one
+    model without adapters. DIR/manifest.json says what is there and how to prompt it.
+
+    Example: thinkrec-stage export served --expert 2
+    """
     from thinkrec.export import export as write
     from thinkrec.params import load
 

@@ -17,7 +17,12 @@ def recommend(
         int, typer.Option(min=1, help="How many items the feature model picks for the language model to rank.")
     ] = 200,
 ) -> str:
-    """Recommend items to a user, or to somebody never seen whose history you have; items already rated are left out."""
+    """Recommend items to a user, or to somebody never seen.
+
+    Items already rated are left out. Nothing is trained: of somebody never seen, the history is enough, however short.
+
+    Example: thinkrec-stage recommend --history mine.csv -k 5
+    """
     from rich.console import Console
 
     from thinkrec.recommender import Recommender

@@ -10,7 +10,13 @@ def score(
     pairs: Annotated[Path, typer.Argument(help="CSV with the columns user_id and item_id, the dataset's own ids.")],
     out: Annotated[Path, typer.Argument(help="The CSV to write: the same rows and one column more, probability.")],
 ) -> str:
-    """Score pairs of users and items as of now, that is after every interaction in the table."""
+    """Score pairs of users and items.
+
+    Scores are as of now, after every interaction in the table. Ids are those in out/ingest/users.parquet and
+    items.parquet. Other columns of the file are kept.
+
+    Example: thinkrec-stage score pairs.csv scored.csv
+    """
     from thinkrec.recommender import Recommender
     from thinkrec.terminal import read_ids, write_scores
 

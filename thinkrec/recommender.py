@@ -9,7 +9,8 @@
 Everything is as of now: after the last interaction of the table. What is asked about becomes rows after it, which go
 through the code that training and evaluation went through: causal statistics, the feature model's states, the stream
 layout, the gate. A history given by hand happens after the table, one interaction a moment, and only in the view of
-whoever asks: nothing is stored, no two questions know of each other.
+whoever asks: nothing is stored, no two questions know of each other. What was counted of the table once, at loading, is
+counted on from there: a question costs as much as its own rows, whatever the table's size.
 
 Candidates of one user share a moment, so they are blind to each other (`text.stream`): up to twice `prompt.history` of
 them stand in one sequence after the history, which is read once, and each scores as it would alone.
@@ -52,7 +53,7 @@ from thinkrec.text.stream import StreamLayout, make_layout, scoring_windows
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
-History = Sequence[tuple[str, bool]]  # item ids, oldest first, and whether each was liked
+History = Sequence[tuple[str | int, bool]]  # item ids, oldest first, and whether each was liked
 
 SHORTLIST = 200  # candidates that the language model ranks, unless told otherwise
 VIEW_ROWS = 50_000  # rows looked at together: bounds the memory of scoring many pairs
@@ -100,7 +101,7 @@ class _View:
 
 
 class Recommender:
-    """A finished project, ready to be asked. Make one with `load`."""
+    """A finished project, ready to be asked, one question at a time. Make one with `load`."""
 
     def __init__(
         self,
@@ -179,7 +180,7 @@ class Recommender:
         out[order] = self._probabilities(questions, progress=progress)
         return out
 
-    def recommend(self, user: str | History, k: int = 10, *, shortlist: int = SHORTLIST) -> pd.DataFrame:
+    def recommend(self, user: str | int | History, k: int = 10, *, shortlist: int = SHORTLIST) -> pd.DataFrame:
         """The `k` items that somebody would most likely like, best first: `item_id`, `title`, `probability`.
 
         `user` is a user id, or the history of a person never seen. Items already rated are left out. The feature model
@@ -204,10 +205,10 @@ class Recommender:
             }
         )
 
-    def explain(self, user: str | History, item: str) -> Explanation:
+    def explain(self, user: str | int | History, item: str | int) -> Explanation:
         """The probability that somebody likes an item, the experts' weights, and the model's reason with its evidence.
 
-        `user` as in `recommend`.
+        `user` as in `recommend`. An item that is rated already stands in the history that it is judged by.
 
         Raises:
             UserError: an id is unknown, or the history names an item twice.
@@ -267,12 +268,12 @@ class Recommender:
             )
         return numbers
 
-    def _asked(self, user: str | History) -> _Question:
+    def _asked(self, user: str | int | History) -> _Question:
         """The question about `user`, without candidates."""
         nothing = np.zeros(0, np.int64)
-        if isinstance(user, str):
+        if isinstance(user, str | int | np.integer):
             return self._known(int(self._numbers(self._user_ids, pd.Series([user]), "user")[0]), nothing)
-        ids = pd.Series([item for item, _ in user], dtype="str")
+        ids = pd.Series([str(item) for item, _ in user], dtype="str")
         if ids.duplicated().any():
             raise UserError(f"history: item {ids[ids.duplicated()].iloc[0]!r} stands in it twice; keep one of them")
         label = np.asarray([bool(liked) for _, liked in user], np.int64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,9 @@ from thinkrec.artifacts import FEATURE_MODEL, FEATURES, INTERACTIONS, ITEMS, KEY
 from thinkrec.errors import UserError
 from thinkrec.features import bank
 from thinkrec.features.statistics import causal_statistics
+from thinkrec.gate import fit as gating
 from thinkrec.gate import groups as grouping
+from thinkrec.gate.routing import centroid_routing
 from thinkrec.lm.scoring import score
 from thinkrec.recommender import Recommender
 
@@ -210,8 +211,7 @@ class TestRecommendations:
 class TestExplanations:
     def test_weights_are_the_routings(self, recommender: Recommender, finished: Path) -> None:
         said = recommender.explain("u00003", "i00009")
-        with chdir(finished):
-            weights = grouping_and_routing_weights(3)
+        weights = gating.load(finished / artifacts.GATE).weights[3]
         assert list(said.weights) == ["global", "expert_1", "expert_2"]
         np.testing.assert_allclose(list(said.weights.values()), weights, atol=1e-6)
         assert sum(recommender.explain(LIKED_AND_NOT, "i00009").weights.values()) == pytest.approx(1)
@@ -240,10 +240,27 @@ class TestExplanations:
         assert evidence.loc[words[1][0], "liked"] >= 1
 
 
-def grouping_and_routing_weights(user: int) -> Sequence[float]:
-    from thinkrec.gate import fit
+class TestOtherProjects:
+    def test_without_a_trained_gate_the_rule_routes_whoever_is_new(self, finished: Path, tmp_path: Path) -> None:
+        project = copy_project(finished, tmp_path / "project", {"gate.kind": "centroid"})
+        run_stage(project, "gate")
+        recommender = Recommender.load(project)
+        asked = replace(recommender._asked(LIKED_AND_NOT), candidates=np.asarray([9]))
+        state = recommender._view([asked]).features.user_vectors(np.asarray([-1]))
+        expected = centroid_routing(state, grouping.load(project / artifacts.EXPERTS), 0.1)[0]
+        assert list(recommender.explain(LIKED_AND_NOT, "i00009").weights.values()) == expected.tolist()
 
-    return fit.load(artifacts.GATE).weights[user]
+    def test_without_experts_the_global_model_speaks_alone(self, finished: Path, tmp_path: Path) -> None:
+        project = copy_project(finished, tmp_path / "project", {"experts.n": 0})
+        for stage in ("experts", "gate"):
+            run_stage(project, stage)
+        recommender = Recommender.load(project)
+        assert len(recommender.recommend("u00003", 3)) == 3
+        assert recommender.explain(LIKED_AND_NOT, "i00009").weights == {"global": 1}
+
+    def test_dislikes_that_the_model_does_not_see_are_no_evidence(self, finished: Path, tmp_path: Path) -> None:
+        project = copy_project(finished, tmp_path / "project", {"prompt.history_labels": "likes"})
+        assert Recommender.load(project).explain(LIKED_AND_NOT, "i00009").history == 2
 
 
 class TestWrongInput:
@@ -256,6 +273,7 @@ class TestWrongInput:
             (lambda r: r.recommend([*LIKED_AND_NOT, ("i00001", False)]), "history: item 'i00001' stands in it twice"),
             (lambda r: r.score(pd.DataFrame({"user_id": ["u00001"]})), "pairs: no column item_id"),
             (lambda r: r.score(pd.DataFrame({"user_id": [3], "item_id": [4]})), "user '3': unknown"),
+            (lambda r: r.recommend(3), "user '3': unknown"),
         ],
     )
     def test_one_line_says_what_to_do(self, recommender: Recommender, ask: object, said: str) -> None:
@@ -364,8 +382,7 @@ class TestCommands:
         assert result.exit_code == 0, result.output
         folder = project / "served"
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        with chdir(project):
-            users = np.bincount(grouping.load(artifacts.EXPERTS).group + 1)[1:]
+        users = np.bincount(grouping.load(project / artifacts.EXPERTS).group + 1)[1:]
         assert [(one["name"], one["rank"], one["users"]) for one in manifest["adapters"]] == [
             ("expert_1", 4, users[0]),
             ("expert_2", 4, users[1]),
