@@ -27,7 +27,8 @@ def read_ids(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         UserError: it is absent, not CSV, or lacks one of the columns.
     """
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        # As spreadsheets write it: a mark before the first column's name is none of the name.
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; it should be CSV with the columns {', '.join(columns)}") from None
     except (ValueError, OSError) as error:  # pandas' own are ValueErrors
@@ -73,8 +74,8 @@ def write_scores(path: Path, pairs: pd.DataFrame) -> None:
 def recommendations_table(found: pd.DataFrame) -> Table:
     """What `Recommender.recommend` returned."""
     table = Table(box=box.SIMPLE_HEAD)
-    for name, justify in (("", "right"), ("title", "left"), ("item id", "left"), ("would like", "right")):
-        table.add_column(name, justify="right" if justify == "right" else "left")
+    for name in ("", "title", "item id", "would like"):
+        table.add_column(name, justify="left" if name in ("title", "item id") else "right")
     for place, row in enumerate(found.itertuples(index=False), 1):
         table.add_row(str(place), Text(str(row.title)), Text(str(row.item_id)), f"{row.probability:.1%}")
     return table
