@@ -1,4 +1,4 @@
-"""`thinkrec-stage`, and `python -m stages`: every stage of the pipeline as a command.
+"""`thinkrec-stage`, and `python -m stages`: every stage of the pipeline as a command, and what its end is good for.
 
 Stages import what they need when they run, so that `--help` answers at once.
 """
@@ -18,11 +18,15 @@ from stages.backbone import backbone
 from stages.baselines import baselines
 from stages.evaluate import evaluate
 from stages.experts import experts
+from stages.explain import explain
+from stages.export import export
 from stages.features import features
 from stages.gate import gate
 from stages.ingest import ingest
 from stages.keywords import keywords
 from stages.pin import pin
+from stages.recommend import recommend
+from stages.score import score
 from stages.sft import sft
 from stages.tables import tables
 from stages.traces import traces
@@ -39,6 +43,8 @@ app = typer.Typer(
 )
 for work in PIPELINE:
     app.command(rich_help_panel="Pipeline, in order")(command(work))
+for use in (recommend, explain, score, export):
+    app.command(rich_help_panel="Use, once the pipeline has run")(command(use))
 for tool in (pin, tables):
     app.command(rich_help_panel="Tools")(command(tool))
 

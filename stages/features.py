@@ -1,14 +1,14 @@
-"""Interactions -> user and item vectors, causal statistics. Run: thinkrec-stage features"""
+"""Interactions -> user and item vectors, causal statistics, their model. Run: thinkrec-stage features"""
 
 
 def features() -> str:
     """Fit the feature model and compute causal statistics."""
     from thinkrec import artifacts
-    from thinkrec.features import bank
+    from thinkrec.features import bank, models
     from thinkrec.params import load
 
     params = load()
-    fitted, metrics = bank.fit_features(
+    fitted, metrics, model = bank.fit_features(
         artifacts.read_table(artifacts.INTERACTIONS),
         artifacts.read_table(artifacts.ITEMS),
         params.features,
@@ -16,6 +16,7 @@ def features() -> str:
         seed=params.seed,
     )
     bank.save(fitted)
+    models.save(model, artifacts.FEATURE_MODEL)
     artifacts.write_metrics("features", metrics)
     return (
         f"{metrics['statistics']} statistics, {metrics['model']}'s valid AUC {metrics['valid_auc']:.4f}, "

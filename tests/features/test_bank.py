@@ -48,7 +48,7 @@ def rows_of(*splits: str) -> np.ndarray:
 def fitted(kind: FeatureModel, frame: pd.DataFrame, *, epochs: int = 1) -> tuple[dict[Protocol, Features], Any]:
     """By default of one epoch: then which is best cannot change with the labels of valid."""
     params = FeatureParams(model=kind, folds=FOLDS, smoothing=5.0, kernel_history=5)
-    return fit_features(frame, item_table(), params, params_of(kind, epochs=epochs), seed=SEED)
+    return fit_features(frame, item_table(), params, params_of(kind, epochs=epochs), seed=SEED)[:2]
 
 
 @cache

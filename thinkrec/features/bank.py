@@ -83,10 +83,11 @@ def fit_features(
     recommender: RecommenderParams,
     *,
     seed: int,
-) -> tuple[dict[Protocol, Features], dict[str, Any]]:
+) -> tuple[dict[Protocol, Features], dict[str, Any], Recommender]:
     """Fit the feature model on train, cross-fit it for train rows, take states, add causal statistics.
 
-    The epoch is the best one on valid; folds stop at the same one. Returns the features by protocol, and metrics.
+    The epoch is the best one on valid; folds stop at the same one. Returns the features by protocol, metrics, and the
+    full fit.
 
     Raises:
         UserError: train has too few users to be cut into folds.
@@ -145,7 +146,7 @@ def fit_features(
         "train_auc_cross_fitted": auc(ratings.label[train], affinity[train]),
         "statistics": len(features["online"].statistic_names),
     }
-    return features, metrics
+    return features, metrics, full
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,9 @@ INITIAL_SCALE = 0.1
 class LightGCN(Recommender):
     """LightGCN with item biases."""
 
+    known_user: Tensor
+    known_item: Tensor
+
     def __init__(self, ratings: Ratings, rows: Rows, params: LightGcnParams, *, seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
@@ -39,8 +42,8 @@ class LightGCN(Recommender):
         self.user = nn.Parameter(torch.randn(ratings.users, params.dim, generator=generator) * INITIAL_SCALE)
         self.item = nn.Parameter(torch.randn(ratings.items, params.dim, generator=generator) * INITIAL_SCALE)
         self.item_bias = nn.Parameter(torch.zeros(ratings.items))
-        self.known_user = torch.zeros(ratings.users, 1).index_fill_(0, self.rows[0].unique(), 1)
-        self.known_item = torch.zeros(ratings.items, 1).index_fill_(0, self.rows[1].unique(), 1)
+        self.register_buffer("known_user", torch.zeros(ratings.users, 1).index_fill_(0, self.rows[0].unique(), 1))
+        self.register_buffer("known_item", torch.zeros(ratings.items, 1).index_fill_(0, self.rows[1].unique(), 1))
 
     def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
         return torch.randperm(self.rows.shape[1], generator=generator).split(BATCH)

@@ -29,6 +29,9 @@ CHUNK_ROWS = 20_000  # folded in at once: some 100 MB at 16 dimensions
 class MatrixFactorisation(Recommender):
     """Fitted user vectors serve to group users; a user's state at a moment is always folded in."""
 
+    known_user: Tensor
+    known_item: Tensor
+
     def __init__(self, ratings: Ratings, rows: Rows, params: MfParams, *, seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
@@ -39,8 +42,8 @@ class MatrixFactorisation(Recommender):
         self.item = nn.Parameter(torch.randn(ratings.items, params.dim, generator=generator) * INITIAL_SCALE)
         self.user_bias = nn.Parameter(torch.zeros(ratings.users))
         self.item_bias = nn.Parameter(torch.zeros(ratings.items))
-        self.known_user = torch.zeros(ratings.users).index_fill_(0, self.rows[0].unique(), 1)
-        self.known_item = torch.zeros(ratings.items).index_fill_(0, self.rows[1].unique(), 1)
+        self.register_buffer("known_user", torch.zeros(ratings.users).index_fill_(0, self.rows[0].unique(), 1))
+        self.register_buffer("known_item", torch.zeros(ratings.items).index_fill_(0, self.rows[1].unique(), 1))
 
     def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
         return torch.randperm(self.rows.shape[1], generator=generator).split(BATCH)

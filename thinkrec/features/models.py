@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
+from thinkrec.artifacts import atomic
+from thinkrec.errors import UserError
 from thinkrec.features.lightgcn import LightGCN
 from thinkrec.features.mf import MatrixFactorisation
 from thinkrec.features.ratings import Ratings
@@ -59,3 +65,30 @@ def refit(
     model = MODELS[kind](ratings, rows, params, seed=seed)
     fit(model, epochs=epochs, learning_rate=params.learning_rate, seed=seed)
     return model
+
+
+def save(model: Recommender, path: Path) -> None:
+    """Write a fitted model's weights, and which users and items its fit knew, as safetensors."""
+    with atomic(path) as partial:
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, partial)
+
+
+def load(kind: FeatureModel, ratings: Ratings, rows: Rows, params: RecommenderParams, path: Path) -> Recommender:
+    """Read a model that was fitted on these `rows` of `ratings`.
+
+    Raises:
+        UserError: the file is absent, or holds a model of another kind, of other parameters or of other rows.
+    """
+    model = MODELS[kind](ratings, rows, params, seed=0)
+    known = {name: value.clone() for name, value in model.named_buffers()}
+    try:
+        model.load_state_dict(load_file(path))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such artefact; run its stage first: dvc repro features") from None
+    except (RuntimeError, SafetensorError):
+        raise UserError(
+            f"{path}: not a model as params.yaml describes it ({kind}); rerun: dvc repro features"
+        ) from None
+    if not all(torch.equal(value, known[name]) for name, value in model.named_buffers()):
+        raise UserError(f"{path}: fitted on other interactions than these; rerun: dvc repro features")
+    return model.eval()

@@ -36,11 +36,14 @@ INITIAL_SCALE = 0.05
 class SASRec(Recommender):
     """SASRec with labels at its input and item biases at its output."""
 
+    known_item: Tensor
+
     def __init__(self, ratings: Ratings, rows: Rows, params: SasRecParams, *, seed: int) -> None:
         super().__init__()
         self.params, self.ratings, self.rows = params, ratings, rows
         self.bias = prior_logit(ratings.label[rows])
-        self.known_item = torch.zeros(ratings.items).index_fill_(0, torch.from_numpy(ratings.item[rows]), 1)
+        known_item = torch.zeros(ratings.items).index_fill_(0, torch.from_numpy(ratings.item[rows]), 1)
+        self.register_buffer("known_item", known_item)
         with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; nothing else should notice
             torch.manual_seed(seed)
             self.item = nn.Parameter(torch.randn(ratings.items, params.dim) * INITIAL_SCALE)

@@ -21,9 +21,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from thinkrec.data.histories import history_bounds
-from thinkrec.features.running import global_rate, log_odds, running_counts, smoothed_rate
+from thinkrec.features.running import log_odds, running_counts, smoothed_rate
 
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
 CHUNK_PAIRS = 400_000  # past-row gathers held at once: some 60 MB
 TITLE_WORDS = 6
 YEAR_SCALE = 6.0
@@ -66,22 +67,58 @@ def causal_statistics(
     Rates are smoothed by `smoothing` pseudo-interactions at the like-rate of everything earlier; kernels look at the
     user's last `kernel_history` interactions.
     """
-    user, item, time = (interactions[name].to_numpy() for name in ("user", "item", "timestamp"))
-    label = interactions["label"].to_numpy(np.float32)
-    prior = global_rate(time, label)
+    counts, content = counts_before(interactions), item_content(items)
+    return statistics_of(counts, interactions, content, smoothing=smoothing, kernel_history=kernel_history)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Likes, and interactions, strictly before each of n rows: all there were, its user's, its item's."""
+
+    likes: Ints
+    count: Ints
+    user_likes: Ints
+    user_count: Ints
+    item_likes: Ints
+    item_count: Ints
+
+
+def counts_before(interactions: pd.DataFrame) -> Counts:
+    """The counts before every row of a table (n)."""
+    user, item, time, label = (interactions[name].to_numpy() for name in ("user", "item", "timestamp", "label"))
+    likes, count = running_counts(np.zeros(len(time), np.int64), time, label)
     user_likes, user_count = running_counts(user, time, label)
     item_likes, item_count = running_counts(item, time, label)
-    user_odds = log_odds(smoothed_rate(user_likes, user_count, prior, smoothing=smoothing))
-    item_odds = log_odds(smoothed_rate(item_likes, item_count, prior, smoothing=smoothing))
+    return Counts(
+        likes=likes,
+        count=count,
+        user_likes=user_likes,
+        user_count=user_count,
+        item_likes=item_likes,
+        item_count=item_count,
+    )
+
+
+def statistics_of(
+    counts: Counts, interactions: pd.DataFrame, content: ItemContent, *, smoothing: float, kernel_history: int
+) -> tuple[Floats, list[str]]:
+    """Statistics (n, F) and their names of rows before which there was what `counts` says.
+
+    `interactions` holds whole users up to some moment; of other users it needs nothing, since `counts` tells of them.
+    """
+    label = interactions["label"].to_numpy(np.float32)
+    prior = smoothed_rate(counts.likes, counts.count, 0.5)
+    user_odds = log_odds(smoothed_rate(counts.user_likes, counts.user_count, prior, smoothing=smoothing))
+    item_odds = log_odds(smoothed_rate(counts.item_likes, counts.item_count, prior, smoothing=smoothing))
     expected = 1 / (1 + np.exp(-(user_odds + item_odds - log_odds(prior))))
     columns = {
         "user_log_odds": user_odds,
-        "user_log_count": np.log1p(user_count),
+        "user_log_count": np.log1p(counts.user_count),
         "item_log_odds": item_odds,
-        "item_log_count": np.log1p(item_count),
+        "item_log_count": np.log1p(counts.item_count),
     }
     columns |= _kernel_features(
-        item_content(items), interactions, label - expected, np.log1p(item_count), kernel_history=kernel_history
+        content, interactions, label - expected, np.log1p(counts.item_count), kernel_history=kernel_history
     )
     return np.stack([np.asarray(column, np.float32) for column in columns.values()], axis=1), list(columns)
 

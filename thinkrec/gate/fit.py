@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
@@ -17,7 +18,7 @@ from thinkrec.artifacts import atomic
 from thinkrec.errors import UserError
 from thinkrec.gate.groups import UserGroups
 from thinkrec.gate.routing import CASES, centroid_routing, routing_cases
-from thinkrec.gate.trained import gate_routing, train_gate
+from thinkrec.gate.trained import Gate, gate_routing, train_gate
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import TrainSettings
@@ -95,6 +96,16 @@ def fit_routing(
     metrics["cases"] = dict(zip(CASES, cases.tolist(), strict=True))
     metrics["mean_weights"] = chosen[states].mean(0).tolist()
     return Routing(weights=chosen, gate=gate_weights), metrics
+
+
+def route_states(routing: Routing, groups: UserGroups, vectors: Floats, temperature: float) -> Floats:
+    """Weights (k, N + 1) of user states (k, d) that the routing matrix has no row for, by the gate that made it."""
+    if not routing.gate:
+        return centroid_routing(vectors, groups, temperature)
+    gate = Gate(groups.centroids, temperature)
+    weights = {name: torch.from_numpy(value) for name, value in routing.gate.items()}
+    gate.load_state_dict({"centroids": gate.centroids, **weights})
+    return gate_routing(gate, groups, vectors)
 
 
 def save(routing: Routing, folder: Path) -> None:

@@ -1,0 +1,76 @@
+"""Files of ids are read as text, and what the commands show is shown as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console, RenderableType
+
+from thinkrec.evidence import Seen, evidence_of
+from thinkrec.recommender import Explanation
+from thinkrec.terminal import explanation_table, read_history, read_ids, recommendations_table, write_scores
+
+
+def shown(what: RenderableType) -> list[str]:
+    """The lines of a table on a wide terminal without colours."""
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(what)
+    return [" ".join(line.split()) for line in capture.get().splitlines()]
+
+
+def explained(reason: str) -> Explanation:
+    target = Seen(title="Low [red]Tide", keywords=["sea"])
+    history = [Seen(title="Iron Harbour", keywords=["war"], liked=True)]
+    evidence = evidence_of(reason, history, target, titles=["Seven Keys"], keywords=["heist"])
+    return Explanation(
+        item_id="7",
+        title=target.title,
+        keywords=["sea"],
+        probability=0.875,
+        weights={"global": 0.25, "expert_1": 0.75},
+        history=1,
+        reason=reason,
+        evidence=evidence,
+    )
+
+
+def test_ids_stay_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("user_id,item_id\n007,NA\n1e3,null\n", encoding="utf-8-sig")
+    frame = read_ids(path, ("user_id", "item_id"))
+    assert frame.to_numpy().tolist() == [["007", "NA"], ["1e3", "null"]]
+    write_scores(tmp_path / "out.csv", frame.assign(probability=[0.5, 1 / 3]))
+    written = (tmp_path / "out.csv").read_text(encoding="utf-8")
+    assert written == "user_id,item_id,probability\n007,NA,0.500000\n1e3,null,0.333333\n"
+
+
+def test_a_history_says_liked_in_any_usual_word(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("liked,item_id\nyes,1\nNO,2\n1,3\n0,4\nTrue,5\n false ,6\n", encoding="utf-8")
+    assert read_history(path) == [("1", True), ("2", False), ("3", True), ("4", False), ("5", True), ("6", False)]
+
+
+def test_recommendations_are_numbered_and_titles_are_no_markup() -> None:
+    found = pd.DataFrame({"item_id": ["7", "8"], "title": ["Low [red]Tide", "Night"], "probability": [0.876, 0.5]})
+    lines = shown(recommendations_table(found))
+    assert "1 Low [red]Tide 7 87.6%" in lines
+    assert "2 Night 8 50.0%" in lines
+
+
+def test_an_explanation_shows_the_figures_the_reason_and_what_is_there() -> None:
+    reason = "Yes. Liked war. One such title is Iron Harbour, not Seven Keys. Avoids heist."
+    lines = shown(explanation_table(explained(reason)))
+    assert "item Low [red]Tide (7)" in lines
+    assert "would like 87.5%" in lines
+    assert "experts global 25%, expert_1 75%" in lines
+    assert f"reason {reason}" in lines
+    assert "item Iron Harbour 1 0 yes" in lines
+    assert "item Seven Keys 0 0 no" in lines
+    assert "keyword war 1 0 yes" in lines
+    assert "keyword heist 0 0 no" in lines
+
+
+def test_a_reason_that_names_nothing_says_so() -> None:
+    assert any("names no title and no keyword" in line for line in shown(explanation_table(explained("Yes, yes."))))

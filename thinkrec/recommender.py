@@ -1,0 +1,422 @@
+"""The Python API over a finished project: score, recommend, explain.
+
+    recommender = Recommender.load("path/to/project")
+    recommender.score(pd.DataFrame({"user_id": ["7"], "item_id": ["42"]}))
+    recommender.recommend("7", k=5)
+    recommender.recommend([("42", True), ("17", False)])      # somebody never seen, by what they liked and disliked
+    recommender.explain("7", "42")
+
+Everything is as of now: after the last interaction of the table. What is asked about becomes rows after it, which go
+through the code that training and evaluation went through: causal statistics, the feature model's states, the stream
+layout, the gate. A history given by hand happens after the table, one interaction a moment, and only in the view of
+whoever asks: nothing is stored, no two questions know of each other. What was counted of the table once, at loading, is
+counted on from there: a question costs as much as its own rows, whatever the table's size.
+
+Candidates of one user share a moment, so they are blind to each other (`text.stream`): up to twice `prompt.history` of
+them stand in one sequence after the history, which is read once, and each scores as it would alone.
+
+Shapes: n interactions of the table, m rows of a view, c candidates, I items, N experts, d dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import chdir
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from thinkrec import artifacts
+from thinkrec.errors import UserError
+from thinkrec.evidence import Seen, evidence_of
+from thinkrec.features import models
+from thinkrec.features.bank import Features
+from thinkrec.features.ratings import Ratings
+from thinkrec.features.recommender import Recommender as FeatureModel
+from thinkrec.features.running import running_counts
+from thinkrec.features.statistics import Counts, ItemContent, counts_before, item_content, statistics_of
+from thinkrec.gate import fit as gating
+from thinkrec.gate import groups as grouping
+from thinkrec.lm.experts import expert_folder
+from thinkrec.lm.generation import generate
+from thinkrec.lm.mixture import Router, install
+from thinkrec.lm.model import RecommenderLM, SlotValues
+from thinkrec.lm.scoring import score
+from thinkrec.lm.workbench import Workbench, open_workbench
+from thinkrec.params import Params
+from thinkrec.params import load as load_params
+from thinkrec.text.stream import StreamLayout, make_layout, scoring_windows
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+History = Sequence[tuple[str | int, bool]]  # item ids, oldest first, and whether each was liked
+
+SHORTLIST = 200  # candidates that the language model ranks, unless told otherwise
+VIEW_ROWS = 50_000  # rows looked at together: bounds the memory of scoring many pairs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """A score and what stands behind it."""
+
+    item_id: str
+    title: str
+    keywords: list[str]
+    probability: float
+    weights: dict[str, float]  # adapter -> weight; they sum to 1
+    history: int  # earlier interactions in sight
+    reason: str  # verdict first; empty where the model wrote nothing
+    evidence: pd.DataFrame  # what the reason names, and whether it is there: `evidence.evidence_of`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    """Candidates for one user: a known one's rows of the table, or items and labels given by hand."""
+
+    user: int  # -1 for somebody never seen
+    rows: Rows  # of the table
+    item: Rows  # beyond the table
+    label: Rows
+    candidates: Rows  # item numbers
+
+    @property
+    def size(self) -> int:
+        return len(self.rows) + len(self.item) + len(self.candidates)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _View:
+    """The rows that some questions need, question after question, as the pipeline's own structures."""
+
+    layout: StreamLayout
+    features: Features
+    model: RecommenderLM
+    question: Rows  # (m,) number of each row's question
+    targets: Rows  # rows that are candidates
+    routing: Floats  # questions x (N + 1)
+
+
+class Recommender:
+    """A finished project, ready to be asked, one question at a time. Make one with `load`."""
+
+    def __init__(
+        self,
+        params: Params,
+        bench: Workbench,
+        router: Router,
+        routing: gating.Routing,
+        groups: grouping.UserGroups,
+        feature_model: FeatureModel,
+        items: pd.DataFrame,
+        keywords: pd.DataFrame,
+        users: pd.DataFrame,
+    ) -> None:
+        self._params, self._bench, self._router = params, bench, router
+        self._routing, self._groups = routing, groups
+        self._feature_model, self._item_side = feature_model, feature_model.items()
+        self._titles: list[str] = items["title"].tolist()
+        self._keywords = artifacts.keyword_lists(keywords, params.prompt.keywords)
+        self._user_ids, self._item_ids = pd.Index(users["user_id"]), pd.Index(items["item_id"])
+        self._content: ItemContent = item_content(items)
+        table = bench.interactions
+        self._counts: Counts = counts_before(table)
+        label, item = table["label"].to_numpy(np.int64), table["item"].to_numpy()
+        self._item_count = np.bincount(item, minlength=len(items))
+        self._item_likes = np.bincount(item[label == 1], minlength=len(items))
+        self._likes, self._now = int(label.sum()), int(table["timestamp"].max()) + 1
+        self._fitted = np.unique(bench.user[bench.rows("train")])
+        self._first = np.searchsorted(bench.user, np.arange(len(users) + 1))  # each user's first row
+
+    @classmethod
+    def load(cls, path: str | Path = ".") -> Recommender:
+        """Load the project in the folder `path`: its params.yaml and out/.
+
+        The artefacts are read from within that folder (the process's working directory changes for so long).
+
+        Raises:
+            UserError: an artefact is missing, broken, or not what params.yaml describes.
+        """
+        if not Path(path).is_dir():
+            raise UserError(f"{path}: no such folder; name that of a project in which `dvc repro` has run")
+        with chdir(path):
+            params = load_params()
+            items, users = artifacts.read_table(artifacts.ITEMS), artifacts.read_table(artifacts.USERS)
+            bench = open_workbench(artifacts.SFT / "model", params.prompt, projector=artifacts.SFT)
+            groups, routing = grouping.load(artifacts.EXPERTS), gating.load(artifacts.GATE)
+            folders = [expert_folder(artifacts.EXPERTS, number + 1) for number in range(len(groups.centroids))]
+            bench.model.eval()
+            router = install(bench.model.backbone, [None, *folders])
+            feature_model = models.load(
+                params.features.model,
+                replace(Ratings.of(bench.interactions, items=len(items)), users=len(users)),
+                bench.rows("train"),
+                getattr(params, params.features.model),
+                artifacts.FEATURE_MODEL,
+            )
+            keywords = artifacts.read_table(artifacts.KEYWORDS)
+        return cls(params, bench, router, routing, groups, feature_model, items, keywords, users)
+
+    def score(self, pairs: pd.DataFrame, *, progress: str | None = None) -> NDArray[np.float64]:
+        """Probabilities (len(pairs),) that the users like the items, in the order of `pairs`.
+
+        `pairs` has the columns `user_id` and `item_id`, the dataset's own ids.
+
+        Raises:
+            UserError: a column is missing, or an id is unknown.
+        """
+        missing = [name for name in ("user_id", "item_id") if name not in pairs]
+        if missing:
+            raise UserError(f"pairs: no column {missing[0]}; the columns user_id and item_id are needed")
+        user = self._numbers(self._user_ids, pairs["user_id"], "user")
+        item = self._numbers(self._item_ids, pairs["item_id"], "item")
+        order = np.argsort(user, kind="stable")
+        cuts = np.flatnonzero(np.diff(user[order])) + 1
+        questions = [self._known(int(user[mine[0]]), item[mine]) for mine in np.split(order, cuts) if len(mine)]
+        out = np.zeros(len(pairs))
+        out[order] = self._probabilities(questions, progress=progress)
+        return out
+
+    def recommend(self, user: str | int | History, k: int = 10, *, shortlist: int = SHORTLIST) -> pd.DataFrame:
+        """The `k` items that somebody would most likely like, best first: `item_id`, `title`, `probability`.
+
+        `user` is a user id, or the history of a person never seen. Items already rated are left out. The feature model
+        chooses `shortlist` items of the whole catalogue (at least `k`), the language model ranks those.
+
+        Raises:
+            UserError: an id is unknown, or the history names an item twice.
+        """
+        asked = self._asked(user)
+        rated = np.union1d(self._bench.interactions["item"].to_numpy()[asked.rows], asked.item)
+        others = np.setdiff1d(np.arange(len(self._item_ids)), rated)
+        if len(others) > max(k, shortlist):
+            affinity = self._affinity(asked)[others]
+            others = others[np.argsort(-affinity, kind="stable")[: max(k, shortlist)]]
+        probability = self._probabilities([replace(asked, candidates=others)])
+        best = np.argsort(-probability, kind="stable")[: max(k, 0)]
+        return pd.DataFrame(
+            {
+                "item_id": self._item_ids[others[best]].to_numpy(),
+                "title": [self._titles[item] for item in others[best]],
+                "probability": probability[best],
+            }
+        )
+
+    def explain(self, user: str | int | History, item: str | int) -> Explanation:
+        """The probability that somebody likes an item, the experts' weights, and the model's reason with its evidence.
+
+        `user` as in `recommend`. An item that is rated already stands in the history that it is judged by.
+
+        Raises:
+            UserError: an id is unknown, or the history names an item twice.
+        """
+        number = self._numbers(self._item_ids, pd.Series([item]), "item")
+        view = self._view([replace(self._asked(user), candidates=number)])
+        probability = self._probabilities_of(view)[0]
+        reason = generate(
+            view.model,
+            self._bench.tokenizer,
+            view.layout,
+            view.targets,
+            max_new_tokens=self._params.evaluate.max_new_tokens,
+            router=self._router,
+            routing=view.routing,
+            route=view.question,
+        )[0]
+        shown = scoring_windows(view.layout, view.targets, np.zeros(1, np.int64))[0].rows[:-1]
+        history = [
+            self._seen(int(view.layout.item[row]), liked=bool(view.layout.label[row]))
+            for row in shown
+            if view.layout.label[row] == 1 or not view.layout.hide_dislikes
+        ]
+        target = self._seen(int(number[0]))
+        names = ["global", *(f"expert_{column}" for column in range(1, view.routing.shape[1]))]
+        return Explanation(
+            item_id=str(self._item_ids[number[0]]),
+            title=target.title,
+            keywords=list(target.keywords),
+            probability=float(probability),
+            weights=dict(zip(names, view.routing[0].tolist(), strict=True)),
+            history=len(history),
+            reason=reason,
+            evidence=evidence_of(
+                reason,
+                history,
+                target,
+                titles=self._titles,
+                keywords={word for words in self._keywords for word in words},
+            ),
+        )
+
+    def _seen(self, item: int, *, liked: bool | None = None) -> Seen:
+        return Seen(title=self._titles[item], keywords=self._keywords[item], liked=liked)
+
+    def _numbers(self, ids: pd.Index, named: pd.Series, kind: str) -> Rows:
+        """The numbers of some ids; ids are text, whatever they look like."""
+        text = named.astype(str)
+        numbers = ids.get_indexer(pd.Index(text)).astype(np.int64)
+        unknown = text[numbers < 0].unique()
+        if len(unknown):
+            path = artifacts.USERS if kind == "user" else artifacts.ITEMS
+            more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+            way_out = "; or give a history in the user's place" if kind == "user" else ""
+            raise UserError(
+                f"{kind} {unknown[0]!r}{more}: unknown; ids are those in column {kind}_id of {path}{way_out}"
+            )
+        return numbers
+
+    def _asked(self, user: str | int | History) -> _Question:
+        """The question about `user`, without candidates."""
+        nothing = np.zeros(0, np.int64)
+        if isinstance(user, str | int | np.integer):
+            return self._known(int(self._numbers(self._user_ids, pd.Series([user]), "user")[0]), nothing)
+        ids = pd.Series([str(item) for item, _ in user], dtype="str")
+        if ids.duplicated().any():
+            raise UserError(f"history: item {ids[ids.duplicated()].iloc[0]!r} stands in it twice; keep one of them")
+        label = np.asarray([bool(liked) for _, liked in user], np.int64)
+        item = self._numbers(self._item_ids, ids, "item")
+        return _Question(user=-1, rows=nothing, item=item, label=label, candidates=nothing)
+
+    def _known(self, user: int, candidates: Rows) -> _Question:
+        rows, nothing = np.arange(self._first[user], self._first[user + 1]), np.zeros(0, np.int64)
+        return _Question(user=user, rows=rows, item=nothing, label=nothing, candidates=candidates)
+
+    def _affinity(self, question: _Question) -> Floats:
+        """The feature model's logits (I,) of the whole catalogue, but for the user's bias, which ranks nothing."""
+        view = self._view([replace(question, candidates=np.zeros(1, np.int64))])
+        every = np.arange(len(self._item_ids))
+        state = np.repeat(view.features.user_vectors(view.targets), len(every), axis=0)
+        return self._item_side.logits(state, np.zeros(len(every), np.float32), every)
+
+    def _probabilities(self, questions: Sequence[_Question], *, progress: str | None = None) -> NDArray[np.float64]:
+        """Probabilities of all candidates, question after question."""
+        parts = [self._probabilities_of(self._view(some), progress=progress) for some in _bounded(questions)]
+        return np.concatenate([np.zeros(0), *parts])
+
+    def _probabilities_of(self, view: _View, *, progress: str | None = None) -> NDArray[np.float64]:
+        logits = score(
+            view.model,
+            view.layout,
+            view.targets,
+            router=self._router,
+            routing=view.routing,
+            route=view.question,
+            progress=progress,
+        )
+        return 1 / (1 + np.exp(-logits.astype(np.float64)))
+
+    def _view(self, questions: Sequence[_Question]) -> _View:
+        """The rows of these questions: of each the user's rows of the table, those beyond it, the candidates."""
+        table, bench, stored = self._bench.interactions, self._bench, self._bench.features
+        columns = ("item", "label", "timestamp")
+        parts, source, is_target = [], [], []
+        for number, asked in enumerate(questions):
+            new = np.concatenate([asked.item, asked.candidates])
+            later = np.minimum(np.arange(len(new)), len(asked.item))  # candidates share the last moment
+            unknown = np.zeros(len(asked.candidates), np.int64)  # nothing sees a target's label
+            added = (new, np.concatenate([asked.label, unknown]), self._now + later)
+            part = {
+                name: np.concatenate([table[name].to_numpy()[asked.rows], values])
+                for name, values in zip(columns, added, strict=True)
+            }
+            parts.append(pd.DataFrame({"user": number, **part}))
+            source.append(np.concatenate([asked.rows, np.full(len(new), -1)]))
+            is_target.append(np.arange(asked.size) >= asked.size - len(asked.candidates))
+        rows = pd.concat(parts, ignore_index=True).astype({"item": np.int32, "label": np.int8})
+        source_m, target_m = np.concatenate(source), np.concatenate(is_target)
+        features = self._features(rows, source_m)
+        layout = make_layout(
+            rows,
+            bench.layout.items,
+            bench.layout.vocabulary,
+            history=bench.layout.history,
+            hide_dislikes=bench.layout.hide_dislikes,
+            soft_tokens=bench.layout.soft_tokens,
+        )
+        values = SlotValues(features, bench.model.slot_values.parts)
+        model = RecommenderLM(
+            bench.model.backbone, bench.model.vocabulary, values, bench.model.projector, bench.model.soft_prompt
+        )
+        question = rows["user"].to_numpy(np.int64)
+        last = np.searchsorted(question, np.arange(len(questions)), side="right") - 1  # a candidate each
+        routing = gating.route_states(
+            self._routing, self._groups, features.user_vectors(last), self._params.gate.temperature
+        )
+        user = np.asarray([asked.user for asked in questions])
+        fitted = np.isin(user, self._fitted)  # those go by their fitted vectors, as in evaluation
+        routing[fitted] = self._routing.weights[user[fitted]]
+        return _View(
+            layout=layout,
+            features=replace(features, statistic_names=stored.statistic_names),
+            model=model.eval(),
+            question=question,
+            targets=np.flatnonzero(target_m),
+            routing=routing,
+        )
+
+    def _features(self, rows: pd.DataFrame, source: Rows) -> Features:
+        """Features of a view's rows (m,): stored ones where a row is of the table (`source`), else made as of now."""
+        stored, new = self._bench.features, source < 0
+        ratings = Ratings.of(rows, items=len(self._item_ids))
+        vectors = stored.user_vectors(source)
+        item_row, score = stored.item_row[source], stored.score[source]
+        states, biases = self._feature_model.states(ratings, ratings.start[new], ratings.end[new])
+        vectors[new] = states
+        item_row[new] = ratings.item[new]  # the full fit's
+        score[new] = self._item_side.logits(states, biases, ratings.item[new])
+        counted, names = statistics_of(
+            self._counts_of(rows, source),
+            rows,
+            self._content,
+            smoothing=self._params.features.smoothing,
+            kernel_history=self._params.features.kernel_history,
+        )
+        affinity = score[new] - biases
+        statistics = stored.statistics[source]
+        statistics[new] = np.concatenate([counted[new], affinity[:, None]], axis=1)
+        return Features(
+            user_bank=vectors,
+            item_bank=stored.item_bank,
+            item_row=item_row,
+            user_row=np.arange(len(rows), dtype=np.int32),
+            route=rows["user"].to_numpy(np.int32),
+            statistics=statistics,
+            score=score,
+            statistic_names=[*names, "affinity"],
+        )
+
+    def _counts_of(self, rows: pd.DataFrame, source: Rows) -> Counts:
+        """Counts before a view's rows: those of the table's rows, or the whole table's and the question's own since."""
+        new, stored = source < 0, self._counts
+        user, item, time, label = (rows[name].to_numpy() for name in ("user", "item", "timestamp", "label"))
+        own_likes, own_count = running_counts(user[new], time[new], label[new])
+        pair = user[new].astype(np.int64) * len(self._item_ids) + item[new]
+        item_likes, item_count = running_counts(pair, time[new], label[new])
+        user_likes, user_count = running_counts(user, time, label)
+        total = len(self._bench.interactions)
+
+        def joined(before: NDArray[np.int64], since: NDArray[np.int64]) -> NDArray[np.int64]:
+            out = before[source]
+            out[new] = since
+            return out
+
+        return Counts(
+            likes=joined(stored.likes, self._likes + own_likes),
+            count=joined(stored.count, total + own_count),
+            user_likes=user_likes,
+            user_count=user_count,
+            item_likes=joined(stored.item_likes, self._item_likes[item[new]] + item_likes),
+            item_count=joined(stored.item_count, self._item_count[item[new]] + item_count),
+        )
+
+
+def _bounded(questions: Sequence[_Question]) -> Iterator[Sequence[_Question]]:
+    """The questions in groups of about VIEW_ROWS rows."""
+    if questions:
+        group = np.cumsum([question.size for question in questions]) // VIEW_ROWS
+        cuts = np.flatnonzero(np.diff(group)) + 1
+        for low, high in pairwise([0, *cuts.tolist(), len(questions)]):
+            yield questions[low:high]

@@ -1,0 +1,104 @@
+"""What the commands over a finished project read and show: CSV files of ids, tables for a terminal.
+
+Ids are text, whatever they look like: "007" stays "007". Titles and reasons are shown as they are, never as markup.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from thinkrec.artifacts import atomic
+from thinkrec.errors import UserError
+from thinkrec.recommender import Explanation
+
+LIKED = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
+
+
+def read_ids(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """A CSV file, every cell as text.
+
+    Raises:
+        UserError: it is absent, not CSV, or lacks one of the columns.
+    """
+    try:
+        # As spreadsheets write it: a mark before the first column's name is none of the name.
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; it should be CSV with the columns {', '.join(columns)}") from None
+    except (ValueError, OSError) as error:  # pandas' own are ValueErrors
+        raise UserError(f"{path}: not readable as CSV ({' '.join(str(error).split())})") from None
+    missing = [name for name in columns if name not in frame]
+    if missing:
+        raise UserError(f"{path}: no column {missing[0]}; its first line should name {', '.join(columns)}")
+    return frame
+
+
+def read_history(path: Path) -> list[tuple[str, bool]]:
+    """A history: CSV with `item_id` and `liked` (yes or no, 1 or 0, true or false), oldest first.
+
+    Raises:
+        UserError: as `read_ids`, or `liked` says something else.
+    """
+    frame = read_ids(path, ("item_id", "liked"))
+    said = frame["liked"].str.strip().str.lower()
+    wrong = frame.index[~said.isin(LIKED)]
+    if len(wrong):
+        value = frame["liked"][wrong[0]]
+        raise UserError(f"{path}: line {wrong[0] + 2}: liked should be yes or no (it is {value!r})")
+    return [(item, LIKED[liked]) for item, liked in zip(frame["item_id"], said, strict=True)]
+
+
+def asked_user(user: str | None, history: Path | None) -> str | list[tuple[str, bool]]:
+    """Whom a command is about: a user id, or what `history` holds.
+
+    Raises:
+        UserError: neither is given, or both are.
+    """
+    if (user is None) == (history is None):
+        raise UserError("name a user with --user ID, or a person never seen with --history FILE (one of the two)")
+    return read_history(history) if history is not None else str(user)
+
+
+def write_scores(path: Path, pairs: pd.DataFrame) -> None:
+    """Write scored pairs as CSV, at once or not at all."""
+    with atomic(path) as partial:
+        pairs.to_csv(partial, index=False, float_format="%.6f")
+
+
+def recommendations_table(found: pd.DataFrame) -> Table:
+    """What `Recommender.recommend` returned."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("", "title", "item id", "would like"):
+        table.add_column(name, justify="left" if name in ("title", "item id") else "right")
+    for place, row in enumerate(found.itertuples(index=False), 1):
+        table.add_row(str(place), Text(str(row.title)), Text(str(row.item_id)), f"{row.probability:.1%}")
+    return table
+
+
+def explanation_table(said: Explanation) -> RenderableType:
+    """What `Recommender.explain` returned: the figures, the reason, then what it names and whether that is there."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim")
+    facts.add_column()
+    facts.add_row("item", Text(f"{said.title} ({said.item_id})", style="bold"))
+    facts.add_row("keywords", Text(", ".join(said.keywords) or "none"))
+    facts.add_row("would like", f"{said.probability:.1%}")
+    facts.add_row("experts", ", ".join(f"{name} {weight:.0%}" for name, weight in said.weights.items()))
+    facts.add_row("history", f"{said.history} earlier interactions in sight")
+    facts.add_row("reason", Text(said.reason or "(the model wrote none)"))
+    if said.evidence.empty:
+        return Group(facts, Text("The reason names no title and no keyword that the catalogue knows.", style="dim"))
+    table = Table(box=box.SIMPLE_HEAD, title="What the reason names", title_justify="left")
+    for name in ("", "named", "in the target", "liked", "disliked", "is there"):
+        table.add_column(name, justify="right" if name in ("liked", "disliked") else "left")
+    for row in said.evidence.itertuples(index=False):
+        yes = ["", "yes"][bool(row.target)]
+        found = Text("yes", style="green") if row.found else Text("no", style="red")
+        table.add_row(str(row.kind), Text(str(row.name)), yes, str(row.liked), str(row.disliked), found)
+    return Group(facts, table)
