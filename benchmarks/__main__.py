@@ -70,7 +70,7 @@ def stream_or_prompts() -> Pair:
 
     def run(state: np.ndarray) -> None:
         windows = scoring_windows(layout, rows, state)
-        for batch in batches_by_tokens(windows, layout.block_lengths(), 8192):
+        for batch in batches_by_tokens(layout, windows, 8192):
             tensors = collate(layout, batch)
             with torch.inference_mode():
                 model.model(

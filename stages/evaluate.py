@@ -12,16 +12,14 @@ def evaluate() -> str:
     from thinkrec.evaluation.reasons import score_reasons
     from thinkrec.gate import fit as gating
     from thinkrec.gate import groups as grouping
-    from thinkrec.lm.experts import expert_folder
-    from thinkrec.lm.mixture import install
+    from thinkrec.lm.experts import install_experts
     from thinkrec.lm.workbench import open_workbench
     from thinkrec.params import load
 
     params = load()
     bench = open_workbench(artifacts.SFT / "model", params.prompt, projector=artifacts.SFT)
     groups, routing = grouping.load(artifacts.EXPERTS), gating.load(artifacts.GATE)
-    folders = [expert_folder(artifacts.EXPERTS, number + 1) for number in range(len(groups.centroids))]
-    router = install(bench.model.backbone, [None, *folders])
+    router = install_experts(bench.model.backbone, artifacts.EXPERTS, len(groups.centroids))
 
     truth, traces = artifacts.read_table(artifacts.TRUTH), artifacts.read_table(artifacts.TRACES)
     baselines = artifacts.read_table(artifacts.BASELINES)

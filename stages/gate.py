@@ -7,16 +7,14 @@ def gate() -> str:
     from thinkrec.data.holdout import late_train_rows
     from thinkrec.gate import groups as grouping
     from thinkrec.gate.fit import fit_routing, save
-    from thinkrec.lm.experts import expert_folder
-    from thinkrec.lm.mixture import install
+    from thinkrec.lm.experts import install_experts
     from thinkrec.lm.workbench import open_workbench
     from thinkrec.params import load
 
     params = load()
     bench = open_workbench(artifacts.SFT / "model", params.prompt, projector=artifacts.SFT)
     groups = grouping.load(artifacts.EXPERTS)
-    folders = [expert_folder(artifacts.EXPERTS, number + 1) for number in range(len(groups.centroids))]
-    router = install(bench.model.backbone, [None, *folders])
+    router = install_experts(bench.model.backbone, artifacts.EXPERTS, len(groups.centroids))
     fitted, metrics = fit_routing(
         bench,
         router,
@@ -29,4 +27,4 @@ def gate() -> str:
     save(fitted, artifacts.GATE)
     artifacts.write_metrics("gate", metrics)
     shares = ", ".join(f"{name} {share:.0%}" for name, share in metrics["cases"].items())
-    return f"{params.gate.kind} gate over {len(folders)} experts ({shares})"
+    return f"{params.gate.kind} gate over {len(groups.centroids)} experts ({shares})"

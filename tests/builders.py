@@ -91,7 +91,6 @@ def features_of(table: pd.DataFrame, *, seed: int = 0, dim: int = 4) -> Features
         route=table["user"].to_numpy(np.int32),
         item_row=table["item"].to_numpy(np.int32),
         statistics=rng.normal(size=(count, 3)).astype(np.float32),
-        score=rng.normal(size=count).astype(np.float32),
         statistic_names=["a", "b", "c"],
     )
 

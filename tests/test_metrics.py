@@ -84,7 +84,8 @@ def test_ranking_metrics_worked_out_by_hand() -> None:
     user = [1] * 7 + [2, 2] + [3]
     label = [1, 0, 1, 0, 1, 0, 1, 0, 0, 1]
     score = [7, 6, 5, 4, 3, 2, 1, 1, 2, 1]
-    got = metrics.ranking(user, label, score, ks=(5,), seed=0)
+    table = metrics.per_user(user, label, score, ks=(5,), seed=0)
+    got = {name: (value, table.covered()[name]) for name, value in table.means().items()}
     dcg, ideal = 1 + 1 / 2 + 1 / math.log2(6), sum(1 / math.log2(rank + 1) for rank in range(1, 5))
     precision = 1 + 2 / 3 + 3 / 5
     assert got["ndcg@5"] == (pytest.approx(dcg / ideal / 2), 2)
@@ -92,9 +93,9 @@ def test_ranking_metrics_worked_out_by_hand() -> None:
     assert got["hr@5"] == (0.5, 2)
     assert got["ndcg@5_long"] == (pytest.approx(dcg / ideal), 1)
     # With k = 2, the two denominators part: two positives could be shown, four exist.
-    got = metrics.ranking(user, label, score, ks=(2,), seed=0)
-    assert got["map@2"][0] == pytest.approx(1 / 4 / 2)
-    assert got["map_cut@2"][0] == pytest.approx(1 / 2 / 2)
+    means = metrics.per_user(user, label, score, ks=(2,), seed=0).means()
+    assert means["map@2"] == pytest.approx(1 / 4 / 2)
+    assert means["map_cut@2"] == pytest.approx(1 / 2 / 2)
 
 
 @few

@@ -76,15 +76,6 @@ def validation(user: ArrayLike, label: ArrayLike, score: ArrayLike) -> dict[str,
     return measures | {"objective": float(np.mean([np.nan_to_num(value, nan=0.5) for value in measures.values()]))}
 
 
-def ranking(
-    user: ArrayLike, label: ArrayLike, score: ArrayLike, *, ks: Sequence[int] = KS, seed: int
-) -> dict[str, tuple[float, int]]:
-    """NDCG, MAP and HR at each k, by the names of `PerUser`: (value, users covered)."""
-    table = per_user(user, label, score, ks=ks, seed=seed)
-    covered = table.covered()
-    return {name: (value, covered[name]) for name, value in table.means().items() if name != "uauc"}
-
-
 def per_user(user: ArrayLike, label: ArrayLike, score: ArrayLike, *, ks: Sequence[int] = KS, seed: int) -> PerUser:
     """Every metric that is a mean over users, user by user.
 

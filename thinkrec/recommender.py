@@ -41,9 +41,9 @@ from thinkrec.features.running import running_counts
 from thinkrec.features.statistics import Counts, ItemContent, counts_before, item_content, statistics_of
 from thinkrec.gate import fit as gating
 from thinkrec.gate import groups as grouping
-from thinkrec.lm.experts import expert_folder
+from thinkrec.lm.experts import install_experts
 from thinkrec.lm.generation import generate
-from thinkrec.lm.mixture import Router, install
+from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import RecommenderLM, SlotValues
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench, open_workbench
@@ -147,9 +147,8 @@ class Recommender:
             items, users = artifacts.read_table(artifacts.ITEMS), artifacts.read_table(artifacts.USERS)
             bench = open_workbench(artifacts.SFT / "model", params.prompt, projector=artifacts.SFT)
             groups, routing = grouping.load(artifacts.EXPERTS), gating.load(artifacts.GATE)
-            folders = [expert_folder(artifacts.EXPERTS, number + 1) for number in range(len(groups.centroids))]
             bench.model.eval()
-            router = install(bench.model.backbone, [None, *folders])
+            router = install_experts(bench.model.backbone, artifacts.EXPERTS, len(groups.centroids))
             feature_model = models.load(
                 params.features.model,
                 replace(Ratings.of(bench.interactions, items=len(items)), users=len(users)),
@@ -362,11 +361,10 @@ class Recommender:
         stored, new = self._bench.features, source < 0
         ratings = Ratings.of(rows, items=len(self._item_ids))
         vectors = stored.user_vectors(source)
-        item_row, score = stored.item_row[source], stored.score[source]
+        item_row = stored.item_row[source]
         states, biases = self._feature_model.states(ratings, ratings.start[new], ratings.end[new])
         vectors[new] = states
         item_row[new] = ratings.item[new]  # the full fit's
-        score[new] = self._item_side.logits(states, biases, ratings.item[new])
         counted, names = statistics_of(
             self._counts_of(rows, source),
             rows,
@@ -374,7 +372,7 @@ class Recommender:
             smoothing=self._params.features.smoothing,
             kernel_history=self._params.features.kernel_history,
         )
-        affinity = score[new] - biases
+        affinity = self._item_side.logits(states, biases, ratings.item[new]) - biases
         statistics = stored.statistics[source]
         statistics[new] = np.concatenate([counted[new], affinity[:, None]], axis=1)
         return Features(
@@ -384,7 +382,6 @@ class Recommender:
             user_row=np.arange(len(rows), dtype=np.int32),
             route=rows["user"].to_numpy(np.int32),
             statistics=statistics,
-            score=score,
             statistic_names=[*names, "affinity"],
         )
 

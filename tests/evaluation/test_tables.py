@@ -102,7 +102,7 @@ def test_a_bins_figures_are_those_of_its_rows(predictions: pd.DataFrame, evaluat
     value, users = metrics.uauc(held["user"], held["label"], held["weak"])
     size = evaluated["test"]["slices"]["popularity"]["1-9"]
     assert (of_model["uauc"], size["users"]["uauc"], size["rows"]) == (value, users, len(held))
-    assert of_model["ndcg@5"] == metrics.ranking(held["user"], held["label"], held["weak"], seed=0)["ndcg@5"][0]
+    assert of_model["ndcg@5"] == metrics.per_user(held["user"], held["label"], held["weak"], seed=0).means()["ndcg@5"]
 
 
 def test_a_bin_leaves_out_means_over_a_handful_of_users(predictions: pd.DataFrame) -> None:

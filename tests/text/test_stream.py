@@ -245,9 +245,7 @@ def test_batches_stay_within_their_budgets_and_lose_nothing(seed: int, budget: i
     layout = layout_of(interactions(seed, users=5, rows=15), reasons={3: REASON, 20: REASON})
     layout = replace(layout, soft_tokens=soft)
     windows = training_windows(layout, np.arange(75), np.random.default_rng(seed))
-    batches = list(
-        batches_by_tokens(windows, layout.block_lengths(), budget, beginning=layout.beginning, targets=targets)
-    )
+    batches = list(batches_by_tokens(layout, windows, budget, targets=targets))
     met = sorted(tuple(window.rows.tolist()) for batch in batches for window in batch)
     assert met == sorted(tuple(window.rows.tolist()) for window in windows)
     for batch in batches:

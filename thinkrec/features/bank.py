@@ -1,4 +1,4 @@
-"""The features artefact: vector banks with a pointer per interaction, causal statistics, the feature model's score.
+"""The features artefact: vector banks with a pointer per interaction, causal statistics.
 
 What a slot shows of a row must not know the row's label, nor may the slots of its history, which the stream shows too.
 So a user's vector is the user's state after strictly earlier interactions, one per length of history, and a train
@@ -54,7 +54,6 @@ class Features:
     user_row: Ints  # (n,) row of user_bank: the user as of the interaction
     route: Ints  # (n,) row of user_bank that routing goes by: as fitted where valid or test rows have that
     statistics: Floats  # (n, F)
-    score: Floats  # (n,) the feature model's own logit
     statistic_names: list[str]
 
     def user_vectors(self, rows: NDArray[Any]) -> Floats:
@@ -131,7 +130,6 @@ def fit_features(
             user_row=user_row.astype(np.int32),
             route=np.where(as_fitted, ratings.user, user_row).astype(np.int32),
             statistics=told[protocol].statistics,
-            score=told[protocol].score,
             statistic_names=told[protocol].names,
         )
     affinity = features["online"].statistics[:, -1]
@@ -155,7 +153,6 @@ class _Told:
 
     key: NDArray[np.int64]  # (3, n): user, end of the history, whether of train
     vectors: Floats  # (n, d)
-    score: Floats  # (n,)
     statistics: Floats  # (n, F)
     names: list[str]
 
@@ -166,20 +163,18 @@ def _tell(
     table = PROTOCOLS[protocol](interactions)
     ratings = Ratings.of(table, items=len(items))
     vectors = np.zeros((len(table), fits[0].turn.shape[1]), np.float32)
-    score, affinity = np.zeros(len(table), np.float32), np.zeros(len(table), np.float32)
+    affinity = np.zeros(len(table), np.float32)
     for one in fits:
         states, biases = one.model.states(ratings, ratings.start[one.rows], ratings.end[one.rows])
         vectors[one.rows] = states @ one.turn
-        score[one.rows] = one.items.logits(vectors[one.rows], biases, ratings.item[one.rows])
-        affinity[one.rows] = score[one.rows] - biases
+        # Without the user's bias, which the running rates know already.
+        affinity[one.rows] = one.items.logits(vectors[one.rows], biases, ratings.item[one.rows]) - biases
     statistics, names = causal_statistics(
         table, items, smoothing=params.smoothing, kernel_history=params.kernel_history
     )
     return _Told(
         key=np.stack([ratings.user, ratings.end, (table["split"] == "train").to_numpy(np.int64)]),
         vectors=vectors,
-        score=score,
-        # Affinity is the logit without the user's bias, which the running rates know already.
         statistics=np.concatenate([statistics, affinity[:, None]], axis=1).astype(np.float32),
         names=[*names, "affinity"],
     )

@@ -12,41 +12,26 @@ Shapes: n rows of the fit, m histories, U users, I items, d dimensions, K layers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from thinkrec.features.ratings import Ratings
-from thinkrec.features.recommender import Floats, ItemSide, Recommender, Rows, prior_logit, running_sums
+from thinkrec.features.recommender import Floats, ItemSide, RowRecommender, Rows, running_sums
 from thinkrec.params import LightGcnParams
 
-BATCH = 1024
 INITIAL_SCALE = 0.1
 
 
-class LightGCN(Recommender):
+class LightGCN(RowRecommender):
     """LightGCN with item biases."""
 
-    known_user: Tensor
-    known_item: Tensor
-
     def __init__(self, ratings: Ratings, rows: Rows, params: LightGcnParams, *, seed: int) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
+        super().__init__(ratings, rows, dim=params.dim, scale=INITIAL_SCALE, seed=seed)
         self.params, self.ratings, self.fit_rows = params, ratings, rows
-        self.rows = torch.from_numpy(np.stack([column[rows] for column in (ratings.user, ratings.item, ratings.label)]))
-        self.bias = prior_logit(ratings.label[rows])
-        self.user = nn.Parameter(torch.randn(ratings.users, params.dim, generator=generator) * INITIAL_SCALE)
-        self.item = nn.Parameter(torch.randn(ratings.items, params.dim, generator=generator) * INITIAL_SCALE)
-        self.item_bias = nn.Parameter(torch.zeros(ratings.items))
-        self.register_buffer("known_user", torch.zeros(ratings.users, 1).index_fill_(0, self.rows[0].unique(), 1))
-        self.register_buffer("known_item", torch.zeros(ratings.items, 1).index_fill_(0, self.rows[1].unique(), 1))
-
-    def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
-        return torch.randperm(self.rows.shape[1], generator=generator).split(BATCH)
 
     def loss(self, batch: Tensor) -> Tensor:
         """Binary cross-entropy; the penalty is on the e^(0) and biases of the batch's rows."""
@@ -64,7 +49,7 @@ class LightGCN(Recommender):
         The third (I, d) is a liked item's share in its user's vector, but for the user's 1 / sqrt(degree).
         """
         user, item, _ = self.rows[:, rows & (self.rows[2] == 1)]
-        users, items = self.user * self.known_user, self.item * self.known_item
+        users, items = self.user * self.known_user[:, None], self.item * self.known_item[:, None]
         degree_u = torch.bincount(user, minlength=len(users)).clamp(min=1).float()
         degree_i = torch.bincount(item, minlength=len(items)).clamp(min=1).float()
         weight = (degree_u[user] * degree_i[item]).rsqrt()[:, None]
@@ -79,11 +64,8 @@ class LightGCN(Recommender):
         count = self.params.layers + 1
         return sum_u / count, sum_i / count, passed * degree_i.rsqrt()[:, None] / count
 
-    @torch.no_grad()
     def items(self) -> ItemSide:
-        return ItemSide(
-            vectors=self._whole()[1].numpy(), biases=(self.item_bias * self.known_item[:, 0]).numpy(), bias=self.bias
-        )
+        return replace(super().items(), vectors=self._whole()[1].numpy())
 
     def states(self, ratings: Ratings, start: Rows, end: Rows) -> tuple[Floats, Floats]:
         passed = self._whole()[2].numpy()

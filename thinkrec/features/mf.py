@@ -7,7 +7,7 @@ Shapes: n rows, U users, I items, d dimensions, m histories.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,36 +17,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from thinkrec.features.ratings import Ratings
-from thinkrec.features.recommender import Floats, ItemSide, Recommender, Rows, prior_logit, running_sums
+from thinkrec.features.recommender import Floats, RowRecommender, Rows, running_sums
 from thinkrec.params import MfParams
 
-BATCH = 1024
 INITIAL_SCALE = 0.05
 LEAST_VARIANCE = 1e-6  # of a dimension that no fitted user uses
 CHUNK_ROWS = 20_000  # folded in at once: some 100 MB at 16 dimensions
 
 
-class MatrixFactorisation(Recommender):
+class MatrixFactorisation(RowRecommender):
     """Fitted user vectors serve to group users; a user's state at a moment is always folded in."""
 
-    known_user: Tensor
-    known_item: Tensor
-
     def __init__(self, ratings: Ratings, rows: Rows, params: MfParams, *, seed: int) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
+        super().__init__(ratings, rows, dim=params.dim, scale=INITIAL_SCALE, seed=seed)
         self.params = params
-        self.rows = torch.from_numpy(np.stack([column[rows] for column in (ratings.user, ratings.item, ratings.label)]))
-        self.bias = prior_logit(ratings.label[rows])
-        self.user = nn.Parameter(torch.randn(ratings.users, params.dim, generator=generator) * INITIAL_SCALE)
-        self.item = nn.Parameter(torch.randn(ratings.items, params.dim, generator=generator) * INITIAL_SCALE)
         self.user_bias = nn.Parameter(torch.zeros(ratings.users))
-        self.item_bias = nn.Parameter(torch.zeros(ratings.items))
-        self.register_buffer("known_user", torch.zeros(ratings.users).index_fill_(0, self.rows[0].unique(), 1))
-        self.register_buffer("known_item", torch.zeros(ratings.items).index_fill_(0, self.rows[1].unique(), 1))
-
-    def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
-        return torch.randperm(self.rows.shape[1], generator=generator).split(BATCH)
 
     def loss(self, batch: Tensor) -> Tensor:
         """Binary cross-entropy; the penalty is per row, so that it weighs the same per observation of anyone."""
@@ -55,14 +40,6 @@ class MatrixFactorisation(Recommender):
         logit = self.bias + (parts[0] * parts[1]).sum(1) + parts[2][:, 0] + parts[3][:, 0]
         penalty = torch.stack([part.square().sum(1).mean() for part in parts]).sum()
         return functional.binary_cross_entropy_with_logits(logit, label.float()) + self.params.weight_decay * penalty
-
-    @torch.no_grad()
-    def items(self) -> ItemSide:
-        return ItemSide(
-            vectors=(self.item * self.known_item[:, None]).numpy(),
-            biases=(self.item_bias * self.known_item).numpy(),
-            bias=self.bias,
-        )
 
     @torch.no_grad()
     def fitted_users(self) -> Floats:

@@ -26,6 +26,7 @@ from thinkrec.features.ratings import Ratings
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
+BATCH = 1024  # rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,11 @@ class ItemSide:
 class Recommender(nn.Module, ABC):
     """A model of the rows of `ratings` that it is given to fit; users and items without such a row are unknown."""
 
+    item: nn.Parameter  # (I, d)
+    item_bias: nn.Parameter  # (I,)
+    bias: float
+    known_item: Tensor  # (I,) 1 where the fit has a row
+
     @abstractmethod
     def batches(self, generator: torch.Generator) -> Sequence[Any]:
         """The batches of one epoch, drawn anew."""
@@ -53,9 +59,14 @@ class Recommender(nn.Module, ABC):
     def loss(self, batch: Any) -> Tensor:
         """The mean loss of a batch, penalties included."""
 
-    @abstractmethod
+    @torch.no_grad()
     def items(self) -> ItemSide:
         """The items as of the present weights."""
+        return ItemSide(
+            vectors=(self.item * self.known_item[:, None]).numpy(),
+            biases=(self.item_bias * self.known_item).numpy(),
+            bias=self.bias,
+        )
 
     @abstractmethod
     def states(self, ratings: Ratings, start: Rows, end: Rows) -> tuple[Floats, Floats]:
@@ -72,6 +83,26 @@ class Recommender(nn.Module, ABC):
         """Logits (k,) of interactions: each user's state before the row against the row's item."""
         vectors, biases = self.states(ratings, ratings.start[rows], ratings.end[rows])
         return self.items().logits(vectors, biases, ratings.item[rows])
+
+
+class RowRecommender(Recommender):
+    """A recommender with a free vector for every user and item, fitted on rows (n) in any order."""
+
+    known_user: Tensor  # (U,) 1 where the fit has a row
+
+    def __init__(self, ratings: Ratings, rows: Rows, *, dim: int, scale: float, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.rows = torch.from_numpy(np.stack([column[rows] for column in (ratings.user, ratings.item, ratings.label)]))
+        self.bias = prior_logit(ratings.label[rows])
+        self.user = nn.Parameter(torch.randn(ratings.users, dim, generator=generator) * scale)
+        self.item = nn.Parameter(torch.randn(ratings.items, dim, generator=generator) * scale)
+        self.item_bias = nn.Parameter(torch.zeros(ratings.items))
+        self.register_buffer("known_user", torch.zeros(ratings.users).index_fill_(0, self.rows[0].unique(), 1))
+        self.register_buffer("known_item", torch.zeros(ratings.items).index_fill_(0, self.rows[1].unique(), 1))
+
+    def batches(self, generator: torch.Generator) -> Sequence[Tensor]:
+        return torch.randperm(self.rows.shape[1], generator=generator).split(BATCH)
 
 
 @torch.random.fork_rng(devices=[])  # dropout and drawn items use the global generator; nothing else should notice

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from thinkrec.features.ratings import Ratings
-from thinkrec.features.recommender import Floats, ItemSide, Recommender, Rows, prior_logit
+from thinkrec.features.recommender import Floats, Recommender, Rows, prior_logit
 from thinkrec.params import GsasRecParams, SasRecParams
 
 BATCH = 32  # sequences
@@ -35,8 +35,6 @@ INITIAL_SCALE = 0.05
 
 class SASRec(Recommender):
     """SASRec with labels at its input and item biases at its output."""
-
-    known_item: Tensor
 
     def __init__(self, ratings: Ratings, rows: Rows, params: SasRecParams, *, seed: int) -> None:
         super().__init__()
@@ -96,14 +94,6 @@ class SASRec(Recommender):
         causal = nn.Transformer.generate_square_subsequent_mask(len(place))
         out_BTd = self.encoder(self.dropout(seen_BTd), mask=causal, is_causal=True)
         return out_BTd[torch.from_numpy(sequence), torch.from_numpy(end - 1 - begin)]
-
-    @torch.no_grad()
-    def items(self) -> ItemSide:
-        return ItemSide(
-            vectors=(self.item * self.known_item[:, None]).numpy(),
-            biases=(self.item_bias * self.known_item).numpy(),
-            bias=self.bias,
-        )
 
     @torch.no_grad()
     def states(self, ratings: Ratings, start: Rows, end: Rows) -> tuple[Floats, Floats]:

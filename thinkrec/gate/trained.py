@@ -112,8 +112,7 @@ def train_gate(
     gate.to(model.device)
     objective = GateObjective(gate, model.requires_grad_(False), router, points, route, layout.label)
     windows = scoring_windows(layout, fit_rows, route[fit_rows].astype(np.int64))
-    lengths = layout.block_lengths()
-    batches = list(batches_by_tokens(windows, lengths, batch_tokens, beginning=layout.beginning))
+    batches = list(batches_by_tokens(layout, windows, batch_tokens))
 
     def plan(epoch: int) -> Sequence[Any]:
         return [batches[index] for index in np.random.default_rng([settings.seed, epoch]).permutation(len(batches))]

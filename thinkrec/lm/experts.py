@@ -10,9 +10,11 @@ import json
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
 
 from thinkrec.artifacts import write_json
 from thinkrec.errors import UserError
+from thinkrec.lm.mixture import Router, install
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.params import ExpertParams
 
@@ -22,6 +24,11 @@ TARGETS = ["q_proj", "v_proj"]
 def expert_folder(root: Path, number: int) -> Path:
     """Where expert `number` (from 1: column 0 of every routing matrix is the global adapter) lives."""
     return root / f"expert_{number}"
+
+
+def install_experts(backbone: PreTrainedModel, root: Path, count: int) -> Router:
+    """Put the mixture of the global model and the `count` experts below `root` into `backbone`, in place."""
+    return install(backbone, [None, *(expert_folder(root, number) for number in range(1, count + 1))])
 
 
 def add_expert(model: RecommenderLM, params: ExpertParams) -> PeftModel:

@@ -101,17 +101,12 @@ def finetune(
     settings: TrainSettings,
 ) -> TrainResult:
     """Train whatever of `model` requires a gradient on `train_rows`; the epoch with the best valid AUC + UAUC stays."""
-    lengths = layout.block_lengths()
 
     def plan(epoch: int) -> list[list[Window]]:
         rng = np.random.default_rng([settings.seed, epoch])
         windows = training_windows(layout, train_rows, rng)
         # Rows, not tokens, make a step: prompts of other lengths take as many steps.
-        batches = list(
-            batches_by_tokens(
-                windows, lengths, params.batch_tokens, beginning=layout.beginning, targets=params.batch_rows
-            )
-        )
+        batches = list(batches_by_tokens(layout, windows, params.batch_tokens, targets=params.batch_rows))
         return [batches[index] for index in rng.permutation(len(batches))]
 
     with_reason = sum(reasons_shown(layout, window).sum() for batch in plan(0) for window in batch)

@@ -31,7 +31,7 @@ def routed_batches(
     A sequence's weights are `routing[route[r]]` (routing: states x (N + 1), route: (n,) for all interactions), r its
     first target. Without a router there is nothing to set.
     """
-    batches = list(batches_by_tokens(windows, layout.block_lengths(), SCORING_TOKENS, beginning=layout.beginning))
+    batches = list(batches_by_tokens(layout, windows, SCORING_TOKENS))
     for group in tqdm(batches, desc=progress, disable=progress is None or None, leave=False):
         batch = collate(layout, group).to(model.device)
         if router is not None:

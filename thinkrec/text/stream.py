@@ -174,19 +174,14 @@ def reasons_shown(layout: StreamLayout, window: Window) -> NDArray[np.bool_]:
 
 
 def batches_by_tokens(
-    windows: Sequence[Window],
-    lengths: NDArray[np.int64],
-    budget: int,
-    *,
-    beginning: int = 1,
-    targets: float = np.inf,
+    layout: StreamLayout, windows: Sequence[Window], budget: int, *, targets: float = np.inf
 ) -> Iterator[list[Window]]:
     """Batches of similar length, within `budget` tokens when padded, and of at most `targets` rows to predict.
 
-    One sequence may exceed either. `lengths` (n,) and `beginning` are the layout's: tokens of every row's block and
-    before the first block.
+    One sequence may exceed either.
     """
-    sizes = np.asarray([lengths[window.rows].sum() + beginning for window in windows])
+    lengths = layout.block_lengths()
+    sizes = np.asarray([lengths[window.rows].sum() + layout.beginning for window in windows])
     batch: list[Window] = []
     longest = held = 0
     for index in np.argsort(-sizes, kind="stable"):
