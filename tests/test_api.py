@@ -120,7 +120,6 @@ class TestAsTheEvaluationScored:
                 of_row = getattr(features, name)(np.asarray([-1]))
                 np.testing.assert_allclose(of_row, getattr(stored, name)(np.asarray([row.row])), atol=1e-5)
             np.testing.assert_allclose(features.statistics[-1], stored.statistics[row.row], atol=1e-5)
-            np.testing.assert_allclose(features.score[-1], stored.score[row.row], atol=1e-5)
 
     @pytest.mark.parametrize("history", [None, LIKED_AND_NOT])
     def test_statistics_are_those_of_the_whole_table_with_the_new_rows_in_it(

@@ -75,7 +75,6 @@ def assert_same_rows(one: Features, two: Features, rows: np.ndarray) -> None:
         np.testing.assert_allclose(getattr(one, name)(rows), getattr(two, name)(rows), atol=1e-5)
     np.testing.assert_allclose(one.user_bank[one.route[rows]], two.user_bank[two.route[rows]], atol=1e-5)
     np.testing.assert_allclose(one.statistics[rows], two.statistics[rows], atol=1e-5)
-    np.testing.assert_allclose(one.score[rows], two.score[rows], atol=1e-5)
 
 
 def test_the_table_has_what_the_tests_below_are_about() -> None:
@@ -98,10 +97,10 @@ def test_no_vector_of_a_train_row_or_of_its_history_knows_a_label_at_or_after_it
         for name in ("user_vectors", "item_vectors"):
             one, two = (getattr(features, name)(window) for features in (before, after))
             np.testing.assert_allclose(one @ one.T, two @ two.T, atol=1e-4)
-        np.testing.assert_allclose(after.score[window], before.score[window], atol=1e-5)
         np.testing.assert_allclose(after.statistics[window], before.statistics[window], atol=1e-5)
         others = train[folds_of(before)[train] != folds_of(before)[row]]
-        assert (np.abs(after.score[others] - before.score[others]) > 1e-6).any()  # the other folds do see them
+        affinity = [features.statistics[others, -1] for features in (before, after)]
+        assert (np.abs(affinity[0] - affinity[1]) > 1e-6).any()  # the other folds do see them
 
 
 @every_model
@@ -135,8 +134,9 @@ def test_valid_and_test_rows_use_the_full_fit(kind: FeatureModel, protocol: Prot
     assert (features.item_row[rest] == item[rest]).all()
     np.testing.assert_array_equal(features.item_bank[:ITEMS], full.items().vectors)
     told = Ratings.of(PROTOCOLS[protocol](table()), items=ITEMS)
-    np.testing.assert_allclose(features.score[rest], full.logits(told, rest), atol=1e-5)
-    states = full.states(told, told.start[rest], told.end[rest])[0]
+    states, biases = full.states(told, told.start[rest], told.end[rest])
+    # The affinity is the model's logit without the user's bias.
+    np.testing.assert_allclose(features.statistics[rest, -1], full.logits(told, rest) - biases, atol=1e-5)
     np.testing.assert_allclose(features.user_vectors(rest), states, atol=1e-5)
     known = np.isin(np.arange(len(user)), rest) & (user < NEW)
     assert (features.route[known] == user[known]).all()
@@ -144,7 +144,7 @@ def test_valid_and_test_rows_use_the_full_fit(kind: FeatureModel, protocol: Prot
 
 
 @every_model
-def test_the_epoch_is_the_best_on_valid_and_its_measures_are_those_of_the_score(kind: FeatureModel) -> None:
+def test_the_epoch_is_the_best_on_valid_and_its_measures_are_the_models_own(kind: FeatureModel) -> None:
     features, metrics = fitted(kind, table(), epochs=6)
     train, valid = rows_of("train"), rows_of("valid")
     ratings = Ratings.of(table(), items=ITEMS)
@@ -152,7 +152,6 @@ def test_the_epoch_is_the_best_on_valid_and_its_measures_are_those_of_the_score(
     assert metrics["model"] == kind and metrics["epoch"] == epoch
     assert {name: metrics[f"valid_{name}"] for name in measured} == measured
     label, online = column("label"), features["online"]
-    assert metrics["valid_auc"] == pytest.approx(auc(label[valid], online.score[valid]))
     assert metrics["valid_auc_of_affinity"] == pytest.approx(auc(label[valid], online.statistics[valid, -1]))
     assert metrics["train_auc_cross_fitted"] == pytest.approx(auc(label[train], online.statistics[train, -1]))
 
@@ -173,8 +172,8 @@ def test_online_a_row_knows_what_was_just_before_it(kind: FeatureModel) -> None:
     last = np.flatnonzero((user == 1) & (time < time[row]))[-1:]
     assert last[0] in rows_of("test")
     before, after = features_by_protocol(kind), fitted(kind, disturbed(last, keep=last))[0]
-    for attribute in ("score", "statistics"):
-        assert (getattr(after["online"], attribute)[row] != getattr(before["online"], attribute)[row]).any()
+    differs = after["online"].statistics[row] != before["online"].statistics[row]
+    assert differs[:, :-1].any() and differs[:, -1].any()  # the counts, and the feature model's affinity
     assert (after["online"].user_vectors(row) != before["online"].user_vectors(row)).any()
     assert_same_rows(before["frozen"], after["frozen"], row)
 
@@ -196,8 +195,8 @@ def test_frozen_no_row_knows_anything_at_or_after_the_start_of_its_split(
 def test_frozen_test_rows_know_valid(kind: FeatureModel) -> None:
     valid, test = rows_of("valid"), rows_of("test")
     before, after = features_by_protocol(kind)["frozen"], fitted(kind, disturbed(valid, keep=valid))[0]["frozen"]
-    for name in ("score", "statistics"):
-        assert (getattr(after, name)[test] != getattr(before, name)[test]).any()
+    differs = after.statistics[test] != before.statistics[test]
+    assert differs[:, :-1].any() and differs[:, -1].any()  # the counts, and the feature model's affinity
     assert (after.user_vectors(test) != before.user_vectors(test)).any(1).all()
 
 
@@ -207,7 +206,7 @@ def test_the_protocols_share_the_banks_and_all_of_train(kind: FeatureModel) -> N
     for name in SHARED:
         np.testing.assert_array_equal(getattr(online, name), getattr(frozen, name))
     train = rows_of("train")
-    for name in ("user_row", "route", "statistics", "score"):
+    for name in ("user_row", "route", "statistics"):
         np.testing.assert_array_equal(getattr(online, name)[train], getattr(frozen, name)[train])
     # The first moment of a split is the one at which both protocols say the same.
     test = rows_of("test")
@@ -241,7 +240,6 @@ def test_the_last_statistic_is_the_affinity_of_the_vectors(kind: FeatureModel, p
     inner = (features.user_vectors(rest) * features.item_vectors(rest)).sum(1)
     wanted = full.bias + full.biases[column("item")[rest]] + inner  # the logit without the user's bias
     np.testing.assert_allclose(features.statistics[rest, -1], wanted, atol=1e-5)
-    assert np.allclose(features.score[rest], wanted, atol=1e-5) == (kind != "mf")  # the one model that has one
 
 
 @every_model
@@ -258,10 +256,10 @@ def test_features_of_both_protocols_round_trip_through_disk_and_share_what_they_
         again = load(path, protocol=protocol)
         for name in Features.__slots__:
             np.testing.assert_array_equal(getattr(again, name), getattr(one, name))
-        assert again.score.dtype == np.float32 and again.user_row.dtype == np.int32
-    assert (load(path).score == features["online"].score).all()
-    assert (load(path).score != load(path, protocol="frozen").score).any()
-    own = {"user_row", "route", "statistics", "score"}
+        assert again.statistics.dtype == np.float32 and again.user_row.dtype == np.int32
+    assert (load(path).statistics == features["online"].statistics).all()
+    assert (load(path).statistics != load(path, protocol="frozen").statistics).any()
+    own = {"user_row", "route", "statistics"}
     assert load_file(path).keys() == {*SHARED, *(f"{protocol}.{name}" for protocol in PROTOCOLS for name in own)}
 
 

@@ -60,7 +60,8 @@ def test_the_loss_of_a_batch_by_hand() -> None:
 @given(st.integers(0, 99), st.integers(1, 8))
 def test_a_state_is_ridge_regression_of_what_the_items_leave_open(seed: int, count: int) -> None:
     model, ratings = random_model(seed), history(seed, count)
-    user, item, user_bias, item_bias = (weight.detach().double().numpy() for weight in model.parameters())
+    weights = {name: weight.detach().double().numpy() for name, weight in model.named_parameters()}
+    user, item, user_bias, item_bias = (weights[name] for name in ("user", "item", "user_bias", "item_bias"))
     expected = 1 / (1 + np.exp(-(model.bias + item_bias[ratings.item])))
     x = np.column_stack([item[ratings.item], np.ones(count)])
     # Twice (fold_in_widening) the mean square of what the known users have.
