@@ -68,8 +68,10 @@ class DatasetParams(Section):
 class PromptParams(Section):
     """What a prompt shows of an interaction and its history (METHOD: data, keywords, features)."""
 
+    layout: Literal["stream", "question"]
     history: Positive
     history_labels: Literal["both", "likes"]
+    max_tokens: Positive
     keywords: Annotated[Count, Field(le=10)]
     slots: tuple[Slot, ...]
     soft_tokens: Count

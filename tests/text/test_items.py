@@ -70,7 +70,7 @@ def test_a_model_without_a_beginning_token_begins_with_its_end_token() -> None:
 
 
 def test_verdicts_that_begin_alike_are_refused() -> None:
-    with pytest.raises(UserError, match="begin with the same token"):
+    with pytest.raises(UserError, match="are the same tokens"):
         find_vocabulary(words(["a"], eos_token="<e>"))
 
 

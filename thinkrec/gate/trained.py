@@ -21,14 +21,13 @@ from torch.nn import functional
 
 from thinkrec.gate.groups import UserGroups
 from thinkrec.gate.routing import centroid_routing
-from thinkrec.lm.finetune import tensors_of
 from thinkrec.lm.losses import recommendation_loss
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import TrainResult, TrainSettings, train
 from thinkrec.metrics import validation
-from thinkrec.text.stream import Batch, StreamLayout, batches_by_tokens, scoring_windows
+from thinkrec.text.layout import Batch, Layout, batches_by_tokens
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -84,14 +83,14 @@ class GateObjective(nn.Module):
         self.router.weights = self.gate(points)
         self.model.eval()  # frozen, and without dropout
         output = self.model(batch)
-        label = self.label[batch.slot_rows[batch.targets].cpu()].to(output.score.device)
+        label = self.label[batch.target_rows.cpu()].to(output.score.device)
         return recommendation_loss(output.score, label).mean()
 
 
 def train_gate(
     model: RecommenderLM,
     router: Router,
-    layout: StreamLayout,
+    layout: Layout,
     groups: UserGroups,
     user_bank: Floats,
     route: NDArray[Any],
@@ -111,7 +110,7 @@ def train_gate(
     gate.start_at(points[states], float(centroid_routing(user_bank[states], groups, temperature)[:, 0].mean()))
     gate.to(model.device)
     objective = GateObjective(gate, model.requires_grad_(False), router, points, route, layout.label)
-    windows = scoring_windows(layout, fit_rows, route[fit_rows].astype(np.int64))
+    windows = layout.scoring_windows(fit_rows, route[fit_rows].astype(np.int64))
     batches = list(batches_by_tokens(layout, windows, batch_tokens))
 
     def plan(epoch: int) -> Sequence[Any]:
@@ -122,7 +121,7 @@ def train_gate(
         scores = score(model, layout, valid_rows, router=router, routing=routing, route=route)
         return validation(user[valid_rows], layout.label[valid_rows], scores)
 
-    return gate, train(objective, plan, lambda windows: tensors_of(layout, windows), validate, settings)
+    return gate, train(objective, plan, lambda windows: layout.collate(windows).tensors(), validate, settings)
 
 
 @torch.no_grad()

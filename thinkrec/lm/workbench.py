@@ -18,8 +18,8 @@ from thinkrec.lm.finetune import encode_reasons
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, SoftPrompt
 from thinkrec.params import PromptParams
 from thinkrec.text.items import encode, item_texts
-from thinkrec.text.stream import StreamLayout, make_layout
-from thinkrec.text.vocabulary import find_vocabulary
+from thinkrec.text.layout import Layout
+from thinkrec.text.layouts import make_layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Workbench:
     interactions: pd.DataFrame
     features: bank.Features
     tokenizer: PreTrainedTokenizerBase
-    layout: StreamLayout
+    layout: Layout
     model: RecommenderLM
 
     @property
@@ -49,7 +49,7 @@ class Workbench:
         model = RecommenderLM(
             self.model.backbone, self.model.vocabulary, values, self.model.projector, self.model.soft_prompt
         )
-        return replace(self, interactions=table, features=features, layout=self.layout.at(table), model=model.eval())
+        return replace(self, interactions=table, features=features, layout=self.layout.over(table), model=model.eval())
 
 
 def open_workbench(
@@ -71,19 +71,16 @@ def open_workbench(
     keywords = artifacts.read_table(artifacts.KEYWORDS)
     features = bank.load()
     model, tokenizer = open_backbone(model_path)
-    vocabulary = find_vocabulary(tokenizer)
     train = (interactions["split"] == "train").to_numpy()
     reasons = None
     if traces is not None:
-        reasons = encode_reasons(tokenizer, traces[train[traces["row"].to_numpy()]], vocabulary.end)
+        reasons = encode_reasons(tokenizer, traces[train[traces["row"].to_numpy()]])
     layout = make_layout(
         interactions,
         encode(tokenizer, item_texts(items, keywords, prompt.keywords)),
-        vocabulary,
-        history=prompt.history,
-        hide_dislikes=prompt.history_labels == "likes",
+        tokenizer,
+        prompt,
         reasons=reasons,
-        soft_tokens=prompt.soft_tokens,
     )
     values = SlotValues(features, prompt.slots)
     embeddings = model.get_input_embeddings()
@@ -100,7 +97,7 @@ def open_workbench(
             soft_prompt = SoftPrompt.from_tokens(embeddings, prompt.soft_tokens)
         else:
             soft_prompt = SoftPrompt.load(projector, prompt.soft_tokens, hidden)
-    recommender = RecommenderLM(model, vocabulary, values, slot_projector, soft_prompt).to(device())
+    recommender = RecommenderLM(model, layout.vocabulary, values, slot_projector, soft_prompt).to(device())
     return Workbench(
         interactions=interactions, features=features, tokenizer=tokenizer, layout=layout, model=recommender
     )
