@@ -65,7 +65,7 @@ def cut(source: Path, to: Path, moment: int) -> Path:
     table = read_table(INTERACTIONS, root=folder)
     kept = (table["timestamp"] < moment).to_numpy()
     artifacts.write_table(INTERACTIONS, table[kept], root=folder)
-    by_row = ("item_row", "user_row", "route", "statistics", "score")
+    by_row = ("item_row", "user_row", "route", "statistics")
     features = {}
     for protocol in ("online", "frozen"):
         one = bank.load(folder / FEATURES, protocol=protocol)

@@ -17,7 +17,7 @@ from thinkrec.lm.backbone import device, open_backbone
 from thinkrec.lm.finetune import encode_reasons
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, SoftPrompt
 from thinkrec.params import PromptParams
-from thinkrec.text.items import encode, item_texts
+from thinkrec.text.items import encode_once, item_texts
 from thinkrec.text.layout import Layout
 from thinkrec.text.layouts import make_layout
 
@@ -77,7 +77,7 @@ def open_workbench(
         reasons = encode_reasons(tokenizer, traces[train[traces["row"].to_numpy()]])
     layout = make_layout(
         interactions,
-        encode(tokenizer, item_texts(items, keywords, prompt.keywords)),
+        encode_once(tokenizer, item_texts(items, keywords, prompt.keywords)),
         tokenizer,
         prompt,
         reasons=reasons,
