@@ -13,13 +13,13 @@ def evaluate() -> str:
     from thinkrec.gate import fit as gating
     from thinkrec.gate import groups as grouping
     from thinkrec.lm.experts import install_experts
-    from thinkrec.lm.workbench import open_workbench
+    from thinkrec.lm.workbench import open_global
     from thinkrec.params import load
 
     params = load()
-    bench = open_workbench(artifacts.SFT / "model", params.prompt, projector=artifacts.SFT)
+    bench = open_global(params.prompt)
     groups, routing = grouping.load(artifacts.EXPERTS), gating.load(artifacts.GATE)
-    router = install_experts(bench.model.backbone, artifacts.EXPERTS, len(groups.centroids))
+    router = install_experts(bench.model.backbone, bench.adapter, artifacts.EXPERTS, len(groups.centroids))
 
     truth, traces = artifacts.read_table(artifacts.TRUTH), artifacts.read_table(artifacts.TRACES)
     baselines = artifacts.read_table(artifacts.BASELINES)

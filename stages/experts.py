@@ -9,16 +9,16 @@ def experts() -> str:
     from thinkrec import artifacts
     from thinkrec.data.holdout import late_train_rows
     from thinkrec.gate import groups as grouping
-    from thinkrec.lm.experts import add_expert, expert_folder, save_expert
+    from thinkrec.lm.experts import add_expert, expert_folder, save_adapter
     from thinkrec.lm.finetune import finetune
     from thinkrec.lm.trainer import TrainSettings
-    from thinkrec.lm.workbench import open_workbench
+    from thinkrec.lm.workbench import open_global
     from thinkrec.params import load
 
     params = load()
     torch.manual_seed(params.seed)
     traces = artifacts.read_table(artifacts.TRACES) if params.sft.think_share else None
-    bench = open_workbench(artifacts.SFT / "model", params.prompt, traces=traces, projector=artifacts.SFT)
+    bench = open_global(params.prompt, traces=traces)
     users = int(bench.user.max()) + 1
     groups, stats = grouping.group_users(
         bench.features.user_bank[:users],
@@ -33,10 +33,13 @@ def experts() -> str:
     with artifacts.atomic(artifacts.EXPERTS) as partial:
         grouping.save(groups, partial)
         for number in range(1, len(groups.centroids) + 1):
-            expert = add_expert(bench.model, params.experts)
+            expert = add_expert(
+                bench.model.backbone, params.lora, layers=params.experts.layers, global_adapter=bench.adapter
+            )
+            model, layout = bench.prompted(slots=bench.recipe.expert_slots)
             result = finetune(
-                bench.model,
-                bench.layout,
+                model,
+                layout,
                 train_rows=np.intersect1d(bench.rows("train"), np.flatnonzero((group == number - 1) & ~late)),
                 valid_rows=np.intersect1d(bench.rows("valid"), np.flatnonzero(group == number - 1)),
                 user=bench.user,
@@ -49,7 +52,7 @@ def experts() -> str:
                     seed=params.seed,
                 ),
             )
-            save_expert(expert, expert_folder(partial, number), base=str(artifacts.SFT / "model"))
+            save_adapter(expert, expert_folder(partial, number), base=str(bench.base))
             expert.unload()
             results.append({"expert": number, **result.best})
     artifacts.write_metrics("experts", {**stats, "experts": results})

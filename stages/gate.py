@@ -8,13 +8,13 @@ def gate() -> str:
     from thinkrec.gate import groups as grouping
     from thinkrec.gate.fit import fit_routing, save
     from thinkrec.lm.experts import install_experts
-    from thinkrec.lm.workbench import open_workbench
+    from thinkrec.lm.workbench import open_global
     from thinkrec.params import load
 
     params = load()
-    bench = open_workbench(artifacts.SFT / "model", params.prompt, projector=artifacts.SFT)
+    bench = open_global(params.prompt)
     groups = grouping.load(artifacts.EXPERTS)
-    router = install_experts(bench.model.backbone, artifacts.EXPERTS, len(groups.centroids))
+    router = install_experts(bench.model.backbone, bench.adapter, artifacts.EXPERTS, len(groups.centroids))
     fitted, metrics = fit_routing(
         bench,
         router,

@@ -181,6 +181,7 @@ class TraceParams(Section):
 class SftParams(Section):
     """Supervised fine-tuning of the global model (stage `sft`; METHOD: losses)."""
 
+    recipe: Literal["compact", "paper"]
     epochs: Positive
     learning_rate: AboveZero
     weight_decay: NotNegative
@@ -197,6 +198,14 @@ class SftParams(Section):
     patience: Positive
 
 
+class LoraParams(Section):
+    """The shape of every adapter (METHOD: experts and fusion)."""
+
+    r: Positive
+    alpha: AboveZero
+    dropout: Annotated[Share, Field(lt=1)]
+
+
 class ExpertParams(Section):
     """User groups and one LoRA per group (stage `experts`); `n: 0` means the global model alone."""
 
@@ -204,9 +213,6 @@ class ExpertParams(Section):
     space: Literal["standardised", "raw"]
     min_users: Positive
     layers: Positive
-    r: Positive
-    lora_alpha: AboveZero
-    dropout: Annotated[Share, Field(lt=1)]
     epochs: Positive
     learning_rate: AboveZero
     holdout: Annotated[Share, Field(gt=0, lt=1)]
@@ -244,6 +250,7 @@ class Params(Section):
     teacher: TeacherParams
     traces: TraceParams
     sft: SftParams
+    lora: LoraParams
     experts: ExpertParams
     gate: GateParams
     evaluate: EvaluateParams

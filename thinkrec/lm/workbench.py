@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from thinkrec import artifacts
 from thinkrec.data.histories import frozen
@@ -16,10 +16,13 @@ from thinkrec.features import bank
 from thinkrec.lm.backbone import device, open_backbone
 from thinkrec.lm.finetune import encode_reasons
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, SoftPrompt
+from thinkrec.lm.recipes import RECIPES, Recipe
 from thinkrec.params import PromptParams
 from thinkrec.text.items import encode_once, item_texts
 from thinkrec.text.layout import Layout
 from thinkrec.text.layouts import make_layout
+
+RECIPE, MODEL, ADAPTER = "recipe.json", "model", "adapter"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,9 @@ class Workbench:
     tokenizer: PreTrainedTokenizerBase
     layout: Layout
     model: RecommenderLM
+    recipe: Recipe
+    base: Path  # the model directory that adapters stand on
+    adapter: Path | None  # the global adapter; None is the zero adapter
 
     @property
     def user(self) -> NDArray[np.int32]:
@@ -41,63 +47,78 @@ class Workbench:
         """Row numbers of a split."""
         return np.flatnonzero((self.interactions["split"] == split).to_numpy())
 
+    def prompted(self, *, slots: bool) -> tuple[RecommenderLM, Layout]:
+        """The model and its prompts, told features or, without `slots`, by text alone."""
+        return (self.model, self.layout) if slots else (self.model.without_slots(), self.layout.without_slots())
+
     def frozen(self) -> Workbench:
         """The same weights, told what the frozen protocol tells (`data.histories.frozen`)."""
         table = frozen(self.interactions)
         features = bank.load(protocol="frozen")
-        values = replace(self.model.slot_values, features=features)
-        model = RecommenderLM(
-            self.model.backbone, self.model.vocabulary, values, self.model.projector, self.model.soft_prompt
-        )
+        model = self.model.told(replace(self.model.slot_values, features=features))
         return replace(self, interactions=table, features=features, layout=self.layout.over(table), model=model.eval())
 
 
 def open_workbench(
-    model_path: Path,
-    prompt: PromptParams,
-    *,
-    traces: pd.DataFrame | None = None,
-    projector: Path | None = None,
-    slot_dropout: float = 0.0,
+    prompt: PromptParams, *, recipe: str, traces: pd.DataFrame | None = None, slot_dropout: float = 0.0
 ) -> Workbench:
-    """Load the model directory and the artefacts before it.
+    """The backbone with a fresh projector, scaled by train's values, and a fresh soft prompt: to be fine-tuned.
 
-    `traces` are those to train on (rows of train; others are left out). `projector` is the folder of a trained slot
-    projector and soft prompt; without it fresh ones are made, the projector scaled by train's values. There is no
-    projector if nothing is put in slots, and no soft prompt of no tokens.
+    `traces` are those to train on (rows of train; others are left out). There is no projector if nothing is put in
+    slots, and no soft prompt of no tokens.
     """
+    bench = _open(artifacts.BACKBONE, prompt, RECIPES[recipe], traces=traces)
+    model, embeddings = bench.model, bench.model.backbone.get_input_embeddings()
+    if prompt.slots:
+        values = model.slot_values
+        model.projector = SlotProjector(values.widths, embeddings.embedding_dim, dropout=slot_dropout)
+        model.projector.fit_scale(values(bench.rows("train")))
+    if prompt.soft_tokens:
+        model.soft_prompt = SoftPrompt.from_tokens(embeddings, prompt.soft_tokens)
+    model.to(model.device)
+    return bench
+
+
+def open_global(prompt: PromptParams, *, traces: pd.DataFrame | None = None) -> Workbench:
+    """The global model as the stage `sft` left it, its adapter (if it is one) not put in yet.
+
+    Raises:
+        UserError: there is none, or it was trained for other slots.
+    """
+    recipe = RECIPES[artifacts.read_json(artifacts.SFT / RECIPE)["recipe"]]
+    base = artifacts.BACKBONE if recipe.adapter else artifacts.SFT / MODEL
+    bench = _open(base, prompt, recipe, traces=traces)
+    model = bench.model
+    hidden = model.backbone.get_input_embeddings().embedding_dim
+    if prompt.slots:
+        model.projector = SlotProjector.load(artifacts.SFT, model.slot_values.widths, hidden)
+    if prompt.soft_tokens:
+        model.soft_prompt = SoftPrompt.load(artifacts.SFT, prompt.soft_tokens, hidden)
+    model.to(model.device)
+    return bench
+
+
+def _open(base: Path, prompt: PromptParams, recipe: Recipe, *, traces: pd.DataFrame | None) -> Workbench:
     interactions = artifacts.read_table(artifacts.INTERACTIONS)
     items = artifacts.read_table(artifacts.ITEMS)
     keywords = artifacts.read_table(artifacts.KEYWORDS)
     features = bank.load()
-    model, tokenizer = open_backbone(model_path)
-    train = (interactions["split"] == "train").to_numpy()
+    backbone, tokenizer = open_backbone(base)
     reasons = None
     if traces is not None:
+        train = (interactions["split"] == "train").to_numpy()
         reasons = encode_reasons(tokenizer, traces[train[traces["row"].to_numpy()]])
-    layout = make_layout(
-        interactions,
-        encode_once(tokenizer, item_texts(items, keywords, prompt.keywords)),
-        tokenizer,
-        prompt,
-        reasons=reasons,
-    )
+    tokens = encode_once(tokenizer, item_texts(items, keywords, prompt.keywords))
+    layout = make_layout(interactions, tokens, tokenizer, prompt, reasons=reasons)
     values = SlotValues(features, prompt.slots)
-    embeddings = model.get_input_embeddings()
-    hidden = embeddings.embedding_dim
-    slot_projector = soft_prompt = None
-    if prompt.slots:
-        if projector is None:
-            slot_projector = SlotProjector(values.widths, hidden, dropout=slot_dropout)
-            slot_projector.fit_scale(values(np.flatnonzero(train)))
-        else:
-            slot_projector = SlotProjector.load(projector, values.widths, hidden)
-    if prompt.soft_tokens:
-        if projector is None:
-            soft_prompt = SoftPrompt.from_tokens(embeddings, prompt.soft_tokens)
-        else:
-            soft_prompt = SoftPrompt.load(projector, prompt.soft_tokens, hidden)
-    recommender = RecommenderLM(model, layout.vocabulary, values, slot_projector, soft_prompt).to(device())
+    model = RecommenderLM(backbone, layout.vocabulary, values, None, scored=recipe.score).to(device())
     return Workbench(
-        interactions=interactions, features=features, tokenizer=tokenizer, layout=layout, model=recommender
+        interactions=interactions,
+        features=features,
+        tokenizer=tokenizer,
+        layout=layout,
+        model=model,
+        recipe=recipe,
+        base=base,
+        adapter=artifacts.SFT / ADAPTER if recipe.adapter else None,
     )
