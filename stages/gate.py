@@ -13,8 +13,8 @@ def gate() -> str:
 
     params = load()
     bench = open_workbench(artifacts.SFT / "model", params.prompt, projector=artifacts.SFT)
-    groups = grouping.load(artifacts.EXPERTS)
-    router = install_experts(bench.model.backbone, artifacts.EXPERTS, len(groups.centroids))
+    groups = grouping.load(artifacts.ADDED)
+    router = install_experts(bench.model.backbone, len(groups.centroids))
     fitted, metrics = fit_routing(
         bench,
         router,

@@ -54,6 +54,11 @@ def item_id(number: int) -> str:
     return f"i{number:05d}"
 
 
+def routing_of(project: Path) -> gating.Routing:
+    states = len(bank.load(project / FEATURES).user_bank)
+    return gating.load(project / artifacts.GATE, grouping.load(project / artifacts.ADDED), states=states)
+
+
 def pairs_of(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the interactions table by the dataset's own ids."""
     return pd.DataFrame({"user_id": rows["user"].map(user_id), "item_id": rows["item"].map(item_id)})
@@ -210,7 +215,7 @@ class TestRecommendations:
 class TestExplanations:
     def test_weights_are_the_routings(self, recommender: Recommender, finished: Path) -> None:
         said = recommender.explain("u00003", "i00009")
-        weights = gating.load(finished / artifacts.GATE).weights[3]
+        weights = routing_of(finished).weights[3]
         assert list(said.weights) == ["global", "expert_1", "expert_2"]
         np.testing.assert_allclose(list(said.weights.values()), weights, atol=1e-6)
         assert sum(recommender.explain(LIKED_AND_NOT, "i00009").weights.values()) == pytest.approx(1)
@@ -246,12 +251,12 @@ class TestOtherProjects:
         recommender = Recommender.load(project)
         asked = replace(recommender._asked(LIKED_AND_NOT), candidates=np.asarray([9]))
         state = recommender._view([asked]).features.user_vectors(np.asarray([-1]))
-        expected = centroid_routing(state, grouping.load(project / artifacts.EXPERTS), 0.1)[0]
+        expected = centroid_routing(state, grouping.load(project / artifacts.ADDED), 0.1)[0]
         assert list(recommender.explain(LIKED_AND_NOT, "i00009").weights.values()) == expected.tolist()
 
     def test_without_experts_the_global_model_speaks_alone(self, finished: Path, tmp_path: Path) -> None:
         project = copy_project(finished, tmp_path / "project", {"experts.n": 0})
-        for stage in ("experts", "gate"):
+        for stage in ("experts", "added", "gate"):
             run_stage(project, stage)
         recommender = Recommender.load(project)
         assert len(recommender.recommend("u00003", 3)) == 3
@@ -381,7 +386,7 @@ class TestCommands:
         assert result.exit_code == 0, result.output
         folder = project / "served"
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        users = np.bincount(grouping.load(project / artifacts.EXPERTS).group + 1)[1:]
+        users = np.bincount(grouping.load(project / artifacts.ADDED).group + 1)[1:]
         assert [(one["name"], one["rank"], one["users"]) for one in manifest["adapters"]] == [
             ("expert_1", 4, users[0]),
             ("expert_2", 4, users[1]),

@@ -22,7 +22,7 @@ from thinkrec import artifacts
 from thinkrec.errors import UserError
 from thinkrec.gate import groups as grouping
 from thinkrec.lm.backbone import open_backbone, save_model
-from thinkrec.lm.experts import expert_folder
+from thinkrec.lm.experts import expert_folders
 from thinkrec.lm.mixture import read_lora
 from thinkrec.params import PromptParams
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
@@ -42,18 +42,17 @@ def export(folder: Path, prompt: PromptParams, *, expert: int | None = None) -> 
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; name a new folder, nothing is overwritten")
-    groups = grouping.load(artifacts.EXPERTS)
+    groups = grouping.load(artifacts.ADDED)
     count = len(groups.centroids)
     if expert is not None and not 0 <= expert <= count:
         raise UserError(f"--expert {expert}: this project has experts 1 to {count}, and 0, the global model")
     model, tokenizer = open_backbone(artifacts.SFT / "model")
-    chosen = [] if expert is not None else list(range(1, count + 1))
-    adapters = {number: expert_folder(artifacts.EXPERTS, number) for number in chosen}
+    folders = dict(enumerate(expert_folders(count), 1))
+    adapters = {} if expert is not None else folders
     ranks = {number: max(len(a) for a, _, _ in read_lora(path).values()) for number, path in adapters.items()}
     if expert:
-        source = expert_folder(artifacts.EXPERTS, expert)
-        read_lora(source)  # or peft would ask the hub for a missing folder
-        model = PeftModel.from_pretrained(model, str(source)).merge_and_unload()
+        read_lora(folders[expert])  # or peft would ask the hub for a missing file
+        model = PeftModel.from_pretrained(model, str(folders[expert])).merge_and_unload()
     inputs = sorted(artifacts.SFT.glob("*.safetensors"))
     words = find_vocabulary(tokenizer)
     manifest = {

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from tests.builders import FAMILIES, Family, causal_lm, interactions, layout_of, recommender
 from thinkrec.errors import UserError
-from thinkrec.lm.experts import add_expert, expert_folder, save_expert
+from thinkrec.lm.experts import add_expert, expert_folder, expert_folders, save_expert
 from thinkrec.lm.mixture import MixtureLinear, Router, install, read_lora
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import score
@@ -29,8 +29,8 @@ BASE = "out/sft/model"
 
 def expert_params(**changes: Any) -> ExpertParams:
     values = {
-        "n": 2, "space": "raw", "min_users": 1, "layers": 1, "r": 4, "lora_alpha": 8.0, "dropout": 0.05,
-        "epochs": 1, "learning_rate": 0.01, "holdout": 0.1,
+        "n": 2, "grouping": "kmeans", "space": "raw", "min_users": 1, "layers": 1, "r": 4, "lora_alpha": 8.0,
+        "dropout": 0.05, "epochs": 1, "learning_rate": 0.01, "holdout": 0.1, "added": [],
     }  # fmt: skip
     return ExpertParams(**(values | changes))
 
@@ -244,6 +244,17 @@ def test_an_expert_trains_exactly_the_lora_of_the_last_layers(family: Family) ->
     model = recommender(interactions(), family, layers=3)
     add_expert(model, expert_params(layers=2))
     assert trainable(model) == lora_names(range(1, 3))
+
+
+def test_an_added_expert_lives_apart_from_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("out/experts/expert_1", "out/experts/expert_2", "out/added/expert_3"):
+        Path(folder).mkdir(parents=True)
+    names = ["out/experts/expert_1", "out/experts/expert_2", "out/added/expert_3"]
+    assert [folder.as_posix() for folder in expert_folders(3)] == names
+    assert expert_folders(0) == []
+    with pytest.raises(UserError, match=r"^out/experts/expert_4: no such artefact; .*: dvc repro experts$"):
+        expert_folders(4)
 
 
 def test_a_fresh_expert_changes_nothing_and_can_be_taken_out_for_the_next(family: Family) -> None:
