@@ -2,7 +2,11 @@
 
 
 def added() -> str:
-    """Add an expert for each file of users in experts.added."""
+    """Add an expert for each file of users in experts.added.
+
+    DVC knows these files by name: one that has changed wants a new name. For a run elsewhere (--temp, --queue) their
+    paths are absolute, or git has the files.
+    """
     from thinkrec import artifacts
     from thinkrec.gate import groups as grouping
     from thinkrec.params import load

@@ -3,8 +3,8 @@
     logit_n = cos(P e_u, c_n) / tau  (n = 1..N),  logit_0 = g
 
 P starts at the identity and g where the global adapter's mean weight is what the paper's rule gives it, so training
-starts at the rule. Everything else is frozen; it is fitted on a late slice of train that no expert saw. A gate tends to
-pick the adapters that it picked before, which are the better for it; `gate.balance` weighs a term against that.
+starts at the rule. Everything else is frozen; it is fitted on a late slice of train that no expert saw. `gate.balance`
+weighs a term that keeps it from giving nearly everybody to few of the adapters.
 
 Shapes: S states, B sequences, K of them of users with a vector, N experts, d dimensions.
 """
