@@ -18,8 +18,9 @@ def evaluate() -> str:
 
     params = load()
     bench = open_global(params.prompt)
-    groups, routing = grouping.load(artifacts.EXPERTS), gating.load(artifacts.GATE)
-    router = install_experts(bench.model.backbone, bench.adapter, artifacts.EXPERTS, len(groups.centroids))
+    groups = grouping.load(artifacts.ADDED)
+    routing = gating.load(artifacts.GATE, groups, states=len(bench.features.user_bank))
+    router = install_experts(bench, len(groups.centroids))
 
     truth, traces = artifacts.read_table(artifacts.TRUTH), artifacts.read_table(artifacts.TRACES)
     baselines = artifacts.read_table(artifacts.BASELINES)

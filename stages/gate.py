@@ -13,8 +13,8 @@ def gate() -> str:
 
     params = load()
     bench = open_global(params.prompt)
-    groups = grouping.load(artifacts.EXPERTS)
-    router = install_experts(bench.model.backbone, bench.adapter, artifacts.EXPERTS, len(groups.centroids))
+    groups = grouping.load(artifacts.ADDED)
+    router = install_experts(bench, len(groups.centroids))
     fitted, metrics = fit_routing(
         bench,
         router,

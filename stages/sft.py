@@ -13,9 +13,7 @@ def sft() -> str:
     params = load()
     torch.manual_seed(params.seed)
     traces = artifacts.read_table(artifacts.TRACES) if params.sft.think_share else None
-    bench = open_workbench(
-        params.prompt, recipe=params.sft.recipe, traces=traces, slot_dropout=params.sft.slot_dropout
-    )
+    bench = open_workbench(params.prompt, recipe=params.sft.recipe, traces=traces, slot_dropout=params.sft.slot_dropout)
     results, adapter = fit_global(bench, params.sft, params.lora, seed=params.seed)
     with artifacts.atomic(artifacts.SFT) as partial:
         save_global(bench, adapter, partial, recipe=params.sft.recipe)

@@ -39,8 +39,30 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _count_or_auto(value: Any) -> Any:
+    """Refuse what is neither a whole number from 0 on nor `auto`."""
+    if value == "auto":
+        return value
+    try:
+        count = _whole(value)
+    except ValueError:
+        raise ValueError("should be a whole number or auto") from None
+    if count < 0:
+        raise ValueError("should be greater than or equal to 0, or auto")
+    return count
+
+
+def _paths(value: Any) -> Any:
+    """Refuse what is not a list of paths, a single path above all: its letters would be files."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(path, (str, Path)) for path in value):
+        raise ValueError("should be a list of paths")
+    return value
+
+
 Whole = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[Whole, Field(ge=0)]
+CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_paths)]
 Positive = Annotated[Whole, Field(ge=1)]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Share = Annotated[Number, Field(ge=0, le=1)]
@@ -207,15 +229,17 @@ class LoraParams(Section):
 
 
 class ExpertParams(Section):
-    """User groups and one LoRA per group (stage `experts`); `n: 0` means the global model alone."""
+    """User groups and one LoRA per group (stages `experts` and `added`); `n: 0` means the global model alone."""
 
-    n: Count
+    n: CountOrAuto
+    grouping: Literal["kmeans", "agglomerative"]
     space: Literal["standardised", "raw"]
     min_users: Positive
     layers: Positive
     epochs: Positive
     learning_rate: AboveZero
     holdout: Annotated[Share, Field(gt=0, lt=1)]
+    added: Paths
 
 
 class GateParams(Section):
@@ -225,6 +249,7 @@ class GateParams(Section):
     temperature: AboveZero
     epochs: Positive
     learning_rate: AboveZero
+    balance: NotNegative
 
 
 class EvaluateParams(Section):

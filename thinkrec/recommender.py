@@ -146,9 +146,10 @@ class Recommender:
             params = load_params()
             items, users = artifacts.read_table(artifacts.ITEMS), artifacts.read_table(artifacts.USERS)
             bench = open_global(params.prompt)
-            groups, routing = grouping.load(artifacts.EXPERTS), gating.load(artifacts.GATE)
+            groups = grouping.load(artifacts.ADDED)
+            routing = gating.load(artifacts.GATE, groups, states=len(bench.features.user_bank))
             bench.model.eval()
-            router = install_experts(bench.model.backbone, bench.adapter, artifacts.EXPERTS, len(groups.centroids))
+            router = install_experts(bench, len(groups.centroids))
             feature_model = models.load(
                 params.features.model,
                 replace(Ratings.of(bench.interactions, items=len(items)), users=len(users)),

@@ -1,9 +1,9 @@
 """What trains when: the recipes of supervised fine-tuning, as data.
 
-`compact` fine-tunes a whole small backbone together with the slot projector; the global adapter is then the zero adapter,
-and experts are fresh LoRAs on top. `paper` (METHOD: experts and fusion) leaves the backbone as it is: a global LoRA learns
-from text, then, that LoRA frozen, the projector learns to put features into slots; experts are copies of the global LoRA,
-of which the last layers go on learning from text.
+`compact` fine-tunes a whole small backbone together with the slot projector; the global adapter is then the zero
+adapter, and experts are fresh LoRAs on top. `paper` (METHOD: experts and fusion) leaves the backbone as it is: a global
+LoRA learns from text, then, that LoRA frozen, the projector learns to put features into slots; experts are copies of
+the global LoRA, of which the last layers go on learning from text.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Supervised fine-tuning of the global model, phase by phase (`lm.recipes`), and what it leaves behind.
 
-    out/sft/recipe.json           which recipe it was
-    out/sft/model/                `compact`: the fine-tuned backbone
-    out/sft/adapter/              `paper`: the global LoRA, a PEFT directory on out/backbone
-    out/sft/*.safetensors         projector and soft prompt
+out/sft/recipe.json           which recipe it was
+out/sft/model/                `compact`: the fine-tuned backbone
+out/sft/adapter/              `paper`: the global LoRA, a PEFT directory on out/backbone
+out/sft/*.safetensors         projector and soft prompt
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from thinkrec import artifacts
 from thinkrec.data.histories import frozen
@@ -67,7 +67,7 @@ def open_workbench(
     `traces` are those to train on (rows of train; others are left out). There is no projector if nothing is put in
     slots, and no soft prompt of no tokens.
     """
-    bench = _open(artifacts.BACKBONE, prompt, RECIPES[recipe], traces=traces)
+    bench = _open(artifacts.BACKBONE, prompt, RECIPES[recipe], traces=traces, adapter=None)
     model, embeddings = bench.model, bench.model.backbone.get_input_embeddings()
     if prompt.slots:
         values = model.slot_values
@@ -85,9 +85,8 @@ def open_global(prompt: PromptParams, *, traces: pd.DataFrame | None = None) -> 
     Raises:
         UserError: there is none, or it was trained for other slots.
     """
-    recipe = RECIPES[artifacts.read_json(artifacts.SFT / RECIPE)["recipe"]]
-    base = artifacts.BACKBONE if recipe.adapter else artifacts.SFT / MODEL
-    bench = _open(base, prompt, recipe, traces=traces)
+    recipe, base, adapter = global_parts()
+    bench = _open(base, prompt, recipe, traces=traces, adapter=adapter)
     model = bench.model
     hidden = model.backbone.get_input_embeddings().embedding_dim
     if prompt.slots:
@@ -98,7 +97,17 @@ def open_global(prompt: PromptParams, *, traces: pd.DataFrame | None = None) -> 
     return bench
 
 
-def _open(base: Path, prompt: PromptParams, recipe: Recipe, *, traces: pd.DataFrame | None) -> Workbench:
+def global_parts() -> tuple[Recipe, Path, Path | None]:
+    """What the stage `sft` left: the recipe, the model directory below, the adapter on it (None: the zero adapter)."""
+    recipe = RECIPES[artifacts.read_json(artifacts.SFT / RECIPE)["recipe"]]
+    if recipe.adapter:
+        return recipe, artifacts.BACKBONE, artifacts.SFT / ADAPTER
+    return recipe, artifacts.SFT / MODEL, None
+
+
+def _open(
+    base: Path, prompt: PromptParams, recipe: Recipe, *, traces: pd.DataFrame | None, adapter: Path | None
+) -> Workbench:
     interactions = artifacts.read_table(artifacts.INTERACTIONS)
     items = artifacts.read_table(artifacts.ITEMS)
     keywords = artifacts.read_table(artifacts.KEYWORDS)
@@ -120,5 +129,5 @@ def _open(base: Path, prompt: PromptParams, recipe: Recipe, *, traces: pd.DataFr
         model=model,
         recipe=recipe,
         base=base,
-        adapter=artifacts.SFT / ADAPTER if recipe.adapter else None,
+        adapter=adapter,
     )
