@@ -9,13 +9,16 @@ def added() -> str:
     """
     from thinkrec import artifacts
     from thinkrec.gate import groups as grouping
+    from thinkrec.lm import identity
     from thinkrec.params import load
 
     params = load()
     groups = grouping.load(artifacts.EXPERTS)
+    made_with = {"experts": identity.hash_of(artifacts.EXPERTS)}
     if not params.experts.added:  # most runs: no model is loaded
         with artifacts.atomic(artifacts.ADDED) as partial:
             grouping.save(groups, partial)
+            identity.stamp(partial, made_with)
         artifacts.write_metrics("added", {"experts": []})
         return "no experts to add"
 
@@ -34,6 +37,7 @@ def added() -> str:
         groups = add_group(groups, users, bench.features.user_bank)
     with artifacts.atomic(artifacts.ADDED) as partial:
         grouping.save(groups, partial)
+        identity.stamp(partial, made_with)
         results = train_experts(
             bench, groups.group, numbers, partial, params.experts, params.lora, params.sft, seed=params.seed
         )

@@ -19,13 +19,14 @@ def evaluate() -> str:
     params = load()
     bench = open_global(params.prompt)
     groups = grouping.load(artifacts.ADDED)
-    routing = gating.load(artifacts.GATE, groups, states=len(bench.features.user_bank))
+    states, temperature = len(bench.features.user_bank), params.gate.temperature
+    routing = gating.load(artifacts.GATE, groups, states=states, temperature=temperature)
     router = install_experts(bench, len(groups.centroids))
 
     truth, traces = artifacts.read_table(artifacts.TRUTH), artifacts.read_table(artifacts.TRACES)
     baselines = artifacts.read_table(artifacts.BASELINES)
     predictions, models = predict(
-        bench, bench.frozen(), router, routing, groups, baselines, truth, temperature=params.gate.temperature
+        bench, bench.frozen(), router, routing, groups, baselines, truth, temperature=temperature
     )
     reasons = write_reasons(bench, router, routing, predictions, traces, params.evaluate, seed=params.seed)
     artifacts.write_table(artifacts.PREDICTIONS, predictions)

@@ -7,6 +7,7 @@ def experts() -> str:
 
     from thinkrec import artifacts
     from thinkrec.gate import groups as grouping
+    from thinkrec.lm import identity
     from thinkrec.lm.experts import train_experts
     from thinkrec.lm.workbench import open_global
     from thinkrec.params import load
@@ -25,6 +26,7 @@ def experts() -> str:
     )
     with artifacts.atomic(artifacts.EXPERTS) as partial:
         grouping.save(groups, partial)
+        identity.stamp(partial, {"sft": identity.hash_of(artifacts.SFT)})
         every = range(1, len(groups.centroids) + 1)
         results = train_experts(
             bench, groups.group, every, partial, params.experts, params.lora, params.sft, seed=params.seed

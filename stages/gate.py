@@ -24,7 +24,7 @@ def gate() -> str:
         batch_tokens=params.sft.batch_tokens,
         seed=params.seed,
     )
-    save(fitted, artifacts.GATE)
+    save(fitted, artifacts.GATE, temperature=params.gate.temperature)
     artifacts.write_metrics("gate", metrics)
     shares = ", ".join(f"{name} {share:.0%}" for name, share in metrics["cases"].items())
     return f"{params.gate.kind} gate over {len(groups.centroids)} experts ({shares})"

@@ -36,6 +36,7 @@ STAGES = list(PIPELINE)
 # What a stage reads only under another value of a parameter: declared all the same, since dvc.yaml knows no conditions.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "features": [{"features.model": model} for model in ("lightgcn", "sasrec", "gsasrec")],
+    "sft": [{"sft.recipe": "paper"}],
     "added": [{"experts.added": [str(NEWCOMERS)]}],
 }
 ALL_DATA = {"added": VARIANTS["added"][0]}  # with nobody to add it reads the groups, and no more
@@ -179,7 +180,7 @@ class TestDataAndParams:
         set_params(folder, ALL_DATA.get(stage, {}))
         with pytest.raises(UserError, match=rf"^{missing}.*; run its stage first: dvc repro {MAKER[missing]}$"):
             run_stage(folder, stage)
-        assert {path.name for path in folder.iterdir()} <= {"params.yaml", "out"}
+        assert {path.name for path in folder.iterdir()} <= {"params.yaml", "out", ".cache"}
         assert {f"out/{path.name}" for path in (folder / "out").iterdir()} == set(DATA[stage]) - {missing}
 
 

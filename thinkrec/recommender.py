@@ -147,7 +147,8 @@ class Recommender:
             items, users = artifacts.read_table(artifacts.ITEMS), artifacts.read_table(artifacts.USERS)
             bench = open_global(params.prompt)
             groups = grouping.load(artifacts.ADDED)
-            routing = gating.load(artifacts.GATE, groups, states=len(bench.features.user_bank))
+            states = len(bench.features.user_bank)
+            routing = gating.load(artifacts.GATE, groups, states=states, temperature=params.gate.temperature)
             bench.model.eval()
             router = install_experts(bench, len(groups.centroids))
             feature_model = models.load(

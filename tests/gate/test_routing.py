@@ -112,6 +112,13 @@ def groups3() -> UserGroups:
     )
 
 
+@pytest.fixture(autouse=True)
+def experts_that_it_belongs_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("out/added").mkdir(parents=True)
+    Path("out/added/groups").write_text("some")
+
+
 def trained_routing() -> tuple[Routing, UserGroups, NDArray[np.float32]]:
     """What some gate makes of some user states; of the third nothing is known."""
     rng = np.random.default_rng(2)
@@ -128,34 +135,44 @@ def trained_routing() -> tuple[Routing, UserGroups, NDArray[np.float32]]:
 
 def test_routing_round_trips_through_disk(tmp_path: Path) -> None:
     routing, groups, _ = trained_routing()
-    save(routing, tmp_path / "gate")
-    again = load(tmp_path / "gate", groups, states=7)
+    save(routing, tmp_path / "gate", temperature=0.3)
+    again = load(tmp_path / "gate", groups, states=7, temperature=0.3)
     assert (again.weights == routing.weights).all()
     assert {name: weight.tolist() for name, weight in again.gate.items()} == {
         name: weight.tolist() for name, weight in routing.gate.items()
     }
     with pytest.raises(UserError, match="dvc repro gate"):
-        load(tmp_path / "nowhere", groups, states=7)
+        load(tmp_path / "nowhere", groups, states=7, temperature=0.3)
+
+
+def test_a_routing_of_experts_that_have_changed_is_refused(tmp_path: Path) -> None:
+    routing, groups, _ = trained_routing()
+    save(routing, tmp_path / "gate", temperature=0.3)
+    with pytest.raises(UserError, match=r"gate: made with gate\.temperature 0\.3 \(here 0\.2\); put that back, or run"):
+        load(tmp_path / "gate", groups, states=7, temperature=0.2)
+    Path("out/added/groups").write_text("others")
+    with pytest.raises(UserError, match=r"gate: made with added [0-9a-f]{12} \(here [0-9a-f]{12}\); put that back"):
+        load(tmp_path / "gate", groups, states=7, temperature=0.3)
 
 
 def test_a_routing_of_other_users_or_experts_is_refused(tmp_path: Path) -> None:
     routing, groups, _ = trained_routing()
-    save(routing, tmp_path / "gate")
+    save(routing, tmp_path / "gate", temperature=0.3)
     with pytest.raises(UserError, match=r"not the weights of 8 user states and 2 experts; .* dvc repro gate"):
-        load(tmp_path / "gate", groups, states=8)
+        load(tmp_path / "gate", groups, states=8, temperature=0.3)
     with pytest.raises(UserError, match="not the weights of 7 user states and 3 experts"):
-        load(tmp_path / "gate", groups_at([1.0, 0.0], [0.0, 1.0], [1.0, 1.0]), states=7)
+        load(tmp_path / "gate", groups_at([1.0, 0.0], [0.0, 1.0], [1.0, 1.0]), states=7, temperature=0.3)
     with pytest.raises(UserError, match=r"gate\.safetensors: not a gate over 3 dimensions"):
-        load(tmp_path / "gate", groups_at([1.0, 0.0, 0.0], [0.0, 1.0, 0.0]), states=7)
+        load(tmp_path / "gate", groups_at([1.0, 0.0, 0.0], [0.0, 1.0, 0.0]), states=7, temperature=0.3)
     (tmp_path / "gate" / "routing.safetensors").write_bytes(b"not tensors")
     with pytest.raises(UserError, match="not readable as safetensors"):
-        load(tmp_path / "gate", groups, states=7)
+        load(tmp_path / "gate", groups, states=7, temperature=0.3)
 
 
 def test_a_state_without_a_row_is_routed_as_an_equal_one_with_a_row(tmp_path: Path) -> None:
     routing, groups, vectors = trained_routing()
-    save(routing, tmp_path / "gate")
-    loaded = load(tmp_path / "gate", groups, states=7)
+    save(routing, tmp_path / "gate", temperature=0.3)
+    loaded = load(tmp_path / "gate", groups, states=7, temperature=0.3)
     some = np.asarray([5, 2, 0])
     np.testing.assert_allclose(route_states(loaded, groups, vectors[some], 0.3), routing.weights[some], atol=1e-6)
     by_rule = Routing(weights=centroid_routing(vectors, groups, 0.3), gate={})

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from thinkrec.artifacts import atomic
+from thinkrec.artifacts import ADDED, atomic
 from thinkrec.errors import UserError
 from thinkrec.gate.groups import UserGroups
 from thinkrec.gate.routing import CASES, centroid_routing, routing_cases
 from thinkrec.gate.trained import Gate, gate_routing, train_gate
+from thinkrec.lm import identity
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import TrainSettings
@@ -115,16 +116,22 @@ def route_states(routing: Routing, groups: UserGroups, vectors: Floats, temperat
     return gate_routing(gate, groups, vectors)
 
 
-def save(routing: Routing, folder: Path) -> None:
+def made_with(temperature: float) -> dict[str, Any]:
+    """What a routing belongs to: these experts, and the temperature that new states are routed with."""
+    return {"added": identity.hash_of(ADDED), "gate.temperature": temperature}
+
+
+def save(routing: Routing, folder: Path, *, temperature: float) -> None:
     """Write the routing, and the trained gate beside it if there is one, into `folder`."""
     with atomic(folder) as partial:
         partial.mkdir()
+        identity.stamp(partial, made_with(temperature))
         save_file({"weights": routing.weights}, partial / ROUTING_FILE)
         if routing.gate:
             save_file(routing.gate, partial / GATE_FILE)
 
 
-def load(folder: Path, groups: UserGroups, *, states: int) -> Routing:
+def load(folder: Path, groups: UserGroups, *, states: int, temperature: float) -> Routing:
     """Read the routing of so many user states (S) to the experts of these groups.
 
     Raises:
@@ -138,6 +145,7 @@ def load(folder: Path, groups: UserGroups, *, states: int) -> Routing:
         raise UserError(f"{path}: no such artefact; run its stage first: dvc repro gate") from None
     except SafetensorError:
         raise UserError(f"{folder}: not readable as safetensors; rerun its stage: dvc repro gate") from None
+    identity.check(folder, made_with(temperature))
     n, width = groups.centroids.shape
     if {name: tensor.shape for name, tensor in tensors.items()} != {"weights": (states, n + 1)}:
         raise UserError(

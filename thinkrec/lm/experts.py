@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
-from thinkrec.artifacts import ADDED, EXPERTS, write_json
+from thinkrec.artifacts import ADDED, EXPERTS, SFT, write_json
 from thinkrec.data.holdout import late_train_rows
 from thinkrec.errors import UserError
+from thinkrec.lm import identity
 from thinkrec.lm.finetune import finetune
 from thinkrec.lm.mixture import Router, install, read_lora
 from thinkrec.lm.model import RecommenderLM
@@ -55,9 +56,13 @@ def expert_folders(count: int) -> list[Path]:
 def install_experts(bench: Workbench, count: int) -> Router:
     """Put the mixture of the global adapter and the experts 1..count into the global model, in place.
 
+    Those were made with this very model, or they are refused.
+
     Raises:
-        UserError: an expert is missing, or is none that can be mixed.
+        UserError: an expert is missing, is none that can be mixed, or was made with another global model.
     """
+    identity.check(EXPERTS, {"sft": identity.hash_of(SFT)})
+    identity.check(ADDED, {"experts": identity.hash_of(EXPERTS)})
     return install(bench.model.backbone, [bench.adapter, *expert_folders(count)])
 
 

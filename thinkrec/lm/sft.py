@@ -1,9 +1,8 @@
-"""Supervised fine-tuning of the global model, phase by phase (`lm.recipes`), and what it leaves behind.
+"""Supervised fine-tuning of the global model, phase by phase (`lm.recipes`), and what it leaves behind:
 
-out/sft/recipe.json           which recipe it was
-out/sft/model/                `compact`: the fine-tuned backbone
-out/sft/adapter/              `paper`: the global LoRA, a PEFT directory on out/backbone
-out/sft/*.safetensors         projector and soft prompt
+- `recipe.json`, `made_with.json`: which recipe it was; the backbone, tokenizer and prompt that it belongs to
+- `model/` (compact): the fine-tuned backbone, or `adapter/` (paper): the global LoRA on out/backbone
+- `*.safetensors`: projector and soft prompt
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from peft import PeftModel
 from torch import nn
 
 from thinkrec import artifacts
+from thinkrec.lm import identity
 from thinkrec.lm.backbone import save_model
 from thinkrec.lm.experts import add_lora, save_adapter
 from thinkrec.lm.finetune import finetune
@@ -76,6 +76,7 @@ def fit_global(
 def save_global(bench: Workbench, adapter: PeftModel | None, folder: Path, *, recipe: str) -> None:
     """Write the global model into `folder`."""
     artifacts.write_json(folder / RECIPE, {"recipe": recipe})
+    identity.stamp(folder, bench.made_with)
     if adapter is None:
         save_model(bench.model.backbone, bench.tokenizer, folder / MODEL)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from thinkrec import artifacts
 from thinkrec.data.histories import frozen
 from thinkrec.features import bank
+from thinkrec.lm import identity
 from thinkrec.lm.backbone import device, open_backbone
 from thinkrec.lm.finetune import encode_reasons
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, SoftPrompt
@@ -21,6 +23,7 @@ from thinkrec.params import PromptParams
 from thinkrec.text.items import encode_once, item_texts
 from thinkrec.text.layout import Layout
 from thinkrec.text.layouts import make_layout
+from thinkrec.text.vocabulary import tokenizer_hash
 
 RECIPE, MODEL, ADAPTER = "recipe.json", "model", "adapter"
 
@@ -37,6 +40,7 @@ class Workbench:
     recipe: Recipe
     base: Path  # the model directory that adapters stand on
     adapter: Path | None  # the global adapter; None is the zero adapter
+    made_with: dict[str, Any]  # backbone, tokenizer and prompt: what the global model belongs to
 
     @property
     def user(self) -> NDArray[np.int32]:
@@ -83,10 +87,11 @@ def open_global(prompt: PromptParams, *, traces: pd.DataFrame | None = None) -> 
     """The global model as the stage `sft` left it, its adapter (if it is one) not put in yet.
 
     Raises:
-        UserError: there is none, or it was trained for other slots.
+        UserError: there is none, or it was made with another backbone, tokenizer or prompt.
     """
     recipe, base, adapter = global_parts()
     bench = _open(base, prompt, recipe, traces=traces, adapter=adapter)
+    identity.check(artifacts.SFT, bench.made_with)
     model = bench.model
     hidden = model.backbone.get_input_embeddings().embedding_dim
     if prompt.slots:
@@ -130,4 +135,9 @@ def _open(
         recipe=recipe,
         base=base,
         adapter=adapter,
+        made_with={
+            "backbone": identity.hash_of(artifacts.BACKBONE),
+            "tokenizer": tokenizer_hash(tokenizer),
+            **identity.of_prompt(prompt),
+        },
     )
