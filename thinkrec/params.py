@@ -169,12 +169,19 @@ class BackboneParams(Section):
     """The causal language model (stage `backbone`); the sizes describe the embedded `tiny` one."""
 
     name: str
+    load_in_4bit: bool
     vocabulary: Annotated[Positive, Field(ge=300)]
     hidden: Positive
     layers: Positive
     heads: Positive
     epochs: Count
     learning_rate: AboveZero
+
+    @model_validator(mode="after")
+    def _tiny_is_whole(self) -> Self:
+        if self.load_in_4bit and self.name == "tiny":
+            raise ValueError("load_in_4bit is for models that are not trained whole, and `tiny` is; name another model")
+        return self
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:

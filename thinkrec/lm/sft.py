@@ -13,6 +13,7 @@ from peft import PeftModel
 from torch import nn
 
 from thinkrec import artifacts
+from thinkrec.errors import UserError
 from thinkrec.lm import identity
 from thinkrec.lm.backbone import save_model
 from thinkrec.lm.experts import add_lora, save_adapter
@@ -46,8 +47,15 @@ def fit_global(
     """Train the global model in place; returns the result of every phase by name, and the adapter if there is one.
 
     A phase that has nothing to train (a projector without slots) is left out.
+
+    Raises:
+        UserError: the recipe trains weights that are quantised.
     """
     recipe = RECIPES[params.recipe]
+    if not recipe.adapter and getattr(bench.model.backbone, "is_quantized", False):
+        raise UserError(
+            f"sft.recipe={params.recipe}: trains all weights, which those in 4 bits cannot; use sft.recipe=paper"
+        )
     adapter = add_lora(bench.model.backbone, lora) if recipe.adapter else None
     results = {}
     for phase in recipe.phases:
