@@ -26,6 +26,7 @@ from thinkrec.gate import fit as gating
 from thinkrec.gate import groups as grouping
 from thinkrec.gate.routing import centroid_routing
 from thinkrec.lm.scoring import score
+from thinkrec.params import load as load_params
 from thinkrec.recommender import Recommender
 
 LIKED_AND_NOT = [("i00001", True), ("i00005", False), ("i00007", True)]
@@ -55,8 +56,9 @@ def item_id(number: int) -> str:
 
 
 def routing_of(project: Path) -> gating.Routing:
-    states = len(bank.load(project / FEATURES).user_bank)
-    return gating.load(project / artifacts.GATE, grouping.load(project / artifacts.ADDED), states=states)
+    with chdir(project):
+        states, temperature = len(bank.load(FEATURES).user_bank), load_params().gate.temperature
+        return gating.load(artifacts.GATE, grouping.load(artifacts.ADDED), states=states, temperature=temperature)
 
 
 def pairs_of(rows: pd.DataFrame) -> pd.DataFrame:
@@ -285,6 +287,8 @@ class TestOtherProjects:
 
     def test_dislikes_that_the_model_does_not_see_are_no_evidence(self, finished: Path, tmp_path: Path) -> None:
         project = copy_project(finished, tmp_path / "project", {"prompt.history_labels": "likes"})
+        for stage in ("sft", "experts", "added", "gate"):
+            run_stage(project, stage)
         assert Recommender.load(project).explain(LIKED_AND_NOT, "i00009").history == 2
 
 

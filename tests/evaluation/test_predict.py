@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.numpy import load_file, save_file
 
 from tests.builders import causal_lm, features_of, interactions, layout_of, recommender, tokenizer
 from thinkrec.artifacts import BASELINES, PREDICTIONS, read_table, write_table
@@ -20,6 +22,7 @@ from thinkrec.gate.fit import Routing
 from thinkrec.gate.groups import UserGroups
 from thinkrec.gate.routing import CASES, centroid_routing
 from thinkrec.lm.mixture import Router, install
+from thinkrec.lm.recipes import RECIPES
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench
 from thinkrec.metrics import log_loss, uauc
@@ -84,7 +87,15 @@ def stage(experts: list[Path], *, users: int = 12) -> Stage:
     features, model = features_of(table), recommender(table, slots=())
     features.user_bank[:2] = 0  # users that train never saw
     bench = Workbench(
-        interactions=table, features=features, tokenizer=tokenizer(), layout=layout_of(table), model=model
+        interactions=table,
+        features=features,
+        tokenizer=tokenizer(),
+        layout=layout_of(table),
+        model=model,
+        recipe=RECIPES["compact"],
+        base=Path("out/sft/model"),
+        adapter=None,
+        made_with={},
     )
     told_less = frozen(table)
     router = install(model.backbone, [None, *experts])
@@ -219,3 +230,11 @@ def test_what_slices_go_by_is_the_same_in_a_world_that_ends_with_the_row() -> No
         until = np.flatnonzero(table["timestamp"] <= table["timestamp"][row])
         ended = known_before(table.loc[until].reset_index(drop=True), groups, np.flatnonzero(until == row))
         assert {name: column[0] for name, column in ended.items()} == {name: found[name][at] for name in found}
+
+
+def test_an_expert_that_changes_no_score_is_refused(experts: list[Path], tmp_path: Path) -> None:
+    shutil.copytree(experts[1], tmp_path / "idle")
+    weights = load_file(tmp_path / "idle" / "adapter_model.safetensors")
+    save_file({name: 0 * weight for name, weight in weights.items()}, tmp_path / "idle" / "adapter_model.safetensors")
+    with pytest.raises(UserError, match="^expert_2: changes no score, so it learned nothing"):
+        stage([experts[0], tmp_path / "idle"]).predict()

@@ -31,6 +31,7 @@ from transformers.utils import logging
 
 CHECKPOINTS = Path(".cache") / "checkpoints"
 WEIGHTS = "trainable.safetensors"
+SHORTEST_WARMED = 20  # steps: warm-up begins at a rate of 0, and a phase of one step would learn nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,7 @@ def train(
         max_steps=len(steps),
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        warmup_steps=0.05,
+        warmup_steps=0.05 if len(steps) >= SHORTEST_WARMED else 0,
         lr_scheduler_type="cosine",
         max_grad_norm=1.0,
         per_device_train_batch_size=1,
