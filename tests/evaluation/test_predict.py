@@ -236,5 +236,5 @@ def test_an_expert_that_changes_no_score_is_refused(experts: list[Path], tmp_pat
     shutil.copytree(experts[1], tmp_path / "idle")
     weights = load_file(tmp_path / "idle" / "adapter_model.safetensors")
     save_file({name: 0 * weight for name, weight in weights.items()}, tmp_path / "idle" / "adapter_model.safetensors")
-    with pytest.raises(UserError, match="^expert_2: changes no score, so it learned nothing"):
+    with pytest.raises(UserError, match=r"^expert_2: changes no score, so it learned nothing"):
         stage([experts[0], tmp_path / "idle"]).predict()
