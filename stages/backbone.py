@@ -22,7 +22,7 @@ def backbone() -> str:
             artifacts.read_table(artifacts.TRACES) if params.sft.think_share else None,
             params.prompt,
         )
-        model, tokenizer, metrics = lm.build_tiny(texts, params.backbone, seed=params.seed)
+        model, tokenizer, metrics = lm.build_tiny(texts, params.backbone, params.trainer, seed=params.seed)
         with artifacts.atomic(artifacts.BACKBONE) as partial:
             lm.save_model(model, tokenizer, partial)
     artifacts.write_metrics("backbone", metrics)

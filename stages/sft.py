@@ -30,6 +30,8 @@ def sft() -> str:
             weight_decay=params.sft.weight_decay,
             seed=params.seed,
             patience=params.sft.patience,
+            metric=params.trainer.metric,
+            trainer=params.trainer,
         ),
     )
     with artifacts.atomic(artifacts.SFT) as partial:

@@ -113,15 +113,20 @@ OPEN_SCHEMAS = {BASELINES, PREDICTIONS}  # further columns may follow the named 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A sibling path to write a file or folder to; it takes the place of `path` only if the block succeeds."""
+    """A sibling path to write a file or folder to; it takes the place of `path` only if the block succeeds.
+
+    Of several processes that write the same (torchrun), the main one's counts; the others' are thrown away.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    rank = os.environ.get("RANK", "0")
+    partial = path.with_name(f".{path.name}.partial{'' if rank == '0' else rank}")
     _remove(partial)
     try:
         yield partial
-        if partial.is_dir():
-            _remove(path)  # a folder cannot be replaced in one call; a file can
-        os.replace(partial, path)
+        if rank == "0":
+            if partial.is_dir():
+                _remove(path)  # a folder cannot be replaced in one call; a file can
+            os.replace(partial, path)
     finally:
         _remove(partial)
 

@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 
 from tests.builders import FAMILIES, REASON, TITLES, Family, causal_lm, tokenizer
 from thinkrec.errors import UserError
-from thinkrec.lm import backbone
 from thinkrec.lm.backbone import build_tiny, build_tokenizer, open_backbone, pin, save_model, write_reference
 from thinkrec.params import BackboneParams
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
@@ -179,8 +178,3 @@ def test_pretraining_lowers_the_held_out_loss() -> None:
 
 def test_too_little_text_to_pack_is_no_pretraining() -> None:
     assert "held_out_loss" not in build_tiny(["a"], params(epochs=2), seed=1)[2]
-
-
-def test_the_device_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("THINKREC_DEVICE", "meta")
-    assert backbone.device().type == "meta"

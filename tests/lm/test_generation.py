@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.builders import FAMILIES, Family, interactions, layout_of, recommender, tokenizer
-from thinkrec.lm.generation import generate
+from thinkrec.lm.generation import Decoding, generate
 from thinkrec.lm.model import RecommenderLM, SoftPrompt
 from thinkrec.text.layout import Layout
 
@@ -51,7 +51,7 @@ def naive(model: RecommenderLM, layout: Layout, row: int, limit: int) -> str:
 
 
 def answers(model: RecommenderLM, layout: Layout, rows: NDArray[np.int64] | list[int], limit: int = NEW) -> list[str]:
-    return generate(model, tokenizer(), layout, np.asarray(rows, np.int64), max_new_tokens=limit)
+    return generate(model, tokenizer(), layout, np.asarray(rows, np.int64), Decoding(max_new_tokens=limit))
 
 
 def test_answers_equal_a_naive_loop_without_a_cache(table: pd.DataFrame, model: RecommenderLM) -> None:
