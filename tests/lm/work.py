@@ -1,0 +1,88 @@
+"""What one process or several do alike: fine-tune a tiny model, score under a mixture, write answers.
+
+As a program every process writes what it has into a folder: torchrun --nproc-per-node 2 -m tests.lm.work FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tests.builders import interactions, layout_of, recommender, tokenizer
+from thinkrec import artifacts
+from thinkrec.lm import processes, scoring
+from thinkrec.lm.finetune import finetune
+from thinkrec.lm.generation import Decoding, generate
+from thinkrec.lm.mixture import MixtureLinear, Router
+from thinkrec.lm.trainer import TrainSettings
+from thinkrec.params import SftParams
+
+REASON = np.asarray([70, 71, 72, 1], np.int32)
+SFT = SftParams(
+    epochs=2, learning_rate=0.01, weight_decay=0.05, batch_rows=20, batch_tokens=150, think_share=0.2,
+    trace_weight_cap=4.0, alpha=0.1, beta=0.9, eta=0.8, gamma=0.2, pairwise=0.3, slot_dropout=0.0, patience=3,
+)  # fmt: skip
+SETTINGS = TrainSettings(name="work", epochs=2, learning_rate=0.01, weight_decay=0.05, seed=1)
+ROW_TOKENS = 120  # of a batch when scoring: several batches for each process
+
+
+def table() -> pd.DataFrame:
+    return interactions(1, users=6, rows=12)
+
+
+def fine_tuned(params: SftParams = SFT, settings: TrainSettings = SETTINGS) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Validation by epoch and the weights, after four steps or so."""
+    world = table()
+    layout, rows = layout_of(world, reasons={3: REASON, 17: REASON}), np.arange(len(world))
+    model = recommender(world)
+    result = finetune(
+        model,
+        layout,
+        train_rows=rows[rows % 12 < 8],
+        valid_rows=rows[rows % 12 >= 8],
+        user=world["user"].to_numpy(),
+        params=params,
+        settings=settings,
+    )
+    return {"epochs": result.epochs}, {name: weight.detach() for name, weight in model.named_parameters()}
+
+
+def scored() -> dict[str, Any]:
+    """Scores of all rows under weights of two adapters, and answers to some, greedy and sampled."""
+    world = table()
+    layout, model = layout_of(world), recommender(world)
+    torch.manual_seed(5)
+    router, attention = Router(), model.backbone.model.layers[1].self_attn
+    adapters = {column: (torch.randn(2, 32), torch.randn(32, 2) / 4, 0.5) for column in (1, 2)}
+    attention.q_proj = MixtureLinear(attention.q_proj, adapters, router)
+    routing = np.asarray([[1, 0, 0], [0, 0.7, 0.3], [0.2, 0, 0.8]], np.float32)
+    mixed: dict[str, Any] = {"router": router, "routing": routing, "route": np.arange(len(world)) % 3}
+    some = np.arange(0, len(world), 5)
+    decodings = {"greedy": Decoding(max_new_tokens=6), "sampled": Decoding(max_new_tokens=6, temperature=1.0, seed=3)}
+    plain, scoring.SCORING_TOKENS = scoring.SCORING_TOKENS, ROW_TOKENS
+    try:
+        return {"scores": scoring.score(model, layout, np.arange(len(world)), **mixed).tolist()} | {
+            name: generate(model, tokenizer(), layout, some, decoding, **mixed) for name, decoding in decodings.items()
+        }
+    finally:
+        scoring.SCORING_TOKENS = plain
+
+
+def main(folder: Path) -> None:
+    said, weights = fine_tuned()
+    rank = processes.rank()
+    (folder / f"{rank}.json").write_text(json.dumps({**said, **scored()}))
+    save_file(weights, folder / f"{rank}.safetensors")
+    artifacts.write_json(folder / "artefact.json", {"rank": rank})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
