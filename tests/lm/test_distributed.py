@@ -20,25 +20,25 @@ ROOT = Path(__file__).resolve().parents[2]
 SAME = 1e-5
 
 
-def torchrun(folder: Path, *arguments: str) -> None:
-    """Run tests.lm.work in two processes (gloo), in `folder`."""
+def torchrun(folder: Path, *arguments: str) -> str:
+    """Run tests.lm.work in two processes (gloo), in `folder`; returns how they ended if not well."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, "-m", "tests.lm.work", *arguments],
+        [*command, "-m", "tests.lm.work", str(folder), *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "THINKREC_DEVICE": "cpu", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr
+    return done.stderr if done.returncode else ""
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes have worked."""
     folder = tmp_path_factory.mktemp("two")
-    torchrun(folder, str(folder))
+    assert torchrun(folder) == ""
     return folder
 
 
@@ -90,3 +90,13 @@ def test_the_main_process_alone_writes_and_nothing_is_left_over(two: Path) -> No
     assert json.loads((two / "artefact.json").read_text()) == {"rank": 0}
     assert not [path for path in two.iterdir() if "partial" in path.name]
     assert not list((two / ".cache" / "checkpoints").iterdir())
+
+
+def test_killed_within_an_epoch_two_processes_go_on_to_the_same_bytes(two: Path, tmp_path: Path) -> None:
+    assert "Signal 9 (SIGKILL)" in torchrun(tmp_path, "10")
+    (phase,) = (tmp_path / ".cache" / "checkpoints").iterdir()
+    assert sorted(path.name for path in phase.iterdir()) == ["checkpoint-3", "checkpoint-4"]
+    assert not (tmp_path / "0.json").exists()
+    assert torchrun(tmp_path) == ""
+    for name in ("0.json", "0.safetensors"):
+        assert (tmp_path / name).read_bytes() == (two / name).read_bytes()

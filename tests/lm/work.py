@@ -1,11 +1,14 @@
 """What one process or several do alike: fine-tune a tiny model, score under a mixture, write answers.
 
 As a program every process writes what it has into a folder: torchrun --nproc-per-node 2 -m tests.lm.work FOLDER
+With a number after it the second process is killed in its so-manieth pass of training, and torchrun ends the first.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,10 +22,10 @@ from torch import Tensor
 from tests.builders import interactions, layout_of, recommender, tokenizer
 from thinkrec import artifacts
 from thinkrec.lm import processes, scoring
-from thinkrec.lm.finetune import finetune
+from thinkrec.lm.finetune import Objective, finetune
 from thinkrec.lm.generation import Decoding, generate
 from thinkrec.lm.mixture import MixtureLinear, Router
-from thinkrec.lm.trainer import TrainSettings
+from thinkrec.lm.trainer import PLAIN, TrainSettings
 from thinkrec.params import SftParams
 
 REASON = np.asarray([70, 71, 72, 1], np.int32)
@@ -30,7 +33,14 @@ SFT = SftParams(
     epochs=2, learning_rate=0.01, weight_decay=0.05, batch_rows=20, batch_tokens=150, think_share=0.2,
     trace_weight_cap=4.0, alpha=0.1, beta=0.9, eta=0.8, gamma=0.2, pairwise=0.3, slot_dropout=0.0, patience=3,
 )  # fmt: skip
-SETTINGS = TrainSettings(name="work", epochs=2, learning_rate=0.01, weight_decay=0.05, seed=1)
+SETTINGS = TrainSettings(
+    name="work",
+    epochs=2,
+    learning_rate=0.01,
+    weight_decay=0.05,
+    seed=1,
+    trainer=PLAIN.model_copy(update={"checkpoint_steps": 1}),
+)
 ROW_TOKENS = 120  # of a batch when scoring: several batches for each process
 
 
@@ -76,7 +86,22 @@ def scored() -> dict[str, Any]:
         scoring.SCORING_TOKENS = plain
 
 
-def main(folder: Path) -> None:
+def die_in(a_pass: int) -> None:
+    """Have the second process killed, in its training's so-manieth pass."""
+    forward, calls = Objective.forward, 0
+
+    def dying(self: Objective, **tensors: Tensor) -> Tensor:
+        nonlocal calls
+        calls += self.training
+        if self.training and calls == a_pass and processes.rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return forward(self, **tensors)
+
+    Objective.forward = dying
+
+
+def main(folder: Path, a_pass: int = 0) -> None:
+    die_in(a_pass)
     said, weights = fine_tuned()
     rank = processes.rank()
     (folder / f"{rank}.json").write_text(json.dumps({**said, **scored()}))
@@ -85,4 +110,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
