@@ -166,7 +166,7 @@ def train(
 
 
 def computes_in_bf16(params: TrainerParams, device: torch.device) -> bool:
-    """Whether passes run in bfloat16: `auto` does on accelerators, since processors gain little or lose by it."""
+    """Whether passes run in bfloat16. `auto` does on accelerators; on a processor the tiny model only loses by it."""
     return params.precision == "bf16" or (params.precision == "auto" and device.type != "cpu")
 
 
