@@ -101,6 +101,7 @@ def test_a_key_like_nothing_known_is_still_refused_in_one_line(given: Any, key: 
         ("features.folds", "1", "features.folds should be greater than or equal to 2 (it is 1)"),
         ("gate.kind", "softmax", "gate.kind should be 'centroid' or 'trained' (it is 'softmax')"),
         ("trainer.precision", "fp16", "trainer.precision should be 'auto', 'fp32' or 'bf16' (it is 'fp16')"),
+        ("trainer.sharding", "ddp", "trainer.sharding should be 'none' or 'fsdp' (it is 'ddp')"),
         ("evaluate.top_p", "0", "evaluate.top_p should be greater than 0 (it is 0)"),
         ("launcher", "2", "launcher should be a valid string (it is 2)"),
         ("gate", "3", "gate should be a section with its own keys (it is 3)"),

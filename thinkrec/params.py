@@ -185,6 +185,7 @@ class TrainerParams(Section):
     precision: Literal["auto", "fp32", "bf16"]
     gradient_checkpointing: bool
     checkpoint_steps: Count
+    sharding: Literal["none", "fsdp"]
     metric: Metric
 
 

@@ -20,11 +20,16 @@ ROOT = Path(__file__).resolve().parents[2]
 SAME = 1e-5
 
 
-def torchrun(folder: Path, *arguments: str) -> str:
-    """Run tests.lm.work in two processes (gloo), in `folder`; returns how they ended if not well."""
+def torchrun(folder: Path, kind: str, *arguments: str) -> str:
+    """Run tests.lm.work in two processes, in `folder`; returns how they ended if not well."""
+    return launched(folder, "-m", "tests.lm.work", str(folder), kind, *arguments)
+
+
+def launched(folder: Path, *program: str) -> str:
+    """Run a program in two processes (gloo), in `folder`; returns what they said of their end if it was not good."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, "-m", "tests.lm.work", str(folder), *arguments],
+        [*command, *program],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "THINKREC_DEVICE": "cpu", "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -34,21 +39,27 @@ def torchrun(folder: Path, *arguments: str) -> str:
     return done.stderr if done.returncode else ""
 
 
+@pytest.fixture(scope="module", params=["all", "sharded"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """All weights trained, on both processes; or an adapter and the projector, the model sharded over the two."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two(tmp_path_factory: pytest.TempPathFactory, kind: str) -> Path:
     """The folder in which two processes have worked."""
     folder = tmp_path_factory.mktemp("two")
-    assert torchrun(folder) == ""
+    assert torchrun(folder, kind) == ""
     return folder
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def one(tmp_path_factory: pytest.TempPathFactory, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What one process has."""
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("one"))
     try:
-        said, weights = work.fine_tuned()
+        said, weights = work.fine_tuned(adapter=kind == "sharded")
         return said | work.scored(), weights
     finally:
         os.chdir(before)
@@ -92,11 +103,25 @@ def test_the_main_process_alone_writes_and_nothing_is_left_over(two: Path) -> No
     assert not list((two / ".cache" / "checkpoints").iterdir())
 
 
-def test_killed_within_an_epoch_two_processes_go_on_to_the_same_bytes(two: Path, tmp_path: Path) -> None:
-    assert "Signal 9 (SIGKILL)" in torchrun(tmp_path, "10")
+def test_layers_are_sharded_where_that_is_asked_for(two: Path, kind: str) -> None:
+    assert ("DTensor" in said(two, 0)["met"]) == (kind == "sharded")
+
+
+def test_killed_within_an_epoch_two_processes_go_on_to_the_same_bytes(two: Path, kind: str, tmp_path: Path) -> None:
+    assert "Signal 9 (SIGKILL)" in torchrun(tmp_path, kind, "10")
     (phase,) = (tmp_path / ".cache" / "checkpoints").iterdir()
-    assert sorted(path.name for path in phase.iterdir()) == ["checkpoint-3", "checkpoint-4"]
+    assert (phase / "checkpoint-4").is_dir()  # of six steps, three in an epoch
     assert not (tmp_path / "0.json").exists()
-    assert torchrun(tmp_path) == ""
+    assert torchrun(tmp_path, kind) == ""
     for name in ("0.json", "0.safetensors"):
         assert (tmp_path / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_what_trains_is_not_sharded_over_processors(tmp_path: Path) -> None:
+    code = (
+        "from dataclasses import replace; from tests.lm import work; "
+        "trainer = work.SETTINGS.trainer.model_copy(update={'sharding': 'fsdp'}); "
+        "work.fine_tuned(settings=replace(work.SETTINGS, trainer=trainer))"
+    )
+    (tmp_path / "alone.py").write_text(code)
+    assert "UserError: trainer.sharding=fsdp: processors do not shard" in launched(tmp_path, "alone.py")

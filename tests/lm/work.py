@@ -1,7 +1,8 @@
 """What one process or several do alike: fine-tune a tiny model, score under a mixture, write answers.
 
-As a program every process writes what it has into a folder: torchrun --nproc-per-node 2 -m tests.lm.work FOLDER
-With a number after it the second process is killed in its so-manieth pass of training, and torchrun ends the first.
+As a program every process writes what it has into a folder: torchrun --nproc-per-node 2 -m tests.lm.work FOLDER KIND
+KIND is `all` weights trained, or an adapter's, their training `sharded`. With a number after it the second process is
+killed in its so-manieth pass of training, and torchrun ends the first.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -48,11 +53,16 @@ def table() -> pd.DataFrame:
     return interactions(1, users=6, rows=12)
 
 
-def fine_tuned(params: SftParams = SFT, settings: TrainSettings = SETTINGS) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Validation by epoch and the weights, after four steps or so."""
+def fine_tuned(
+    params: SftParams = SFT, settings: TrainSettings = SETTINGS, *, adapter: bool = False
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Validation by epoch and the weights, after six steps; an `adapter` and the projector train, or all."""
     world = table()
     layout, rows = layout_of(world, reasons={3: REASON, 17: REASON}), np.arange(len(world))
     model = recommender(world)
+    if adapter:
+        torch.manual_seed(2)
+        get_peft_model(model.backbone, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
     result = finetune(
         model,
         layout,
@@ -86,28 +96,45 @@ def scored() -> dict[str, Any]:
         scoring.SCORING_TOKENS = plain
 
 
-def die_in(a_pass: int) -> None:
-    """Have the second process killed, in its training's so-manieth pass."""
+def watch(a_pass: int) -> set[str]:
+    """The types of parameters met in training; the second process is killed in its so-manieth pass."""
+    met: set[str] = set()
     forward, calls = Objective.forward, 0
 
-    def dying(self: Objective, **tensors: Tensor) -> Tensor:
+    def watched(self: Objective, **tensors: Tensor) -> Tensor:
         nonlocal calls
-        calls += self.training
-        if self.training and calls == a_pass and processes.rank() == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.training:
+            calls += 1
+            met.update(type(weight).__name__ for weight in self.parameters())
+            if calls == a_pass and processes.rank() == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
         return forward(self, **tensors)
 
-    Objective.forward = dying
+    Objective.forward = watched
+    return met
 
 
-def main(folder: Path, a_pass: int = 0) -> None:
-    die_in(a_pass)
-    said, weights = fine_tuned()
+def sharded_on_processors() -> TrainSettings:
+    """Settings that shard, and accelerate told to: by itself it shards on accelerators only."""
+    start = AcceleratorState.__init__
+
+    def sharding(self: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **options: Any) -> None:
+        start(self, *args, fsdp_plugin=fsdp_plugin, **options)
+        if fsdp_plugin is not None:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+
+    AcceleratorState.__init__ = sharding
+    return replace(SETTINGS, trainer=SETTINGS.trainer.model_copy(update={"sharding": "fsdp"}))
+
+
+def main(folder: Path, kind: str, a_pass: int = 0) -> None:
+    met, sharded = watch(a_pass), kind == "sharded"
+    said, weights = fine_tuned(settings=sharded_on_processors() if sharded else SETTINGS, adapter=sharded)
     rank = processes.rank()
-    (folder / f"{rank}.json").write_text(json.dumps({**said, **scored()}))
+    (folder / f"{rank}.json").write_text(json.dumps({**said, **scored(), "met": sorted(met)}))
     save_file(weights, folder / f"{rank}.safetensors")
     artifacts.write_json(folder / "artefact.json", {"rank": rank})
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))

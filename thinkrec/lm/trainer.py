@@ -7,11 +7,13 @@ started again with the same weights, plan, settings and number of processes, goe
 same bytes.
 
 A step may be cut into pieces, one for every pass of every process: gradients are accumulated over a process's passes
-and averaged over processes (`torchrun`), and the result is that of the whole step.
+and averaged over processes (`torchrun`), and the result is that of the whole step. Processes keep all weights (DDP), or
+train a copy that is sharded over them (FSDP) and bring it together to validate and to save.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import shutil
@@ -30,6 +32,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import (
     EarlyStoppingCallback,
@@ -43,13 +46,16 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
+from thinkrec.errors import UserError
 from thinkrec.lm import processes
 from thinkrec.params import Metric, TrainerParams
 
 CHECKPOINTS = Path(".cache") / "checkpoints"
 WEIGHTS = "trainable.safetensors"
 HIGHER_IS_BETTER: dict[Metric, bool] = {"objective": True, "auc": True, "uauc": True, "log_loss": False}
-PLAIN = TrainerParams(precision="auto", gradient_checkpointing=False, checkpoint_steps=0, metric="objective")
+PLAIN = TrainerParams(
+    precision="auto", gradient_checkpointing=False, checkpoint_steps=0, sharding="none", metric="objective"
+)
 
 Cut = Callable[[Any, int], Sequence[Any]]
 
@@ -101,6 +107,7 @@ def train(
 
     Raises:
         ValueError: the plan has no steps.
+        UserError: the weights should be sharded over processes that have no accelerators.
     """
     steps = _Steps(plan, settings.epochs)
     pieces = passes * processes.count() if cut else 1
@@ -109,6 +116,8 @@ def train(
     device = next(objective.parameters()).device
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    sharded = settings.trainer.sharding == "fsdp" and processes.count() > 1
+    trained = copy.deepcopy(objective) if sharded else objective
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=len(steps),
@@ -136,11 +145,12 @@ def train(
         disable_tqdm=not sys.stderr.isatty() or processes.rank() > 0,
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
+        **(_fsdp_arguments(trained) if sharded else {}),
         use_cpu=device.type == "cpu",
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # or one process on several accelerators would be nn.DataParallel
     trainer = _PlanTrainer(
-        model=objective,
+        model=trained,
         args=arguments,
         train_dataset=_Pieces(steps, cut, pieces, passes * processes.count()),
         eval_dataset=steps,  # only for Trainer's check of its arguments: `evaluate` is ours
@@ -150,11 +160,14 @@ def train(
             *([EarlyStoppingCallback(settings.patience)] if settings.patience else []),
         ],
     )
+    if sharded and not trainer.is_fsdp_enabled:
+        raise UserError("trainer.sharding=fsdp: processors do not shard; ask for trainer.sharding=none")
     trainer.remove_callback(PrinterCallback)
-    trainer.settings, trainer.validate = settings, validate
+    trainer.settings, trainer.validate, trainer.whole = settings, validate, objective if sharded else None
     trainer.loss_scale = processes.count() if cut else 1
-    with _checkpointing(objective, settings.trainer.gradient_checkpointing):
+    with _checkpointing(trained, settings.trainer.gradient_checkpointing):
         trainer.train(resume_from_checkpoint=processes.from_main(_last_checkpoint(folder)))
+    trainer.bring_together()
     objective.eval()
     epochs = _by_epoch(trainer.state.log_history, steps.starts)
     processes.wait()
@@ -182,6 +195,17 @@ def _checkpointing(objective: nn.Module, wanted: bool) -> Iterator[None]:
         yield
     finally:
         model.activation_checkpointing_disable()
+
+
+def _fsdp_arguments(objective: nn.Module) -> dict[str, Any]:
+    """Shard every layer of the language model by itself, and what is left together."""
+    layers = {
+        name
+        for module in objective.modules()
+        if isinstance(module, PreTrainedModel)
+        for name in module._no_split_modules or []
+    }
+    return {"fsdp": True, "fsdp_config": {"transformer_layer_cls_to_wrap": sorted(layers)}}
 
 
 class _Steps(Dataset[Any]):
@@ -243,6 +267,7 @@ class _AtEpochEnds(TrainerCallback):
 class _PlanTrainer(Trainer):
     settings: TrainSettings
     validate: Callable[[], dict[str, float]]
+    whole: nn.Module | None  # what `model` is the sharded copy of
     loss_scale: int
     loss_is_scaled_for_ga = True  # shares of a step's loss add up: no mean over passes
     control: Any
@@ -264,6 +289,7 @@ class _PlanTrainer(Trainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         self.model.eval()
+        self.bring_together()
         measures = self.validate()
         self.model.train()
         if self.args.disable_tqdm and processes.rank() == 0:
@@ -276,18 +302,29 @@ class _PlanTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: weight.detach().clone() for name, weight in _trainable(self.model)}, folder / WEIGHTS)
+    @torch.no_grad()
+    def bring_together(self) -> None:
+        """Give the module that was asked for what its sharded copy has learned."""
+        if self.whole is not None:
+            for (_, weight), (_, part) in zip(_trainable(self.whole), _trainable(self.model), strict=True):
+                weight.copy_(part.full_tensor())
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        self.bring_together()
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            weights = {name: weight.detach().clone() for name, weight in _trainable(self.whole or self.model)}
+            save_file(weights, folder / WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         saved = load_file(Path(resume_from_checkpoint) / WEIGHTS)
         with torch.no_grad():
             for name, weight in _trainable(model or self.model):
-                weight.copy_(saved.pop(name))
+                whole = saved.pop(name)
+                if isinstance(weight, DTensor):
+                    whole = distribute_tensor(whole.to(weight.device), weight.device_mesh, weight.placements)
+                weight.copy_(whole)
         assert not saved, f"checkpoint holds weights that do not train: {sorted(saved)}"
 
     def _load_best_model(self) -> None:
