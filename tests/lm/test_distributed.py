@@ -21,15 +21,10 @@ SAME = 1e-5
 
 
 def torchrun(folder: Path, kind: str, *arguments: str) -> str:
-    """Run tests.lm.work in two processes, in `folder`; returns how they ended if not well."""
-    return launched(folder, "-m", "tests.lm.work", str(folder), kind, *arguments)
-
-
-def launched(folder: Path, *program: str) -> str:
-    """Run a program in two processes (gloo), in `folder`; returns what they said of their end if it was not good."""
+    """Run tests.lm.work in two processes (gloo), in `folder`; returns how they ended if not well."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, *program],
+        [*command, "-m", "tests.lm.work", str(folder), kind, *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "THINKREC_DEVICE": "cpu", "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -117,11 +112,6 @@ def test_killed_within_an_epoch_two_processes_go_on_to_the_same_bytes(two: Path,
         assert (tmp_path / name).read_bytes() == (two / name).read_bytes()
 
 
-def test_what_trains_is_not_sharded_over_processors(tmp_path: Path) -> None:
-    code = (
-        "from dataclasses import replace; from tests.lm import work; "
-        "trainer = work.SETTINGS.trainer.model_copy(update={'sharding': 'fsdp'}); "
-        "work.fine_tuned(settings=replace(work.SETTINGS, trainer=trainer))"
-    )
-    (tmp_path / "alone.py").write_text(code)
-    assert "UserError: trainer.sharding=fsdp: processors do not shard" in launched(tmp_path, "alone.py")
+def test_over_processors_sharding_is_refused(two: Path, kind: str) -> None:
+    if kind == "all":  # the other kind has accelerate told to shard
+        assert said(two, 0)["refused"].startswith("trainer.sharding=fsdp: processors do not shard")

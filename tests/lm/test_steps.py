@@ -13,7 +13,7 @@ import torch
 from tests.builders import interactions, layout_of, recommender
 from tests.lm import work
 from thinkrec.lm.finetune import Objective
-from thinkrec.lm.steps import Piece, Step, collate, cut, passes, steps_by_rows
+from thinkrec.lm.steps import Piece, Step, collate, cut, passes, share, steps_by_rows
 from thinkrec.text.layout import Layout
 
 
@@ -45,26 +45,28 @@ def test_the_pieces_of_a_step_hold_its_rows_once_and_their_losses_add_up(
     for step in steps_of(layout):
         parts = cut(layout, step, pieces)
         assert len(parts) == pieces
-        assert rows_of([part for part in parts if part.share]) == rows_of(step)
+        assert rows_of([part for part in parts if part.targets[0]]) == rows_of(step)
         with torch.no_grad():
             whole = float(objective(**layout.collate(step).tensors()))
             summed = sum(float(objective(**collate(layout, part))) for part in parts)
         assert summed == pytest.approx(whole, abs=1e-6)
 
 
-def test_shares_are_those_of_targets_and_of_pairs(layout: Layout) -> None:
+def test_counts_are_those_of_targets_and_of_pairs(layout: Layout) -> None:
     step = steps_of(layout)[0]
     label = layout.label
     targets = [window.target.sum() for window in step]
     pairs = [(label[window.rows] == 1).sum() * (label[window.rows] == 0).sum() for window in step]
     for part, window, count, paired in zip(cut(layout, step, len(step)), step, targets, pairs, strict=True):
         assert part.windows == [window]
-        assert (part.share, part.pair_share) == pytest.approx((count / sum(targets), paired / sum(pairs)))
+        assert (part.targets, part.pairs) == ((count, sum(targets)), (paired, sum(pairs)))
 
 
 def test_a_step_without_pairs_has_none_to_share(layout: Layout) -> None:
     alike = replace(layout, label=np.ones_like(layout.label))
-    assert [part.pair_share for part in cut(alike, steps_of(alike)[0], 2)] == [0, 0]
+    parts = cut(alike, steps_of(alike)[0], 2)
+    assert [part.pairs for part in parts] == [(0, 0), (0, 0)]
+    assert [float(share(collate(alike, part)["pairs"])) for part in parts] == [0, 0]
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from tests.builders import interactions, layout_of, recommender, tokenizer
 from thinkrec import artifacts
+from thinkrec.errors import UserError
 from thinkrec.lm import processes, scoring
 from thinkrec.lm.finetune import Objective, finetune
 from thinkrec.lm.generation import Decoding, generate
@@ -46,6 +47,7 @@ SETTINGS = TrainSettings(
     seed=1,
     trainer=PLAIN.model_copy(update={"checkpoint_steps": 1}),
 )
+SHARDED = replace(SETTINGS, trainer=SETTINGS.trainer.model_copy(update={"sharding": "fsdp"}))
 ROW_TOKENS = 120  # of a batch when scoring: several batches for each process
 
 
@@ -114,8 +116,8 @@ def watch(a_pass: int) -> set[str]:
     return met
 
 
-def sharded_on_processors() -> TrainSettings:
-    """Settings that shard, and accelerate told to: by itself it shards on accelerators only."""
+def shard_on_processors() -> None:
+    """Tell accelerate to: by itself it shards on accelerators only."""
     start = AcceleratorState.__init__
 
     def sharding(self: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **options: Any) -> None:
@@ -124,14 +126,27 @@ def sharded_on_processors() -> TrainSettings:
             self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
 
     AcceleratorState.__init__ = sharding
-    return replace(SETTINGS, trainer=SETTINGS.trainer.model_copy(update={"sharding": "fsdp"}))
+
+
+def refused() -> str:
+    """What is said where weights cannot be sharded."""
+    try:
+        fine_tuned(settings=SHARDED)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def main(folder: Path, kind: str, a_pass: int = 0) -> None:
-    met, sharded = watch(a_pass), kind == "sharded"
-    said, weights = fine_tuned(settings=sharded_on_processors() if sharded else SETTINGS, adapter=sharded)
+    met = watch(a_pass)
+    if kind == "sharded":
+        shard_on_processors()
+        said, weights = fine_tuned(settings=SHARDED, adapter=True)
+    else:
+        said, weights = fine_tuned()
+    said |= {"met": sorted(met), **scored(), "refused": refused() if kind == "all" else ""}
     rank = processes.rank()
-    (folder / f"{rank}.json").write_text(json.dumps({**said, **scored(), "met": sorted(met)}))
+    (folder / f"{rank}.json").write_text(json.dumps(said))
     save_file(weights, folder / f"{rank}.safetensors")
     artifacts.write_json(folder / "artefact.json", {"rank": rank})
 

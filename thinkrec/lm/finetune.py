@@ -23,7 +23,7 @@ from thinkrec.lm import processes
 from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss, sample_loss
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import score
-from thinkrec.lm.steps import Step, collate, cut, passes, steps_by_rows
+from thinkrec.lm.steps import WHOLE_STEP, Step, collate, cut, passes, share, steps_by_rows
 from thinkrec.lm.trainer import TrainResult, TrainSettings, train
 from thinkrec.metrics import log_loss, validation
 from thinkrec.params import SftParams
@@ -48,7 +48,7 @@ class Objective(nn.Module):
     """The loss of a piece of a step: the four-weight sample loss, each kind by its share, plus the pairwise term.
 
     `thinking` is the share of an epoch's targets that are met with their trace. The forward takes a batch's tensors
-    and the piece's shares of the step (`steps.Piece`); by default it is the whole step.
+    and the piece's counts of the step (`steps.Piece`); without them it is the whole step.
     """
 
     def __init__(self, model: RecommenderLM, label: NDArray[np.integer], thinking: float, params: SftParams) -> None:
@@ -60,7 +60,7 @@ class Objective(nn.Module):
         self.think_weight = min(share / thinking, params.trace_weight_cap) if thinking else 0.0
         self.rec_weight = (1 - share) / (1 - thinking) if 0 < thinking < 1 else 1.0
 
-    def forward(self, share: Tensor | float = 1.0, pair_share: Tensor | float = 1.0, **tensors: Tensor) -> Tensor:
+    def forward(self, targets: Tensor = WHOLE_STEP, pairs: Tensor = WHOLE_STEP, **tensors: Tensor) -> Tensor:
         batch = Batch(**tensors)
         output = self.model(batch)
         label = self.label[batch.target_rows.cpu()].to(output.score.device)
@@ -79,10 +79,10 @@ class Objective(nn.Module):
             gamma=self.params.gamma,
         )
         weight = torch.where(thinking, self.think_weight, self.rec_weight)
-        loss = share * (weight * by_row).mean()
+        loss = share(targets) * (weight * by_row).mean()
         if self.params.pairwise:
             sequence = batch.verdicts[:, 0]
-            loss = loss + self.params.pairwise * pair_share * pairwise_loss(output.score, label, sequence)
+            loss = loss + self.params.pairwise * share(pairs) * pairwise_loss(output.score, label, sequence)
         return loss
 
 

@@ -20,18 +20,19 @@ from torch import Tensor
 from thinkrec.text.layout import Layout, Window, batches_by_tokens
 
 Step = list[Window]
+WHOLE_STEP = torch.ones(2, dtype=torch.int64)  # as good as any counts of all
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Windows of a step, and their share of its targets and of its (liked, disliked) pairs of one window.
+    """Windows of a step, and how many of its targets and of its (liked, disliked) pairs of one window they hold.
 
-    A step of fewer windows than pieces has some that hold its first window once more, with a share of 0.
+    A step of fewer windows than pieces has some that hold its first window once more, and count none of it.
     """
 
     windows: Step
-    share: float
-    pair_share: float
+    targets: tuple[int, int]  # its own, all of the step
+    pairs: tuple[int, int]
 
 
 def steps_by_rows(layout: Layout, windows: Sequence[Window], rows: int) -> list[Step]:
@@ -58,24 +59,24 @@ def cut(layout: Layout, step: Step, pieces: int) -> list[Piece]:
     out = []
     for part in np.array_split(np.arange(len(step)), pieces):
         if len(part):
-            shares = (_share(targets, part), _share(pairs, part))
-            out.append(Piece([step[index] for index in part], *shares))
+            counts = [(int(each[part].sum()), int(each.sum())) for each in (targets, pairs)]
+            out.append(Piece([step[index] for index in part], *counts))
         else:
-            out.append(Piece(step[:1], 0.0, 0.0))
+            out.append(Piece(step[:1], (0, int(targets.sum())), (0, int(pairs.sum()))))
     return out
 
 
+def share(counts: Tensor) -> Tensor:
+    """The share () that the counts (own, all) make; of nothing it is 0."""
+    return counts[0] / counts[1].clamp(min=1)
+
+
 def collate(layout: Layout, piece: Piece) -> dict[str, Tensor]:
-    """A piece as keyword arguments: the tensors of its batch, and its shares."""
-    shares = {"share": torch.tensor(piece.share), "pair_share": torch.tensor(piece.pair_share)}
-    return {**layout.collate(piece.windows).tensors(), **shares}
+    """A piece as keyword arguments: the tensors of its batch, and its counts `targets` and `pairs` (own, all)."""
+    counts = {"targets": torch.tensor(piece.targets), "pairs": torch.tensor(piece.pairs)}
+    return {**layout.collate(piece.windows).tensors(), **counts}
 
 
 def _pairs(label: NDArray[np.int8], window: Window) -> int:
     liked = int((label[window.rows[window.target]] == 1).sum())
     return liked * (int(window.target.sum()) - liked)
-
-
-def _share(counts: NDArray[np.int64], part: NDArray[np.int64]) -> float:
-    total = int(counts.sum())
-    return int(counts[part].sum()) / total if total else 0.0

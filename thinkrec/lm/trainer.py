@@ -128,7 +128,6 @@ def train(
         max_grad_norm=1.0,
         per_device_train_batch_size=1,
         gradient_accumulation_steps=passes,
-        bf16=computes_in_bf16(settings.trainer, device),
         seed=settings.seed,
         data_seed=settings.seed,
         eval_strategy="steps",  # _AtEpochEnds says when; Trainer alone at the last step
@@ -161,9 +160,11 @@ def train(
         ],
     )
     if sharded and not trainer.is_fsdp_enabled:
+        shutil.rmtree(folder, ignore_errors=True)
         raise UserError("trainer.sharding=fsdp: processors do not shard; ask for trainer.sharding=none")
     trainer.remove_callback(PrinterCallback)
     trainer.settings, trainer.validate, trainer.whole = settings, validate, objective if sharded else None
+    trainer.in_bf16 = computes_in_bf16(settings.trainer, device)
     trainer.loss_scale = processes.count() if cut else 1
     with _checkpointing(trained, settings.trainer.gradient_checkpointing):
         trainer.train(resume_from_checkpoint=processes.from_main(_last_checkpoint(folder)))
@@ -268,6 +269,7 @@ class _PlanTrainer(Trainer):
     settings: TrainSettings
     validate: Callable[[], dict[str, float]]
     whole: nn.Module | None  # what `model` is the sharded copy of
+    in_bf16: bool
     loss_scale: int
     loss_is_scaled_for_ga = True  # shares of a step's loss add up: no mean over passes
     control: Any
@@ -283,8 +285,10 @@ class _PlanTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        # Gradients are averaged over processes: shares that should add up are that much larger.
-        loss = model(**inputs) * self.loss_scale
+        # Not by `bf16=True`: under FSDP that casts weights and inputs, and autocast alone knows what must stay exact.
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.in_bf16):
+            loss = model(**inputs)
+        loss = loss * self.loss_scale  # gradients are averaged over processes, and shares should add up
         return (loss, None) if return_outputs else loss
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
@@ -307,6 +311,7 @@ class _PlanTrainer(Trainer):
         """Give the module that was asked for what its sharded copy has learned."""
         if self.whole is not None:
             for (_, weight), (_, part) in zip(_trainable(self.whole), _trainable(self.model), strict=True):
+                assert isinstance(part, DTensor)
                 weight.copy_(part.full_tensor())
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
