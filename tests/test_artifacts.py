@@ -38,6 +38,16 @@ def names_in(folder: Path) -> set[str]:
 
 
 class TestAtomicWrites:
+    def test_of_several_processes_the_main_ones_counts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for rank in ("0", "1", "2"):
+            monkeypatch.setenv("RANK", rank)
+            with atomic(tmp_path / "made") as partial:
+                partial.mkdir()
+                (partial / "rank").write_text(rank)
+                assert (partial / "rank").read_text() == rank  # what it writes it can read until the end
+        assert names_in(tmp_path) == {"made", "made/rank"}
+        assert (tmp_path / "made" / "rank").read_text() == "0"
+
     def test_a_file_appears_whole_with_the_folders_above_it(self, tmp_path: Path) -> None:
         with atomic(tmp_path / "a" / "b.txt") as partial:
             partial.write_text("new")

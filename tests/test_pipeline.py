@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.repo import Repo
 from project import (
     PIPELINE,
     ROOT,
@@ -20,6 +21,7 @@ from project import (
     digests,
     finished_project,
     leaves,
+    make_project,
     recorded_params,
     run_stage,
     set_params,
@@ -93,6 +95,12 @@ class TestOrder:
 
     def test_plain_python_launches_by_default(self) -> None:
         assert load(ROOT / "params.yaml").launcher == "python"
+
+    def test_a_launcher_may_be_a_command_of_several_words(self, tmp_path: Path) -> None:
+        project = make_project(tmp_path, {"launcher": "torchrun --nproc-per-node 2"})
+        commands = {stage.name: stage.cmd for stage in Repo(str(project)).index.stages}
+        assert commands["sft"] == "torchrun --nproc-per-node 2 -m stages sft"
+        assert commands["traces"] == "python -m stages traces"
 
     @pytest.mark.parametrize("stage", STAGES)
     def test_data_comes_from_earlier_stages(self, stage: str) -> None:

@@ -100,7 +100,7 @@ def train(
         plan: the steps of an epoch, from 0.
         collate: the keyword arguments of the forward, made of a piece.
         validate: measures, `settings.metric` among them. With several processes, all must get the same.
-        cut: a step as exactly so many pieces. Without it a step is one piece, which every process works on.
+        cut: a step as exactly so many pieces. Without it a step is one piece, which every process works on, unsharded.
         passes: how many pieces of a step each process works on, one after another.
         inputs: what a checkpoint of this phase depends on beside weights, plan and settings: arrays, numbers, and
             dataclasses, mappings and sequences of them. Without it the first epoch is collated to see.
@@ -109,6 +109,7 @@ def train(
         ValueError: the plan has no steps.
         UserError: the weights should be sharded over processes that have no accelerators.
     """
+    assert cut or passes == 1, "a step that is not cut is one pass"
     steps = _Steps(plan, settings.epochs)
     pieces = passes * processes.count() if cut else 1
     key = _fingerprint(objective, steps, cut, pieces, collate, settings, inputs)
@@ -116,7 +117,7 @@ def train(
     device = next(objective.parameters()).device
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    sharded = settings.trainer.sharding == "fsdp" and processes.count() > 1
+    sharded = settings.trainer.sharding == "fsdp" and processes.count() > 1 and cut is not None
     trained = copy.deepcopy(objective) if sharded else objective
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -373,7 +374,7 @@ def _fingerprint(
 
     Frozen weights and the loss' own parameters count by the loss of a first piece.
     """
-    digest = hashlib.sha256(repr([settings, steps.starts, pieces]).encode())
+    digest = hashlib.sha256(repr([settings, steps.starts, pieces, processes.count()]).encode())
     for name, weight in _trainable(module):
         _add(digest, [name, weight])
     first = collate(cut(steps[0], pieces)[0] if cut else steps[0])
