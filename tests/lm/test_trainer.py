@@ -6,10 +6,11 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -79,8 +80,9 @@ def run(
     settings: TrainSettings = SETTINGS,
     plan: Callable[[int], list[int]] = plan,
     collate: Callable[[int], dict[str, Tensor]] = collate,
+    inputs: Sequence[object] | None = None,
 ) -> TrainResult:
-    return train(objective, plan, collate, validate, settings)
+    return train(objective, plan, collate, validate, settings, inputs=inputs)
 
 
 def left_over() -> list[Path]:
@@ -293,6 +295,26 @@ def test_another_phases_checkpoint_is_not_picked_up(
     result = run(objective(), validate, **change)  # type: ignore[arg-type]
     assert validate.calls == 4 == len(result.epochs)
     assert len(left_over()) == 1  # the killed phase's own still waits
+
+
+@pytest.mark.parametrize(
+    ("inputs", "resumed"),
+    [
+        ([{"rows": np.arange(3)}, SETTINGS, "text"], True),
+        ([{"rows": np.arange(3) + 1}, SETTINGS, "text"], False),
+        ([{"rows": np.arange(3).astype(np.int32)}, SETTINGS, "text"], False),
+        ([{"row": np.arange(3)}, SETTINGS, "text"], False),
+        ([{"rows": np.arange(3)}, replace(SETTINGS, seed=9), "text"], False),
+        ([{"rows": np.arange(3)}, SETTINGS, "te", "xt"], False),
+    ],
+    ids=["same", "values", "type", "name", "field", "parts"],
+)
+def test_what_a_phase_depends_on_may_be_named(inputs: list[object], resumed: bool) -> None:
+    with pytest.raises(Killed):
+        run(Objective(), Validate(RISING, kill_at=2), inputs=[{"rows": np.arange(3)}, SETTINGS, "text"])
+    validate = Validate(RISING, start=int(resumed))
+    result = run(Objective(), validate, inputs=inputs)
+    assert validate.calls == 4 == len(result.epochs)
 
 
 def test_epochs_of_uneven_length_are_all_validated() -> None:
