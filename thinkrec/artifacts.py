@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from thinkrec.errors import UserError
 
@@ -37,6 +39,7 @@ TRACES = ROOT / "traces" / "traces.parquet"
 REJECTED = ROOT / "traces" / "rejected.parquet"
 SFT = ROOT / "sft"
 EXPERTS = ROOT / "experts"
+ADDED = ROOT / "added"
 GATE = ROOT / "gate"
 BASELINES = ROOT / "baselines" / "scores.parquet"
 PREDICTIONS = ROOT / "evaluate" / "predictions.parquet"
@@ -44,6 +47,8 @@ REASONS = ROOT / "evaluate" / "reasons.parquet"
 TABLE = (
     Path("tables") / "evaluate.json"
 )  # every model, metric, interval and difference: in git, too wide for `exp show`
+
+TOKEN_CACHE = Path(".cache") / "tokens"
 
 SPLITS = ("train", "valid", "test")
 
@@ -115,15 +120,17 @@ OPEN_SCHEMAS = {BASELINES, PREDICTIONS}  # further columns may follow the named 
 def atomic(path: Path) -> Iterator[Path]:
     """A sibling path to write a file or folder to; it takes the place of `path` only if the block succeeds.
 
-    Of several processes that write the same (torchrun), the main one's counts; the others' are thrown away.
+    Of several processes that write the same (torchrun), the main one's counts. The others write to folders and files of
+    their own, whole while they last, and thrown away.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     rank = os.environ.get("RANK", "0")
-    partial = path.with_name(f".{path.name}.partial{'' if rank == '0' else rank}")
+    own = ".partial" if rank == "0" else f".partial{rank}"
+    partial = path.with_name(f".{path.name}{own}")
     _remove(partial)
     try:
         yield partial
-        if rank == "0":
+        if rank == "0" or any(folder.name.endswith(own) for folder in path.parents):
             if partial.is_dir():
                 _remove(path)  # a folder cannot be replaced in one call; a file can
             os.replace(partial, path)
@@ -179,6 +186,30 @@ def read_table(path: Path, *, root: Path = Path()) -> pd.DataFrame:
         if field.name not in found.names or found.field(field.name).type != field.type:
             raise UserError(f"{root / path}: column {field.name} should be {field.type}; rerun its stage")
     return table.to_pandas()
+
+
+def cached_tokens(
+    key: str, make: Callable[[], tuple[NDArray[np.int32], NDArray[np.int64]]]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Token lists in one array, and where each begins and the last ends: made once per `key`, then memory-mapped.
+
+    An Arrow file outside DVC's outs: it may be deleted at any time.
+    """
+    path = TOKEN_CACHE / f"{key}.arrow"
+    if not path.exists():
+        tokens, offsets = make()
+        table = pa.table({"tokens": _one_list(tokens), "offsets": _one_list(offsets)})
+        with atomic(path) as partial, pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
+            out.write_table(table)
+        if not path.exists():  # one of several processes, whose writes are thrown away
+            return tokens, offsets
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    tokens, offsets = (table[name].chunk(0).values.to_numpy() for name in ("tokens", "offsets"))
+    return tokens, offsets
+
+
+def _one_list(values: NDArray[Any]) -> pa.LargeListArray:
+    return pa.LargeListArray.from_arrays([0, len(values)], values)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -46,7 +46,7 @@ from thinkrec.lm.generation import Decoding, generate
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import RecommenderLM, SlotValues
 from thinkrec.lm.scoring import score
-from thinkrec.lm.workbench import Workbench, open_workbench
+from thinkrec.lm.workbench import Workbench, open_global
 from thinkrec.params import Params
 from thinkrec.params import load as load_params
 from thinkrec.text.layout import Layout
@@ -145,10 +145,12 @@ class Recommender:
         with chdir(path):
             params = load_params()
             items, users = artifacts.read_table(artifacts.ITEMS), artifacts.read_table(artifacts.USERS)
-            bench = open_workbench(artifacts.SFT / "model", params.prompt, projector=artifacts.SFT)
-            groups, routing = grouping.load(artifacts.EXPERTS), gating.load(artifacts.GATE)
+            bench = open_global(params.prompt)
+            groups = grouping.load(artifacts.ADDED)
+            states = len(bench.features.user_bank)
+            routing = gating.load(artifacts.GATE, groups, states=states, temperature=params.gate.temperature)
             bench.model.eval()
-            router = install_experts(bench.model.backbone, artifacts.EXPERTS, len(groups.centroids))
+            router = install_experts(bench, len(groups.centroids))
             feature_model = models.load(
                 params.features.model,
                 replace(Ratings.of(bench.interactions, items=len(items)), users=len(users)),
@@ -328,10 +330,7 @@ class Recommender:
         source_m, target_m = np.concatenate(source), np.concatenate(is_target)
         features = self._features(rows, source_m)
         layout = bench.layout.over(rows)
-        values = SlotValues(features, bench.model.slot_values.parts)
-        model = RecommenderLM(
-            bench.model.backbone, bench.model.vocabulary, values, bench.model.projector, bench.model.soft_prompt
-        )
+        model = bench.model.told(SlotValues(features, bench.model.slot_values.parts))
         question = rows["user"].to_numpy(np.int64)
         last = np.searchsorted(question, np.arange(len(questions)), side="right") - 1  # a candidate each
         routing = gating.route_states(

@@ -20,7 +20,7 @@ from thinkrec.lm.finetune import finetune
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, SoftPrompt
 from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import TrainSettings
-from thinkrec.params import ExpertParams, SftParams, Slot
+from thinkrec.params import LoraParams, SftParams, Slot
 from thinkrec.text.layout import Window
 
 few = settings(max_examples=15, deadline=None)
@@ -298,8 +298,9 @@ def test_fine_tuning_trains_the_soft_prompt_and_experts_leave_it(
     model = soften(recommender(table), torch.randn(3, 32, generator=torch.Generator().manual_seed(0)))
     layout, rows = replace(layout_of(table), soft_tokens=3), np.arange(len(table))
     params = SftParams(
-        epochs=1, learning_rate=0.01, weight_decay=0.0, batch_rows=12, batch_tokens=600, think_share=0.0,
-        trace_weight_cap=1.0, alpha=0.0, beta=0.0, eta=1.0, gamma=0.0, pairwise=0.0, slot_dropout=0.0, patience=1,
+        recipe="compact", epochs=1, learning_rate=0.01, weight_decay=0.0, batch_rows=12, batch_tokens=600,
+        think_share=0.0, trace_weight_cap=1.0, alpha=0.0, beta=0.0, eta=1.0, gamma=0.0, pairwise=0.0,
+        slot_dropout=0.0, patience=1,
     )  # fmt: skip
     phase = TrainSettings(name="phase", epochs=1, learning_rate=0.01, weight_decay=0.0, seed=0)
 
@@ -311,13 +312,7 @@ def test_fine_tuning_trains_the_soft_prompt_and_experts_leave_it(
     before = model.soft_prompt.vectors.detach().clone()
     by_sft = tuned()
     assert (by_sft != before).any(1).all()
-    add_expert(
-        model,
-        ExpertParams(
-            n=1, space="raw", min_users=1, layers=1, r=4, lora_alpha=8.0, dropout=0.0, epochs=1, learning_rate=0.01,
-            holdout=0.1,
-        ),
-    )  # fmt: skip
+    add_expert(model, LoraParams(r=4, alpha=8.0, dropout=0.0), layers=1)
     trained = score(model, layout, rows)
     assert tuned().equal(by_sft)
     assert np.abs(score(model, layout, rows) - trained).max() > 0  # the expert did learn

@@ -36,7 +36,7 @@ from thinkrec.params import SftParams
 
 REASON = np.asarray([70, 71, 72, 1], np.int32)
 SFT = SftParams(
-    epochs=2, learning_rate=0.01, weight_decay=0.05, batch_rows=20, batch_tokens=150, think_share=0.2,
+    recipe="compact", epochs=2, learning_rate=0.01, weight_decay=0.05, batch_rows=20, batch_tokens=150, think_share=0.2,
     trace_weight_cap=4.0, alpha=0.1, beta=0.9, eta=0.8, gamma=0.2, pairwise=0.3, slot_dropout=0.0, patience=3,
 )  # fmt: skip
 SETTINGS = TrainSettings(
@@ -84,7 +84,7 @@ def scored() -> dict[str, Any]:
     torch.manual_seed(5)
     router, attention = Router(), model.backbone.model.layers[1].self_attn
     adapters = {column: (torch.randn(2, 32), torch.randn(32, 2) / 4, 0.5) for column in (1, 2)}
-    attention.q_proj = MixtureLinear(attention.q_proj, adapters, router)
+    attention.q_proj = MixtureLinear(attention.q_proj, adapters, router, columns=3)
     routing = np.asarray([[1, 0, 0], [0, 0.7, 0.3], [0.2, 0, 0.8]], np.float32)
     mixed: dict[str, Any] = {"router": router, "routing": routing, "route": np.arange(len(world)) % 3}
     some = np.arange(0, len(world), 5)

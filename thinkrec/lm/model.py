@@ -20,6 +20,7 @@ from transformers import Cache, PreTrainedModel
 from thinkrec.artifacts import atomic
 from thinkrec.errors import UserError
 from thinkrec.features.bank import Features
+from thinkrec.lm.recipes import Score
 from thinkrec.params import Slot
 from thinkrec.text.layout import Batch
 from thinkrec.text.vocabulary import Vocabulary
@@ -162,7 +163,7 @@ def _load(module: nn.Module, path: Path, what: str) -> None:
 class Output:
     """What one pass over a batch yields."""
 
-    score: Tensor  # (R,) Yes - No logit at the verdict's position
+    score: Tensor  # (R,) Yes - No logit at the verdict's position, or the Yes logit (`lm.recipes`)
     verdict_logits: Tensor  # (R, V)
     reason_logits: Tensor  # (Q, V)
 
@@ -180,6 +181,8 @@ class RecommenderLM(nn.Module):
         slot_values: SlotValues,
         projector: SlotProjector | None,
         soft_prompt: SoftPrompt | None = None,
+        *,
+        scored: Score = "difference",
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -187,6 +190,19 @@ class RecommenderLM(nn.Module):
         self.slot_values = slot_values
         self.projector = projector
         self.soft_prompt = soft_prompt
+        self.scored = scored
+
+    def told(self, values: SlotValues) -> RecommenderLM:
+        """The same weights, with other values for the slots."""
+        return RecommenderLM(
+            self.backbone, self.vocabulary, values, self.projector, self.soft_prompt, scored=self.scored
+        )
+
+    def without_slots(self) -> RecommenderLM:
+        """The same weights, with nothing put into slots."""
+        return RecommenderLM(
+            self.backbone, self.vocabulary, self.slot_values, None, self.soft_prompt, scored=self.scored
+        )
 
     @property
     def device(self) -> torch.device:
@@ -236,5 +252,7 @@ class RecommenderLM(nn.Module):
         head = self.backbone.get_output_embeddings()
         verdict_logits = head(hidden[batch.verdicts[:, 0], batch.verdicts[:, 1]]).float()
         reason_logits = head(hidden[batch.reasons[:, 0], batch.reasons[:, 1]]).float()
-        score = verdict_logits[:, self.vocabulary.yes] - verdict_logits[:, self.vocabulary.no]
+        score = verdict_logits[:, self.vocabulary.yes]
+        if self.scored == "difference":
+            score = score - verdict_logits[:, self.vocabulary.no]
         return Output(score, verdict_logits, reason_logits)

@@ -1,11 +1,13 @@
 """The text that the embedded backbone is pretrained on. Nothing in it comes from valid or test.
 
 Two kinds of documents: what is known of items that occur in train (their line as prompts show it, their description),
-and train's traces, each after the history and the target that it reasons about, written out as the stream does. A
+and train's traces, each after the history and the target that it reasons about, written out as the layout does. A
 model of this size learns to look things up in a history only where pretraining gives it a reason to.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,15 @@ import pandas as pd
 from thinkrec.data.histories import history_bounds
 from thinkrec.params import PromptParams
 from thinkrec.text.items import item_texts
+from thinkrec.text.question import question_text
 from thinkrec.text.vocabulary import VERDICTS
+
+
+def _stream(history: Sequence[tuple[str, int]], target: str) -> str:
+    return " ".join([*(f"{line} {VERDICTS[label]}" for line, label in history), target])
+
+
+AS_TEXT = {"stream": _stream, "question": question_text}
 
 
 def training_texts(
@@ -39,6 +49,6 @@ def training_texts(
         if train[row]:
             earlier = np.arange(max(start[row], end[row] - prompt.history), end[row])
             seen = earlier[label[earlier] == 1] if prompt.history_labels == "likes" else earlier
-            history = (f"{lines[item[past]]} {VERDICTS[label[past]]}" for past in seen)
-            texts.append(" ".join([*history, lines[item[row]], reason]))
+            history = [(lines[item[past]], int(label[past])) for past in seen]
+            texts.append(f"{AS_TEXT[prompt.layout](history, lines[item[row]])} {reason}")
     return texts

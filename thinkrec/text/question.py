@@ -8,9 +8,9 @@
     Would they like it? Answer Yes or No, then say why.
     Answer: Yes. reason <end>
 
-A model with a chat template gets this as a user's message, and answers as the assistant. A history shows the last
-`history` strictly earlier interactions, fewer where a prompt would exceed `max_tokens`; with `history_labels: likes` those
-disliked among them are left out. A history's slot tells of its item alone, the user's slot of the user alone;
+A model with a chat template gets this as a message of the user, and answers as the assistant. A history shows the last
+`history` strictly earlier interactions, fewer where a prompt would exceed `max_tokens`; those disliked among them are
+left out with `history_labels: likes`. A slot of the history tells of its item alone, the user's slot of the user alone;
 without slots the phrases about features are left out, too.
 
 Training draws one of several phrasings for every sequence; scoring uses the first. Targets that have the same history

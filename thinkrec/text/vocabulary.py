@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -31,6 +33,12 @@ class Vocabulary:
     def verdicts(self) -> tuple[int, int]:
         """Verdict tokens by label: (No, Yes)."""
         return self.no, self.yes
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of all that decides which tokens a text becomes, the chat template included."""
+    whole = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
+    return hashlib.sha256(json.dumps([whole, tokenizer.chat_template]).encode()).hexdigest()
 
 
 def find_vocabulary(tokenizer: PreTrainedTokenizerBase, *, after: str = "") -> Vocabulary:

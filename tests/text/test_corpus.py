@@ -1,0 +1,58 @@
+"""What the embedded backbone is pretrained on: train alone, and histories written out as prompts show them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from thinkrec.params import PromptParams
+from thinkrec.text.corpus import training_texts
+from thinkrec.text.question import question_text
+
+TABLE = pd.DataFrame(
+    {
+        "user": np.zeros(5, np.int32),
+        "item": np.asarray([0, 1, 2, 0, 3], np.int32),
+        "label": np.asarray([1, 0, 1, 0, 1], np.int8),
+        "timestamp": np.arange(5, dtype=np.int64),
+        "split": ["train", "train", "train", "train", "test"],
+    }
+)
+ITEMS = pd.DataFrame({"title": ["A", "B", "C", "D"], "description": ["about A", "", "about C", "about D"]})
+KEYWORDS = pd.DataFrame({"keywords": [["x", "y"], [], ["z"], ["w"]]})
+TRACES = pd.DataFrame({"row": [3, 4], "text": ["No. Twice is enough.", "Yes. Secret."]})
+
+
+def prompt(**changes: Any) -> PromptParams:
+    values = {
+        "layout": "stream", "history": 2, "history_labels": "both", "max_tokens": 99, "keywords": 1, "slots": (),
+        "soft_tokens": 0,
+    }  # fmt: skip
+    return PromptParams(**(values | changes))
+
+
+def texts(**changes: Any) -> list[str]:
+    return training_texts(TABLE, ITEMS, KEYWORDS, TRACES, prompt(**changes))
+
+
+def test_items_of_train_and_their_descriptions_come_first() -> None:
+    assert texts()[:-1] == ["A: x", "about A", "B", "C: z", "about C"]
+    assert training_texts(TABLE, ITEMS, KEYWORDS, None, prompt()) == texts()[:-1]
+
+
+def test_a_trace_follows_the_history_and_the_target_that_it_is_about() -> None:
+    assert texts()[-1] == "B No C: z Yes A: x No. Twice is enough."
+    assert texts(history_labels="likes")[-1] == "C: z Yes A: x No. Twice is enough."
+
+
+def test_the_question_layout_is_pretrained_on_questions() -> None:
+    asked = question_text([("B", 0), ("C: z", 1)], "A: x")
+    assert texts(layout="question")[-1] == f"{asked} No. Twice is enough."
+
+
+@pytest.mark.parametrize("layout", ["stream", "question"])
+def test_nothing_is_told_of_what_happens_after_train(layout: str) -> None:
+    assert not any("D" in text or "Secret" in text for text in texts(layout=layout))
