@@ -6,10 +6,12 @@ Times go to `.cache/runs.jsonl`, outside DVC: an out must not depend on when or 
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -27,14 +29,20 @@ def command(work: Callable[..., str]) -> Callable[..., None]:
     def run(*args: object, debug: bool = False, **options: object) -> None:
         from thinkrec.errors import UserError
 
+        main = os.environ.get("RANK", "0") == "0"
         began = time.monotonic()
         try:
-            summary = work(*args, **options)
+            # Of several processes (torchrun) one speaks.
+            with nullcontext() if main else redirect_stdout(io.StringIO()):
+                summary = work(*args, **options)
         except UserError as error:
             if debug:
                 raise
-            typer.echo(f"{work.__name__}: {error}", err=True)
+            if main:
+                typer.echo(f"{work.__name__}: {error}", err=True)
             raise typer.Exit(1) from None
+        if not main:
+            return
         seconds = round(time.monotonic() - began, 1)
         typer.echo(f"{work.__name__}: {summary} ({seconds} s)")
         RUN_LOG.parent.mkdir(exist_ok=True)

@@ -39,7 +39,15 @@ def added() -> str:
         grouping.save(groups, partial)
         identity.stamp(partial, made_with)
         results = train_experts(
-            bench, groups.group, numbers, partial, params.experts, params.lora, params.sft, seed=params.seed
+            bench,
+            groups.group,
+            numbers,
+            partial,
+            params.experts,
+            params.lora,
+            params.sft,
+            params.trainer,
+            seed=params.seed,
         )
     apart = grouping.separation(groups, bench.features.user_bank)
     learned = [result | count for result, count in zip(results, counts, strict=True)]

@@ -9,9 +9,10 @@ def backbone() -> str:
     from thinkrec.text.corpus import training_texts
 
     params = load()
-    if params.backbone.name != lm.TINY:
+    name, load_in_4bit = params.backbone.name, params.backbone.load_in_4bit
+    if name != lm.TINY:
         with artifacts.atomic(artifacts.BACKBONE) as partial:
-            lm.write_reference(lm.pin(params.backbone.name, load_in_4bit=params.backbone.load_in_4bit), partial)
+            lm.write_reference(lm.pin(name, load_in_4bit=load_in_4bit), partial)
             model, _ = lm.open_backbone(partial)
         metrics = {"parameters": model.num_parameters()}
     else:
@@ -22,8 +23,8 @@ def backbone() -> str:
             artifacts.read_table(artifacts.TRACES) if params.sft.think_share else None,
             params.prompt,
         )
-        model, tokenizer, metrics = lm.build_tiny(texts, params.backbone, seed=params.seed)
+        model, tokenizer, metrics = lm.build_tiny(texts, params.backbone, params.trainer, seed=params.seed)
         with artifacts.atomic(artifacts.BACKBONE) as partial:
             lm.save_model(model, tokenizer, partial)
     artifacts.write_metrics("backbone", metrics)
-    return f"{params.backbone.name}, {metrics['parameters']:,} parameters"
+    return f"{name}, {metrics['parameters']:,} parameters"

@@ -29,7 +29,15 @@ def experts() -> str:
         identity.stamp(partial, {"sft": identity.hash_of(artifacts.SFT)})
         every = range(1, len(groups.centroids) + 1)
         results = train_experts(
-            bench, groups.group, every, partial, params.experts, params.lora, params.sft, seed=params.seed
+            bench,
+            groups.group,
+            every,
+            partial,
+            params.experts,
+            params.lora,
+            params.sft,
+            params.trainer,
+            seed=params.seed,
         )
     artifacts.write_metrics("experts", {**stats, "experts": results})
     return f"{len(results)} experts for groups of {', '.join(map(str, stats['users'])) or 'no'} users"

@@ -20,6 +20,7 @@ def gate() -> str:
         router,
         groups,
         params.gate,
+        params.trainer,
         late=late_train_rows(bench.interactions, params.experts.holdout),
         batch_tokens=params.sft.batch_tokens,
         seed=params.seed,

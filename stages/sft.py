@@ -14,7 +14,7 @@ def sft() -> str:
     torch.manual_seed(params.seed)
     traces = artifacts.read_table(artifacts.TRACES) if params.sft.think_share else None
     bench = open_workbench(params.prompt, recipe=params.sft.recipe, traces=traces, slot_dropout=params.sft.slot_dropout)
-    results, adapter = fit_global(bench, params.sft, params.lora, seed=params.seed)
+    results, adapter = fit_global(bench, params.sft, params.lora, params.trainer, seed=params.seed)
     with artifacts.atomic(artifacts.SFT) as partial:
         save_global(bench, adapter, partial, recipe=params.sft.recipe)
     epochs = [{"phase": phase, **epoch} for phase, result in results.items() for epoch in result.epochs]

@@ -38,6 +38,27 @@ def names_in(folder: Path) -> set[str]:
 
 
 class TestAtomicWrites:
+    def test_of_several_processes_the_main_ones_counts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for rank in ("0", "1", "2"):
+            monkeypatch.setenv("RANK", rank)
+            with atomic(tmp_path / "made") as partial:
+                partial.mkdir()
+                (partial / "rank").write_text(rank)
+                artifacts.write_json(partial / "inner.json", rank)
+                assert artifacts.read_json(partial / "inner.json") == rank  # what it writes it can read until the end
+        assert names_in(tmp_path) == {"made", "made/rank", "made/inner.json"}
+        assert (tmp_path / "made" / "rank").read_text() == "0"
+
+    def test_a_process_whose_writes_are_thrown_away_has_its_tokens_all_the_same(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        made = np.arange(5, dtype=np.int32), np.asarray([0, 2, 5])
+        for rank in ("1", "0", "1"):
+            monkeypatch.setenv("RANK", rank)
+            tokens, offsets = artifacts.cached_tokens("key", lambda: made)
+            assert tokens.tolist() == made[0].tolist() and offsets.tolist() == made[1].tolist()
+
     def test_a_file_appears_whole_with_the_folders_above_it(self, tmp_path: Path) -> None:
         with atomic(tmp_path / "a" / "b.txt") as partial:
             partial.write_text("new")

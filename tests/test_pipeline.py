@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.repo import Repo
 from project import (
     NEWCOMERS,
     PIPELINE,
@@ -22,6 +23,7 @@ from project import (
     digests,
     finished_project,
     leaves,
+    make_project,
     recorded_params,
     run_stage,
     set_params,
@@ -31,8 +33,10 @@ from typer.testing import CliRunner
 from stages.__main__ import PIPELINE as COMMANDS
 from stages.__main__ import app
 from thinkrec.errors import UserError
+from thinkrec.params import load
 
 STAGES = list(PIPELINE)
+LAUNCHED = ("sft", "experts", "added", "gate", "evaluate")  # those that share their work over processes
 # What a stage reads only under another value of a parameter: declared all the same, since dvc.yaml knows no conditions.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "features": [{"features.model": model} for model in ("lightgcn", "sasrec", "gsasrec")],
@@ -93,7 +97,17 @@ class TestOrder:
 
     @pytest.mark.parametrize("stage", STAGES)
     def test_a_stages_command_runs_the_workspaces_own_code(self, stage: str) -> None:
-        assert PIPELINE[stage]["cmd"] == f"python -m stages {stage}"
+        launcher = "${launcher}" if stage in LAUNCHED else "python"
+        assert PIPELINE[stage]["cmd"] == f"{launcher} -m stages {stage}"
+
+    def test_plain_python_launches_by_default(self) -> None:
+        assert load(ROOT / "params.yaml").launcher == "python"
+
+    def test_a_launcher_may_be_a_command_of_several_words(self, tmp_path: Path) -> None:
+        project = make_project(tmp_path, {"launcher": "torchrun --nproc-per-node 2"})
+        commands = {stage.name: stage.cmd for stage in Repo(str(project)).index.stages}
+        assert commands["sft"] == "torchrun --nproc-per-node 2 -m stages sft"
+        assert commands["traces"] == "python -m stages traces"
 
     @pytest.mark.parametrize("stage", STAGES)
     def test_data_comes_from_earlier_stages(self, stage: str) -> None:
@@ -170,7 +184,8 @@ class TestDataAndParams:
 
     def test_no_parameter_is_dead(self, read: dict[str, set[str]]) -> None:
         every = leaves(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
-        assert every - set.union(*read.values()) == set()
+        by_dvc = {"launcher"}  # in the commands, see above
+        assert every - set.union(*read.values()) == by_dvc
 
     @pytest.mark.parametrize(("stage", "missing"), [(stage, dep) for stage in STAGES for dep in DATA[stage]])
     def test_a_stage_reads_each_of_its_data_and_names_the_one_that_is_missing(

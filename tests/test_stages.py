@@ -498,6 +498,19 @@ class TestStops:
         last = (project / ".cache" / "runs.jsonl").read_text(encoding="utf-8").splitlines()[-1]
         assert json.loads(last)["stage"] == "keywords"
 
+    def test_of_several_processes_the_main_one_speaks_and_writes(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = digests(project)
+        monkeypatch.setenv("RANK", "1")
+        assert command(project, "keywords").output == ""
+        set_params(project, {"keywords.max_per_item": 3})
+        assert command(project, "keywords").output == ""
+        assert digests(project) == before
+        set_params(project, {"dataset.name": "embeded"})
+        refused = command(project, "ingest")
+        assert (refused.exit_code, refused.output) == (1, "")
+
 
 def test_a_killed_stage_resumes_and_ends_as_if_nothing_had_been(
     project: Path, finished: Path, capfd: pytest.CaptureFixture[str]

@@ -118,15 +118,22 @@ OPEN_SCHEMAS = {BASELINES, PREDICTIONS}  # further columns may follow the named 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A sibling path to write a file or folder to; it takes the place of `path` only if the block succeeds."""
+    """A sibling path to write a file or folder to; it takes the place of `path` only if the block succeeds.
+
+    Of several processes that write the same (torchrun), the main one's counts. The others write to folders and files of
+    their own, whole while they last, and thrown away.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    rank = os.environ.get("RANK", "0")
+    own = ".partial" if rank == "0" else f".partial{rank}"
+    partial = path.with_name(f".{path.name}{own}")
     _remove(partial)
     try:
         yield partial
-        if partial.is_dir():
-            _remove(path)  # a folder cannot be replaced in one call; a file can
-        os.replace(partial, path)
+        if rank == "0" or any(folder.name.endswith(own) for folder in path.parents):
+            if partial.is_dir():
+                _remove(path)  # a folder cannot be replaced in one call; a file can
+            os.replace(partial, path)
     finally:
         _remove(partial)
 
@@ -194,6 +201,8 @@ def cached_tokens(
         table = pa.table({"tokens": _one_list(tokens), "offsets": _one_list(offsets)})
         with atomic(path) as partial, pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
             out.write_table(table)
+        if not path.exists():  # one of several processes, whose writes are thrown away
+            return tokens, offsets
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     tokens, offsets = (table[name].chunk(0).values.to_numpy() for name in ("tokens", "offsets"))
     return tokens, offsets

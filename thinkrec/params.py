@@ -71,6 +71,7 @@ NotNegative = Annotated[Number, Field(ge=0)]
 
 Slot = Literal["user", "item", "statistics"]
 FeatureModel = Literal["mf", "lightgcn", "sasrec", "gsasrec"]
+Metric = Literal["objective", "auc", "uauc", "log_loss"]
 
 
 class Section(BaseModel):
@@ -207,6 +208,16 @@ class TraceParams(Section):
     max_turns: Positive
 
 
+class TrainerParams(Section):
+    """How whatever is trained by gradient through the language model is trained (stages `backbone` to `gate`)."""
+
+    precision: Literal["auto", "fp32", "bf16"]
+    gradient_checkpointing: bool
+    checkpoint_steps: Count
+    sharding: Literal["none", "fsdp"]
+    metric: Metric
+
+
 class SftParams(Section):
     """Supervised fine-tuning of the global model (stage `sft`; METHOD: losses)."""
 
@@ -264,12 +275,15 @@ class EvaluateParams(Section):
 
     reasons: Count
     max_new_tokens: Positive
+    temperature: NotNegative
+    top_p: Annotated[Share, Field(gt=0)]
 
 
 class Params(Section):
     """The whole of `params.yaml`."""
 
     seed: Count
+    launcher: str
     dataset: DatasetParams
     prompt: PromptParams
     keywords: KeywordParams
@@ -281,6 +295,7 @@ class Params(Section):
     backbone: BackboneParams
     teacher: TeacherParams
     traces: TraceParams
+    trainer: TrainerParams
     sft: SftParams
     lora: LoraParams
     experts: ExpertParams

@@ -42,7 +42,7 @@ from thinkrec.features.statistics import Counts, ItemContent, counts_before, ite
 from thinkrec.gate import fit as gating
 from thinkrec.gate import groups as grouping
 from thinkrec.lm.experts import install_experts
-from thinkrec.lm.generation import generate
+from thinkrec.lm.generation import Decoding, generate
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import RecommenderLM, SlotValues
 from thinkrec.lm.scoring import score
@@ -222,7 +222,7 @@ class Recommender:
             self._bench.tokenizer,
             view.layout,
             view.targets,
-            max_new_tokens=self._params.evaluate.max_new_tokens,
+            Decoding.of(self._params.evaluate, seed=self._params.seed),
             router=self._router,
             routing=view.routing,
             route=view.question,

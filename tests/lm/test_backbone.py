@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 
 from tests.builders import FAMILIES, REASON, TITLES, Family, causal_lm, interactions, layout_of, recommender, tokenizer
 from thinkrec.errors import UserError
-from thinkrec.lm import backbone
 from thinkrec.lm.backbone import build_tiny, build_tokenizer, open_backbone, pin, save_model, write_reference
 from thinkrec.lm.experts import add_lora, save_adapter
 from thinkrec.lm.mixture import install
@@ -184,11 +183,6 @@ def test_pretraining_lowers_the_held_out_loss() -> None:
 
 def test_too_little_text_to_pack_is_no_pretraining() -> None:
     assert "held_out_loss" not in build_tiny(["a"], params(epochs=2), seed=1)[2]
-
-
-def test_the_device_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("THINKREC_DEVICE", "meta")
-    assert backbone.device().type == "meta"
 
 
 def test_four_bits_without_bitsandbytes_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

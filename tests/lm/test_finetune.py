@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from tests.builders import interactions, layout_of, recommender, tokenizer
-from thinkrec.lm.finetune import Objective, encode_reasons, finetune
+from tests.lm import work
+from thinkrec.lm.finetune import Objective, encode_reasons, finetune, measures
 from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss
 from thinkrec.lm.scoring import score
-from thinkrec.lm.trainer import TrainSettings
+from thinkrec.lm.trainer import PLAIN, TrainSettings
 from thinkrec.metrics import auc, validation
 from thinkrec.params import SftParams
 from thinkrec.text.layout import Batch, Window
@@ -104,6 +107,58 @@ def test_fine_tuning_learns_and_only_what_may_be_learned(tmp_path: Path, monkeyp
     assert result.best["auc"] > 0.8
     assert auc(table["label"][valid], score(model, layout, valid)) == pytest.approx(result.best["auc"])
     assert frozen.weight.equal(before)
+
+
+def test_gradient_checkpointing_computes_twice_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    passes: list[int] = []
+    forward = LlamaMLP.forward
+
+    def counting(self: LlamaMLP, x: torch.Tensor) -> torch.Tensor:
+        passes[-1] += torch.is_grad_enabled()
+        return forward(self, x)
+
+    monkeypatch.setattr(LlamaMLP, "forward", counting)
+    weights = []
+    for wanted in (False, True):
+        passes.append(0)
+        trainer = PLAIN.model_copy(update={"gradient_checkpointing": wanted})
+        weights.append(work.fine_tuned(settings=replace(work.SETTINGS, trainer=trainer))[1])
+    assert passes[1] == 2 * passes[0] > 0
+    assert all(weight.equal(weights[1][name]) for name, weight in weights[0].items())
+
+
+def test_precision_is_that_of_the_passes_not_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: set[torch.dtype] = set()
+    forward = LlamaMLP.forward
+
+    def watching(self: LlamaMLP, x: torch.Tensor) -> torch.Tensor:
+        out = forward(self, x)
+        if torch.is_grad_enabled():
+            seen.add(out.dtype)
+        return out
+
+    monkeypatch.setattr(LlamaMLP, "forward", watching)
+    said, weights = work.fine_tuned()
+    assert seen == {torch.float32}  # auto, on a processor
+    seen.clear()
+    settings = replace(work.SETTINGS, trainer=PLAIN.model_copy(update={"precision": "bf16"}))
+    roughly, others = work.fine_tuned(settings=settings)
+    assert seen == {torch.bfloat16}
+    assert {weight.dtype for weight in others.values()} == {torch.float32}
+    assert not all(weight.equal(weights[name]) for name, weight in others.items())
+    for mine, theirs in zip(roughly["epochs"], said["epochs"], strict=True):
+        assert mine["train_loss"] == pytest.approx(theirs["train_loss"], rel=0.02)
+
+
+def test_validation_measures_the_log_loss_of_the_scores_probabilities() -> None:
+    user, label = np.asarray([0, 0, 1, 1]), np.asarray([0, 1, 1, 0])
+    found = measures(user, label, np.asarray([0.0, 0.0, np.log(3), -np.log(3)], np.float32))
+    assert found["log_loss"] == pytest.approx((2 * np.log(2) + 2 * np.log(4 / 3)) / 4)
+    assert found["auc"] == pytest.approx(validation(user, label, np.asarray([0, 0, 1, -1]))["auc"])
 
 
 def test_validation_weighs_both_measures_and_takes_a_missing_one_for_chance() -> None:

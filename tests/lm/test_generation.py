@@ -1,8 +1,9 @@
-"""Generated answers equal a loop that recomputes everything for every token, and know nothing of the target's label."""
+"""Answers equal a loop that recomputes everything for every token, know nothing of their labels, are drawn as meant."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from tests.builders import FAMILIES, Family, interactions, layout_of, recommender, tokenizer
-from thinkrec.lm.generation import generate
+from thinkrec.lm.generation import Decoding, choose, generate
 from thinkrec.lm.model import RecommenderLM, SoftPrompt
+from thinkrec.lm.scoring import score
+from thinkrec.synthesis.verdict import parse_verdict
 from thinkrec.text.layout import Layout
 
 NEW = 7
@@ -50,8 +53,10 @@ def naive(model: RecommenderLM, layout: Layout, row: int, limit: int) -> str:
     return tokenizer().decode(written, skip_special_tokens=True).strip()
 
 
-def answers(model: RecommenderLM, layout: Layout, rows: NDArray[np.int64] | list[int], limit: int = NEW) -> list[str]:
-    return generate(model, tokenizer(), layout, np.asarray(rows, np.int64), max_new_tokens=limit)
+def answers(
+    model: RecommenderLM, layout: Layout, rows: NDArray[np.int64] | list[int], limit: int = NEW, **sampling: Any
+) -> list[str]:
+    return generate(model, tokenizer(), layout, np.asarray(rows, np.int64), Decoding(max_new_tokens=limit, **sampling))
 
 
 def test_answers_equal_a_naive_loop_without_a_cache(table: pd.DataFrame, model: RecommenderLM) -> None:
@@ -78,12 +83,66 @@ def test_eager_attention_gives_the_same_answers(family: Family) -> None:
     assert answers(model, layout_of(table), rows) == before
 
 
-def test_an_answer_does_not_depend_on_its_batch(model: RecommenderLM) -> None:
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.5, "top_p": 0.9, "seed": 4}], ids=["greedy", "sampled"])
+def test_an_answer_does_not_depend_on_its_batch(model: RecommenderLM, sampling: dict[str, float]) -> None:
     layout = layout_of(interactions(3, users=2))
     rows = list(range(24))
-    together = answers(model, layout, rows)
-    assert together == [answers(model, layout, [row])[0] for row in rows]
-    assert together == answers(model, layout, rows[::-1])[::-1]
+    together = answers(model, layout, rows, **sampling)
+    assert together == [answers(model, layout, [row], **sampling)[0] for row in rows]
+    assert together == answers(model, layout, rows[::-1], **sampling)[::-1]
+
+
+def test_seeds_give_other_samples_and_a_low_temperature_the_greedy_answer(
+    table: pd.DataFrame, model: RecommenderLM
+) -> None:
+    layout, rows = layout_of(table), list(range(12))
+    greedy = answers(model, layout, rows)
+    first, again, other = (answers(model, layout, rows, temperature=2.0, seed=seed) for seed in (1, 1, 2))
+    assert first == again and first != other and first != greedy
+    assert answers(model, layout, rows, temperature=1e-6) == greedy
+    assert answers(model, layout, rows, temperature=2.0, top_p=1e-6) == greedy
+
+
+def drawn(logits: list[float], count: int = 20_000, **sampling: Any) -> NDArray[np.float64]:
+    """How often each token is chosen, over so many rows with the same logits."""
+    decoding = Decoding(max_new_tokens=1, seed=1, **sampling)
+    chosen = choose(torch.tensor(logits).expand(count, -1), decoding, np.arange(count), 0)
+    return np.bincount(chosen.numpy(), minlength=len(logits)) / count
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_tokens_are_drawn_as_often_as_their_probability_says(temperature: float) -> None:
+    logits = [0.3, -1.0, 2.0, 0.0, -torch.inf, 1.1]
+    expected = (torch.tensor(logits) / temperature).softmax(0).numpy()
+    error = np.sqrt(expected * (1 - expected) / 20_000)
+    assert (np.abs(drawn(logits, temperature=temperature) - expected) <= 4 * error).all()
+
+
+def test_top_p_keeps_the_likeliest_tokens_that_reach_it_in_their_proportions() -> None:
+    logits = np.log([0.1, 0.5, 0.15, 0.25]).tolist()
+    assert drawn(logits, temperature=1.0, top_p=0.74) == pytest.approx([0, 2 / 3, 0, 1 / 3], abs=0.015)
+    assert drawn(logits, temperature=1.0, top_p=0.76) == pytest.approx([0, 5 / 9, 1.5 / 9, 2.5 / 9], abs=0.015)
+    assert drawn(logits, temperature=1.0, top_p=0.4).tolist() == [0, 1, 0, 0]
+    assert drawn(logits, temperature=0.0).tolist() == [0, 1, 0, 0]
+
+
+def test_an_answers_draws_differ_from_token_to_token() -> None:
+    decoding = Decoding(max_new_tokens=2, temperature=1.0)
+    first, second = (choose(torch.zeros(50, 1000), decoding, np.arange(50), step) for step in (0, 1))
+    assert (first == second).sum() <= 2 and len(set(first.tolist())) > 40
+
+
+def test_where_an_answer_begins_with_a_verdict_it_is_the_one_that_the_score_says(
+    table: pd.DataFrame, model: RecommenderLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, rows = layout_of(table), np.arange(len(table))
+    head = model.backbone.get_output_embeddings()
+    plain = head.forward
+    likelier = torch.zeros(head.out_features).index_fill_(0, torch.tensor(layout.vocabulary.verdicts), 100.0)
+    monkeypatch.setattr(head, "forward", lambda hidden: plain(hidden) + likelier)
+    said = [parse_verdict(answer) for answer in answers(model, layout, rows, 1)]
+    assert said == (score(model, layout, rows) > 0).tolist()
+    assert set(said) == {True, False}
 
 
 def test_the_targets_label_and_its_reason_do_not_leak(table: pd.DataFrame, model: RecommenderLM) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from thinkrec.lm.trainer import CHECKPOINTS, WEIGHTS, TrainResult, TrainSettings, train
+from thinkrec.lm.trainer import CHECKPOINTS, PLAIN, WEIGHTS, TrainResult, TrainSettings, train
+from thinkrec.params import Metric
 
 SETTINGS = TrainSettings(name="phase", epochs=4, learning_rate=0.05, weight_decay=0.01, seed=3)
 
@@ -74,8 +80,9 @@ def run(
     settings: TrainSettings = SETTINGS,
     plan: Callable[[int], list[int]] = plan,
     collate: Callable[[int], dict[str, Tensor]] = collate,
+    inputs: Sequence[object] | None = None,
 ) -> TrainResult:
-    return train(objective, plan, collate, validate, settings)
+    return train(objective, plan, collate, validate, settings, inputs=inputs)
 
 
 def left_over() -> list[Path]:
@@ -103,6 +110,46 @@ def test_a_killed_phase_goes_on_to_the_same_bytes(epochs: int) -> None:
     assert result.best == expected.best
 
 
+@pytest.mark.parametrize(("dying", "kept"), [(4, [4]), (12, [10, 12])])
+def test_a_phase_killed_within_an_epoch_goes_on_to_the_same_bytes(dying: int, kept: list[int]) -> None:
+    """Killed for good, by SIGKILL, in a process of its own, in the step after so many."""
+    settings = replace(SETTINGS, trainer=PLAIN.model_copy(update={"checkpoint_steps": 2}))
+    expected, whole = run(objective := Objective(), Validate(RISING), settings=settings), objective
+    killed = multiprocessing.get_context("spawn").Process(target=run_until_killed, args=(settings, dying))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    assert [int(path.name.removeprefix("checkpoint-")) for path in left_over()] == kept
+    again = Remembering()
+    result = run(again, Validate(RISING, start=kept[-1] // 5), settings=settings)
+    assert len(again.losses) == 20 - kept[-1]
+    assert again.weight.equal(whole.weight)
+    assert result == expected
+
+
+def run_until_killed(settings: TrainSettings, step: int) -> None:
+    """Train, and die in the forward pass after so many steps."""
+
+    class Dying(Remembering):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            if len(self.losses) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().forward(x, y)
+
+    run(Dying(), Validate(RISING), settings=settings)
+
+
+def test_checkpoints_within_epochs_change_nothing() -> None:
+    plain, often = Objective(), Objective()
+    expected = run(plain, Validate(RISING))
+    result = run(
+        often, Validate(RISING), settings=replace(SETTINGS, trainer=PLAIN.model_copy(update={"checkpoint_steps": 2}))
+    )
+    assert often.weight.equal(plain.weight)
+    for mine, theirs in zip(result.epochs, expected.epochs, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-6)
+
+
 def test_checkpoints_hold_only_what_trains_and_go_when_all_is_done() -> None:
     kill_after(1)
     (checkpoint,) = left_over()
@@ -113,12 +160,18 @@ def test_checkpoints_hold_only_what_trains_and_go_when_all_is_done() -> None:
     assert not list(CHECKPOINTS.iterdir()) or all("phase" not in path.name for path in CHECKPOINTS.iterdir())
 
 
-def test_a_half_written_checkpoint_is_passed_over() -> None:
+@pytest.mark.parametrize("lacking", ["everything", "random state"])
+def test_a_half_written_checkpoint_is_passed_over(lacking: str) -> None:
     whole = Objective()
     run(whole, Validate(RISING))
     kill_after(1)
     (checkpoint,) = left_over()
-    (checkpoint.parent / "checkpoint-10").mkdir()
+    later = checkpoint.parent / "checkpoint-10"
+    if lacking == "everything":
+        later.mkdir()
+    else:
+        shutil.copytree(checkpoint, later)
+        (later / "rng_state.pth").write_bytes((checkpoint / "rng_state.pth").read_bytes()[:-100])
     again = Objective()
     run(again, Validate(RISING, start=1))
     assert again.weight.equal(whole.weight)
@@ -164,6 +217,38 @@ def test_patience_is_remembered_over_a_kill() -> None:
     kill_after(2, falling, patient)
     result = run(Objective(), Validate(falling, start=2), settings=patient)
     assert len(result.epochs) == 3
+
+
+@pytest.mark.parametrize(("metric", "best"), [("auc", 3), ("log_loss", 2), ("objective", 1)])
+def test_the_named_metric_says_which_epoch_is_best(metric: Metric, best: int) -> None:
+    measures = [(0.9, 0.1, 0.5), (0.2, 0.3, 0.1), (0.3, 0.8, 0.4), (0.1, 0.2, 0.2)]
+    seen: list[Tensor] = []
+    objective = Objective()
+
+    def validate() -> dict[str, float]:
+        seen.append(objective.weight.detach().clone())
+        return dict(zip(("objective", "auc", "log_loss"), measures[len(seen) - 1], strict=True))
+
+    result = run(objective, validate, settings=replace(SETTINGS, metric=metric))
+    assert result.best["epoch"] == best
+    assert objective.weight.equal(seen[best - 1])
+
+
+def test_patience_waits_for_the_named_metric() -> None:
+    losses = iter([0.5, 0.4, 0.6, 0.7])
+
+    def validate() -> dict[str, float]:
+        loss = next(losses)
+        return {"log_loss": loss, "objective": loss}  # by the objective, the third epoch is better than the second
+
+    result = run(Objective(), validate, settings=replace(SETTINGS, metric="log_loss", patience=1))
+    assert len(result.epochs) == 3
+
+
+def test_where_no_epoch_can_be_judged_the_last_one_stays() -> None:
+    objective = Objective()
+    result = run(objective, Validate([float("nan")] * 4))
+    assert result.best["epoch"] == 4
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not() -> None:
@@ -212,6 +297,26 @@ def test_another_phases_checkpoint_is_not_picked_up(
     assert len(left_over()) == 1  # the killed phase's own still waits
 
 
+@pytest.mark.parametrize(
+    ("inputs", "resumed"),
+    [
+        ([{"rows": np.arange(3)}, SETTINGS, "text"], True),
+        ([{"rows": np.arange(3) + 1}, SETTINGS, "text"], False),
+        ([{"rows": np.arange(3).astype(np.int32)}, SETTINGS, "text"], False),
+        ([{"row": np.arange(3)}, SETTINGS, "text"], False),
+        ([{"rows": np.arange(3)}, replace(SETTINGS, seed=9), "text"], False),
+        ([{"rows": np.arange(3)}, SETTINGS, "te", "xt"], False),
+    ],
+    ids=["same", "values", "type", "name", "field", "parts"],
+)
+def test_what_a_phase_depends_on_may_be_named(inputs: list[object], resumed: bool) -> None:
+    with pytest.raises(Killed):
+        run(Objective(), Validate(RISING, kill_at=2), inputs=[{"rows": np.arange(3)}, SETTINGS, "text"])
+    validate = Validate(RISING, start=int(resumed))
+    result = run(Objective(), validate, inputs=inputs)
+    assert validate.calls == 4 == len(result.epochs)
+
+
 def test_epochs_of_uneven_length_are_all_validated() -> None:
     validate = Validate(RISING)
     result = run(Objective(), validate, plan=lambda epoch: plan(epoch)[: 5 - epoch % 2])
@@ -234,7 +339,7 @@ class Remembering(Objective):
 
 
 @pytest.mark.parametrize(
-    ("shorter", "validated"), [(0, [5, 10, 15, 20]), (1, [5, 10, 15, 18])], ids=["even epochs", "uneven epochs"]
+    ("shorter", "validated"), [(0, [5, 10, 15, 20]), (1, [5, 9, 14, 18])], ids=["even epochs", "uneven epochs"]
 )
 def test_every_epoch_names_its_mean_training_loss(shorter: int, validated: list[int]) -> None:
     objective = Remembering()

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tests.builders import SLOTS, TITLES, interactions, item_tokens, layout_of, recommender, tokenizer
-from thinkrec.lm.generation import generate
+from thinkrec.lm.generation import Decoding, generate
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import score
 from thinkrec.params import PromptParams, Slot
@@ -161,8 +161,8 @@ def test_a_reason_follows_its_verdict() -> None:
 def test_generation_answers_the_question() -> None:
     layout, model = with_model(layout_of(interactions(), history=3, layout="question"))
     rows = np.asarray([20, 3, 11])
-    texts = generate(model, tokenizer(), layout, rows, max_new_tokens=4)
-    assert texts == [generate(model, tokenizer(), layout, rows[[at]], max_new_tokens=4)[0] for at in range(3)]
+    texts = generate(model, tokenizer(), layout, rows, Decoding(max_new_tokens=4))
+    assert texts == [generate(model, tokenizer(), layout, rows[[at]], Decoding(max_new_tokens=4))[0] for at in range(3)]
 
 
 def words(texts: list[str], chat: str | None = None, **special: str) -> PreTrainedTokenizerFast:

@@ -17,7 +17,7 @@ from thinkrec.evaluation.tables import BEST, EVALUATED, ORACLE, OURS
 from thinkrec.gate.fit import Routing
 from thinkrec.gate.groups import UserGroups
 from thinkrec.gate.routing import centroid_routing, routing_cases
-from thinkrec.lm.generation import generate
+from thinkrec.lm.generation import Decoding, generate
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench
@@ -153,7 +153,7 @@ def write_reasons(
             bench.tokenizer,
             bench.layout,
             rows,
-            max_new_tokens=params.max_new_tokens,
+            Decoding.of(params, seed=seed),
             router=router,
             routing=routing.weights,
             route=bench.features.route,

@@ -1,7 +1,8 @@
 """How good the written reasons are (METHOD §6): likeness to the held-out teacher's traces, and honesty.
 
 Likeness is METEOR, ROUGE-L and BLEU against the teacher's text of the same row. Honesty is whether the verdict a text
-states is the verdict that the same row's score stands for: one model gives both, so they ought to agree.
+states is the verdict that the same row's score stands for. One model gives both from the same logits: decoded greedily,
+a text that begins with a verdict begins with the score's; sampled, with Yes as often as the probability says.
 BERTScore and BLEURT need weights that are not part of this project; they are not computed.
 """
 

@@ -23,10 +23,10 @@ from thinkrec.gate.trained import Gate, gate_routing, train_gate
 from thinkrec.lm import identity
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.scoring import score
-from thinkrec.lm.trainer import TrainSettings
+from thinkrec.lm.trainer import PLAIN, TrainSettings
 from thinkrec.lm.workbench import Workbench
 from thinkrec.metrics import validation
-from thinkrec.params import GateParams
+from thinkrec.params import GateParams, TrainerParams
 
 Floats = NDArray[np.float32]
 ROUTING_FILE, GATE_FILE = "routing.safetensors", "gate.safetensors"
@@ -45,6 +45,7 @@ def fit_routing(
     router: Router,
     groups: UserGroups,
     params: GateParams,
+    trainer: TrainerParams = PLAIN,
     *,
     late: NDArray[np.bool_],
     batch_tokens: int,
@@ -84,6 +85,8 @@ def fit_routing(
                 learning_rate=params.learning_rate,
                 weight_decay=0.0,
                 seed=seed,
+                metric=trainer.metric,
+                trainer=trainer,
             ),
         )
         candidates["trained"] = gate_routing(gate, groups, vectors)

@@ -22,12 +22,12 @@ from torch.nn import functional
 
 from thinkrec.gate.groups import UserGroups
 from thinkrec.gate.routing import centroid_routing
+from thinkrec.lm.finetune import measures
 from thinkrec.lm.losses import recommendation_loss
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import TrainResult, TrainSettings, train
-from thinkrec.metrics import validation
 from thinkrec.text.layout import Batch, Layout, batches_by_tokens
 
 Floats = NDArray[np.float32]
@@ -143,7 +143,7 @@ def train_gate(
     def validate() -> dict[str, float]:
         routing = gate_routing(gate, groups, user_bank)
         scores = score(model, layout, valid_rows, router=router, routing=routing, route=route)
-        return validation(user[valid_rows], layout.label[valid_rows], scores)
+        return measures(user[valid_rows], layout.label[valid_rows], scores)
 
     return gate, train(objective, plan, lambda windows: layout.collate(windows).tensors(), validate, settings)
 

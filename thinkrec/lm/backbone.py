@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,9 @@ from transformers.utils import logging
 
 from thinkrec.artifacts import read_json, sha256, stage_of, write_json
 from thinkrec.errors import UserError
-from thinkrec.lm.trainer import TrainSettings, train
-from thinkrec.params import BackboneParams
+from thinkrec.lm.processes import device
+from thinkrec.lm.trainer import PLAIN, TrainSettings, train
+from thinkrec.params import BackboneParams, TrainerParams
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 
 TINY = "tiny"
@@ -70,7 +70,7 @@ def build_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenize
 
 
 def build_tiny(
-    texts: Sequence[str], params: BackboneParams, *, seed: int
+    texts: Sequence[str], params: BackboneParams, trainer: TrainerParams = PLAIN, *, seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     """Build a tokenizer and a small Llama and pretrain it on `texts` (training text only); returns metrics too."""
     tokenizer = build_tokenizer(texts, params.vocabulary)
@@ -99,7 +99,7 @@ def build_tiny(
     }
     packed = _pack(documents, pad=tokenizer.pad_token_id, seed=seed)
     if params.epochs and len(packed) > 1:
-        metrics |= _pretrain(model, packed, params, seed=seed)
+        metrics |= _pretrain(model, packed, params, trainer, seed=seed)
     return model, tokenizer, metrics
 
 
@@ -125,7 +125,9 @@ class _NextToken(nn.Module):
         return self.model(input_ids=input_ids, labels=labels).loss
 
 
-def _pretrain(model: PreTrainedModel, packed: Tensor, params: BackboneParams, *, seed: int) -> dict[str, Any]:
+def _pretrain(
+    model: PreTrainedModel, packed: Tensor, params: BackboneParams, trainer: TrainerParams, *, seed: int
+) -> dict[str, Any]:
     """Pretrain on sequences (k, PACKED); the first few are held out to report a loss."""
     held_out = min(HELD_OUT, max(1, len(packed) // 10))
     objective = _NextToken(model)
@@ -141,7 +143,12 @@ def _pretrain(model: PreTrainedModel, packed: Tensor, params: BackboneParams, *,
         return {"objective": -loss, "held_out_loss": loss}
 
     settings = TrainSettings(
-        name="backbone", epochs=params.epochs, learning_rate=params.learning_rate, weight_decay=0.01, seed=seed
+        name="backbone",
+        epochs=params.epochs,
+        learning_rate=params.learning_rate,
+        weight_decay=0.01,
+        seed=seed,
+        trainer=trainer,
     )
     result = train(objective, epoch, lambda rows: {"input_ids": rows}, validate, settings)
     return {"held_out_loss": result.best["held_out_loss"], "epoch": result.best["epoch"]}
@@ -252,9 +259,3 @@ def _in_4bit() -> dict[str, Any]:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def device() -> torch.device:
-    """Where models run: the accelerator if there is one; `THINKREC_DEVICE` overrides."""
-    named = os.environ.get("THINKREC_DEVICE")
-    return torch.device(named) if named else torch.device("cuda" if torch.cuda.is_available() else "cpu")

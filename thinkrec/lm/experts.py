@@ -25,9 +25,9 @@ from thinkrec.lm import identity
 from thinkrec.lm.finetune import finetune
 from thinkrec.lm.mixture import Router, install, read_lora
 from thinkrec.lm.model import RecommenderLM
-from thinkrec.lm.trainer import TrainSettings
+from thinkrec.lm.trainer import PLAIN, TrainSettings
 from thinkrec.lm.workbench import Workbench
-from thinkrec.params import ExpertParams, LoraParams, SftParams
+from thinkrec.params import ExpertParams, LoraParams, SftParams, TrainerParams
 
 TARGETS = ["q_proj", "v_proj"]
 
@@ -74,6 +74,7 @@ def train_experts(
     params: ExpertParams,
     lora: LoraParams,
     sft: SftParams,
+    trainer: TrainerParams = PLAIN,
     *,
     seed: int,
 ) -> list[dict[str, float]]:
@@ -110,6 +111,8 @@ def train_experts(
                 learning_rate=params.learning_rate,
                 weight_decay=0.0,
                 seed=seed,
+                metric=trainer.metric,
+                trainer=trainer,
             ),
         )
         save_adapter(expert, expert_folder(folder, number), base=str(bench.base))

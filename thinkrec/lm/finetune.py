@@ -1,6 +1,6 @@
 """Supervised fine-tuning on recommending and reasoning, shared by the global model and the experts.
 
-Both sample kinds stand in one pass over the stream. METHOD draws a thinking sample with probability p and a
+Both sample kinds stand in one pass over the rows. METHOD draws a thinking sample with probability p and a
 recommending one otherwise; here every row counts by its kind's share over its kind's frequency, which is the
 expectation of that draw without its variance. `trace_weight_cap` bounds how much one trace counts, as the cap on
 repeats does in the draw.
@@ -10,6 +10,8 @@ Shapes: R targets of a batch, Q reason tokens.
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
+
 import numpy as np
 import pandas as pd
 import torch
@@ -17,15 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from thinkrec.lm import processes
 from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss, sample_loss
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import score
+from thinkrec.lm.steps import WHOLE_STEP, Step, collate, cut, passes, share, steps_by_rows
 from thinkrec.lm.trainer import TrainResult, TrainSettings, train
-from thinkrec.metrics import validation
+from thinkrec.metrics import log_loss, validation
 from thinkrec.params import SftParams
 from thinkrec.synthesis.verdict import split_verdict
 from thinkrec.text.items import encode
-from thinkrec.text.layout import Batch, Layout, Window, batches_by_tokens
+from thinkrec.text.layout import Batch, Layout
 
 Rows = NDArray[np.int64]
 
@@ -41,9 +45,10 @@ def encode_reasons(tokenizer: PreTrainedTokenizerBase, traces: pd.DataFrame) -> 
 
 
 class Objective(nn.Module):
-    """The loss of a batch: the four-weight sample loss, each kind by its share, plus the pairwise term.
+    """The loss of a piece of a step: the four-weight sample loss, each kind by its share, plus the pairwise term.
 
-    `thinking` is the share of an epoch's targets that are met with their trace.
+    `thinking` is the share of an epoch's targets that are met with their trace. The forward takes a batch's tensors
+    and the piece's counts of the step (`steps.Piece`); without them it is the whole step.
     """
 
     def __init__(self, model: RecommenderLM, label: NDArray[np.integer], thinking: float, params: SftParams) -> None:
@@ -55,7 +60,7 @@ class Objective(nn.Module):
         self.think_weight = min(share / thinking, params.trace_weight_cap) if thinking else 0.0
         self.rec_weight = (1 - share) / (1 - thinking) if 0 < thinking < 1 else 1.0
 
-    def forward(self, **tensors: Tensor) -> Tensor:
+    def forward(self, targets: Tensor = WHOLE_STEP, pairs: Tensor = WHOLE_STEP, **tensors: Tensor) -> Tensor:
         batch = Batch(**tensors)
         output = self.model(batch)
         label = self.label[batch.target_rows.cpu()].to(output.score.device)
@@ -74,10 +79,10 @@ class Objective(nn.Module):
             gamma=self.params.gamma,
         )
         weight = torch.where(thinking, self.think_weight, self.rec_weight)
-        loss = (weight * by_row).mean()
+        loss = share(targets) * (weight * by_row).mean()
         if self.params.pairwise:
             sequence = batch.verdicts[:, 0]
-            loss = loss + self.params.pairwise * pairwise_loss(output.score, label, sequence)
+            loss = loss + self.params.pairwise * share(pairs) * pairwise_loss(output.score, label, sequence)
         return loss
 
 
@@ -91,19 +96,35 @@ def finetune(
     params: SftParams,
     settings: TrainSettings,
 ) -> TrainResult:
-    """Train whatever of `model` requires a gradient on `train_rows`; the epoch with the best valid AUC + UAUC stays."""
+    """Train whatever of `model` requires a gradient on `train_rows`; the epoch that `settings.metric` says stays."""
 
-    def plan(epoch: int) -> list[list[Window]]:
+    @lru_cache(maxsize=2)
+    def plan(epoch: int) -> list[Step]:
         rng = np.random.default_rng([settings.seed, epoch])
-        windows = layout.training_windows(train_rows, rng)
-        # Rows, not tokens, make a step: prompts of other lengths take as many steps.
-        batches = list(batches_by_tokens(layout, windows, params.batch_tokens, targets=params.batch_rows))
-        return [batches[index] for index in rng.permutation(len(batches))]
+        steps = steps_by_rows(layout, layout.training_windows(train_rows, rng), params.batch_rows)
+        return [steps[index] for index in rng.permutation(len(steps))]
 
-    with_reason = sum(layout.reasons_shown(window).sum() for batch in plan(0) for window in batch)
+    with_reason = sum(layout.reasons_shown(window).sum() for step in plan(0) for window in step)
     objective = Objective(model, layout.label, float(with_reason / len(train_rows)), params)
 
     def validate() -> dict[str, float]:
-        return validation(user[valid_rows], layout.label[valid_rows], score(model, layout, valid_rows))
+        return measures(user[valid_rows], layout.label[valid_rows], score(model, layout, valid_rows))
 
-    return train(objective, plan, lambda windows: layout.collate(windows).tensors(), validate, settings)
+    return train(
+        objective,
+        plan,
+        partial(collate, layout),
+        validate,
+        settings,
+        cut=partial(cut, layout),
+        passes=max(
+            passes(layout, plan(epoch), params.batch_tokens, processes.count()) for epoch in range(settings.epochs)
+        ),
+        inputs=[layout, model.slot_values, user, train_rows, valid_rows, params],
+    )
+
+
+def measures(user: NDArray[np.integer], label: NDArray[np.integer], score: NDArray[np.floating]) -> dict[str, float]:
+    """What a phase is validated by: `metrics.validation`, and the log-loss of the scores' probabilities."""
+    probability = 1 / (1 + np.exp(-score.astype(np.float64)))
+    return validation(user, label, score) | {"log_loss": log_loss(label, probability)}

@@ -1,4 +1,7 @@
-"""Scores of any rows: one forward pass per window, the verdict's logits read at every target."""
+"""Scores of any rows: one forward pass per window, the verdict's logits read at every target.
+
+Batches are the same however many processes there are; each takes its share of them, and all get everything.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from thinkrec.lm import processes
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.text.layout import Batch, Layout, Window, batches_by_tokens
@@ -26,13 +30,14 @@ def routed_batches(
     route: NDArray[np.integer] | None,
     progress: str | None,
 ) -> Iterator[Batch]:
-    """The batches of these windows, each on the model's device and with its adapter weights set on the `router`.
+    """This process's batches of these windows, on the model's device and with adapter weights set on the `router`.
 
     A sequence's weights are `routing[route[r]]` (routing: states x (N + 1), route: (n,) for all interactions), r its
     first target. Without a router there is nothing to set.
     """
-    batches = list(batches_by_tokens(layout, windows, SCORING_TOKENS))
-    for group in tqdm(batches, desc=progress, disable=progress is None or None, leave=False):
+    batches = processes.mine(list(batches_by_tokens(layout, windows, SCORING_TOKENS)))
+    hidden = True if progress is None or processes.rank() else None
+    for group in tqdm(batches, desc=progress, disable=hidden, leave=False):
         batch = layout.collate(group).to(model.device)
         if router is not None:
             assert routing is not None and route is not None
@@ -60,9 +65,9 @@ def score(
     model.eval()
     state = np.zeros(len(rows), np.int64) if route is None else route[rows].astype(np.int64)
     windows = layout.scoring_windows(rows, state)
-    out = np.full(len(layout.item), np.nan, np.float32)
     batches = routed_batches(model, layout, windows, router=router, routing=routing, route=route, progress=progress)
-    for batch in batches:
-        scored = model(batch).score
-        out[batch.target_rows.cpu().numpy()] = scored.float().cpu().numpy()
+    found = [(batch.target_rows.cpu().numpy(), model(batch).score.float().cpu().numpy()) for batch in batches]
+    out = np.full(len(layout.item), np.nan, np.float32)
+    for scored, scores in processes.gather(found):
+        out[scored] = scores
     return out[rows]

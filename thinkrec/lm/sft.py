@@ -20,9 +20,9 @@ from thinkrec.lm.experts import add_lora, save_adapter
 from thinkrec.lm.finetune import finetune
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.recipes import RECIPES, Part
-from thinkrec.lm.trainer import TrainResult, TrainSettings
+from thinkrec.lm.trainer import PLAIN, TrainResult, TrainSettings
 from thinkrec.lm.workbench import ADAPTER, MODEL, RECIPE, Workbench
-from thinkrec.params import LoraParams, SftParams
+from thinkrec.params import LoraParams, SftParams, TrainerParams
 
 
 def train_only(model: RecommenderLM, parts: tuple[Part, ...]) -> list[nn.Parameter]:
@@ -42,7 +42,7 @@ def train_only(model: RecommenderLM, parts: tuple[Part, ...]) -> list[nn.Paramet
 
 
 def fit_global(
-    bench: Workbench, params: SftParams, lora: LoraParams, *, seed: int
+    bench: Workbench, params: SftParams, lora: LoraParams, trainer: TrainerParams = PLAIN, *, seed: int
 ) -> tuple[dict[str, TrainResult], PeftModel | None]:
     """Train the global model in place; returns the result of every phase by name, and the adapter if there is one.
 
@@ -76,6 +76,8 @@ def fit_global(
                 weight_decay=params.weight_decay,
                 seed=seed,
                 patience=params.patience,
+                metric=trainer.metric,
+                trainer=trainer,
             ),
         )
     return results, adapter

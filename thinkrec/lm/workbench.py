@@ -15,9 +15,10 @@ from thinkrec import artifacts
 from thinkrec.data.histories import frozen
 from thinkrec.features import bank
 from thinkrec.lm import identity
-from thinkrec.lm.backbone import device, open_backbone
+from thinkrec.lm.backbone import open_backbone
 from thinkrec.lm.finetune import encode_reasons
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, SoftPrompt
+from thinkrec.lm.processes import device
 from thinkrec.lm.recipes import RECIPES, Recipe
 from thinkrec.params import PromptParams
 from thinkrec.text.items import encode_once, item_texts

@@ -1,0 +1,117 @@
+"""Two processes make what one makes: the same losses, weights, scores and answers, written once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.lm import work
+
+ROOT = Path(__file__).resolve().parents[2]
+SAME = 1e-5
+
+
+def torchrun(folder: Path, kind: str, *arguments: str) -> str:
+    """Run tests.lm.work in two processes (gloo), in `folder`; returns how they ended if not well."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, "-m", "tests.lm.work", str(folder), kind, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "THINKREC_DEVICE": "cpu", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return done.stderr if done.returncode else ""
+
+
+@pytest.fixture(scope="module", params=["all", "sharded"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """All weights trained, on both processes; or an adapter and the projector, the model sharded over the two."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, kind: str) -> Path:
+    """The folder in which two processes have worked."""
+    folder = tmp_path_factory.mktemp("two")
+    assert torchrun(folder, kind) == ""
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What one process has."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("one"))
+    try:
+        said, weights = work.fine_tuned(adapter=kind == "sharded")
+        return said | work.scored(), weights
+    finally:
+        os.chdir(before)
+
+
+def said(folder: Path, rank: int) -> dict[str, Any]:
+    return json.loads((folder / f"{rank}.json").read_text())
+
+
+def test_losses_and_validation_are_those_of_one_process(two: Path, one: tuple[dict[str, Any], Any]) -> None:
+    alone, together = one[0]["epochs"], said(two, 0)["epochs"]
+    assert [epoch["epoch"] for epoch in alone] == [1, 2]
+    for mine, theirs in zip(alone, together, strict=True):
+        assert theirs == pytest.approx(mine, abs=SAME)
+    assert alone[0]["train_loss"] != pytest.approx(alone[1]["train_loss"], abs=100 * SAME)  # something was learned
+
+
+def test_weights_are_those_of_one_process(two: Path, one: tuple[Any, dict[str, Tensor]]) -> None:
+    together = load_file(two / "0.safetensors")
+    assert together.keys() == one[1].keys()
+    for name, weight in one[1].items():
+        assert together[name].allclose(weight, rtol=0, atol=SAME), name
+
+
+def test_scores_and_answers_are_those_of_one_process_to_the_bit(two: Path, one: tuple[dict[str, Any], Any]) -> None:
+    together = said(two, 0)
+    for name in ("scores", "greedy", "sampled"):
+        assert together[name] == one[0][name]
+    assert not np.isnan(together["scores"]).any()
+
+
+def test_all_processes_have_the_same(two: Path) -> None:
+    assert said(two, 0) == said(two, 1)
+    mine, theirs = load_file(two / "0.safetensors"), load_file(two / "1.safetensors")
+    assert all(weight.equal(theirs[name]) for name, weight in mine.items())
+
+
+def test_the_main_process_alone_writes_and_nothing_is_left_over(two: Path) -> None:
+    assert json.loads((two / "artefact.json").read_text()) == {"rank": 0}
+    assert not [path for path in two.iterdir() if "partial" in path.name]
+    assert not list((two / ".cache" / "checkpoints").iterdir())
+
+
+def test_layers_are_sharded_where_that_is_asked_for(two: Path, kind: str) -> None:
+    assert ("DTensor" in said(two, 0)["met"]) == (kind == "sharded")
+
+
+def test_killed_within_an_epoch_two_processes_go_on_to_the_same_bytes(two: Path, kind: str, tmp_path: Path) -> None:
+    assert "Signal 9 (SIGKILL)" in torchrun(tmp_path, kind, "10")
+    (phase,) = (tmp_path / ".cache" / "checkpoints").iterdir()
+    assert (phase / "checkpoint-4").is_dir()  # of six steps, three in an epoch
+    assert not (tmp_path / "0.json").exists()
+    assert torchrun(tmp_path, kind) == ""
+    for name in ("0.json", "0.safetensors"):
+        assert (tmp_path / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_over_processors_sharding_is_refused(two: Path, kind: str) -> None:
+    if kind == "all":  # the other kind has accelerate told to shard
+        assert said(two, 0)["refused"].startswith("trainer.sharding=fsdp: processors do not shard")

@@ -1,0 +1,155 @@
+"""What one process or several do alike: fine-tune a tiny model, score under a mixture, write answers.
+
+As a program every process writes what it has into a folder: torchrun --nproc-per-node 2 -m tests.lm.work FOLDER KIND
+KIND is `all` weights trained, or an adapter's, their training `sharded`. With a number after it the second process is
+killed in its so-manieth pass of training, and torchrun ends the first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tests.builders import interactions, layout_of, recommender, tokenizer
+from thinkrec import artifacts
+from thinkrec.errors import UserError
+from thinkrec.lm import processes, scoring
+from thinkrec.lm.finetune import Objective, finetune
+from thinkrec.lm.generation import Decoding, generate
+from thinkrec.lm.mixture import MixtureLinear, Router
+from thinkrec.lm.trainer import PLAIN, TrainSettings
+from thinkrec.params import SftParams
+
+REASON = np.asarray([70, 71, 72, 1], np.int32)
+SFT = SftParams(
+    recipe="compact", epochs=2, learning_rate=0.01, weight_decay=0.05, batch_rows=20, batch_tokens=150, think_share=0.2,
+    trace_weight_cap=4.0, alpha=0.1, beta=0.9, eta=0.8, gamma=0.2, pairwise=0.3, slot_dropout=0.0, patience=3,
+)  # fmt: skip
+SETTINGS = TrainSettings(
+    name="work",
+    epochs=2,
+    learning_rate=0.01,
+    weight_decay=0.05,
+    seed=1,
+    trainer=PLAIN.model_copy(update={"checkpoint_steps": 1}),
+)
+SHARDED = replace(SETTINGS, trainer=SETTINGS.trainer.model_copy(update={"sharding": "fsdp"}))
+ROW_TOKENS = 120  # of a batch when scoring: several batches for each process
+
+
+def table() -> pd.DataFrame:
+    return interactions(1, users=6, rows=12)
+
+
+def fine_tuned(
+    params: SftParams = SFT, settings: TrainSettings = SETTINGS, *, adapter: bool = False
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Validation by epoch and the weights, after six steps; an `adapter` and the projector train, or all."""
+    world = table()
+    layout, rows = layout_of(world, reasons={3: REASON, 17: REASON}), np.arange(len(world))
+    model = recommender(world)
+    if adapter:
+        torch.manual_seed(2)
+        get_peft_model(model.backbone, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+    result = finetune(
+        model,
+        layout,
+        train_rows=rows[rows % 12 < 8],
+        valid_rows=rows[rows % 12 >= 8],
+        user=world["user"].to_numpy(),
+        params=params,
+        settings=settings,
+    )
+    return {"epochs": result.epochs}, {name: weight.detach() for name, weight in model.named_parameters()}
+
+
+def scored() -> dict[str, Any]:
+    """Scores of all rows under weights of two adapters, and answers to some, greedy and sampled."""
+    world = table()
+    layout, model = layout_of(world), recommender(world)
+    torch.manual_seed(5)
+    router, attention = Router(), model.backbone.model.layers[1].self_attn
+    adapters = {column: (torch.randn(2, 32), torch.randn(32, 2) / 4, 0.5) for column in (1, 2)}
+    attention.q_proj = MixtureLinear(attention.q_proj, adapters, router, columns=3)
+    routing = np.asarray([[1, 0, 0], [0, 0.7, 0.3], [0.2, 0, 0.8]], np.float32)
+    mixed: dict[str, Any] = {"router": router, "routing": routing, "route": np.arange(len(world)) % 3}
+    some = np.arange(0, len(world), 5)
+    decodings = {"greedy": Decoding(max_new_tokens=6), "sampled": Decoding(max_new_tokens=6, temperature=1.0, seed=3)}
+    plain, scoring.SCORING_TOKENS = scoring.SCORING_TOKENS, ROW_TOKENS
+    try:
+        return {"scores": scoring.score(model, layout, np.arange(len(world)), **mixed).tolist()} | {
+            name: generate(model, tokenizer(), layout, some, decoding, **mixed) for name, decoding in decodings.items()
+        }
+    finally:
+        scoring.SCORING_TOKENS = plain
+
+
+def watch(a_pass: int) -> set[str]:
+    """The types of parameters met in training; the second process is killed in its so-manieth pass."""
+    met: set[str] = set()
+    forward, calls = Objective.forward, 0
+
+    def watched(self: Objective, **tensors: Tensor) -> Tensor:
+        nonlocal calls
+        if self.training:
+            calls += 1
+            met.update(type(weight).__name__ for weight in self.parameters())
+            if calls == a_pass and processes.rank() == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return forward(self, **tensors)
+
+    Objective.forward = watched
+    return met
+
+
+def shard_on_processors() -> None:
+    """Tell accelerate to: by itself it shards on accelerators only."""
+    start = AcceleratorState.__init__
+
+    def sharding(self: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **options: Any) -> None:
+        start(self, *args, fsdp_plugin=fsdp_plugin, **options)
+        if fsdp_plugin is not None:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+
+    AcceleratorState.__init__ = sharding
+
+
+def refused() -> str:
+    """What is said where weights cannot be sharded."""
+    try:
+        fine_tuned(settings=SHARDED)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def main(folder: Path, kind: str, a_pass: int = 0) -> None:
+    met = watch(a_pass)
+    if kind == "sharded":
+        shard_on_processors()
+        said, weights = fine_tuned(settings=SHARDED, adapter=True)
+    else:
+        said, weights = fine_tuned()
+    said |= {"met": sorted(met), **scored(), "refused": refused() if kind == "all" else ""}
+    rank = processes.rank()
+    (folder / f"{rank}.json").write_text(json.dumps(said))
+    save_file(weights, folder / f"{rank}.safetensors")
+    artifacts.write_json(folder / "artefact.json", {"rank": rank})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))
