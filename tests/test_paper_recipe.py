@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from project import copy_project, digests, finished_project, run_stage
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from thinkrec import artifacts
 from thinkrec.errors import UserError
@@ -94,3 +94,11 @@ def test_another_backbone_than_it_was_made_with_is_refused(paper: Path, tmp_path
         UserError, match=r"^out/sft: made with backbone [0-9a-f]{12} \(here [0-9a-f]{12}\); put that back"
     ):
         Recommender.load(other)
+
+
+def test_a_global_adapter_that_changes_nothing_is_refused(paper: Path, tmp_path: Path) -> None:
+    other = copy_project(paper, tmp_path / "other")
+    weights = other / "out" / "sft" / "adapter" / "adapter_model.safetensors"
+    save_file({name: 0 * weight for name, weight in load_file(weights).items()}, weights)
+    with pytest.raises(UserError, match=r"^out/sft/adapter: changes no score, so it learned nothing"):
+        run_stage(other, "gate")

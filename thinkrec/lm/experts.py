@@ -59,8 +59,11 @@ def install_experts(bench: Workbench, count: int) -> Router:
     Those were made with this very model, or they are refused.
 
     Raises:
-        UserError: an expert is missing, is none that can be mixed, or was made with another global model.
+        UserError: an expert is missing, is none that can be mixed, or was made with another global model; or the global
+            adapter is one that changes nothing.
     """
+    if bench.adapter is not None and not any(b.any() for _, b, _ in read_lora(bench.adapter).values()):
+        raise UserError(f"{bench.adapter}: changes no score, so it learned nothing; train it longer (sft.epochs)")
     identity.check(EXPERTS, {"sft": identity.hash_of(SFT)})
     identity.check(ADDED, {"experts": identity.hash_of(EXPERTS)})
     return install(bench.model.backbone, [bench.adapter, *expert_folders(count)])
