@@ -24,6 +24,7 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +43,7 @@ import torch
 import typer
 from numpy.typing import NDArray
 from torch import nn
+from tqdm import tqdm
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel, Qwen3Config
 
 from thinkrec.features.bank import Features
@@ -131,7 +133,8 @@ ITEMS, ITEM_TOKENS = 3700, (20, 44)  # a title and eight keywords take some thir
 REASON_SHARE, REASON_TOKENS = 0.1, 60  # of the interactions that have a trace, and its length
 WORDS = Vocabulary(begin=0, end=1, slot=2, no=3, yes=4)
 FIRST_WORD = 10  # ids below have, or may have, a role
-PER_USER, USERS = 100, {"stream": 64, "question": 10}  # interactions; a prompt each makes more tokens than streams do
+PER_USER = 100  # interactions
+USERS: dict[LayoutName, int] = {"stream": 64, "question": 10}  # prompts of one target each make more tokens
 
 WARM_UP, STEPS, ROUNDS = 2, 8, 3  # training steps, then passes over all rows to score
 MOST_TOKENS, LEAST_TOKENS = 16_384, 2048  # of a training pass
@@ -387,7 +390,7 @@ def measure_scoring(world: World, router: Router, *, rounds: int = ROUNDS) -> Ra
     rows = np.arange(len(table), dtype=np.int64)
 
     def work() -> None:
-        found = score(world.model, layout, rows, router=router, routing=routing, route=route, progress="scoring")
+        found = score(world.model, layout, rows, router=router, routing=routing, route=route)
         assert np.isfinite(found).all()
 
     done = world.cost.work(layout, layout.scoring_windows(rows, route.astype(np.int64)), 2)
@@ -421,7 +424,7 @@ def _rates(device: torch.device, calls: Sequence[Callable[[], None]], works: Seq
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     times = [_now(device)]
-    for call in calls:
+    for call in tqdm(calls, desc="measuring", disable=None, leave=False):
         call()
         times.append(_now(device))
     seconds = [end - begin for begin, end in pairwise(times)]
@@ -502,18 +505,17 @@ def halving(measure: Callable[[int], R], tokens: int) -> R:
         tokens //= 2
 
 
-def measure_model(name: str, device: torch.device, peak: Peak) -> Iterator[str]:
-    """The lines of one model: for each layout, LoRA training and scoring."""
-    backbone = build(MODELS[name], device)
-    tokens, recompute = batch_size(MODELS[name], torch.cuda.mem_get_info(device)[0])
+def measure_model(
+    name: str, backbone: PreTrainedModel, free: int, peak: Peak, users: dict[LayoutName, int] = USERS
+) -> Iterator[str]:
+    """The lines of one model, with `free` bytes beside it: for each layout LoRA training, then scoring."""
+    tokens, recompute = batch_size(backbone.config, free)
     mode = ", checkpointing" if recompute else ""
-    worlds: dict[LayoutName, World] = {
-        layout: make_world(backbone, layout, USERS[layout]) for layout in ("stream", "question")
-    }
+    worlds = {layout: make_world(backbone, layout, count) for layout, count in users.items()}
     for layout, world in worlds.items():
         rates = halving(partial(measure_training, world, recompute=recompute), tokens)
         yield as_line(f"{name}, {layout}: LoRA training{mode}", rates, peak, TRAINING_GOAL)
-    router = install_random(worlds["stream"].model)  # the worlds' models share the backbone
+    router = install_random(next(iter(worlds.values())).model)  # the worlds' models share the backbone
     for layout, world in worlds.items():
         yield as_line(
             f"{name}, {layout}: scoring, {EXPERTS} experts", measure_scoring(world, router), peak, SCORING_GOAL
@@ -528,6 +530,10 @@ class Model(StrEnum):
     ALL = "all"
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
 def main(
     model: Annotated[
         Model, typer.Option(help="Whose shape to measure; its weights are random, nothing is fetched.")
@@ -546,14 +552,18 @@ def main(
     peak = peak_of(device)
     typer.echo(f"{torch.cuda.get_device_name(device)}: {peak.rate / 1e12:,.0f} TFLOP/s in bfloat16 ({peak.source})")
     typer.echo(LINE.format(*HEADINGS))
+    backbone: PreTrainedModel | None
     for name in MODELS if model is Model.ALL else [model.value]:
         try:
-            for line in measure_model(name, device, peak):
+            backbone = build(MODELS[name], device)
+            for line in measure_model(name, backbone, torch.cuda.mem_get_info(device)[0], peak):
                 typer.echo(line)
         except torch.OutOfMemoryError:
             typer.echo(f"{name}: this device has too little memory for it")
+        backbone = None
+        gc.collect()  # modules refer to each other
         torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()
