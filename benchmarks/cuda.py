@@ -29,7 +29,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from itertools import pairwise
@@ -110,7 +110,7 @@ PEAKS = {
 PARTIAL = {"MIG", "Laptop", "Max", "D"}  # a name with one of these words is a slower variant's
 
 LORA = LoraParams(r=8, alpha=16, dropout=0.05)
-SFT = SftParams(  # as params.yaml
+SFT = SftParams(  # the loss as in params.yaml; how long to train is not read here
     recipe="paper",
     epochs=1,
     learning_rate=1e-4,
@@ -223,7 +223,10 @@ def build(config: PreTrainedConfig, device: torch.device, dtype: torch.dtype = t
 
 
 def make_world(backbone: PreTrainedModel, name: LayoutName, users: int, per_user: int = PER_USER) -> World:
-    """`per_user` interactions of each of so many users, about random items; the backbone with slots to fill."""
+    """`per_user` interactions of each of so many users, about random items; the backbone with slots to fill.
+
+    No two of a user are of one moment, so that no two targets share a prompt of the question layout.
+    """
     rng = np.random.default_rng(0)
     rows = users * per_user
     size = backbone.config.vocab_size
@@ -254,9 +257,7 @@ def make_world(backbone: PreTrainedModel, name: LayoutName, users: int, per_user
     if name == "stream":
         layout: Layout = StreamLayout(**common)
     else:
-        common["vocabulary"] = Vocabulary(
-            begin=0, end=1, slot=2, no=3, yes=4, lead=tuple(drawn(_length(ANSWER)).tolist())
-        )
+        common["vocabulary"] = replace(WORDS, lead=tuple(drawn(_length(ANSWER)).tolist()))
         layout = QuestionLayout(
             **common,
             head=(WORDS.begin,),
