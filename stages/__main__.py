@@ -14,6 +14,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import typer
 
 from stages._command import command
+from stages.added import added
 from stages.backbone import backbone
 from stages.baselines import baselines
 from stages.evaluate import evaluate
@@ -31,7 +32,7 @@ from stages.sft import sft
 from stages.tables import tables
 from stages.traces import traces
 
-PIPELINE = (ingest, keywords, features, baselines, traces, backbone, sft, experts, gate, evaluate)
+PIPELINE = (ingest, keywords, features, baselines, traces, backbone, sft, experts, added, gate, evaluate)
 
 app = typer.Typer(
     name="thinkrec-stage",

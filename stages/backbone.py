@@ -11,7 +11,7 @@ def backbone() -> str:
     params = load()
     if params.backbone.name != lm.TINY:
         with artifacts.atomic(artifacts.BACKBONE) as partial:
-            lm.write_reference(lm.pin(params.backbone.name), partial)
+            lm.write_reference(lm.pin(params.backbone.name, load_in_4bit=params.backbone.load_in_4bit), partial)
             model, _ = lm.open_backbone(partial)
         metrics = {"parameters": model.num_parameters()}
     else:

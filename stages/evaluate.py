@@ -13,18 +13,20 @@ def evaluate() -> str:
     from thinkrec.gate import fit as gating
     from thinkrec.gate import groups as grouping
     from thinkrec.lm.experts import install_experts
-    from thinkrec.lm.workbench import open_workbench
+    from thinkrec.lm.workbench import open_global
     from thinkrec.params import load
 
     params = load()
-    bench = open_workbench(artifacts.SFT / "model", params.prompt, projector=artifacts.SFT)
-    groups, routing = grouping.load(artifacts.EXPERTS), gating.load(artifacts.GATE)
-    router = install_experts(bench.model.backbone, artifacts.EXPERTS, len(groups.centroids))
+    bench = open_global(params.prompt)
+    groups = grouping.load(artifacts.ADDED)
+    states, temperature = len(bench.features.user_bank), params.gate.temperature
+    routing = gating.load(artifacts.GATE, groups, states=states, temperature=temperature)
+    router = install_experts(bench, len(groups.centroids))
 
     truth, traces = artifacts.read_table(artifacts.TRUTH), artifacts.read_table(artifacts.TRACES)
     baselines = artifacts.read_table(artifacts.BASELINES)
     predictions, models = predict(
-        bench, bench.frozen(), router, routing, groups, baselines, truth, temperature=params.gate.temperature
+        bench, bench.frozen(), router, routing, groups, baselines, truth, temperature=temperature
     )
     reasons = write_reasons(bench, router, routing, predictions, traces, params.evaluate, seed=params.seed)
     artifacts.write_table(artifacts.PREDICTIONS, predictions)

@@ -8,13 +8,13 @@ def gate() -> str:
     from thinkrec.gate import groups as grouping
     from thinkrec.gate.fit import fit_routing, save
     from thinkrec.lm.experts import install_experts
-    from thinkrec.lm.workbench import open_workbench
+    from thinkrec.lm.workbench import open_global
     from thinkrec.params import load
 
     params = load()
-    bench = open_workbench(artifacts.SFT / "model", params.prompt, projector=artifacts.SFT)
-    groups = grouping.load(artifacts.EXPERTS)
-    router = install_experts(bench.model.backbone, artifacts.EXPERTS, len(groups.centroids))
+    bench = open_global(params.prompt)
+    groups = grouping.load(artifacts.ADDED)
+    router = install_experts(bench, len(groups.centroids))
     fitted, metrics = fit_routing(
         bench,
         router,
@@ -24,7 +24,7 @@ def gate() -> str:
         batch_tokens=params.sft.batch_tokens,
         seed=params.seed,
     )
-    save(fitted, artifacts.GATE)
+    save(fitted, artifacts.GATE, temperature=params.gate.temperature)
     artifacts.write_metrics("gate", metrics)
     shares = ", ".join(f"{name} {share:.0%}" for name, share in metrics["cases"].items())
     return f"{params.gate.kind} gate over {len(groups.centroids)} experts ({shares})"

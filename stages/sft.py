@@ -6,36 +6,20 @@ def sft() -> str:
     import torch
 
     from thinkrec import artifacts
-    from thinkrec.lm.backbone import save_model
-    from thinkrec.lm.finetune import finetune
-    from thinkrec.lm.trainer import TrainSettings
+    from thinkrec.lm.sft import fit_global, save_global
     from thinkrec.lm.workbench import open_workbench
     from thinkrec.params import load
 
     params = load()
     torch.manual_seed(params.seed)
     traces = artifacts.read_table(artifacts.TRACES) if params.sft.think_share else None
-    bench = open_workbench(artifacts.BACKBONE, params.prompt, traces=traces, slot_dropout=params.sft.slot_dropout)
-    result = finetune(
-        bench.model,
-        bench.layout,
-        train_rows=bench.rows("train"),
-        valid_rows=bench.rows("valid"),
-        user=bench.user,
-        params=params.sft,
-        settings=TrainSettings(
-            name="sft",
-            epochs=params.sft.epochs,
-            learning_rate=params.sft.learning_rate,
-            weight_decay=params.sft.weight_decay,
-            seed=params.seed,
-            patience=params.sft.patience,
-        ),
-    )
+    bench = open_workbench(params.prompt, recipe=params.sft.recipe, traces=traces, slot_dropout=params.sft.slot_dropout)
+    results, adapter = fit_global(bench, params.sft, params.lora, seed=params.seed)
     with artifacts.atomic(artifacts.SFT) as partial:
-        save_model(bench.model.backbone, bench.tokenizer, partial / "model")
-        bench.model.save_inputs(partial)
-    artifacts.write_metrics("sft", {"best": result.best, "traces": len(bench.layout.reasons)})
-    artifacts.write_json(artifacts.PLOTS / "sft.json", artifacts.rounded(result.epochs, 4))
-    best = result.best
-    return f"epoch {best['epoch']:.0f}: valid AUC {best['auc']:.4f}, UAUC {best['uauc']:.4f}"
+        save_global(bench, adapter, partial, recipe=params.sft.recipe)
+    epochs = [{"phase": phase, **epoch} for phase, result in results.items() for epoch in result.epochs]
+    best = {phase: result.best for phase, result in results.items()}
+    artifacts.write_metrics("sft", {"best": best, "traces": len(bench.layout.reasons)})
+    artifacts.write_json(artifacts.PLOTS / "sft.json", artifacts.rounded(epochs, 4))
+    phase, last = list(best.items())[-1]
+    return f"epoch {last['epoch']:.0f} of phase {phase}: valid AUC {last['auc']:.4f}, UAUC {last['uauc']:.4f}"

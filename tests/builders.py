@@ -22,9 +22,10 @@ from transformers import (
 from thinkrec.features.bank import Features
 from thinkrec.lm.backbone import build_tokenizer
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues
-from thinkrec.params import Slot
+from thinkrec.params import PromptParams, Slot
 from thinkrec.text.items import Ragged, encode
-from thinkrec.text.stream import StreamLayout, make_layout
+from thinkrec.text.layout import Layout
+from thinkrec.text.layouts import make_layout
 from thinkrec.text.vocabulary import find_vocabulary
 
 Family = Literal["llama", "qwen3"]
@@ -136,10 +137,21 @@ def layout_of(
     history: int = 3,
     hide_dislikes: bool = False,
     reasons: Mapping[int, NDArray[np.int32]] | None = None,
-) -> StreamLayout:
-    """The stream layout of a table."""
-    words = find_vocabulary(tokenizer())
-    return make_layout(table, item_tokens(), words, history=history, hide_dislikes=hide_dislikes, reasons=reasons)
+    layout: Literal["stream", "question"] = "stream",
+    slots: tuple[Slot, ...] = SLOTS,
+    max_tokens: int = 2048,
+) -> Layout:
+    """The layout of a table, the stream layout unless said otherwise."""
+    prompt = PromptParams(
+        layout=layout,
+        history=history,
+        history_labels="likes" if hide_dislikes else "both",
+        max_tokens=max_tokens,
+        keywords=8,
+        slots=slots,
+        soft_tokens=0,
+    )
+    return make_layout(table, item_tokens(), tokenizer(), prompt, reasons=reasons)
 
 
 def recommender(

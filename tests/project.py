@@ -22,6 +22,7 @@ from thinkrec.params import Params, Section
 ROOT = Path(__file__).resolve().parents[1]
 PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 MADE = ("out", "metrics", "plots", "tables")
+NEWCOMERS = ROOT / "tests" / "newcomers.txt"  # twelve users of the small world, one not in train, one of nowhere
 # On the processor, in one thread, and without anyone's own git settings.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -60,7 +61,7 @@ SMALL: dict[str, Any] = {
     "experts.n": 2,
     "experts.min_users": 5,
     "experts.layers": 1,
-    "experts.r": 4,
+    "lora.r": 4,
     "experts.epochs": 1,
     "gate.kind": "trained",
     "gate.epochs": 1,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from peft import PeftModel
-from project import copy_project, finished_project, run_stage
+from project import NEWCOMERS, copy_project, finished_project, run_stage
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner, Result
 
@@ -54,6 +54,11 @@ def item_id(number: int) -> str:
     return f"i{number:05d}"
 
 
+def routing_of(project: Path) -> gating.Routing:
+    states = len(bank.load(project / FEATURES).user_bank)
+    return gating.load(project / artifacts.GATE, grouping.load(project / artifacts.ADDED), states=states)
+
+
 def pairs_of(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the interactions table by the dataset's own ids."""
     return pd.DataFrame({"user_id": rows["user"].map(user_id), "item_id": rows["item"].map(item_id)})
@@ -65,7 +70,7 @@ def cut(source: Path, to: Path, moment: int) -> Path:
     table = read_table(INTERACTIONS, root=folder)
     kept = (table["timestamp"] < moment).to_numpy()
     artifacts.write_table(INTERACTIONS, table[kept], root=folder)
-    by_row = ("item_row", "user_row", "route", "statistics", "score")
+    by_row = ("item_row", "user_row", "route", "statistics")
     features = {}
     for protocol in ("online", "frozen"):
         one = bank.load(folder / FEATURES, protocol=protocol)
@@ -207,10 +212,18 @@ class TestRecommendations:
         np.testing.assert_array_equal(recommender.recommend([], 80).set_index("item_id")["probability"], before)
 
 
+def test_whoever_the_routing_matrix_has_no_row_for_is_routed_as_those_that_it_has(finished: Path) -> None:
+    """The trained gate on every state of the matrix: a user never seen is a state like them."""
+    routing, groups = routing_of(finished), grouping.load(finished / artifacts.ADDED)
+    vectors = bank.load(finished / FEATURES).user_bank
+    assert routing.gate
+    np.testing.assert_allclose(gating.route_states(routing, groups, vectors, 0.1), routing.weights, atol=1e-6)
+
+
 class TestExplanations:
     def test_weights_are_the_routings(self, recommender: Recommender, finished: Path) -> None:
         said = recommender.explain("u00003", "i00009")
-        weights = gating.load(finished / artifacts.GATE).weights[3]
+        weights = routing_of(finished).weights[3]
         assert list(said.weights) == ["global", "expert_1", "expert_2"]
         np.testing.assert_allclose(list(said.weights.values()), weights, atol=1e-6)
         assert sum(recommender.explain(LIKED_AND_NOT, "i00009").weights.values()) == pytest.approx(1)
@@ -246,16 +259,29 @@ class TestOtherProjects:
         recommender = Recommender.load(project)
         asked = replace(recommender._asked(LIKED_AND_NOT), candidates=np.asarray([9]))
         state = recommender._view([asked]).features.user_vectors(np.asarray([-1]))
-        expected = centroid_routing(state, grouping.load(project / artifacts.EXPERTS), 0.1)[0]
+        expected = centroid_routing(state, grouping.load(project / artifacts.ADDED), 0.1)[0]
         assert list(recommender.explain(LIKED_AND_NOT, "i00009").weights.values()) == expected.tolist()
 
     def test_without_experts_the_global_model_speaks_alone(self, finished: Path, tmp_path: Path) -> None:
         project = copy_project(finished, tmp_path / "project", {"experts.n": 0})
-        for stage in ("experts", "gate"):
+        for stage in ("experts", "added", "gate"):
             run_stage(project, stage)
         recommender = Recommender.load(project)
         assert len(recommender.recommend("u00003", 3)) == 3
         assert recommender.explain(LIKED_AND_NOT, "i00009").weights == {"global": 1}
+
+    def test_an_added_expert_speaks_and_is_exported_with_the_others(self, finished: Path, tmp_path: Path) -> None:
+        project = copy_project(finished, tmp_path / "project", {"experts.added": [str(NEWCOMERS)]})
+        for stage in ("added", "gate"):
+            run_stage(project, stage)
+        said = Recommender.load(project).explain("u00020", "i00009")
+        assert list(said.weights) == ["global", "expert_1", "expert_2", "expert_3"]
+        assert sum(said.weights.values()) == pytest.approx(1)
+        assert command(project, "export", "served").exit_code == 0
+        manifest = json.loads((project / "served" / "manifest.json").read_text(encoding="utf-8"))
+        assert [one["name"] for one in manifest["adapters"]] == ["expert_1", "expert_2", "expert_3"]
+        assert manifest["adapters"][2]["users"] == 12
+        assert (project / "served" / "expert_3" / "adapter_model.safetensors").is_file()
 
     def test_dislikes_that_the_model_does_not_see_are_no_evidence(self, finished: Path, tmp_path: Path) -> None:
         project = copy_project(finished, tmp_path / "project", {"prompt.history_labels": "likes"})
@@ -381,7 +407,7 @@ class TestCommands:
         assert result.exit_code == 0, result.output
         folder = project / "served"
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        users = np.bincount(grouping.load(project / artifacts.EXPERTS).group + 1)[1:]
+        users = np.bincount(grouping.load(project / artifacts.ADDED).group + 1)[1:]
         assert [(one["name"], one["rank"], one["users"]) for one in manifest["adapters"]] == [
             ("expert_1", 4, users[0]),
             ("expert_2", 4, users[1]),

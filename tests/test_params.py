@@ -79,9 +79,13 @@ def test_a_key_like_nothing_known_is_still_refused_in_one_line(given: Any, key: 
         ("seed", "yes", "seed should be a whole number (it is True)"),
         ("seed", "'7'", "seed should be a whole number (it is '7')"),
         ("seed", "-1", "seed should be greater than or equal to 0 (it is -1)"),
-        ("experts.n", "null", "experts.n should be a whole number (it is None)"),
-        ("experts.n", "[1, 2]", "experts.n should be a whole number (it is [1, 2])"),
-        ("experts.n", ".inf", "experts.n should be a whole number (it is inf)"),
+        ("experts.n", "null", "experts.n should be a whole number or auto (it is None)"),
+        ("experts.n", "[1, 2]", "experts.n should be a whole number or auto (it is [1, 2])"),
+        ("experts.n", ".inf", "experts.n should be a whole number or auto (it is inf)"),
+        ("experts.n", "automatic", "experts.n should be a whole number or auto (it is 'automatic')"),
+        ("experts.n", "-1", "experts.n should be greater than or equal to 0, or auto (it is -1)"),
+        ("experts.added", "new.txt", "experts.added should be a list of paths (it is 'new.txt')"),
+        ("experts.added", "[3]", "experts.added should be a list of paths (it is [3])"),
         ("sft.epochs", "0", "sft.epochs should be greater than or equal to 1 (it is 0)"),
         ("sft.learning_rate", "true", "sft.learning_rate should be a number (it is True)"),
         ("sft.learning_rate", "fast", "sft.learning_rate should be a number (it is 'fast')"),
@@ -128,6 +132,15 @@ def test_a_whole_number_may_be_spelt_as_a_float(given: Any, spelt: str, meant: i
     epochs = given("sft.epochs", spelt).sft.epochs
     assert epochs == meant
     assert isinstance(epochs, int)
+
+
+def test_the_number_of_experts_may_be_left_to_the_users(given: Any) -> None:
+    assert given("experts.n", "auto").experts.n == "auto"
+    assert given("experts.n", "0").experts.n == 0
+
+
+def test_experts_may_be_added_by_files(given: Any) -> None:
+    assert given("experts.added", "[new.txt, more.txt]").experts.added == (Path("new.txt"), Path("more.txt"))
 
 
 def test_no_slots_and_no_raw_file_may_be_asked_for(given: Any) -> None:

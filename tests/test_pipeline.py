@@ -9,10 +9,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from project import (
+    NEWCOMERS,
     PIPELINE,
     ROOT,
     declared_outs,
@@ -32,7 +34,12 @@ from thinkrec.errors import UserError
 
 STAGES = list(PIPELINE)
 # What a stage reads only under another value of a parameter: declared all the same, since dvc.yaml knows no conditions.
-VARIANTS = {"features": [{"features.model": model} for model in ("lightgcn", "sasrec", "gsasrec")]}
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "features": [{"features.model": model} for model in ("lightgcn", "sasrec", "gsasrec")],
+    "sft": [{"sft.recipe": "paper"}],
+    "added": [{"experts.added": [str(NEWCOMERS)]}],
+}
+ALL_DATA = {"added": VARIANTS["added"][0]}  # with nobody to add it reads the groups, and no more
 DATA = {name: [dep for dep in stage["deps"] if dep.startswith("out/")] for name, stage in PIPELINE.items()}
 CODE = {name: [dep for dep in stage["deps"] if not dep.startswith("out/")] for name, stage in PIPELINE.items()}
 MAKER = {out: name for name in STAGES for out in declared_outs(name)}
@@ -170,9 +177,10 @@ class TestDataAndParams:
         self, stage: str, missing: str, finished: Path, tmp_path: Path
     ) -> None:
         folder = isolated(finished, tmp_path / "project", [dep for dep in DATA[stage] if dep != missing])
+        set_params(folder, ALL_DATA.get(stage, {}))
         with pytest.raises(UserError, match=rf"^{missing}.*; run its stage first: dvc repro {MAKER[missing]}$"):
             run_stage(folder, stage)
-        assert {path.name for path in folder.iterdir()} <= {"params.yaml", "out"}
+        assert {path.name for path in folder.iterdir()} <= {"params.yaml", "out", ".cache"}
         assert {f"out/{path.name}" for path in (folder / "out").iterdir()} == set(DATA[stage]) - {missing}
 
 

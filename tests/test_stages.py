@@ -40,16 +40,27 @@ from typer.testing import CliRunner, Result
 
 from stages.__main__ import app
 from thinkrec.artifacts import (
+    ADDED,
+    EXPERTS,
+    FEATURES,
+    GATE,
+    INTERACTIONS,
     KEYWORDS,
     PREDICTIONS,
     QUARANTINE,
     REASONS,
     SFT,
     TRACES,
+    USERS,
     read_json,
     read_table,
 )
 from thinkrec.data.catalogue import DATASETS
+from thinkrec.features import bank
+from thinkrec.gate import fit as gating
+from thinkrec.gate import groups as grouping
+from thinkrec.gate.routing import centroid_routing
+from thinkrec.lm.mixture import read_lora
 from thinkrec.synthesis import client
 
 STAGES = list(PIPELINE)
@@ -109,6 +120,8 @@ class TestReproduction:
             "sasrec.history": (9, {"features", "baselines"}, {"features", "baselines", *after["sft"]}),
             "evaluate.reasons": (9, {"evaluate"}, {"evaluate"}),
             "experts.n": (3, {"experts"}, after["experts"]),
+            "experts.added": (["new.txt"], {"added"}, {"added", "gate", "evaluate"}),  # the experts stay
+            "experts.epochs": (2, {"experts", "added"}, after["experts"]),
             "sft.patience": (5, {"sft"}, after["sft"]),
             "prompt.slots": ([], after["sft"], after["sft"]),  # not the traces
             "teacher.model": ("other", {"traces"}, after["traces"]),
@@ -117,6 +130,7 @@ class TestReproduction:
             "thinkrec/gate/routing.py": ({"gate", "evaluate"}, {"gate", "evaluate"}),  # groups.py alone is the experts'
             "thinkrec/synthesis/prompts.py": ({"traces"}, after["traces"]),
             "thinkrec/synthesis/keywords.py": ({"keywords", "traces"}, after["traces"] | {"keywords"}),
+            "thinkrec/gate/added.py": ({"added", "gate", "evaluate"}, {"added", "gate", "evaluate"}),
             "stages/gate.py": ({"gate"}, {"gate", "evaluate"}),
             "stages/pin.py": (set(), set()),
             "stages/_command.py": (set(), set()),
@@ -209,6 +223,84 @@ class TestAblations:
         assert min(metrics["experts"]["users"]) >= 16
         assert sum(metrics["experts"]["users"]) == metrics["ingest"]["splits"]["train"]["users"]
         assert "trained" not in metrics["gate"]["valid"]
+
+    def test_as_many_agglomerative_groups_as_the_silhouette_asks_for(self, project: Path) -> None:
+        changes = {"experts.n": "auto", "experts.grouping": "agglomerative", "gate.balance": 0.5}
+        metrics = self.run(project, "experts", {**changes, "experts.min_users": 2})
+        silhouette = metrics["experts"]["silhouette"]
+        assert list(silhouette) == ["2", "3", "4", "5", "6"]
+        best = int(max(silhouette, key=silhouette.get))
+        assert metrics["experts"]["groups"] + metrics["experts"]["joined"] == best
+        assert len(metrics["gate"]["mean_weights"]) == metrics["experts"]["groups"] + 1
+        assert set(metrics["experts"]["cohens_d"]) >= {"1-2"}
+
+
+class TestAddedExperts:
+    """Files of users make experts beside those that are there."""
+
+    @staticmethod
+    def like(project: Path, user: int, count: int) -> list[int]:
+        """The users whose vectors point most nearly where this one's does."""
+        groups = grouping.load(project / EXPERTS)
+        points = groups.project(bank.load(project / FEATURES).user_bank[: len(groups.group)])
+        cosine = points @ points[user] / np.maximum(np.linalg.norm(points, axis=1), 1e-9)
+        return np.argsort(-np.where(groups.group >= 0, cosine, -np.inf))[:count].tolist()
+
+    @pytest.fixture(scope="class")
+    def extended(self, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """A project with two more experts: of ten users that are alike, and of those whom valid has nothing of."""
+        project = copy_project(finished, tmp_path_factory.mktemp("extended") / "project")
+        table = read_table(INTERACTIONS, root=project)
+        users = read_table(USERS, root=project)["user_id"]
+        alike = self.like(project, 0, 10)
+        in_train, in_valid = (set(table["user"][table["split"] == split]) for split in ("train", "valid"))
+        files = {"alike.txt": alike, "gone.txt": sorted(in_train - in_valid - set(alike))}
+        for name, chosen in files.items():
+            (project / name).write_text("".join(f"{users[user]}\n" for user in chosen), encoding="utf-8")
+        TestAblations.run(project, "added", {"experts.added": list(files)})
+        return project
+
+    def test_what_is_there_stays_byte_for_byte(self, extended: Path, finished: Path) -> None:
+        for part in ("out/sft", "out/experts", "out/features", "metrics/experts.json"):
+            assert digests(extended, part) == digests(finished, part) != {}, part
+        made = {path.name for path in (extended / ADDED).iterdir()}
+        assert made == {"groups.safetensors", "expert_3", "expert_4"}
+        for name in ("expert_3", "expert_4"):
+            assert all(b.any() for _, b, _ in read_lora(extended / ADDED / name).values())  # it has learned something
+        before, after = (grouping.load(extended / folder) for folder in (EXPERTS, ADDED))
+        for name in ("mean", "spread"):
+            np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
+        np.testing.assert_array_equal(before.centroids, after.centroids[:2])
+        moved = before.group != after.group
+        assert set(after.group[moved]) == {2, 3}
+
+    def test_the_new_users_go_to_their_expert_and_weights_still_sum_to_one(self, extended: Path) -> None:
+        groups, vectors = grouping.load(extended / ADDED), bank.load(extended / FEATURES).user_bank
+        weights = gating.load(extended / GATE, groups, states=len(vectors)).weights
+        assert weights.shape[1] == 5
+        np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
+        alike = np.flatnonzero(groups.group == 2)
+        by_rule = centroid_routing(vectors[: len(groups.group)], groups, 0.1)
+        assert len(alike) == 10
+        assert by_rule[alike].mean(0).argmax() == 3
+        others = np.flatnonzero((groups.group >= 0) & (groups.group != 2))
+        assert by_rule[alike, 3].mean() > 2 * by_rule[others, 3].mean()
+
+    def test_metrics_say_who_they_are_of_and_how_far_from_the_others(self, extended: Path) -> None:
+        added = read_json(extended / "metrics" / "added.json")
+        users = np.bincount(grouping.load(extended / ADDED).group + 1)[1:]
+        assert [(one["expert"], one["users"]) for one in added["experts"]] == [(3, 10), (4, users[3])]
+        assert added["experts"][0]["auc"] is not None
+        assert added["experts"][1]["auc"] is None  # valid has nothing of its users
+        assert set(added["cohens_d"]) == {"1-2", "1-3", "1-4", "2-3", "2-4", "3-4"}
+        gate = read_json(extended / "metrics" / "gate.json")
+        assert len(gate["mean_weights"]) == 5
+        assert "3" in gate["mean_weights_by_group"]
+
+    def test_taken_from_the_list_they_are_gone(self, extended: Path, finished: Path, tmp_path: Path) -> None:
+        project = copy_project(extended, tmp_path / "project")
+        TestAblations.run(project, "added", {"experts.added": []})
+        assert digests(project) == digests(finished)
 
 
 def write_movielens(folder: Path, *, bad: int = 0) -> Path:
@@ -338,6 +430,16 @@ STOPS = {
     ),
     "no key": ("traces", _with(teacher__endpoint="https://example.org/v1"), "needs a key; set THINKREC_TEACHER_KEY"),
     "more experts than users": ("experts", _with(experts__n=1000), "experts.n=1000: there are only 72 users"),
+    "too little train for the experts": (
+        "experts",
+        _with(experts__holdout=0.9999),
+        "train has nothing of its users before its latest 100%, which is the gate's; lower experts.holdout",
+    ),
+    "no file of users": (
+        "added",
+        _with(experts__added=["new.txt"]),
+        "new.txt: no such file; experts.added should name",
+    ),
     "more layers than there are": ("experts", _with(experts__layers=9), "the backbone has only 2 layers"),
     "impossible value": ("gate", _with(gate__temperature=0), "gate.temperature should be greater than 0 (it is 0)"),
     "unknown parameter": ("evaluate", _with(evaluate__reason=3), "did you mean evaluate.reasons?"),

@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from thinkrec.errors import UserError
 
@@ -37,6 +39,7 @@ TRACES = ROOT / "traces" / "traces.parquet"
 REJECTED = ROOT / "traces" / "rejected.parquet"
 SFT = ROOT / "sft"
 EXPERTS = ROOT / "experts"
+ADDED = ROOT / "added"
 GATE = ROOT / "gate"
 BASELINES = ROOT / "baselines" / "scores.parquet"
 PREDICTIONS = ROOT / "evaluate" / "predictions.parquet"
@@ -44,6 +47,8 @@ REASONS = ROOT / "evaluate" / "reasons.parquet"
 TABLE = (
     Path("tables") / "evaluate.json"
 )  # every model, metric, interval and difference: in git, too wide for `exp show`
+
+TOKEN_CACHE = Path(".cache") / "tokens"
 
 SPLITS = ("train", "valid", "test")
 
@@ -174,6 +179,28 @@ def read_table(path: Path, *, root: Path = Path()) -> pd.DataFrame:
         if field.name not in found.names or found.field(field.name).type != field.type:
             raise UserError(f"{root / path}: column {field.name} should be {field.type}; rerun its stage")
     return table.to_pandas()
+
+
+def cached_tokens(
+    key: str, make: Callable[[], tuple[NDArray[np.int32], NDArray[np.int64]]]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Token lists in one array, and where each begins and the last ends: made once per `key`, then memory-mapped.
+
+    An Arrow file outside DVC's outs: it may be deleted at any time.
+    """
+    path = TOKEN_CACHE / f"{key}.arrow"
+    if not path.exists():
+        tokens, offsets = make()
+        table = pa.table({"tokens": _one_list(tokens), "offsets": _one_list(offsets)})
+        with atomic(path) as partial, pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
+            out.write_table(table)
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    tokens, offsets = (table[name].chunk(0).values.to_numpy() for name in ("tokens", "offsets"))
+    return tokens, offsets
+
+
+def _one_list(values: NDArray[Any]) -> pa.LargeListArray:
+    return pa.LargeListArray.from_arrays([0, len(values)], values)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -22,38 +22,42 @@ from thinkrec import artifacts
 from thinkrec.errors import UserError
 from thinkrec.gate import groups as grouping
 from thinkrec.lm.backbone import open_backbone, save_model
-from thinkrec.lm.experts import expert_folder
+from thinkrec.lm.experts import expert_folders
 from thinkrec.lm.mixture import read_lora
+from thinkrec.lm.workbench import global_parts
 from thinkrec.params import PromptParams
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 
 MANIFEST = "manifest.json"
 MODEL = "model"
+SCORES = {"difference": "logit of Yes minus logit of No", "yes": "logit of Yes"}
 
 
 def export(folder: Path, prompt: PromptParams, *, expert: int | None = None) -> dict[str, Any]:
     """Write the project in the working directory to the new `folder`; returns the manifest.
 
-    Without `expert`, the global model and every adapter; else one model that expert number `expert` (from 1) is merged
-    into, 0 being the global one.
+    Without `expert`, the model that adapters stand on and every adapter; else one model that expert number `expert`
+    (from 1) is merged into, 0 being the global one.
 
     Raises:
         UserError: the folder has something in it, there is no such expert, or an artefact is missing.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; name a new folder, nothing is overwritten")
-    groups = grouping.load(artifacts.EXPERTS)
+    groups = grouping.load(artifacts.ADDED)
     count = len(groups.centroids)
     if expert is not None and not 0 <= expert <= count:
         raise UserError(f"--expert {expert}: this project has experts 1 to {count}, and 0, the global model")
-    model, tokenizer = open_backbone(artifacts.SFT / "model")
-    chosen = [] if expert is not None else list(range(1, count + 1))
-    adapters = {number: expert_folder(artifacts.EXPERTS, number) for number in chosen}
+    recipe, base, global_adapter = global_parts()
+    model, tokenizer = open_backbone(base)
+    folders = dict(enumerate(expert_folders(count), 1))
+    if global_adapter is not None:
+        folders = {0: global_adapter, **folders}
+    adapters = {} if expert is not None else folders
     ranks = {number: max(len(a) for a, _, _ in read_lora(path).values()) for number, path in adapters.items()}
-    if expert:
-        source = expert_folder(artifacts.EXPERTS, expert)
-        read_lora(source)  # or peft would ask the hub for a missing folder
-        model = PeftModel.from_pretrained(model, str(source)).merge_and_unload()
+    if expert in folders:
+        read_lora(folders[expert])  # or peft would ask the hub for a missing file
+        model = PeftModel.from_pretrained(model, str(folders[expert])).merge_and_unload()
     inputs = sorted(artifacts.SFT.glob("*.safetensors"))
     words = find_vocabulary(tokenizer)
     manifest = {
@@ -64,14 +68,14 @@ def export(folder: Path, prompt: PromptParams, *, expert: int | None = None) -> 
                 "name": path.name,
                 "path": path.name,
                 "rank": ranks[number],
-                "users": int(np.sum(groups.group == number - 1)),
+                "users": int(np.sum(groups.group == number - 1)) if number else None,
             }
             for number, path in adapters.items()
         ],
         "prompt": prompt.model_dump(mode="json"),
         "slot_token": words.slot,
         "verdicts": {word: token for word, token in zip(VERDICTS, words.verdicts, strict=True)},
-        "score": "logit of Yes minus logit of No after the target's slot; its sigmoid is the probability",
+        "score": f"{SCORES[recipe.score]}, where the verdict is predicted; its sigmoid is the probability",
         "inputs": [path.name for path in inputs],
     }
     with artifacts.atomic(folder) as partial:

@@ -39,8 +39,30 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _count_or_auto(value: Any) -> Any:
+    """Refuse what is neither a whole number from 0 on nor `auto`."""
+    if value == "auto":
+        return value
+    try:
+        count = _whole(value)
+    except ValueError:
+        raise ValueError("should be a whole number or auto") from None
+    if count < 0:
+        raise ValueError("should be greater than or equal to 0, or auto")
+    return count
+
+
+def _paths(value: Any) -> Any:
+    """Refuse what is not a list of paths, a single path above all: its letters would be files."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(path, (str, Path)) for path in value):
+        raise ValueError("should be a list of paths")
+    return value
+
+
 Whole = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[Whole, Field(ge=0)]
+CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_paths)]
 Positive = Annotated[Whole, Field(ge=1)]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Share = Annotated[Number, Field(ge=0, le=1)]
@@ -68,8 +90,10 @@ class DatasetParams(Section):
 class PromptParams(Section):
     """What a prompt shows of an interaction and its history (METHOD: data, keywords, features)."""
 
+    layout: Literal["stream", "question"]
     history: Positive
     history_labels: Literal["both", "likes"]
+    max_tokens: Positive
     keywords: Annotated[Count, Field(le=10)]
     slots: tuple[Slot, ...]
     soft_tokens: Count
@@ -145,12 +169,19 @@ class BackboneParams(Section):
     """The causal language model (stage `backbone`); the sizes describe the embedded `tiny` one."""
 
     name: str
+    load_in_4bit: bool
     vocabulary: Annotated[Positive, Field(ge=300)]
     hidden: Positive
     layers: Positive
     heads: Positive
     epochs: Count
     learning_rate: AboveZero
+
+    @model_validator(mode="after")
+    def _tiny_is_whole(self) -> Self:
+        if self.load_in_4bit and self.name == "tiny":
+            raise ValueError("load_in_4bit is for models that are not trained whole, and `tiny` is; name another model")
+        return self
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
@@ -179,6 +210,7 @@ class TraceParams(Section):
 class SftParams(Section):
     """Supervised fine-tuning of the global model (stage `sft`; METHOD: losses)."""
 
+    recipe: Literal["compact", "paper"]
     epochs: Positive
     learning_rate: AboveZero
     weight_decay: NotNegative
@@ -195,19 +227,26 @@ class SftParams(Section):
     patience: Positive
 
 
-class ExpertParams(Section):
-    """User groups and one LoRA per group (stage `experts`); `n: 0` means the global model alone."""
+class LoraParams(Section):
+    """The shape of every adapter (METHOD: experts and fusion)."""
 
-    n: Count
+    r: Positive
+    alpha: AboveZero
+    dropout: Annotated[Share, Field(lt=1)]
+
+
+class ExpertParams(Section):
+    """User groups and one LoRA per group (stages `experts` and `added`); `n: 0` means the global model alone."""
+
+    n: CountOrAuto
+    grouping: Literal["kmeans", "agglomerative"]
     space: Literal["standardised", "raw"]
     min_users: Positive
     layers: Positive
-    r: Positive
-    lora_alpha: AboveZero
-    dropout: Annotated[Share, Field(lt=1)]
     epochs: Positive
     learning_rate: AboveZero
     holdout: Annotated[Share, Field(gt=0, lt=1)]
+    added: Paths
 
 
 class GateParams(Section):
@@ -217,6 +256,7 @@ class GateParams(Section):
     temperature: AboveZero
     epochs: Positive
     learning_rate: AboveZero
+    balance: NotNegative
 
 
 class EvaluateParams(Section):
@@ -242,6 +282,7 @@ class Params(Section):
     teacher: TeacherParams
     traces: TraceParams
     sft: SftParams
+    lora: LoraParams
     experts: ExpertParams
     gate: GateParams
     evaluate: EvaluateParams

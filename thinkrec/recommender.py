@@ -7,13 +7,13 @@
     recommender.explain("7", "42")
 
 Everything is as of now: after the last interaction of the table. What is asked about becomes rows after it, which go
-through the code that training and evaluation went through: causal statistics, the feature model's states, the stream
+through the code that training and evaluation went through: causal statistics, the feature model's states, the prompt
 layout, the gate. A history given by hand happens after the table, one interaction a moment, and only in the view of
 whoever asks: nothing is stored, no two questions know of each other. What was counted of the table once, at loading, is
 counted on from there: a question costs as much as its own rows, whatever the table's size.
 
-Candidates of one user share a moment, so they are blind to each other (`text.stream`): up to twice `prompt.history` of
-them stand in one sequence after the history, which is read once, and each scores as it would alone.
+Candidates of one user share a moment, so they are blind to each other (`text.layout`): some twenty or
+thirty of them stand in one sequence after the history, which is read once, and each scores as it would alone.
 
 Shapes: n interactions of the table, m rows of a view, c candidates, I items, N experts, d dimensions.
 """
@@ -46,10 +46,10 @@ from thinkrec.lm.generation import generate
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import RecommenderLM, SlotValues
 from thinkrec.lm.scoring import score
-from thinkrec.lm.workbench import Workbench, open_workbench
+from thinkrec.lm.workbench import Workbench, open_global
 from thinkrec.params import Params
 from thinkrec.params import load as load_params
-from thinkrec.text.stream import StreamLayout, make_layout, scoring_windows
+from thinkrec.text.layout import Layout
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -92,7 +92,7 @@ class _Question:
 class _View:
     """The rows that some questions need, question after question, as the pipeline's own structures."""
 
-    layout: StreamLayout
+    layout: Layout
     features: Features
     model: RecommenderLM
     question: Rows  # (m,) number of each row's question
@@ -145,10 +145,12 @@ class Recommender:
         with chdir(path):
             params = load_params()
             items, users = artifacts.read_table(artifacts.ITEMS), artifacts.read_table(artifacts.USERS)
-            bench = open_workbench(artifacts.SFT / "model", params.prompt, projector=artifacts.SFT)
-            groups, routing = grouping.load(artifacts.EXPERTS), gating.load(artifacts.GATE)
+            bench = open_global(params.prompt)
+            groups = grouping.load(artifacts.ADDED)
+            states = len(bench.features.user_bank)
+            routing = gating.load(artifacts.GATE, groups, states=states, temperature=params.gate.temperature)
             bench.model.eval()
-            router = install_experts(bench.model.backbone, artifacts.EXPERTS, len(groups.centroids))
+            router = install_experts(bench, len(groups.centroids))
             feature_model = models.load(
                 params.features.model,
                 replace(Ratings.of(bench.interactions, items=len(items)), users=len(users)),
@@ -225,7 +227,7 @@ class Recommender:
             routing=view.routing,
             route=view.question,
         )[0]
-        shown = scoring_windows(view.layout, view.targets, np.zeros(1, np.int64))[0].rows[:-1]
+        shown = view.layout.scoring_windows(view.targets, np.zeros(1, np.int64))[0].rows[:-1]
         history = [
             self._seen(int(view.layout.item[row]), liked=bool(view.layout.label[row]))
             for row in shown
@@ -327,18 +329,8 @@ class Recommender:
         rows = pd.concat(parts, ignore_index=True).astype({"item": np.int32, "label": np.int8})
         source_m, target_m = np.concatenate(source), np.concatenate(is_target)
         features = self._features(rows, source_m)
-        layout = make_layout(
-            rows,
-            bench.layout.items,
-            bench.layout.vocabulary,
-            history=bench.layout.history,
-            hide_dislikes=bench.layout.hide_dislikes,
-            soft_tokens=bench.layout.soft_tokens,
-        )
-        values = SlotValues(features, bench.model.slot_values.parts)
-        model = RecommenderLM(
-            bench.model.backbone, bench.model.vocabulary, values, bench.model.projector, bench.model.soft_prompt
-        )
+        layout = bench.layout.over(rows)
+        model = bench.model.told(SlotValues(features, bench.model.slot_values.parts))
         question = rows["user"].to_numpy(np.int64)
         last = np.searchsorted(question, np.arange(len(questions)), side="right") - 1  # a candidate each
         routing = gating.route_states(

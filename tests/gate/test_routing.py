@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from thinkrec.errors import UserError
-from thinkrec.gate.fit import Routing, load, save
+from thinkrec.gate.fit import Routing, load, route_states, save
 from thinkrec.gate.groups import UserGroups
 from thinkrec.gate.routing import CASES, centroid_routing, routing_cases
+from thinkrec.gate.trained import Gate, gate_routing
 
 
 def groups_at(*centroids: list[float]) -> UserGroups:
@@ -109,14 +112,69 @@ def groups3() -> UserGroups:
     )
 
 
+@pytest.fixture(autouse=True)
+def experts_that_it_belongs_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("out/added").mkdir(parents=True)
+    Path("out/added/groups").write_text("some")
+
+
+def trained_routing() -> tuple[Routing, UserGroups, NDArray[np.float32]]:
+    """What some gate makes of some user states; of the third nothing is known."""
+    rng = np.random.default_rng(2)
+    groups = groups_at([1.0, 0.0], [-0.5, 1.0])
+    vectors = rng.normal(size=(7, 2)).astype(np.float32)
+    vectors[2] = 0
+    gate = Gate(groups.centroids, 0.3)
+    with torch.no_grad():
+        gate.projection.copy_(torch.tensor([[1.0, 0.4], [-0.2, 0.7]]))
+        gate.global_logit.fill_(0.6)
+    parameters = {name: weight.detach().numpy() for name, weight in gate.named_parameters()}
+    return Routing(weights=gate_routing(gate, groups, vectors), gate=parameters), groups, vectors
+
+
 def test_routing_round_trips_through_disk(tmp_path: Path) -> None:
-    routing = Routing(
-        weights=np.asarray([[1, 0], [0.5, 0.5]], np.float32),
-        gate={"projection": np.eye(2, dtype=np.float32)},
-    )
-    save(routing, tmp_path / "gate")
-    again = load(tmp_path / "gate")
+    routing, groups, _ = trained_routing()
+    save(routing, tmp_path / "gate", temperature=0.3)
+    again = load(tmp_path / "gate", groups, states=7, temperature=0.3)
     assert (again.weights == routing.weights).all()
-    assert (again.gate["projection"] == np.eye(2)).all()
+    assert {name: weight.tolist() for name, weight in again.gate.items()} == {
+        name: weight.tolist() for name, weight in routing.gate.items()
+    }
     with pytest.raises(UserError, match="dvc repro gate"):
-        load(tmp_path / "nowhere")
+        load(tmp_path / "nowhere", groups, states=7, temperature=0.3)
+
+
+def test_a_routing_of_experts_that_have_changed_is_refused(tmp_path: Path) -> None:
+    routing, groups, _ = trained_routing()
+    save(routing, tmp_path / "gate", temperature=0.3)
+    with pytest.raises(UserError, match=r"gate: made with gate\.temperature 0\.3 \(here 0\.2\); put that back, or run"):
+        load(tmp_path / "gate", groups, states=7, temperature=0.2)
+    Path("out/added/groups").write_text("others")
+    with pytest.raises(UserError, match=r"gate: made with added [0-9a-f]{12} \(here [0-9a-f]{12}\); put that back"):
+        load(tmp_path / "gate", groups, states=7, temperature=0.3)
+
+
+def test_a_routing_of_other_users_or_experts_is_refused(tmp_path: Path) -> None:
+    routing, groups, _ = trained_routing()
+    save(routing, tmp_path / "gate", temperature=0.3)
+    with pytest.raises(UserError, match=r"not the weights of 8 user states and 2 experts; .* dvc repro gate"):
+        load(tmp_path / "gate", groups, states=8, temperature=0.3)
+    with pytest.raises(UserError, match="not the weights of 7 user states and 3 experts"):
+        load(tmp_path / "gate", groups_at([1.0, 0.0], [0.0, 1.0], [1.0, 1.0]), states=7, temperature=0.3)
+    with pytest.raises(UserError, match=r"gate\.safetensors: not a gate over 3 dimensions"):
+        load(tmp_path / "gate", groups_at([1.0, 0.0, 0.0], [0.0, 1.0, 0.0]), states=7, temperature=0.3)
+    (tmp_path / "gate" / "routing.safetensors").write_bytes(b"not tensors")
+    with pytest.raises(UserError, match="not readable as safetensors"):
+        load(tmp_path / "gate", groups, states=7, temperature=0.3)
+
+
+def test_a_state_without_a_row_is_routed_as_an_equal_one_with_a_row(tmp_path: Path) -> None:
+    routing, groups, vectors = trained_routing()
+    save(routing, tmp_path / "gate", temperature=0.3)
+    loaded = load(tmp_path / "gate", groups, states=7, temperature=0.3)
+    some = np.asarray([5, 2, 0])
+    np.testing.assert_allclose(route_states(loaded, groups, vectors[some], 0.3), routing.weights[some], atol=1e-6)
+    by_rule = Routing(weights=centroid_routing(vectors, groups, 0.3), gate={})
+    np.testing.assert_array_equal(route_states(by_rule, groups, vectors[some], 0.3), by_rule.weights[some])
+    assert not np.allclose(by_rule.weights, routing.weights)

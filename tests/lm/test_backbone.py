@@ -6,15 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
 
-from tests.builders import FAMILIES, REASON, TITLES, Family, causal_lm, tokenizer
+from tests.builders import FAMILIES, REASON, TITLES, Family, causal_lm, interactions, layout_of, recommender, tokenizer
 from thinkrec.errors import UserError
 from thinkrec.lm import backbone
 from thinkrec.lm.backbone import build_tiny, build_tokenizer, open_backbone, pin, save_model, write_reference
-from thinkrec.params import BackboneParams
+from thinkrec.lm.experts import add_lora, save_adapter
+from thinkrec.lm.mixture import install
+from thinkrec.lm.scoring import score
+from thinkrec.params import BackboneParams, LoraParams
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -28,7 +32,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def params(**changes: Any) -> BackboneParams:
     values = {
-        "name": "tiny", "vocabulary": 320, "hidden": 16, "layers": 2, "heads": 2, "epochs": 0, "learning_rate": 0.01,
+        "name": "tiny", "load_in_4bit": False, "vocabulary": 320, "hidden": 16, "layers": 2, "heads": 2, "epochs": 0,
+        "learning_rate": 0.01,
     }  # fmt: skip
     return BackboneParams(**(values | changes))
 
@@ -184,3 +189,36 @@ def test_too_little_text_to_pack_is_no_pretraining() -> None:
 def test_the_device_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THINKREC_DEVICE", "meta")
     assert backbone.device().type == "meta"
+
+
+def test_four_bits_without_bitsandbytes_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_model(causal_lm(), tokenizer(), tmp_path / "model")
+    write_reference(pin(str(tmp_path / "model"), load_in_4bit=True), tmp_path / "pinned")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"needs bitsandbytes; install it with: pip install -e '\.\[quantized\]'"):
+        open_backbone(tmp_path / "pinned")
+
+
+def test_a_backbone_in_four_bits_takes_an_adapter_and_the_mixture(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="the extra `quantized` is not installed")
+    table = interactions()
+    wide, words, _ = build_tiny([*TITLES, REASON], params(hidden=128), seed=0)
+    save_model(wide, words, tmp_path / "model")
+    write_reference(pin(str(tmp_path / "model"), load_in_4bit=True), tmp_path / "pinned")
+    model = recommender(table, slots=())
+    model.backbone, _ = open_backbone(tmp_path / "pinned")
+    whole = model.backbone.num_parameters()
+    assert whole == wide.num_parameters() and model.backbone.get_memory_footprint() < 2.5 * whole
+    layout, rows = layout_of(table), np.arange(12)
+    adapter = add_lora(model.backbone, LoraParams(r=2, alpha=4.0, dropout=0.0))
+    with torch.no_grad():
+        for name, weight in adapter.named_parameters():
+            if "lora_" in name:
+                weight.normal_(0, 1)
+    theirs = score(model, layout, rows)
+    save_adapter(adapter, tmp_path / "adapter", base="out/backbone")
+    adapter.unload()
+    before = score(model, layout, rows)
+    install(model.backbone, [tmp_path / "adapter"])
+    ours = score(model, layout, rows)
+    assert np.abs(ours - theirs).max() < 0.1 * np.abs(ours - before).max()  # bfloat16 adapters against float32 ones

@@ -11,29 +11,29 @@ import pytest
 import torch
 
 from tests.builders import interactions, layout_of, recommender, tokenizer
-from thinkrec.lm.finetune import Objective, encode_reasons, finetune, tensors_of
+from thinkrec.lm.finetune import Objective, encode_reasons, finetune
 from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss
 from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import TrainSettings
 from thinkrec.metrics import auc, validation
 from thinkrec.params import SftParams
-from thinkrec.text.stream import Batch, Window
+from thinkrec.text.layout import Batch, Window
 
 REASON = np.asarray([70, 71, 72, 1], np.int32)
 
 
 def params(**changes: Any) -> SftParams:
     values = {
-        "epochs": 1, "learning_rate": 0.01, "weight_decay": 0.0, "batch_rows": 1000, "batch_tokens": 600,
-        "think_share": 0.2, "trace_weight_cap": 4.0, "alpha": 0.1, "beta": 0.9, "eta": 0.8, "gamma": 0.2,
-        "pairwise": 0.3, "slot_dropout": 0.0, "patience": 1,
+        "recipe": "compact", "epochs": 1, "learning_rate": 0.01, "weight_decay": 0.0, "batch_rows": 1000,
+        "batch_tokens": 600, "think_share": 0.2, "trace_weight_cap": 4.0, "alpha": 0.1, "beta": 0.9, "eta": 0.8,
+        "gamma": 0.2, "pairwise": 0.3, "slot_dropout": 0.0, "patience": 1,
     }  # fmt: skip
     return SftParams(**(values | changes))
 
 
 def test_reasons_are_what_follows_the_verdict_and_end() -> None:
     traces = pd.DataFrame({"row": [7, 2], "text": ["Yes. The sea suits.", "No. Too slow."]})
-    reasons = encode_reasons(tokenizer(), traces, 1)
+    reasons = encode_reasons(tokenizer(), traces)
     assert list(reasons) == [7, 2]
     assert tokenizer().decode(reasons[7], skip_special_tokens=True) == ". The sea suits."
     assert reasons[2][-1] == 1 and (reasons[2] == 1).sum() == 1
@@ -44,7 +44,7 @@ def test_the_loss_of_a_batch_by_hand() -> None:
     layout = layout_of(table, reasons={1: REASON})
     model = recommender(table)
     windows = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.ones(3, bool))]
-    tensors = tensors_of(layout, windows)
+    tensors = layout.collate(windows).tensors()
     objective = Objective(model, layout.label, 0.1, params())
     assert objective.think_weight == pytest.approx(2.0) and objective.rec_weight == pytest.approx(0.8 / 0.9)
     with torch.no_grad():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tests.builders import FAMILIES, Family, interactions, layout_of, recommender, tokenizer
 from thinkrec.lm.generation import generate
 from thinkrec.lm.model import RecommenderLM, SoftPrompt
-from thinkrec.text.stream import StreamLayout, collate, scoring_windows
+from thinkrec.text.layout import Layout
 
 NEW = 7
 
@@ -34,11 +34,11 @@ def model(table: pd.DataFrame, family: Family) -> RecommenderLM:
 
 
 @torch.no_grad()
-def naive(model: RecommenderLM, layout: StreamLayout, row: int, limit: int) -> str:
+def naive(model: RecommenderLM, layout: Layout, row: int, limit: int) -> str:
     """Up to the target's slot and then token by token, the whole sequence anew each time; without ties it is text."""
-    (window,) = scoring_windows(layout, np.asarray([row]), np.zeros(1, np.int64))
-    batch = collate(layout, [window])
-    slot = int(batch.slots[batch.targets[0], 1])
+    (window,) = layout.scoring_windows(np.asarray([row]), np.zeros(1, np.int64))
+    batch = layout.collate([window])
+    slot = int(batch.verdicts[0, 1])
     embedded = model.embed(batch)[:, : slot + 1]
     written: list[int] = []
     while len(written) < limit:
@@ -50,9 +50,7 @@ def naive(model: RecommenderLM, layout: StreamLayout, row: int, limit: int) -> s
     return tokenizer().decode(written, skip_special_tokens=True).strip()
 
 
-def answers(
-    model: RecommenderLM, layout: StreamLayout, rows: NDArray[np.int64] | list[int], limit: int = NEW
-) -> list[str]:
+def answers(model: RecommenderLM, layout: Layout, rows: NDArray[np.int64] | list[int], limit: int = NEW) -> list[str]:
     return generate(model, tokenizer(), layout, np.asarray(rows, np.int64), max_new_tokens=limit)
 
 

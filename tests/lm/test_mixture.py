@@ -17,22 +17,18 @@ from transformers import PreTrainedModel
 
 from tests.builders import FAMILIES, Family, causal_lm, interactions, layout_of, recommender
 from thinkrec.errors import UserError
-from thinkrec.lm.experts import add_expert, expert_folder, save_expert
+from thinkrec.lm.experts import add_expert, add_lora, expert_folder, expert_folders, save_adapter
 from thinkrec.lm.mixture import MixtureLinear, Router, install, read_lora
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import score
-from thinkrec.params import ExpertParams
+from thinkrec.params import LoraParams
 
 SAME = 1e-5
 BASE = "out/sft/model"
 
 
-def expert_params(**changes: Any) -> ExpertParams:
-    values = {
-        "n": 2, "space": "raw", "min_users": 1, "layers": 1, "r": 4, "lora_alpha": 8.0, "dropout": 0.05,
-        "epochs": 1, "learning_rate": 0.01, "holdout": 0.1,
-    }  # fmt: skip
-    return ExpertParams(**(values | changes))
+def lora(**changes: Any) -> LoraParams:
+    return LoraParams(**({"r": 4, "alpha": 8.0, "dropout": 0.05} | changes))
 
 
 def randomised(expert: PeftModel, seed: int) -> PeftModel:
@@ -45,12 +41,14 @@ def randomised(expert: PeftModel, seed: int) -> PeftModel:
     return expert
 
 
-def write_expert(folder: Path, backbone: PreTrainedModel, seed: int, *, base: str = BASE, **changes: Any) -> Path:
+def write_expert(
+    folder: Path, backbone: PreTrainedModel, seed: int, *, base: str = BASE, layers: int = 1, **changes: Any
+) -> Path:
     """A saved random expert for (a copy of) `backbone`."""
     table = interactions()
     model = recommender(table)
     model.backbone = copy.deepcopy(backbone)
-    save_expert(randomised(add_expert(model, expert_params(**changes)), seed), folder, base=base)
+    save_adapter(randomised(add_expert(model, lora(**changes), layers=layers), seed), folder, base=base)
     return folder
 
 
@@ -65,7 +63,7 @@ def experts(family: Family, tmp_path_factory: pytest.TempPathFactory) -> list[Pa
     root, backbone = tmp_path_factory.mktemp(family), causal_lm(family)
     return [
         write_expert(expert_folder(root, 1), backbone, 1),
-        write_expert(expert_folder(root, 2), backbone, 2, layers=2, r=3, lora_alpha=6.5),
+        write_expert(expert_folder(root, 2), backbone, 2, layers=2, r=3, alpha=6.5),
     ]
 
 
@@ -149,8 +147,8 @@ def test_only_touched_layers_are_replaced_and_all_is_frozen(family: Family, expe
     backbone, _ = mixture(family, [None, *experts])
     replaced = {name for name, module in backbone.named_modules() if isinstance(module, MixtureLinear)}
     assert replaced == {f"model.layers.{layer}.self_attn.{name}" for layer in (0, 1) for name in ("q_proj", "v_proj")}
-    assert backbone.model.layers[0].self_attn.q_proj.column.tolist() == [2] * 3
-    assert backbone.model.layers[1].self_attn.v_proj.column.tolist() == [1] * 4 + [2] * 3
+    assert backbone.model.layers[0].self_attn.q_proj.share.argmax(0).tolist() == [2] * 3
+    assert backbone.model.layers[1].self_attn.v_proj.share.argmax(0).tolist() == [1] * 4 + [2] * 3
     assert not any(weight.requires_grad for weight in backbone.parameters())
 
 
@@ -159,7 +157,7 @@ def test_gate_gradients_are_those_of_finite_differences() -> None:
     base = nn.Linear(5, 4).double()
     adapters = {1: (torch.randn(2, 5), torch.randn(4, 2), 0.5), 2: (torch.randn(3, 5), torch.randn(4, 3), 2.0)}
     router = Router()
-    layer = MixtureLinear(base, adapters, router)
+    layer = MixtureLinear(base, adapters, router, columns=3)
     x = torch.randn(2, 3, 5, dtype=torch.float64)
 
     def loss(weights: Tensor) -> Tensor:
@@ -242,8 +240,19 @@ def lora_names(layers: range) -> set[str]:
 
 def test_an_expert_trains_exactly_the_lora_of_the_last_layers(family: Family) -> None:
     model = recommender(interactions(), family, layers=3)
-    add_expert(model, expert_params(layers=2))
+    add_expert(model, lora(), layers=2)
     assert trainable(model) == lora_names(range(1, 3))
+
+
+def test_an_added_expert_lives_apart_from_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("out/experts/expert_1", "out/experts/expert_2", "out/added/expert_3"):
+        Path(folder).mkdir(parents=True)
+    names = ["out/experts/expert_1", "out/experts/expert_2", "out/added/expert_3"]
+    assert [folder.as_posix() for folder in expert_folders(3)] == names
+    assert expert_folders(0) == []
+    with pytest.raises(UserError, match=r"^out/experts/expert_4: no such artefact; .*: dvc repro experts$"):
+        expert_folders(4)
 
 
 def test_a_fresh_expert_changes_nothing_and_can_be_taken_out_for_the_next(family: Family) -> None:
@@ -251,21 +260,69 @@ def test_a_fresh_expert_changes_nothing_and_can_be_taken_out_for_the_next(family
     model, layout, rows = recommender(table, family), layout_of(table), np.arange(36)
     before = score(model, layout, rows)
     names = set(model.state_dict())
-    first = randomised(add_expert(model, expert_params()), 1)
+    first = randomised(add_expert(model, lora(), layers=1), 1)
     assert np.abs(score(model, layout, rows) - before).max() > 1e-2
     first.unload()
     assert set(model.state_dict()) == names
     assert (score(model, layout, rows) == before).all()
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # peft warns where it finds remains of another adapter
-        add_expert(model, expert_params(layers=2))
+        add_expert(model, lora(), layers=2)
     assert score(model, layout, rows) == pytest.approx(before, abs=1e-6)
     assert trainable(model) == lora_names(range(2))
 
 
+@pytest.fixture(scope="module")
+def copies(family: Family, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A global adapter on three layers, and two experts that are copies of it but for the last layer."""
+    root = tmp_path_factory.mktemp(f"{family}-copies")
+    model = recommender(interactions(), family, layers=3)
+    made = randomised(add_lora(model.backbone, lora()), 0)
+    save_adapter(made, root / "adapter", base=BASE)
+    made.unload()
+    for number in (1, 2):
+        expert = add_expert(model, lora(), layers=1, global_adapter=root / "adapter")
+        assert trainable(model) == lora_names(range(2, 3))
+        with torch.no_grad():
+            for weight in (weight for weight in expert.parameters() if weight.requires_grad):
+                weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)) * 0.2)
+        save_adapter(expert, expert_folder(root, number), base=BASE)
+        expert.unload()
+    return [root / "adapter", expert_folder(root, 1), expert_folder(root, 2)]
+
+
+def test_copies_of_the_global_adapter_equal_merged_weights(family: Family, copies: list[Path]) -> None:
+    backbone = causal_lm(family, layers=3)
+    router = install(backbone, copies)
+    weights = torch.tensor([[0.2, 0.5, 0.3], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    router.weights = weights
+    mixed = backbone(input_ids=tokens(3)).logits
+    for row, mine in enumerate(weights.tolist()):
+        alone = causal_lm(family, layers=3)
+        modules = dict(alone.named_modules())
+        with torch.no_grad():
+            for folder, weight in zip(copies, mine, strict=True):
+                for name, (a, b, scaling) in read_lora(folder).items():
+                    modules[name].weight += weight * scaling * b @ a
+        torch.testing.assert_close(mixed[row], alone(input_ids=tokens(3)[[row]]).logits[0], atol=SAME, rtol=SAME)
+
+
+def test_a_layer_that_all_experts_share_costs_one_adapter(family: Family, copies: list[Path]) -> None:
+    backbone = causal_lm(family, layers=3)
+    install(backbone, copies)
+    layers = [layer.self_attn.q_proj for layer in backbone.model.layers]
+    assert [(len(layer.down), layer.shared) for layer in layers] == [(4, True), (4, True), (12, False)]
+    some = causal_lm(family, layers=3)
+    install(some, [None, *copies])  # the zero adapter in front of them: what is the same is computed once, and weighed
+    assert [(len(layer.self_attn.q_proj.down), layer.self_attn.q_proj.shared) for layer in some.model.layers] == [
+        (4, False), (4, False), (12, False),
+    ]  # fmt: skip
+    assert some.model.layers[0].self_attn.q_proj.share.tolist() == [[0.0] * 4, *[[1.0] * 4] * 3]
+
+
 def test_more_layers_than_the_backbone_has_is_a_user_error() -> None:
     with pytest.raises(UserError, match=r"experts\.layers=3: the backbone has only 2 layers"):
-        add_expert(recommender(interactions()), expert_params(layers=3))
+        add_expert(recommender(interactions()), lora(), layers=3)
 
 
 def test_saved_experts_have_the_same_bytes_each_time_and_name_no_place(tmp_path: Path) -> None:

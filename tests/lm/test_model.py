@@ -20,8 +20,8 @@ from thinkrec.lm.finetune import finetune
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, SoftPrompt
 from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import TrainSettings
-from thinkrec.params import ExpertParams, SftParams, Slot
-from thinkrec.text.stream import Window, collate
+from thinkrec.params import LoraParams, SftParams, Slot
+from thinkrec.text.layout import Window
 
 few = settings(max_examples=15, deadline=None)
 SAME = 1e-5
@@ -155,13 +155,13 @@ def test_the_stream_equals_an_ordinary_causal_forward(family: Family, attention:
 def test_the_head_at_needed_positions_gives_the_full_logits(table: pd.DataFrame, model: RecommenderLM) -> None:
     layout = layout_of(table, reasons={1: REASON, 13: REASON})
     windows = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.asarray([False, True, True]))]
-    batch = collate(layout, windows)
+    batch = layout.collate(windows)
     with torch.no_grad():
         output = model(batch)
         full = model.backbone(
             inputs_embeds=model.embed(batch), attention_mask=batch.attention_mask, position_ids=batch.position_ids
         ).logits
-    slots = batch.slots[batch.targets]
+    slots = batch.verdicts
     assert len(output.reason_logits) == 8
     torch.testing.assert_close(output.verdict_logits, full[slots[:, 0], slots[:, 1]])
     torch.testing.assert_close(output.reason_logits, full[batch.reasons[:, 0], batch.reasons[:, 1]])
@@ -170,7 +170,7 @@ def test_the_head_at_needed_positions_gives_the_full_logits(table: pd.DataFrame,
 
 
 def test_slots_hold_the_projected_features_of_their_rows(table: pd.DataFrame, model: RecommenderLM) -> None:
-    batch = collate(layout_of(table), [Window(np.asarray([3, 5]), np.ones(2, bool))])
+    batch = layout_of(table).collate([Window(np.asarray([3, 5]), np.ones(2, bool))])
     with torch.no_grad():
         embedded = model.embed(batch)
         plain = model.backbone.get_input_embeddings()(batch.input_ids)
@@ -267,9 +267,9 @@ def test_soft_vectors_stand_after_the_begin_token_of_every_sequence_and_nowhere_
     model = soften(recommender(table), torch.randn(3, 32))
     windows = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.ones(3, bool))]
     with torch.no_grad():
-        embedded = model.embed(collate(replace(layout_of(table), soft_tokens=3), windows))
+        embedded = model.embed(replace(layout_of(table), soft_tokens=3).collate(windows))
         model.soft_prompt, vectors = None, model.soft_prompt.vectors
-        plain = model.embed(collate(layout_of(table), windows))
+        plain = model.embed(layout_of(table).collate(windows))
     assert embedded[:, 1:4].equal(vectors.expand(2, -1, -1))
     assert torch.cat([embedded[:, :1], embedded[:, 4:]], dim=1).equal(plain)
 
@@ -286,7 +286,7 @@ def test_a_soft_prompt_starts_at_embeddings_of_tokens_by_the_seed(table: pd.Data
 
 def test_every_soft_vector_gets_a_gradient(table: pd.DataFrame, family: Family) -> None:
     model = soften(recommender(table, family), torch.randn(3, 32))
-    batch = collate(replace(layout_of(table), soft_tokens=3), [Window(np.arange(4), np.ones(4, bool))])
+    batch = replace(layout_of(table), soft_tokens=3).collate([Window(np.arange(4), np.ones(4, bool))])
     model(batch).score.sum().backward()
     assert (model.soft_prompt.vectors.grad.abs().sum(1) > 0).all()
 
@@ -298,8 +298,9 @@ def test_fine_tuning_trains_the_soft_prompt_and_experts_leave_it(
     model = soften(recommender(table), torch.randn(3, 32, generator=torch.Generator().manual_seed(0)))
     layout, rows = replace(layout_of(table), soft_tokens=3), np.arange(len(table))
     params = SftParams(
-        epochs=1, learning_rate=0.01, weight_decay=0.0, batch_rows=1000, batch_tokens=600, think_share=0.0,
-        trace_weight_cap=1.0, alpha=0.0, beta=0.0, eta=1.0, gamma=0.0, pairwise=0.0, slot_dropout=0.0, patience=1,
+        recipe="compact", epochs=1, learning_rate=0.01, weight_decay=0.0, batch_rows=1000, batch_tokens=600,
+        think_share=0.0, trace_weight_cap=1.0, alpha=0.0, beta=0.0, eta=1.0, gamma=0.0, pairwise=0.0,
+        slot_dropout=0.0, patience=1,
     )  # fmt: skip
     phase = TrainSettings(name="phase", epochs=1, learning_rate=0.01, weight_decay=0.0, seed=0)
 
@@ -311,13 +312,7 @@ def test_fine_tuning_trains_the_soft_prompt_and_experts_leave_it(
     before = model.soft_prompt.vectors.detach().clone()
     by_sft = tuned()
     assert (by_sft != before).any(1).all()
-    add_expert(
-        model,
-        ExpertParams(
-            n=1, space="raw", min_users=1, layers=1, r=4, lora_alpha=8.0, dropout=0.0, epochs=1, learning_rate=0.01,
-            holdout=0.1,
-        ),
-    )  # fmt: skip
+    add_expert(model, LoraParams(r=4, alpha=8.0, dropout=0.0), layers=1)
     trained = score(model, layout, rows)
     assert tuned().equal(by_sft)
     assert np.abs(score(model, layout, rows) - trained).max() > 0  # the expert did learn

@@ -14,7 +14,9 @@ from thinkrec.synthesis.client import Reply, open_teacher
 from thinkrec.synthesis.traces import choose_instances, find_fault, mentions_hint, prompt_writer, synthesise
 from thinkrec.synthesis.verdict import parse_verdict
 
-PROMPT = PromptParams(history=3, history_labels="both", keywords=2, slots=(), soft_tokens=0)
+PROMPT = PromptParams(
+    layout="stream", history=3, history_labels="both", max_tokens=2048, keywords=2, slots=(), soft_tokens=0
+)
 TRACE = TraceParams(train=6, held_out=2, max_turns=3)
 
 

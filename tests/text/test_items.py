@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,10 +12,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tests.builders import tokenizer
+from tests.builders import TITLES, tokenizer
 from thinkrec.errors import UserError
-from thinkrec.text.items import LONGEST_KEYWORD, LONGEST_TITLE, encode, item_text, item_texts
-from thinkrec.text.vocabulary import find_vocabulary
+from thinkrec.lm.backbone import build_tokenizer
+from thinkrec.text.items import LONGEST_KEYWORD, LONGEST_TITLE, encode, encode_once, item_text, item_texts
+from thinkrec.text.vocabulary import find_vocabulary, tokenizer_hash
 
 
 def test_item_text_is_the_title_and_its_first_keywords() -> None:
@@ -70,7 +73,7 @@ def test_a_model_without_a_beginning_token_begins_with_its_end_token() -> None:
 
 
 def test_verdicts_that_begin_alike_are_refused() -> None:
-    with pytest.raises(UserError, match="begin with the same token"):
+    with pytest.raises(UserError, match="are the same tokens"):
         find_vocabulary(words(["a"], eos_token="<e>"))
 
 
@@ -81,3 +84,25 @@ def test_a_tokenizer_without_an_end_is_refused() -> None:
 
 def test_ragged_tokens_are_compact() -> None:
     assert encode(tokenizer(), ["a"]).tokens.dtype == np.int32
+
+
+def test_encoding_once_is_encoding_and_does_not_ask_the_tokenizer_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = ["Low Tide", "", "Seven Keys"]
+    first = encode_once(tokenizer(), texts)
+    monkeypatch.setattr("thinkrec.text.items.encode", None)
+    again = encode_once(tokenizer(), texts)
+    monkeypatch.undo()
+    for ragged in (first, again):
+        assert ragged.tokens.tolist() == encode(tokenizer(), texts).tokens.tolist()
+        assert [list(ragged[at]) for at in range(3)] == [list(encode(tokenizer(), [text])[0]) for text in texts]
+    assert not again.tokens.flags.owndata  # mapped, not read
+
+    monkeypatch.chdir(tmp_path)
+    assert encode_once(tokenizer(), []).lengths.tolist() == []
+    assert encode_once(tokenizer(), texts, lead=". ").tokens.tolist() != first.tokens.tolist()
+    other = build_tokenizer(TITLES, 300)
+    assert tokenizer_hash(other) != tokenizer_hash(tokenizer())
+    assert other.decode(encode_once(other, texts)[2]) == " Seven Keys"

@@ -12,31 +12,23 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.builders import interactions, layout_of
-from thinkrec.text.stream import (
-    Batch,
-    StreamLayout,
-    Window,
-    batches_by_tokens,
-    collate,
-    reasons_shown,
-    scoring_windows,
-    training_windows,
-)
+from thinkrec.text.layout import Batch, Layout, Window, batches_by_tokens
 
 few = settings(max_examples=40, deadline=None)
 REASON = np.asarray([70, 71, 72, 1], np.int32)
 
 
-def alike(layout: StreamLayout, rows: NDArray[np.int64]) -> list[Window]:
-    return scoring_windows(layout, rows, np.zeros(len(rows), np.int64))
+def alike(layout: Layout, rows: NDArray[np.int64]) -> list[Window]:
+    return layout.scoring_windows(rows, np.zeros(len(rows), np.int64))
 
 
-def sees(layout: StreamLayout, window: Window) -> dict[int, set[int]]:
+def sees(layout: Layout, window: Window) -> dict[int, set[int]]:
     """Which rows the slot of every row of a window attends to, itself included, by the batch's own mask."""
-    batch = collate(layout, [window])
-    owner = dict.fromkeys(range(layout.beginning), -1)
-    at = layout.beginning
-    for row, shown in zip(window.rows.tolist(), reasons_shown(layout, window).tolist(), strict=True):
+    batch = layout.collate([window])
+    before = len(layout.beginning(window).tokens)
+    owner = dict.fromkeys(range(before), -1)
+    at = before
+    for row, shown in zip(window.rows.tolist(), layout.reasons_shown(window).tolist(), strict=True):
         length = layout.items.lengths[layout.item[row]] + 2 + (len(layout.reasons[row]) if shown else 0)
         owner |= dict.fromkeys(range(at, at + length), row)
         at += length
@@ -54,7 +46,7 @@ def test_scoring_meets_every_row_once_as_a_target(seed: int, ties: bool, history
     count = len(layout.item)
     rows = np.asarray(data.draw(st.lists(st.integers(0, count - 1), unique=True, min_size=1)), np.int64)
     state = np.asarray(data.draw(st.lists(st.integers(0, 2), min_size=len(rows), max_size=len(rows))), np.int64)
-    windows = scoring_windows(layout, rows, state)
+    windows = layout.scoring_windows(rows, state)
     assert sorted(row for window in windows for row in window.rows[window.target].tolist()) == sorted(rows.tolist())
     state_of = dict(zip(rows.tolist(), state.tolist(), strict=True))
     for window in windows:
@@ -97,7 +89,7 @@ def test_a_row_is_shown_the_same_whatever_it_is_scored_with(
 def test_training_meets_every_row_once_as_a_target(seed: int, ties: bool, history: int, data: st.DataObject) -> None:
     layout = layout_of(interactions(seed, rows=17, ties=ties), history=history)
     rows = np.asarray(sorted(data.draw(st.sets(st.integers(0, len(layout.item) - 1), min_size=1))), np.int64)
-    windows = training_windows(layout, rows, np.random.default_rng(seed))
+    windows = layout.training_windows(rows, np.random.default_rng(seed))
     assert np.concatenate([window.rows for window in windows]).tolist() == rows.tolist()
     for window in windows:
         assert window.target.all() and 1 <= len(window.rows) <= 2 * history
@@ -113,7 +105,7 @@ def test_neighbours_share_a_window() -> None:
 def test_training_cuts_are_drawn_anew_each_epoch() -> None:
     layout = layout_of(interactions(rows=17))
     cuts = {
-        tuple(len(window.rows) for window in training_windows(layout, np.arange(51), np.random.default_rng(epoch)))
+        tuple(len(window.rows) for window in layout.training_windows(np.arange(51), np.random.default_rng(epoch)))
         for epoch in range(5)
     }
     assert len(cuts) > 1
@@ -122,8 +114,8 @@ def test_training_cuts_are_drawn_anew_each_epoch() -> None:
 def test_no_rows_make_no_windows() -> None:
     layout = layout_of(interactions())
     none = np.zeros(0, np.int64)
-    assert scoring_windows(layout, none, none) == []
-    assert training_windows(layout, none, np.random.default_rng(0)) == []
+    assert layout.scoring_windows(none, none) == []
+    assert layout.training_windows(none, np.random.default_rng(0)) == []
 
 
 @few
@@ -131,7 +123,7 @@ def test_no_rows_make_no_windows() -> None:
 def test_position_ids_depend_on_strictly_earlier_rows_only(seed: int, history: int) -> None:
     layout = layout_of(interactions(seed, users=1), history=history)
     window = Window(np.arange(len(layout.item)), np.ones(len(layout.item), bool))
-    batch = collate(layout, [window])
+    batch = layout.collate([window])
     lengths = layout.items.lengths[layout.item] + 2
     first = 1
     for row in range(len(layout.item)):
@@ -143,7 +135,7 @@ def test_position_ids_depend_on_strictly_earlier_rows_only(seed: int, history: i
 
 def test_rows_without_ties_have_the_positions_and_the_mask_of_ordinary_text() -> None:
     layout = layout_of(interactions(users=1, ties=False))
-    batch = collate(layout, [Window(np.arange(12), np.ones(12, bool))])
+    batch = layout.collate([Window(np.arange(12), np.ones(12, bool))])
     width = batch.input_ids.shape[1]
     assert batch.position_ids[0].tolist() == list(range(width))
     assert (batch.attention_mask[0, 0].numpy() == np.tri(width, dtype=bool)).all()
@@ -151,7 +143,7 @@ def test_rows_without_ties_have_the_positions_and_the_mask_of_ordinary_text() ->
 
 def test_a_block_is_its_text_then_its_slot_then_its_verdict() -> None:
     layout = layout_of(interactions(users=1))
-    batch = collate(layout, [Window(np.arange(12), np.ones(12, bool))])
+    batch = layout.collate([Window(np.arange(12), np.ones(12, bool))])
     words = layout.vocabulary
     tokens: list[int] = [words.begin]
     for row in range(12):
@@ -165,7 +157,7 @@ def test_a_block_is_its_text_then_its_slot_then_its_verdict() -> None:
 def test_a_soft_prompt_moves_what_follows_it_and_all_blocks_see_it(seed: int, hide: bool, soft: int) -> None:
     layout = layout_of(interactions(seed, users=2), hide_dislikes=hide, reasons={1: REASON, 13: REASON})
     windows = [Window(np.arange(6), np.ones(6, bool)), Window(np.arange(12, 15), np.asarray([False, True, True]))]
-    plain, softened = collate(layout, windows), collate(replace(layout, soft_tokens=soft), windows)
+    plain, softened = layout.collate(windows), replace(layout, soft_tokens=soft).collate(windows)
     text = [0, *range(1 + soft, softened.input_ids.shape[1])]  # where the plain batch's tokens are now
     assert softened.input_ids[:, text].equal(plain.input_ids)
     moved = plain.position_ids + soft * (plain.position_ids > 0)  # the begin token and padding stand at 0
@@ -177,11 +169,11 @@ def test_a_soft_prompt_moves_what_follows_it_and_all_blocks_see_it(seed: int, hi
     assert (mask[:, : 1 + soft].numpy() == np.tri(1 + soft, mask.shape[2], dtype=bool)).all()
     assert softened.slots.equal(plain.slots + torch.tensor([0, soft]))
     assert softened.reasons.equal(plain.reasons + torch.tensor([0, soft]))
-    for name in ("slot_rows", "targets", "first_target", "reason_targets", "reason_tokens"):
+    for name in ("slot_rows", "target_rows", "first_target", "reason_targets", "reason_tokens"):
         assert getattr(softened, name).equal(getattr(plain, name))
 
 
-def with_reasons(*rows: int, history: int = 3, hide_dislikes: bool = False) -> StreamLayout:
+def with_reasons(*rows: int, history: int = 3, hide_dislikes: bool = False) -> Layout:
     table = interactions(users=2, ties=False)
     return layout_of(table, history=history, hide_dislikes=hide_dislikes, reasons=dict.fromkeys(rows, REASON))
 
@@ -189,7 +181,7 @@ def with_reasons(*rows: int, history: int = 3, hide_dislikes: bool = False) -> S
 def test_reasons_are_invisible_to_other_blocks_and_take_no_positions() -> None:
     layout = with_reasons(1)
     window = Window(np.arange(6), np.ones(6, bool))
-    told, plain = collate(layout, [window]), collate(replace(layout, reasons={}), [window])
+    told, plain = layout.collate([window]), replace(layout, reasons={}).collate([window])
     kept = np.ones(told.input_ids.shape[1], bool)
     kept[told.reasons[:, 1].numpy() + 1] = False
     assert kept.sum() == plain.input_ids.shape[1] == told.input_ids.shape[1] - len(REASON)
@@ -204,7 +196,7 @@ def test_reasons_are_invisible_to_other_blocks_and_take_no_positions() -> None:
 
 def test_a_reason_is_predicted_from_its_verdict_on() -> None:
     layout = with_reasons(1, 4)
-    batch = collate(layout, [Window(np.arange(6), np.ones(6, bool))])
+    batch = layout.collate([Window(np.arange(6), np.ones(6, bool))])
     assert batch.reason_tokens.tolist() == REASON.tolist() * 2
     assert batch.reason_targets.tolist() == [1] * 4 + [4] * 4
     verdict = int(batch.slots[1, 1]) + 1
@@ -217,11 +209,11 @@ def test_reasons_are_shown_to_targets_that_see_as_much_as_the_teacher_did() -> N
     layout = with_reasons(*range(12))
     everything = np.ones(6, bool)
     # From the user's first row on: all there is. From row 4 on: only rows with three earlier ones in the window.
-    assert reasons_shown(layout, Window(np.arange(6), everything)).all()
-    assert reasons_shown(layout, Window(np.arange(4, 10), everything)).tolist() == [False] * 3 + [True] * 3
+    assert layout.reasons_shown(Window(np.arange(6), everything)).all()
+    assert layout.reasons_shown(Window(np.arange(4, 10), everything)).tolist() == [False] * 3 + [True] * 3
     targets = np.asarray([False, True] * 3)
-    assert reasons_shown(layout, Window(np.arange(6), targets)).tolist() == targets.tolist()
-    assert not reasons_shown(replace(layout, reasons={}), Window(np.arange(6), everything)).any()
+    assert layout.reasons_shown(Window(np.arange(6), targets)).tolist() == targets.tolist()
+    assert not replace(layout, reasons={}).reasons_shown(Window(np.arange(6), everything)).any()
 
 
 def test_likes_only_histories_hide_disliked_rows_from_later_ones() -> None:
@@ -232,7 +224,7 @@ def test_likes_only_histories_hide_disliked_rows_from_later_ones() -> None:
     for row, seen in sees(layout, window).items():
         assert seen == {other for other in window.rows.tolist() if other < row and other in liked} | {row}
     lengths = layout.items.lengths[layout.item] + 2
-    batch = collate(layout, [window])
+    batch = layout.collate([window])
     hidden = int(np.flatnonzero(layout.label[:-1] == 0)[0])
     begin = [int(batch.slots[k, 1]) - int(layout.items.lengths[layout.item[k]]) for k in (hidden, hidden + 1)]
     assert begin[1] == begin[0] + lengths[hidden]
@@ -244,22 +236,22 @@ def test_likes_only_histories_hide_disliked_rows_from_later_ones() -> None:
 def test_batches_stay_within_their_budgets_and_lose_nothing(seed: int, budget: int, soft: int, targets: int) -> None:
     layout = layout_of(interactions(seed, users=5, rows=15), reasons={3: REASON, 20: REASON})
     layout = replace(layout, soft_tokens=soft)
-    windows = training_windows(layout, np.arange(75), np.random.default_rng(seed))
+    windows = layout.training_windows(np.arange(75), np.random.default_rng(seed))
     batches = list(batches_by_tokens(layout, windows, budget, targets=targets))
     met = sorted(tuple(window.rows.tolist()) for batch in batches for window in batch)
     assert met == sorted(tuple(window.rows.tolist()) for window in windows)
     for batch in batches:
-        made = collate(layout, batch)
-        assert len(batch) == 1 or (made.input_ids.numel() <= budget and len(made.targets) <= targets)
+        made = layout.collate(batch)
+        assert len(batch) == 1 or (made.input_ids.numel() <= budget and len(made.target_rows) <= targets)
 
 
 def test_a_batch_keeps_its_sequences_apart() -> None:
     layout = with_reasons(1, 13)
     windows = [Window(np.arange(6), np.ones(6, bool)), Window(np.arange(12, 15), np.asarray([False, True, True]))]
-    both = collate(layout, windows)
-    parts = [collate(layout, [window]) for window in windows]
+    both = layout.collate(windows)
+    parts = [layout.collate([window]) for window in windows]
     assert both.slot_rows.tolist() == [*range(6), 12, 13, 14]
-    assert both.slot_rows[both.targets].tolist() == [*range(6), 13, 14]
+    assert both.target_rows.tolist() == [*range(6), 13, 14]
     assert both.first_target.tolist() == [0, 13]
     assert both.reason_targets.tolist() == [1] * 4 + [6] * 4
     for index, part in enumerate(parts):
@@ -272,7 +264,7 @@ def test_a_batch_keeps_its_sequences_apart() -> None:
 
 
 def test_a_batch_moves_as_a_whole() -> None:
-    batch = collate(with_reasons(1), [Window(np.arange(6), np.ones(6, bool))])
+    batch = with_reasons(1).collate([Window(np.arange(6), np.ones(6, bool))])
     moved = batch.to("meta")
     assert all(getattr(moved, name).device.type == "meta" for name in Batch.__slots__)
 

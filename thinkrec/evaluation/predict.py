@@ -47,7 +47,7 @@ def predict(
     the adapter oracle. Then come the columns of `baselines` (schema BASELINES), and the truth where it is known.
 
     Raises:
-        UserError: `baselines` holds other rows than those.
+        UserError: `baselines` holds other rows than those, or an expert changes no score.
     """
     table, route = bench.interactions, bench.features.route
     rows = np.flatnonzero(table["split"].isin(EVALUATED).to_numpy())
@@ -69,6 +69,9 @@ def predict(
     adapters, everyone = np.eye(1 + len(groups.centroids), dtype=np.float32), np.zeros(len(table), np.int32)
     alone = [scored(bench, rows, adapters[[k]], everyone, f"adapter {k}") for k in range(len(adapters))]
     alone_ne = np.stack(alone, axis=1)
+    for k in range(1, len(alone)):
+        if len(rows) and np.array_equal(alone[k], alone[0]):
+            raise UserError(f"expert_{k}: changes no score, so it learned nothing; train it longer (experts.epochs)")
 
     def routed(weights: NDArray[np.float32], name: str) -> Floats:
         """Rows that one adapter serves have been scored; the others are now."""

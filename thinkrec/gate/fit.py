@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from thinkrec.artifacts import atomic
+from thinkrec.artifacts import ADDED, atomic
 from thinkrec.errors import UserError
 from thinkrec.gate.groups import UserGroups
 from thinkrec.gate.routing import CASES, centroid_routing, routing_cases
 from thinkrec.gate.trained import Gate, gate_routing, train_gate
+from thinkrec.lm import identity
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import TrainSettings
@@ -27,7 +29,7 @@ from thinkrec.metrics import validation
 from thinkrec.params import GateParams
 
 Floats = NDArray[np.float32]
-ROUTING_FILE = "routing.safetensors"
+ROUTING_FILE, GATE_FILE = "routing.safetensors", "gate.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,7 @@ def fit_routing(
             valid_rows=valid,
             user=bench.user,
             temperature=params.temperature,
+            balance=params.balance,
             batch_tokens=batch_tokens,
             settings=TrainSettings(
                 name="gate",
@@ -91,10 +94,15 @@ def fit_routing(
     for name, weights in candidates.items():
         scores = score(bench.model, bench.layout, valid, router=router, routing=weights, route=route)
         metrics["valid"][name] = validation(bench.user[valid], bench.layout.label[valid], scores)
-    states = np.unique(route[valid])
+    states, first = np.unique(route[valid], return_index=True)
     cases = np.bincount(routing_cases(by_rule[states]), minlength=len(CASES)) / len(states)
     metrics["cases"] = dict(zip(CASES, cases.tolist(), strict=True))
     metrics["mean_weights"] = chosen[states].mean(0).tolist()
+    group = groups.group[bench.user[valid[first]]]
+    metrics["mean_weights_by_group"] = {
+        str(number + 1) if number >= 0 else "unseen": chosen[states[group == number]].mean(0).tolist()
+        for number in np.unique(group).tolist()
+    }
     return Routing(weights=chosen, gate=gate_weights), metrics
 
 
@@ -108,24 +116,44 @@ def route_states(routing: Routing, groups: UserGroups, vectors: Floats, temperat
     return gate_routing(gate, groups, vectors)
 
 
-def save(routing: Routing, folder: Path) -> None:
+def made_with(temperature: float) -> dict[str, Any]:
+    """What a routing belongs to: these experts, and the temperature that new states are routed with."""
+    return {"added": identity.hash_of(ADDED), "gate.temperature": temperature}
+
+
+def save(routing: Routing, folder: Path, *, temperature: float) -> None:
     """Write the routing, and the trained gate beside it if there is one, into `folder`."""
     with atomic(folder) as partial:
         partial.mkdir()
+        identity.stamp(partial, made_with(temperature))
         save_file({"weights": routing.weights}, partial / ROUTING_FILE)
         if routing.gate:
-            save_file(routing.gate, partial / "gate.safetensors")
+            save_file(routing.gate, partial / GATE_FILE)
 
 
-def load(folder: Path) -> Routing:
-    """Read the routing.
+def load(folder: Path, groups: UserGroups, *, states: int, temperature: float) -> Routing:
+    """Read the routing of so many user states (S) to the experts of these groups.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is another one's.
     """
+    path, gate_path = folder / ROUTING_FILE, folder / GATE_FILE
     try:
-        tensors = load_file(folder / ROUTING_FILE)
+        tensors = load_file(path)
+        gate = load_file(gate_path) if gate_path.exists() else {}
     except FileNotFoundError:
-        raise UserError(f"{folder / ROUTING_FILE}: no such artefact; run its stage first: dvc repro gate") from None
-    gate = folder / "gate.safetensors"
-    return Routing(**tensors, gate=load_file(gate) if gate.exists() else {})
+        raise UserError(f"{path}: no such artefact; run its stage first: dvc repro gate") from None
+    except SafetensorError:
+        raise UserError(f"{folder}: not readable as safetensors; rerun its stage: dvc repro gate") from None
+    identity.check(folder, made_with(temperature))
+    n, width = groups.centroids.shape
+    if {name: tensor.shape for name, tensor in tensors.items()} != {"weights": (states, n + 1)}:
+        raise UserError(
+            f"{path}: not the weights of {states} user states and {n} experts; rerun its stage: dvc repro gate"
+        )
+    if gate and {name: tensor.shape for name, tensor in gate.items()} != {
+        "projection": (width, width),
+        "global_logit": (),
+    }:
+        raise UserError(f"{gate_path}: not a gate over {width} dimensions; rerun its stage: dvc repro gate")
+    return Routing(**tensors, gate=gate)

@@ -1,32 +1,44 @@
-"""User groups: k-means on the feature model's user vectors (METHOD: experts and fusion).
+"""User groups: clusters of the feature model's user vectors (METHOD: experts and fusion).
 
 `space` holds for both the clustering and the cosines of routing: `standardised` centres and scales every dimension
-by the train users' mean and spread, `raw` leaves the vectors as they are.
+by the train users' mean and spread, `raw` leaves the vectors as they are. `grouping` is k-means, or agglomerative by
+Ward's criterion. Neither looks at all users more than its cost allows: Ward, quadratic in users, clusters a sample
+and gives the others their nearest centroid; the silhouette is that of a sample.
+
+Shapes: U users, k of them with a vector, N groups, d dimensions.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from sklearn.cluster import KMeans
+from sklearn.cluster import AgglomerativeClustering, KMeans
+from sklearn.metrics import silhouette_score
 
-from thinkrec.artifacts import atomic
+from thinkrec.artifacts import atomic, stage_of
 from thinkrec.errors import UserError
 
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+Grouping = Literal["kmeans", "agglomerative"]
 GROUPS_FILE = "groups.safetensors"
+MOST_GROUPS = 6  # that `auto` tries: the paper is best with 2 or 3, and each group's expert sees less of train
+WARD_USERS = 5_000  # at most this many are clustered by Ward: its distances then take 100 MB
+SILHOUETTE_USERS = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserGroups:
     """Groups of the train users, N of them."""
 
-    group: NDArray[np.int32]  # (U,) 0..N-1, -1 for users that train never saw
+    group: Ints  # (U,) 0..N-1, -1 for users that train never saw
     centroids: Floats  # (N, d) in the space of the cosines
     mean: Floats  # (d,)
     spread: Floats  # (d,)
@@ -38,47 +50,128 @@ class UserGroups:
 
 
 def group_users(
-    vectors: Floats, *, n: int, space: Literal["standardised", "raw"], min_users: int, seed: int
+    vectors: Floats,
+    *,
+    n: int | Literal["auto"],
+    grouping: Grouping,
+    space: Literal["standardised", "raw"],
+    min_users: int,
+    seed: int,
 ) -> tuple[UserGroups, dict[str, Any]]:
     """Cluster the users with a vector (rows of `vectors` (U, d) that are not zero) into `n` groups.
 
     A group of fewer than `min_users` users joins the group whose centroid is nearest; so there may be fewer than `n`.
+    `auto` is the n of 2..MOST_GROUPS whose groups, small ones joined, have the greatest mean silhouette (Rousseeuw
+    1987); the smallest such n. The stats hold every n's silhouette that was looked at, and `separation` of the groups.
 
     Raises:
-        UserError: there are fewer users than groups.
+        UserError: there are fewer users than groups, or too few to choose a number of groups by.
     """
     known = np.flatnonzero(np.any(vectors != 0, axis=1))
-    if len(known) < n:
-        raise UserError(f"experts.n={n}: there are only {len(known)} users to group; ask for fewer experts")
+    if len(known) < (n if isinstance(n, int) else 3):
+        way_out = "ask for fewer experts" if isinstance(n, int) else "give a number"
+        raise UserError(f"experts.n={n}: there are only {len(known)} users to group; {way_out}")
     standardised = space == "standardised"
     mean = vectors[known].mean(0) if standardised else np.zeros(vectors.shape[1], np.float32)
     spread = np.maximum(vectors[known].std(0), 1e-6) if standardised else np.ones(vectors.shape[1], np.float32)
     points = (vectors[known] - mean) / spread
+    tried = [n] if isinstance(n, int) else list(range(2, min(MOST_GROUPS, len(known) - 1) + 1))
+    found = {count: _groups(points, count, grouping, min_users, seed) for count in tried}
+    silhouettes = {count: silhouette(points, of_users, seed) for count, of_users in found.items()}
+    asked = max(tried, key=lambda count: np.nan_to_num(silhouettes[count], nan=-np.inf))
     group = np.full(len(vectors), -1, np.int32)
-    joined = 0
-    if n:
-        found = KMeans(n, n_init=10, random_state=seed).fit_predict(points)
-        while (sizes := np.bincount(found)).min() < min_users and len(sizes) > 1:
-            small = int(sizes.argmin())
-            centres = np.stack([points[found == number].mean(0) for number in range(len(sizes))])
-            distance = np.square(centres - centres[small]).sum(1)
-            distance[small] = np.inf
-            found[found == small] = int(distance.argmin())
-            found = np.unique(found, return_inverse=True)[1]
-            joined += 1
-        # Largest group first: numbers that do not depend on where k-means began.
-        sizes = np.bincount(found)
-        group[known] = np.argsort(np.argsort(-sizes, kind="stable"))[found]
-    count = int(group.max()) + 1
-    centroids = np.stack([points[group[known] == number].mean(0) for number in range(count)]) if count else points[:0]
+    group[known] = found[asked]
+    count = int(group.max(initial=-1)) + 1
+    centroids = _centroids(points, found[asked]) if count else points[:0]
     groups = UserGroups(
         group=group,
         centroids=centroids.astype(np.float32),
         mean=mean.astype(np.float32),
         spread=spread.astype(np.float32),
     )
-    users = [int((group == number).sum()) for number in range(count)]
-    return groups, {"groups": count, "joined": joined, "users": users}
+    stats = {
+        "groups": count,
+        "joined": asked - count,
+        "users": np.bincount(found[asked] + 1, minlength=count + 1)[1:].tolist(),
+        "silhouette": {number: value for number, value in silhouettes.items() if number > 1},
+        **separation(groups, vectors),
+    }
+    return groups, stats
+
+
+def silhouette(points: Floats, group: Ints, seed: int) -> float:
+    """Mean silhouette of the groups (k,) of users (k, d), of at most SILHOUETTE_USERS drawn ones; NaN for one group."""
+    chosen = _sample(len(points), SILHOUETTE_USERS, seed)
+    defined = 1 < len(np.unique(group[chosen])) < len(chosen)
+    return float(silhouette_score(points[chosen], group[chosen])) if defined else np.nan
+
+
+def separation(groups: UserGroups, vectors: Floats) -> dict[str, Any]:
+    """Cohen's d of every pair of groups of the users `vectors` (U or more, d), and the smallest.
+
+    Pairs are named after their experts, `1-2`; the space is that of the groups.
+    """
+    own = {
+        number: groups.project(vectors[np.flatnonzero(groups.group == number)])
+        for number in range(len(groups.centroids))
+    }
+    pairs = {f"{a + 1}-{b + 1}": cohens_d(own[a], own[b]) for a, b in combinations(own, 2)}
+    return {"cohens_d": pairs, "smallest_cohens_d": min(pairs.values(), default=np.nan)}
+
+
+def cohens_d(one: Floats, other: Floats) -> float:
+    """Cohen's d of two groups of users (k, d) along the line that joins their centroids.
+
+    Every user is projected onto that line: d is the distance of the two means over the pooled standard deviation,
+    s^2 = ((k_1 - 1) s_1^2 + (k_2 - 1) s_2^2) / (k_1 + k_2 - 2), each s_i^2 with k_i - 1 in its denominator. NaN where
+    there is no such deviation: a single user in both, or users without any spread.
+    """
+    line = other.mean(0, dtype=np.float64) - one.mean(0, dtype=np.float64)
+    distance = float(np.linalg.norm(line))
+    along = [users @ line / max(distance, 1e-12) for users in (one, other)]
+    squares = sum(float(np.square(place - place.mean()).sum()) for place in along)
+    freedom = len(one) + len(other) - 2
+    return distance / (squares / freedom) ** 0.5 if freedom and squares else np.nan
+
+
+def _groups(points: Floats, n: int, grouping: Grouping, min_users: int, seed: int) -> Ints:
+    """Groups (k,) of users (k, d): `n` of them, less those that were too small; the largest has number 0.
+
+    Without groups to be (`n` = 0), all are of group -1.
+    """
+    if n < 2:
+        return np.full(len(points), n - 1, np.int32)
+    if grouping == "kmeans":
+        found = KMeans(n, n_init=10, random_state=seed).fit_predict(points)
+    else:
+        chosen = _sample(len(points), WARD_USERS, seed)
+        of_chosen = AgglomerativeClustering(n, linkage="ward").fit_predict(points[chosen])
+        found = _nearest(points, _centroids(points[chosen], of_chosen))
+        found[chosen] = of_chosen
+    found = np.unique(found, return_inverse=True)[1]  # vectors that are all alike fill fewer clusters than asked for
+    while (sizes := np.bincount(found)).min() < min_users and len(sizes) > 1:
+        small = int(sizes.argmin())
+        centres = _centroids(points, found)
+        distance = np.square(centres - centres[small]).sum(1)
+        distance[small] = np.inf
+        found[found == small] = int(distance.argmin())
+        found = np.unique(found, return_inverse=True)[1]
+    # Largest group first: numbers that do not depend on where the clustering began.
+    return np.argsort(np.argsort(-sizes, kind="stable"))[found].astype(np.int32)
+
+
+def _centroids(points: Floats, group: NDArray[Any]) -> Floats:
+    return np.stack([points[group == number].mean(0) for number in range(int(group.max()) + 1)])
+
+
+def _nearest(points: Floats, centroids: Floats) -> NDArray[np.int64]:
+    """Which centroid (N, d) is nearest to each point (k, d), without a k x N x d array."""
+    return (np.square(centroids).sum(1) - 2 * points @ centroids.T).argmin(1)
+
+
+def _sample(count: int, most: int, seed: int) -> NDArray[np.int64]:
+    """At most `most` of the numbers below `count`, in order."""
+    return np.sort(np.random.default_rng(seed).choice(count, min(count, most), replace=False))
 
 
 def save(groups: UserGroups, folder: Path) -> None:
@@ -92,9 +185,21 @@ def load(folder: Path) -> UserGroups:
     """Read the groups.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or the file is not one of groups.
     """
+    path = folder / GROUPS_FILE
     try:
-        return UserGroups(**load_file(folder / GROUPS_FILE))
+        groups = UserGroups(**load_file(path))
     except FileNotFoundError:
-        raise UserError(f"{folder / GROUPS_FILE}: no such artefact; run its stage first: dvc repro experts") from None
+        raise UserError(f"{path}: no such artefact; run its stage first: dvc repro {stage_of(path)}") from None
+    except (SafetensorError, TypeError):
+        raise UserError(f"{path}: not a file of user groups; rerun its stage: dvc repro {stage_of(path)}") from None
+    n, width = groups.centroids.shape if groups.centroids.ndim == 2 else (-1, -1)
+    if (
+        groups.group.ndim != 1
+        or groups.group.dtype != np.int32
+        or groups.group.max(initial=-1) >= n
+        or {groups.mean.shape, groups.spread.shape} != {(width,)}
+    ):
+        raise UserError(f"{path}: its parts do not fit each other; rerun its stage: dvc repro {stage_of(path)}")
+    return groups

@@ -7,6 +7,7 @@ after it knows the difference. Safetensors only; no remote code.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -159,22 +161,24 @@ def _strip(path: Path, keys: set[str]) -> None:
     write_json(path, {key: value for key, value in values.items() if key not in keys})
 
 
-def pin(name: str) -> dict[str, Any]:
+def pin(name: str, *, load_in_4bit: bool = False) -> dict[str, Any]:
     """What pins the model `name`: a local directory by its files' hashes, a hub id by its locked revision.
+
+    With `load_in_4bit` its linear layers are quantised to NF4 wherever it is loaded.
 
     Raises:
         UserError: the directory lacks what a model needs, or the hub id has no revision in `models.lock.json`.
     """
-    folder = Path(name)
+    folder, precision = Path(name), {"load_in_4bit": True} if load_in_4bit else {}
     if folder.is_dir():
-        return {"name": name, "files": _hashes(folder)}
+        return {"name": name, "files": _hashes(folder), **precision}
     lock = read_json(LOCK) if LOCK.exists() else {}
     if name not in lock:
         raise UserError(
             f"backbone.name={name}: neither `{TINY}`, nor a model directory, nor a hub id pinned in {LOCK}; "
             f"pin its revision with: thinkrec-stage pin {name}"
         )
-    return {"name": name, "revision": lock[name]}
+    return {"name": name, "revision": lock[name], **precision}
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -204,18 +208,26 @@ def open_backbone(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
         UserError: there is no model, it has no tokenizer, or it is not what was pinned.
     """
     source, revision = str(path), None
+    quantised: dict[str, Any] = {}
     if (path / REFERENCE).exists():
         reference = read_json(path / REFERENCE)
         source, revision = reference["name"], reference.get("revision")
         if "files" in reference and reference["files"] != _hashes(Path(source)):
             raise UserError(f"{source}: the model has changed since it was pinned; rerun: dvc repro -f backbone")
+        if reference.get("load_in_4bit"):
+            quantised = _in_4bit()
     elif not path.is_dir():
         raise UserError(f"{path}: no such model directory; run its stage first: dvc repro {stage_of(path)}")
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
         model, loaded = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            source,
+            revision=revision,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            **quantised,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{source}: cannot be loaded as a causal language model ({_first_line(error)})") from None
@@ -224,6 +236,18 @@ def open_backbone(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
         raise UserError(f"{source}: its weights lack {lacking}, which its config.json asks for; save the model again")
     find_vocabulary(tokenizer)
     return model, tokenizer
+
+
+def _in_4bit() -> dict[str, Any]:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("backbone.load_in_4bit: needs bitsandbytes; install it with: pip install -e '.[quantized]'")
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_use_double_quant=True,
+    )
+    return {"quantization_config": nf4, "dtype": torch.bfloat16, "device_map": {"": device()}}
 
 
 def _first_line(error: Exception) -> str:

@@ -10,8 +10,6 @@ Shapes: R targets of a batch, Q reason tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 import torch
@@ -27,25 +25,18 @@ from thinkrec.metrics import validation
 from thinkrec.params import SftParams
 from thinkrec.synthesis.verdict import split_verdict
 from thinkrec.text.items import encode
-from thinkrec.text.stream import (
-    Batch,
-    StreamLayout,
-    Window,
-    batches_by_tokens,
-    collate,
-    reasons_shown,
-    training_windows,
-)
+from thinkrec.text.layout import Batch, Layout, Window, batches_by_tokens
 
 Rows = NDArray[np.int64]
 
 
-def encode_reasons(tokenizer: PreTrainedTokenizerBase, traces: pd.DataFrame, end: int) -> dict[int, NDArray[np.int32]]:
+def encode_reasons(tokenizer: PreTrainedTokenizerBase, traces: pd.DataFrame) -> dict[int, NDArray[np.int32]]:
     """Tokens of every trace from the full stop after its verdict on, the end token included, by row."""
     parts = [split_verdict(text) for text in traces["text"]]
     encoded = encode(tokenizer, (part[1] if part else "" for part in parts), lead=". ")
     return {
-        int(row): np.append(encoded[index], end).astype(np.int32) for index, row in enumerate(traces["row"].tolist())
+        int(row): np.append(encoded[index], tokenizer.eos_token_id).astype(np.int32)
+        for index, row in enumerate(traces["row"].tolist())
     }
 
 
@@ -67,7 +58,7 @@ class Objective(nn.Module):
     def forward(self, **tensors: Tensor) -> Tensor:
         batch = Batch(**tensors)
         output = self.model(batch)
-        label = self.label[batch.slot_rows[batch.targets].cpu()].to(output.score.device)
+        label = self.label[batch.target_rows.cpu()].to(output.score.device)
         thinking = torch.zeros_like(label, dtype=torch.bool).index_fill_(0, batch.reason_targets, True)
         words = self.model.vocabulary
         verdict = torch.where(label == 1, words.yes, words.no)
@@ -85,14 +76,14 @@ class Objective(nn.Module):
         weight = torch.where(thinking, self.think_weight, self.rec_weight)
         loss = (weight * by_row).mean()
         if self.params.pairwise:
-            sequence = batch.slots[batch.targets][:, 0]
+            sequence = batch.verdicts[:, 0]
             loss = loss + self.params.pairwise * pairwise_loss(output.score, label, sequence)
         return loss
 
 
 def finetune(
     model: RecommenderLM,
-    layout: StreamLayout,
+    layout: Layout,
     *,
     train_rows: Rows,
     valid_rows: Rows,
@@ -104,21 +95,15 @@ def finetune(
 
     def plan(epoch: int) -> list[list[Window]]:
         rng = np.random.default_rng([settings.seed, epoch])
-        windows = training_windows(layout, train_rows, rng)
+        windows = layout.training_windows(train_rows, rng)
         # Rows, not tokens, make a step: prompts of other lengths take as many steps.
         batches = list(batches_by_tokens(layout, windows, params.batch_tokens, targets=params.batch_rows))
         return [batches[index] for index in rng.permutation(len(batches))]
 
-    with_reason = sum(reasons_shown(layout, window).sum() for batch in plan(0) for window in batch)
+    with_reason = sum(layout.reasons_shown(window).sum() for batch in plan(0) for window in batch)
     objective = Objective(model, layout.label, float(with_reason / len(train_rows)), params)
 
     def validate() -> dict[str, float]:
         return validation(user[valid_rows], layout.label[valid_rows], score(model, layout, valid_rows))
 
-    return train(objective, plan, lambda windows: tensors_of(layout, windows), validate, settings)
-
-
-def tensors_of(layout: StreamLayout, windows: Sequence[Window]) -> dict[str, Tensor]:
-    """A collated batch as keyword arguments."""
-    batch = collate(layout, windows)
-    return {name: getattr(batch, name) for name in Batch.__slots__}
+    return train(objective, plan, lambda windows: layout.collate(windows).tensors(), validate, settings)

@@ -17,14 +17,14 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import routed_batches
-from thinkrec.text.stream import StreamLayout, scoring_windows
+from thinkrec.text.layout import Layout
 
 
 @torch.inference_mode()
 def generate(
     model: RecommenderLM,
     tokenizer: PreTrainedTokenizerBase,
-    layout: StreamLayout,
+    layout: Layout,
     rows: NDArray[np.int64],
     *,
     max_new_tokens: int,
@@ -36,11 +36,11 @@ def generate(
     """The answer (verdict, then reason) to every row, in the order of `rows`; weights as in `routed_batches`."""
     model.eval()
     # A state of its own for every row: each is a sequence with one target.
-    windows = scoring_windows(layout, rows, np.arange(len(rows)))
+    windows = layout.scoring_windows(rows, np.arange(len(rows)))
     answers: dict[int, str] = {}
     batches = routed_batches(model, layout, windows, router=router, routing=routing, route=route, progress=progress)
     for batch in batches:
-        at = batch.slots[batch.targets]  # (B, 2), one target each
+        at = batch.verdicts  # (B, 2), one target each
         cache = DynamicCache(config=model.backbone.config)
         states = model.hidden_states(model.embed(batch), batch.attention_mask, batch.position_ids, cache)
         hidden = states[at[:, 0], at[:, 1]]

@@ -3,7 +3,9 @@
     y = W x + sum_n w_n s_n B_n A_n x = W x + ((x A_cat^T) o g) B_cat^T
 
 with the scalings s_n = alpha / r folded into A_cat and each sample's weight w_n repeated over expert n's rank in g.
-One pass serves a batch of any users; it equals merging every user's own weights.
+One pass serves a batch of any users; it equals merging every user's own weights. Where adapters are the same in a
+layer (copies of the global one, below the layers that experts train) they are computed once, by the sum of their
+weights; where all are, the sum is 1 and there is nothing to weigh.
 
 Shapes: B samples, T tokens, N + 1 adapters (column 0 is the global one), R their ranks summed.
 """
@@ -38,23 +40,56 @@ class MixtureLinear(nn.Module):
 
     down: Tensor  # (R, in)
     up: Tensor  # (out, R)
-    column: Tensor  # (R,) which column of the weights each rank belongs to
+    share: Tensor  # (N + 1, R): 1 where a rank belongs to an adapter
 
-    def __init__(self, base: nn.Linear, adapters: dict[int, tuple[Tensor, Tensor, float]], router: Router) -> None:
-        """`adapters` maps a column of the weights to (A (r, in), B (out, r), scaling)."""
+    def __init__(
+        self,
+        base: nn.Linear,
+        adapters: dict[int, Lora],
+        router: Router,
+        *,
+        columns: int,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """`adapters` maps some of the `columns` of the weights to a LoRA each, kept as `dtype` (that of `base`)."""
         super().__init__()
         self.base = base
         self.router = router
-        down = torch.cat([scaling * a for a, _, scaling in adapters.values()])
-        up = torch.cat([b for _, b, _ in adapters.values()], dim=1)
-        column = torch.cat([torch.full((len(a),), index) for index, (a, _, _) in adapters.items()])
-        self.register_buffer("down", down.to(base.weight))
-        self.register_buffer("up", up.to(base.weight))
-        self.register_buffer("column", column.to(base.weight.device))
+        distinct: list[tuple[Lora, list[int]]] = []
+        for column, adapter in adapters.items():
+            same = next((held for one, held in distinct if _equal(one, adapter)), None)
+            if same is None:
+                distinct.append((adapter, [column]))
+            else:
+                same.append(column)
+        share = torch.zeros(columns, sum(len(a) for (a, _, _), _ in distinct))
+        first = 0
+        for (a, _, _), held in distinct:
+            share[held, first : first + len(a)] = 1
+            first += len(a)
+        self.shared = bool(share.all())
+        device = base.weight.device
+        self.register_buffer(
+            "down", torch.cat([scaling * a for (a, _, scaling), _ in distinct]).to(device, dtype or base.weight.dtype)
+        )
+        self.register_buffer(
+            "up", torch.cat([b for (_, b, _), _ in distinct], dim=1).to(device, dtype or base.weight.dtype)
+        )
+        self.register_buffer("share", share.to(device))
 
     def forward(self, x: Tensor) -> Tensor:
-        gate_BR = self.router.weights[:, self.column].to(x.dtype)
-        return self.base(x) + ((x @ self.down.T) * gate_BR[:, None, :]) @ self.up.T
+        inner = x.to(self.down.dtype) @ self.down.T
+        if not self.shared:
+            weights = self.router.weights
+            inner = inner * (weights @ self.share.to(weights.dtype)).to(inner.dtype)[:, None, :]
+        return self.base(x) + (inner @ self.up.T).to(x.dtype)
+
+
+Lora = tuple[Tensor, Tensor, float]  # A (r, in), B (out, r), scaling
+
+
+def _equal(one: Lora, other: Lora) -> bool:
+    return one[2] == other[2] and torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
 
 
 def install(backbone: nn.Module, adapters: Sequence[Path | None]) -> Router:
@@ -68,23 +103,26 @@ def install(backbone: nn.Module, adapters: Sequence[Path | None]) -> Router:
     """
     router = Router()
     backbone.requires_grad_(False)
-    layers: dict[str, dict[int, tuple[Tensor, Tensor, float]]] = {}
+    layers: dict[str, dict[int, Lora]] = {}
     for column, folder in enumerate(adapters):
         if folder is None:
             continue
         for name, (a, b, scaling) in read_lora(folder).items():
             layers.setdefault(name, {})[column] = (a, b, scaling)
     modules = dict(backbone.named_modules())
+    dtype = next(weight.dtype for weight in backbone.parameters() if weight.is_floating_point())
     for name, by_column in sorted(layers.items()):
         base = modules.get(name)
         if not isinstance(base, nn.Linear):
             raise UserError(f"{name}: an adapter touches this layer, which this backbone has not; rerun dvc repro sft")
         parent = modules[name.rpartition(".")[0]]
-        setattr(parent, name.rpartition(".")[2], MixtureLinear(base, by_column, router))
+        setattr(
+            parent, name.rpartition(".")[2], MixtureLinear(base, by_column, router, columns=len(adapters), dtype=dtype)
+        )
     return router
 
 
-def read_lora(folder: Path) -> dict[str, tuple[Tensor, Tensor, float]]:
+def read_lora(folder: Path) -> dict[str, Lora]:
     """A PEFT LoRA directory as layer name -> (A (r, in), B (out, r), scaling).
 
     Raises:
@@ -100,7 +138,7 @@ def read_lora(folder: Path) -> dict[str, tuple[Tensor, Tensor, float]]:
     known = all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in weights)
     if not plain or not known or config.bias != "none" or config.alpha_pattern:
         raise UserError(f"{folder}: only plain LoRA adapters can be mixed (no DoRA, rsLoRA, bias, patterns or others)")
-    out: dict[str, tuple[Tensor, Tensor, float]] = {}
+    out: dict[str, Lora] = {}
     for name, a in weights.items():
         if name.endswith(".lora_A.weight"):
             b = weights[name.replace(".lora_A.", ".lora_B.")]

@@ -20,8 +20,9 @@ from transformers import Cache, PreTrainedModel
 from thinkrec.artifacts import atomic
 from thinkrec.errors import UserError
 from thinkrec.features.bank import Features
+from thinkrec.lm.recipes import Score
 from thinkrec.params import Slot
-from thinkrec.text.stream import Batch
+from thinkrec.text.layout import Batch
 from thinkrec.text.vocabulary import Vocabulary
 
 WIDENING = 10  # METHOD: proj: Linear(d -> 10 d), ReLU, Linear(10 d -> D)
@@ -45,6 +46,11 @@ class SlotValues:
             "statistics": self.features.statistics.shape[1],
         }
         return [shapes[part] for part in self.parts]
+
+    @property
+    def told(self) -> list[list[bool]]:
+        """Which parts a slot of every kind (WHOLE, USER, ITEM) is told."""
+        return [[True] * len(self.parts), [one == "user" for one in self.parts], [one != "user" for one in self.parts]]
 
     def __call__(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """Values (len(rows), W)."""
@@ -79,13 +85,15 @@ class SlotProjector(nn.Module):
         self.mean.copy_(torch.from_numpy(values.mean(0)))
         self.spread.copy_(torch.from_numpy(np.maximum(values.std(0), 1e-6)))
 
-    def forward(self, values_SW: Tensor) -> Tensor:
+    def forward(self, values_SW: Tensor, keep_SP: Tensor | None = None) -> Tensor:
+        """Embeddings of slots, each told the parts P that `keep_SP` marks (all); the others stand at their mean."""
         scaled_SW = (values_SW - self.mean) / self.spread
+        if keep_SP is None:
+            keep_SP = torch.ones(len(scaled_SW), len(self.widths), dtype=torch.bool, device=scaled_SW.device)
         if self.training and self.dropout:
-            keep = torch.rand(len(scaled_SW), len(self.widths), device=scaled_SW.device) >= self.dropout
-            widths = torch.tensor(self.widths, device=scaled_SW.device)
-            scaled_SW = scaled_SW * keep.repeat_interleave(widths, dim=1)
-        return self.layers(scaled_SW)
+            keep_SP = keep_SP & (torch.rand(keep_SP.shape, device=scaled_SW.device) >= self.dropout)
+        widths = torch.tensor(self.widths, device=scaled_SW.device)
+        return self.layers(scaled_SW * keep_SP.repeat_interleave(widths, dim=1))
 
     def save(self, folder: Path) -> None:
         """Write the projector into `folder`."""
@@ -155,7 +163,7 @@ def _load(module: nn.Module, path: Path, what: str) -> None:
 class Output:
     """What one pass over a batch yields."""
 
-    score: Tensor  # (R,) Yes - No logit at the verdict's position
+    score: Tensor  # (R,) Yes - No logit at the verdict's position, or the Yes logit (`lm.recipes`)
     verdict_logits: Tensor  # (R, V)
     reason_logits: Tensor  # (Q, V)
 
@@ -173,6 +181,8 @@ class RecommenderLM(nn.Module):
         slot_values: SlotValues,
         projector: SlotProjector | None,
         soft_prompt: SoftPrompt | None = None,
+        *,
+        scored: Score = "difference",
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -180,6 +190,19 @@ class RecommenderLM(nn.Module):
         self.slot_values = slot_values
         self.projector = projector
         self.soft_prompt = soft_prompt
+        self.scored = scored
+
+    def told(self, values: SlotValues) -> RecommenderLM:
+        """The same weights, with other values for the slots."""
+        return RecommenderLM(
+            self.backbone, self.vocabulary, values, self.projector, self.soft_prompt, scored=self.scored
+        )
+
+    def without_slots(self) -> RecommenderLM:
+        """The same weights, with nothing put into slots."""
+        return RecommenderLM(
+            self.backbone, self.vocabulary, self.slot_values, None, self.soft_prompt, scored=self.scored
+        )
 
     @property
     def device(self) -> torch.device:
@@ -200,7 +223,8 @@ class RecommenderLM(nn.Module):
         if self.projector is None:
             return embedded
         values = torch.from_numpy(self.slot_values(batch.slot_rows.cpu().numpy())).to(embedded.device)
-        filled = self.projector(values).to(embedded.dtype)
+        told = torch.tensor(self.slot_values.told, device=embedded.device)[batch.slot_kinds]
+        filled = self.projector(values, told).to(embedded.dtype)
         return embedded.index_put((batch.slots[:, 0], batch.slots[:, 1]), filled)
 
     def hidden_states(
@@ -226,8 +250,9 @@ class RecommenderLM(nn.Module):
         """Scores of the batch's targets; the LM head is applied at verdicts and reasons only."""
         hidden = self.hidden_states(self.embed(batch), batch.attention_mask, batch.position_ids)
         head = self.backbone.get_output_embeddings()
-        at = batch.slots[batch.targets]
-        verdict_logits = head(hidden[at[:, 0], at[:, 1]]).float()
+        verdict_logits = head(hidden[batch.verdicts[:, 0], batch.verdicts[:, 1]]).float()
         reason_logits = head(hidden[batch.reasons[:, 0], batch.reasons[:, 1]]).float()
-        score = verdict_logits[:, self.vocabulary.yes] - verdict_logits[:, self.vocabulary.no]
+        score = verdict_logits[:, self.vocabulary.yes]
+        if self.scored == "difference":
+            score = score - verdict_logits[:, self.vocabulary.no]
         return Output(score, verdict_logits, reason_logits)

@@ -11,14 +11,14 @@ from tqdm import tqdm
 
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import RecommenderLM
-from thinkrec.text.stream import Batch, StreamLayout, Window, batches_by_tokens, collate, scoring_windows
+from thinkrec.text.layout import Batch, Layout, Window, batches_by_tokens
 
 SCORING_TOKENS = 16_384
 
 
 def routed_batches(
     model: RecommenderLM,
-    layout: StreamLayout,
+    layout: Layout,
     windows: Sequence[Window],
     *,
     router: Router | None,
@@ -33,7 +33,7 @@ def routed_batches(
     """
     batches = list(batches_by_tokens(layout, windows, SCORING_TOKENS))
     for group in tqdm(batches, desc=progress, disable=progress is None or None, leave=False):
-        batch = collate(layout, group).to(model.device)
+        batch = layout.collate(group).to(model.device)
         if router is not None:
             assert routing is not None and route is not None
             weights = routing[route[batch.first_target.cpu().numpy()]]
@@ -44,7 +44,7 @@ def routed_batches(
 @torch.inference_mode()
 def score(
     model: RecommenderLM,
-    layout: StreamLayout,
+    layout: Layout,
     rows: NDArray[np.int64],
     *,
     router: Router | None = None,
@@ -59,10 +59,10 @@ def score(
     """
     model.eval()
     state = np.zeros(len(rows), np.int64) if route is None else route[rows].astype(np.int64)
-    windows = scoring_windows(layout, rows, state)
+    windows = layout.scoring_windows(rows, state)
     out = np.full(len(layout.item), np.nan, np.float32)
     batches = routed_batches(model, layout, windows, router=router, routing=routing, route=route, progress=progress)
     for batch in batches:
         scored = model(batch).score
-        out[batch.slot_rows[batch.targets].cpu().numpy()] = scored.float().cpu().numpy()
+        out[batch.target_rows.cpu().numpy()] = scored.float().cpu().numpy()
     return out[rows]

@@ -6,18 +6,24 @@ breaks and control characters become spaces, and special tokens are never parsed
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from thinkrec import artifacts
 from thinkrec.artifacts import keyword_lists
+from thinkrec.text.vocabulary import tokenizer_hash
 
 LONGEST_TITLE = 80  # characters
 LONGEST_KEYWORD = 30
+CHUNK = 10_000  # texts whose token lists are held as Python objects at once
 
 
 def item_texts(items: pd.DataFrame, keywords: pd.DataFrame, limit: int) -> list[str]:
@@ -56,8 +62,22 @@ class Ragged:
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], *, lead: str = " ") -> Ragged:
     """Tokens of each text as it continues a line: after `lead`, without special tokens."""
     texts = [lead + text for text in texts]
-    lists = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
-    offsets = np.zeros(len(lists) + 1, np.int64)
-    np.cumsum([len(tokens) for tokens in lists], out=offsets[1:])
-    flat = [token for tokens in lists for token in tokens]
-    return Ragged(np.asarray(flat, np.int32), offsets)
+    parts, lengths = [np.zeros(0, np.int32)], [0]
+    for first in range(0, len(texts), CHUNK):
+        lists = tokenizer(texts[first : first + CHUNK], add_special_tokens=False, split_special_tokens=True)[
+            "input_ids"
+        ]
+        parts.append(np.fromiter(chain.from_iterable(lists), np.int32))
+        lengths += map(len, lists)
+    return Ragged(np.concatenate(parts), np.cumsum(lengths, dtype=np.int64))
+
+
+def encode_once(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, lead: str = " ") -> Ragged:
+    """`encode`, the tokens kept on disk and memory-mapped from there by whoever asks again."""
+    key = hashlib.sha256(json.dumps([tokenizer_hash(tokenizer), lead, *texts]).encode()).hexdigest()[:32]
+
+    def arrays() -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        ragged = encode(tokenizer, texts, lead=lead)
+        return ragged.tokens, ragged.offsets
+
+    return Ragged(*artifacts.cached_tokens(key, arrays))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -13,13 +15,19 @@ VERDICTS = ("No", "Yes")  # by label
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """Token ids. `slot` only marks the place: its embedding is replaced where a projector has something to say."""
+    """Token ids. `slot` only marks the place: its embedding is replaced where a projector has something to say.
+
+    An answer is `lead`, then the verdict, then the `rest` of its word. Scores are read at the verdict, the first token
+    in which " Yes" and " No" differ; tokenizers that split the words put what they share into `lead`.
+    """
 
     begin: int
     end: int
     slot: int
     no: int
     yes: int
+    lead: tuple[int, ...] = ()
+    rest: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())  # by label
 
     @property
     def verdicts(self) -> tuple[int, int]:
@@ -27,20 +35,27 @@ class Vocabulary:
         return self.no, self.yes
 
 
-def find_vocabulary(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
-    """The role tokens of `tokenizer`.
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of all that decides which tokens a text becomes, the chat template included."""
+    whole = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
+    return hashlib.sha256(json.dumps([whole, tokenizer.chat_template]).encode()).hexdigest()
 
-    The verdict is the first token of " Yes" and " No" (as they stand after other text). Models without a
-    begin-of-sequence token (Qwen) begin with their end token.
+
+def find_vocabulary(tokenizer: PreTrainedTokenizerBase, *, after: str = "") -> Vocabulary:
+    """The role tokens of `tokenizer`, where verdicts stand after the text `after`; its tokens join the `lead`.
+
+    Models without a begin-of-sequence token (Qwen) begin with their end token.
 
     Raises:
-        UserError: the verdicts do not differ in their first token, or there is no end token.
+        UserError: the verdicts' tokens do not differ, or there is no end token.
     """
-    no, yes = (tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0] for word in VERDICTS)
-    if no == yes:
+    space = "" if after[-1:].isspace() or after.endswith(">") else " "  # none after a chat template's own tokens
+    no, yes = (tokenizer(f"{after}{space}{word}", add_special_tokens=False)["input_ids"] for word in VERDICTS)
+    shared = next((at for at, (one, other) in enumerate(zip(no, yes, strict=False)) if one != other), None)
+    if shared is None:
         raise UserError(
-            f"{tokenizer.name_or_path}: ' Yes' and ' No' begin with the same token, so no verdict can be read from "
-            "logits; choose another backbone"
+            f"{tokenizer.name_or_path}: ' Yes' and ' No' are the same tokens, or one begins the other, so no verdict "
+            "can be read from logits; choose another backbone"
         )
     end = tokenizer.eos_token_id
     if end is None:
@@ -48,5 +63,11 @@ def find_vocabulary(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
     begin = tokenizer.bos_token_id
     slot = tokenizer.unk_token_id
     return Vocabulary(
-        begin=end if begin is None else begin, end=end, slot=end if slot is None else slot, no=no, yes=yes
+        begin=end if begin is None else begin,
+        end=end,
+        slot=end if slot is None else slot,
+        no=no[shared],
+        yes=yes[shared],
+        lead=tuple(no[:shared]),
+        rest=(tuple(no[shared + 1 :]), tuple(yes[shared + 1 :])),
     )

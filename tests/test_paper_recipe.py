@@ -1,0 +1,96 @@
+"""The `paper` recipe through the whole chain: the question prompt, LoRAs on a backbone that stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from project import copy_project, digests, finished_project, run_stage
+from safetensors.numpy import load_file
+
+from thinkrec import artifacts
+from thinkrec.errors import UserError
+from thinkrec.recommender import Recommender
+
+PAPER = {
+    "sft.recipe": "paper",
+    "prompt.layout": "question",
+    "sft.epochs": 1,
+    "sft.pairwise": 0.0,
+    "experts.added": [],
+}
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.getbasetemp()
+    folder = copy_project(finished_project(base), tmp_path_factory.mktemp("paper") / "project", PAPER)
+    for stage in ("sft", "experts", "added", "gate", "evaluate"):
+        run_stage(folder, stage)
+    return folder
+
+
+def lora(folder: Path) -> dict[str, np.ndarray]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def test_the_backbone_stays_and_the_global_model_is_an_adapter(
+    paper: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    finished = finished_project(tmp_path_factory.getbasetemp())
+    assert digests(paper, "out/backbone") == digests(finished, "out/backbone")
+    assert sorted(path.name for path in (paper / "out" / "sft").iterdir()) == [
+        "adapter",
+        "made_with.json",
+        "projector.safetensors",
+        "recipe.json",
+    ]
+    assert list(artifacts.read_json(paper / "metrics" / "sft.json")["best"]) == ["text", "projector"]
+
+
+def test_experts_are_copies_of_the_global_adapter_but_for_their_last_layers(paper: Path) -> None:
+    first = lora(paper / "out" / "sft" / "adapter")
+    assert any(np.any(weight) for name, weight in first.items() if "lora_B" in name)
+    for number in (1, 2):
+        expert = lora(paper / "out" / "experts" / f"expert_{number}")
+        assert set(expert) == set(first)
+        changed = {name for name in first if not np.array_equal(first[name], expert[name])}
+        assert changed and all(".layers.1." in name for name in changed)
+
+
+def test_it_ranks_and_explains(paper: Path) -> None:
+    metrics = artifacts.read_json(paper / "metrics" / "evaluate.json")
+    assert 0.3 < metrics["test"]["auc"] < 1
+    recommender = Recommender.load(paper)
+    user = artifacts.read_table(artifacts.USERS, root=paper)["user_id"].iloc[0]
+    found = recommender.recommend(user, k=3)
+    assert found["probability"].between(0, 1).all() and found["probability"].is_monotonic_decreasing
+    said = recommender.explain(user, found["item_id"].iloc[0])
+    assert said.probability == pytest.approx(found["probability"].iloc[0], abs=1e-5)
+    assert sum(said.weights.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"prompt.history": 5}, r"out/sft: made with prompt\.history 6 \(here 5\)"),
+        ({"gate.temperature": 0.7}, "out/gate"),
+    ],
+)
+def test_other_parameters_than_it_was_made_with_are_refused(
+    paper: Path, tmp_path: Path, changes: dict[str, object], named: str
+) -> None:
+    other = copy_project(paper, tmp_path / "other", changes)
+    with pytest.raises(UserError, match=named):
+        Recommender.load(other)
+
+
+def test_another_backbone_than_it_was_made_with_is_refused(paper: Path, tmp_path: Path) -> None:
+    other = copy_project(paper, tmp_path / "other")
+    config = other / "out" / "backbone" / "generation_config.json"
+    config.write_text(config.read_text() + "\n")
+    with pytest.raises(
+        UserError, match=r"^out/sft: made with backbone [0-9a-f]{12} \(here [0-9a-f]{12}\); put that back"
+    ):
+        Recommender.load(other)

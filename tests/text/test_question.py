@@ -1,0 +1,219 @@
+"""The question layout: what a prompt says, what is cut where it is too long, and that company changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from tests.builders import SLOTS, TITLES, interactions, item_tokens, layout_of, recommender, tokenizer
+from thinkrec.lm.generation import generate
+from thinkrec.lm.model import RecommenderLM
+from thinkrec.lm.scoring import score
+from thinkrec.params import PromptParams, Slot
+from thinkrec.text.layout import ITEM, USER, Layout, Window
+from thinkrec.text.layouts import make_layout
+from thinkrec.text.question import PHRASINGS, question_text
+from thinkrec.text.vocabulary import find_vocabulary
+
+few = settings(max_examples=25, deadline=None)
+REASON = np.asarray([70, 71, 72, 1], np.int32)
+CHAT = (
+    "{% for message in messages %}<|user|>{{ message['content'] }}<|done|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def alone(layout: Layout, row: int) -> Window:
+    (window,) = layout.scoring_windows(np.asarray([row]), np.zeros(1, np.int64))
+    return window
+
+
+def read(layout: Layout, window: Window) -> str:
+    return tokenizer().decode(layout.collate([window]).input_ids[0])
+
+
+def with_model(layout: Layout, slots: tuple[Slot, ...] = SLOTS) -> tuple[Layout, RecommenderLM]:
+    model = recommender(interactions(), slots=slots)
+    return layout, RecommenderLM(model.backbone, layout.vocabulary, model.slot_values, model.projector).eval()
+
+
+def test_a_prompt_without_slots_is_its_text() -> None:
+    layout = layout_of(interactions(users=1, ties=False), history=2, layout="question", slots=())
+    history = [(TITLES[layout.item[row]], int(layout.label[row])) for row in (3, 4)]
+    text = question_text(history, TITLES[layout.item[5]])
+    assert read(layout, alone(layout, 5)) == f"<s>{text} {('No', 'Yes')[layout.label[5]]}"
+    assert read(layout, alone(layout, 0)).startswith(f"<s>{question_text([], TITLES[layout.item[0]])}")
+
+
+def test_slots_tell_of_the_items_and_of_the_user_apart() -> None:
+    layout = layout_of(interactions(users=1, ties=False), history=2, layout="question")
+    batch = layout.collate([alone(layout, 5)])
+    assert batch.slot_rows.tolist() == [3, 4, 5, 5]
+    assert batch.slot_kinds.tolist() == [ITEM, ITEM, USER, ITEM]
+    assert batch.input_ids[0, batch.slots[:, 1]].eq(layout.vocabulary.slot).all()
+    only_user = layout_of(interactions(users=1, ties=False), history=2, layout="question", slots=("user",))
+    assert only_user.collate([alone(only_user, 5)]).slot_kinds.tolist() == [USER]
+    assert len(layout.without_slots().collate([alone(layout, 5)]).slots) == 0
+
+
+def test_a_slot_of_an_item_is_told_nothing_of_the_user() -> None:
+    layout, model = with_model(layout_of(interactions(), history=2, layout="question"))
+    batch = layout.collate([alone(layout, 5)])
+    before = model.embed(batch)
+    values = model.slot_values
+    moved = replace(values, features=replace(values.features, user_bank=values.features.user_bank + 1))
+    other = RecommenderLM(model.backbone, layout.vocabulary, moved, model.projector).eval()
+    differs = (other.embed(batch) != before).any(-1)[0]
+    assert differs.nonzero().flatten().tolist() == batch.slots[batch.slot_kinds == USER, 1].tolist()
+
+
+@few
+@given(st.integers(0, 99), st.booleans(), st.integers(1, 4), st.data())
+def test_scoring_and_training_meet_every_row_once(seed: int, ties: bool, history: int, data: st.DataObject) -> None:
+    layout = layout_of(interactions(seed, rows=17, ties=ties), history=history, layout="question")
+    rows = np.asarray(sorted(data.draw(st.sets(st.integers(0, 50), min_size=1))), np.int64)
+    for windows in (
+        layout.scoring_windows(rows, np.random.default_rng(seed).integers(0, 2, len(rows))),
+        layout.training_windows(rows, np.random.default_rng(seed)),
+    ):
+        assert sorted(np.concatenate([window.rows[window.target] for window in windows])) == rows.tolist()
+        for window in windows:
+            for row in window.rows[window.target].tolist():
+                past = window.rows[~window.target]
+                assert past.tolist() == list(range(max(layout.start[row], layout.end[row] - history), layout.end[row]))
+
+
+@few
+@given(st.integers(0, 99), st.integers(1, 4))
+def test_a_score_does_not_depend_on_its_company(seed: int, history: int) -> None:
+    table = interactions(seed)
+    layout, model = with_model(layout_of(table, history=history, layout="question"))
+    rows = np.arange(len(table))
+    together = score(model, layout, rows)
+    apart = [score(model, layout, rows[[row]])[0] for row in (0, 5, 11, 20, 35)]
+    assert np.abs(together[[0, 5, 11, 20, 35]] - apart).max() < 1e-4
+
+
+def test_candidates_of_one_moment_share_the_history() -> None:
+    table = interactions(users=1, rows=15)
+    table["timestamp"] = np.repeat([0, 1], [3, 12])
+    layout = layout_of(table, history=3, layout="question")
+    (window,) = layout.scoring_windows(np.arange(3, 15), np.zeros(12, np.int64))
+    assert window.rows.tolist() == list(range(15))
+    mask = layout.collate([window])
+    seen = mask.attention_mask[0, 0, mask.verdicts[:, 1]]
+    history = len(layout.beginning(window).tokens)
+    assert seen[:, :history].all()
+    assert (seen[:, history:].sum(0) <= 1).all()  # no token beyond the history is seen by two candidates
+
+
+def test_likes_only_histories_leave_dislikes_out() -> None:
+    table = interactions(users=1, ties=False)
+    layout = layout_of(table, history=5, hide_dislikes=True, layout="question")
+    window = alone(layout, 9)
+    assert window.rows.tolist() == [row for row in range(4, 9) if table["label"][row]] + [9]
+
+
+def test_training_draws_phrasings_and_scoring_keeps_the_first() -> None:
+    layout = layout_of(interactions(rows=17), layout="question")
+    rows = np.arange(51)
+    drawn = [
+        {window.phrasing for window in layout.training_windows(rows, np.random.default_rng(seed))} for seed in (0, 1)
+    ]
+    assert drawn[0] == drawn[1] == set(range(len(PHRASINGS)))
+    assert {window.phrasing for window in layout.scoring_windows(rows, 0 * rows)} == {0}
+
+
+@pytest.mark.parametrize("kind", ["stream", "question"])
+@pytest.mark.parametrize("budget", [90, 140, 200])
+def test_a_long_prompt_loses_its_oldest_history_and_nothing_else(kind: str, budget: int) -> None:
+    table = interactions(users=1, rows=20, ties=False)
+    free, cut = (layout_of(table, history=8, layout=kind, max_tokens=most) for most in (9999, budget))
+    shortened = 0
+    for row in range(20):
+        whole, short = alone(free, row), alone(cut, row)
+        assert short.rows.tolist() == whole.rows[len(whole.rows) - len(short.rows) :].tolist()
+        length = cut.collate([short]).input_ids.shape[1]
+        assert length <= budget or len(short.rows) == 1
+        shortened += len(short.rows) < len(whole.rows)
+        assert cut.blocks(short)[-1].tokens == free.blocks(whole)[-1].tokens  # target, slots and question
+    assert shortened
+    for window in cut.training_windows(np.arange(20), np.random.default_rng(0)):
+        assert cut.collate([window]).input_ids.shape[1] <= budget or len(window.rows) == 1
+
+
+def test_a_reason_follows_its_verdict() -> None:
+    layout = layout_of(interactions(users=1, ties=False), history=2, layout="question", reasons={5: REASON})
+    batch = layout.collate([alone(layout, 5)])
+    assert batch.reason_tokens.tolist() == REASON.tolist()
+    verdict = int(batch.verdicts[0, 1]) + 1
+    assert batch.input_ids[0, verdict].item() == layout.vocabulary.verdicts[layout.label[5]]
+    assert batch.reasons.tolist() == [[0, verdict + step] for step in range(4)]
+    assert layout.lengths([alone(layout, 5)])[0] >= batch.input_ids.shape[1]
+
+
+def test_generation_answers_the_question() -> None:
+    layout, model = with_model(layout_of(interactions(), history=3, layout="question"))
+    rows = np.asarray([20, 3, 11])
+    texts = generate(model, tokenizer(), layout, rows, max_new_tokens=4)
+    assert texts == [generate(model, tokenizer(), layout, rows[[at]], max_new_tokens=4)[0] for at in range(3)]
+
+
+def words(texts: list[str], chat: str | None = None, **special: str) -> PreTrainedTokenizerFast:
+    vocabulary = {text: index for index, text in enumerate([*texts, *special.values()])}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token=texts[0]))
+    inner.pre_tokenizer = pre_tokenizers.Split(" ", "isolated")
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, **special)
+    made.chat_template = chat
+    return made
+
+
+def test_verdicts_of_several_tokens_are_read_where_they_differ() -> None:
+    found = find_vocabulary(words(["?", " ", "No", "Yes"], eos_token="<e>"))
+    assert (found.lead, found.no, found.yes, found.rest) == ((1,), 2, 3, ((), ()))
+    inner = Tokenizer(
+        models.WordLevel({"?": 0, "N": 1, "o": 2, "Y": 3, "e": 4, "s": 5, " ": 6, "<e>": 7}, unk_token="?")
+    )
+    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    letters = find_vocabulary(PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<e>"))
+    assert (letters.lead, letters.no, letters.yes) == ((6,), 1, 3)
+    assert letters.rest == ((2,), (4, 5))
+
+
+@pytest.mark.parametrize("kind", ["stream", "question"])
+def test_an_answer_of_several_tokens_is_written_out(kind: str) -> None:
+    layout = layout_of(interactions(users=1, ties=False), history=2, layout=kind, reasons={5: REASON})
+    split = replace(layout, vocabulary=replace(layout.vocabulary, lead=(9, 8), rest=((20,), (21, 22))))
+    row = alone(split, 5)
+    block = split.blocks(row)[-1]
+    label = int(split.label[5])
+    answer = [split.vocabulary.verdicts[label], *split.vocabulary.rest[label], *REASON.tolist()]
+    assert block.tokens[-len(answer) - 2 :] == [9, 8, *answer]
+    assert block.verdict == len(block.tokens) - len(answer) - 1
+    batch = split.collate([row])
+    assert batch.reason_tokens.tolist() == answer[1:]
+    assert split.lengths([row])[0] >= batch.input_ids.shape[1]
+
+
+def test_a_chat_model_is_asked_as_its_template_says() -> None:
+    special = {"eos_token": "<|done|>", "bos_token": "<s>"}
+    chat = PreTrainedTokenizerFast(tokenizer_object=tokenizer().backend_tokenizer, **special)
+    chat.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>"]})
+    chat.chat_template = CHAT
+    prompt = PromptParams(
+        layout="question", history=2, history_labels="both", max_tokens=999, keywords=8, slots=(), soft_tokens=0
+    )
+    table = interactions(users=1, ties=False)
+    layout = make_layout(table, item_tokens(), chat, prompt)
+    text = chat.decode(layout.collate([alone(layout, 5)]).input_ids[0])
+    assert text.startswith("<|user|>" + PHRASINGS[0].opening)
+    verdict = ("No", "Yes")[table["label"][5]]
+    verdict = ("No", "Yes")[table["label"][5]]
+    assert text.endswith(f"{PHRASINGS[0].question}<|done|><|assistant|>\n{verdict}")
+    assert layout.vocabulary.end == chat.eos_token_id
