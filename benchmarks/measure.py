@@ -77,13 +77,13 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def faster(what: str, against: str, timing: Timing, goal: Goal) -> Line:
-    """A line whose ratio is how many times as long B takes."""
+    """A line whose ratio is B's time over A's (how many times faster A is), or A's over B's for a goal of at most."""
     return Line(
         what=what,
         against=against,
         measured=duration(timing.a),
         other=duration(timing.b),
-        ratio=timing.ratio,
+        ratio=timing.ratio if goal.side == "at least" else 1 / timing.ratio,
         goal=goal,
     )
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from thinkrec.features.bank import Features
 from thinkrec.lm.backbone import build_tokenizer
-from thinkrec.lm.experts import TARGETS
+from thinkrec.lm.experts import add_lora
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues
-from thinkrec.params import Slot
+from thinkrec.params import LoraParams, PromptParams, Slot
 from thinkrec.text.items import Ragged, encode
-from thinkrec.text.stream import StreamLayout, make_layout
-from thinkrec.text.vocabulary import Vocabulary, find_vocabulary
+from thinkrec.text.layout import Layout
+from thinkrec.text.layouts import make_layout
 
 HISTORY = 10  # the paper's, and the default's
 VOCABULARY = 2000
@@ -111,14 +112,20 @@ def item_tokens() -> Ragged:
     return encode(tokenizer(), item_texts())
 
 
-def vocabulary() -> Vocabulary:
-    """The tokens with a role."""
-    return find_vocabulary(tokenizer())
-
-
-def stream(table: pd.DataFrame) -> StreamLayout:
-    """The `stream` layout of a table."""
-    return make_layout(table, item_tokens(), vocabulary(), history=HISTORY, hide_dislikes=False)
+def layout_of(
+    table: pd.DataFrame, name: Literal["stream", "question"] = "stream", *, slots: tuple[Slot, ...] = ()
+) -> Layout:
+    """A layout of a table: of text only, or with places for features."""
+    prompt = PromptParams(
+        layout=name,
+        history=HISTORY,
+        history_labels="both",
+        max_tokens=4096,
+        keywords=KEYWORDS,
+        slots=slots,
+        soft_tokens=0,
+    )
+    return make_layout(table, item_tokens(), tokenizer(), prompt)
 
 
 def causal_lm(shape: Shape) -> PreTrainedModel:
@@ -141,10 +148,9 @@ def causal_lm(shape: Shape) -> PreTrainedModel:
     ).eval()
 
 
-def lora(backbone: PreTrainedModel, *, seed: int = 0) -> PeftModel:
-    """A LoRA of the paper's size put into `backbone`, in place, its B no longer zero; returns its PEFT handle."""
-    config = LoraConfig(r=8, lora_alpha=16, target_modules=TARGETS, bias="none", task_type="CAUSAL_LM")
-    adapted = get_peft_model(backbone, config)
+def with_lora(backbone: PreTrainedModel, *, seed: int = 0) -> PeftModel:
+    """A LoRA of the paper's size put into all layers, in place, B no longer zero; returns its PEFT handle."""
+    adapted = add_lora(backbone, LoraParams(r=8, alpha=16, dropout=0.0))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
@@ -153,8 +159,10 @@ def lora(backbone: PreTrainedModel, *, seed: int = 0) -> PeftModel:
     return adapted
 
 
-def recommender(table: pd.DataFrame, backbone: PreTrainedModel, *, slots: tuple[Slot, ...] = ()) -> RecommenderLM:
-    """`backbone` as a recommender: of text only, or with slots filled from random features."""
+def recommender(
+    table: pd.DataFrame, layout: Layout, backbone: PreTrainedModel, *, slots: tuple[Slot, ...] = ()
+) -> RecommenderLM:
+    """`backbone` as a recommender for prompts of `layout`: of text only, or with slots filled from random features."""
     rng = np.random.default_rng(0)
     user, item = table["user"].to_numpy(np.int32), table["item"].to_numpy(np.int32)
     features = Features(
@@ -168,4 +176,4 @@ def recommender(table: pd.DataFrame, backbone: PreTrainedModel, *, slots: tuple[
     )
     values = SlotValues(features, slots)
     projector = SlotProjector(values.widths, backbone.config.hidden_size) if slots else None
-    return RecommenderLM(backbone, vocabulary(), values, projector).eval()
+    return RecommenderLM(backbone, layout.vocabulary, values, projector).eval()
