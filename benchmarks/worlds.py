@@ -21,6 +21,7 @@ from thinkrec.params import LoraParams, PromptParams, Slot
 from thinkrec.text.items import Ragged, encode
 from thinkrec.text.layout import Layout
 from thinkrec.text.layouts import make_layout
+from thinkrec.text.question import PHRASINGS, question_text
 
 HISTORY = 10  # the paper's, and the default's
 VOCABULARY = 2000
@@ -102,8 +103,9 @@ def item_texts() -> list[str]:
 
 @cache
 def tokenizer() -> PreTrainedTokenizerBase:
-    """Learned from the items' texts, as the embedded backbone's is."""
-    return build_tokenizer(item_texts(), VOCABULARY)
+    """Learned from the items' texts and the question layout's own words."""
+    asked = [question_text([("", 0), ("", 1)], "", phrasing) for phrasing in range(len(PHRASINGS))]
+    return build_tokenizer([*item_texts(), *asked * 500], VOCABULARY)
 
 
 @cache
