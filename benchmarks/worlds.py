@@ -63,10 +63,10 @@ def ratings(counts: NDArray[np.integer], *, items: int = ITEMS, seed: int = 0) -
     )
 
 
-def movielens_counts(rows: int, *, seed: int = 0) -> NDArray[np.int64]:
-    """How much each user rated: 6,000 users to a million rows, at least 20 each, some a thousand (sums to `rows`)."""
-    weight = np.random.default_rng(seed).lognormal(0, 1.2, max(1, rows * 6 // 1000))
-    counts = np.maximum(20, weight / weight.sum() * rows * 0.95).astype(np.int64)
+def rated(rows: int, users: int, *, least: int, seed: int = 0) -> NDArray[np.int64]:
+    """How much each user rated, `rows` in all: at least so many, some very many."""
+    weight = np.random.default_rng(seed).lognormal(0, 1.2, users)
+    counts = least + (weight / weight.sum() * (rows - least * users)).astype(np.int64)
     counts[np.argmax(counts)] += rows - counts.sum()
     return counts
 
@@ -87,7 +87,9 @@ def item_table(items: int = ITEMS, *, seed: int = 0) -> pd.DataFrame:
         {
             "title": [" ".join(row) for row in drawn],
             "year": pd.array(1930 + rng.integers(0, 71, items), dtype="Int16"),
-            "categories": [list(rng.choice(GENRES, rng.integers(1, 4), replace=False).astype(str)) for _ in range(items)],
+            "categories": [
+                list(rng.choice(GENRES, rng.integers(1, 4), replace=False).astype(str)) for _ in range(items)
+            ],
         }
     )
 
