@@ -23,15 +23,6 @@ def test_counts_are_of_strictly_earlier_rows_with_the_key(rows: list[tuple[int, 
 
 
 @few
-@given(rows_of, st.integers(0, 7))
-def test_the_clock_can_be_stopped(rows: list[tuple[int, int, int]], until: int) -> None:
-    likes, count = running_counts(*np.array(rows).T, until=np.full(len(rows), until))
-    for at, (key, _, _) in enumerate(rows):
-        earlier = [label for k, t, label in rows if k == key and t < until]
-        assert (likes[at], count[at]) == (sum(earlier), len(earlier))
-
-
-@few
 @given(rows_of, st.integers(0, 6), st.integers(0, 99))
 def test_nothing_at_or_after_a_moment_reaches_rows_up_to_it(
     rows: list[tuple[int, int, int]], moment: int, seed: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import exp, log, log1p
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from tests.builders import interactions, item_table
 from thinkrec.features import statistics
-from thinkrec.features.statistics import causal_statistics, item_content
+from thinkrec.features.statistics import NameSets, causal_statistics, item_content
 
 few = settings(max_examples=40, deadline=None)
 
@@ -136,6 +137,37 @@ def test_content_is_read_from_any_items() -> None:
     content = item_content(items)
     assert content.categories.shape == (2, 1)
     assert content.year[0] == 1999 and np.isnan(content.year[1])
-    assert (content.words == -1).all()
+    assert (content.title_words.members == -1).all() and (content.title_words.bits == 0).all()
     whole = item_content(items.assign(year=np.asarray([1999, 2000], np.int16)))
     assert whole.year.tolist() == [1999, 2000]
+
+
+def test_names_in_common_are_counted_whether_or_not_their_bits_tell_them_apart() -> None:
+    rng = np.random.default_rng(0)
+    names = np.asarray([f"name {number}" for number in range(200)])
+    drawn = [list(rng.choice(names, size, replace=False)) for size in [0, 1, 2, 5, 8, 40] * 5]
+    near, past = np.arange(30, dtype=np.int32), np.tile(np.arange(31), (30, 1))  # 30: nothing there
+    for pool, exact in ((names, False), (names[:60], True)):
+        lists = [[name for name in one if name in pool] for one in drawn]
+        sets = NameSets.of(lists)
+        assert (sets.names <= 64) == exact
+        content = replace(item_content(item_table()), category_sets=sets)
+        pair = statistics._Pairs(
+            content=content,
+            target=near,
+            near=near,
+            past=past,
+            target_popularity=np.zeros(30),
+            past_popularity=np.zeros(past.shape),
+        )
+        expected = [[*(len({*mine} & {*other}) for other in lists), 0] for mine in lists]
+        np.testing.assert_array_equal(statistics._common(sets, pair), expected)
+
+
+def test_many_categories_are_compared_like_few() -> None:
+    table, items = interactions(0), item_table()
+    # Items that nobody met bring names beyond what bits tell apart.
+    rare = pd.DataFrame({"title": [""] * 100, "year": [np.nan] * 100, "categories": [[f"r{n}"] for n in range(100)]})
+    shifted = table.assign(item=table["item"] + 100)
+    many = causal_statistics(shifted, pd.concat([rare, items], ignore_index=True), smoothing=5.0, kernel_history=5)[0]
+    np.testing.assert_array_equal(many, compute(table))

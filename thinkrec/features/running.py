@@ -9,28 +9,22 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from thinkrec.data.histories import history_bounds
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-def running_counts(
-    key: ArrayLike, timestamp: ArrayLike, label: ArrayLike, *, until: ArrayLike | None = None
-) -> tuple[Ints, Ints]:
-    """Likes, and interactions, of each row's key at a timestamp below `until`: by default the row's own timestamp.
-
-    O(n log n). `until` (n) stops the clock earlier, or later, than the row itself: causal if it is at most the row's.
-    """
-    key_n = np.unique(np.asarray(key), return_inverse=True)[1]
-    time_n, label_n = np.asarray(timestamp, dtype=np.int64), np.asarray(label, dtype=np.int64)
-    moments = np.unique(time_n)
-    # (key, moment) as one sortable number; below n * (n + 1), so it cannot overflow.
-    event_n = key_n * (len(moments) + 1) + np.searchsorted(moments, time_n)
-    limit_n = np.searchsorted(moments, time_n if until is None else np.asarray(until, dtype=np.int64))
-    order = np.argsort(event_n, kind="stable")
-    likes_before = np.concatenate([[0], np.cumsum(label_n[order])])
-    first_n = np.searchsorted(event_n[order], key_n * (len(moments) + 1))
-    end_n = np.searchsorted(event_n[order], key_n * (len(moments) + 1) + limit_n)
-    return likes_before[end_n] - likes_before[first_n], end_n - first_n
+def running_counts(key: ArrayLike, timestamp: ArrayLike, label: ArrayLike) -> tuple[Ints, Ints]:
+    """Likes, and interactions, of each row's key at strictly earlier timestamps (n, n). O(n log n)."""
+    key_n, time_n, label_n = np.asarray(key), np.asarray(timestamp), np.asarray(label)
+    order = np.lexsort((time_n, key_n))
+    start, end = history_bounds(key_n[order], time_n[order])
+    likes_before = np.concatenate([[0], np.cumsum(label_n[order], dtype=np.int64)])
+    likes_n, count_n = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
+    likes_n[order] = likes_before[end] - likes_before[start]
+    count_n[order] = end - start
+    return likes_n, count_n
 
 
 def global_rate(timestamp: ArrayLike, label: ArrayLike, *, smoothing: float = 5.0) -> Floats:

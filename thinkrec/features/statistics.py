@@ -7,14 +7,15 @@ Two families (METHOD §3: ours):
   made likely then), weighted by how alike the past item and this one are. This is content-based collaborative
   filtering in one pass over a bounded history.
 
-Shapes: n interactions, I items, F statistics, B rows of a chunk, K past rows looked at.
+Shapes: n interactions, I items, F statistics, B rows of a chunk, K past rows looked at, M interactions near a chunk.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,11 +26,39 @@ from thinkrec.features.running import log_odds, running_counts, smoothed_rate
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-CHUNK_PAIRS = 400_000  # past-row gathers held at once: some 60 MB
+Weights = NDArray[np.floating]  # (B, K)
+CHUNK_PAIRS = 100_000  # pairs of a row and a past one held at once: some 10 MB
 TITLE_WORDS = 6
 YEAR_SCALE = 6.0
 POPULARITY_SCALE = 0.75
 KERNEL_SHRINKAGE = 2.0
+BITS = 64  # of a number that stands for a set of names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameSets:
+    """A set of names per item, such that two items' sets are quickly compared.
+
+    A name's bit is its number modulo 64: sets without a common bit have no common name.
+    """
+
+    bits: NDArray[np.uint64]  # (I,)
+    members: NDArray[np.int32]  # (largest set, I) numbers of names, -1 where there are fewer
+    sizes: NDArray[np.int32]  # (I,)
+    names: int  # up to 64 the bits are the sets themselves
+
+    @classmethod
+    def of(cls, sets: Iterable[Sequence[str]]) -> NameSets:
+        """The sets of items 0, 1, ...; no name may stand twice in one."""
+        numbers: dict[str, int] = {}
+        lists = [[numbers.setdefault(name, len(numbers)) for name in names] for names in sets]
+        sizes = np.asarray([len(mine) for mine in lists], np.int32)
+        members = np.full((sizes.max(initial=0), len(lists)), -1, np.int32)
+        bits = np.zeros(len(lists), np.uint64)
+        for item, mine in enumerate(lists):
+            members[: len(mine), item] = mine
+            bits[item] = sum({1 << number % BITS for number in mine})
+        return cls(bits=bits, members=members, sizes=sizes, names=len(numbers))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,26 +66,30 @@ class ItemContent:
     """What the kernels compare of items."""
 
     categories: Floats  # (I, C) multi-hot
+    category_sets: NameSets  # the same
     year: Floats  # (I,) NaN where unknown
-    words: NDArray[np.int32]  # (I, TITLE_WORDS) ids of title words, -1 where there are fewer
+    title_words: NameSets  # of at most TITLE_WORDS
 
 
 def item_content(items: pd.DataFrame) -> ItemContent:
     """The compared columns of the `items` artefact."""
-    names = sorted({name for row in items["categories"] for name in row})
+    category_lists = [list(dict.fromkeys(row)) for row in items["categories"]]
+    names = sorted({name for row in category_lists for name in row})
     index = {name: column for column, name in enumerate(names)}
     categories = np.zeros((len(items), max(len(names), 1)), np.float32)
-    for row, values in enumerate(items["categories"]):
+    for row, values in enumerate(category_lists):
         for name in values:
             categories[row, index[name]] = 1
-    words = np.full((len(items), TITLE_WORDS), -1, np.int32)
-    vocabulary: dict[str, int] = {}
-    for row, title in enumerate(items["title"]):
+    words = []
+    for title in items["title"]:
         long = dict.fromkeys(word for word in re.findall(r"[^\W\d_]{3,}", title.lower()) if word != "the")
-        for column, word in enumerate(list(long)[:TITLE_WORDS]):
-            words[row, column] = vocabulary.setdefault(word, len(vocabulary))
-    year = items["year"].to_numpy(np.float32, na_value=np.nan)
-    return ItemContent(categories=categories, year=year, words=words)
+        words.append(list(long)[:TITLE_WORDS])
+    return ItemContent(
+        categories=categories,
+        category_sets=NameSets.of(category_lists),
+        year=items["year"].to_numpy(np.float32, na_value=np.nan),
+        title_words=NameSets.of(words),
+    )
 
 
 def causal_statistics(
@@ -111,16 +144,21 @@ def statistics_of(
     user_odds = log_odds(smoothed_rate(counts.user_likes, counts.user_count, prior, smoothing=smoothing))
     item_odds = log_odds(smoothed_rate(counts.item_likes, counts.item_count, prior, smoothing=smoothing))
     expected = 1 / (1 + np.exp(-(user_odds + item_odds - log_odds(prior))))
-    columns = {
+    popularity = np.log1p(counts.item_count)
+    rates = {
         "user_log_odds": user_odds,
         "user_log_count": np.log1p(counts.user_count),
         "item_log_odds": item_odds,
-        "item_log_count": np.log1p(counts.item_count),
+        "item_log_count": popularity,
     }
-    columns |= _kernel_features(
-        content, interactions, label - expected, np.log1p(counts.item_count), kernel_history=kernel_history
-    )
-    return np.stack([np.asarray(column, np.float32) for column in columns.values()], axis=1), list(columns)
+    names = [*rates, *(f"{kind}_{name}" for name in KERNELS for kind in ("residual", "log_weight"))]
+    out = np.empty((len(label), len(names)), np.float32)
+    for column, values in enumerate(rates.values()):
+        out[:, column] = values
+    kernels, residual = out[:, len(rates) :], label - expected
+    del rates, user_odds, item_odds, prior, expected  # a long table's columns are large
+    _kernel_features(content, interactions, residual, popularity, kernels, kernel_history=kernel_history)
+    return out, names
 
 
 def _kernel_features(
@@ -128,82 +166,112 @@ def _kernel_features(
     interactions: pd.DataFrame,
     residual: NDArray[np.float64],
     popularity: NDArray[np.float64],
+    out: Floats,
     *,
     kernel_history: int,
-) -> dict[str, Floats]:
-    """The shrunken weighted mean of past residuals under every kernel, and the weight that it rests on."""
+) -> None:
+    """Fill `out` (n, 2 per kernel): the shrunken weighted mean of past residuals, and the weight that it rests on."""
     user, item, time = (interactions[name].to_numpy() for name in ("user", "item", "timestamp"))
     start, end = history_bounds(user, time)
-    out = {f"{kind}_{name}": np.zeros(len(item), np.float32) for name in KERNELS for kind in ("residual", "log_weight")}
     step = max(1, CHUNK_PAIRS // kernel_history)
     for first in range(0, len(item), step):
-        rows = np.arange(first, min(first + step, len(item)))
-        past = end[rows, None] - 1 - np.arange(kernel_history)[None, :]
-        exists = past >= start[rows, None]
-        past = np.where(exists, past, 0)
+        rows = slice(first, min(first + step, len(item)))
+        # `end` never falls, so all that these rows look back on lies between here and their own last one.
+        low = max(0, int(end[first]) - kernel_history)
+        near = slice(low, rows.stop)
+        past = end[rows, None] - 1 - low - np.arange(kernel_history)
+        past = np.where(past >= start[rows, None] - low, past, rows.stop - low)
         pair = _Pairs(
             content=content,
             target=item[rows],
-            past=item[past],
+            near=item[near],
+            past=past,
             target_popularity=popularity[rows],
-            past_popularity=popularity[past],
+            past_popularity=_with(popularity[near], np.inf)[past],
         )
-        computed: dict[str, Floats] = {}
-        for name, kernel in KERNELS.items():
-            computed[name] = kernel(pair, computed)
-            weight = np.where(exists, computed[name], 0)
+        past_residual = _with(residual[near], 0)[past]
+        computed: dict[str, Weights] = {}
+        for number, (name, kernel) in enumerate(KERNELS.items()):
+            weight = computed[name] = kernel(pair, computed)
             total = weight.sum(1)
-            out[f"residual_{name}"][rows] = (weight * residual[past]).sum(1) / (total + KERNEL_SHRINKAGE)
-            out[f"log_weight_{name}"][rows] = np.log1p(total)
-    return out
+            out[rows, 2 * number] = (weight * past_residual).sum(1) / (total + KERNEL_SHRINKAGE)
+            out[rows, 2 * number + 1] = np.log1p(total)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pairs:
-    """Target items (B,) against past items (B, K)."""
+    """Target items (B,) against past ones (B, K). A kernel gives past ones that are not there no weight."""
 
     content: ItemContent
     target: NDArray[np.int32]
-    past: NDArray[np.int32]
-    target_popularity: NDArray[np.float64]
-    past_popularity: NDArray[np.float64]
+    near: NDArray[np.int32]  # (M,) items of the interactions around
+    past: NDArray[np.int64]  # (B, K) which of those, M where there is none
+    target_popularity: NDArray[np.float64]  # (B,)
+    past_popularity: NDArray[np.float64]  # (B, K) infinite where there is none
+
+    def of_past(self, values: NDArray[Any], nothing: float) -> NDArray[Any]:
+        """Values of the near interactions (M,) as those of the past ones (B, K); `nothing` where there is none."""
+        return _with(values, nothing)[self.past]
 
 
-def _everything(pair: _Pairs, _: dict[str, Floats]) -> Floats:
-    return np.ones(pair.past.shape, np.float32)
+def _with(values: NDArray[Any], last: float) -> NDArray[Any]:
+    return np.append(values, values.dtype.type(last))
 
 
-def _categories(pair: _Pairs, _: dict[str, Floats]) -> Floats:
+def _everything(pair: _Pairs, _: dict[str, Weights]) -> Weights:
+    return (pair.past < len(pair.near)).astype(np.float32)
+
+
+def _categories(pair: _Pairs, _: dict[str, Weights]) -> Weights:
     """Jaccard similarity of the category sets, squared."""
-    table = pair.content.categories
-    both = np.einsum("bkc,bc->bk", table[pair.past], table[pair.target])
-    size = table.sum(1)
-    either = size[pair.past] + size[pair.target][:, None] - both
-    return np.square(both / np.maximum(either, 1))
+    sets = pair.content.category_sets
+    both = _common(sets, pair).astype(np.float32)
+    # An empty set has nothing in common with any, so its size does not matter; it only may not divide by zero.
+    past, target = (np.maximum(sets.sizes[items], 1).astype(np.float32) for items in (pair.near, pair.target))
+    either = pair.of_past(past, 1) + target[:, None] - both
+    return np.square(both / either)
 
 
-def _years(pair: _Pairs, _: dict[str, Floats]) -> Floats:
-    gap = np.abs(pair.content.year[pair.past] - pair.content.year[pair.target][:, None])
-    return np.nan_to_num(np.exp(-gap / YEAR_SCALE), nan=0.0)
+def _common(sets: NameSets, pair: _Pairs) -> NDArray[np.unsignedinteger]:
+    """Number of names that target and past items have in common (B, K)."""
+    bits = pair.of_past(sets.bits[pair.near], 0) & sets.bits[pair.target][:, None]
+    if sets.names <= BITS:
+        return np.bitwise_count(bits)
+    at = np.flatnonzero(bits != 0)  # few; the rest have nothing in common
+    past = sets.members[:, pair.near[pair.past.ravel()[at]]]
+    target = sets.members[:, pair.target[at // bits.shape[1]]]
+    common = np.zeros(bits.shape, np.uint16)
+    common.ravel()[at] = sum(((past == name) & (name >= 0)).sum(0, dtype=np.uint16) for name in target)
+    return common
 
 
-def _categories_and_years(_: _Pairs, computed: dict[str, Floats]) -> Floats:
+def _years(pair: _Pairs, _: dict[str, Weights]) -> Weights:
+    # An unknown year is infinitely far from any, another unknown one included.
+    past = pair.of_past(np.nan_to_num(pair.content.year[pair.near], nan=np.inf), np.inf)
+    target = np.nan_to_num(pair.content.year[pair.target], nan=-np.inf)
+    return np.exp(-np.abs(past - target[:, None]) / YEAR_SCALE)
+
+
+def _categories_and_years(_: _Pairs, computed: dict[str, Weights]) -> Weights:
     return computed["categories"] * computed["years"]
 
 
-def _titles(pair: _Pairs, _: dict[str, Floats]) -> Floats:
+def _titles(pair: _Pairs, _: dict[str, Weights]) -> Weights:
     """Number of title words in common, over the larger title."""
-    past, target = pair.content.words[pair.past], pair.content.words[pair.target]
-    same = (past[:, :, :, None] == target[:, None, None, :]) & (past >= 0)[:, :, :, None]
-    size = np.maximum((past >= 0).sum(2), (target >= 0).sum(1)[:, None])
-    return (same.sum((2, 3)) / np.maximum(size, 1)).astype(np.float32)
+    sets = pair.content.title_words
+    common = _common(sets, pair)
+    weight = np.zeros(common.shape, np.float32)
+    at = np.nonzero(common)
+    larger = np.maximum(sets.sizes[pair.near[pair.past[at]]], sets.sizes[pair.target[at[0]]])
+    weight[at] = common[at] / larger
+    return weight
 
 
-def _popularity(pair: _Pairs, _: dict[str, Floats]) -> Floats:
+def _popularity(pair: _Pairs, _: dict[str, Weights]) -> Weights:
     return np.exp(-np.abs(pair.past_popularity - pair.target_popularity[:, None]) / POPULARITY_SCALE)
 
 
-KERNELS: dict[str, Callable[[_Pairs, dict[str, Floats]], Floats]] = {
+KERNELS: dict[str, Callable[[_Pairs, dict[str, Weights]], Weights]] = {
     "everything": _everything,
     "categories": _categories,
     "years": _years,

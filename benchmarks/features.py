@@ -1,0 +1,59 @@
+"""Causal statistics of long tables: seconds and peak memory at one and at ten million rows, each in its own process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from benchmarks.measure import Goal, Line, duration, in_child, megabytes, peak_growth
+from benchmarks.worlds import item_table, rated, ratings
+from thinkrec.features.statistics import causal_statistics
+
+MILLION = 1_000_000
+SMALL, LARGE = MILLION, 10 * MILLION
+USERS = 6000  # to a million rows, as in MovieLens 1M
+KERNEL_HISTORY = 100  # the default
+ROUNDS = 2
+LINEAR = 1.2  # what sorting, and tables that outgrow the caches, may add
+
+
+def statistics() -> Iterator[Line]:
+    """Causal statistics of ten million rows against one million: linear time is a ratio of 10."""
+    # In turn, and the best of each: the machine may be busy with something else for a while.
+    runs = [(in_child(one_run, SMALL), in_child(one_run, LARGE)) for _ in range(ROUNDS)]
+    small, large = (min(seconds for seconds, _ in side) for side in zip(*runs, strict=True))
+    what, against = f"causal statistics, {LARGE:,} rows", f"{SMALL:,} rows"
+    times = LARGE / SMALL
+    yield Line(
+        what=what,
+        against=against,
+        measured=duration(large),
+        other=duration(small),
+        ratio=large / small,
+        goal=Goal("at most", LINEAR * times),
+    )
+    (_, small_peak), (_, large_peak) = runs[0]
+    unknown = "not measured: needs Linux"
+    yield Line(
+        what=f"{what}: peak memory",
+        against=against,
+        measured=unknown if large_peak is None else megabytes(large_peak),
+        other=unknown if small_peak is None else megabytes(small_peak),
+        ratio=None if small_peak is None or large_peak is None else large_peak / small_peak,
+        goal=Goal("at most", LINEAR * times),
+    )
+
+
+def one_run(rows: int) -> tuple[float, int | None]:
+    """Seconds, and bytes above those of the table, that the statistics of so many rows take."""
+    table, items = ratings(rated(rows, rows * USERS // MILLION, least=20)), item_table()
+    seconds = 0.0
+
+    def work() -> None:
+        nonlocal seconds
+        began = time.perf_counter()
+        causal_statistics(table, items, smoothing=5.0, kernel_history=KERNEL_HISTORY)
+        seconds = time.perf_counter() - began
+
+    peak = peak_growth(work)
+    return seconds, peak
