@@ -171,7 +171,9 @@ class TestReproduction:
         call(dvc_project, "git", "config", "user.email", "tester@example.org")
         call(dvc_project, "git", "add", "--all")
         call(dvc_project, "git", "commit", "--quiet", "--message", "Start")
-        said = dvc(dvc_project, "exp", "run", "--name", "by-rule", "-S", "gate.kind=centroid", "-S", "gate.temperature=1.0")
+        said = dvc(
+            dvc_project, "exp", "run", "--name", "by-rule", "-S", "gate.kind=centroid", "-S", "gate.temperature=1.0"
+        )
         assert re.findall(r"Running stage '(\w+)'", said) == ["gate", "evaluate"]
         shown = json.loads(dvc(dvc_project, "exp", "show", "--json"))
         found = json.dumps(shown)
