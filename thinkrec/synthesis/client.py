@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -245,6 +245,20 @@ def open_teacher(params: TeacherParams, *, app: Any = None, retries: int = RETRI
     if not key and _is_loopback(params.endpoint):
         key = _NO_KEY
     return Teacher(params=params, app=None, key=key, retries=retries, store=store_path())
+
+
+def open_replay(params: TeacherParams) -> Teacher:
+    """The same teacher, answering from the store alone: nothing is sent, and `replayed` says what was answered.
+
+    Raises:
+        UserError: as `open_teacher`, or the teacher is the embedded one, which has no store.
+    """
+    if params.endpoint == EMBEDDED:
+        raise UserError(
+            "params.yaml: teacher.endpoint is embedded, whose answers are free and the same everywhere; "
+            "bundles are of other teachers"
+        )
+    return replace(open_teacher(params), replayed=set())
 
 
 def store_path() -> Path:
