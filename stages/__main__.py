@@ -17,6 +17,7 @@ from stages._command import command
 from stages.added import added
 from stages.backbone import backbone
 from stages.baselines import baselines
+from stages.bundle import bundle
 from stages.evaluate import evaluate
 from stages.experts import experts
 from stages.explain import explain
@@ -46,7 +47,7 @@ for work in PIPELINE:
     app.command(rich_help_panel="Pipeline, in order")(command(work))
 for use in (recommend, explain, score, export):
     app.command(rich_help_panel="Use, once the pipeline has run")(command(use))
-for tool in (pin, tables):
+for tool in (pin, bundle, tables):
     app.command(rich_help_panel="Tools")(command(tool))
 
 if __name__ == "__main__":

@@ -198,6 +198,9 @@ class TeacherParams(Section):
     model: str
     concurrency: Positive
     timeout: AboveZero
+    requests_per_minute: Positive | None
+    tokens_per_minute: Positive | None
+    max_requests: Positive | None
 
 
 class TraceParams(Section):

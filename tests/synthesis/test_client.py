@@ -16,11 +16,14 @@ from thinkrec.synthesis.embedded import complete
 from thinkrec.synthesis.prompts import Shown, question
 
 KEY = "sk-do-not-show-me"
+UNLIMITED = {"requests_per_minute": None, "tokens_per_minute": None, "max_requests": None}
 MESSAGES = question([Shown(title="Dusk", keywords=["war"], liked=True)], Shown(title="Dawn", keywords=["war"]))
 
 
 def params(endpoint="embedded", **changes):
-    return TeacherParams(**{"endpoint": endpoint, "model": "m", "concurrency": 2, "timeout": 10.0, **changes})
+    return TeacherParams(
+        **{"endpoint": endpoint, "model": "m", "concurrency": 2, "timeout": 10.0, **UNLIMITED, **changes}
+    )
 
 
 def ask(teacher, messages=MESSAGES):
@@ -63,7 +66,9 @@ def server(status, body, content_type="application/json"):
 
 
 @pytest.fixture(autouse=True)
-def key(monkeypatch):
+def key(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where the response store will be
+    monkeypatch.delenv("THINKREC_STORE", raising=False)
     monkeypatch.setenv("THINKREC_TEACHER_KEY", KEY)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
@@ -164,7 +169,7 @@ def test_scratch_work_is_no_part_of_the_answer():
 def test_a_remote_teacher_needs_a_key_and_a_local_one_does_not(monkeypatch):
     monkeypatch.delenv("THINKREC_TEACHER_KEY")
     with pytest.raises(UserError, match="set THINKREC_TEACHER_KEY"):
-        open_teacher(params("https://user:secret@teacher.invalid/v1"))
+        ask(open_teacher(params("https://user:secret@teacher.invalid/v1")))
     open_teacher(params("http://localhost:8000/v1"))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     assert KEY not in repr(open_teacher(params("https://teacher.invalid/v1")))

@@ -67,7 +67,17 @@ def scripted(reply):
 
 def run(world, rows, app=None, traces=TRACE, concurrency=3, prompt=PROMPT):
     teacher = open_teacher(
-        TeacherParams(endpoint="embedded", model="m", concurrency=concurrency, timeout=10.0), app=app, retries=0
+        TeacherParams(
+            endpoint="embedded",
+            model="m",
+            concurrency=concurrency,
+            timeout=10.0,
+            requests_per_minute=None,
+            tokens_per_minute=None,
+            max_requests=None,
+        ),
+        app=app,
+        retries=0,
     )
     return synthesise(*world, np.array(rows), teacher, prompt=prompt, traces=traces, progress="")
 

@@ -129,7 +129,12 @@ def synthesise(
     labels = interactions["label"].to_numpy()[rows].astype(bool)
     write = prompt_writer(interactions, items, keywords, prompt)
     with tqdm(total=len(rows), desc=progress, unit="row", disable=None if progress else True) as bar:
-        outcomes = asyncio.run(_ask_all(write, rows, labels, teacher, traces.max_turns, bar.update))
+
+        def done(sent: int) -> None:
+            bar.set_postfix_str(f"{sent:,} requests sent", refresh=False)
+            bar.update()
+
+        outcomes = asyncio.run(_ask_all(write, rows, labels, teacher, traces.max_turns, done))
     held_out = interactions["split"].astype(str).to_numpy()[rows] != "train"
     return Synthesis(
         kept=_table(
@@ -225,9 +230,12 @@ async def _ask_all(
     labels: npt.NDArray[np.bool_],
     teacher: Teacher,
     max_turns: int,
-    done: Callable[[], Any],
+    done: Callable[[int], None],
 ) -> list[Outcome]:
-    """The outcome of every row: `concurrency` workers share one queue, so a slow answer holds up only its own."""
+    """The outcome of every row: `concurrency` workers share one queue, so a slow answer holds up only its own.
+
+    `done` is called after each row with the number of requests sent so far.
+    """
     outcomes = [Outcome() for _ in rows]
     queue: Iterator[int] = iter(range(len(rows)))
 
@@ -235,7 +243,7 @@ async def _ask_all(
         for place in queue:
             messages, label = write(int(rows[place])), bool(labels[place])
             outcomes[place] = await reflect(messages, label=label, session=session, max_turns=max_turns)
-            done()
+            done(session.sent)
 
     try:
         async with teacher.session() as session, asyncio.TaskGroup() as group:

@@ -1,0 +1,34 @@
+"""The answers behind the traces <-> a file to share. Run: thinkrec-stage bundle export answers.jsonl.gz"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def bundle(
+    action: Annotated[Literal["export", "import"], typer.Argument(metavar="export|import", help="Which way.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The bundle, such as answers.jsonl.gz.")],
+) -> str:
+    """Share a teacher's answers, so that others make the same traces without asking it.
+
+    export: the answers behind the traces of params.yaml, once thinkrec-stage traces has run. import: into the response
+    store; then thinkrec-stage traces, with the same data and parameters, makes the same traces without a key.
+    """
+    from stages.traces import ask
+    from thinkrec.params import load
+    from thinkrec.synthesis.bundle import read_bundle, write_bundle
+    from thinkrec.synthesis.client import open_replay, place, store_path
+
+    if action == "import":
+        new, same, of = read_bundle(file, store_path())
+        return (
+            f"{new:,} answers imported, {same:,} were there; they are for teacher.endpoint={of['endpoint']} "
+            f"teacher.model={of['model']}"
+        )
+    params = load()
+    teacher = open_replay(params.teacher)
+    ask(params, teacher)
+    keys = teacher.replayed or set()
+    write_bundle(file, store_path(), keys, endpoint=place(params.teacher.endpoint), model=params.teacher.model)
+    return f"{len(keys):,} answers of {params.teacher.model} in {file}"

@@ -1,0 +1,192 @@
+"""Bundles: the answers behind a run travel as one file, and give the same traces byte for byte, offline."""
+
+import gzip
+import json
+import threading
+from collections import Counter
+from contextlib import chdir, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from project import ROOT, SMALL, digests, run_stage, set_params
+from typer.testing import CliRunner
+
+from stages.__main__ import app
+from thinkrec.errors import UserError
+from thinkrec.synthesis.bundle import read_bundle, write_bundle
+from thinkrec.synthesis.embedded import complete
+from thinkrec.synthesis.store import Answer, open_store
+
+KEY = "sk-do-not-share-me"
+STORE = Path(".cache/responses.sqlite")
+ANSWERS = {
+    f"{n:064x}": Answer(
+        content=f"Yes. ä{n}\u2028",
+        reasoning_content="so",
+        refusal="",
+        finish_reason="stop",
+        prompt_tokens=n,
+        completion_tokens=1,
+    )
+    for n in range(3)
+}
+
+
+@contextmanager
+def teacher():
+    """The embedded teacher on a loopback address, and how many requests came."""
+    came = Counter()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            came["requests"] += 1
+            content = json.dumps(complete(json.loads(self.rfile.read(int(self.headers["content-length"]))))).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{httpd.server_port}/v1", came
+    finally:
+        httpd.shutdown()
+        httpd.server_close()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def place_and_key(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("THINKREC_STORE", raising=False)
+    monkeypatch.setenv("THINKREC_TEACHER_KEY", KEY)
+
+
+def project(folder, endpoint):
+    """A small project up to its keywords."""
+    folder.mkdir()
+    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    set_params(folder, SMALL | {"teacher.endpoint": endpoint, "teacher.model": "m"})
+    for stage in ("ingest", "keywords"):
+        run_stage(folder, stage)
+    return folder
+
+
+def command(folder, *arguments):
+    with chdir(folder):
+        return CliRunner().invoke(app, list(arguments))
+
+
+def fill(answers, store=STORE):
+    with open_store(store) as opened:
+        opened.put_all(answers.items())
+
+
+def export(path="b.jsonl.gz"):
+    write_bundle(Path(path), STORE, ANSWERS, endpoint="https://host/v1", model="m")
+    return Path(path)
+
+
+def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
+    with teacher() as (endpoint, came):
+        ours = project(tmp_path / "ours", endpoint.replace("//", "//user:pass-word@"))
+        assert command(ours, "traces").exit_code == 0
+        asked = came["requests"]
+        assert asked > SMALL["traces.train"]
+        with open_store(ours / STORE) as store:
+            store.put("0" * 64, ANSWERS["0" * 64])  # of another run
+        exported = command(ours, "bundle", "export", "b.jsonl.gz")
+        assert exported.stdout.startswith(f"bundle: {asked} answers of m in b.jsonl.gz")
+        assert came["requests"] == asked
+    text = gzip.decompress((ours / "b.jsonl.gz").read_bytes()).decode()
+    assert len(text.splitlines()) == asked + 1
+    assert KEY not in text and "pass-word" not in text and "user:" not in text
+
+    theirs = project(tmp_path / "theirs", endpoint)  # whose teacher is gone by now
+    (theirs / "b.jsonl.gz").write_bytes((ours / "b.jsonl.gz").read_bytes())
+    imported = command(theirs, "bundle", "import", "b.jsonl.gz")
+    assert imported.stdout.startswith(f"bundle: {asked} answers imported, 0 were there")
+    assert command(theirs, "traces").exit_code == 0
+    made = ("out/traces", "metrics/traces.json")
+    assert digests(theirs, *made) == digests(ours, *made)
+    assert len(digests(ours, *made)) == 3
+    # What they export is what they imported.
+    assert command(theirs, "bundle", "export", "again.jsonl.gz").exit_code == 0
+    assert (theirs / "again.jsonl.gz").read_bytes() == (ours / "b.jsonl.gz").read_bytes()
+
+
+def test_a_run_that_is_not_whole_is_not_exported(tmp_path):
+    ours = project(tmp_path / "ours", "https://teacher.invalid/v1")
+    result = command(ours, "bundle", "export", "b.jsonl.gz")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "bundle: .cache/responses.sqlite: not all answers of this run are here; run thinkrec-stage traces\n"
+    )
+    assert not (ours / "b.jsonl.gz").exists()
+
+
+def test_the_embedded_teachers_answers_need_no_bundle(tmp_path):
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    result = command(tmp_path, "bundle", "export", "b.jsonl.gz")
+    assert result.exit_code == 1
+    assert "teacher.endpoint is embedded" in result.stderr
+
+
+def test_importing_twice_adds_nothing():
+    fill(ANSWERS)
+    bundle = export()
+    elsewhere = Path("elsewhere.sqlite")
+    assert read_bundle(bundle, elsewhere) == (3, 0, {"endpoint": "https://host/v1", "model": "m"})
+    assert read_bundle(bundle, elsewhere)[:2] == (0, 3)
+    with open_store(elsewhere) as store:
+        assert {key: store.get(key) for key in ANSWERS} == ANSWERS
+
+
+def test_a_bundle_that_contradicts_the_store_changes_nothing():
+    fill(ANSWERS)
+    bundle, other = export(), Path("other.sqlite")
+    key = f"{2:064x}"
+    fill({key: ANSWERS[f"{0:064x}"]}, other)
+    with pytest.raises(UserError, match="1 of its answers differ") as caught:
+        read_bundle(bundle, other)
+    assert "\n" not in str(caught.value)
+    with open_store(other) as store:
+        assert [store.get(one) for one in sorted(ANSWERS)] == [None, None, ANSWERS[f"{0:064x}"]]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda raw: b"no gzip at all", "not a whole bundle"),
+        (lambda raw: raw[:-20], "not a whole bundle"),
+        (lambda raw: gzip.compress(b"\xff\xfe"), "not a whole bundle"),
+        (lambda raw: gzip.compress(gzip.decompress(raw) + b"{oops\n"), "about line 5"),
+        (lambda raw: gzip.compress(b"[]\n"), "should be an object"),
+        (lambda raw: gzip.compress(b""), "not a bundle of this version"),
+        (lambda raw: gzip.compress(b'{"format": "x"}\n'), "not a bundle of this version"),
+        (lambda raw: gzip.compress(gzip.decompress(raw) + b'{"key": "x"}\n'), "line 5: a key should be 64"),
+        (lambda raw: gzip.compress(gzip.decompress(raw).replace(b'"prompt_tokens": 2', b'"prompt_tokens": "2"')),
+         "line 4: an answer should be"),
+    ],
+)  # fmt: skip
+def test_a_spoilt_bundle_is_refused_whole_in_one_line(spoil, said):
+    fill(ANSWERS)
+    bundle = export()
+    bundle.write_bytes(spoil(bundle.read_bytes()))
+    with pytest.raises(UserError, match=said) as caught:
+        read_bundle(bundle, Path("new.sqlite"))
+    assert "\n" not in str(caught.value)
+    with open_store(Path("new.sqlite")) as store:
+        assert [store.get(key) for key in ANSWERS] == [None] * 3
+
+
+def test_a_missing_bundle_is_a_user_error():
+    with pytest.raises(UserError, match="no such file"):
+        read_bundle(Path("absent.gz"), STORE)
