@@ -50,7 +50,7 @@ def main() -> None:
         parser.error(f"{unknown[0]}: no such benchmark; there are {', '.join(ALL)}")
     warnings.filterwarnings("ignore", message="Adapter .* was active which is now deleted", category=UserWarning)
     with tqdm(names, disable=None, leave=False) as bar:
-        lines = []
+        lines: list[Line] = []
         for name in bar:
             bar.set_description(name)
             lines += ALL[name]()

@@ -13,11 +13,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal, ParamSpec, TypeVar
+from typing import Any, Literal, TypeVar
 
 ROUNDS = 5
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-P, R = ParamSpec("P"), TypeVar("R")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
-def in_child(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+def in_child(work: Callable[..., R], *args: Any, **kwargs: Any) -> R:
     """What `work` returns in a fresh process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(work, *args, **kwargs).result()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,11 +14,11 @@ from benchmarks.measure import Goal, Line, faster, in_turn
 from benchmarks.worlds import HISTORY, SHAPES, causal_lm, layout_of, rated, ratings, recommender
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import SCORING_TOKENS, score
-from thinkrec.text.layout import Layout, batches_by_tokens
+from thinkrec.text.layout import Layout, Window, batches_by_tokens
 
 CANDIDATES = 100
 USERS, TESTED = 287, 7331  # MovieLens 1M's test split, by the paper's windows
-ROUNDS = 3
+ROUNDS = 5
 MATMUL = 2048  # rows and columns of the matrices that say what the machine can do
 
 
@@ -49,50 +49,59 @@ def scoring() -> Iterator[Line]:
     rows = np.flatnonzero(np.arange(len(table)) - layout.start >= HISTORY)
     for shape in SHAPES:
         model = recommender(table, layout, causal_lm(shape), slots=("user", "item", "statistics"))
-        needed = operations(model, layout, rows)
+        batches = list(
+            batches_by_tokens(layout, layout.scoring_windows(rows, np.zeros(len(rows), np.int64)), SCORING_TOKENS)
+        )
+        weights, attention = operations(model, layout, batches)
         score(model, layout, rows[:500])
-        pairs, peak = [], []
+        shares, took, peaks = [], [], []
         for _ in range(ROUNDS):
-            peak.append(matmul_rate())
-            began = time.perf_counter()
-            score(model, layout, rows)
-            pairs.append(len(rows) / (time.perf_counter() - began))
-        used = needed * statistics.median(pairs) / len(rows)
+            peaks.append(matmul_rate())
+            took.append(seconds(lambda: score(model, layout, rows), device="cpu"))  # noqa: B023
+            shares.append((weights + attention) / took[-1] / peaks[-1])
+        middle = statistics.median(took)
         yield Line(
-            what=f"scoring {len(rows):,} pairs, {shape}: {statistics.median(pairs):,.0f} pairs/s",
+            what=f"scoring {len(rows):,} pairs, {shape}: {len(rows) / middle:,.0f} pairs/s",
             against=f"matmul peak, fp32, {torch.get_num_threads()} threads",
-            measured=f"{used / 1e9:,.0f} GFLOP/s",
-            other=f"{statistics.median(peak) / 1e9:,.0f} GFLOP/s",
-            ratio=statistics.median(done * needed / len(rows) / most for done, most in zip(pairs, peak, strict=True)),
+            measured=f"{(weights + attention) / middle / 1e9:,.0f} GFLOP/s",
+            other=f"{statistics.median(peaks) / 1e9:,.0f} GFLOP/s",
+            ratio=statistics.median(shares),
         )
 
 
-def operations(model: RecommenderLM, layout: Layout, rows: np.ndarray) -> float:
-    """Floating-point operations that scoring `rows` needs: of real tokens and pairs that attend, padding left out.
+def operations(model: RecommenderLM, layout: Layout, batches: Sequence[Sequence[Window]]) -> tuple[float, float]:
+    """Floating-point operations that one pass over these batches needs: those with weights, those of attention.
 
-    Two per weight and token in the layers, two per weight and target in the head, and per layer four per channel
-    for every pair of tokens of which one attends to the other.
+    Padding needs none: it is of real tokens and of pairs of which one attends to the other. Two per weight and token in
+    the layers, two per weight and needed position in the head, and per layer four per channel and pair.
     """
     backbone, config = model.backbone, model.backbone.config
     weights = sum(layer.weight.numel() for layer in backbone.base_model.modules() if isinstance(layer, nn.Linear))
     head = backbone.get_output_embeddings().weight.numel()
-    total = 0.0
-    windows = layout.scoring_windows(rows, np.zeros(len(rows), np.int64))
-    for group in batches_by_tokens(layout, windows, SCORING_TOKENS):
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    channels = config.num_attention_heads * width
+    with_weights = of_attention = 0.0
+    for group in batches:
         batch = layout.collate(group)
         seen = batch.attention_mask[:, 0].sum(2)
         real = torch.arange(seen.shape[1]) < torch.from_numpy(layout.lengths(group))[:, None]
-        total += 2 * weights * int(real.sum()) + 2 * head * len(batch.verdicts)
-        total += 4 * config.num_hidden_layers * config.hidden_size * int(seen[real].sum())
-    return total
+        with_weights += 2 * weights * int(real.sum()) + 2 * head * (len(batch.verdicts) + len(batch.reasons))
+        of_attention += 4 * config.num_hidden_layers * channels * int(seen[real].sum())
+    return with_weights, of_attention
 
 
-def matmul_rate(size: int = MATMUL, *, repeats: int = 5) -> float:
-    """Floating-point operations per second of a large fp32 product, the best of a few."""
-    a, b = torch.rand(size, size), torch.rand(size, size)
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - began)
-    return 2 * size**3 / min(seconds)
+def matmul_rate(
+    size: int = MATMUL, *, device: str = "cpu", dtype: torch.dtype = torch.float32, repeats: int = 5
+) -> float:
+    """Floating-point operations per second of a large product of matrices, the best of a few."""
+    a, b = (torch.rand(size, size, device=device, dtype=dtype) for _ in range(2))
+    return 2 * size**3 / min(seconds(lambda: a @ b, device=device) for _ in range(repeats))
+
+
+def seconds(work: Callable[[], object], *, device: str) -> float:
+    """How long `work` takes, the device's own queue included."""
+    began = time.perf_counter()
+    work()
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from transformers import PrinterCallback
+from transformers import PreTrainedModel, PrinterCallback
 
 from benchmarks.measure import Goal, Line, in_child, in_turn, megabytes, peak_growth, rates
 from benchmarks.worlds import (
@@ -57,8 +57,8 @@ def training() -> Iterator[Line]:
         rows = np.arange(len(table))
         streamed, asked = layout_of(table), layout_of(table, "question")
         late = rows[rows % 40 >= HISTORY][::10][:FEWER]  # they have a whole history
-        stream = Learner(table, streamed, streamed.training_windows(rows, np.random.default_rng(0)), shape)
-        question = Learner(table, asked, asked.training_windows(late, np.random.default_rng(0)), shape)
+        stream = Learner(table, streamed, streamed.training_windows(rows, np.random.default_rng(0)), causal_lm(shape))
+        question = Learner(table, asked, asked.training_windows(late, np.random.default_rng(0)), causal_lm(shape))
         what = f"training, stream, {shape}"
         yield rates(
             what,
@@ -86,23 +86,22 @@ def training() -> Iterator[Line]:
 
 
 class Learner:
-    """A model in training on some windows, over and over; `labels` of them in a call of `learn`."""
+    """A LoRA of `backbone` in training on some windows; `labels` of them in a call of `learn`."""
 
-    def __init__(self, table: pd.DataFrame, layout: Layout, windows: list[Window], shape: Shape) -> None:
+    def __init__(self, table: pd.DataFrame, layout: Layout, windows: list[Window], backbone: PreTrainedModel) -> None:
         self.layout = layout
         self.batches = list(batches_by_tokens(layout, windows, BATCH_TOKENS, targets=BATCH_ROWS))
         self.labels = sum(int(window.target.sum()) for window in windows)
-        backbone = causal_lm(shape)
         with_lora(backbone)
         model = recommender(table, layout, backbone)
         self.objective = Objective(model, layout.label, 0.0, sft_params()).train()
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         self.optimiser = torch.optim.AdamW(weights, lr=1e-4)
 
-    def learn(self) -> None:
-        """One epoch."""
-        for batch in self.batches:
-            self.objective(**self.layout.collate(batch).tensors()).backward()
+    def learn(self, steps: int | None = None) -> None:
+        """One epoch, or its first `steps`."""
+        for batch in self.batches[:steps]:
+            self.objective(**self.layout.collate(batch).to(self.objective.model.device).tensors()).backward()
             self.optimiser.step()
             self.optimiser.zero_grad()
 
@@ -170,7 +169,7 @@ def step_memory(*, everywhere: bool) -> int | None:
     table = ratings(np.full(10, 40))
     layout = layout_of(table)
     windows = layout.training_windows(np.arange(len(table)), np.random.default_rng(0))
-    learner = Learner(table, layout, windows, WIDE)
+    learner = Learner(table, layout, windows, causal_lm(WIDE))
     group = next(batches_by_tokens(layout, windows, WIDE_TOKENS))
     batch = layout.collate(group)
 
