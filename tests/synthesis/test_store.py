@@ -31,12 +31,12 @@ ASK_ALL = """
 import asyncio, sys
 from thinkrec.params import TeacherParams
 from thinkrec.synthesis.client import open_teacher
-endpoint, count = sys.argv[1], int(sys.argv[2])
+endpoint, numbers = sys.argv[1], range(int(sys.argv[2]))[:: int(sys.argv[3])]
 params = TeacherParams(endpoint=endpoint, model="m", concurrency=8, timeout=10.0, requests_per_minute=None,
                        tokens_per_minute=None, max_requests=None)
 async def run():
     async with open_teacher(params).session() as session:
-        replies = await asyncio.gather(*(session.ask([{"role": "user", "content": str(n)}]) for n in range(count)))
+        replies = await asyncio.gather(*(session.ask([{"role": "user", "content": str(n)}]) for n in numbers))
         print(*(reply.text for reply in replies), session.sent)
 asyncio.run(run())
 """
@@ -105,6 +105,7 @@ def server(script=None, seconds=0.0):
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        request_queue_size = 64  # with the default of 5, connections of two processes are reset now and then
 
         def handle_error(self, *_):  # a client that was killed
             pass
@@ -127,10 +128,13 @@ def place_and_key(monkeypatch, tmp_path):
     monkeypatch.setenv("THINKREC_TEACHER_KEY", KEY)
 
 
-def start(endpoint, count):
+def start(endpoint, count, order=1):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, "-c", ASK_ALL, endpoint, str(count)], env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", ASK_ALL, endpoint, str(count), str(order)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -188,11 +192,12 @@ def test_equal_questions_under_way_share_one_call():
 
 def test_two_processes_share_a_store_and_agree():
     with server(seconds=0.002) as (endpoint, came, _):
-        both = [start(endpoint, 200) for _ in range(2)]
+        both = [start(endpoint, 200, order) for order in (1, -1)]  # they meet in the middle
         said = [process.communicate(timeout=60)[0].split() for process in both]
-        assert said[0][:-1] == said[1][:-1] == [f"a{n}" for n in range(200)]
+        assert said[0][:-1] == said[1][:-1][::-1] == [f"a{n}" for n in range(200)]
         before = sum(came.values())
-        assert before == int(said[0][-1]) + int(said[1][-1])
+        assert 200 <= before < 400
+        assert before <= int(said[0][-1]) + int(said[1][-1])  # a connection that failed was sent and never came
         ask(open_teacher(params(endpoint)), *range(200))
         assert sum(came.values()) == before
     assert stored() == 200

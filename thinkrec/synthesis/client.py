@@ -166,7 +166,8 @@ class Session:
         """
         request = {"model": self.teacher.params.model, "messages": list(messages)}
         if self.store is None:
-            return _reply(await self._send(request))
+            async with self.room:
+                return _reply(await self._send(request))
         key = request_key(place(self.teacher.params.endpoint), request)
         known = self.store.get(key)
         if self.teacher.replayed is not None:
@@ -191,7 +192,9 @@ class Session:
     async def _send_and_keep(self, key: str, request: dict[str, Any]) -> Answer:
         assert self.store is not None
         try:
-            return self.store.put(key, await self._send(request))
+            async with self.room:
+                # Another process may have asked while this question waited.
+                return self.store.get(key) or self.store.put(key, await self._send(request))
         finally:
             del self.asked[key]
 
@@ -201,8 +204,7 @@ class Session:
         if not teacher.key:
             raise UserError(f"teacher at {where}: needs a key; set {KEY_VARIABLES[0]} in the environment")
         try:
-            async with self.room:
-                answer = await self.client.chat.completions.create(**request)
+            answer = await self.client.chat.completions.create(**request)
         except openai.APIError as error:  # `from None`: the cause holds the request, and that holds the key
             if self.door.refused:
                 kept = f"what they brought is in {self.store.path}, so run again to go on" if self.store else "raise it"
