@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
 import pytest
+from peft import PeftModel
 from project import copy_project, digests, finished_project, run_stage
 from safetensors.numpy import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from thinkrec import artifacts
 from thinkrec.errors import UserError
+from thinkrec.export import export
+from thinkrec.params import load
 from thinkrec.recommender import Recommender
 
 PAPER = {
@@ -69,6 +74,24 @@ def test_it_ranks_and_explains(paper: Path) -> None:
     said = recommender.explain(user, found["item_id"].iloc[0])
     assert said.probability == pytest.approx(found["probability"].iloc[0], abs=1e-5)
     assert sum(said.weights.values()) == pytest.approx(1)
+
+
+def test_the_global_adapter_is_exported_beside_the_experts(paper: Path, tmp_path: Path) -> None:
+    other = copy_project(paper, tmp_path / "other")
+    tokenizer = AutoTokenizer.from_pretrained(str(other / "out" / "backbone"))
+    with (other / "out" / "backbone" / "chat_template.jinja").open("w") as file:
+        file.write("{% for message in messages %}<user>{{ message['content'] }}{% endfor %}<assistant>\n")
+    with chdir(other):
+        manifest = export(Path("served"), load().prompt)
+    assert [one["name"] for one in manifest["adapters"]] == ["adapter", "expert_1", "expert_2"]
+    assert manifest["adapters"][0]["users"] is None and manifest["score"].startswith("logit of Yes,")
+    for name in ("adapter", "expert_1"):
+        model = AutoModelForCausalLM.from_pretrained(str(other / "served" / "model"))
+        loaded = PeftModel.from_pretrained(model, str(other / "served" / name))
+        assert any("lora_" in weight for weight in loaded.state_dict())
+    # An answer of a chat model begins its line: its verdict is another token than " Yes".
+    first = tokenizer("\nYes", add_special_tokens=False)["input_ids"]
+    assert manifest["verdicts"]["Yes"] in first != tokenizer(" Yes", add_special_tokens=False)["input_ids"]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from thinkrec.lm.experts import expert_folders
 from thinkrec.lm.mixture import read_lora
 from thinkrec.lm.workbench import global_parts
 from thinkrec.params import PromptParams
+from thinkrec.text.question import Frame
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 
 MANIFEST = "manifest.json"
@@ -60,6 +61,8 @@ def export(folder: Path, prompt: PromptParams, *, expert: int | None = None) -> 
         model = PeftModel.from_pretrained(model, str(folders[expert])).merge_and_unload()
     inputs = sorted(artifacts.SFT.glob("*.safetensors"))
     words = find_vocabulary(tokenizer)
+    if prompt.layout == "question":  # verdicts stand after other text there
+        words = find_vocabulary(tokenizer, after=Frame.of(tokenizer, words.begin).tail)
     manifest = {
         "model": MODEL,
         "merged_expert": expert or None,
