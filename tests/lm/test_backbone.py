@@ -13,7 +13,15 @@ from transformers import PreTrainedModel
 
 from tests.builders import FAMILIES, REASON, TITLES, Family, causal_lm, interactions, layout_of, recommender, tokenizer
 from thinkrec.errors import UserError
-from thinkrec.lm.backbone import build_tiny, build_tokenizer, open_backbone, pin, save_model, write_reference
+from thinkrec.lm.backbone import (
+    build_tiny,
+    build_tokenizer,
+    check_positions,
+    open_backbone,
+    pin,
+    save_model,
+    write_reference,
+)
 from thinkrec.lm.experts import add_lora, save_adapter
 from thinkrec.lm.mixture import install
 from thinkrec.lm.scoring import score
@@ -161,6 +169,15 @@ def test_a_hub_model_needs_a_pinned_revision() -> None:
     assert pin("some/model") == {"name": "some/model", "revision": COMMIT}
     with pytest.raises(UserError):
         pin("another/model")
+
+
+def test_prompts_longer_than_the_positions_are_refused() -> None:
+    model = causal_lm()
+    positions = model.config.max_position_embeddings
+    check_positions(model, positions)
+    with pytest.raises(UserError) as error:
+        check_positions(model, positions + 1)
+    assert f"prompt.max_tokens={positions + 1}" in one_line(error)
 
 
 def test_the_tiny_backbone_is_the_same_each_time() -> None:

@@ -245,6 +245,19 @@ def open_backbone(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
     return model, tokenizer
 
 
+def check_positions(model: PreTrainedModel, max_tokens: int) -> None:
+    """See that prompts of `max_tokens` fit into the positions that the model was made for.
+
+    Raises:
+        UserError: they do not.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None and max_tokens > positions:
+        raise UserError(
+            f"prompt.max_tokens={max_tokens}: the backbone has {positions} positions; set it to at most that"
+        )
+
+
 def _in_4bit() -> dict[str, Any]:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError("backbone.load_in_4bit: needs bitsandbytes; install it with: pip install -e '.[quantized]'")

@@ -15,7 +15,7 @@ from thinkrec import artifacts
 from thinkrec.data.histories import frozen
 from thinkrec.features import bank
 from thinkrec.lm import identity
-from thinkrec.lm.backbone import open_backbone
+from thinkrec.lm.backbone import check_positions, open_backbone
 from thinkrec.lm.finetune import encode_reasons
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, SoftPrompt
 from thinkrec.lm.processes import device
@@ -119,6 +119,7 @@ def _open(
     keywords = artifacts.read_table(artifacts.KEYWORDS)
     features = bank.load()
     backbone, tokenizer = open_backbone(base)
+    check_positions(backbone, prompt.max_tokens)
     reasons = None
     if traces is not None:
         train = (interactions["split"] == "train").to_numpy()
