@@ -18,7 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Any
@@ -77,6 +77,11 @@ class Server:
     came: Counter[str] = field(default_factory=Counter)  # by question
     answered: Counter[str] = field(default_factory=Counter)  # with status 200 and to the end
     heard: list[Request] = field(default_factory=list)
+
+    @property
+    def replies(self) -> int:
+        """How many questions were answered; safe to ask for while the server runs."""
+        return sum(list(self.answered.values()))
 
 
 def completion(request: Request, content: Any, *, finish: Any = "stop", model: str = "", **message: Any) -> Any:
@@ -213,10 +218,9 @@ def serve(script: Script | Sequence[str | Script] | str = (), *, seconds: float 
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A client that was killed or has gone; the end of the block while somebody still waits.
-        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError), closing(writer):
             while await _serve_one(server, script, seconds, reader, writer):
                 pass
-        writer.close()
 
     async def run() -> None:
         loops.append(asyncio.get_running_loop())
