@@ -185,7 +185,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "null choice": lacks(choices=[None]),
     "no message": lacks(choices=[{"index": 0, "finish_reason": "stop"}]),
     "no usage": lacks(usage=None),
-    "usage of text": lacks(usage={"prompt_tokens": "7", "completion_tokens": "3", "total_tokens": "10"}),
+    "usage of text": lacks(usage={"prompt_tokens": "many", "completion_tokens": "few", "total_tokens": "more"}),
     "usage below zero": lacks(usage={"prompt_tokens": -7, "completion_tokens": -3, "total_tokens": -10}),
     "half a usage": lacks(usage={"prompt_tokens": 7}),
     "text parts": says([{"type": "text", "text": "Yes. It fits."}]),
