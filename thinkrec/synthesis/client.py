@@ -99,8 +99,8 @@ class Teacher:
             UserError: the store cannot be used.
         """
         with open_store(self.store) if self.store else nullcontext() as store:
-            if self.apart:
-                way: Sender | Connection = Sender(self.params, self.key, self.retries, self.budget)
+            if self.apart and self.store:
+                way: Sender | Connection = Sender(self.params, self.store, self.key, self.retries, self.budget)
             else:
                 way = Connection(self, store)
             session = Session(teacher=self, store=store, way=way)
