@@ -41,6 +41,7 @@ SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between looks for another pro
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _NO_KEY = "no-key-needed"
+_FLAGGED = {"content_filter", "content_policy_violation", "invalid_prompt"}  # what hosts call a question they refuse
 # Reasoning models behind generic servers leave their scratch work in the answer.
 _SCRATCH = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 
@@ -53,7 +54,9 @@ _ADVICE: tuple[tuple[type[openai.OpenAIError], str], ...] = (
                             "teacher.concurrency or mend the quota"),
     (openai.APITimeoutError, "gave no answer within {timeout:g} s; raise teacher.timeout or lower "
                              "teacher.concurrency"),
-    (openai.APIConnectionError, "cannot be reached; check teacher.endpoint, and that the server runs"),
+    (openai.APIConnectionError, "cannot be reached, or breaks off; check teacher.endpoint, and that the server runs"),
+    (openai.InternalServerError, "still failed after {retries} retries ({heard}), which is its own fault; run again "
+                                 "later"),
     (openai.APIResponseValidationError, "answers, but not as an OpenAI-compatible API; does teacher.endpoint end in "
                                         "/v1?"),
 )  # fmt: skip
@@ -228,10 +231,16 @@ class Connection:
         except openai.APIError as error:  # `from None`: the cause holds the request, and that holds the key
             if self.door.budget.stopped:
                 raise UserError(_stopped(teacher, self.door.budget.stopped)) from None
-            raise UserError(_explain(teacher, type(error), str(error.message))) from None
-        answer = _answer(_body(response))
-        if answer is None:
-            raise UserError(_explain(teacher, openai.APIResponseValidationError, ""))
+            words = _words(error.body)
+            if isinstance(error, openai.BadRequestError) and error.code in _FLAGGED:
+                return _refused(_hidden(teacher, words))  # of one question, and no reason to stop asking others
+            said = error.message if words in error.message else f"{error.message} - {words}"
+            raise UserError(_explain(teacher, type(error), said)) from None
+        body = _body(response)
+        answer = _answer(body)
+        if answer is None:  # gateways put their own errors into answers with status 200
+            words = _words(body["error"]) if body and "error" in body else ""
+            raise UserError(_explain(teacher, openai.APIError if words else openai.APIResponseValidationError, words))
         return answer
 
 
@@ -384,6 +393,24 @@ def _answer(body: dict[str, Any] | None) -> Answer | None:
     )
 
 
+def _refused(words: str) -> Answer:
+    """What stands for the answer to a question that the host did not pass on to the model."""
+    return Answer(
+        content="",
+        reasoning_content="",
+        refusal=words,
+        finish_reason="content_filter",
+        prompt_tokens=0,
+        completion_tokens=0,
+    )
+
+
+def _words(error: object) -> str:
+    """What a server's error says, in whichever of the usual places."""
+    found = _object(error)
+    return _text(found.get("message") or found.get("detail") or error)
+
+
 def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
@@ -412,15 +439,20 @@ def _stopped(teacher: Teacher, cap: str) -> str:
     return f"teacher at {place(teacher.params.endpoint)}: {said}; what they brought ({teacher.spent}) {kept}"
 
 
+def _hidden(teacher: Teacher, said: str) -> str:
+    return said.replace(teacher.key, "***") if teacher.key else said
+
+
 def _explain(teacher: Teacher, kind: type[Exception], said: str) -> str:
     """One line: which teacher, what went wrong, what to do."""
+    # The server's own words only where we have none: a refusal of a key often repeats the key.
+    heard = " ".join(_hidden(teacher, said).split())[:200]
     values = {
         "model": repr(teacher.params.model),
         "retries": teacher.retries,
         "timeout": teacher.params.timeout,
+        "heard": "".join(char for char in heard if char.isprintable()),  # nothing that steers a terminal
     }
-    # The server's own words only where we have none: a refusal of a key often repeats the key.
-    heard = " ".join((said.replace(teacher.key, "***") if teacher.key else said).split())[:200]
-    unknown = f"failed ({heard}); check teacher.endpoint and teacher.model"
-    text = next((advice.format(**values) for error, advice in _ADVICE if issubclass(kind, error)), unknown)
-    return f"teacher at {place(teacher.params.endpoint)} {text}"
+    unknown = "failed ({heard}); check teacher.endpoint and teacher.model"
+    text = next((advice for error, advice in _ADVICE if issubclass(kind, error)), unknown)
+    return f"teacher at {place(teacher.params.endpoint)} {text.format(**values)}"
