@@ -33,7 +33,7 @@ NO_SUCH_API = "answers, but not as an OpenAI-compatible API"
 # What ends in one line: how many requests it takes, and what the line says.
 FAILS = {
     "429": (AGAIN, TURNED_AWAY),
-    "429 quota": (AGAIN, TURNED_AWAY),
+    "429 quota": (1, "says that the key's quota is used up"),
     "500": (AGAIN, ITS_OWN_FAULT),
     "502": (AGAIN, ITS_OWN_FAULT),
     "503": (AGAIN, ITS_OWN_FAULT),
@@ -194,7 +194,7 @@ def test_the_key_is_in_no_log_and_not_in_the_store(met, place_and_key):
 
 def test_a_sender_process_tells_of_faults_as_this_process_does(met, capfd):
     came, first, _ = met
-    names = ["500", "bad key", "html", "cut", "truncated", "surrogates"]
+    names = ["500", "bad key", "html", "cut", "flagged", "truncated", "surrogates", "huge"]
     with serve(lambda request: request.text) as server:
         again = ask(server.endpoint, *names, apart=True)[0]
     assert [str(one).replace(server.endpoint, first.endpoint) for one in again] == [str(came[name]) for name in names]

@@ -42,6 +42,7 @@ SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between looks for another pro
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _NO_KEY = "no-key-needed"
 _FLAGGED = {"content_filter", "content_policy_violation", "invalid_prompt"}  # what hosts call a question they refuse
+_USED_UP = "insufficient_quota"  # what hosts call it where waiting does not help, with the status of a rate limit
 # Reasoning models behind generic servers leave their scratch work in the answer.
 _SCRATCH = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 
@@ -145,6 +146,8 @@ class _Door(openai.DefaultAsyncHttpxClient):
             async with asyncio.timeout(self.bound):
                 response = await next(self.turn).send(request, **options)
             used = _used(response) if response.is_success else (0, 0)
+            if response.status_code == 429 and _USED_UP.encode() in response.content:
+                response.headers["x-should-retry"] = "false"
         except TimeoutError:
             raise httpx2.ReadTimeout("no whole answer in time", request=request) from None
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
@@ -231,6 +234,11 @@ class Connection:
         except openai.APIError as error:  # `from None`: the cause holds the request, and that holds the key
             if self.door.budget.stopped:
                 raise UserError(_stopped(teacher, self.door.budget.stopped)) from None
+            if error.code == _USED_UP:
+                raise UserError(
+                    f"teacher at {place(teacher.params.endpoint)} says that the key's quota is used up; raise it or "
+                    "set another key, and run again to go on"
+                ) from None
             words = _words(error.body)
             if isinstance(error, openai.BadRequestError) and error.code in _FLAGGED:
                 return _refused(_hidden(teacher, words))  # of one question, and no reason to stop asking others
