@@ -41,6 +41,8 @@ SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between looks for another pro
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _NO_KEY = "no-key-needed"
+_FLAGGED = {"content_filter", "content_policy_violation", "invalid_prompt"}  # what hosts call a question they refuse
+_USED_UP = "insufficient_quota"  # what hosts call it where waiting does not help, with the status of a rate limit
 # Reasoning models behind generic servers leave their scratch work in the answer.
 _SCRATCH = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 
@@ -59,8 +61,6 @@ _ADVICE: tuple[tuple[type[openai.OpenAIError], str], ...] = (
     (openai.APIResponseValidationError, "answers, but not as an OpenAI-compatible API; does teacher.endpoint end in "
                                         "/v1?"),
 )  # fmt: skip
-_FLAGGED = {"content_filter", "content_policy_violation", "invalid_prompt"}  # what hosts call a question they refuse
-_USED_UP = "insufficient_quota"  # what hosts call it where waiting does not help, with the status of a rate limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
