@@ -226,11 +226,11 @@ class Session:
                 raise UserError(
                     f"teacher at {where}: all teacher.max_requests={self.door.most} of this run are sent; {kept}"
                 ) from None
-            raise UserError(_explain(teacher, type(error), str(error.message))) from None
+            raise UserError(explain(teacher, type(error), str(error.message))) from None
         except ValueError:  # the body is no JSON, whatever its type says
             answer = None
         if not isinstance(answer, ChatCompletion):  # a web page with status 200 comes back as a string
-            raise UserError(_explain(teacher, openai.APIResponseValidationError, ""))
+            raise UserError(explain(teacher, openai.APIResponseValidationError, ""))
         if self.door.tokens and answer.usage:
             self.door.tokens.charge((answer.usage.total_tokens or 0) - _tokens(str(request)))
         return _answer(answer)
@@ -259,7 +259,7 @@ def open_teacher(params: TeacherParams, *, app: Any = None, retries: int = RETRI
     key = next((value for name in KEY_VARIABLES if (value := os.environ.get(name, "").strip())), "")
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"teacher at {place(params.endpoint)}: the key has characters no header can carry; set it anew")
-    if not key and _is_loopback(params.endpoint):
+    if not key and is_loopback(params.endpoint):
         key = _NO_KEY
     return Teacher(params=params, app=None, key=key, retries=retries, store=store_path())
 
@@ -295,11 +295,16 @@ def _door(teacher: Teacher) -> _Door:
     if teacher.app:
         return _Door(teacher.params, transport=httpx2.ASGITransport(app=teacher.app))
     # A proxy of the environment has no way to this machine.
-    return _Door(teacher.params, trust_env=not _is_loopback(teacher.params.endpoint))
+    return _Door(teacher.params, trust_env=not is_loopback(teacher.params.endpoint))
 
 
-def _is_loopback(endpoint: str) -> bool:
+def is_loopback(endpoint: str) -> bool:
     return urlsplit(endpoint).hostname in _LOOPBACK
+
+
+def completion(body: dict[str, Any]) -> Answer | None:
+    """What is kept of a completion, None of anything else."""
+    return _answer(ChatCompletion.construct(**body)) if isinstance(body.get("choices"), list) else None
 
 
 def _answer(answer: ChatCompletion) -> Answer:
@@ -338,15 +343,19 @@ def _tokens(body: bytes | str) -> float:
     return len(body) / CHARACTERS_PER_TOKEN
 
 
-def _explain(teacher: Teacher, kind: type[Exception], said: str) -> str:
-    """One line: which teacher, what went wrong, what to do."""
+def masked(teacher: Teacher, said: str) -> str:
+    """A server's own words on one line, without the key: a refusal of one often repeats it."""
+    return " ".join((said.replace(teacher.key, "***") if teacher.key else said).split())[:200]
+
+
+def explain(teacher: Teacher, kind: type[Exception], said: str) -> str:
+    """One line: which teacher, what went wrong (`said` by the server), what to do."""
     values = {
         "model": repr(teacher.params.model),
         "retries": teacher.retries,
         "timeout": teacher.params.timeout,
     }
-    # The server's own words only where we have none: a refusal of a key often repeats the key.
-    heard = " ".join((said.replace(teacher.key, "***") if teacher.key else said).split())[:200]
-    unknown = f"failed ({heard}); check teacher.endpoint and teacher.model"
+    # The server's own words only where we have none.
+    unknown = f"failed ({masked(teacher, said)}); check teacher.endpoint and teacher.model"
     text = next((advice.format(**values) for error, advice in _ADVICE if issubclass(kind, error)), unknown)
     return f"teacher at {place(teacher.params.endpoint)} {text}"
