@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.project import teacher_params
 from thinkrec.artifacts import REJECTED, TRACES, write_table
 from thinkrec.errors import UserError
-from thinkrec.params import PromptParams, TeacherParams, TraceParams
+from thinkrec.params import PromptParams, TraceParams
 from thinkrec.synthesis.client import Reply, open_teacher
 from thinkrec.synthesis.traces import choose_instances, find_fault, mentions_hint, prompt_writer, synthesise
 from thinkrec.synthesis.verdict import parse_verdict
@@ -67,15 +68,7 @@ def scripted(reply):
 
 def run(world, rows, app=None, traces=TRACE, concurrency=3, prompt=PROMPT):
     teacher = open_teacher(
-        TeacherParams(
-            endpoint="embedded",
-            model="m",
-            concurrency=concurrency,
-            timeout=10.0,
-            requests_per_minute=None,
-            tokens_per_minute=None,
-            max_requests=None,
-        ),
+        teacher_params("embedded", concurrency=concurrency),
         app=app,
         retries=0,
     )

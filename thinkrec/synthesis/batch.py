@@ -30,11 +30,13 @@ from thinkrec.synthesis.client import (
     Request,
     Teacher,
     Unanswered,
-    completion,
+    capped,
+    completed,
     explain,
     is_loopback,
     masked,
     place,
+    stopped,
 )
 from thinkrec.synthesis.store import Answer, Store, open_store
 from thinkrec.synthesis.submissions import Noted, Submissions, open_submissions, under_way
@@ -115,24 +117,25 @@ class _Open:
         self.parts: list[_Part] = []
         self.submitted = self.waiting = 0
         self.given_up: dict[str, str] = {}
-        self.stopped = False  # whether a cap has kept something back
+
+    @property
+    def stopped(self) -> str | None:
+        """The cap that has kept something back."""
+        return self.teacher.budget.stopped
 
     def hear(self, key: str, request: Request, answer: Answer | None) -> None:
         """See `client.Heard`."""
-        if answer is not None or key in self.seen:
+        if key in self.seen:
             return
         self.seen.add(key)
-        if key in self.under_way:
+        if answer is not None:
+            self.teacher.budget.learn(_characters(request), answer.prompt_tokens, answer.completion_tokens)
+        elif key in self.under_way:
             self.waiting += 1
         elif key in self.failed:
             self.given_up[key] = self.failed[key]
-        elif not self._capped():
+        elif self.teacher.budget.spend(_characters(request)):
             self._write(key, request)
-
-    def _capped(self) -> bool:
-        most = self.teacher.params.max_requests
-        self.stopped = most is not None and self.submitted >= most
-        return self.stopped
 
     def _write(self, key: str, request: Request) -> None:
         line = json.dumps({"custom_id": key, "method": "POST", "url": URL, "body": request}).encode() + b"\n"
@@ -167,7 +170,7 @@ def _in_batches(work: Callable[[Teacher], T], teacher: Teacher) -> T:
             except Unanswered:
                 submitted = _submit(teacher, notes, found)
         if found.stopped and not found.waiting and not found.submitted:
-            raise UserError(f"teacher at {where}: {_cap(teacher)}; raise it")
+            raise UserError(stopped(teacher, found.stopped))
         if found.given_up and not found.waiting and not found.submitted and not found.stopped:
             notes.forgive(found.given_up)
             raise UserError(
@@ -240,6 +243,10 @@ def _take(
     notes.close(noted.number, failed=left)
 
 
+def _characters(request: Request) -> int:
+    return len(json.dumps(request))
+
+
 def _lines(client: openai.OpenAI, file: str) -> Iterator[bytes]:
     """The lines of a file at the server, through a temporary file: it may be larger than memory should hold."""
     with tempfile.TemporaryFile() as copy:
@@ -260,7 +267,7 @@ def _read(line: bytes) -> tuple[str, Answer | None, str]:
     response = _object(found.get("response"))
     body = _object(response.get("body"))
     key = found.get("custom_id")
-    answer = completion(body) if response.get("status_code") == 200 else None
+    answer = completed(body) if response.get("status_code") == 200 else None
     error = _object(found.get("error")) or _object(body.get("error"))
     said = error.get("message") or error.get("code") or f"status {response.get('status_code')}"
     return key if isinstance(key, str) else "", answer, str(said)
@@ -303,7 +310,7 @@ def _waiting(teacher: Teacher, progress: _Progress, found: _Open, submitted: lis
     if submitted:
         said.append(f"{_questions(found.submitted)} submitted ({', '.join(submitted)})")
     if found.stopped:
-        said.append(_cap(teacher))
+        said.append(capped(teacher.params, found.stopped))
     if progress.batches:
         failed = f", {progress.failed:,} failed" if progress.failed else ""
         said.append(f"{progress.answered:,} of {_questions(progress.questions)} under way answered{failed}")
@@ -311,10 +318,6 @@ def _waiting(teacher: Teacher, progress: _Progress, found: _Open, submitted: lis
         f"waiting for the teacher at {place(teacher.params.endpoint)}: {'; '.join(said)}; run again to go on (a batch "
         f"takes up to {WINDOW_HOURS} hours, oftener far less)"
     )
-
-
-def _cap(teacher: Teacher) -> str:
-    return f"all teacher.max_requests={teacher.params.max_requests} of this run are sent"
 
 
 def _questions(count: int) -> str:

@@ -19,8 +19,8 @@ from rich.text import Text
 
 from thinkrec.params import TeacherParams
 from thinkrec.synthesis.batch import WINDOW_HOURS
+from thinkrec.synthesis.budget import CEILINGS, TOKENS_PER_CHARACTER
 from thinkrec.synthesis.client import (
-    CHARACTERS_PER_TOKEN,
     EMBEDDED,
     Request,
     Teacher,
@@ -164,7 +164,7 @@ class _Walk:
             self.first.add(key)
         if answer is None:
             self._open(key, characters, left=max(self.turns - turn, 0))
-            self.limit = request.get("max_completion_tokens") or request.get("max_tokens")
+            self.limit = next((request[name] for name in CEILINGS if name in request), None)
         elif key not in self.answered:
             self.answered.add(key)
             if answer.prompt_tokens and answer.completion_tokens:
@@ -187,7 +187,7 @@ class _Walk:
 
 def _quote(stage: str, walk: _Walk, params: TeacherParams) -> Quote:
     requests = Range(least=walk.next_requests, most=walk.next_requests + walk.later_requests)
-    per_character = walk.told_prompt / walk.told_characters if walk.telling else 1 / CHARACTERS_PER_TOKEN
+    per_character = walk.told_prompt / walk.told_characters if walk.telling else TOKENS_PER_CHARACTER
     answer, notes = _answer_tokens(walk)
     least = walk.next_characters * per_character
     prompt = Range(
@@ -221,7 +221,7 @@ def _answer_tokens(walk: _Walk) -> tuple[Range, list[str]]:
         return Range(least=mean, most=mean), [
             f"tokens as in the {walk.telling:,} answers that are there: {mean:,.0f} an answer"
         ]
-    notes = [f"prompt tokens assumed: a token for {CHARACTERS_PER_TOKEN} characters"]
+    notes = [f"prompt tokens assumed: a token for {1 / TOKENS_PER_CHARACTER:g} characters"]
     if walk.limit:
         return Range(least=min(ANSWER_TOKENS, walk.limit), most=walk.limit), [
             *notes,
