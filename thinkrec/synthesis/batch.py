@@ -81,8 +81,9 @@ def carry_out(work: Callable[[Teacher], T], teacher: Teacher) -> T:
             work(replace(teacher, heard=hear))
         if twice:
             raise UserError(
-                f"teacher at {where}: {_questions(len(twice))} under way in batches, and would be paid for twice; run "
-                "with teacher.mode=batch to collect the answers (cancel the batches at the server to be rid of them)"
+                f"teacher at {where}: {_count(len(twice), 'question')} under way in batches, and would be paid for "
+                "twice; run with teacher.mode=batch to collect them (cancel the batches at the server to be rid of "
+                "them)"
             )
     return work(teacher)
 
@@ -161,7 +162,7 @@ def _in_batches(work: Callable[[Teacher], T], teacher: Teacher) -> T:
         if progress.cancelled:
             raise UserError(
                 f"teacher at {where}: {' and '.join(progress.cancelled)} cancelled before the end; "
-                f"{progress.collected:,} answers are kept, and what is open will be submitted when you run again"
+                f"{_count(progress.collected, 'answer')} kept, and what is open will be submitted when you run again"
             )
         left = set().union(*(notes.keys(batch.number) for batch in notes.batches(where)))
         with closing(_Open(teacher, left, notes.failed(ATTEMPTS))) as found:
@@ -174,8 +175,8 @@ def _in_batches(work: Callable[[Teacher], T], teacher: Teacher) -> T:
         if found.given_up and not found.waiting and not found.submitted and not found.stopped:
             notes.forgive(found.given_up)
             raise UserError(
-                f"teacher at {where}: {_questions(len(found.given_up))} without an answer after {ATTEMPTS} batches "
-                f"({next(iter(found.given_up.values()))}); mend that and run again, which asks them anew"
+                f"teacher at {where}: {_count(len(found.given_up), 'question')} without an answer after {ATTEMPTS} "
+                f"batches ({next(iter(found.given_up.values()))}); mend that and run again, which asks them anew"
             )
     raise Waiting(_waiting(teacher, progress, found, submitted))
 
@@ -188,10 +189,12 @@ def _collect(teacher: Teacher, notes: Submissions, store: Store) -> _Progress:
         return progress
     with _client(teacher) as client, _explained(teacher):
         for noted in batches:
-            batch = client.batches.retrieve(noted.id) if noted.id else _search(client, notes, noted)
+            batch = client.batches.retrieve(noted.id) if noted.id else _search(client, noted)
             if batch is None:
                 notes.close(noted.number, failed={})  # never created: its questions are open
-            elif batch.status in ENDED:
+                continue
+            notes.name(noted.number, _id(batch, teacher))
+            if batch.status in ENDED:
                 _take(teacher, client, notes, store, noted, batch, progress)
             else:
                 counts = batch.request_counts
@@ -202,11 +205,14 @@ def _collect(teacher: Teacher, notes: Submissions, store: Store) -> _Progress:
     return progress
 
 
-def _search(client: openai.OpenAI, notes: Submissions, noted: Noted) -> Batch | None:
+def _search(client: openai.OpenAI, noted: Noted) -> Batch | None:
     """The batch of a run that was killed before it could note its id; None where none was created."""
-    for batch in client.batches.list(limit=100):  # the newest first, page by page
+    try:
+        found = client.batches.list(limit=100)
+    except AttributeError:  # openai's own, of a web page with status 200
+        raise ValueError("no list of batches") from None
+    for batch in found:  # the newest first, page by page
         if batch.input_file_id == noted.file:
-            notes.name(noted.number, batch.id)
             return batch
         if batch.created_at < noted.noted - _DAY:
             return None
@@ -253,6 +259,9 @@ def _lines(client: openai.OpenAI, file: str) -> Iterator[bytes]:
         with client.files.with_streaming_response.content(file) as response:
             for chunk in response.iter_bytes():
                 copy.write(chunk)
+        copy.seek(0)
+        if copy.read(1) == b"<":  # a web page with status 200, and no reason to call every answer missing
+            raise ValueError("no lines of JSON")
         copy.seek(0)
         yield from copy
 
@@ -306,22 +315,22 @@ def _id(found: object, teacher: Teacher) -> str:
 
 def _waiting(teacher: Teacher, progress: _Progress, found: _Open, submitted: list[str]) -> str:
     """One line: what was collected and submitted, what is under way, how to go on."""
-    said = [f"{progress.collected:,} answers collected"] if progress.collected else []
+    said = [f"{_count(progress.collected, 'answer')} collected"] if progress.collected else []
     if submitted:
-        said.append(f"{_questions(found.submitted)} submitted ({', '.join(submitted)})")
+        said.append(f"{_count(found.submitted, 'question')} submitted ({', '.join(submitted)})")
     if found.stopped:
         said.append(capped(teacher.params, found.stopped))
     if progress.batches:
         failed = f", {progress.failed:,} failed" if progress.failed else ""
-        said.append(f"{progress.answered:,} of {_questions(progress.questions)} under way answered{failed}")
+        said.append(f"{progress.answered:,} of {_count(progress.questions, 'question')} under way answered{failed}")
     return (
         f"waiting for the teacher at {place(teacher.params.endpoint)}: {'; '.join(said)}; run again to go on (a batch "
         f"takes up to {WINDOW_HOURS} hours, oftener far less)"
     )
 
 
-def _questions(count: int) -> str:
-    return f"{count:,} question{'s' if count != 1 else ''}"
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' if count != 1 else ''}"
 
 
 def _client(teacher: Teacher) -> openai.OpenAI:
