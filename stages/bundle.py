@@ -27,8 +27,7 @@ def bundle(
             f"teacher.model={of['model']}"
         )
     params = load()
-    teacher = open_replay(params.teacher)
-    ask(params, teacher)
-    keys = teacher.replayed or set()
+    keys: set[str] = set()
+    ask(params, open_replay(params.teacher, lambda key, *_: keys.add(key)))
     write_bundle(file, store_path(), keys, endpoint=place(params.teacher.endpoint), model=params.teacher.model)
     return f"{len(keys):,} answers of {params.teacher.model} in {file}"

@@ -127,7 +127,7 @@ def test_a_run_that_is_not_whole_is_not_exported(tmp_path):
     result = command(ours, "bundle", "export", "b.jsonl.gz")
     assert result.exit_code == 1
     assert result.stderr == (
-        "bundle: .cache/responses.sqlite: not all answers of this run are here; run thinkrec-stage traces\n"
+        "bundle: .cache/responses.sqlite: not all answers of this run are here; run the stage that asks for them\n"
     )
     assert not (ours / "b.jsonl.gz").exists()
 

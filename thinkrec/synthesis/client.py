@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,6 +55,18 @@ _ADVICE: tuple[tuple[type[openai.OpenAIError], str], ...] = (
 )  # fmt: skip
 
 
+Request = dict[str, Any]  # the body of a question: model and messages
+Heard = Callable[[str, Request, Answer | None], None]  # told a question's key, the question, the store's answer to it
+
+
+class Unanswered(UserError):
+    """A question that the store has no answer to, where nothing may be sent.
+
+    Whoever asks many questions goes on with the others, then raises the first of these: so one walk over the store
+    alone comes by everything that is still to ask (`Teacher.heard` is told).
+    """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """One answer: its text ("" where there is none) and what the server says of it."""
@@ -76,7 +88,7 @@ class Teacher:
     key: str = field(repr=False)
     retries: int = RETRIES
     store: Path | None = None  # of the answers; None: every question is sent
-    replayed: set[str] | None = None  # where given, nothing is sent; keys of the store's answers gather in it
+    heard: Heard | None = None  # where given, nothing is sent, and it is told of every question
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
@@ -161,19 +173,22 @@ class Session:
         """One answer to `messages`: the store's, that of an equal question under way, or the teacher's.
 
         Raises:
+            Unanswered: nothing may be sent, and the store does not know the answer.
             UserError: the teacher cannot be reached, refuses the key or the model, or is no such API; no key is set;
                 `max_requests` are sent; the store cannot be used.
         """
-        request = {"model": self.teacher.params.model, "messages": list(messages)}
+        request: Request = {"model": self.teacher.params.model, "messages": list(messages)}
         if self.store is None:
             async with self.room:
                 return _reply(await self._send(request))
         key = request_key(place(self.teacher.params.endpoint), request)
         known = self.store.get(key)
-        if self.teacher.replayed is not None:
+        if self.teacher.heard is not None:
+            self.teacher.heard(key, request, known)
             if known is None:
-                raise UserError(f"{self.store.path}: not all answers of this run are here; run thinkrec-stage traces")
-            self.teacher.replayed.add(key)
+                raise Unanswered(
+                    f"{self.store.path}: not all answers of this run are here; run the stage that asks for them"
+                )
         if known is None:
             if key not in self.asked:
                 self.asked[key] = asyncio.create_task(self._send_and_keep(key, request))
@@ -249,18 +264,18 @@ def open_teacher(params: TeacherParams, *, app: Any = None, retries: int = RETRI
     return Teacher(params=params, app=None, key=key, retries=retries, store=store_path())
 
 
-def open_replay(params: TeacherParams) -> Teacher:
-    """The same teacher, answering from the store alone: nothing is sent, and `replayed` says what was answered.
+def open_replay(params: TeacherParams, heard: Heard) -> Teacher:
+    """The same teacher, answering from the store alone: nothing is sent, and `heard` is told of every question.
 
     Raises:
         UserError: as `open_teacher`, or the teacher is the embedded one, which has no store.
     """
     if params.endpoint == EMBEDDED:
         raise UserError(
-            "params.yaml: teacher.endpoint is embedded, whose answers are free and the same everywhere; "
-            "bundles are of other teachers"
+            "params.yaml: teacher.endpoint is embedded, whose answers are free and the same everywhere, "
+            "so none are kept; name another teacher"
         )
-    return replace(open_teacher(params), replayed=set())
+    return replace(open_teacher(params), heard=heard)
 
 
 def store_path() -> Path:

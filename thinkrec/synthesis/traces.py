@@ -24,7 +24,7 @@ from thinkrec.artifacts import REJECTED, SCHEMAS, TRACES, keyword_lists
 from thinkrec.data.histories import history_bounds
 from thinkrec.errors import UserError
 from thinkrec.params import PromptParams, TraceParams
-from thinkrec.synthesis.client import Reply, Session, Teacher
+from thinkrec.synthesis.client import Reply, Session, Teacher, Unanswered
 from thinkrec.synthesis.prompts import Fault, Message, Shown, follow_up, gives_label_away, question
 from thinkrec.synthesis.verdict import canonical, split_verdict
 
@@ -107,6 +107,7 @@ def synthesise(
     `progress` names the bar on stderr (shown on a terminal only); an empty name shows none.
 
     Raises:
+        Unanswered: the teacher answers from the store alone, and some answers are not there; all rows were walked.
         UserError: the teacher cannot be reached or refuses to work.
     """
     rows = np.asarray(rows, dtype=np.int64)
@@ -221,12 +222,16 @@ async def _ask_all(
     `done` is called after each row with the number of requests sent so far.
     """
     outcomes = [Outcome() for _ in rows]
+    unanswered: list[Unanswered] = []
     queue: Iterator[int] = iter(range(len(rows)))
 
     async def work(session: Session) -> None:
         for place in queue:
             messages, label = write(int(rows[place])), bool(labels[place])
-            outcomes[place] = await reflect(messages, label=label, session=session, max_turns=max_turns)
+            try:
+                outcomes[place] = await reflect(messages, label=label, session=session, max_turns=max_turns)
+            except Unanswered as error:  # the others are walked all the same: whoever replays learns what is open
+                unanswered[:] = unanswered or [error]
             done(session.sent)
 
     try:
@@ -239,7 +244,9 @@ async def _ask_all(
             first = first.exceptions[0]
         failure = str(first)
     else:
-        return outcomes
+        if not unanswered:
+            return outcomes
+        raise unanswered[0]
     raise UserError(failure)  # outside, or it would be wrapped in a group again
 
 
