@@ -26,6 +26,7 @@ from thinkrec.errors import UserError
 from thinkrec.params import PromptParams, TraceParams
 from thinkrec.synthesis.client import Reply, Session, Teacher, Unanswered
 from thinkrec.synthesis.prompts import Fault, Message, Shown, follow_up, gives_label_away, question
+from thinkrec.synthesis.refusal import is_refusal
 from thinkrec.synthesis.verdict import canonical, split_verdict
 
 Rows = npt.NDArray[np.int64]
@@ -53,12 +54,6 @@ _LEAKS = re.compile(
       | my\s+mistake
     )\b""",
     re.IGNORECASE | re.VERBOSE,
-)
-_REFUSAL = re.compile(
-    r"\W*(?:(?:I(?:['\u2019]m| am) )?(?:very )?sorry\b"
-    r"|I (?:can(?:not|['\u2019]t)|am unable|am not able|won['\u2019]t|will not)\b"
-    r"|I['\u2019]m (?:unable|not able)\b|As an AI\b)",
-    re.IGNORECASE,
 )
 
 
@@ -164,7 +159,7 @@ def prompt_writer(
 
 def find_fault(reply: Reply, *, label: bool, hinted: bool) -> Fault | None:
     """Why an answer cannot be kept, or None; `hinted` says whether the teacher has been told the right verdict."""
-    if reply.refused or _REFUSAL.match(reply.text):
+    if reply.refused or is_refusal(reply.text):
         return "refused"
     if reply.finish_reason == "length":
         return "truncated"
