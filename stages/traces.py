@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from stages._command import DryRun
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from thinkrec.params import Params
     from thinkrec.synthesis.client import Teacher
     from thinkrec.synthesis.quote import Quote
@@ -42,10 +45,18 @@ def price(params: Params) -> Quote:
 def ask(params: Params, teacher: Teacher) -> Synthesis:
     """What this teacher's answers to the stage's questions come to."""
     from thinkrec import artifacts
-    from thinkrec.synthesis.traces import choose_instances, synthesise
+    from thinkrec.features import bank
+    from thinkrec.synthesis.choice import choose_instances
+    from thinkrec.synthesis.traces import synthesise
 
     interactions = artifacts.read_table(artifacts.INTERACTIONS)
-    train, held_out = choose_instances(interactions, params.traces, params.seed)
+    train, held_out = choose_instances(
+        interactions,
+        params.traces,
+        params.seed,
+        score=lambda: bank.load().scores(),
+        group=lambda: groups(params, interactions["user"].to_numpy()),
+    )
     return synthesise(
         interactions,
         artifacts.read_table(artifacts.ITEMS),
@@ -56,3 +67,19 @@ def ask(params: Params, teacher: Teacher) -> Synthesis:
         traces=params.traces,
         progress="traces",
     )
+
+
+def groups(params: Params, user: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The group of each of these users, as the experts stage will make them; -1 for those that train never saw."""
+    from thinkrec.features import bank
+    from thinkrec.gate.groups import group_users
+
+    found, _ = group_users(
+        bank.load().user_bank[: int(user.max()) + 1],
+        n=params.experts.n,
+        grouping=params.experts.grouping,
+        space=params.experts.space,
+        min_users=params.experts.min_users,
+        seed=params.seed,
+    )
+    return found.group[user]

@@ -32,6 +32,7 @@ USERS = ROOT / "ingest" / "users.parquet"
 QUARANTINE = ROOT / "ingest" / "quarantine.parquet"
 TRUTH = ROOT / "ingest" / "truth.parquet"
 KEYWORDS = ROOT / "keywords" / "keywords.parquet"
+FALLBACKS = ROOT / "keywords" / "fallbacks.parquet"
 FEATURES = ROOT / "features" / "features.safetensors"
 FEATURE_MODEL = ROOT / "features" / "model.safetensors"
 BACKBONE = ROOT / "backbone"
@@ -80,6 +81,8 @@ SCHEMAS: dict[Path, pa.Schema] = {
     # Only worlds know the truth: empty for real datasets, else one row per interaction, in its order.
     TRUTH: pa.schema({"probability": pa.float32(), "reason": pa.string()}),
     KEYWORDS: pa.schema({"item": pa.int32(), "keywords": pa.list_(pa.string())}),
+    # Items whose keywords a teacher was asked for and that have extracted ones: why, and its answer.
+    FALLBACKS: pa.schema({"item": pa.int32(), "reason": pa.string(), "text": pa.string()}),
     # `row` is the row number in INTERACTIONS; `text` begins with the verdict.
     TRACES: pa.schema(
         {"row": pa.int64(), "label": pa.int8(), "turns": pa.int16(), "text": pa.string()},

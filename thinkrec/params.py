@@ -115,6 +115,7 @@ class PromptParams(Section):
 class KeywordParams(Section):
     """Keyword summaries of item metadata (stage `keywords`)."""
 
+    source: Literal["embedded", "teacher"]
     max_per_item: Annotated[Positive, Field(le=10)]
 
 
@@ -197,7 +198,7 @@ class BackboneParams(Section):
 
 
 class TeacherParams(Section):
-    """Which teacher writes the traces: `embedded`, or the base URL of any OpenAI-compatible endpoint."""
+    """Which teacher is asked: `embedded`, or the base URL of any OpenAI-compatible endpoint."""
 
     endpoint: str
     model: str
@@ -244,8 +245,9 @@ class TeacherParams(Section):
 
 
 class TraceParams(Section):
-    """How many reasoning traces are asked for, and how hard (stage `traces`)."""
+    """How many reasoning traces are asked for, about which rows, and how hard (stage `traces`)."""
 
+    choice: Literal["balanced", "random", "hard", "groups"]
     train: Count
     held_out: Count
     max_turns: Positive

@@ -69,12 +69,12 @@ def place_and_key(monkeypatch, tmp_path):
     monkeypatch.setenv("THINKREC_TEACHER_KEY", KEY)
 
 
-def project(folder, endpoint):
+def project(folder, endpoint, changes=None, stages=("ingest", "keywords")):
     """A small project up to its keywords."""
     folder.mkdir()
     (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    set_params(folder, SMALL | {"teacher.endpoint": endpoint, "teacher.model": "m"})
-    for stage in ("ingest", "keywords"):
+    set_params(folder, SMALL | {"teacher.endpoint": endpoint, "teacher.model": "m"} | (changes or {}))
+    for stage in stages:
         run_stage(folder, stage)
     return folder
 
@@ -118,6 +118,29 @@ def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
     assert digests(theirs, *made) == digests(ours, *made)
     assert len(digests(ours, *made)) == 3
     # What they export is what they imported.
+    assert command(theirs, "bundle", "export", "again.jsonl.gz").exit_code == 0
+    assert (theirs / "again.jsonl.gz").read_bytes() == (ours / "b.jsonl.gz").read_bytes()
+
+
+def test_a_bundle_holds_the_answers_behind_keywords_too_where_a_teacher_writes_them(tmp_path):
+    changes = {"keywords.source": "teacher", "traces.train": 10}
+    with teacher() as (endpoint, came):
+        ours = project(tmp_path / "ours", endpoint, changes)
+        about_items = came["requests"]
+        assert about_items > 40
+        assert command(ours, "traces").exit_code == 0
+        assert came["requests"] > about_items
+        assert command(ours, "bundle", "export", "b.jsonl.gz").stdout.startswith(f"bundle: {came['requests']} answers")
+        asked = came["requests"]
+        assert command(ours, "keywords").exit_code == 0
+        assert came["requests"] == asked  # nothing is asked twice
+    made = ("out/keywords", "metrics/keywords.json", "out/traces", "metrics/traces.json")
+
+    theirs = project(tmp_path / "theirs", endpoint, changes, stages=["ingest"])  # whose teacher is gone by now
+    (theirs / "b.jsonl.gz").write_bytes((ours / "b.jsonl.gz").read_bytes())
+    for arguments in (("bundle", "import", "b.jsonl.gz"), ("keywords",), ("traces",)):
+        assert command(theirs, *arguments).exit_code == 0
+    assert digests(theirs, *made) == digests(ours, *made)
     assert command(theirs, "bundle", "export", "again.jsonl.gz").exit_code == 0
     assert (theirs / "again.jsonl.gz").read_bytes() == (ours / "b.jsonl.gz").read_bytes()
 

@@ -12,13 +12,13 @@ from thinkrec.artifacts import REJECTED, TRACES, write_table
 from thinkrec.errors import UserError
 from thinkrec.params import PromptParams, TraceParams
 from thinkrec.synthesis.client import Reply, open_teacher
-from thinkrec.synthesis.traces import choose_instances, find_fault, mentions_hint, prompt_writer, synthesise
+from thinkrec.synthesis.traces import find_fault, mentions_hint, prompt_writer, synthesise
 from thinkrec.synthesis.verdict import parse_verdict
 
 PROMPT = PromptParams(
     layout="stream", history=3, history_labels="both", max_tokens=2048, keywords=2, slots=(), soft_tokens=0
 )
-TRACE = TraceParams(train=6, held_out=2, max_turns=3)
+TRACE = TraceParams(choice="balanced", train=6, held_out=2, max_turns=3)
 
 
 @pytest.fixture(scope="module")
@@ -225,20 +225,3 @@ def test_a_prompt_does_not_change_with_its_own_row_or_later_ones(world):
     changed.loc[16:19, "label"] = 1 - changed.loc[16:19, "label"]
     changed.loc[17:19, "item"] = 0
     assert prompt_writer(changed, items, keywords, PROMPT)(16) == prompt_writer(*world, PROMPT)(16)
-
-
-def test_instances_are_balanced_seeded_and_from_their_splits(world):
-    interactions = world[0]
-    train, held_out = choose_instances(interactions, TRACE, seed=1)
-    assert len(train) == 6 and len(held_out) == 2
-    assert interactions["label"][train].sum() == 3 and interactions["label"][held_out].sum() == 1
-    assert set(interactions["split"][train]) == {"train"} and set(interactions["split"][held_out]) == {"test"}
-    assert all(row % 10 >= 3 for row in train)  # each of them has three earlier rows
-    again, other = choose_instances(interactions, TRACE, 1)[0], choose_instances(interactions, TRACE, 2)[0]
-    assert train.tolist() == again.tolist() != other.tolist()
-
-
-def test_short_splits_give_what_they_have(world):
-    train, held_out = choose_instances(world[0], TraceParams(train=1000, held_out=0, max_turns=1), seed=0)
-    assert train.tolist() == np.flatnonzero(world[0]["split"] == "train").tolist()
-    assert held_out.tolist() == []

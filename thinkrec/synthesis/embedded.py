@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from thinkrec.data import words
+from thinkrec.synthesis.item_embedded import keywords_answer
+from thinkrec.synthesis.item_prompts import read_item
 from thinkrec.synthesis.prompts import HISTORY, LIKED, TARGET
 from thinkrec.synthesis.verdict import WORDS, parse_verdict
 
@@ -145,6 +147,8 @@ def answer(messages: Sequence[Mapping[str, str]]) -> str:
     spoken = [message["content"] for message in messages if message["role"] == "user"]
     if not spoken:
         raise ValueError("no user message")
+    if (item := read_item(spoken[0])) is not None:
+        return keywords_answer(item, _digest(messages))
     case = read_case(spoken[0])
     told = [found[1] == WORDS[True] for text in spoken[1:] if (found := _CORRECTION.search(text))]
     verdict, style = judge(case), _digest(messages)

@@ -85,10 +85,10 @@ def question(history: Sequence[Shown], target: Shown) -> list[Message]:
 
 def as_line(shown: Shown) -> str:
     """One item as one line of JSON that holds no angle bracket, whatever its title and keywords hold."""
-    value: dict[str, object] = {"title": _plain(shown.title), "keywords": [_plain(word) for word in shown.keywords]}
+    value: dict[str, object] = {"title": plain(shown.title), "keywords": [plain(word) for word in shown.keywords]}
     if shown.liked is not None:
         value["verdict"] = LIKED[shown.liked]
-    return json.dumps(value, ensure_ascii=False).replace("<", r"\u003c").replace(">", r"\u003e")
+    return as_json(value)
 
 
 def follow_up(fault: Fault, *, label: bool, turn: int) -> Message:
@@ -102,9 +102,14 @@ def gives_label_away(fault: Fault) -> bool:
     return any("{right}" in phrasing for phrasing in _FOLLOW_UPS[fault])
 
 
-def _plain(text: str) -> str:
+def as_json(value: object) -> str:
+    """`value` as one line of JSON without angle brackets, which nothing in it can end."""
+    return json.dumps(value, ensure_ascii=False).replace("<", r"\u003c").replace(">", r"\u003e")
+
+
+def plain(text: str, longest: int = LONGEST) -> str:
     """`text` on one line, without control and format characters, cut to a length that no prompt drowns in."""
     text = " ".join(text.split())
     if not text.isprintable():
         text = "".join(char for char in text if unicodedata.category(char)[0] != "C")
-    return text[:LONGEST]
+    return text[:longest]

@@ -26,11 +26,11 @@ from thinkrec.errors import UserError
 from thinkrec.params import PromptParams, TraceParams
 from thinkrec.synthesis.client import Reply, Session, Teacher, Unanswered
 from thinkrec.synthesis.prompts import Fault, Message, Shown, follow_up, gives_label_away, question
+from thinkrec.synthesis.refusal import is_refusal
 from thinkrec.synthesis.verdict import canonical, split_verdict
 
 Rows = npt.NDArray[np.int64]
 
-ENOUGH_HISTORY = 3  # rows below which a history explains little
 FAULTS: tuple[Fault, ...] = ("wrong_verdict", "no_verdict", "leaked_hint", "truncated", "empty", "refused")
 
 # An explanation that was written with the verdict at hand must not say so. Phrases, not single common words: an
@@ -54,12 +54,6 @@ _LEAKS = re.compile(
       | my\s+mistake
     )\b""",
     re.IGNORECASE | re.VERBOSE,
-)
-_REFUSAL = re.compile(
-    r"\W*(?:(?:I(?:['\u2019]m| am) )?(?:very )?sorry\b"
-    r"|I (?:can(?:not|['\u2019]t)|am unable|am not able|won['\u2019]t|will not)\b"
-    r"|I['\u2019]m (?:unable|not able)\b|As an AI\b)",
-    re.IGNORECASE,
 )
 
 
@@ -90,21 +84,6 @@ class Synthesis:
     kept: pd.DataFrame
     rejected: pd.DataFrame
     stats: dict[str, Any]
-
-
-def choose_instances(interactions: pd.DataFrame, params: TraceParams, seed: int) -> tuple[Rows, Rows]:
-    """Row numbers to ask about: (from train, from test), each sorted and as balanced by label as the split allows.
-
-    Rows with at least `ENOUGH_HISTORY` earlier interactions come first, the others only where those run out.
-    """
-    start, end = _bounds(interactions)
-    label, split = interactions["label"].to_numpy(), interactions["split"].astype(str).to_numpy()
-    wanted = {"train": params.train, "test": params.held_out}
-    train, held_out = (
-        _balanced(np.flatnonzero(split == name), label, end - start, count, np.random.default_rng([seed, number]))
-        for number, (name, count) in enumerate(wanted.items())
-    )
-    return train, held_out
 
 
 def synthesise(
@@ -180,7 +159,7 @@ def prompt_writer(
 
 def find_fault(reply: Reply, *, label: bool, hinted: bool) -> Fault | None:
     """Why an answer cannot be kept, or None; `hinted` says whether the teacher has been told the right verdict."""
-    if reply.refused or _REFUSAL.match(reply.text):
+    if reply.refused or is_refusal(reply.text):
         return "refused"
     if reply.finish_reason == "length":
         return "truncated"
@@ -268,15 +247,6 @@ async def _ask_all(
 
 def _bounds(interactions: pd.DataFrame) -> tuple[Rows, Rows]:
     return history_bounds(interactions["user"].to_numpy(), interactions["timestamp"].to_numpy())
-
-
-def _balanced(pool: Rows, label: npt.NDArray[np.int8], history: Rows, count: int, random: np.random.Generator) -> Rows:
-    """`count` rows of `pool`, half of each label; where a label runs short the other makes up for it."""
-    shuffled = random.permutation(pool)
-    preferred = shuffled[np.argsort(history[shuffled] < ENOUGH_HISTORY, kind="stable")]
-    liked, disliked = preferred[label[preferred] == 1], preferred[label[preferred] == 0]
-    from_liked = min(len(liked), max(count - count // 2, count - len(disliked)))
-    return np.sort(np.concatenate([liked[:from_liked], disliked[: count - from_liked]])).astype(np.int64)
 
 
 def _table(path: Any, records: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
