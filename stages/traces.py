@@ -9,6 +9,7 @@ from stages._command import DryRun
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
 
     from thinkrec.params import Params
@@ -36,14 +37,20 @@ def traces(dry_run: DryRun = False) -> str:
 
 
 def price(params: Params) -> Quote:
-    """What the stage would still ask the teacher."""
+    """What the stage would still ask the teacher; where no keywords are there yet, extracted ones stand in for them."""
+    from thinkrec import artifacts
+    from thinkrec.synthesis.keywords import extract_keywords
     from thinkrec.synthesis.quote import quote
 
-    return quote("traces", partial(ask, params), params.teacher, turns=params.traces.max_turns)
+    words = None
+    if not artifacts.KEYWORDS.exists():
+        items = artifacts.read_table(artifacts.ITEMS)
+        words, _ = extract_keywords(items, max_per_item=params.keywords.max_per_item)
+    return quote("traces", partial(ask, params, words=words), params.teacher, turns=params.traces.max_turns)
 
 
-def ask(params: Params, teacher: Teacher) -> Synthesis:
-    """What this teacher's answers to the stage's questions come to."""
+def ask(params: Params, teacher: Teacher, *, words: pd.DataFrame | None = None) -> Synthesis:
+    """What this teacher's answers to the stage's questions come to; `words`: keywords other than the pipeline's."""
     from thinkrec import artifacts
     from thinkrec.features import bank
     from thinkrec.synthesis.choice import choose_instances
@@ -60,7 +67,7 @@ def ask(params: Params, teacher: Teacher) -> Synthesis:
     return synthesise(
         interactions,
         artifacts.read_table(artifacts.ITEMS),
-        artifacts.read_table(artifacts.KEYWORDS),
+        artifacts.read_table(artifacts.KEYWORDS) if words is None else words,
         [*train, *held_out],
         teacher,
         prompt=params.prompt,

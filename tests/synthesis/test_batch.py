@@ -11,7 +11,7 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
-from batch_server import batch_server, completion
+from batch_server import batch_server, completion, questions
 from project import ROOT, SMALL, digests, run_stage, set_params, teacher_params
 from typer.testing import CliRunner
 
@@ -19,7 +19,7 @@ from stages.__main__ import app
 from thinkrec.errors import UserError
 from thinkrec.synthesis import batch
 from thinkrec.synthesis.batch import Waiting, carry_out
-from thinkrec.synthesis.client import Unanswered, open_teacher
+from thinkrec.synthesis.client import open_teacher
 from thinkrec.synthesis.store import open_store
 
 KEY = "sk-do-not-note-me"
@@ -28,7 +28,7 @@ RUN = """
 import sys
 sys.path[:0] = sys.argv[2:]
 from project import teacher_params
-from test_batch import questions
+from batch_server import questions
 from thinkrec.synthesis.batch import carry_out
 from thinkrec.synthesis.client import open_teacher
 print(carry_out(questions("a", "b"), open_teacher(teacher_params(sys.argv[1], mode="batch"))))
@@ -49,33 +49,6 @@ def server():
     with batch_server() as running:
         running.answer = lambda request, _: (200, completion(request["messages"][-1]["content"]))
         yield running
-
-
-def questions(*texts):
-    """Work that asks each of `texts`, and whoever answers "again" once more; makes a list of the answers."""
-
-    def work(teacher):
-        async def run():
-            said, missing = [], []
-            async with teacher.session() as session:
-                for text in texts:
-                    messages = [{"role": "user", "content": text}]
-                    try:
-                        reply = await session.ask(messages)
-                        if reply.text == "again":
-                            further = [{"role": "assistant", "content": "again"}, {"role": "user", "content": "so?"}]
-                            reply = await session.ask([*messages, *further])
-                        said.append(reply.text)
-                    except Unanswered as error:
-                        missing.append(error)
-            return said, missing
-
-        said, missing = asyncio.run(run())
-        if missing:
-            raise missing[0]
-        return said
-
-    return work
 
 
 def go(server, *texts, **changes):

@@ -33,7 +33,7 @@ def ask_all(
             try:
                 await work(session, number)
             except Unanswered as error:  # whoever replays learns of everything that is open
-                unanswered.append(error)
+                unanswered[:] = unanswered or [error]
             bar.set_postfix_str(f"{session.sent:,} requests sent", refresh=False)
             bar.update()
 
