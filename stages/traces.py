@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stages._command import DryRun
+from stages._command import DryRun, note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 def traces(dry_run: DryRun = False) -> str:
     """Have a teacher write reasoning traces, keep what is right."""
+    from dataclasses import asdict
+
     from thinkrec import artifacts
     from thinkrec.params import load
     from thinkrec.synthesis.batch import carry_out
@@ -29,11 +31,15 @@ def traces(dry_run: DryRun = False) -> str:
     params = load()
     if dry_run:
         return show([price(params)])
-    made = carry_out(partial(ask, params), open_teacher(params.teacher))
+    teacher = open_teacher(params.teacher)
+    try:
+        made = carry_out(partial(ask, params), teacher)
+    finally:
+        note(**asdict(teacher.spent))
     artifacts.write_table(artifacts.TRACES, made.kept)
     artifacts.write_table(artifacts.REJECTED, made.rejected)
     artifacts.write_metrics("traces", made.stats)
-    return f"{len(made.kept):,} traces kept, {len(made.rejected):,} answers rejected"
+    return f"{len(made.kept):,} traces kept, {len(made.rejected):,} answers rejected; sent {teacher.spent}"
 
 
 def price(params: Params) -> Quote:

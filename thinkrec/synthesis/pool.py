@@ -34,7 +34,7 @@ def ask_all(
                 await work(session, number)
             except Unanswered as error:  # whoever replays learns of everything that is open
                 unanswered[:] = unanswered or [error]
-            bar.set_postfix_str(f"{session.sent:,} requests sent", refresh=False)
+            bar.set_postfix_str(str(session.spent), refresh=False)
             bar.update()
 
     async def run() -> None:

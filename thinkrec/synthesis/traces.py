@@ -24,6 +24,7 @@ from thinkrec.artifacts import REJECTED, SCHEMAS, TRACES, keyword_lists
 from thinkrec.data.histories import history_bounds
 from thinkrec.errors import UserError
 from thinkrec.params import PromptParams, TraceParams
+from thinkrec.synthesis.budget import Spent
 from thinkrec.synthesis.client import Reply, Session, Teacher, Unanswered
 from thinkrec.synthesis.prompts import Fault, Message, Shown, follow_up, gives_label_away, question
 from thinkrec.synthesis.refusal import is_refusal
@@ -110,8 +111,8 @@ def synthesise(
     write = prompt_writer(interactions, items, keywords, prompt)
     with tqdm(total=len(rows), desc=progress, unit="row", disable=None if progress else True) as bar:
 
-        def done(sent: int) -> None:
-            bar.set_postfix_str(f"{sent:,} requests sent", refresh=False)
+        def done(spent: Spent) -> None:
+            bar.set_postfix_str(str(spent), refresh=False)
             bar.update()
 
         outcomes = asyncio.run(_ask_all(write, rows, labels, teacher, traces.max_turns, done))
@@ -210,11 +211,11 @@ async def _ask_all(
     labels: npt.NDArray[np.bool_],
     teacher: Teacher,
     max_turns: int,
-    done: Callable[[int], None],
+    done: Callable[[Spent], None],
 ) -> list[Outcome]:
     """The outcome of every row: `concurrency` workers share one queue, so a slow answer holds up only its own.
 
-    `done` is called after each row with the number of requests sent so far.
+    `done` is called after each row with what the run has spent so far.
     """
     outcomes = [Outcome() for _ in rows]
     unanswered: list[Unanswered] = []
@@ -227,7 +228,7 @@ async def _ask_all(
                 outcomes[place] = await reflect(messages, label=label, session=session, max_turns=max_turns)
             except Unanswered as error:  # the others are walked all the same: whoever replays learns what is open
                 unanswered[:] = unanswered or [error]
-            done(session.sent)
+            done(session.spent)
 
     try:
         async with teacher.session() as session, asyncio.TaskGroup() as group:
