@@ -3,14 +3,12 @@
 import gzip
 import json
 import re
-import threading
-from collections import Counter
-from contextlib import chdir, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 from project import ROOT, SMALL, digests, run_stage, set_params
+from server import Response, serve
 from typer.testing import CliRunner
 
 from stages.__main__ import app
@@ -32,35 +30,6 @@ ANSWERS = {
     )
     for n in range(3)
 }
-
-
-@contextmanager
-def teacher():
-    """The embedded teacher on a loopback address, and how many requests came."""
-    came = Counter()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            came["requests"] += 1
-            content = json.dumps(complete(json.loads(self.rfile.read(int(self.headers["content-length"]))))).encode()
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_):
-            pass
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{httpd.server_port}/v1", came
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -100,10 +69,10 @@ def export(path="b.jsonl.gz"):
 
 
 def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
-    with teacher() as (endpoint, came):
-        ours = project(tmp_path / "ours", endpoint.replace("//", "//user:pass-word@"))
+    with serve(lambda request: Response(body=complete(request.body))) as teacher:
+        ours = project(tmp_path / "ours", teacher.endpoint.replace("//", "//user:pass-word@"))
         made = command(ours, "traces")
-        asked = came["requests"]
+        asked = len(teacher.heard)
         assert re.search(rf"; sent {asked:,} requests, [\d,]+ tokens \(", made.stdout)
         assert run_log(ours)["requests"] == asked and run_log(ours)["prompt_tokens"] > 0
         assert asked > SMALL["traces.train"]
@@ -111,12 +80,12 @@ def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
             store.put("0" * 64, ANSWERS["0" * 64])  # of another run
         exported = command(ours, "bundle", "export", "b.jsonl.gz")
         assert exported.stdout.startswith(f"bundle: {asked} answers of m in b.jsonl.gz")
-        assert came["requests"] == asked
+        assert len(teacher.heard) == asked
     text = gzip.decompress((ours / "b.jsonl.gz").read_bytes()).decode()
     assert len(text.splitlines()) == asked + 1
     assert KEY not in text and "pass-word" not in text and "user:" not in text
 
-    theirs = project(tmp_path / "theirs", endpoint)  # whose teacher is gone by now
+    theirs = project(tmp_path / "theirs", teacher.endpoint)  # whose teacher is gone by now
     (theirs / "b.jsonl.gz").write_bytes((ours / "b.jsonl.gz").read_bytes())
     imported = command(theirs, "bundle", "import", "b.jsonl.gz")
     assert imported.stdout.startswith(f"bundle: {asked} answers imported, 0 were there")
