@@ -83,20 +83,21 @@ def command(folder, *arguments):
         return CliRunner().invoke(app, list(arguments))
 
 
-def project(folder, changes):
+def project(folder, changes, *stages):
     folder.mkdir()
     (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     set_params(folder, SMALL | {"teacher.model": "m"} | changes)
-    for stage in ("ingest", "keywords"):
+    for stage in stages:
         run_stage(folder, stage)
     return folder
 
 
 def test_waves_of_batches_make_the_traces_that_a_live_run_makes_byte_for_byte(tmp_path):
     with batch_server() as server:
-        live = project(tmp_path / "live", {"teacher.endpoint": server.endpoint})
+        live = project(tmp_path / "live", {"teacher.endpoint": server.endpoint}, "ingest", "keywords")
         assert command(live, "traces").exit_code == 0
-        batches = project(tmp_path / "batches", {"teacher.endpoint": server.endpoint, "teacher.mode": "batch"})
+        settings = {"teacher.endpoint": server.endpoint, "teacher.mode": "batch"}
+        batches = project(tmp_path / "batches", settings, "ingest", "keywords")
         for wave in range(SMALL.get("traces.max_turns", 3)):
             result = command(batches, "traces")
             assert result.exit_code == 1
@@ -112,6 +113,25 @@ def test_waves_of_batches_make_the_traces_that_a_live_run_makes_byte_for_byte(tm
     assert len(digests(live, *made)) >= 3
     assert stored(batches / STORE) == stored(live / STORE)
     assert sum(server.asked.values()) == len(stored(live / STORE)) == len(server.heard)
+
+
+def test_keywords_by_batches_are_those_of_a_live_run_and_the_run_log_has_what_they_took(tmp_path):
+    with batch_server() as server:
+        made = ("out/keywords", "metrics/keywords.json")
+        settings = {"teacher.endpoint": server.endpoint, "keywords.source": "teacher"}
+        live = project(tmp_path / "live", settings, "ingest", "keywords")
+        batches = project(tmp_path / "batches", settings | {"teacher.mode": "batch"}, "ingest")
+        assert "waiting for the teacher" in command(batches, "keywords").stderr
+        assert not (batches / "out" / "keywords").exists()
+        server.finish()
+        assert command(batches, "keywords").exit_code == 0
+    assert len(server.batches) == 1
+    assert digests(batches, *made) == digests(live, *made)
+    log = [json.loads(line) for line in (batches / ".cache" / "runs.jsonl").read_text().splitlines()]
+    stats = json.loads((batches / "metrics" / "keywords.json").read_text())
+    assert [line["done"] for line in log] == [False, True]
+    assert [line["requests"] for line in log] == [stats["asked"], 0]
+    assert [line["prompt_tokens"] for line in log] == [0, stats["prompt_tokens"]]
 
 
 def test_a_run_while_batches_are_under_way_says_how_far_they_are_and_submits_nothing(server):
