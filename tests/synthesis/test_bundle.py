@@ -100,19 +100,19 @@ def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
 
 def test_a_bundle_holds_the_answers_behind_keywords_too_where_a_teacher_writes_them(tmp_path):
     changes = {"keywords.source": "teacher", "traces.train": 10}
-    with teacher() as (endpoint, came):
-        ours = project(tmp_path / "ours", endpoint, changes)
-        about_items = came["requests"]
+    with serve(lambda request: Response(body=complete(request.body))) as teacher:
+        ours = project(tmp_path / "ours", teacher.endpoint, changes)
+        about_items = len(teacher.heard)
         assert about_items > 40
         assert command(ours, "traces").exit_code == 0
-        assert came["requests"] > about_items
-        assert command(ours, "bundle", "export", "b.jsonl.gz").stdout.startswith(f"bundle: {came['requests']} answers")
-        asked = came["requests"]
+        asked = len(teacher.heard)
+        assert asked > about_items
+        assert command(ours, "bundle", "export", "b.jsonl.gz").stdout.startswith(f"bundle: {asked} answers")
         assert command(ours, "keywords").exit_code == 0
-        assert came["requests"] == asked  # nothing is asked twice
+        assert len(teacher.heard) == asked  # nothing is asked twice
     made = ("out/keywords", "metrics/keywords.json", "out/traces", "metrics/traces.json")
 
-    theirs = project(tmp_path / "theirs", endpoint, changes, stages=["ingest"])  # whose teacher is gone by now
+    theirs = project(tmp_path / "theirs", teacher.endpoint, changes, stages=["ingest"])  # whose teacher is gone by now
     (theirs / "b.jsonl.gz").write_bytes((ours / "b.jsonl.gz").read_bytes())
     for arguments in (("bundle", "import", "b.jsonl.gz"), ("keywords",), ("traces",)):
         assert command(theirs, *arguments).exit_code == 0
