@@ -171,7 +171,7 @@ def test_what_failed_is_submitted_again_with_the_next_turns(server):
     server.answer = answer
     waits(server, "a", "b", "c")
     server.finish()
-    assert "2 answers collected; 2 questions submitted (batch_1)" in waits(server, "a", "b", "c")
+    assert "2 answers collected; 1 failed (too many); 2 questions submitted (batch_1)" in waits(server, "a", "b", "c")
     server.finish()
     assert go(server, "a", "b", "c") == ["a", "b", "so?"]
     assert sorted(server.asked.values()) == [1, 1, 1, 2]
@@ -231,7 +231,8 @@ def test_an_expired_batch_keeps_what_it_answered_and_the_rest_is_submitted_again
     texts = [str(n) for n in range(6)]
     waits(server, *texts)
     server.finish("expired", keep=lambda place: place < 4)
-    assert "4 answers collected; 2 questions submitted (batch_1)" in waits(server, *texts)
+    said = waits(server, *texts)
+    assert "4 answers collected; 2 failed (This request could not be executed in time.); 2 questions submitted" in said
     server.finish()
     assert go(server, *texts) == texts
     assert set(server.asked.values()) == {1}
@@ -371,13 +372,28 @@ def test_an_output_that_does_not_arrive_whole_is_fetched_again(server, fault):
     assert len(server.batches) == 1
 
 
+@pytest.mark.parametrize("call", ["POST files", "POST batches"])
+def test_a_server_without_batches_is_one_line_and_can_be_asked_live(server, call):
+    server.faults[call] = ["404"]
+    assert "has no Batch API; set teacher.mode=live" in refusal(server, "a")
+    assert go(server, "a", mode="live") == ["a"]
+
+
 @pytest.mark.parametrize("call", ["POST files", "POST batches", "GET batches"])
-@pytest.mark.parametrize(("fault", "said"), [("404", "no batches at all"), ("page", "not as an OpenAI-compatible API")])
-def test_a_server_without_batches_is_one_line(server, call, fault, said):
+def test_a_web_page_in_place_of_an_answer_is_one_line(server, call):
     if call == "GET batches":
         waits(server, "a")
-    server.faults[call] = [fault]
-    assert said in refusal(server, "a")
+    server.faults[call] = ["page"]
+    assert "not as an OpenAI-compatible API" in refusal(server, "a")
+
+
+def test_a_batch_that_is_gone_is_one_line_that_says_the_way_out(server):
+    waits(server, "a")
+    server.batches.clear()
+    said = refusal(server, "a")
+    assert "does not know our batch; use the key that submitted it or, if it is gone, move .cache" in said
+    Path(said.partition("move ")[2].removesuffix(" away")).rename("elsewhere")
+    assert "1 question submitted" in waits(server, "a")
 
 
 def test_a_server_that_cannot_list_its_batches_is_one_line(server):

@@ -48,8 +48,6 @@ ATTEMPTS = 3  # batches in which one question may fail
 URL: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 ENDED = {"completed", "failed", "expired", "cancelled"}
 
-_DAY = 86400.0
-
 T = TypeVar("T")
 
 
@@ -99,6 +97,8 @@ class _Progress:
     questions: int = 0
     answered: int = 0
     failed: int = 0
+    lost: int = 0  # questions that ended batches left unanswered, and what was said of one
+    said: str = ""
     cancelled: list[str] = field(default_factory=list)  # ids
 
 
@@ -172,7 +172,8 @@ def _collect(teacher: Teacher, notes: Submissions, store: Store, progress: _Prog
     batches = notes.batches(place(teacher.params.endpoint))
     if not batches:
         return
-    with _client(teacher) as client, _explained(teacher):
+    missing = f"does not know our batch; use the key that submitted it or, if it is gone, move {notes.path} away"
+    with _client(teacher) as client, _explained(teacher, missing):
         for noted in batches:
             batch = client.batches.retrieve(noted.id) if noted.id else _search(client, noted)
             if batch is None:
@@ -221,11 +222,9 @@ def _search(client: openai.OpenAI, noted: Noted) -> Batch | None:
         found = client.batches.list(limit=100)
     except AttributeError:  # openai's own, of a web page with status 200
         raise ValueError("no list of batches") from None
-    for batch in found:  # the newest first, page by page
+    for batch in found:  # page by page
         if batch.input_file_id == noted.file:
             return batch
-        if batch.created_at < noted.noted - _DAY:
-            return None
     return None
 
 
@@ -258,6 +257,8 @@ def _take(
     if batch.status == "cancelled" and left:
         progress.cancelled.append(batch.id)
         left = {}  # somebody's wish and no failure
+    progress.lost += len(left)
+    progress.said = next(iter(left.values()), progress.said)
     notes.close(noted.number, failed=left)
 
 
@@ -303,15 +304,20 @@ def _submit(teacher: Teacher, notes: Submissions, found: _Open) -> list[str]:
     made: list[str] = []
     if not found.parts:
         return made
-    with _client(teacher) as client, _explained(teacher):
+    with _client(teacher) as client, _explained(teacher, "has no Batch API; set teacher.mode=live"):
         for number, part in enumerate(found.parts, 1):
             part.file.seek(0)
             file = client.files.create(file=(f"thinkrec-{number}.jsonl", part.file), purpose="batch")
             noted = notes.note(place(teacher.params.endpoint), _id(file, teacher), part.keys)
             # Never repeated unseen: what became of a creation without an answer, the next run finds out.
-            batch = client.with_options(max_retries=0).batches.create(
-                input_file_id=file.id, endpoint=URL, completion_window="24h"
-            )
+            try:
+                batch = client.with_options(max_retries=0).batches.create(
+                    input_file_id=file.id, endpoint=URL, completion_window="24h"
+                )
+            except openai.APIStatusError as error:
+                if error.status_code < 500:  # refused, so there is none
+                    notes.close(noted, failed={})
+                raise
             notes.name(noted, _id(batch, teacher))
             made.append(batch.id)
     return made
@@ -328,6 +334,8 @@ def _id(found: object, teacher: Teacher) -> str:
 def _waiting(teacher: Teacher, progress: _Progress, found: _Open, submitted: list[str]) -> str:
     """One line: what was collected and submitted, what is under way, how to go on."""
     said = [f"{_count(progress.collected, 'answer')} collected"] if progress.collected else []
+    if progress.lost:
+        said.append(f"{progress.lost:,} failed ({progress.said})")
     if submitted:
         said.append(f"{_count(found.submitted, 'question')} submitted ({', '.join(submitted)})")
     if found.stopped:
@@ -360,15 +368,12 @@ def _client(teacher: Teacher) -> openai.OpenAI:
 
 
 @contextmanager
-def _explained(teacher: Teacher) -> Iterator[None]:
-    """Faults of the server and of the way to it, in one line that says what to do."""
+def _explained(teacher: Teacher, missing: str) -> Iterator[None]:
+    """Faults of the server and of the way to it, in one line that says what to do: `missing` where something is."""
     try:
         yield
     except openai.NotFoundError:  # `from None` everywhere: the cause holds the request, and that holds the key
-        raise UserError(
-            f"teacher at {place(teacher.params.endpoint)} does not know the batch, or no batches at all; use the key "
-            "that submitted it, or set teacher.mode to live"
-        ) from None
+        raise UserError(f"teacher at {place(teacher.params.endpoint)} {missing}") from None
     except openai.APIError as error:
         raise UserError(explain(teacher, type(error), str(error.message))) from None
     except httpx2.HTTPError:  # in the middle of a file

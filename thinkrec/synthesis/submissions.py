@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from thinkrec.synthesis.store import WAIT
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS batches
-    (number INTEGER PRIMARY KEY, place TEXT NOT NULL, file TEXT NOT NULL, noted REAL NOT NULL, id TEXT);
+    (number INTEGER PRIMARY KEY, place TEXT NOT NULL, file TEXT NOT NULL, id TEXT);
 CREATE TABLE IF NOT EXISTS questions
     (number INTEGER NOT NULL, key TEXT NOT NULL, PRIMARY KEY (number, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS failures
@@ -31,11 +30,10 @@ CREATE TABLE IF NOT EXISTS failures
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noted:
-    """A batch: its number here, the file of its requests at the server, when that was, and its id once it has one."""
+    """A batch: its number here, the file of its requests at the server, and its id once it has one."""
 
     number: int
     file: str
-    noted: float  # seconds since 1970
     id: str | None
 
 
@@ -49,9 +47,7 @@ class Submissions:
     def note(self, place: str, file: str, keys: Iterable[str]) -> int:
         """Note a batch that is about to be created of a file; returns its number."""
         with self._transaction():
-            number = self.connection.execute(
-                "INSERT INTO batches (place, file, noted) VALUES (?, ?, ?)", (place, file, time.time())
-            ).lastrowid
+            number = self.connection.execute("INSERT INTO batches (place, file) VALUES (?, ?)", (place, file)).lastrowid
             assert number is not None
             self.connection.executemany("INSERT INTO questions VALUES (?, ?)", ((number, key) for key in keys))
         return number
@@ -65,9 +61,9 @@ class Submissions:
         """Those of one teacher, in the order in which they were noted."""
         with _explained(self.path):
             rows = self.connection.execute(
-                "SELECT number, file, noted, id FROM batches WHERE place = ? ORDER BY number", (place,)
+                "SELECT number, file, id FROM batches WHERE place = ? ORDER BY number", (place,)
             ).fetchall()
-        return [Noted(number=number, file=file, noted=noted, id=id) for number, file, noted, id in rows]
+        return [Noted(number=number, file=file, id=id) for number, file, id in rows]
 
     def keys(self, number: int) -> set[str]:
         """The keys of a batch's questions."""
