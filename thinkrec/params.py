@@ -204,11 +204,20 @@ class TeacherParams(Section):
 
 
 class TraceParams(Section):
-    """How many reasoning traces are asked for, and how hard (stage `traces`)."""
+    """How many reasoning traces are asked for, how hard, and what keeps one out (stage `traces`)."""
 
     train: Count
     held_out: Count
     max_turns: Positive
+    min_words: Positive
+    max_words: Positive
+    max_similarity: Share
+
+    @model_validator(mode="after")
+    def _room_between(self) -> Self:
+        if self.max_words < self.min_words:
+            raise ValueError(f"max_words ({self.max_words}) should be at least min_words ({self.min_words})")
+        return self
 
 
 class TrainerParams(Section):
