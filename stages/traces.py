@@ -23,6 +23,7 @@ def traces() -> str:
     made = ask(params, open_teacher(params.teacher))
     artifacts.write_table(artifacts.TRACES, made.kept)
     artifacts.write_table(artifacts.REJECTED, made.rejected)
+    artifacts.write_text(artifacts.EXAMPLES, made.examples)
     artifacts.write_metrics("traces", made.stats)
     return f"{len(made.kept):,} traces kept, {len(made.rejected):,} answers rejected"
 

@@ -37,8 +37,8 @@ CHARACTERS_PER_TOKEN = 4  # of a request, until its answer says how many tokens 
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _NO_KEY = "no-key-needed"
-# Reasoning models behind generic servers leave their scratch work in the answer.
-_SCRATCH = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
+# Reasoning models behind generic servers leave their scratch work in the answer, its opening tag often in the prompt.
+_SCRATCH = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)
 
 # The first line that fits says what to do; subclasses stand before their bases.
 _ADVICE: tuple[tuple[type[openai.OpenAIError], str], ...] = (

@@ -18,11 +18,11 @@ import pandas as pd
 
 from thinkrec.artifacts import FALLBACKS, SCHEMAS
 from thinkrec.synthesis.client import Reply, Session, Teacher
+from thinkrec.synthesis.filters import refusal
 from thinkrec.synthesis.item_prompts import item_question, item_writer
 from thinkrec.synthesis.keywords import EDGES, clean_keywords, extract_keywords, instructs, keyword_stats
 from thinkrec.synthesis.pool import ask_all
 from thinkrec.synthesis.prompts import Message, plain
-from thinkrec.synthesis.refusal import is_refusal
 
 Fault = Literal["refused", "truncated", "empty", "instruction", "verdict", "sentences"]
 FAULTS: tuple[Fault, ...] = ("refused", "truncated", "empty", "instruction", "verdict", "sentences")
@@ -126,7 +126,7 @@ def read_answer(reply: Reply, limit: int) -> tuple[list[str], Fault | None]:
 
     Read are entries between commas or line breaks, bare, numbered, bulleted or as JSON, after a preface or in a fence.
     """
-    if reply.refused or is_refusal(reply.text):
+    if reply.refused or refusal(reply.text):
         return [], "refused"
     if reply.finish_reason == "length":
         return [], "truncated"
