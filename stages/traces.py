@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
+
+from stages._command import DryRun
 
 if TYPE_CHECKING:
     import numpy as np
@@ -10,22 +13,34 @@ if TYPE_CHECKING:
 
     from thinkrec.params import Params
     from thinkrec.synthesis.client import Teacher
+    from thinkrec.synthesis.quote import Quote
     from thinkrec.synthesis.traces import Synthesis
 
 
-def traces() -> str:
+def traces(dry_run: DryRun = False) -> str:
     """Have a teacher write reasoning traces, keep what is right."""
     from thinkrec import artifacts
     from thinkrec.params import load
+    from thinkrec.synthesis.batch import carry_out
     from thinkrec.synthesis.client import open_teacher
+    from thinkrec.synthesis.quote import show
 
     params = load()
-    made = ask(params, open_teacher(params.teacher))
+    if dry_run:
+        return show([price(params)])
+    made = carry_out(partial(ask, params), open_teacher(params.teacher))
     artifacts.write_table(artifacts.TRACES, made.kept)
     artifacts.write_table(artifacts.REJECTED, made.rejected)
     artifacts.write_text(artifacts.EXAMPLES, made.examples)
     artifacts.write_metrics("traces", made.stats)
     return f"{len(made.kept):,} traces kept, {len(made.rejected):,} answers rejected"
+
+
+def price(params: Params) -> Quote:
+    """What the stage would still ask the teacher."""
+    from thinkrec.synthesis.quote import quote
+
+    return quote("traces", partial(ask, params), params.teacher, turns=params.traces.max_turns)
 
 
 def ask(params: Params, teacher: Teacher) -> Synthesis:

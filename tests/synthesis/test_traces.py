@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.project import teacher_params
 from thinkrec.artifacts import REJECTED, TRACES, write_table
 from thinkrec.errors import UserError
-from thinkrec.params import PromptParams, TeacherParams, TraceParams
+from thinkrec.params import PromptParams, TraceParams
 from thinkrec.synthesis.client import open_teacher
 from thinkrec.synthesis.filters import FAULTS
 from thinkrec.synthesis.prompts import Shown
@@ -78,15 +79,7 @@ def text(verdict, fit="It fits or it does not."):
 
 def run(world, rows, app=None, traces=TRACE, concurrency=3, prompt=PROMPT):
     teacher = open_teacher(
-        TeacherParams(
-            endpoint="embedded",
-            model="m",
-            concurrency=concurrency,
-            timeout=10.0,
-            requests_per_minute=None,
-            tokens_per_minute=None,
-            max_requests=None,
-        ),
+        teacher_params("embedded", concurrency=concurrency),
         app=app,
         retries=0,
     )
