@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
+
+from stages._command import DryRun, note
 
 if TYPE_CHECKING:
     from thinkrec.params import Params
     from thinkrec.synthesis.client import Teacher
+    from thinkrec.synthesis.quote import Quote
     from thinkrec.synthesis.summaries import Summaries
 
 
-def keywords() -> str:
+def keywords(dry_run: DryRun = False) -> str:
     """Summarise item metadata into keywords."""
+    from dataclasses import asdict
+
     from thinkrec import artifacts
     from thinkrec.params import load
+    from thinkrec.synthesis.batch import carry_out
     from thinkrec.synthesis.client import open_teacher
+    from thinkrec.synthesis.quote import show
 
     params = load()
-    made = ask(params, open_teacher(params.teacher) if params.keywords.source == "teacher" else None)
+    if dry_run:
+        return show([price(params)])
+    if params.keywords.source == "embedded":
+        made, sent = ask(params, None), ""
+    else:
+        teacher = open_teacher(params.teacher)
+        try:
+            made = carry_out(partial(ask, params), teacher)
+        finally:
+            note(**asdict(teacher.spent))
+        sent = f", {made.stats['by_teacher']:,} by the teacher; sent {teacher.spent}"
     artifacts.write_table(artifacts.KEYWORDS, made.keywords)
     artifacts.write_table(artifacts.FALLBACKS, made.fallbacks)
     artifacts.write_metrics("keywords", made.stats)
-    by_teacher = f", {made.stats['by_teacher']:,} by the teacher" if "by_teacher" in made.stats else ""
-    return f"{made.stats['mean_keywords']:.1f} keywords per item for {made.stats['items']:,} items{by_teacher}"
+    return f"{made.stats['mean_keywords']:.1f} keywords per item for {made.stats['items']:,} items{sent}"
+
+
+def price(params: Params) -> Quote:
+    """What the stage would still ask the teacher."""
+    from thinkrec.synthesis.quote import Quote, quote
+
+    if params.keywords.source == "embedded":
+        return Quote(stage="keywords", notes=("keywords: extracted without a teacher, as keywords.source has it",))
+    return quote("keywords", partial(ask, params), params.teacher, turns=1)
 
 
 def ask(params: Params, teacher: Teacher | None) -> Summaries:

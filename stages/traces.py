@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stages._command import DryRun
+from stages._command import DryRun, note
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
 
     from thinkrec.params import Params
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 def traces(dry_run: DryRun = False) -> str:
     """Have a teacher write reasoning traces, keep what is right."""
+    from dataclasses import asdict
+
     from thinkrec import artifacts
     from thinkrec.params import load
     from thinkrec.synthesis.batch import carry_out
@@ -28,23 +31,33 @@ def traces(dry_run: DryRun = False) -> str:
     params = load()
     if dry_run:
         return show([price(params)])
-    made = carry_out(partial(ask, params), open_teacher(params.teacher))
+    teacher = open_teacher(params.teacher)
+    try:
+        made = carry_out(partial(ask, params), teacher)
+    finally:
+        note(**asdict(teacher.spent))
     artifacts.write_table(artifacts.TRACES, made.kept)
     artifacts.write_table(artifacts.REJECTED, made.rejected)
     artifacts.write_text(artifacts.EXAMPLES, made.examples)
     artifacts.write_metrics("traces", made.stats)
-    return f"{len(made.kept):,} traces kept, {len(made.rejected):,} answers rejected"
+    return f"{len(made.kept):,} traces kept, {len(made.rejected):,} answers rejected; sent {teacher.spent}"
 
 
 def price(params: Params) -> Quote:
-    """What the stage would still ask the teacher."""
+    """What the stage would still ask the teacher; where no keywords are there yet, extracted ones stand in for them."""
+    from thinkrec import artifacts
+    from thinkrec.synthesis.keywords import extract_keywords
     from thinkrec.synthesis.quote import quote
 
-    return quote("traces", partial(ask, params), params.teacher, turns=params.traces.max_turns)
+    words = None
+    if not artifacts.KEYWORDS.exists():
+        items = artifacts.read_table(artifacts.ITEMS)
+        words, _ = extract_keywords(items, max_per_item=params.keywords.max_per_item)
+    return quote("traces", partial(ask, params, words=words), params.teacher, turns=params.traces.max_turns)
 
 
-def ask(params: Params, teacher: Teacher) -> Synthesis:
-    """What this teacher's answers to the stage's questions come to."""
+def ask(params: Params, teacher: Teacher, *, words: pd.DataFrame | None = None) -> Synthesis:
+    """What this teacher's answers to the stage's questions come to; `words`: keywords other than the pipeline's."""
     from thinkrec import artifacts
     from thinkrec.features import bank
     from thinkrec.synthesis.choice import choose_instances
@@ -61,7 +74,7 @@ def ask(params: Params, teacher: Teacher) -> Synthesis:
     return synthesise(
         interactions,
         artifacts.read_table(artifacts.ITEMS),
-        artifacts.read_table(artifacts.KEYWORDS),
+        artifacts.read_table(artifacts.KEYWORDS) if words is None else words,
         [*train, *held_out],
         teacher,
         prompt=params.prompt,

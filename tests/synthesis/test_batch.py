@@ -11,7 +11,7 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
-from batch_server import batch_server, completion
+from batch_server import batch_server, completion, questions
 from project import ROOT, SMALL, digests, run_stage, set_params, teacher_params
 from typer.testing import CliRunner
 
@@ -19,7 +19,7 @@ from stages.__main__ import app
 from thinkrec.errors import UserError
 from thinkrec.synthesis import batch
 from thinkrec.synthesis.batch import Waiting, carry_out
-from thinkrec.synthesis.client import Unanswered, open_teacher
+from thinkrec.synthesis.client import open_teacher
 from thinkrec.synthesis.store import open_store
 
 KEY = "sk-do-not-note-me"
@@ -28,7 +28,7 @@ RUN = """
 import sys
 sys.path[:0] = sys.argv[2:]
 from project import teacher_params
-from test_batch import questions
+from batch_server import questions
 from thinkrec.synthesis.batch import carry_out
 from thinkrec.synthesis.client import open_teacher
 print(carry_out(questions("a", "b"), open_teacher(teacher_params(sys.argv[1], mode="batch"))))
@@ -49,33 +49,6 @@ def server():
     with batch_server() as running:
         running.answer = lambda request, _: (200, completion(request["messages"][-1]["content"]))
         yield running
-
-
-def questions(*texts):
-    """Work that asks each of `texts`, and whoever answers "again" once more; makes a list of the answers."""
-
-    def work(teacher):
-        async def run():
-            said, missing = [], []
-            async with teacher.session() as session:
-                for text in texts:
-                    messages = [{"role": "user", "content": text}]
-                    try:
-                        reply = await session.ask(messages)
-                        if reply.text == "again":
-                            further = [{"role": "assistant", "content": "again"}, {"role": "user", "content": "so?"}]
-                            reply = await session.ask([*messages, *further])
-                        said.append(reply.text)
-                    except Unanswered as error:
-                        missing.append(error)
-            return said, missing
-
-        said, missing = asyncio.run(run())
-        if missing:
-            raise missing[0]
-        return said
-
-    return work
 
 
 def go(server, *texts, **changes):
@@ -110,20 +83,21 @@ def command(folder, *arguments):
         return CliRunner().invoke(app, list(arguments))
 
 
-def project(folder, changes):
+def project(folder, changes, *stages):
     folder.mkdir()
     (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     set_params(folder, SMALL | {"teacher.model": "m"} | changes)
-    for stage in ("ingest", "keywords"):
+    for stage in stages:
         run_stage(folder, stage)
     return folder
 
 
 def test_waves_of_batches_make_the_traces_that_a_live_run_makes_byte_for_byte(tmp_path):
     with batch_server() as server:
-        live = project(tmp_path / "live", {"teacher.endpoint": server.endpoint})
+        live = project(tmp_path / "live", {"teacher.endpoint": server.endpoint}, "ingest", "keywords")
         assert command(live, "traces").exit_code == 0
-        batches = project(tmp_path / "batches", {"teacher.endpoint": server.endpoint, "teacher.mode": "batch"})
+        settings = {"teacher.endpoint": server.endpoint, "teacher.mode": "batch"}
+        batches = project(tmp_path / "batches", settings, "ingest", "keywords")
         for wave in range(SMALL.get("traces.max_turns", 3)):
             result = command(batches, "traces")
             assert result.exit_code == 1
@@ -139,6 +113,25 @@ def test_waves_of_batches_make_the_traces_that_a_live_run_makes_byte_for_byte(tm
     assert len(digests(live, *made)) >= 3
     assert stored(batches / STORE) == stored(live / STORE)
     assert sum(server.asked.values()) == len(stored(live / STORE)) == len(server.heard)
+
+
+def test_keywords_by_batches_are_those_of_a_live_run_and_the_run_log_has_what_they_took(tmp_path):
+    with batch_server() as server:
+        made = ("out/keywords", "metrics/keywords.json")
+        settings = {"teacher.endpoint": server.endpoint, "keywords.source": "teacher"}
+        live = project(tmp_path / "live", settings, "ingest", "keywords")
+        batches = project(tmp_path / "batches", settings | {"teacher.mode": "batch"}, "ingest")
+        assert "waiting for the teacher" in command(batches, "keywords").stderr
+        assert not (batches / "out" / "keywords").exists()
+        server.finish()
+        assert command(batches, "keywords").exit_code == 0
+    assert len(server.batches) == 1
+    assert digests(batches, *made) == digests(live, *made)
+    log = [json.loads(line) for line in (batches / ".cache" / "runs.jsonl").read_text().splitlines()]
+    stats = json.loads((batches / "metrics" / "keywords.json").read_text())
+    assert [line["done"] for line in log] == [False, True]
+    assert [line["requests"] for line in log] == [stats["asked"], 0]
+    assert [line["prompt_tokens"] for line in log] == [0, stats["prompt_tokens"]]
 
 
 def test_a_run_while_batches_are_under_way_says_how_far_they_are_and_submits_nothing(server):

@@ -2,14 +2,13 @@
 
 import gzip
 import json
-import threading
-from collections import Counter
-from contextlib import chdir, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import re
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 from project import ROOT, SMALL, digests, run_stage, set_params
+from server import Response, serve
 from typer.testing import CliRunner
 
 from stages.__main__ import app
@@ -31,35 +30,6 @@ ANSWERS = {
     )
     for n in range(3)
 }
-
-
-@contextmanager
-def teacher():
-    """The embedded teacher on a loopback address, and how many requests came."""
-    came = Counter()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            came["requests"] += 1
-            content = json.dumps(complete(json.loads(self.rfile.read(int(self.headers["content-length"]))))).encode()
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_):
-            pass
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{httpd.server_port}/v1", came
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +54,10 @@ def command(folder, *arguments):
         return CliRunner().invoke(app, list(arguments))
 
 
+def run_log(folder):
+    return json.loads((folder / ".cache" / "runs.jsonl").read_text().splitlines()[-1])
+
+
 def fill(answers, store=STORE):
     with open_store(store) as opened:
         opened.put_all(answers.items())
@@ -95,21 +69,23 @@ def export(path="b.jsonl.gz"):
 
 
 def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
-    with teacher() as (endpoint, came):
-        ours = project(tmp_path / "ours", endpoint.replace("//", "//user:pass-word@"))
-        assert command(ours, "traces").exit_code == 0
-        asked = came["requests"]
+    with serve(lambda request: Response(body=complete(request.body))) as teacher:
+        ours = project(tmp_path / "ours", teacher.endpoint.replace("//", "//user:pass-word@"))
+        made = command(ours, "traces")
+        asked = len(teacher.heard)
+        assert re.search(rf"; sent {asked:,} requests, [\d,]+ tokens \(", made.stdout)
+        assert run_log(ours)["requests"] == asked and run_log(ours)["prompt_tokens"] > 0
         assert asked > SMALL["traces.train"]
         with open_store(ours / STORE) as store:
             store.put("0" * 64, ANSWERS["0" * 64])  # of another run
         exported = command(ours, "bundle", "export", "b.jsonl.gz")
         assert exported.stdout.startswith(f"bundle: {asked} answers of m in b.jsonl.gz")
-        assert came["requests"] == asked
+        assert len(teacher.heard) == asked
     text = gzip.decompress((ours / "b.jsonl.gz").read_bytes()).decode()
     assert len(text.splitlines()) == asked + 1
     assert KEY not in text and "pass-word" not in text and "user:" not in text
 
-    theirs = project(tmp_path / "theirs", endpoint)  # whose teacher is gone by now
+    theirs = project(tmp_path / "theirs", teacher.endpoint)  # whose teacher is gone by now
     (theirs / "b.jsonl.gz").write_bytes((ours / "b.jsonl.gz").read_bytes())
     imported = command(theirs, "bundle", "import", "b.jsonl.gz")
     assert imported.stdout.startswith(f"bundle: {asked} answers imported, 0 were there")

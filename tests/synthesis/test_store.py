@@ -1,20 +1,16 @@
 """The response store: nothing is paid for twice, whatever is killed, repeated or run side by side."""
 
 import asyncio
-import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from server import serve
 
 from tests.project import teacher_params
 from thinkrec.errors import UserError
@@ -59,65 +55,6 @@ def ask(teacher, *texts):
     return asyncio.run(run())
 
 
-@contextmanager
-def server(script=None, seconds=0.0):
-    """A loopback server that repeats the question; `script(times asked)` may give (status, headers) to refuse with.
-
-    Yields its base URL, and how often each question has come and been answered.
-    """
-    came, answered, lock = Counter(), Counter(), threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self):
-            request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            text = request["messages"][-1]["content"]
-            with lock:
-                came[text] += 1
-                times = came[text]
-            time.sleep(seconds)
-            status, headers = (script and script(times)) or (200, {})
-            said = {"role": "assistant", "content": f"a{text}", "reasoning_content": f"because {text}"}
-            body = {
-                "id": "x",
-                "object": "chat.completion",
-                "created": 0,
-                "model": "m",
-                "choices": [{"index": 0, "finish_reason": "stop", "message": said}],
-                "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
-            }
-            content = json.dumps(body if status == 200 else {"error": {"message": "no"}}).encode()
-            self.send_response(status)
-            for name, value in {"content-type": "application/json", **headers}.items():
-                self.send_header(name, value)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-            with lock:
-                answered[text] += status == 200
-
-        def log_message(self, *_):
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 64  # with the default of 5, connections of two processes are reset now and then
-
-        def handle_error(self, *_):  # a client that was killed
-            pass
-
-    httpd = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{httpd.server_port}/v1", came, answered
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
-        thread.join()
-
-
 @pytest.fixture(autouse=True)
 def place_and_key(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -148,43 +85,43 @@ def stored():
 
 
 def test_a_killed_run_and_the_next_pay_for_nothing_twice():
-    with server(seconds=0.2) as (endpoint, came, _):
-        first = start(endpoint, 100)
-        while sum(came.values()) < 30:
+    with serve(seconds=0.2) as server:
+        first = start(server.endpoint, 100)
+        while len(server.heard) < 30:
             assert first.poll() is None
             time.sleep(0.005)
         first.send_signal(signal.SIGKILL)
         first.wait()
-        again = start(endpoint, 100)  # what the first one's sender still waits for is waited for
+        again = start(server.endpoint, 100)  # what the first one's sender still waits for is waited for
         said = again.communicate(timeout=60)[0].split()
     assert said[:-1] == [f"a{n}" for n in range(100)]
-    assert set(came.values()) == {1} and sum(came.values()) == 100
+    assert set(server.came.values()) == {1} and len(server.heard) == 100
     assert int(said[-1]) <= 100 - 30
     assert stored() == 100
 
 
 def test_an_interrupted_run_keeps_what_is_under_way_and_sends_nothing_more():
-    with server(seconds=0.5) as (endpoint, came, _):
-        process = start(endpoint, 100)
-        while not came:
+    with serve(seconds=0.5) as server:
+        process = start(server.endpoint, 100)
+        while not server.heard:
             assert process.poll() is None
             time.sleep(0.005)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
-        sent = sum(came.values())
+        sent = len(server.heard)
         assert 0 < sent < 100
         assert stored() == sent
         time.sleep(0.3)
-        assert sum(came.values()) == sent
+        assert len(server.heard) == sent
 
 
 def test_a_sender_that_is_killed_is_told_of_in_one_line():
-    with server(seconds=0.5) as (endpoint, came, _):
+    with serve(seconds=0.5) as server:
 
         async def run():
-            async with open_teacher(params(endpoint)).session() as session:
+            async with open_teacher(params(server.endpoint)).session() as session:
                 asking = asyncio.create_task(session.ask(message("x")))
-                while not came:
+                while not server.heard:
                     await asyncio.sleep(0.01)
                 with open_store(Path(".cache/responses.sqlite")) as store:
                     (claimant,) = store.connection.execute("SELECT owner FROM claims").fetchone()
@@ -196,17 +133,17 @@ def test_a_sender_that_is_killed_is_told_of_in_one_line():
                     await session.ask(message("y"))
 
         asyncio.run(run())
-        ((reply,), sent) = ask(open_teacher(params(endpoint)), "x")  # its claim is anybody's
-    assert (reply.text, sent, came["x"]) == ("ax", 1, 2)
+        ((reply,), sent) = ask(open_teacher(params(server.endpoint)), "x")  # its claim is anybody's
+    assert (reply.text, sent, server.came["x"]) == ("ax", 1, 2)
 
 
 def test_the_sender_holds_the_key_in_its_environment_alone():
-    with server(seconds=0.5) as (endpoint, came, _):
+    with serve(seconds=0.5) as server:
 
         async def run():
-            async with open_teacher(params(endpoint)).session() as session:
+            async with open_teacher(params(server.endpoint)).session() as session:
                 asking = asyncio.create_task(session.ask(message("x")))
-                while not came:
+                while not server.heard:
                     await asyncio.sleep(0.01)
                 command = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
                 await asking
@@ -238,19 +175,19 @@ def test_a_claim_of_a_living_process_stands_and_one_of_a_dead_process_falls():
 
 
 def test_a_question_that_failed_may_be_asked_again_at_once():
-    with server(lambda times: (400, {}) if times == 1 else None) as (endpoint, came, _):
-        teacher = open_teacher(params(endpoint), apart=False)
+    with serve(["bad request"]) as server:
+        teacher = open_teacher(params(server.endpoint), apart=False)
         with pytest.raises(UserError):
             ask(teacher, "x")
         (reply,), _ = ask(teacher, "x")
-    assert (reply.text, came["x"]) == ("ax", 2)
+    assert (reply.text, server.came["x"]) == ("ax", 2)
 
 
 def test_the_same_questions_again_make_no_call():
-    with server() as (endpoint, came, _):
-        first, sent = ask(open_teacher(params(endpoint)), *range(20))
-        again, sent_again = ask(open_teacher(params(endpoint)), *range(20))
-    assert (sent, sent_again, sum(came.values())) == (20, 0, 20)
+    with serve() as server:
+        first, sent = ask(open_teacher(params(server.endpoint)), *range(20))
+        again, sent_again = ask(open_teacher(params(server.endpoint)), *range(20))
+    assert (sent, sent_again, len(server.heard)) == (20, 0, 20)
     assert again == first
     assert (first[4].text, first[4].reasoning) == ("a4", "because 4")
     assert (first[4].prompt_tokens, first[4].completion_tokens) == (7, 3)
@@ -269,18 +206,18 @@ def test_what_the_store_knows_needs_no_key(monkeypatch):
 
 
 def test_equal_questions_under_way_share_one_call():
-    with server(seconds=0.05) as (endpoint, came, _):
-        replies, sent = ask(open_teacher(params(endpoint)), *["x"] * 5)
-    assert (sent, came["x"]) == (1, 1)
+    with serve(seconds=0.05) as server:
+        replies, sent = ask(open_teacher(params(server.endpoint)), *["x"] * 5)
+    assert (sent, server.came["x"]) == (1, 1)
     assert {reply.text for reply in replies} == {"ax"}
 
 
 def test_two_processes_share_a_store_and_agree():
-    with server(seconds=0.002) as (endpoint, came, _):
-        both = [start(endpoint, 200, order) for order in (1, -1)]  # they meet in the middle
+    with serve(seconds=0.002) as server:
+        both = [start(server.endpoint, 200, order) for order in (1, -1)]  # they meet in the middle
         said = [process.communicate(timeout=60)[0].split() for process in both]
         assert said[0][:-1] == said[1][:-1][::-1] == [f"a{n}" for n in range(200)]
-        assert sum(came.values()) == 200  # nothing was sent by both
+        assert len(server.heard) == 200  # nothing was sent by both
         assert int(said[0][-1]) + int(said[1][-1]) == 200
     assert stored() == 200
 
@@ -297,18 +234,21 @@ def test_of_two_answers_to_one_question_the_first_stands_for_both():
 
 
 def test_an_answer_under_way_is_kept_though_another_question_fails():
-    with server(seconds=0.2) as (endpoint, came, _):
+    with serve(seconds=0.2) as server:
 
         async def run():
-            async with open_teacher(params(endpoint), retries=0).session() as session, asyncio.TaskGroup() as group:
+            async with (
+                open_teacher(params(server.endpoint), retries=0).session() as session,
+                asyncio.TaskGroup() as group,
+            ):
                 group.create_task(session.ask(message("paid")))
-                while not came:
+                while not server.heard:
                     await asyncio.sleep(0.01)
                 raise UserError("something else")
 
         with pytest.raises(ExceptionGroup):
             asyncio.run(run())
-    assert came["paid"] == stored() == 1
+    assert server.came["paid"] == stored() == 1
 
 
 def test_a_change_of_place_model_or_request_asks_anew():
@@ -324,8 +264,8 @@ def test_a_change_of_place_model_or_request_asks_anew():
 
 
 def test_no_key_and_no_password_is_in_the_file():
-    with server() as (endpoint, _, _):
-        teacher = open_teacher(params(endpoint.replace("//", "//user:pass-word@")))
+    with serve() as server:
+        teacher = open_teacher(params(server.endpoint.replace("//", "//user:pass-word@")))
         ask(teacher, "x")
     for path in Path(".cache").iterdir():
         content = path.read_bytes()
@@ -364,8 +304,8 @@ def test_a_store_that_cannot_be_written_is_a_user_error():
 
 def test_an_environment_variable_names_another_store(monkeypatch, tmp_path):
     monkeypatch.setenv("THINKREC_STORE", str(tmp_path / "elsewhere.sqlite"))
-    with server() as (endpoint, _, _):
-        ask(open_teacher(params(endpoint)), "x")
+    with serve() as server:
+        ask(open_teacher(params(server.endpoint)), "x")
     assert (tmp_path / "elsewhere.sqlite").exists()
     assert not Path(".cache").exists()
 
@@ -374,38 +314,22 @@ def test_the_embedded_teacher_leaves_no_store():
     assert open_teacher(params("embedded")).store is None
 
 
-@pytest.mark.parametrize("headers", [{"retry-after": "1"}, {"retry-after-ms": "300"}])
-def test_a_429_is_asked_again_when_the_server_says(headers):
-    moments = []
-
-    def script(times):
-        moments.append(time.monotonic())
-        return (429, headers) if times == 1 else None
-
-    with server(script) as (endpoint, came, _):
-        (reply,), sent = ask(open_teacher(params(endpoint, timeout=0.9)), "x")  # the wait is no part of the timeout
-    asked_for = float(headers.get("retry-after", 0.3))
-    assert moments[1] - moments[0] >= asked_for - 0.01
-    assert (reply.text, came["x"], sent) == ("ax", 2, 2)
-
-
 def test_the_cap_stops_in_one_line_keeps_what_is_paid_and_the_next_run_goes_on():
-    with server(seconds=0.01) as (endpoint, came, _):
+    with serve(seconds=0.01) as server:
         for total in (12, 24):
             with pytest.raises(
                 UserError, match=r"all teacher\.max_requests=12 of this run are sent; .*go on"
             ) as caught:
-                ask(open_teacher(params(endpoint, max_requests=12)), *range(30))
+                ask(open_teacher(params(server.endpoint, max_requests=12)), *range(30))
             assert "\n" not in str(caught.value)
-            assert (sum(came.values()), stored()) == (total, total)
-        replies, sent = ask(open_teacher(params(endpoint, max_requests=12)), *range(30))
+            assert (len(server.heard), stored()) == (total, total)
+        replies, sent = ask(open_teacher(params(server.endpoint, max_requests=12)), *range(30))
     assert sent == 6
     assert [reply.text for reply in replies] == [f"a{n}" for n in range(30)]
-    assert set(came.values()) == {1}
+    assert set(server.came.values()) == {1}
 
 
 def test_retries_count_towards_the_cap():
-    failing = server(lambda times: (500, {"retry-after-ms": "1"}))
-    with failing as (endpoint, came, _), pytest.raises(UserError, match=r"max_requests=3"):
-        ask(open_teacher(params(endpoint, max_requests=3)), "x")
-    assert came["x"] == 3
+    with serve("500") as server, pytest.raises(UserError, match=r"max_requests=3"):
+        ask(open_teacher(params(server.endpoint, max_requests=3)), "x")
+    assert server.came["x"] == 3

@@ -92,7 +92,9 @@ def carry_out(work: Callable[[Teacher], T], teacher: Teacher) -> T:
 class _Progress:
     """What a run has found of the batches that are there."""
 
-    collected: int = 0
+    collected: int = 0  # answers, and the tokens they took
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
     batches: int = 0  # under way, here and below
     questions: int = 0
     answered: int = 0
@@ -135,7 +137,7 @@ class _Open:
             self.waiting += 1
         elif key in self.failed:
             self.given_up[key] = self.failed[key]
-        elif self.teacher.budget.spend(_characters(request)):
+        elif self.teacher.budget.pledge(_characters(request)):
             self._write(key, request)
 
     def _write(self, key: str, request: Request) -> None:
@@ -156,37 +158,20 @@ class _Open:
 
 def _in_batches(work: Callable[[Teacher], T], teacher: Teacher) -> T:
     assert teacher.store is not None  # as the parameters have it: the embedded teacher knows no batches
-    where = place(teacher.params.endpoint)
-    with open_submissions(teacher.store) as notes, open_store(teacher.store) as store:
-        progress = _collect(teacher, notes, store)
-        if progress.cancelled:
-            raise UserError(
-                f"teacher at {where}: {' and '.join(progress.cancelled)} cancelled before the end; "
-                f"{_count(progress.collected, 'answer')} kept, and what is open will be submitted when you run again"
-            )
-        left = set().union(*(notes.keys(batch.number) for batch in notes.batches(where)))
-        with closing(_Open(teacher, left, notes.failed(ATTEMPTS))) as found:
-            try:
-                return work(replace(teacher, heard=found.hear))
-            except Unanswered:
-                submitted = _submit(teacher, notes, found)
-        if found.stopped and not found.waiting and not found.submitted:
-            raise UserError(stopped(teacher, found.stopped))
-        if found.given_up and not found.waiting and not found.submitted and not found.stopped:
-            notes.forgive(found.given_up)
-            raise UserError(
-                f"teacher at {where}: {_count(len(found.given_up), 'question')} without an answer after {ATTEMPTS} "
-                f"batches ({next(iter(found.given_up.values()))}); mend that and run again, which asks them anew"
-            )
-    raise Waiting(_waiting(teacher, progress, found, submitted))
-
-
-def _collect(teacher: Teacher, notes: Submissions, store: Store) -> _Progress:
-    """Put the answers of ended batches into the store."""
     progress = _Progress()
+    try:
+        with open_submissions(teacher.store) as notes, open_store(teacher.store) as store:
+            _collect(teacher, notes, store, progress)
+            return _walk(work, teacher, notes, progress)
+    finally:
+        teacher.budget.collect(progress.prompt_tokens, progress.completion_tokens)
+
+
+def _collect(teacher: Teacher, notes: Submissions, store: Store, progress: _Progress) -> None:
+    """Put the answers of ended batches into the store."""
     batches = notes.batches(place(teacher.params.endpoint))
     if not batches:
-        return progress
+        return
     with _client(teacher) as client, _explained(teacher):
         for noted in batches:
             batch = client.batches.retrieve(noted.id) if noted.id else _search(client, noted)
@@ -202,7 +187,32 @@ def _collect(teacher: Teacher, notes: Submissions, store: Store) -> _Progress:
                 progress.questions += len(notes.keys(noted.number))
                 progress.answered += counts.completed if counts else 0
                 progress.failed += counts.failed if counts else 0
-    return progress
+    if progress.cancelled:
+        where = place(teacher.params.endpoint)
+        raise UserError(
+            f"teacher at {where}: {' and '.join(progress.cancelled)} cancelled before the end; "
+            f"{_count(progress.collected, 'answer')} kept, and what is open will be submitted when you run again"
+        )
+
+
+def _walk(work: Callable[[Teacher], T], teacher: Teacher, notes: Submissions, progress: _Progress) -> T:
+    """What `work` makes of the store, or submit what it lacks and raise."""
+    where = place(teacher.params.endpoint)
+    left = set().union(*(notes.keys(batch.number) for batch in notes.batches(where)))
+    with closing(_Open(teacher, left, notes.failed(ATTEMPTS))) as found:
+        try:
+            return work(replace(teacher, heard=found.hear))
+        except Unanswered:
+            submitted = _submit(teacher, notes, found)
+    if submitted or found.waiting:
+        raise Waiting(_waiting(teacher, progress, found, submitted))
+    if found.stopped:
+        raise UserError(stopped(teacher, found.stopped))
+    notes.forgive(found.given_up)
+    raise UserError(
+        f"teacher at {where}: {_count(len(found.given_up), 'question')} without an answer after {ATTEMPTS} batches "
+        f"({next(iter(found.given_up.values()))}); mend that and run again, which asks them anew"
+    )
 
 
 def _search(client: openai.OpenAI, noted: Noted) -> Batch | None:
@@ -243,6 +253,8 @@ def _take(
                 store.put(key, answer)
                 del left[key]
                 progress.collected += 1
+                progress.prompt_tokens += answer.prompt_tokens
+                progress.completion_tokens += answer.completion_tokens
     if batch.status == "cancelled" and left:
         progress.cancelled.append(batch.id)
         left = {}  # somebody's wish and no failure

@@ -63,6 +63,7 @@ class Budget:
         self.bounded = bool(self.longest)  # by the request itself
         self.counted = [0, 0]  # characters of prompts, and the tokens that the server counted in them
         self.under_way: list[Estimate] = []
+        self.pledged = (0.0, 0.0)  # (prompt, completion) tokens of what another run will collect
         self.settled = asyncio.Event()
 
     def prompt(self, characters: int) -> float:
@@ -77,16 +78,19 @@ class Budget:
         if not self.bounded:
             self.longest = max(self.longest, completion)
 
-    def spend(self, characters: int) -> bool:
-        """Count a request in as what it will probably take, for good: it settles in another run. False: a cap."""
+    def pledge(self, characters: int) -> bool:
+        """Count in a request whose answer another run will have (see `collect`); False: a cap keeps it back."""
         wanted = self._estimate(characters)
         cap = self._missed([*self.under_way, wanted])
         if cap is None:
-            self.spent = self._with(
-                requests=1, prompt_tokens=round(wanted.prompt), completion_tokens=round(wanted.completion)
-            )
+            self.pledged = (self.pledged[0] + wanted.prompt, self.pledged[1] + wanted.completion)
+            self.spent = self._with(requests=1)
         self.stopped = self.stopped or cap
         return cap is None
+
+    def collect(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Add what answers took that another run had asked for; caps of this one do not mind, so add it last."""
+        self.spent = self._with(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
 
     async def reserve(self, characters: int) -> Estimate | None:
         """Room for a request, at once or as soon as what is under way leaves some; None: a cap is reached."""
@@ -141,8 +145,8 @@ class Budget:
             return "max_requests"
         if params.max_tokens_spent is None and params.max_cost is None:
             return None
-        prompt = spent.prompt_tokens + sum(estimate.prompt for estimate in under_way)
-        completion = spent.completion_tokens + sum(estimate.completion for estimate in under_way)
+        prompt = spent.prompt_tokens + self.pledged[0] + sum(estimate.prompt for estimate in under_way)
+        completion = spent.completion_tokens + self.pledged[1] + sum(estimate.completion for estimate in under_way)
         if params.max_tokens_spent is not None and prompt + completion > params.max_tokens_spent:
             return "max_tokens_spent"
         cost = self._cost(prompt, completion)

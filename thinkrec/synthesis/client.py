@@ -9,6 +9,7 @@ the embedded one is free and says the same every time, so it needs no store.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -35,6 +36,7 @@ from thinkrec.synthesis.store import Answer, Store, open_store, request_key
 EMBEDDED = "embedded"
 KEY_VARIABLES = ("THINKREC_TEACHER_KEY", "OPENAI_API_KEY")
 RETRIES = 5
+POOL = 8  # connections
 SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between looks for another process' answer
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -109,8 +111,8 @@ class Teacher:
             UserError: the store cannot be used.
         """
         with open_store(self.store) if self.store else nullcontext() as store:
-            if self.apart:
-                way: Sender | Connection = Sender(self.params, self.key, self.retries, self.budget)
+            if self.apart and self.store:
+                way: Sender | Connection = Sender(self.params, self.store, self.key, self.retries, self.budget)
             else:
                 way = Connection(self, store)
             session = Session(teacher=self, store=store, way=way)
@@ -127,6 +129,9 @@ class _Door(openai.DefaultAsyncHttpxClient):
 
     def __init__(self, params: TeacherParams, budget: Budget, **options: Any) -> None:
         super().__init__(**options)
+        # A pool looks at each of its connections twice a request, so several small ones cost less than a large one.
+        pools = [openai.DefaultAsyncHttpxClient(**options) for _ in range(0, params.concurrency, POOL)]
+        self.pools, self.turn = pools, itertools.cycle(pools)
         self.bound, self.budget = params.timeout, budget
         self.requests = Bucket(params.requests_per_minute) if params.requests_per_minute else None
         self.tokens = Bucket(params.tokens_per_minute) if params.tokens_per_minute else None
@@ -147,7 +152,7 @@ class _Door(openai.DefaultAsyncHttpxClient):
         used: tuple[int, int] | None = None  # what brings no whole answer may have been billed all the same
         try:  # the in-process transport knows no timeouts, and a server that dribbles meets none of httpx's
             async with asyncio.timeout(self.bound):
-                response = await super().send(request, **options)
+                response = await next(self.turn).send(request, **options)
             used = _used(response) if response.is_success else (0, 0)
         except TimeoutError:
             raise httpx2.ReadTimeout("no whole answer in time", request=request) from None
@@ -160,6 +165,11 @@ class _Door(openai.DefaultAsyncHttpxClient):
         if self.tokens and used:
             self.tokens.charge(sum(used) - estimate.prompt)
         return response
+
+    async def aclose(self) -> None:
+        for pool in self.pools:
+            await pool.aclose()
+        await super().aclose()
 
 
 class Connection:
@@ -417,9 +427,9 @@ def capped(params: TeacherParams, cap: str) -> str:
 
 def stopped(teacher: Teacher, cap: str) -> str:
     """One line: which cap, what was spent, how to go on."""
-    kept = f"({teacher.spent}) is in {teacher.store}, so run again to go on" if teacher.store else "is lost; raise it"
-    where = place(teacher.params.endpoint)
-    return f"teacher at {where}: {capped(teacher.params, cap)}; what they brought {kept}"
+    said = f"teacher at {place(teacher.params.endpoint)}: {capped(teacher.params, cap)}"
+    kept = f"is in {teacher.store}, so run again to go on" if teacher.store else "is lost; raise it"
+    return f"{said}; what they brought ({teacher.spent}) {kept}"
 
 
 def masked(teacher: Teacher, said: str) -> str:

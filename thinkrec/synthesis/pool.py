@@ -33,8 +33,8 @@ def ask_all(
             try:
                 await work(session, number)
             except Unanswered as error:  # whoever replays learns of everything that is open
-                unanswered.append(error)
-            bar.set_postfix_str(f"{session.sent:,} requests sent", refresh=False)
+                unanswered[:] = unanswered or [error]
+            bar.set_postfix_str(str(session.spent), refresh=False)
             bar.update()
 
     async def run() -> None:

@@ -32,7 +32,7 @@ from thinkrec.synthesis.client import (
 from thinkrec.synthesis.store import Answer
 from thinkrec.synthesis.submissions import under_way
 
-ANSWER_TOKENS = 200  # of an answer, while nothing says more
+ANSWER_TOKENS = {"keywords": 40, "traces": 200}  # of a stage's answer, while nothing says more
 FOLLOW_UP_TOKENS = 60  # what a further turn adds to its prompt besides the answer it follows
 SECONDS = 3.0  # from a question to its answer
 HOUR = 3600.0
@@ -75,7 +75,7 @@ def quote(stage: str, work: Callable[[Teacher], object], params: TeacherParams, 
     """What `work` would still ask the teacher of `params`.
 
     Args:
-        stage: its name.
+        stage: its name, in `ANSWER_TOKENS`.
         work: asks all of a stage's questions; raises `Unanswered` after it has walked them all.
         turns: answers that one question may take, the first included.
 
@@ -83,8 +83,8 @@ def quote(stage: str, work: Callable[[Teacher], object], params: TeacherParams, 
         UserError: a parameter is wrong, the store cannot be used, or `work` lacks something else.
     """
     if params.endpoint == EMBEDDED:
-        return Quote(stage=stage, notes=(FREE,))
-    walk = _Walk(turns=turns, submitted=under_way(store_path(), place(params.endpoint)))
+        return Quote(stage=stage, notes=(f"{stage}: {FREE}",))
+    walk = _Walk(turns=turns, assumed=ANSWER_TOKENS[stage], submitted=under_way(store_path(), place(params.endpoint)))
     with suppress(Unanswered):
         work(open_replay(params, walk.hear))
     return _quote(stage, walk, params)
@@ -118,8 +118,8 @@ def quote_table(quotes: Sequence[Quote]) -> RenderableType:
     if any(one.submitted for one in columns):
         table.add_row("under way in batches", *(f"{one.submitted:,}" for one in columns))
     table.add_row("requests to send", *(_range(one.requests) for one in columns))
-    table.add_row("prompt tokens", *(_range(one.prompt_tokens) for one in columns))
-    table.add_row("completion tokens", *(_range(one.completion_tokens) for one in columns))
+    table.add_row("prompt tokens", *(_range(one.prompt_tokens, _rough) for one in columns))
+    table.add_row("completion tokens", *(_range(one.completion_tokens, _rough) for one in columns))
     table.add_row("cost", *(_range(one.cost, _money) if one.cost else "no price set" for one in columns))
     table.add_row("time", *(_range(one.seconds, _time) for one in columns))
     notes = dict.fromkeys(note for one in quotes for note in one.notes)
@@ -139,6 +139,7 @@ class _Walk:
     """What a walk over the store has met so far: sums, and the keys by which equal questions count once."""
 
     turns: int
+    assumed: int  # tokens of an answer
     submitted: set[str]
     first: set[str] = field(default_factory=set)
     answered: set[str] = field(default_factory=set)
@@ -188,7 +189,8 @@ class _Walk:
 def _quote(stage: str, walk: _Walk, params: TeacherParams) -> Quote:
     requests = Range(least=walk.next_requests, most=walk.next_requests + walk.later_requests)
     per_character = walk.told_prompt / walk.told_characters if walk.telling else TOKENS_PER_CHARACTER
-    answer, notes = _answer_tokens(walk)
+    answer, known = _answer_tokens(walk)
+    notes = [f"{stage}: {note}" for note in known]
     least = walk.next_characters * per_character
     prompt = Range(
         least=least,
@@ -196,7 +198,9 @@ def _quote(stage: str, walk: _Walk, params: TeacherParams) -> Quote:
     )
     completion = Range(least=requests.least * answer.least, most=requests.most * answer.most)
     cost = _cost(prompt, completion, params)
-    if requests.most:
+    if not requests.most:
+        cost, notes = NOTHING, [f"{stage}: all answers are in the store"]
+    else:
         if cost is None:
             notes.append("no price set: give teacher.prompt_price and teacher.completion_price, per million tokens")
         notes += _limits(requests, params)
@@ -210,7 +214,7 @@ def _quote(stage: str, walk: _Walk, params: TeacherParams) -> Quote:
         completion_tokens=completion,
         cost=cost,
         seconds=_seconds(requests, prompt + completion, walk.turns, params),
-        notes=tuple(notes) if requests.most else ("all answers are in the store",),
+        notes=tuple(notes),
     )
 
 
@@ -223,13 +227,13 @@ def _answer_tokens(walk: _Walk) -> tuple[Range, list[str]]:
         ]
     notes = [f"prompt tokens assumed: a token for {1 / TOKENS_PER_CHARACTER:g} characters"]
     if walk.limit:
-        return Range(least=min(ANSWER_TOKENS, walk.limit), most=walk.limit), [
+        return Range(least=min(walk.assumed, walk.limit), most=walk.limit), [
             *notes,
             f"completion tokens: at most {walk.limit:,} an answer, as teacher.request has it",
         ]
-    return Range(least=ANSWER_TOKENS, most=ANSWER_TOKENS), [
+    return Range(least=walk.assumed, most=walk.assumed), [
         *notes,
-        f"completion tokens unknown: {ANSWER_TOKENS} an answer assumed; a model that reasons takes many times that",
+        f"completion tokens unknown: {walk.assumed} an answer assumed; a model that reasons takes many times that",
     ]
 
 
@@ -275,6 +279,14 @@ def _limits(requests: Range, params: TeacherParams) -> list[str]:
 def _range(found: Range, show: Callable[[float], str] = lambda number: f"{number:,.0f}") -> str:
     least, most = show(found.least), show(found.most)
     return least if least == most else f"{least} to {most}"
+
+
+def _rough(number: float) -> str:
+    """As exact as an estimate is."""
+    for unit, size in ((" M", 1e6), (" k", 1e3)):
+        if number >= size:
+            return f"{number / size:,.1f}{unit}"
+    return f"{number:.0f}"
 
 
 def _money(amount: float) -> str:

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import traceback
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,8 @@ _SOURCE = Path(__file__).resolve().parents[2]  # the sender runs the code that t
 class Sender:
     """The asking process' end: starts the sender with the first question."""
 
-    def __init__(self, params: TeacherParams, key: str, retries: int, budget: Budget) -> None:
-        self.params, self.key, self.retries, self.budget = params, key, retries, budget
+    def __init__(self, params: TeacherParams, store: Path, key: str, retries: int, budget: Budget) -> None:
+        self.params, self.store, self.key, self.retries, self.budget = params, store, key, retries, budget
         self.starting: asyncio.Task[None] | None = None
         self.hearing: asyncio.Task[None] | None = None
         self.waiting: dict[int, asyncio.Future[Answer]] = {}
@@ -88,8 +88,13 @@ class Sender:
                 start_new_session=True,
             )
         reader, self.writer = await asyncio.open_connection(sock=ours, limit=LONGEST_LINE)
-        teacher = self.params.model_dump(mode="json")
-        self.writer.write(_line({"teacher": teacher, "retries": self.retries, "spent": asdict(self.budget.spent)}))
+        head = {
+            "teacher": self.params.model_dump(mode="json"),
+            "store": str(self.store),
+            "retries": self.retries,
+            "spent": asdict(self.budget.spent),
+        }
+        self.writer.write(_line(head))
         self.hearing = asyncio.create_task(self._hear(reader, process))
 
     async def _hear(self, reader: asyncio.StreamReader, process: subprocess.Popen[bytes]) -> None:
@@ -130,6 +135,7 @@ async def serve() -> None:
         return
     given = json.loads(head)
     teacher = open_teacher(TeacherParams(**given["teacher"]), retries=given["retries"], apart=False)
+    teacher = replace(teacher, store=Path(given["store"]))
     teacher.budget.spent = Spent(**given["spent"])
     tasks: set[asyncio.Task[None]] = set()
 

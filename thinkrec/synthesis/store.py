@@ -55,6 +55,7 @@ class Store:
 
     path: Path
     connection: sqlite3.Connection
+    owner: str  # of the claims that it makes
 
     def get(self, key: str) -> Answer | None:
         """The answer that stands under `key`, or None.
@@ -91,9 +92,7 @@ class Store:
             found = self.connection.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
             if found and _lives(found[0]):
                 return False
-            self.connection.execute(
-                "INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", (key, owner(os.getpid()), time.time())
-            )
+            self.connection.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", (key, self.owner, time.time()))
             return True
 
     def release(self, key: str) -> None:
@@ -103,7 +102,7 @@ class Store:
             UserError: the file is damaged or cannot be written.
         """
         with _explained(self.path):
-            self.connection.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, owner(os.getpid())))
+            self.connection.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self.owner))
 
     def put_all(self, answers: Iterable[tuple[str, Answer]]) -> tuple[int, int, int]:
         """Keep many answers or, where any of them contradicts one that stands, none.
@@ -158,7 +157,7 @@ def open_store(path: Path) -> Iterator[Store]:
             for table in _TABLES:
                 connection.execute(table)
             connection.execute(f"PRAGMA user_version = {FORMAT}")
-        yield Store(path, connection)
+        yield Store(path, connection, owner(os.getpid()))
 
 
 def owner(pid: int) -> str:

@@ -28,6 +28,7 @@ from thinkrec.artifacts import REJECTED, SCHEMAS, TRACES, keyword_lists
 from thinkrec.data.histories import history_bounds
 from thinkrec.errors import UserError
 from thinkrec.params import PromptParams, TeacherParams, TraceParams
+from thinkrec.synthesis.budget import Spent
 from thinkrec.synthesis.client import Session, Teacher, Unanswered
 from thinkrec.synthesis.examples import write_examples
 from thinkrec.synthesis.filters import FAULTS, NEAR_DUPLICATE, Given, find_fault, near_duplicates
@@ -95,8 +96,8 @@ def synthesise(
     read = instance_reader(interactions, items, keywords, prompt)
     with tqdm(total=len(rows), desc=progress, unit="row", disable=None if progress else True) as bar:
 
-        def done(sent: int) -> None:
-            bar.set_postfix_str(f"{sent:,} requests sent", refresh=False)
+        def done(spent: Spent) -> None:
+            bar.set_postfix_str(str(spent), refresh=False)
             bar.update()
 
         outcomes = asyncio.run(_ask_all(read, rows, labels, teacher, traces, done))
@@ -193,11 +194,11 @@ async def _ask_all(
     labels: npt.NDArray[np.bool_],
     teacher: Teacher,
     limits: TraceParams,
-    done: Callable[[int], None],
+    done: Callable[[Spent], None],
 ) -> list[Outcome]:
     """The outcome of every row: `concurrency` workers share one queue, so a slow answer holds up only its own.
 
-    `done` is called after each row with the number of requests sent so far.
+    `done` is called after each row with what the run has spent so far.
     """
     outcomes = [Outcome() for _ in rows]
     unanswered: list[Unanswered] = []
@@ -210,7 +211,7 @@ async def _ask_all(
                 outcomes[place] = await reflect(instance, label=label, session=session, limits=limits)
             except Unanswered as error:  # the others are walked all the same: whoever replays learns what is open
                 unanswered[:] = unanswered or [error]
-            done(session.sent)
+            done(session.spent)
 
     try:
         async with teacher.session() as session, asyncio.TaskGroup() as group:
