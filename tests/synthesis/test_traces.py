@@ -67,12 +67,12 @@ def scripted(reply):
     return app, heard
 
 
-def lines(verdict, fit="It fits or it does not."):
+def lines(verdict, fit="So much for that."):
     """An answer in the form asked for."""
     return f"Verdict: {verdict}\nHistory: There is one.\nTaste: They have one.\nFit: {fit}"
 
 
-def text(verdict, fit="It fits or it does not."):
+def text(verdict, fit="So much for that."):
     return f"{verdict}. There is one. They have one. {fit}"
 
 
@@ -188,12 +188,12 @@ def test_a_corrected_teacher_is_kept_without_its_wrong_answer(world):
 
 
 def test_a_leaked_hint_is_refused_and_asked_for_again(world):
-    script = [lines("Yes"), lines("No", "As you said, it is not."), lines("No", "It is about love.")]
+    script = [lines("Yes"), lines("No", "As you said, it is not."), lines("No", "It is not for them.")]
     app, heard = scripted(lambda messages: script[(len(messages) - 2) // 2])
     made = run(world, [4], app)
     assert made.rejected["fault"].tolist() == ["wrong_verdict", "leaked_hint"]
     assert made.rejected["detail"].tolist() == ["Yes, not No", "As you said"]
-    assert made.kept["text"].tolist() == [text("No", "It is about love.")]
+    assert made.kept["text"].tolist() == [text("No", "It is not for them.")]
     assert told(heard[2]) is None  # it has been told once
 
 

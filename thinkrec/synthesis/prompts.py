@@ -71,7 +71,7 @@ FORM = f"That was not an answer in the form asked for: four lines that begin wit
 GROUNDS = "You named a title or a keyword that is in neither the history nor the target, or said of the target what \
 only the history shows. Write the four lines anew with what is shown and nothing else, as if for the first time."
 LABELS = "You said of a title or a keyword that the user liked it where the history shows a dislike, or the other way \
-round, or counted wrongly. Read the history again and write the four lines anew, as if for the first time."
+round, or counted wrongly, or your reasons ended in another verdict than you gave. Read the history again and write the four lines anew, as if for the first time."
 LENGTH = "Your answer was too {extreme}. Write the four lines anew, {advice}, as if for the first time."
 
 # What follows an answer that could not be kept. Of these only reflections say what the right verdict is, and nothing

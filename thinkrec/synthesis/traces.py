@@ -30,9 +30,10 @@ from thinkrec.errors import UserError
 from thinkrec.params import PromptParams, TeacherParams, TraceParams
 from thinkrec.synthesis.client import Session, Teacher
 from thinkrec.synthesis.examples import write_examples
-from thinkrec.synthesis.filters import FAULTS, NEAR_DUPLICATE, Given, find_fault, near_duplicates
+from thinkrec.synthesis.filters import FAULTS, NEAR_DUPLICATE, Given, Rules, find_fault, near_duplicates
 from thinkrec.synthesis.prompts import Fault, Instance, Message, Shown, follow_up, gives_label_away, plain, question
 from thinkrec.synthesis.structure import Parts, trace_text
+from thinkrec.synthesis.verifier import Catalogue, thesaurus_of
 
 Rows = npt.NDArray[np.int64]
 
@@ -109,13 +110,18 @@ def synthesise(
     rows = np.asarray(rows, dtype=np.int64)
     labels = interactions["label"].to_numpy()[rows].astype(bool)
     read = instance_reader(interactions, items, keywords, prompt)
+    rules = Rules(
+        limits=traces,
+        catalogue=Catalogue(map(plain, items["title"]), {word for named in keywords["keywords"] for word in named}),
+        thesaurus=thesaurus_of(teacher.params.endpoint),
+    )
     with tqdm(total=len(rows), desc=progress, unit="row", disable=None if progress else True) as bar:
 
         def done(sent: int) -> None:
             bar.set_postfix_str(f"{sent:,} requests sent", refresh=False)
             bar.update()
 
-        outcomes = asyncio.run(_ask_all(read, rows, labels, teacher, traces, done))
+        outcomes = asyncio.run(_ask_all(read, rows, labels, teacher, rules, done))
     held_out = interactions["split"].astype(str).to_numpy()[rows] != "train"
     _drop_near_duplicates(outcomes, rows, labels, held_out, traces.max_similarity)
     kept = _table(
@@ -176,16 +182,16 @@ def instance_reader(
     return read
 
 
-async def reflect(instance: Instance, *, label: bool, session: Session, limits: TraceParams) -> Outcome:
+async def reflect(instance: Instance, *, label: bool, session: Session, rules: Rules) -> Outcome:
     """Ask until an answer can be kept, at most `max_turns` times; each refused answer is followed by why."""
     outcome, hinted = Outcome(), False
     messages = question(instance.history, instance.target)
-    for turn in range(1, limits.max_turns + 1):
+    for turn in range(1, rules.limits.max_turns + 1):
         reply = await session.ask(messages)
         outcome.turns = turn
         outcome.prompt_tokens += reply.prompt_tokens
         outcome.completion_tokens += reply.completion_tokens
-        given = Given(reply=reply, instance=instance, label=label, again=turn > 1, limits=limits)
+        given = Given(reply=reply, instance=instance, label=label, again=turn > 1, rules=rules)
         if outcome.first_verdict is None and not hinted:
             outcome.first_verdict = given.verdict
         found = find_fault(given)
@@ -208,7 +214,7 @@ async def _ask_all(
     rows: Rows,
     labels: npt.NDArray[np.bool_],
     teacher: Teacher,
-    limits: TraceParams,
+    rules: Rules,
     done: Callable[[int], None],
 ) -> list[Outcome]:
     """The outcome of every row: `concurrency` workers share one queue, so a slow answer holds up only its own.
@@ -221,7 +227,7 @@ async def _ask_all(
     async def work(session: Session) -> None:
         for place in queue:
             instance, label = read(int(rows[place])), bool(labels[place])
-            outcomes[place] = await reflect(instance, label=label, session=session, limits=limits)
+            outcomes[place] = await reflect(instance, label=label, session=session, rules=rules)
             done(session.sent)
 
     try:
