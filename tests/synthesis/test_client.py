@@ -77,7 +77,7 @@ def test_the_embedded_teacher_and_a_server_with_its_answers_agree():
     with server(200, complete) as (endpoint, heard):
         over_http = ask(open_teacher(params(endpoint)))
     assert over_http == ask(open_teacher(params()))
-    assert over_http.text.startswith("Yes.")
+    assert over_http.text.startswith("Verdict: Yes\n")
     assert over_http.finish_reason == "stop"
     (path, authorization, request) = heard[0]
     assert (path, authorization) == ("/v1/chat/completions", f"Bearer {KEY}")

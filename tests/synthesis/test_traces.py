@@ -123,7 +123,9 @@ def test_a_teacher_that_is_always_wrong_is_asked_max_turns_times_and_nothing_is_
 
 
 def test_a_right_first_answer_is_kept_in_canonical_form_and_in_parts(world):
-    app, heard = scripted(lambda messages: "**Verdict:** No\n\n## History\nwar\n\n- *Taste*: love\n- Fit: it\u2019s not it")
+    app, heard = scripted(
+        lambda messages: "**Verdict:** No\n\n## History\nwar\n\n- *Taste*: love\n- Fit: it\u2019s not it"
+    )
     made = run(world, [4, 8], app)
     assert len(heard) == 2
     kept = {"label": 0, "turns": 1, "text": "No. War. Love. It\u2019s not it.", "history": "War.", "taste": "Love."}
@@ -198,9 +200,7 @@ def test_a_leaked_hint_is_refused_and_asked_for_again(world):
 
 
 def test_what_a_reasoning_model_thinks_is_in_no_trace(world):
-    app, heard = scripted(
-        lambda messages: f"Yes, I was told No </think> so.\n</think>\n{lines('No')}\n<think>Or Yes?"
-    )
+    app, heard = scripted(lambda messages: f"Yes, I was told No </think> so.\n</think>\n{lines('No')}\n<think>Or Yes?")
     made = run(world, [4], app)
     assert len(heard) == 1
     assert made.kept["text"].tolist() == [text("No")]

@@ -256,7 +256,7 @@ def _drop_near_duplicates(
     Of train alone: what is learned twice weighs twice. References of the evaluation stand for rows that people may ask
     about, alike or not.
     """
-    places = [place for place in np.argsort(rows) if outcomes[place].kept is not None and not held_out[place]]
+    places = [place for place in np.argsort(rows).tolist() if outcomes[place].kept is not None and not held_out[place]]
     texts = [trace_text(bool(labels[place]), outcomes[place].kept or {}) for place in places]
     for place, text, found in zip(places, texts, near_duplicates(texts, most), strict=True):
         if found is not None:
@@ -294,7 +294,7 @@ def _stats(
     given_up = Counter(outcome.refused[-1].fault for outcome in outcomes if outcome.kept is None)
     parts = {"train": np.flatnonzero(~held_out), "held_out": np.flatnonzero(held_out)}
     return {
-        **{name: _summary([outcomes[place] for place in part], labels[part]) for name, part in parts.items()},
+        **{name: _summary([outcomes[place] for place in part.tolist()], labels[part]) for name, part in parts.items()},
         "rejected": {fault: rejected[fault] for fault in FAULTS},
         "given_up": {fault: given_up[fault] for fault in FAULTS},
         **_cost(outcomes, teacher),
