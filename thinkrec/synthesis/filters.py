@@ -203,9 +203,9 @@ def _too_long(given: Given) -> Finding:
 
 def _repetitive(given: Given) -> Finding:
     words = given.explanation.lower().split()
-    pieces = Counter(zip(*(words[at:] for at in range(SHINGLE)), strict=False))
+    pieces = Counter(" ".join(words[at : at + SHINGLE]) for at in range(len(words) - SHINGLE + 1))
     repeats = pieces.total() - len(pieces)
-    return " ".join(max(pieces, key=pieces.__getitem__)) if repeats > REPEATED * pieces.total() else None
+    return pieces.most_common(1)[0][0] if repeats > REPEATED * pieces.total() else None
 
 
 def _ungrounded(given: Given) -> Finding:

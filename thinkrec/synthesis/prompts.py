@@ -11,6 +11,7 @@ import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from thinkrec.synthesis.structure import PARTS, VERDICT
@@ -161,6 +162,7 @@ def gives_label_away(fault: Fault) -> bool:
     return any("{right}" in phrasing for phrasing in _FOLLOW_UPS[fault])
 
 
+@lru_cache(maxsize=1 << 16)  # the same titles and keywords stand in many histories
 def plain(text: str) -> str:
     """`text` on one line, without control and format characters, cut to a length that no prompt drowns in."""
     if not text.isprintable():
