@@ -92,7 +92,7 @@ def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
     assert command(theirs, "traces").exit_code == 0
     made = ("out/traces", "metrics/traces.json")
     assert digests(theirs, *made) == digests(ours, *made)
-    assert len(digests(ours, *made)) == 3
+    assert len(digests(ours, *made)) == 4
     # What they export is what they imported.
     assert command(theirs, "bundle", "export", "again.jsonl.gz").exit_code == 0
     assert (theirs / "again.jsonl.gz").read_bytes() == (ours / "b.jsonl.gz").read_bytes()
@@ -100,25 +100,39 @@ def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
 
 def test_a_bundle_holds_the_answers_behind_keywords_too_where_a_teacher_writes_them(tmp_path):
     changes = {"keywords.source": "teacher", "traces.train": 10}
-    with teacher() as (endpoint, came):
-        ours = project(tmp_path / "ours", endpoint, changes)
-        about_items = came["requests"]
+    with serve(lambda request: Response(body=complete(request.body))) as teacher:
+        ours = project(tmp_path / "ours", teacher.endpoint, changes)
+        about_items = len(teacher.heard)
         assert about_items > 40
         assert command(ours, "traces").exit_code == 0
-        assert came["requests"] > about_items
-        assert command(ours, "bundle", "export", "b.jsonl.gz").stdout.startswith(f"bundle: {came['requests']} answers")
-        asked = came["requests"]
-        assert command(ours, "keywords").exit_code == 0
-        assert came["requests"] == asked  # nothing is asked twice
+        asked = len(teacher.heard)
+        assert asked > about_items
+        assert command(ours, "bundle", "export", "b.jsonl.gz").stdout.startswith(f"bundle: {asked} answers")
     made = ("out/keywords", "metrics/keywords.json", "out/traces", "metrics/traces.json")
 
-    theirs = project(tmp_path / "theirs", endpoint, changes, stages=["ingest"])  # whose teacher is gone by now
+    theirs = project(tmp_path / "theirs", teacher.endpoint, changes, stages=["ingest"])  # whose teacher is gone by now
     (theirs / "b.jsonl.gz").write_bytes((ours / "b.jsonl.gz").read_bytes())
     for arguments in (("bundle", "import", "b.jsonl.gz"), ("keywords",), ("traces",)):
         assert command(theirs, *arguments).exit_code == 0
     assert digests(theirs, *made) == digests(ours, *made)
     assert command(theirs, "bundle", "export", "again.jsonl.gz").exit_code == 0
     assert (theirs / "again.jsonl.gz").read_bytes() == (ours / "b.jsonl.gz").read_bytes()
+
+
+def test_keywords_cut_short_by_a_cap_go_on_where_they_stopped(tmp_path):
+    changes = {"keywords.source": "teacher", "teacher.max_requests": 9}
+    with serve(lambda request: Response(body=complete(request.body))) as teacher:
+        folder = project(tmp_path / "ours", teacher.endpoint, changes, stages=["ingest"])
+        stopped = command(folder, "keywords")
+        assert (stopped.exit_code, len(teacher.heard)) == (1, 9)
+        assert len(stopped.stderr.splitlines()) == 1
+        assert not (folder / "out" / "keywords").exists()
+        set_params(folder, {"teacher.max_requests": None})
+        assert command(folder, "keywords").exit_code == 0
+        stats = json.loads((folder / "metrics" / "keywords.json").read_text())
+        assert len(teacher.heard) == stats["asked"] > 9
+        assert command(folder, "keywords").exit_code == 0
+        assert len(teacher.heard) == stats["asked"]
 
 
 def test_a_run_that_is_not_whole_is_not_exported(tmp_path):

@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 
 from thinkrec.params import TraceParams
 from thinkrec.synthesis.client import Reply
-from thinkrec.synthesis.filters import FAULTS, FILTERS, Given, find_fault, mentions_hint, near_duplicates
+from thinkrec.synthesis.filters import FAULTS, FILTERS, Given, Rules, find_fault, mentions_hint, near_duplicates
 from thinkrec.synthesis.prompts import Instance, Shown
+from thinkrec.synthesis.verifier import Catalogue
 
-LIMITS = TraceParams(
-    choice="balanced", train=0, held_out=0, max_turns=3, min_words=6, max_words=40, max_similarity=1.0
-)
+LIMITS = TraceParams(choice="balanced", train=0, held_out=0, max_turns=3, min_words=6, max_words=40, max_similarity=1.0)
 INSTANCE = Instance(
     history=[
         Shown(title="The Corrections", keywords=["war", "勝利"], liked=True),
@@ -21,13 +20,18 @@ INSTANCE = Instance(
     ],
     target=Shown(title="Dusk", keywords=["war", "bleak"]),
 )
-FINE = 'Verdict: Yes\nHistory: Liked "The Corrections", which is about war.\nTaste: Prefers war, avoids love.\nFit: It fits.'
+CATALOGUE = Catalogue(["The Corrections", "Dusk", "Blue Noon"], ["war", "love", "bleak", "western"])
+FINE = (
+    'Verdict: Yes\nHistory: Liked "The Corrections", which is about war.\nTaste: Prefers war, avoids love.\n'
+    "Fit: It fits."
+)
 
 
 def fault_of(text, *, again=False, label=True, limits=LIMITS, **changes):
     reply = Reply(**{"text": text, "finish_reason": "stop", "refused": False, "prompt_tokens": 0,
                      "completion_tokens": 0, **changes})  # fmt: skip
-    return find_fault(Given(reply=reply, instance=INSTANCE, label=label, again=again, limits=limits))
+    rules = Rules(limits=limits, catalogue=CATALOGUE, thesaurus=str)
+    return find_fault(Given(reply=reply, instance=INSTANCE, label=label, again=again, rules=rules))
 
 
 def with_history(text):
@@ -69,8 +73,28 @@ def test_each_fault_has_its_name_and_says_what_was_found(text, changes, fault):
     assert fault_of(text, **changes) == fault
 
 
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ('Liked "Midnight Noon", a film about war.', ("ungrounded", "liked Midnight Noon")),
+        ("Liked Blue Noon, a film about war.", ("ungrounded", "liked Blue Noon")),
+        ("Liked war and western (2 of 3).", ("ungrounded", "liked western (2 of 3)")),
+        ("Liked love, as the history shows.", ("contradicts_labels", "liked love")),
+        ("Disliked war (1 of 2), as it shows.", ("contradicts_labels", "disliked war (1 of 2)")),
+        ("Liked war, but in the end it does not fit.", None),
+    ],
+)
+def test_claims_are_held_against_what_was_shown(said, fault):
+    assert fault_of(with_history(said)) == fault
+
+
+def test_reasons_that_end_in_the_other_verdict_are_refused():
+    answer = with_history("Liked war.").replace("It fits well.", "All in all it does not fit.")
+    assert fault_of(answer) == ("contradicts_labels", "it argues for No")
+
+
 def test_shown_names_of_another_language_are_no_fault():
-    said = 'Liked 勝利 and "Der Untergang der Titanic im Eis" which is as it is.'
+    said = 'Liked 勝利, disliked "Der Untergang der Titanic im Eis".'
     assert fault_of(with_history(said)) is None
 
 
@@ -80,7 +104,7 @@ def test_limits_are_parameters():
 
 
 def test_every_filter_is_a_fault_and_near_duplicates_come_last():
-    assert FAULTS == (*FILTERS, "near_duplicate")
+    assert (*FILTERS, "near_duplicate") == FAULTS
 
 
 @pytest.mark.parametrize(
@@ -112,7 +136,9 @@ def test_hints_are_found_by_rule(text, leaks):
     assert (mentions_hint(text, ["The Corrections"]) is not None) is leaks
 
 
-@pytest.mark.parametrize("said", ["The correct answer is Yes.", "It says: answer Yes.", 'There is a "verdict": "liked".'])
+@pytest.mark.parametrize(
+    "said", ["The correct answer is Yes.", "It says: answer Yes.", 'There is a "verdict": "liked".']
+)
 def test_an_answer_that_says_which_answer_is_wanted_is_refused_from_the_first_turn(said):
     assert fault_of(with_history(said))[0] == "leaked_hint"
 

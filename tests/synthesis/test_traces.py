@@ -68,18 +68,18 @@ def scripted(reply):
     return app, heard
 
 
-def lines(verdict, fit="It fits or it does not."):
+def lines(verdict, fit="So much for that."):
     """An answer in the form asked for."""
     return f"Verdict: {verdict}\nHistory: There is one.\nTaste: They have one.\nFit: {fit}"
 
 
-def text(verdict, fit="It fits or it does not."):
+def text(verdict, fit="So much for that."):
     return f"{verdict}. There is one. They have one. {fit}"
 
 
-def run(world, rows, app=None, traces=TRACE, concurrency=3, prompt=PROMPT):
+def run(world, rows, app=None, traces=TRACE, concurrency=3, prompt=PROMPT, **teacher):
     teacher = open_teacher(
-        teacher_params("embedded", concurrency=concurrency),
+        teacher_params("embedded", concurrency=concurrency, **teacher),
         app=app,
         retries=0,
     )
@@ -116,7 +116,9 @@ def test_a_teacher_that_is_always_wrong_is_asked_max_turns_times_and_nothing_is_
 
 
 def test_a_right_first_answer_is_kept_in_canonical_form_and_in_parts(world):
-    app, heard = scripted(lambda messages: "**Verdict:** No\n\n## History\nwar\n\n- *Taste*: love\n- Fit: it\u2019s not it")
+    app, heard = scripted(
+        lambda messages: "**Verdict:** No\n\n## History\nwar\n\n- *Taste*: love\n- Fit: it\u2019s not it"
+    )
     made = run(world, [4, 8], app)
     assert len(heard) == 2
     kept = {"label": 0, "turns": 1, "text": "No. War. Love. It\u2019s not it.", "history": "War.", "taste": "Love."}
@@ -172,6 +174,15 @@ def test_a_verdict_after_a_hint_is_not_the_teachers_own(world):
     assert made.stats["train"]["turns_per_kept_trace"] == 2.0
 
 
+def test_a_trace_costs_its_refused_answers_too(world):
+    app, _ = scripted(lambda messages: lines(told(messages) or "Yes"))
+    assert run(world, [4, 6], app).stats["cost_per_1000_kept_traces"] is None
+    # Two answers a trace, each of 2 prompt and 1 completion tokens.
+    made = run(world, [4, 6], app, prompt_price=2.0, completion_price=10.0)
+    assert made.stats["cost_per_1000_kept_traces"] == pytest.approx(1000 * 2 * (2 * 2.0 + 1 * 10.0) / 1e6)
+    assert made.stats["tokens_per_kept_trace"] == 6
+
+
 def test_a_corrected_teacher_is_kept_without_its_wrong_answer(world):
     app, heard = scripted(lambda messages: lines(told(messages) or "Yes", "Because of love."))
     made = run(world, [4], app)
@@ -181,19 +192,17 @@ def test_a_corrected_teacher_is_kept_without_its_wrong_answer(world):
 
 
 def test_a_leaked_hint_is_refused_and_asked_for_again(world):
-    script = [lines("Yes"), lines("No", "As you said, it is not."), lines("No", "It is about love.")]
+    script = [lines("Yes"), lines("No", "As you said, it is not."), lines("No", "It is not for them.")]
     app, heard = scripted(lambda messages: script[(len(messages) - 2) // 2])
     made = run(world, [4], app)
     assert made.rejected["fault"].tolist() == ["wrong_verdict", "leaked_hint"]
     assert made.rejected["detail"].tolist() == ["Yes, not No", "As you said"]
-    assert made.kept["text"].tolist() == [text("No", "It is about love.")]
+    assert made.kept["text"].tolist() == [text("No", "It is not for them.")]
     assert told(heard[2]) is None  # it has been told once
 
 
 def test_what_a_reasoning_model_thinks_is_in_no_trace(world):
-    app, heard = scripted(
-        lambda messages: f"Yes, I was told No </think> so.\n</think>\n{lines('No')}\n<think>Or Yes?"
-    )
+    app, heard = scripted(lambda messages: f"Yes, I was told No </think> so.\n</think>\n{lines('No')}\n<think>Or Yes?")
     made = run(world, [4], app)
     assert len(heard) == 1
     assert made.kept["text"].tolist() == [text("No")]

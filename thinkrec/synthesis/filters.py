@@ -23,6 +23,7 @@ from thinkrec.synthesis.client import Reply
 from thinkrec.synthesis.prompts import Fault, Instance
 from thinkrec.synthesis.structure import Parts, read_parts, trace_text
 from thinkrec.synthesis.verdict import WORDS, split_verdict
+from thinkrec.synthesis.verifier import Catalogue, Check, Claim, Thesaurus, check
 
 Finding = str | None  # what is wrong, in a few words; None: nothing
 
@@ -32,10 +33,11 @@ FOREIGN = 0.1  # share of letters that may be of another script than the questio
 ENGLISH_FROM = 12  # words from which English cannot do without function words
 
 # Common in English, and no words of its neighbours ("of" is Dutch, "for" Danish, "was" German).
-_ENGLISH = frozenset(
-    "the and that this these those with which are were their they them has have had been would should could does it its "
-    "from than then who whose while both not but because about".split()
+_FUNCTION_WORDS = (
+    "the and that this these those with which are were their they them has have had been would should could does it "
+    "its from than then who whose while both not but because about"
 )
+_ENGLISH = frozenset(_FUNCTION_WORDS.split())
 _WORD = re.compile(r"[^\W\d_]+")
 _QUOTED = re.compile(r'"([^"]*)"|\u201c([^\u201d]*)\u201d')
 
@@ -83,6 +85,15 @@ _REFUSAL = re.compile(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What all answers of a run are held against."""
+
+    limits: TraceParams
+    catalogue: Catalogue
+    thesaurus: Thesaurus  # the teacher's
+
+
 @dataclass(frozen=True, kw_only=True)
 class Given:
     """One answer and what it is held against; `again` says whether an earlier answer of the row was talked about."""
@@ -91,7 +102,7 @@ class Given:
     instance: Instance
     label: bool
     again: bool
-    limits: TraceParams
+    rules: Rules
 
     @cached_property
     def verdict(self) -> bool | None:
@@ -109,6 +120,12 @@ class Given:
     @cached_property
     def explanation(self) -> str:
         return " ".join(self.parts.values())
+
+    @cached_property
+    def check(self) -> Check:
+        instance, rules = self.instance, self.rules
+        text = trace_text(self.label, self.parts)
+        return check(text, instance.history, instance.target, rules.catalogue, rules.thesaurus)
 
     @cached_property
     def _split(self) -> tuple[bool, str] | None:
@@ -182,19 +199,33 @@ def _wrong_language(given: Given) -> Finding:
 
 def _too_short(given: Given) -> Finding:
     count = len(given.explanation.split())
-    return f"{count} words" if count < given.limits.min_words else None
+    return f"{count} words" if count < given.rules.limits.min_words else None
 
 
 def _too_long(given: Given) -> Finding:
     count = len(given.explanation.split())
-    return f"{count} words" if count > given.limits.max_words else None
+    return f"{count} words" if count > given.rules.limits.max_words else None
 
 
 def _repetitive(given: Given) -> Finding:
     words = given.explanation.lower().split()
-    pieces = Counter(zip(*(words[at:] for at in range(SHINGLE)), strict=False))
+    pieces = Counter(" ".join(words[at : at + SHINGLE]) for at in range(len(words) - SHINGLE + 1))
     repeats = pieces.total() - len(pieces)
-    return " ".join(max(pieces, key=pieces.__getitem__)) if repeats > REPEATED * pieces.total() else None
+    return pieces.most_common(1)[0][0] if repeats > REPEATED * pieces.total() else None
+
+
+def _ungrounded(given: Given) -> Finding:
+    return _listed(given.check.ungrounded)
+
+
+def _contradicts_labels(given: Given) -> Finding:
+    if not given.check.agrees(given.label):
+        return f"it argues for {WORDS[not given.label]}"
+    return _listed(given.check.contradicted)
+
+
+def _listed(claims: Sequence[Claim]) -> Finding:
+    return "; ".join(str(claim) for claim in claims) or None
 
 
 FILTERS: dict[Fault, Callable[[Given], Finding]] = {
@@ -209,6 +240,8 @@ FILTERS: dict[Fault, Callable[[Given], Finding]] = {
     "too_short": _too_short,
     "too_long": _too_long,
     "repetitive": _repetitive,
+    "ungrounded": _ungrounded,
+    "contradicts_labels": _contradicts_labels,
 }
 NEAR_DUPLICATE: Fault = "near_duplicate"
 FAULTS: tuple[Fault, ...] = (*FILTERS, NEAR_DUPLICATE)

@@ -11,6 +11,7 @@ import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from thinkrec.synthesis.structure import PARTS, VERDICT
@@ -71,7 +72,8 @@ FORM = f"That was not an answer in the form asked for: four lines that begin wit
 GROUNDS = "You named a title or a keyword that is in neither the history nor the target, or said of the target what \
 only the history shows. Write the four lines anew with what is shown and nothing else, as if for the first time."
 LABELS = "You said of a title or a keyword that the user liked it where the history shows a dislike, or the other way \
-round, or counted wrongly. Read the history again and write the four lines anew, as if for the first time."
+round, or counted wrongly, or your reasons ended in another verdict than you gave. Read the history again and write \
+the four lines anew, as if for the first time."
 LENGTH = "Your answer was too {extreme}. Write the four lines anew, {advice}, as if for the first time."
 
 # What follows an answer that could not be kept. Of these only reflections say what the right verdict is, and nothing
@@ -165,8 +167,14 @@ def as_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False).replace("<", r"\u003c").replace(">", r"\u003e")
 
 
-def plain(text: str, longest: int = LONGEST) -> str:
-    """`text` on one line, without control and format characters, cut to a length that no prompt drowns in."""
+@lru_cache(maxsize=1 << 16)  # the same titles and keywords stand in many histories
+def plain(text: str) -> str:
+    """A title or keyword as `one_line`, cut to a length that no prompt drowns in."""
+    return one_line(text, LONGEST)
+
+
+def one_line(text: str, longest: int) -> str:
+    """At most `longest` characters of `text`, on one line and without control and format characters."""
     if not text.isprintable():
         text = "".join(char for char in text if char.isspace() or unicodedata.category(char)[0] != "C")
     return " ".join(text.split())[:longest].rstrip()

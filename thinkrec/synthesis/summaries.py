@@ -22,7 +22,7 @@ from thinkrec.synthesis.filters import refusal
 from thinkrec.synthesis.item_prompts import item_question, item_writer
 from thinkrec.synthesis.keywords import EDGES, clean_keywords, extract_keywords, instructs, keyword_stats
 from thinkrec.synthesis.pool import ask_all
-from thinkrec.synthesis.prompts import Message, plain
+from thinkrec.synthesis.prompts import LONGEST, Message, one_line
 
 Fault = Literal["refused", "truncated", "empty", "instruction", "verdict", "sentences"]
 FAULTS: tuple[Fault, ...] = ("refused", "truncated", "empty", "instruction", "verdict", "sentences")
@@ -145,7 +145,9 @@ def read_answer(reply: Reply, limit: int) -> tuple[list[str], Fault | None]:
 def _entries(text: str) -> list[str]:
     """What an answer lists, without what numbers or encloses it."""
     listed = _PREFACE.sub("", _FENCE.sub("", text).strip(), count=1)
-    entries = (_ORDINAL.sub("", plain(entry).strip(EDGES)).strip(EDGES) for entry in _SEPARATOR.split(listed))
+    entries = (
+        _ORDINAL.sub("", one_line(entry, LONGEST).strip(EDGES)).strip(EDGES) for entry in _SEPARATOR.split(listed)
+    )
     return [entry for entry in entries if entry]
 
 

@@ -13,27 +13,25 @@ thought.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tqdm import tqdm
 
 from thinkrec.artifacts import REJECTED, SCHEMAS, TRACES, keyword_lists
 from thinkrec.data.histories import history_bounds
-from thinkrec.errors import UserError
 from thinkrec.params import PromptParams, TeacherParams, TraceParams
-from thinkrec.synthesis.budget import Spent
-from thinkrec.synthesis.client import Session, Teacher, Unanswered
+from thinkrec.synthesis.client import Session, Teacher
 from thinkrec.synthesis.examples import write_examples
-from thinkrec.synthesis.filters import FAULTS, NEAR_DUPLICATE, Given, find_fault, near_duplicates
+from thinkrec.synthesis.filters import FAULTS, NEAR_DUPLICATE, Given, Rules, find_fault, near_duplicates
+from thinkrec.synthesis.pool import ask_all
 from thinkrec.synthesis.prompts import Fault, Instance, Message, Shown, follow_up, gives_label_away, plain, question
 from thinkrec.synthesis.structure import Parts, trace_text
+from thinkrec.synthesis.verifier import Catalogue, thesaurus_of
 
 Rows = npt.NDArray[np.int64]
 
@@ -94,13 +92,14 @@ def synthesise(
     rows = np.asarray(rows, dtype=np.int64)
     labels = interactions["label"].to_numpy()[rows].astype(bool)
     read = instance_reader(interactions, items, keywords, prompt)
-    with tqdm(total=len(rows), desc=progress, unit="row", disable=None if progress else True) as bar:
-
-        def done(spent: Spent) -> None:
-            bar.set_postfix_str(str(spent), refresh=False)
-            bar.update()
-
-        outcomes = asyncio.run(_ask_all(read, rows, labels, teacher, traces, done))
+    rules = Rules(
+        limits=traces,
+        catalogue=Catalogue(
+            map(plain, items["title"]), dict.fromkeys(word for named in keywords["keywords"] for word in named)
+        ),
+        thesaurus=thesaurus_of(teacher.params.endpoint),
+    )
+    outcomes = _ask(read, rows, labels, teacher, rules, progress)
     held_out = interactions["split"].astype(str).to_numpy()[rows] != "train"
     _drop_near_duplicates(outcomes, rows, labels, held_out, traces.max_similarity)
     kept = _table(
@@ -161,16 +160,16 @@ def instance_reader(
     return read
 
 
-async def reflect(instance: Instance, *, label: bool, session: Session, limits: TraceParams) -> Outcome:
+async def reflect(instance: Instance, *, label: bool, session: Session, rules: Rules) -> Outcome:
     """Ask until an answer can be kept, at most `max_turns` times; each refused answer is followed by why."""
     outcome, hinted = Outcome(), False
     messages = question(instance.history, instance.target)
-    for turn in range(1, limits.max_turns + 1):
+    for turn in range(1, rules.limits.max_turns + 1):
         reply = await session.ask(messages)
         outcome.turns = turn
         outcome.prompt_tokens += reply.prompt_tokens
         outcome.completion_tokens += reply.completion_tokens
-        given = Given(reply=reply, instance=instance, label=label, again=turn > 1, limits=limits)
+        given = Given(reply=reply, instance=instance, label=label, again=turn > 1, rules=rules)
         if outcome.first_verdict is None and not hinted:
             outcome.first_verdict = given.verdict
         found = find_fault(given)
@@ -188,45 +187,23 @@ async def reflect(instance: Instance, *, label: bool, session: Session, limits: 
     return outcome
 
 
-async def _ask_all(
+def _ask(
     read: Callable[[int], Instance],
     rows: Rows,
     labels: npt.NDArray[np.bool_],
     teacher: Teacher,
-    limits: TraceParams,
-    done: Callable[[Spent], None],
+    rules: Rules,
+    progress: str,
 ) -> list[Outcome]:
-    """The outcome of every row: `concurrency` workers share one queue, so a slow answer holds up only its own.
-
-    `done` is called after each row with what the run has spent so far.
-    """
+    """The outcome of every row."""
     outcomes = [Outcome() for _ in rows]
-    unanswered: list[Unanswered] = []
-    queue: Iterator[int] = iter(range(len(rows)))
 
-    async def work(session: Session) -> None:
-        for place in queue:
-            instance, label = read(int(rows[place])), bool(labels[place])
-            try:
-                outcomes[place] = await reflect(instance, label=label, session=session, limits=limits)
-            except Unanswered as error:  # the others are walked all the same: whoever replays learns what is open
-                unanswered[:] = unanswered or [error]
-            done(session.spent)
+    async def work(session: Session, place: int) -> None:
+        instance, label = read(int(rows[place])), bool(labels[place])
+        outcomes[place] = await reflect(instance, label=label, session=session, rules=rules)
 
-    try:
-        async with teacher.session() as session, asyncio.TaskGroup() as group:
-            for _ in range(min(teacher.params.concurrency, len(rows))):
-                group.create_task(work(session))
-    except* UserError as errors:
-        first: BaseException = errors
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        failure = str(first)
-    else:
-        if not unanswered:
-            return outcomes
-        raise unanswered[0]
-    raise UserError(failure)  # outside, or it would be wrapped in a group again
+    ask_all(teacher, len(rows), work, progress=progress, unit="row")
+    return outcomes
 
 
 def _drop_near_duplicates(
@@ -241,7 +218,7 @@ def _drop_near_duplicates(
     Of train alone: what is learned twice weighs twice. References of the evaluation stand for rows that people may ask
     about, alike or not.
     """
-    places = [place for place in np.argsort(rows) if outcomes[place].kept is not None and not held_out[place]]
+    places = [place for place in np.argsort(rows).tolist() if outcomes[place].kept is not None and not held_out[place]]
     texts = [trace_text(bool(labels[place]), outcomes[place].kept or {}) for place in places]
     for place, text, found in zip(places, texts, near_duplicates(texts, most), strict=True):
         if found is not None:
@@ -270,7 +247,7 @@ def _stats(
     given_up = Counter(outcome.refused[-1].fault for outcome in outcomes if outcome.kept is None)
     parts = {"train": np.flatnonzero(~held_out), "held_out": np.flatnonzero(held_out)}
     return {
-        **{name: _summary([outcomes[place] for place in part], labels[part]) for name, part in parts.items()},
+        **{name: _summary([outcomes[place] for place in part.tolist()], labels[part]) for name, part in parts.items()},
         "rejected": {fault: rejected[fault] for fault in FAULTS},
         "given_up": {fault: given_up[fault] for fault in FAULTS},
         **_cost(outcomes, teacher),
@@ -299,14 +276,21 @@ def _summary(outcomes: Sequence[Outcome], labels: npt.NDArray[np.bool_]) -> dict
 
 
 def _cost(outcomes: Sequence[Outcome], teacher: TeacherParams) -> dict[str, float | int | None]:
-    """Tokens and money that the answers took, refused ones included; null where the prices are unknown."""
+    """What all answers take, refused ones and those of the store included; no cost where a price is unknown.
+
+    Prices are per million tokens; a trace costs so little of anything that a thousand make a figure to read.
+    """
     kept = sum(outcome.kept is not None for outcome in outcomes)
     prompt = sum(outcome.prompt_tokens for outcome in outcomes)
     completion = sum(outcome.completion_tokens for outcome in outcomes)
+    cost = None
+    if teacher.prompt_price is not None and teacher.completion_price is not None:
+        cost = (prompt * teacher.prompt_price + completion * teacher.completion_price) / 1e6
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "tokens_per_kept_trace": (prompt + completion) / kept if kept else None,
+        "cost_per_1000_kept_traces": 1000 * cost / kept if kept and cost is not None else None,
     }
 
 
