@@ -38,6 +38,7 @@ def traces(dry_run: DryRun = False) -> str:
         note(**asdict(teacher.spent))
     artifacts.write_table(artifacts.TRACES, made.kept)
     artifacts.write_table(artifacts.REJECTED, made.rejected)
+    artifacts.write_text(artifacts.EXAMPLES, made.examples)
     artifacts.write_metrics("traces", made.stats)
     return f"{len(made.kept):,} traces kept, {len(made.rejected):,} answers rejected; sent {teacher.spent}"
 

@@ -245,12 +245,21 @@ class TeacherParams(Section):
 
 
 class TraceParams(Section):
-    """How many reasoning traces are asked for, about which rows, and how hard (stage `traces`)."""
+    """How many reasoning traces are asked for, about which rows, how hard, and what keeps one out (stage `traces`)."""
 
     choice: Literal["balanced", "random", "hard", "groups"]
     train: Count
     held_out: Count
     max_turns: Positive
+    min_words: Positive
+    max_words: Positive
+    max_similarity: Share
+
+    @model_validator(mode="after")
+    def _room_between(self) -> Self:
+        if self.max_words < self.min_words:
+            raise ValueError(f"max_words ({self.max_words}) should be at least min_words ({self.min_words})")
+        return self
 
 
 class TrainerParams(Section):

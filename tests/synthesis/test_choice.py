@@ -5,16 +5,18 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from project import ROOT
 
-from thinkrec.params import TraceParams
+from thinkrec.params import load
 from thinkrec.synthesis.choice import choose_instances, even_shares
 
+TRACES = load(ROOT / "params.yaml").traces
 CHOICES = ("balanced", "random", "hard", "groups")
 ROWS = 20  # of each user, the last five of them in test
 
 
 def params(train=12, held_out=6, choice="balanced"):
-    return TraceParams(choice=choice, train=train, held_out=held_out, max_turns=1)
+    return TRACES.model_copy(update={"choice": choice, "train": train, "held_out": held_out})
 
 
 def world(likes=0.5, users=6):

@@ -41,8 +41,8 @@ SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between looks for another pro
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _NO_KEY = "no-key-needed"
-# Reasoning models behind generic servers leave their scratch work in the answer.
-_SCRATCH = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
+# Reasoning models behind generic servers leave their scratch work in the answer, its opening tag often in the prompt.
+_SCRATCH = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)
 
 # The first line that fits says what to do; subclasses stand before their bases.
 _ADVICE: tuple[tuple[type[openai.OpenAIError], str], ...] = (

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from thinkrec.synthesis.keywords import plain_description, text_of
-from thinkrec.synthesis.prompts import Message, as_json, plain
+from thinkrec.synthesis.prompts import Message, as_json, one_line, plain
 
 ITEM = "item"
 MOST_KEYWORDS = 10  # asked for, however many are used, so that using fewer asks nothing anew
@@ -58,7 +58,7 @@ def item_writer(items: pd.DataFrame) -> Callable[[int], str]:
         value: dict[str, object] = {
             "title": plain(text_of(titles[place])),
             "categories": [plain(str(name)) for name in categories[place][:MOST_CATEGORIES]],
-            "description": plain(plain_description(text_of(descriptions[place])), LONGEST_DESCRIPTION),
+            "description": one_line(plain_description(text_of(descriptions[place])), LONGEST_DESCRIPTION),
         }
         known = {name: shown for name, shown in value.items() if shown}
         if not known:

@@ -18,11 +18,11 @@ import pandas as pd
 
 from thinkrec.artifacts import FALLBACKS, SCHEMAS
 from thinkrec.synthesis.client import Reply, Session, Teacher
+from thinkrec.synthesis.filters import refusal
 from thinkrec.synthesis.item_prompts import item_question, item_writer
 from thinkrec.synthesis.keywords import EDGES, clean_keywords, extract_keywords, instructs, keyword_stats
 from thinkrec.synthesis.pool import ask_all
-from thinkrec.synthesis.prompts import Message, plain
-from thinkrec.synthesis.refusal import is_refusal
+from thinkrec.synthesis.prompts import LONGEST, Message, one_line
 
 Fault = Literal["refused", "truncated", "empty", "instruction", "verdict", "sentences"]
 FAULTS: tuple[Fault, ...] = ("refused", "truncated", "empty", "instruction", "verdict", "sentences")
@@ -126,7 +126,7 @@ def read_answer(reply: Reply, limit: int) -> tuple[list[str], Fault | None]:
 
     Read are entries between commas or line breaks, bare, numbered, bulleted or as JSON, after a preface or in a fence.
     """
-    if reply.refused or is_refusal(reply.text):
+    if reply.refused or refusal(reply.text):
         return [], "refused"
     if reply.finish_reason == "length":
         return [], "truncated"
@@ -145,7 +145,9 @@ def read_answer(reply: Reply, limit: int) -> tuple[list[str], Fault | None]:
 def _entries(text: str) -> list[str]:
     """What an answer lists, without what numbers or encloses it."""
     listed = _PREFACE.sub("", _FENCE.sub("", text).strip(), count=1)
-    entries = (_ORDINAL.sub("", plain(entry).strip(EDGES)).strip(EDGES) for entry in _SEPARATOR.split(listed))
+    entries = (
+        _ORDINAL.sub("", one_line(entry, LONGEST).strip(EDGES)).strip(EDGES) for entry in _SEPARATOR.split(listed)
+    )
     return [entry for entry in entries if entry]
 
 
