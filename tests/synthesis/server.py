@@ -160,6 +160,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "502": soon(_raw("<html>Bad Gateway</html>", "text/html", status=502)),
     "503": soon(refuses(503, "overloaded")),
     "bad request": refuses(400, "context_length_exceeded"),
+    "flagged": refuses(400, "content_filter"),
+    "detail": lambda request: Response(body={"detail": f"not today,\x1b[31m {request.key}"}, status=422),
     "bad key": refuses(401, "invalid_api_key"),
     "forbidden": refuses(403, "model_not_allowed"),
     "no model": refuses(404, "model_not_found"),

@@ -227,6 +227,16 @@ def test_a_refusal_and_an_empty_answer_are_answers_as_in_a_live_run(server):
     assert json.loads(stored()[0][1])["refusal"] == "I will not."
 
 
+def test_a_question_that_the_host_refuses_to_pass_on_is_refused_as_in_a_live_run(server):
+    error = {"error": {"code": "content_filter", "message": f"not with {KEY}"}}
+    server.answer = lambda request, _: (400, error)
+    waits(server, "a")
+    server.finish()
+    assert go(server, "a") == [""]
+    kept = json.loads(stored()[0][1])
+    assert (kept["refusal"], kept["finish_reason"]) == ("not with ***", "content_filter")
+
+
 def test_an_expired_batch_keeps_what_it_answered_and_the_rest_is_submitted_again(server):
     texts = [str(n) for n in range(6)]
     waits(server, *texts)

@@ -56,7 +56,7 @@ def test_an_unreachable_teacher_is_a_user_error():
     with socket.socket() as taken:  # bound, but nobody listens
         taken.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
-        with pytest.raises(UserError, match=r"cannot be reached; check teacher\.endpoint"):
+        with pytest.raises(UserError, match=r"cannot be reached, or breaks off; check teacher\.endpoint"):
             ask(open_teacher(params(endpoint), retries=0))
 
 

@@ -26,25 +26,27 @@ from thinkrec.synthesis.traces import synthesise
 KEY = "sk-do-not-show-me"
 RETRIES = 2
 AGAIN = RETRIES + 1  # requests where every retry is used
-GONE = "Error code"  # the server's own words, where there is no better advice
+ITS_OWN_FAULT = f"still failed after {RETRIES} retries (Error code: 50"
 TURNED_AWAY = f"still turned us away after {RETRIES} retries"
 NO_SUCH_API = "answers, but not as an OpenAI-compatible API"
 
 # What ends in one line: how many requests it takes, and what the line says.
 FAILS = {
     "429": (AGAIN, TURNED_AWAY),
-    "429 quota": (AGAIN, TURNED_AWAY),
-    "500": (AGAIN, GONE),
-    "502": (AGAIN, GONE),
-    "503": (AGAIN, GONE),
-    "cut": (AGAIN, "cannot be reached"),
-    "cut in the body": (AGAIN, "cannot be reached"),
-    "bad request": (1, "context_length_exceeded"),
+    "429 quota": (1, "says that the key's quota is used up"),
+    "500": (AGAIN, ITS_OWN_FAULT),
+    "502": (AGAIN, ITS_OWN_FAULT),
+    "503": (AGAIN, ITS_OWN_FAULT),
+    "cut": (AGAIN, "cannot be reached, or breaks off"),
+    "cut in the body": (AGAIN, "cannot be reached, or breaks off"),
+    "bad request": (1, "failed (Error code: 400 - context_length_exceeded: see ***)"),
+    "detail": (1, "failed (Error code: 422 - not today,[31m ***)"),
+    "error with 200": (1, "failed (upstream_failed: see ***)"),
     "bad key": (1, "refused the key; set THINKREC_TEACHER_KEY"),
     "forbidden": (1, "forbids this key the model 'm'"),
     "no model": (1, "does not know the model 'm'"),
     **dict.fromkeys(
-        ["html", "html as json", "broken json", "no bytes", "broken utf-8", "list", "null", "error with 200"],
+        ["html", "html as json", "broken json", "no bytes", "broken utf-8", "list", "null"],
         (1, NO_SUCH_API),
     ),
     **dict.fromkeys(["null choices", "choices of text"], (1, NO_SUCH_API)),
@@ -71,6 +73,9 @@ ANSWERS = {
     "spaces": {"text": ""},
     "refusal": {"text": "", "refused": True},
     "content filter": {"text": "Yes. It", "finish_reason": "content_filter", "refused": True},
+    "flagged": {
+        "text": "", "finish_reason": "content_filter", "refused": True, "prompt_tokens": 0, "completion_tokens": 0
+    },
     "can't help": {"text": "I can't help with that."},
     "truncated": {"text": "Yes. It fits because the user", "finish_reason": "length"},
     "truncated scratch": {"text": "", "finish_reason": "length"},
@@ -94,6 +99,7 @@ FAULTS = {
     "spaces": "empty",
     "refusal": "refused",
     "content filter": "refused",
+    "flagged": "refused",
     "can't help": "refused",
     "truncated": "truncated",
     "truncated scratch": "truncated",
@@ -188,11 +194,20 @@ def test_the_key_is_in_no_log_and_not_in_the_store(met, place_and_key):
 
 def test_a_sender_process_tells_of_faults_as_this_process_does(met, capfd):
     came, first, _ = met
-    names = ["500", "bad key", "html", "cut", "truncated", "surrogates"]
+    names = ["500", "bad key", "html", "cut", "flagged", "truncated", "surrogates", "huge"]
     with serve(lambda request: request.text) as server:
         again = ask(server.endpoint, *names, apart=True)[0]
     assert [str(one).replace(server.endpoint, first.endpoint) for one in again] == [str(came[name]) for name in names]
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_sender_that_logs_at_length_is_not_held_up(monkeypatch):
+    monkeypatch.setenv("OPENAI_LOG", "debug")
+    texts = [f"{n} " * 200 for n in range(100)]
+    with serve() as server:
+        replies, sent = ask(server.endpoint, *texts, apart=True)
+    assert sent == 100
+    assert [reply.text for reply in replies] == [f"a{text}".strip() for text in texts]
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "502", "503", "cut", "cut in the body"])
@@ -242,7 +257,7 @@ def test_what_does_not_end_is_given_up_after_the_timeout_of_each_try(fault):
 
 def test_one_fault_does_not_hold_up_other_questions():
     with serve(lambda request: "hang" if request.text == "x" else None) as server:
-        (error, *replies), _ = ask(server.endpoint, "x", *map(str, range(20)), retries=0, timeout=5.0)
+        (error, *replies), _ = ask(server.endpoint, "x", *map(str, range(20)), retries=0, timeout=3.0)
     assert isinstance(error, UserError)
     assert [reply.text for reply in replies] == [f"a{n}" for n in range(20)]
 
@@ -269,17 +284,18 @@ def loop(script, rows, **changes):
 
 
 def test_the_ledger_calls_each_answer_that_is_none_by_its_name():
-    names = list(FAULTS)
+    names, rows = list(FAULTS), range(1, len(FAULTS) + 1)  # no two of whose questions are equal
     given = iter(names)
-    made, server = loop(lambda request: next(given), range(len(names)), max_turns=1)
+    made, server = loop(lambda request: next(given), rows, max_turns=1)
     assert len(server.heard) == len(names)
     assert made.kept.empty
-    assert made.rejected["row"].tolist() == list(range(len(names)))
+    assert made.rejected["row"].tolist() == list(rows)
     assert made.rejected.iloc[:, 3].tolist() == [FAULTS[name] for name in names]
     counts = pd.Series(FAULTS).value_counts().to_dict()
     assert {fault: count for fault, count in made.stats["rejected"].items() if count} == counts
     assert made.stats["given_up"] == made.stats["rejected"]
-    assert (made.stats["prompt_tokens"], made.stats["completion_tokens"]) == (7 * len(names), 3 * len(names))
+    counted = len(names) - 1  # a flagged question reached no model
+    assert (made.stats["prompt_tokens"], made.stats["completion_tokens"]) == (7 * counted, 3 * counted)
 
 
 def test_the_loop_bounds_its_turns_whatever_it_hears():

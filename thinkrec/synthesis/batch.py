@@ -33,10 +33,12 @@ from thinkrec.synthesis.client import (
     capped,
     completed,
     explain,
+    flagged,
     is_loopback,
     masked,
     place,
     stopped,
+    words,
 )
 from thinkrec.synthesis.store import Answer, Store, open_store
 from thinkrec.synthesis.submissions import Noted, Submissions, open_submissions, under_way
@@ -243,11 +245,11 @@ def _take(
     left = dict.fromkeys(notes.keys(noted.number), masked(teacher, said))
     for file in (batch.output_file_id, batch.error_file_id):
         for line in _lines(client, file) if file else ():
-            key, answer, fault = _read(line)
+            key, answer, fault = _read(teacher, line)
             if key not in left:  # none of this batch's questions, or one that it has answered already
                 continue
             if answer is None:
-                left[key] = masked(teacher, fault)
+                left[key] = fault
             else:
                 store.put(key, answer)
                 del left[key]
@@ -279,7 +281,7 @@ def _lines(client: openai.OpenAI, file: str) -> Iterator[bytes]:
         yield from copy
 
 
-def _read(line: bytes) -> tuple[str, Answer | None, str]:
+def _read(teacher: Teacher, line: bytes) -> tuple[str, Answer | None, str]:
     """A line of an output or error file: whose it is, the answer or None, and what was said instead of one."""
     try:
         found = json.loads(line)
@@ -289,10 +291,10 @@ def _read(line: bytes) -> tuple[str, Answer | None, str]:
     response = _object(found.get("response"))
     body = _object(response.get("body"))
     key = found.get("custom_id")
-    answer = completed(body) if response.get("status_code") == 200 else None
-    error = _object(found.get("error")) or _object(body.get("error"))
-    said = error.get("message") or error.get("code") or f"status {response.get('status_code')}"
-    return key if isinstance(key, str) else "", answer, str(said)
+    status, error = response.get("status_code"), found.get("error") or body.get("error")
+    answer = completed(body) if status == 200 else flagged(teacher, error) if status == 400 else None
+    said = words(error) if error else f"status {status}"
+    return key if isinstance(key, str) else "", answer, masked(teacher, said)
 
 
 def _object(value: object) -> dict[str, Any]:

@@ -41,6 +41,8 @@ SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between looks for another pro
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _NO_KEY = "no-key-needed"
+_FLAGGED = {"content_filter", "content_policy_violation", "invalid_prompt"}  # what hosts call a question they refuse
+_USED_UP = "insufficient_quota"  # what hosts call it where waiting does not help, with the status of a rate limit
 # Reasoning models behind generic servers leave their scratch work in the answer, its opening tag often in the prompt.
 _SCRATCH = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)
 
@@ -53,7 +55,9 @@ _ADVICE: tuple[tuple[type[openai.OpenAIError], str], ...] = (
                             "teacher.concurrency or mend the quota"),
     (openai.APITimeoutError, "gave no answer within {timeout:g} s; raise teacher.timeout or lower "
                              "teacher.concurrency"),
-    (openai.APIConnectionError, "cannot be reached; check teacher.endpoint, and that the server runs"),
+    (openai.APIConnectionError, "cannot be reached, or breaks off; check teacher.endpoint, and that the server runs"),
+    (openai.InternalServerError, "still failed after {retries} retries ({heard}), which is its own fault; run again "
+                                 "later"),
     (openai.APIResponseValidationError, "answers, but not as an OpenAI-compatible API; does teacher.endpoint end in "
                                         "/v1?"),
 )  # fmt: skip
@@ -154,6 +158,8 @@ class _Door(openai.DefaultAsyncHttpxClient):
             async with asyncio.timeout(self.bound):
                 response = await next(self.turn).send(request, **options)
             used = _used(response) if response.is_success else (0, 0)
+            if response.status_code == 429 and _USED_UP.encode() in response.content:
+                response.headers["x-should-retry"] = "false"
         except TimeoutError:
             raise httpx2.ReadTimeout("no whole answer in time", request=request) from None
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
@@ -240,10 +246,21 @@ class Connection:
         except openai.APIError as error:  # `from None`: the cause holds the request, and that holds the key
             if self.door.budget.stopped:
                 raise UserError(stopped(teacher, self.door.budget.stopped)) from None
-            raise UserError(explain(teacher, type(error), str(error.message))) from None
-        answer = completed(_body(response))
-        if answer is None:
-            raise UserError(explain(teacher, openai.APIResponseValidationError, ""))
+            if error.code == _USED_UP:
+                raise UserError(
+                    f"teacher at {place(teacher.params.endpoint)} says that the key's quota is used up; raise it or "
+                    "set another key, and run again to go on"
+                ) from None
+            if isinstance(error, openai.BadRequestError) and (flag := flagged(teacher, error.body)):
+                return flag  # of one question, and no reason to stop asking others
+            heard = words(error.body)
+            said = error.message if heard in error.message else f"{error.message} - {heard}"
+            raise UserError(explain(teacher, type(error), said)) from None
+        body = _body(response)
+        answer = completed(body)
+        if answer is None:  # gateways put their own errors into answers with status 200
+            heard = words(body["error"]) if body and "error" in body else ""
+            raise UserError(explain(teacher, openai.APIError if heard else openai.APIResponseValidationError, heard))
         return answer
 
 
@@ -399,6 +416,29 @@ def completed(body: dict[str, Any] | None) -> Answer | None:
     )
 
 
+def flagged(teacher: Teacher, error: object) -> Answer | None:
+    """What stands for the answer to a question that the host did not pass on to the model, by the error of a 400.
+
+    None: the error is another one.
+    """
+    if _object(error).get("code") not in _FLAGGED:
+        return None
+    return Answer(
+        content="",
+        reasoning_content="",
+        refusal=_hidden(teacher, words(error)),
+        finish_reason="content_filter",
+        prompt_tokens=0,
+        completion_tokens=0,
+    )
+
+
+def words(error: object) -> str:
+    """What a server's error says, in whichever of the usual places."""
+    found = _object(error)
+    return _text(found.get("message") or found.get("detail") or error)
+
+
 def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
@@ -434,7 +474,12 @@ def stopped(teacher: Teacher, cap: str) -> str:
 
 def masked(teacher: Teacher, said: str) -> str:
     """A server's own words on one line, without the key: a refusal of one often repeats it."""
-    return " ".join((said.replace(teacher.key, "***") if teacher.key else said).split())[:200]
+    said = " ".join(_hidden(teacher, said).split())[:200]
+    return "".join(char for char in said if char.isprintable())  # nothing that steers a terminal
+
+
+def _hidden(teacher: Teacher, said: str) -> str:
+    return said.replace(teacher.key, "***") if teacher.key else said
 
 
 def explain(teacher: Teacher, kind: type[Exception], said: str) -> str:
@@ -443,8 +488,8 @@ def explain(teacher: Teacher, kind: type[Exception], said: str) -> str:
         "model": repr(teacher.params.model),
         "retries": teacher.retries,
         "timeout": teacher.params.timeout,
+        "heard": masked(teacher, said),
     }
-    # The server's own words only where we have none.
-    unknown = f"failed ({masked(teacher, said)}); check teacher.endpoint and teacher.model"
-    text = next((advice.format(**values) for error, advice in _ADVICE if issubclass(kind, error)), unknown)
-    return f"teacher at {place(teacher.params.endpoint)} {text}"
+    unknown = "failed ({heard}); check teacher.endpoint and teacher.model"
+    text = next((advice for error, advice in _ADVICE if issubclass(kind, error)), unknown)
+    return f"teacher at {place(teacher.params.endpoint)} {text.format(**values)}"

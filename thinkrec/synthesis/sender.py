@@ -18,11 +18,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import traceback
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from thinkrec.errors import UserError
 from thinkrec.params import TeacherParams
@@ -77,13 +78,14 @@ class Sender:
     async def _start(self) -> None:
         ours, theirs = socket.socketpair()
         path = os.pathsep.join(filter(None, [str(_SOURCE), os.environ.get("PYTHONPATH")]))
+        said = tempfile.TemporaryFile()  # noqa: SIM115  # no pipe: nobody reads while it runs, and a full one would stop it
         with theirs:
             # Not asyncio's: that one kills what it started when the loop is closed.
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "thinkrec.synthesis.sender"],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
+                stderr=said,
                 env={**os.environ, "PYTHONPATH": path, KEY_VARIABLE: self.key},
                 start_new_session=True,
             )
@@ -95,18 +97,20 @@ class Sender:
             "spent": asdict(self.budget.spent),
         }
         self.writer.write(_line(head))
-        self.hearing = asyncio.create_task(self._hear(reader, process))
+        self.hearing = asyncio.create_task(self._hear(reader, process, said))
 
-    async def _hear(self, reader: asyncio.StreamReader, process: subprocess.Popen[bytes]) -> None:
+    async def _hear(self, reader: asyncio.StreamReader, process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
         """Hand on what the sender says until it ends."""
         with suppress(ConnectionError, ValueError):  # it ended in the middle of something
             async for line in reader:
                 self._heard(json.loads(line))
         self.writer.close()
-        _, said = await asyncio.to_thread(process.communicate)
-        code = process.returncode
+        code = await asyncio.to_thread(process.wait)
+        with said:
+            said.seek(0)
+            words = said.read().decode(errors="replace").strip()
         how = f"killed by signal {-code}" if code < 0 else f"exit {code}"
-        why = (said.decode(errors="replace").strip().splitlines() or ["no word"])[-1]
+        why = (words.splitlines() or ["no word"])[-1]
         self.lost = f"the process that asks the teacher ended ({how}: {why}); run again to go on from what it kept"
         for answer in self.waiting.values():
             if self.finishing:
