@@ -21,6 +21,8 @@ RUN_LOG = Path(".cache") / "runs.jsonl"
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error in the input, too.")]
 
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would ask the teacher and cost; send nothing.")]
+
 
 _noted: dict[str, object] = {}
 

@@ -107,6 +107,12 @@ def test_a_key_like_nothing_known_is_still_refused_in_one_line(given: Any, key: 
         ("trainer.precision", "fp16", "trainer.precision should be 'auto', 'fp32' or 'bf16' (it is 'fp16')"),
         ("trainer.sharding", "ddp", "trainer.sharding should be 'none' or 'fsdp' (it is 'ddp')"),
         ("teacher.max_cost", "0", "teacher.max_cost should be greater than 0 (it is 0)"),
+        (
+            "teacher.mode",
+            "batch",
+            "teacher with mode=batch needs an endpoint that has a Batch API; the embedded one answers at once",
+        ),
+        ("teacher.mode", "later", "teacher.mode should be 'live' or 'batch' (it is 'later')"),
         ("teacher.max_cost", "5", "teacher with max_cost needs prompt_price, too; set it (per million tokens)"),
         (
             "teacher.request",

@@ -115,6 +115,7 @@ class PromptParams(Section):
 class KeywordParams(Section):
     """Keyword summaries of item metadata (stage `keywords`)."""
 
+    source: Literal["embedded", "teacher"]
     max_per_item: Annotated[Positive, Field(le=10)]
 
 
@@ -197,10 +198,11 @@ class BackboneParams(Section):
 
 
 class TeacherParams(Section):
-    """Which teacher writes the traces: `embedded`, or the base URL of any OpenAI-compatible endpoint."""
+    """Which teacher is asked: `embedded`, or the base URL of any OpenAI-compatible endpoint."""
 
     endpoint: str
     model: str
+    mode: Literal["live", "batch"]
     concurrency: Positive
     timeout: AboveZero
     requests_per_minute: Positive | None
@@ -229,6 +231,12 @@ class TeacherParams(Section):
         return request
 
     @model_validator(mode="after")
+    def _batches_are_remote(self) -> Self:
+        if self.mode == "batch" and self.endpoint == "embedded":
+            raise ValueError("with mode=batch needs an endpoint that has a Batch API; the embedded one answers at once")
+        return self
+
+    @model_validator(mode="after")
     def _priced(self) -> Self:
         for name in ("prompt_price", "completion_price"):
             if self.max_cost is not None and getattr(self, name) is None:
@@ -237,11 +245,21 @@ class TeacherParams(Section):
 
 
 class TraceParams(Section):
-    """How many reasoning traces are asked for, and how hard (stage `traces`)."""
+    """How many reasoning traces are asked for, about which rows, how hard, and what keeps one out (stage `traces`)."""
 
+    choice: Literal["balanced", "random", "hard", "groups"]
     train: Count
     held_out: Count
     max_turns: Positive
+    min_words: Positive
+    max_words: Positive
+    max_similarity: Share
+
+    @model_validator(mode="after")
+    def _room_between(self) -> Self:
+        if self.max_words < self.min_words:
+            raise ValueError(f"max_words ({self.max_words}) should be at least min_words ({self.min_words})")
+        return self
 
 
 class TrainerParams(Section):

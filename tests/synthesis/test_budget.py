@@ -51,6 +51,24 @@ def test_prompts_are_estimated_as_the_server_counts_them():
     assert account.prompt(400) == 300
 
 
+def test_what_another_run_collects_counts_towards_the_caps_and_not_as_spent():
+    # 100 + 100 tokens each, by the characters and the request's ceiling.
+    account = budget(max_tokens_spent=500, request={"max_tokens": 100})
+    assert [account.pledge(400) for _ in range(3)] == [True, True, False]
+    assert account.stopped == "max_tokens_spent"
+    assert account.spent == Spent(requests=2)
+    account.collect(30, 20)
+    assert account.spent == Spent(requests=2, prompt_tokens=30, completion_tokens=20)
+    few = budget(max_requests=1)
+    assert [few.pledge(4), few.pledge(4)] == [True, False]
+
+
+def test_answers_of_the_store_teach_what_others_will_take():
+    account = budget()
+    account.learn(400, 200, 50)
+    assert (account.prompt(400), account.longest) == (200, 50)
+
+
 def test_an_answer_is_reserved_as_the_longest_so_far_or_as_the_request_allows():
     async def reserved(account):
         estimate = await account.reserve(4)

@@ -39,12 +39,12 @@ def place_and_key(monkeypatch, tmp_path):
     monkeypatch.setenv("THINKREC_TEACHER_KEY", KEY)
 
 
-def project(folder, endpoint):
+def project(folder, endpoint, changes=None, stages=("ingest", "keywords")):
     """A small project up to its keywords."""
     folder.mkdir()
     (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    set_params(folder, SMALL | {"teacher.endpoint": endpoint, "teacher.model": "m"})
-    for stage in ("ingest", "keywords"):
+    set_params(folder, SMALL | {"teacher.endpoint": endpoint, "teacher.model": "m"} | (changes or {}))
+    for stage in stages:
         run_stage(folder, stage)
     return folder
 
@@ -92,7 +92,7 @@ def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
     assert command(theirs, "traces").exit_code == 0
     made = ("out/traces", "metrics/traces.json")
     assert digests(theirs, *made) == digests(ours, *made)
-    assert len(digests(ours, *made)) == 3
+    assert len(digests(ours, *made)) == 4
     # What they export is what they imported.
     assert command(theirs, "bundle", "export", "again.jsonl.gz").exit_code == 0
     assert (theirs / "again.jsonl.gz").read_bytes() == (ours / "b.jsonl.gz").read_bytes()
@@ -115,12 +115,49 @@ def test_what_a_stopped_run_has_spent_is_in_the_run_log(tmp_path):
     assert not (ours / "out" / "traces").exists()
 
 
+def test_a_bundle_holds_the_answers_behind_keywords_too_where_a_teacher_writes_them(tmp_path):
+    changes = {"keywords.source": "teacher", "traces.train": 10}
+    with serve(lambda request: Response(body=complete(request.body))) as teacher:
+        ours = project(tmp_path / "ours", teacher.endpoint, changes)
+        about_items = len(teacher.heard)
+        assert about_items > 40
+        assert command(ours, "traces").exit_code == 0
+        asked = len(teacher.heard)
+        assert asked > about_items
+        assert command(ours, "bundle", "export", "b.jsonl.gz").stdout.startswith(f"bundle: {asked} answers")
+    made = ("out/keywords", "metrics/keywords.json", "out/traces", "metrics/traces.json")
+
+    theirs = project(tmp_path / "theirs", teacher.endpoint, changes, stages=["ingest"])  # whose teacher is gone by now
+    (theirs / "b.jsonl.gz").write_bytes((ours / "b.jsonl.gz").read_bytes())
+    for arguments in (("bundle", "import", "b.jsonl.gz"), ("keywords",), ("traces",)):
+        assert command(theirs, *arguments).exit_code == 0
+    assert digests(theirs, *made) == digests(ours, *made)
+    assert command(theirs, "bundle", "export", "again.jsonl.gz").exit_code == 0
+    assert (theirs / "again.jsonl.gz").read_bytes() == (ours / "b.jsonl.gz").read_bytes()
+
+
+def test_keywords_cut_short_by_a_cap_go_on_where_they_stopped(tmp_path):
+    changes = {"keywords.source": "teacher", "teacher.max_requests": 9}
+    with serve(lambda request: Response(body=complete(request.body))) as teacher:
+        folder = project(tmp_path / "ours", teacher.endpoint, changes, stages=["ingest"])
+        stopped = command(folder, "keywords")
+        assert (stopped.exit_code, len(teacher.heard)) == (1, 9)
+        assert len(stopped.stderr.splitlines()) == 1
+        assert not (folder / "out" / "keywords").exists()
+        set_params(folder, {"teacher.max_requests": None})
+        assert command(folder, "keywords").exit_code == 0
+        stats = json.loads((folder / "metrics" / "keywords.json").read_text())
+        assert len(teacher.heard) == stats["asked"] > 9
+        assert command(folder, "keywords").exit_code == 0
+        assert len(teacher.heard) == stats["asked"]
+
+
 def test_a_run_that_is_not_whole_is_not_exported(tmp_path):
     ours = project(tmp_path / "ours", "https://teacher.invalid/v1")
     result = command(ours, "bundle", "export", "b.jsonl.gz")
     assert result.exit_code == 1
     assert result.stderr == (
-        "bundle: .cache/responses.sqlite: not all answers of this run are here; run thinkrec-stage traces\n"
+        "bundle: .cache/responses.sqlite: not all answers of this run are here; run the stage that asks for them\n"
     )
     assert not (ours / "b.jsonl.gz").exists()
 

@@ -40,7 +40,7 @@ def test_the_embedded_teacher_and_a_server_with_its_answers_agree():
     with serve(lambda request: Response(body=embedded.complete(request.body))) as server:
         over_http = ask(open_teacher(params(server.endpoint)))
     assert over_http == ask(open_teacher(params()))
-    assert over_http.text.startswith("Yes.")
+    assert over_http.text.startswith("Verdict: Yes\n")
     assert over_http.finish_reason == "stop"
     (request,) = server.heard
     assert (request.path, request.key) == ("/v1/chat/completions", KEY)

@@ -64,6 +64,7 @@ class Budget:
         self.bounded = bool(self.longest)  # by the request itself
         self.counted = [0, 0]  # characters of prompts, and the tokens that the server counted in them
         self.under_way: list[Estimate] = []
+        self.pledged = (0.0, 0.0)  # (prompt, completion) tokens of what another run will collect
         self.settled = asyncio.Event()
 
     def prompt(self, characters: int) -> float:
@@ -71,12 +72,31 @@ class Budget:
         known, tokens = self.counted
         return characters * (tokens / known if known else TOKENS_PER_CHARACTER)
 
+    def learn(self, characters: int, prompt: int, completion: int) -> None:
+        """Take an answer's tokens for the measure of those to come."""
+        if prompt:
+            self.counted = [self.counted[0] + characters, self.counted[1] + prompt]
+        if not self.bounded:
+            self.longest = max(self.longest, completion)
+
+    def pledge(self, characters: int) -> bool:
+        """Count in a request whose answer another run will have (see `collect`); False: a cap keeps it back."""
+        wanted = self._estimate(characters)
+        cap = self._missed([*self.under_way, wanted])
+        if cap is None:
+            self.pledged = (self.pledged[0] + wanted.prompt, self.pledged[1] + wanted.completion)
+            self.spent = self._with(requests=1)
+        self.stopped = self.stopped or cap
+        return cap is None
+
+    def collect(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Add what answers took that another run had asked for; caps of this one do not mind, so add it last."""
+        self.spent = self._with(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+
     async def reserve(self, characters: int) -> Estimate | None:
         """Room for a request, at once or as soon as what is under way leaves some; None: a cap is reached."""
         while True:
-            wanted = Estimate(
-                characters=characters, prompt=self.prompt(characters), completion=self.longest or FIRST_COMPLETION
-            )
+            wanted = self._estimate(characters)
             cap = self._missed([*self.under_way, wanted])
             if cap is None:
                 self.under_way.append(wanted)
@@ -92,12 +112,15 @@ class Budget:
         self.under_way.remove(estimate)
         prompt, completion = used or (round(estimate.prompt), round(estimate.completion))
         self.spent = self._with(prompt_tokens=prompt, completion_tokens=completion)
-        if used and prompt:
-            self.counted = [self.counted[0] + estimate.characters, self.counted[1] + prompt]
-        if used and not self.bounded:
-            self.longest = max(self.longest, completion)
+        if used:
+            self.learn(estimate.characters, *used)
         self.settled.set()
         self.settled = asyncio.Event()  # who waits from now on waits for the next
+
+    def _estimate(self, characters: int) -> Estimate:
+        return Estimate(
+            characters=characters, prompt=self.prompt(characters), completion=self.longest or FIRST_COMPLETION
+        )
 
     def _with(self, *, requests: int = 0, prompt_tokens: int = 0, completion_tokens: int = 0) -> Spent:
         prompt = self.spent.prompt_tokens + prompt_tokens
@@ -123,8 +146,8 @@ class Budget:
             return "max_requests"
         if params.max_tokens_spent is None and params.max_cost is None:
             return None
-        prompt = spent.prompt_tokens + sum(estimate.prompt for estimate in under_way)
-        completion = spent.completion_tokens + sum(estimate.completion for estimate in under_way)
+        prompt = spent.prompt_tokens + self.pledged[0] + sum(estimate.prompt for estimate in under_way)
+        completion = spent.completion_tokens + self.pledged[1] + sum(estimate.completion for estimate in under_way)
         if params.max_tokens_spent is not None and prompt + completion > params.max_tokens_spent:
             return "max_tokens_spent"
         cost = self._cost(prompt, completion)

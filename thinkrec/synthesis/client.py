@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,8 +43,8 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _NO_KEY = "no-key-needed"
 _FLAGGED = {"content_filter", "content_policy_violation", "invalid_prompt"}  # what hosts call a question they refuse
 _USED_UP = "insufficient_quota"  # what hosts call it where waiting does not help, with the status of a rate limit
-# Reasoning models behind generic servers leave their scratch work in the answer.
-_SCRATCH = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
+# Reasoning models behind generic servers leave their scratch work in the answer, its opening tag often in the prompt.
+_SCRATCH = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)
 
 # The first line that fits says what to do; subclasses stand before their bases.
 _ADVICE: tuple[tuple[type[openai.OpenAIError], str], ...] = (
@@ -61,6 +61,18 @@ _ADVICE: tuple[tuple[type[openai.OpenAIError], str], ...] = (
     (openai.APIResponseValidationError, "answers, but not as an OpenAI-compatible API; does teacher.endpoint end in "
                                         "/v1?"),
 )  # fmt: skip
+
+
+Request = dict[str, Any]  # the body of a question: model and messages
+Heard = Callable[[str, Request, Answer | None], None]  # told a question's key, the question, the store's answer to it
+
+
+class Unanswered(UserError):
+    """A question that the store has no answer to, where nothing may be sent.
+
+    Whoever asks many questions goes on with the others, then raises the first of these: so one walk over the store
+    alone comes by everything that is still to ask (`Teacher.heard` is told).
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +98,7 @@ class Teacher:
     retries: int = RETRIES
     store: Path | None = None  # of the answers; None: every question is sent
     apart: bool = False  # whether a process of its own does the sending
-    replayed: set[str] | None = None  # where given, nothing is sent; keys of the store's answers gather in it
+    heard: Heard | None = None  # where given, nothing is sent, and it is told of every question
 
     @property
     def spent(self) -> Spent:
@@ -233,22 +245,22 @@ class Connection:
             response = await self.client.post("/chat/completions", body=request, cast_to=httpx2.Response)
         except openai.APIError as error:  # `from None`: the cause holds the request, and that holds the key
             if self.door.budget.stopped:
-                raise UserError(_stopped(teacher, self.door.budget.stopped)) from None
+                raise UserError(stopped(teacher, self.door.budget.stopped)) from None
             if error.code == _USED_UP:
                 raise UserError(
                     f"teacher at {place(teacher.params.endpoint)} says that the key's quota is used up; raise it or "
                     "set another key, and run again to go on"
                 ) from None
-            words = _words(error.body)
-            if isinstance(error, openai.BadRequestError) and error.code in _FLAGGED:
-                return _refused(_hidden(teacher, words))  # of one question, and no reason to stop asking others
-            said = error.message if words in error.message else f"{error.message} - {words}"
-            raise UserError(_explain(teacher, type(error), said)) from None
+            if isinstance(error, openai.BadRequestError) and (flag := flagged(teacher, error.body)):
+                return flag  # of one question, and no reason to stop asking others
+            heard = words(error.body)
+            said = error.message if heard in error.message else f"{error.message} - {heard}"
+            raise UserError(explain(teacher, type(error), said)) from None
         body = _body(response)
-        answer = _answer(body)
+        answer = completed(body)
         if answer is None:  # gateways put their own errors into answers with status 200
-            words = _words(body["error"]) if body and "error" in body else ""
-            raise UserError(_explain(teacher, openai.APIError if words else openai.APIResponseValidationError, words))
+            heard = words(body["error"]) if body and "error" in body else ""
+            raise UserError(explain(teacher, openai.APIError if heard else openai.APIResponseValidationError, heard))
         return answer
 
 
@@ -275,6 +287,7 @@ class Session:
         """One answer to `messages`: the store's, that of an equal question under way, or the teacher's.
 
         Raises:
+            Unanswered: nothing may be sent, and the store does not know the answer.
             UserError: the teacher cannot be reached, refuses the key or the model, or is no such API; no key is set;
                 a cap is reached; the store cannot be used.
         """
@@ -287,10 +300,12 @@ class Session:
             return await self.way.ask(request)
         key = request_key(place(self.teacher.params.endpoint), request)
         known = self.store.get(key)
-        if self.teacher.replayed is not None:
+        if self.teacher.heard is not None:
+            self.teacher.heard(key, request, known)
             if known is None:
-                raise UserError(f"{self.store.path}: not all answers of this run are here; run thinkrec-stage traces")
-            self.teacher.replayed.add(key)
+                raise Unanswered(
+                    f"{self.store.path}: not all answers of this run are here; run the stage that asks for them"
+                )
         if known is None:
             if not self.teacher.key:
                 where = place(self.teacher.params.endpoint)
@@ -327,23 +342,23 @@ def open_teacher(params: TeacherParams, *, app: Any = None, retries: int = RETRI
     key = next((value for name in KEY_VARIABLES if (value := os.environ.get(name, "").strip())), "")
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"teacher at {place(params.endpoint)}: the key has characters no header can carry; set it anew")
-    if not key and _is_loopback(params.endpoint):
+    if not key and is_loopback(params.endpoint):
         key = _NO_KEY
     return Teacher(params=params, app=None, key=key, budget=budget, retries=retries, store=store_path(), apart=apart)
 
 
-def open_replay(params: TeacherParams) -> Teacher:
-    """The same teacher, answering from the store alone: nothing is sent, and `replayed` says what was answered.
+def open_replay(params: TeacherParams, heard: Heard) -> Teacher:
+    """The same teacher, answering from the store alone: nothing is sent, and `heard` is told of every question.
 
     Raises:
         UserError: as `open_teacher`, or the teacher is the embedded one, which has no store.
     """
     if params.endpoint == EMBEDDED:
         raise UserError(
-            "params.yaml: teacher.endpoint is embedded, whose answers are free and the same everywhere; "
-            "bundles are of other teachers"
+            "params.yaml: teacher.endpoint is embedded, whose answers are free and the same everywhere, "
+            "so none are kept; name another teacher"
         )
-    return replace(open_teacher(params), replayed=set())
+    return replace(open_teacher(params), heard=heard)
 
 
 def store_path() -> Path:
@@ -363,10 +378,10 @@ def _door(teacher: Teacher) -> _Door:
     if teacher.app:
         return _Door(teacher.params, teacher.budget, transport=httpx2.ASGITransport(app=teacher.app))
     # A proxy of the environment has no way to this machine.
-    return _Door(teacher.params, teacher.budget, trust_env=not _is_loopback(teacher.params.endpoint))
+    return _Door(teacher.params, teacher.budget, trust_env=not is_loopback(teacher.params.endpoint))
 
 
-def _is_loopback(endpoint: str) -> bool:
+def is_loopback(endpoint: str) -> bool:
     return urlsplit(endpoint).hostname in _LOOPBACK
 
 
@@ -383,7 +398,7 @@ def _used(response: httpx2.Response) -> tuple[int, int] | None:
     return usage(_body(response) or {})
 
 
-def _answer(body: dict[str, Any] | None) -> Answer | None:
+def completed(body: dict[str, Any] | None) -> Answer | None:
     """What is kept of a completion, None of anything else; generic servers leave out what the format says is there."""
     choices = body.get("choices") if body else None
     if not body or not isinstance(choices, list):
@@ -401,19 +416,24 @@ def _answer(body: dict[str, Any] | None) -> Answer | None:
     )
 
 
-def _refused(words: str) -> Answer:
-    """What stands for the answer to a question that the host did not pass on to the model."""
+def flagged(teacher: Teacher, error: object) -> Answer | None:
+    """What stands for the answer to a question that the host did not pass on to the model, by the error of a 400.
+
+    None: the error is another one.
+    """
+    if _object(error).get("code") not in _FLAGGED:
+        return None
     return Answer(
         content="",
         reasoning_content="",
-        refusal=words,
+        refusal=_hidden(teacher, words(error)),
         finish_reason="content_filter",
         prompt_tokens=0,
         completion_tokens=0,
     )
 
 
-def _words(error: object) -> str:
+def words(error: object) -> str:
     """What a server's error says, in whichever of the usual places."""
     found = _object(error)
     return _text(found.get("message") or found.get("detail") or error)
@@ -439,27 +459,36 @@ def _reply(answer: Answer) -> Reply:
     )
 
 
-def _stopped(teacher: Teacher, cap: str) -> str:
+def capped(params: TeacherParams, cap: str) -> str:
+    """Which cap a run has reached, in words."""
+    said = f"teacher.{cap}={getattr(params, cap)}"
+    return f"all {said} of this run are sent" if cap == "max_requests" else f"{said} has no room for another request"
+
+
+def stopped(teacher: Teacher, cap: str) -> str:
     """One line: which cap, what was spent, how to go on."""
-    said = f"teacher.{cap}={getattr(teacher.params, cap)}"
-    said = f"all {said} of this run are sent" if cap == "max_requests" else f"{said} has no room for another request"
+    said = f"teacher at {place(teacher.params.endpoint)}: {capped(teacher.params, cap)}"
     kept = f"is in {teacher.store}, so run again to go on" if teacher.store else "is lost; raise it"
-    return f"teacher at {place(teacher.params.endpoint)}: {said}; what they brought ({teacher.spent}) {kept}"
+    return f"{said}; what they brought ({teacher.spent}) {kept}"
+
+
+def masked(teacher: Teacher, said: str) -> str:
+    """A server's own words on one line, without the key: a refusal of one often repeats it."""
+    said = " ".join(_hidden(teacher, said).split())[:200]
+    return "".join(char for char in said if char.isprintable())  # nothing that steers a terminal
 
 
 def _hidden(teacher: Teacher, said: str) -> str:
     return said.replace(teacher.key, "***") if teacher.key else said
 
 
-def _explain(teacher: Teacher, kind: type[Exception], said: str) -> str:
-    """One line: which teacher, what went wrong, what to do."""
-    # The server's own words only where we have none: a refusal of a key often repeats the key.
-    heard = " ".join(_hidden(teacher, said).split())[:200]
+def explain(teacher: Teacher, kind: type[Exception], said: str) -> str:
+    """One line: which teacher, what went wrong (`said` by the server), what to do."""
     values = {
         "model": repr(teacher.params.model),
         "retries": teacher.retries,
         "timeout": teacher.params.timeout,
-        "heard": "".join(char for char in heard if char.isprintable()),  # nothing that steers a terminal
+        "heard": masked(teacher, said),
     }
     unknown = "failed ({heard}); check teacher.endpoint and teacher.model"
     text = next((advice for error, advice in _ADVICE if issubclass(kind, error)), unknown)
