@@ -27,6 +27,7 @@ from stages.gate import gate
 from stages.ingest import ingest
 from stages.keywords import keywords
 from stages.pin import pin
+from stages.quote import quote
 from stages.recommend import recommend
 from stages.score import score
 from stages.sft import sft
@@ -47,7 +48,7 @@ for work in PIPELINE:
     app.command(rich_help_panel="Pipeline, in order")(command(work))
 for use in (recommend, explain, score, export):
     app.command(rich_help_panel="Use, once the pipeline has run")(command(use))
-for tool in (pin, bundle, tables):
+for tool in (pin, quote, bundle, tables):
     app.command(rich_help_panel="Tools")(command(tool))
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The answers behind the traces <-> a file to share. Run: thinkrec-stage bundle export answers.jsonl.gz"""
+"""The answers behind keywords and traces <-> a file to share. Run: thinkrec-stage bundle export answers.jsonl.gz"""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,12 +10,13 @@ def bundle(
     action: Annotated[Literal["export", "import"], typer.Argument(metavar="export|import", help="Which way.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The bundle, such as answers.jsonl.gz.")],
 ) -> str:
-    """Share a teacher's answers, so that others make the same traces without asking it.
+    """Share a teacher's answers, so that others make the same keywords and traces without asking it.
 
-    export: the answers behind the traces of params.yaml, once thinkrec-stage traces has run. import: into the response
-    store; then thinkrec-stage traces, with the same data and parameters, makes the same traces without a key.
+    export: the answers behind the traces of params.yaml (and the keywords, where a teacher writes them), once those
+    stages have run. import: into the response store; then the stages, with the same data and parameters, make the same
+    keywords and traces without a key.
     """
-    from stages.traces import ask
+    from stages import keywords, traces
     from thinkrec.params import load
     from thinkrec.synthesis.bundle import read_bundle, write_bundle
     from thinkrec.synthesis.client import open_replay, place, store_path
@@ -27,8 +28,10 @@ def bundle(
             f"teacher.model={of['model']}"
         )
     params = load()
-    teacher = open_replay(params.teacher)
-    ask(params, teacher)
-    keys = teacher.replayed or set()
+    keys: set[str] = set()
+    teacher = open_replay(params.teacher, lambda key, *_: keys.add(key))
+    if params.keywords.source == "teacher":
+        keywords.ask(params, teacher)
+    traces.ask(params, teacher)
     write_bundle(file, store_path(), keys, endpoint=place(params.teacher.endpoint), model=params.teacher.model)
     return f"{len(keys):,} answers of {params.teacher.model} in {file}"

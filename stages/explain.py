@@ -16,8 +16,8 @@ def explain(
 ) -> str:
     """Explain how well an item suits somebody.
 
-    Shows the probability, the experts' weights, the reason that the model writes, and what the reason names: titles and
-    keywords, each looked up in the history and the item as the model saw them.
+    Shows the probability, the experts' weights, the reason that the model writes, and what the reason claims of titles
+    and keywords, each claim held against the history and the item as the model saw them.
 
     Example: thinkrec-stage explain --user 42 --item 7
     """
@@ -28,5 +28,5 @@ def explain(
 
     said = Recommender.load().explain(asked_user(user, history), item)
     Console().print(explanation_table(said))
-    there, named = int(said.evidence["found"].sum()), len(said.evidence)
-    return f"{said.title}: {said.probability:.1%}; named by the reason and there: {there} of {named}"
+    true, claims = int(said.evidence["true"].sum()), len(said.evidence)
+    return f"{said.title}: {said.probability:.1%}; of what the reason claims, true: {true} of {claims}"

@@ -1,14 +1,59 @@
 """Item metadata -> at most ten keywords per item. Run: thinkrec-stage keywords"""
 
+from __future__ import annotations
 
-def keywords() -> str:
+from functools import partial
+from typing import TYPE_CHECKING
+
+from stages._command import DryRun, note
+
+if TYPE_CHECKING:
+    from thinkrec.params import Params
+    from thinkrec.synthesis.client import Teacher
+    from thinkrec.synthesis.quote import Quote
+    from thinkrec.synthesis.summaries import Summaries
+
+
+def keywords(dry_run: DryRun = False) -> str:
     """Summarise item metadata into keywords."""
+    from dataclasses import asdict
+
     from thinkrec import artifacts
     from thinkrec.params import load
-    from thinkrec.synthesis.keywords import extract_keywords
+    from thinkrec.synthesis.batch import carry_out
+    from thinkrec.synthesis.client import open_teacher
+    from thinkrec.synthesis.quote import show
 
-    items = artifacts.read_table(artifacts.ITEMS)
-    found, stats = extract_keywords(items, max_per_item=load().keywords.max_per_item)
-    artifacts.write_table(artifacts.KEYWORDS, found)
-    artifacts.write_metrics("keywords", stats)
-    return f"{found['keywords'].str.len().mean():.1f} keywords per item for {len(found):,} items"
+    params = load()
+    if dry_run:
+        return show([price(params)])
+    if params.keywords.source == "embedded":
+        made, sent = ask(params, None), ""
+    else:
+        teacher = open_teacher(params.teacher)
+        try:
+            made = carry_out(partial(ask, params), teacher)
+        finally:
+            note(**asdict(teacher.spent))
+        sent = f", {made.stats['by_teacher']:,} by the teacher; sent {teacher.spent}"
+    artifacts.write_table(artifacts.KEYWORDS, made.keywords)
+    artifacts.write_table(artifacts.FALLBACKS, made.fallbacks)
+    artifacts.write_metrics("keywords", made.stats)
+    return f"{made.stats['mean_keywords']:.1f} keywords per item for {made.stats['items']:,} items{sent}"
+
+
+def price(params: Params) -> Quote:
+    """What the stage would still ask the teacher."""
+    from thinkrec.synthesis.quote import Quote, quote
+
+    if params.keywords.source == "embedded":
+        return Quote(stage="keywords", notes=("keywords: extracted without a teacher, as keywords.source has it",))
+    return quote("keywords", partial(ask, params), params.teacher, turns=1)
+
+
+def ask(params: Params, teacher: Teacher | None) -> Summaries:
+    """What this teacher's answers to the stage's questions come to; without one, what is extracted."""
+    from thinkrec import artifacts
+    from thinkrec.synthesis.summaries import summarise
+
+    return summarise(artifacts.read_table(artifacts.ITEMS), teacher, max_per_item=params.keywords.max_per_item)

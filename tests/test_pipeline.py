@@ -39,11 +39,16 @@ STAGES = list(PIPELINE)
 LAUNCHED = ("sft", "experts", "added", "gate", "evaluate")  # those that share their work over processes
 # What a stage reads only under another value of a parameter: declared all the same, since dvc.yaml knows no conditions.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "keywords": [{"keywords.source": "teacher"}],
     "features": [{"features.model": model} for model in ("lightgcn", "sasrec", "gsasrec")],
+    "traces": [{"traces.choice": choice} for choice in ("random", "hard", "groups")],
     "sft": [{"sft.recipe": "paper"}],
     "added": [{"experts.added": [str(NEWCOMERS)]}],
 }
-ALL_DATA = {"added": VARIANTS["added"][0]}  # with nobody to add it reads the groups, and no more
+ALL_DATA = {
+    "traces": {"traces.choice": "hard"},  # balanced by label alone, rows are chosen without features
+    "added": VARIANTS["added"][0],  # with nobody to add it reads the groups, and no more
+}
 DATA = {name: [dep for dep in stage["deps"] if dep.startswith("out/")] for name, stage in PIPELINE.items()}
 CODE = {name: [dep for dep in stage["deps"] if not dep.startswith("out/")] for name, stage in PIPELINE.items()}
 MAKER = {out: name for name in STAGES for out in declared_outs(name)}

@@ -116,19 +116,20 @@ class TestReproduction:
         params = {
             "gate.kind": ("centroid", {"gate"}, {"gate", "evaluate"}),
             "gate.temperature": (0.3, {"gate", "evaluate"}, {"gate", "evaluate"}),
-            "features.model": ("sasrec", {"features"}, {"features", "baselines", *after["sft"]}),  # not the backbone
-            "sasrec.history": (9, {"features", "baselines"}, {"features", "baselines", *after["sft"]}),
+            "features.model": ("sasrec", {"features"}, after["features"]),
+            "sasrec.history": (9, {"features", "baselines"}, after["features"]),
             "evaluate.reasons": (9, {"evaluate"}, {"evaluate"}),
-            "experts.n": (3, {"experts"}, after["experts"]),
+            "experts.n": (3, {"traces", "experts"}, after["traces"]),  # whose groups the rows may be chosen by
             "experts.added": (["new.txt"], {"added"}, {"added", "gate", "evaluate"}),  # the experts stay
             "experts.epochs": (2, {"experts", "added"}, after["experts"]),
             "sft.patience": (5, {"sft"}, after["sft"]),
             "prompt.slots": ([], after["sft"], after["sft"]),  # not the traces
-            "teacher.model": ("other", {"traces"}, after["traces"]),
+            "teacher.model": ("other", {"keywords", "traces"}, after["traces"] | {"keywords"}),
+            "traces.choice": ("hard", {"traces"}, after["traces"]),
         }
         code = {
             "thinkrec/gate/routing.py": ({"gate", "evaluate"}, {"gate", "evaluate"}),  # groups.py alone is the experts'
-            "thinkrec/synthesis/prompts.py": ({"traces"}, after["traces"]),
+            "thinkrec/synthesis/prompts.py": ({"keywords", "traces"}, after["traces"] | {"keywords"}),
             "thinkrec/synthesis/keywords.py": ({"keywords", "traces"}, after["traces"] | {"keywords"}),
             "thinkrec/gate/added.py": ({"added", "gate", "evaluate"}, {"added", "gate", "evaluate"}),
             "stages/gate.py": ({"gate"}, {"gate", "evaluate"}),

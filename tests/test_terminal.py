@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console, RenderableType
 
-from thinkrec.evidence import Seen, evidence_of
-from thinkrec.recommender import Explanation
+from thinkrec.recommender import Explanation, claims_table
+from thinkrec.synthesis.prompts import Shown
+from thinkrec.synthesis.verifier import Catalogue, claims_of
 from thinkrec.terminal import explanation_table, read_history, read_ids, recommendations_table, write_scores
 
 
@@ -21,9 +22,9 @@ def shown(what: RenderableType) -> list[str]:
 
 
 def explained(reason: str) -> Explanation:
-    target = Seen(title="Low [red]Tide", keywords=["sea"])
-    history = [Seen(title="Iron Harbour", keywords=["war"], liked=True)]
-    evidence = evidence_of(reason, history, target, titles=["Seven Keys"], keywords=["heist"])
+    target = Shown(title="Low [red]Tide", keywords=["sea"])
+    history = [Shown(title="Iron Harbour", keywords=["war"], liked=True)]
+    evidence = claims_table(claims_of(reason, history, target, Catalogue(["Seven Keys"], ["heist"])))
     return Explanation(
         item_id="7",
         title=target.title,
@@ -60,17 +61,18 @@ def test_recommendations_are_numbered_and_titles_are_no_markup() -> None:
 
 
 def test_an_explanation_shows_the_figures_the_reason_and_what_is_there() -> None:
-    reason = "Yes. Liked war. One such title is Iron Harbour, not Seven Keys. Avoids heist."
+    reason = "Yes. Liked war (1 of 1). One such title is Iron Harbour, not Seven Keys. Avoids heist. This one has war."
     lines = shown(explanation_table(explained(reason)))
     assert "item Low [red]Tide (7)" in lines
     assert "would like 87.5%" in lines
     assert "experts global 25%, expert_1 75%" in lines
     assert f"reason {reason}" in lines
-    assert "item Iron Harbour 1 0 yes" in lines
-    assert "item Seven Keys 0 0 no" in lines
-    assert "keyword war 1 0 yes" in lines
-    assert "keyword heist 0 0 no" in lines
+    assert "keyword war liked 1 of 1 1 0 yes" in lines
+    assert "item Iron Harbour liked 1 0 yes" in lines
+    assert "item Seven Keys 0 0 not shown" in lines
+    assert "keyword heist avoided 0 0 not shown" in lines
+    assert "keyword war in the target 1 0 no" in lines
 
 
-def test_a_reason_that_names_nothing_says_so() -> None:
-    assert any("names no title and no keyword" in line for line in shown(explanation_table(explained("Yes, yes."))))
+def test_a_reason_that_claims_nothing_says_so() -> None:
+    assert any("claims nothing of any title" in line for line in shown(explanation_table(explained("Yes, yes."))))

@@ -32,11 +32,13 @@ USERS = ROOT / "ingest" / "users.parquet"
 QUARANTINE = ROOT / "ingest" / "quarantine.parquet"
 TRUTH = ROOT / "ingest" / "truth.parquet"
 KEYWORDS = ROOT / "keywords" / "keywords.parquet"
+FALLBACKS = ROOT / "keywords" / "fallbacks.parquet"
 FEATURES = ROOT / "features" / "features.safetensors"
 FEATURE_MODEL = ROOT / "features" / "model.safetensors"
 BACKBONE = ROOT / "backbone"
 TRACES = ROOT / "traces" / "traces.parquet"
 REJECTED = ROOT / "traces" / "rejected.parquet"
+EXAMPLES = ROOT / "traces" / "examples.md"  # one trace and one refused answer of each kind, for people
 SFT = ROOT / "sft"
 EXPERTS = ROOT / "experts"
 ADDED = ROOT / "added"
@@ -80,12 +82,30 @@ SCHEMAS: dict[Path, pa.Schema] = {
     # Only worlds know the truth: empty for real datasets, else one row per interaction, in its order.
     TRUTH: pa.schema({"probability": pa.float32(), "reason": pa.string()}),
     KEYWORDS: pa.schema({"item": pa.int32(), "keywords": pa.list_(pa.string())}),
-    # `row` is the row number in INTERACTIONS; `text` begins with the verdict.
+    # Items whose keywords a teacher was asked for and that have extracted ones: why, and its answer.
+    FALLBACKS: pa.schema({"item": pa.int32(), "fault": pa.string(), "text": pa.string()}),
+    # `row` is the row number in INTERACTIONS; `text` is the verdict and the parts behind it, what models learn.
     TRACES: pa.schema(
-        {"row": pa.int64(), "label": pa.int8(), "turns": pa.int16(), "text": pa.string()},
+        {
+            "row": pa.int64(),
+            "label": pa.int8(),
+            "turns": pa.int16(),  # answers that it took
+            "text": pa.string(),
+            "history": pa.string(),
+            "taste": pa.string(),
+            "fit": pa.string(),
+        },
     ),
+    # One row per refused answer; `detail` is what was found at fault, `text` the answer as it came.
     REJECTED: pa.schema(
-        {"row": pa.int64(), "label": pa.int8(), "turns": pa.int16(), "reason": pa.string(), "text": pa.string()},
+        {
+            "row": pa.int64(),
+            "label": pa.int8(),
+            "turn": pa.int16(),
+            "fault": pa.string(),
+            "detail": pa.string(),
+            "text": pa.string(),
+        },
     ),
     # One row per valid and test interaction, in the order of INTERACTIONS; then one probability per baseline.
     BASELINES: pa.schema({"row": pa.int64()}),
@@ -217,6 +237,12 @@ def write_json(path: Path, value: Any) -> None:
     """Write small readable JSON (metrics, plots' data): sorted as given, floats as they are, newline at the end."""
     with atomic(path) as partial:
         partial.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text for people, as it is."""
+    with atomic(path) as partial:
+        partial.write_bytes(text.encode())
 
 
 def read_json(path: Path) -> Any:

@@ -7,6 +7,7 @@ file once with `load` and hand sections, never loose numbers, to the library.
 from __future__ import annotations
 
 import difflib
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -74,6 +75,10 @@ FeatureModel = Literal["mf", "lightgcn", "sasrec", "gsasrec"]
 Metric = Literal["objective", "auc", "uauc", "log_loss"]
 
 
+_OWN_FIELDS = {"model", "messages", "stream", "n"}  # of a request to a teacher
+_CEILINGS = {"max_completion_tokens", "max_tokens"}
+
+
 class Section(BaseModel):
     """A frozen group of parameters without room for unknown keys."""
 
@@ -110,6 +115,7 @@ class PromptParams(Section):
 class KeywordParams(Section):
     """Keyword summaries of item metadata (stage `keywords`)."""
 
+    source: Literal["embedded", "teacher"]
     max_per_item: Annotated[Positive, Field(le=10)]
 
 
@@ -192,23 +198,68 @@ class BackboneParams(Section):
 
 
 class TeacherParams(Section):
-    """Which teacher writes the traces: `embedded`, or the base URL of any OpenAI-compatible endpoint."""
+    """Which teacher is asked: `embedded`, or the base URL of any OpenAI-compatible endpoint."""
 
     endpoint: str
     model: str
+    mode: Literal["live", "batch"]
     concurrency: Positive
     timeout: AboveZero
     requests_per_minute: Positive | None
     tokens_per_minute: Positive | None
+    prompt_price: NotNegative | None
+    completion_price: NotNegative | None
     max_requests: Positive | None
+    max_tokens_spent: Positive | None
+    max_cost: AboveZero | None
+    request: dict[str, Any]
+
+    @field_validator("request", mode="before")
+    @classmethod
+    def _fields_of_a_request(cls, request: Any) -> Any:
+        if not isinstance(request, dict) or not all(isinstance(name, str) for name in request):
+            raise ValueError("should be a mapping of names to values, such as {temperature: 0.7}; {} for none")
+        if taken := sorted(_OWN_FIELDS & set(request)):
+            raise ValueError(f"should not set {taken[0]}, which is set elsewhere; leave it out")
+        for name in sorted(_CEILINGS & set(request)):
+            if type(request[name]) is not int or request[name] < 1:
+                raise ValueError(f"should set {name} to a whole number from 1 on")
+        try:
+            json.dumps(request, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError("should hold what JSON can say (text, numbers, lists, mappings)") from None
+        return request
+
+    @model_validator(mode="after")
+    def _batches_are_remote(self) -> Self:
+        if self.mode == "batch" and self.endpoint == "embedded":
+            raise ValueError("with mode=batch needs an endpoint that has a Batch API; the embedded one answers at once")
+        return self
+
+    @model_validator(mode="after")
+    def _priced(self) -> Self:
+        for name in ("prompt_price", "completion_price"):
+            if self.max_cost is not None and getattr(self, name) is None:
+                raise ValueError(f"with max_cost needs {name}, too; set it (per million tokens)")
+        return self
 
 
 class TraceParams(Section):
-    """How many reasoning traces are asked for, and how hard (stage `traces`)."""
+    """How many reasoning traces are asked for, about which rows, how hard, and what keeps one out (stage `traces`)."""
 
+    choice: Literal["balanced", "random", "hard", "groups"]
     train: Count
     held_out: Count
     max_turns: Positive
+    min_words: Positive
+    max_words: Positive
+    max_similarity: Share
+
+    @model_validator(mode="after")
+    def _room_between(self) -> Self:
+        if self.max_words < self.min_words:
+            raise ValueError(f"max_words ({self.max_words}) should be at least min_words ({self.min_words})")
+        return self
 
 
 class TrainerParams(Section):

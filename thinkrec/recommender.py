@@ -32,7 +32,6 @@ from numpy.typing import NDArray
 
 from thinkrec import artifacts
 from thinkrec.errors import UserError
-from thinkrec.evidence import Seen, evidence_of
 from thinkrec.features import models
 from thinkrec.features.bank import Features
 from thinkrec.features.ratings import Ratings
@@ -49,6 +48,8 @@ from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench, open_global
 from thinkrec.params import Params
 from thinkrec.params import load as load_params
+from thinkrec.synthesis.prompts import Shown
+from thinkrec.synthesis.verifier import Catalogue, Claim, claims_of, thesaurus_of
 from thinkrec.text.layout import Layout
 
 Floats = NDArray[np.float32]
@@ -70,7 +71,7 @@ class Explanation:
     weights: dict[str, float]  # adapter -> weight; they sum to 1
     history: int  # earlier interactions in sight
     reason: str  # verdict first; empty where the model wrote nothing
-    evidence: pd.DataFrame  # what the reason names, and whether it is there: `evidence.evidence_of`
+    evidence: pd.DataFrame  # what the reason claims, and whether it is so: `claims_table`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +101,27 @@ class _View:
     routing: Floats  # questions x (N + 1)
 
 
+def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
+    """Claims as a table, in their order.
+
+    Columns: `kind` (item, keyword or history), `name`, `says` (`verifier.Says`), `count` ("2 of 3" or nothing),
+    `target`, `liked` and `disliked` (what it was shown to belong to), `found` (shown at all) and `true` (and shown so).
+    """
+    names = ("kind", "name", "says", "count", "target", "liked", "disliked", "found", "true")
+    return pd.DataFrame(
+        [
+            tuple(
+                ("" if claim.count is None else f"{claim.count[0]} of {claim.count[1]}")
+                if name == "count"
+                else getattr(claim, name)
+                for name in names
+            )
+            for claim in claims
+        ],
+        columns=names,
+    ).astype({"target": bool, "liked": int, "disliked": int, "found": bool, "true": bool})
+
+
 class Recommender:
     """A finished project, ready to be asked, one question at a time. Make one with `load`."""
 
@@ -120,6 +142,7 @@ class Recommender:
         self._feature_model, self._item_side = feature_model, feature_model.items()
         self._titles: list[str] = items["title"].tolist()
         self._keywords = artifacts.keyword_lists(keywords, params.prompt.keywords)
+        self._catalogue = Catalogue(self._titles, {word for words in self._keywords for word in words})
         self._user_ids, self._item_ids = pd.Index(users["user_id"]), pd.Index(items["item_id"])
         self._content: ItemContent = item_content(items)
         table = bench.interactions
@@ -229,11 +252,11 @@ class Recommender:
         )[0]
         shown = view.layout.scoring_windows(view.targets, np.zeros(1, np.int64))[0].rows[:-1]
         history = [
-            self._seen(int(view.layout.item[row]), liked=bool(view.layout.label[row]))
+            self._shown(int(view.layout.item[row]), liked=bool(view.layout.label[row]))
             for row in shown
             if view.layout.label[row] == 1 or not view.layout.hide_dislikes
         ]
-        target = self._seen(int(number[0]))
+        target = self._shown(int(number[0]))
         names = ["global", *(f"expert_{column}" for column in range(1, view.routing.shape[1]))]
         return Explanation(
             item_id=str(self._item_ids[number[0]]),
@@ -243,17 +266,13 @@ class Recommender:
             weights=dict(zip(names, view.routing[0].tolist(), strict=True)),
             history=len(history),
             reason=reason,
-            evidence=evidence_of(
-                reason,
-                history,
-                target,
-                titles=self._titles,
-                keywords={word for words in self._keywords for word in words},
+            evidence=claims_table(
+                claims_of(reason, history, target, self._catalogue, thesaurus_of(self._params.teacher.endpoint))
             ),
         )
 
-    def _seen(self, item: int, *, liked: bool | None = None) -> Seen:
-        return Seen(title=self._titles[item], keywords=self._keywords[item], liked=liked)
+    def _shown(self, item: int, *, liked: bool | None = None) -> Shown:
+        return Shown(title=self._titles[item], keywords=self._keywords[item], liked=liked)
 
     def _numbers(self, ids: pd.Index, named: pd.Series, kind: str) -> Rows:
         """The numbers of some ids; ids are text, whatever they look like."""

@@ -18,6 +18,15 @@ from thinkrec.errors import UserError
 from thinkrec.recommender import Explanation
 
 LIKED = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
+SAID = {
+    "liked": "liked",
+    "disliked": "disliked",
+    "prefers": "preferred",
+    "avoids": "avoided",
+    "target": "in the target",
+    "lacks": "not in the target",
+    "named": "",
+}
 
 
 def read_ids(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -82,7 +91,7 @@ def recommendations_table(found: pd.DataFrame) -> Table:
 
 
 def explanation_table(said: Explanation) -> RenderableType:
-    """What `Recommender.explain` returned: the figures, the reason, then what it names and whether that is there."""
+    """What `Recommender.explain` returned: the figures, the reason, then what it claims and whether that is so."""
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim")
     facts.add_column()
@@ -93,12 +102,15 @@ def explanation_table(said: Explanation) -> RenderableType:
     facts.add_row("history", f"{said.history} earlier interactions in sight")
     facts.add_row("reason", Text(said.reason or "(the model wrote none)"))
     if said.evidence.empty:
-        return Group(facts, Text("The reason names no title and no keyword that the catalogue knows.", style="dim"))
-    table = Table(box=box.SIMPLE_HEAD, title="What the reason names", title_justify="left")
-    for name in ("", "named", "in the target", "liked", "disliked", "is there"):
+        return Group(facts, Text("The reason claims nothing of any title or keyword.", style="dim"))
+    table = Table(box=box.SIMPLE_HEAD, title="What the reason claims, and what was shown", title_justify="left")
+    for name in ("", "named", "said to be", "count", "in the target", "liked", "disliked", "true"):
         table.add_column(name, justify="right" if name in ("liked", "disliked") else "left")
     for row in said.evidence.itertuples(index=False):
         yes = ["", "yes"][bool(row.target)]
-        found = Text("yes", style="green") if row.found else Text("no", style="red")
-        table.add_row(str(row.kind), Text(str(row.name)), yes, str(row.liked), str(row.disliked), found)
+        true = Text("yes", style="green") if row.true else Text("no" if row.found else "not shown", style="red")
+        said_to_be = SAID[str(row.says)]
+        table.add_row(
+            str(row.kind), Text(str(row.name)), said_to_be, str(row.count), yes, str(row.liked), str(row.disliked), true
+        )
     return Group(facts, table)

@@ -269,6 +269,20 @@ def test_vectors_are_looked_up_by_row() -> None:
     np.testing.assert_array_equal(features.item_vectors(rows), features.item_bank[features.item_row[rows]])
 
 
+def test_scores_are_the_feature_models_own_and_nan_where_it_knows_nothing() -> None:
+    user, item = np.eye(3, 2, dtype=np.float32), np.asarray([[1, 1], [0, 0]], np.float32)  # user 2, item 1: unknown
+    features = Features(
+        user_bank=user,
+        item_bank=item,
+        user_row=np.asarray([0, 1, 2, 0], np.int32),
+        item_row=np.asarray([0, 0, 0, 1], np.int32),
+        route=np.zeros(4, np.int32),
+        statistics=np.asarray([[9, 1], [9, -2], [9, 3], [9, 4]], np.float32),
+        statistic_names=["rate", "affinity"],
+    )
+    np.testing.assert_array_equal(features.scores(), np.asarray([1, -2, np.nan, np.nan], np.float32))
+
+
 def test_too_few_users_to_cut_into_folds_are_a_user_error() -> None:
     alone = table()[(table()["user"] == 0) | (table()["split"] != "train")].reset_index(drop=True)
     with pytest.raises(UserError, match=r"features\.folds=3: one fold holds every user of train"):

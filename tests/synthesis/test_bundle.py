@@ -2,14 +2,13 @@
 
 import gzip
 import json
-import threading
-from collections import Counter
-from contextlib import chdir, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import re
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 from project import ROOT, SMALL, digests, run_stage, set_params
+from server import Response, serve
 from typer.testing import CliRunner
 
 from stages.__main__ import app
@@ -33,35 +32,6 @@ ANSWERS = {
 }
 
 
-@contextmanager
-def teacher():
-    """The embedded teacher on a loopback address, and how many requests came."""
-    came = Counter()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            came["requests"] += 1
-            content = json.dumps(complete(json.loads(self.rfile.read(int(self.headers["content-length"]))))).encode()
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_):
-            pass
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{httpd.server_port}/v1", came
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
-        thread.join()
-
-
 @pytest.fixture(autouse=True)
 def place_and_key(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -69,12 +39,12 @@ def place_and_key(monkeypatch, tmp_path):
     monkeypatch.setenv("THINKREC_TEACHER_KEY", KEY)
 
 
-def project(folder, endpoint):
+def project(folder, endpoint, changes=None, stages=("ingest", "keywords")):
     """A small project up to its keywords."""
     folder.mkdir()
     (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    set_params(folder, SMALL | {"teacher.endpoint": endpoint, "teacher.model": "m"})
-    for stage in ("ingest", "keywords"):
+    set_params(folder, SMALL | {"teacher.endpoint": endpoint, "teacher.model": "m"} | (changes or {}))
+    for stage in stages:
         run_stage(folder, stage)
     return folder
 
@@ -82,6 +52,10 @@ def project(folder, endpoint):
 def command(folder, *arguments):
     with chdir(folder):
         return CliRunner().invoke(app, list(arguments))
+
+
+def run_log(folder):
+    return json.loads((folder / ".cache" / "runs.jsonl").read_text().splitlines()[-1])
 
 
 def fill(answers, store=STORE):
@@ -95,31 +69,87 @@ def export(path="b.jsonl.gz"):
 
 
 def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
-    with teacher() as (endpoint, came):
-        ours = project(tmp_path / "ours", endpoint.replace("//", "//user:pass-word@"))
-        assert command(ours, "traces").exit_code == 0
-        asked = came["requests"]
+    with serve(lambda request: Response(body=complete(request.body))) as teacher:
+        ours = project(tmp_path / "ours", teacher.endpoint.replace("//", "//user:pass-word@"))
+        made = command(ours, "traces")
+        asked = len(teacher.heard)
+        assert re.search(rf"; sent {asked:,} requests, [\d,]+ tokens \(", made.stdout)
+        assert run_log(ours)["requests"] == asked and run_log(ours)["prompt_tokens"] > 0
         assert asked > SMALL["traces.train"]
         with open_store(ours / STORE) as store:
             store.put("0" * 64, ANSWERS["0" * 64])  # of another run
         exported = command(ours, "bundle", "export", "b.jsonl.gz")
         assert exported.stdout.startswith(f"bundle: {asked} answers of m in b.jsonl.gz")
-        assert came["requests"] == asked
+        assert len(teacher.heard) == asked
     text = gzip.decompress((ours / "b.jsonl.gz").read_bytes()).decode()
     assert len(text.splitlines()) == asked + 1
     assert KEY not in text and "pass-word" not in text and "user:" not in text
 
-    theirs = project(tmp_path / "theirs", endpoint)  # whose teacher is gone by now
+    theirs = project(tmp_path / "theirs", teacher.endpoint)  # whose teacher is gone by now
     (theirs / "b.jsonl.gz").write_bytes((ours / "b.jsonl.gz").read_bytes())
     imported = command(theirs, "bundle", "import", "b.jsonl.gz")
     assert imported.stdout.startswith(f"bundle: {asked} answers imported, 0 were there")
     assert command(theirs, "traces").exit_code == 0
     made = ("out/traces", "metrics/traces.json")
     assert digests(theirs, *made) == digests(ours, *made)
-    assert len(digests(ours, *made)) == 3
+    assert len(digests(ours, *made)) == 4
     # What they export is what they imported.
     assert command(theirs, "bundle", "export", "again.jsonl.gz").exit_code == 0
     assert (theirs / "again.jsonl.gz").read_bytes() == (ours / "b.jsonl.gz").read_bytes()
+
+
+def test_what_a_stopped_run_has_spent_is_in_the_run_log(tmp_path):
+    with serve(lambda request: Response(body=complete(request.body))) as teacher:
+        ours = project(tmp_path / "ours", teacher.endpoint)
+        prices = {"teacher.prompt_price": 1.0, "teacher.completion_price": 2.0}
+        set_params(ours, {"teacher.max_requests": 5, **prices})
+        stopped = command(ours, "traces")
+    assert stopped.exit_code == 1
+    said = r"all teacher\.max_requests=5 of this run are sent; what they brought \(5 requests, cost 0\.00\d\d\) is in"
+    assert re.search(said, stopped.stderr)
+    last = run_log(ours)
+    assert (
+        (last["stage"], last["done"], last["requests"]) == ("traces", False, len(teacher.heard)) == ("traces", False, 5)
+    )
+    assert last["cost"] == pytest.approx((last["prompt_tokens"] + 2 * last["completion_tokens"]) / 1e6)
+    assert not (ours / "out" / "traces").exists()
+
+
+def test_a_bundle_holds_the_answers_behind_keywords_too_where_a_teacher_writes_them(tmp_path):
+    changes = {"keywords.source": "teacher", "traces.train": 10}
+    with serve(lambda request: Response(body=complete(request.body))) as teacher:
+        ours = project(tmp_path / "ours", teacher.endpoint, changes)
+        about_items = len(teacher.heard)
+        assert about_items > 40
+        assert command(ours, "traces").exit_code == 0
+        asked = len(teacher.heard)
+        assert asked > about_items
+        assert command(ours, "bundle", "export", "b.jsonl.gz").stdout.startswith(f"bundle: {asked} answers")
+    made = ("out/keywords", "metrics/keywords.json", "out/traces", "metrics/traces.json")
+
+    theirs = project(tmp_path / "theirs", teacher.endpoint, changes, stages=["ingest"])  # whose teacher is gone by now
+    (theirs / "b.jsonl.gz").write_bytes((ours / "b.jsonl.gz").read_bytes())
+    for arguments in (("bundle", "import", "b.jsonl.gz"), ("keywords",), ("traces",)):
+        assert command(theirs, *arguments).exit_code == 0
+    assert digests(theirs, *made) == digests(ours, *made)
+    assert command(theirs, "bundle", "export", "again.jsonl.gz").exit_code == 0
+    assert (theirs / "again.jsonl.gz").read_bytes() == (ours / "b.jsonl.gz").read_bytes()
+
+
+def test_keywords_cut_short_by_a_cap_go_on_where_they_stopped(tmp_path):
+    changes = {"keywords.source": "teacher", "teacher.max_requests": 9}
+    with serve(lambda request: Response(body=complete(request.body))) as teacher:
+        folder = project(tmp_path / "ours", teacher.endpoint, changes, stages=["ingest"])
+        stopped = command(folder, "keywords")
+        assert (stopped.exit_code, len(teacher.heard)) == (1, 9)
+        assert len(stopped.stderr.splitlines()) == 1
+        assert not (folder / "out" / "keywords").exists()
+        set_params(folder, {"teacher.max_requests": None})
+        assert command(folder, "keywords").exit_code == 0
+        stats = json.loads((folder / "metrics" / "keywords.json").read_text())
+        assert len(teacher.heard) == stats["asked"] > 9
+        assert command(folder, "keywords").exit_code == 0
+        assert len(teacher.heard) == stats["asked"]
 
 
 def test_a_run_that_is_not_whole_is_not_exported(tmp_path):
@@ -127,7 +157,7 @@ def test_a_run_that_is_not_whole_is_not_exported(tmp_path):
     result = command(ours, "bundle", "export", "b.jsonl.gz")
     assert result.exit_code == 1
     assert result.stderr == (
-        "bundle: .cache/responses.sqlite: not all answers of this run are here; run thinkrec-stage traces\n"
+        "bundle: .cache/responses.sqlite: not all answers of this run are here; run the stage that asks for them\n"
     )
     assert not (ours / "b.jsonl.gz").exists()
 

@@ -1,29 +1,23 @@
-"""The client: any endpoint through one door, and faults in one line that holds no key."""
+"""The client: any endpoint through one door; what is no address or no key is refused (test_faults: the rest)."""
 
 import asyncio
-import json
 import socket
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from server import Response, serve
 
+from tests.project import teacher_params
 from thinkrec.errors import UserError
-from thinkrec.params import TeacherParams
+from thinkrec.synthesis import embedded
 from thinkrec.synthesis.client import open_teacher
-from thinkrec.synthesis.embedded import complete
 from thinkrec.synthesis.prompts import Shown, question
 
 KEY = "sk-do-not-show-me"
-UNLIMITED = {"requests_per_minute": None, "tokens_per_minute": None, "max_requests": None}
 MESSAGES = question([Shown(title="Dusk", keywords=["war"], liked=True)], Shown(title="Dawn", keywords=["war"]))
 
 
 def params(endpoint="embedded", **changes):
-    return TeacherParams(
-        **{"endpoint": endpoint, "model": "m", "concurrency": 2, "timeout": 10.0, **UNLIMITED, **changes}
-    )
+    return teacher_params(endpoint, **{"concurrency": 2, **changes})
 
 
 def ask(teacher, messages=MESSAGES):
@@ -32,37 +26,6 @@ def ask(teacher, messages=MESSAGES):
             return await session.ask(messages)
 
     return asyncio.run(run())
-
-
-@contextmanager
-def server(status, body, content_type="application/json"):
-    """An HTTP server on the loopback that says the same to everyone; `body` may be a function of the request."""
-    heard = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            heard.append((self.path, self.headers["authorization"], request))
-            said = body(request) if callable(body) else body
-            content = said.encode() if isinstance(said, str) else json.dumps(said).encode()
-            self.send_response(status)
-            self.send_header("content-type", content_type)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_):
-            pass
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{httpd.server_port}/v1", heard
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -74,14 +37,14 @@ def key(monkeypatch, tmp_path):
 
 
 def test_the_embedded_teacher_and_a_server_with_its_answers_agree():
-    with server(200, complete) as (endpoint, heard):
-        over_http = ask(open_teacher(params(endpoint)))
+    with serve(lambda request: Response(body=embedded.complete(request.body))) as server:
+        over_http = ask(open_teacher(params(server.endpoint)))
     assert over_http == ask(open_teacher(params()))
-    assert over_http.text.startswith("Yes.")
+    assert over_http.text.startswith("Verdict: Yes\n")
     assert over_http.finish_reason == "stop"
-    (path, authorization, request) = heard[0]
-    assert (path, authorization) == ("/v1/chat/completions", f"Bearer {KEY}")
-    assert request == {"model": "m", "messages": MESSAGES}
+    (request,) = server.heard
+    assert (request.path, request.key) == ("/v1/chat/completions", KEY)
+    assert request.body == {"model": "m", "messages": MESSAGES}
 
 
 def test_one_teacher_serves_several_event_loops():
@@ -89,32 +52,12 @@ def test_one_teacher_serves_several_event_loops():
     assert ask(teacher) == ask(teacher)
 
 
-@pytest.mark.parametrize(
-    ("status", "said"),
-    [(401, "refused the key"), (403, "forbids"), (404, "does not know the model 'm'"), (429, "rate limit"), (400, "x")],
-)
-def test_a_refusal_is_one_line_without_the_key(status, said):
-    body = {"error": {"message": f"x: {KEY}\nis wrong", "type": "t", "param": None, "code": None}}
-    with server(status, body) as (endpoint, heard), pytest.raises(UserError, match=said) as caught:
-        ask(open_teacher(params(endpoint), retries=0))
-    assert KEY not in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert caught.value.__cause__ is None
-    assert len(heard) == 1
-
-
 def test_an_unreachable_teacher_is_a_user_error():
     with socket.socket() as taken:  # bound, but nobody listens
         taken.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
-        with pytest.raises(UserError, match=r"cannot be reached; check teacher\.endpoint"):
+        with pytest.raises(UserError, match=r"cannot be reached, or breaks off; check teacher\.endpoint"):
             ask(open_teacher(params(endpoint), retries=0))
-
-
-@pytest.mark.parametrize("content_type", ["text/html", "application/json"])
-def test_a_server_that_is_no_such_api_is_a_user_error(content_type):
-    with server(200, "<html>hello</html>", content_type) as (endpoint, _), pytest.raises(UserError):
-        ask(open_teacher(params(endpoint), retries=0))
 
 
 def test_a_teacher_that_hangs_is_given_up():
@@ -134,8 +77,6 @@ def test_never_more_questions_at_a_time_than_asked_for():
         most = max(most, busy)
         await asyncio.sleep(0.02)
         busy -= 1
-        from thinkrec.synthesis import embedded
-
         await embedded.app(scope, receive, send)
 
     async def run():
@@ -144,26 +85,6 @@ def test_never_more_questions_at_a_time_than_asked_for():
 
     asyncio.run(run())
     assert most == 3
-
-
-def test_gaps_that_generic_servers_leave_are_filled():
-    with server(200, {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": []}) as (at, _):
-        reply = ask(open_teacher(params(at)))
-    assert (reply.text, reply.prompt_tokens) == ("", 0)
-
-
-def test_scratch_work_is_no_part_of_the_answer():
-    choice = {"index": 0, "finish_reason": "stop"}
-    said = {"role": "assistant", "content": "<think>No, wait</think>\nYes. It fits."}
-    body = {
-        "id": "x",
-        "object": "chat.completion",
-        "created": 0,
-        "model": "m",
-        "choices": [{**choice, "message": said}],
-    }
-    with server(200, body) as (endpoint, _):
-        assert ask(open_teacher(params(endpoint))).text == "Yes. It fits."
 
 
 def test_a_remote_teacher_needs_a_key_and_a_local_one_does_not(monkeypatch):

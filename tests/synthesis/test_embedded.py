@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from thinkrec.synthesis import embedded
 from thinkrec.synthesis.embedded import Case, answer, complete, explain, judge, meaning, weigh
-from thinkrec.synthesis.prompts import REFLECTIONS, SECRECY, Shown, follow_up, question
-from thinkrec.synthesis.traces import mentions_hint
-from thinkrec.synthesis.verdict import parse_verdict
+from thinkrec.synthesis.filters import mentions_hint
+from thinkrec.synthesis.prompts import REFLECTIONS, Shown, follow_up, question
+from thinkrec.synthesis.structure import read_parts, trace_text, write_answer
+from thinkrec.synthesis.verdict import parse_verdict, split_verdict
 
 STYLE = bytes(32)
 WORDS = ["revenge", "payback", "bleak", "dark", "gentle", "drama", "western", "slow"]
@@ -55,25 +56,33 @@ def test_a_keyword_that_all_of_the_history_shares_tells_little():
 
 def test_the_verdict_follows_the_evidence_and_the_strongest_is_named_first(certain):
     history = [("a", ["bleak", "drama"], True), ("b", ["grim"], True), ("c", ["gentle", "drama"], False)]
-    assert answer(shown(history, ["drama", "dark"])).startswith("Yes.")
-    text = explain(read(history, ["drama", "dark", "tender"]), False, STYLE)
-    assert text == (
-        "No. Disliked tender (1 of 1) and drama (1 of 2). For it stands dark, liked (2 of 2). "
-        "This one is about tender, drama. It still does not fit."
-    )
+    assert answer(shown(history, ["drama", "dark"])).startswith("Verdict: Yes\nHistory: ")
+    assert explain(read(history, ["drama", "dark", "tender"]), False, STYLE) == {
+        "history": "Disliked tender (1 of 1) and drama (1 of 2).",
+        "taste": "For it stands dark, liked (2 of 2).",
+        "fit": "This one is about tender, drama. It still does not fit.",
+    }
+
+
+def test_titles_are_quoted_unless_they_hold_quotes(certain):
+    style = bytes([0, 1]) + STYLE[2:]
+    for title, quoted in (("Dusk", True), ('The "Dusk"', False)):
+        history = explain(read([(title, ["bleak"], True)], ["dark"]), True, style)["history"]
+        assert history.endswith('One such title is "Dusk".' if quoted else "(1 of 1).")
 
 
 def test_without_evidence_it_says_so(certain):
     assert "The history is empty." in answer(shown([], ["war"]))
     text = answer(shown([("a", ["love"], True)], ["war"]))
-    assert text.startswith("Yes. Nothing in the history speaks against it; 1 of 1 titles were liked.")
+    assert text.startswith("Verdict: Yes\nHistory: Nothing in the history speaks against it; 1 of 1 titles were liked.")
 
 
 @given(HISTORIES, TARGETS, st.booleans(), st.binary(min_size=32, max_size=32))
 def test_every_claim_is_grounded_in_the_prompt(history, target, verdict, style):
     case = Case(history=history, target=target)
-    text = explain(case, verdict, style)
-    assert parse_verdict(text) is verdict
+    parts = explain(case, verdict, style)
+    text = trace_text(verdict, parts)
+    assert read_parts(write_answer(verdict, parts)) == parts
     about = re.search(r"(?:This one is about|This one brings|The target has) ([^.]*)\.", text)
     assert about is None or set(about[1].split(", ")) <= set(target)
     liked_sense = {"liked": True, "Liked": True, "liking": True, "Prefers": True}
@@ -84,7 +93,7 @@ def test_every_claim_is_grounded_in_the_prompt(history, target, verdict, style):
             assert len(verdicts) == int(seen)
             assert sum(liked == positive for liked in verdicts) == int(given_count) > 0
     assert len(text.split()) <= 50
-    assert not mentions_hint(text)
+    assert not mentions_hint(" ".join(parts.values()))
 
 
 @given(HISTORIES, TARGETS)
@@ -95,7 +104,7 @@ def test_text_that_is_no_evidence_cannot_change_a_verdict(history, target):
     assert judge(read(hostile, [*target, told])) == plain
 
 
-@pytest.mark.parametrize("phrasing", [*REFLECTIONS, SECRECY])
+@pytest.mark.parametrize("phrasing", REFLECTIONS)
 @pytest.mark.parametrize("label", [True, False])
 def test_it_understands_every_correction(certain, phrasing, label):
     messages = shown([("a", ["love"], True), ("b", ["war"], False)], ["love", "war"])
@@ -113,7 +122,13 @@ def test_corrections_are_sometimes_ignored_and_sometimes_leaked():
             follow_up("wrong_verdict", label=False, turn=1),
         ]
         text = answer(messages)
-        kind = "leaked" if mentions_hint(text) else "obeyed" if parse_verdict(text) is False else "ignored"
+        kind = (
+            "leaked"
+            if mentions_hint(split_verdict(text)[1])
+            else "obeyed"
+            if parse_verdict(text) is False
+            else "ignored"
+        )
         seen[kind] += 1
     assert 30 <= seen["ignored"] <= 90
     assert 15 <= seen["leaked"] <= 55

@@ -1,13 +1,25 @@
 """Prompts: what a question shows, and that metadata cannot step out of its block."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinkrec.synthesis.embedded import read_case
-from thinkrec.synthesis.prompts import REFLECTIONS, Shown, as_line, follow_up, gives_label_away, question
+from thinkrec.synthesis.embedded import _CORRECTION, read_case
+from thinkrec.synthesis.filters import FILTERS
+from thinkrec.synthesis.prompts import (
+    REFLECTIONS,
+    SYSTEM,
+    Shown,
+    as_line,
+    follow_up,
+    gives_label_away,
+    plain,
+    question,
+)
+from thinkrec.synthesis.structure import read_parts
 
 TARGET = Shown(title="Dusk", keywords=["war"])
 
@@ -21,7 +33,7 @@ def test_a_question_by_hand():
         "<target>",
         '{"title": "Dusk", "keywords": ["war"]}',
         "</target>",
-        "Would the user like the target? Begin with Yes or No, then give the reasons.",
+        "Would the user like the target? Answer with the four labelled lines, the verdict first.",
     ]
 
 
@@ -54,7 +66,18 @@ def test_reflections_are_used_in_turn_and_name_the_right_verdict_only():
     assert all("Yes" in text and "No" not in text.replace("Not", "") for text in texts)
 
 
-@pytest.mark.parametrize("fault", ["no_verdict", "empty", "truncated", "refused"])
-def test_a_reminder_of_the_form_gives_nothing_away(fault):
-    assert not gives_label_away(fault)
+def test_the_form_that_is_asked_for_is_the_form_that_is_read():
+    asked = [line for line in SYSTEM.splitlines() if re.match(r"\w+: ", line)]
+    assert list(read_parts("\n".join(["Verdict: Yes", *asked[1:]]))) == ["history", "taste", "fit"]
+
+
+@given(st.text())
+def test_what_a_prompt_shows_of_a_text_is_shown_of_it_again(text):
+    assert plain(plain(text)) == plain(text)
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FILTERS if fault != "wrong_verdict"])
+def test_only_a_wrong_verdict_is_answered_with_the_right_one(fault):
+    assert gives_label_away("wrong_verdict") and not gives_label_away(fault)
     assert follow_up(fault, label=True, turn=1) == follow_up(fault, label=False, turn=1)
+    assert _CORRECTION.search(follow_up(fault, label=True, turn=1)["content"]) is None

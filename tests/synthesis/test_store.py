@@ -1,25 +1,21 @@
 """The response store: nothing is paid for twice, whatever is killed, repeated or run side by side."""
 
 import asyncio
-import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from server import serve
 
+from tests.project import teacher_params
 from thinkrec.errors import UserError
-from thinkrec.params import TeacherParams
 from thinkrec.synthesis.client import open_teacher
-from thinkrec.synthesis.store import Answer, open_store, request_key
+from thinkrec.synthesis.store import Answer, open_store, owner, request_key
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "sk-do-not-keep-me"
@@ -29,11 +25,10 @@ ANSWER = Answer(
 CONCURRENCY = 8
 ASK_ALL = """
 import asyncio, sys
-from thinkrec.params import TeacherParams
+from tests.project import teacher_params
 from thinkrec.synthesis.client import open_teacher
 endpoint, numbers = sys.argv[1], range(int(sys.argv[2]))[:: int(sys.argv[3])]
-params = TeacherParams(endpoint=endpoint, model="m", concurrency=8, timeout=10.0, requests_per_minute=None,
-                       tokens_per_minute=None, max_requests=None)
+params = teacher_params(endpoint, concurrency=8)
 async def run():
     async with open_teacher(params).session() as session:
         replies = await asyncio.gather(*(session.ask([{"role": "user", "content": str(n)}]) for n in numbers))
@@ -43,9 +38,7 @@ asyncio.run(run())
 
 
 def params(endpoint, **changes):
-    given = {"endpoint": endpoint, "model": "m", "concurrency": CONCURRENCY, "timeout": 10.0}
-    return TeacherParams(**{**given, "requests_per_minute": None, "tokens_per_minute": None, "max_requests": None,
-                            **changes})  # fmt: skip
+    return teacher_params(endpoint, **{"concurrency": CONCURRENCY, **changes})
 
 
 def message(text):
@@ -60,65 +53,6 @@ def ask(teacher, *texts):
             return await asyncio.gather(*(session.ask(message(text)) for text in texts)), session.sent
 
     return asyncio.run(run())
-
-
-@contextmanager
-def server(script=None, seconds=0.0):
-    """A loopback server that repeats the question; `script(times asked)` may give (status, headers) to refuse with.
-
-    Yields its base URL, and how often each question has come and been answered.
-    """
-    came, answered, lock = Counter(), Counter(), threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self):
-            request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            text = request["messages"][-1]["content"]
-            with lock:
-                came[text] += 1
-                times = came[text]
-            time.sleep(seconds)
-            status, headers = (script and script(times)) or (200, {})
-            said = {"role": "assistant", "content": f"a{text}", "reasoning_content": f"because {text}"}
-            body = {
-                "id": "x",
-                "object": "chat.completion",
-                "created": 0,
-                "model": "m",
-                "choices": [{"index": 0, "finish_reason": "stop", "message": said}],
-                "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
-            }
-            content = json.dumps(body if status == 200 else {"error": {"message": "no"}}).encode()
-            self.send_response(status)
-            for name, value in {"content-type": "application/json", **headers}.items():
-                self.send_header(name, value)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-            with lock:
-                answered[text] += status == 200
-
-        def log_message(self, *_):
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 64  # with the default of 5, connections of two processes are reset now and then
-
-        def handle_error(self, *_):  # a client that was killed
-            pass
-
-    httpd = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{httpd.server_port}/v1", came, answered
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -138,34 +72,127 @@ def start(endpoint, count, order=1):
     )
 
 
+def eventually(holds, seconds=5.0):
+    until = time.monotonic() + seconds
+    while not (found := holds()) and time.monotonic() < until:
+        time.sleep(0.01)
+    return found
+
+
+def claimants():
+    with open_store(Path(".cache/responses.sqlite")) as store:
+        return [name for (name,) in store.connection.execute("SELECT owner FROM claims")]
+
+
 def stored():
     with open_store(Path(".cache/responses.sqlite")) as store:
         return store.connection.execute("SELECT count(*) FROM responses").fetchone()[0]
 
 
-def test_what_was_answered_before_a_kill_is_never_asked_again():
-    with server(seconds=0.01) as (endpoint, came, answered):
-        first = start(endpoint, 400)
-        while sum(answered.values()) < 120:
+def test_a_killed_run_and_the_next_pay_for_nothing_twice():
+    with serve(seconds=0.2) as server:
+        first = start(server.endpoint, 100)
+        while len(server.heard) < 30:
             assert first.poll() is None
             time.sleep(0.005)
         first.send_signal(signal.SIGKILL)
         first.wait()
-        kept = stored()
-        assert 120 - CONCURRENCY <= kept < 400
-        again = start(endpoint, 400)
+        again = start(server.endpoint, 100)  # what the first one's sender still waits for is waited for
         said = again.communicate(timeout=60)[0].split()
-    assert said[:-1] == [f"a{n}" for n in range(400)]
-    assert int(said[-1]) == 400 - kept  # every answer that had been received stands
-    assert sum(came.values()) <= 400 + CONCURRENCY  # twice at most what was under way at the kill
-    assert stored() == 400
+    assert said[:-1] == [f"a{n}" for n in range(100)]
+    assert set(server.came.values()) == {1} and len(server.heard) == 100
+    assert int(said[-1]) <= 100 - 30
+    assert (stored(), claimants()) == (100, [])
+
+
+def test_an_interrupted_run_keeps_what_is_under_way_and_sends_nothing_more():
+    with serve(seconds=0.5) as server:
+        process = start(server.endpoint, 100)
+        while not server.heard:
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        sent = len(server.heard)
+        assert 0 < sent < 100
+        assert stored() == sent
+        time.sleep(0.3)
+        assert len(server.heard) == sent
+
+
+def test_a_sender_that_is_killed_is_told_of_in_one_line():
+    with serve(seconds=0.5) as server:
+
+        async def run():
+            async with open_teacher(params(server.endpoint)).session() as session:
+                asking = asyncio.create_task(session.ask(message("x")))
+                while not server.heard:
+                    await asyncio.sleep(0.01)
+                os.kill(int(claimants()[0].split()[1]), signal.SIGKILL)
+                with pytest.raises(UserError, match=r"asks the teacher ended .*signal 9.*run again") as caught:
+                    await asking
+                assert "\n" not in str(caught.value)
+                with pytest.raises(UserError, match="ended"):
+                    await session.ask(message("y"))
+
+        asyncio.run(run())
+        ((reply,), sent) = ask(open_teacher(params(server.endpoint)), "x")  # its claim is anybody's
+    assert (reply.text, sent, server.came["x"]) == ("ax", 1, 2)
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
+def test_the_sender_holds_the_key_in_its_environment_alone():
+    with serve(seconds=0.3) as server:
+
+        async def run():
+            async with open_teacher(params(server.endpoint)).session() as session:
+                asking = asyncio.create_task(session.ask(message("x")))
+                while not server.heard:
+                    await asyncio.sleep(0.01)
+                sender = Path("/proc") / claimants()[0].split()[1]
+                await asking
+                return [(sender / name).read_bytes() for name in ("cmdline", "environ")]
+
+        command, environment = asyncio.run(run())
+    assert b"thinkrec.synthesis.sender" in command and KEY.encode() not in command
+    assert KEY.encode() in environment
+
+
+def test_a_claim_of_a_living_process_stands_and_one_of_a_dead_process_falls():
+    path = Path("r.sqlite")
+    gone = subprocess.Popen(["sleep", "60"])
+    with open_store(path) as store:
+        for key, process in {"theirs": os.getppid(), "gone": gone.pid, "reused": os.getppid()}.items():
+            assert store.claim(key)
+            name = owner(process) if key != "reused" else owner(process) + "0"  # began at another time
+            store.connection.execute("UPDATE claims SET owner = ? WHERE key = ?", (name, key))
+        assert not store.claim("theirs")
+        assert not store.claim("gone")
+        gone.kill()
+        assert eventually(lambda: store.claim("gone"))  # not waited for by its parent, and dead all the same
+        assert store.claim("reused")
+        store.release("theirs")  # not ours to give up
+        assert not store.claim("theirs")
+        store.put("theirs", ANSWER)
+        assert not store.claim("theirs")  # there is nothing to ask
+        assert store.connection.execute("SELECT key FROM claims ORDER BY key").fetchall() == [("gone",), ("reused",)]
+    gone.wait()
+
+
+def test_a_question_that_failed_may_be_asked_again_at_once():
+    with serve(["bad request"]) as server:
+        teacher = open_teacher(params(server.endpoint), apart=False)
+        with pytest.raises(UserError):
+            ask(teacher, "x")
+        (reply,), _ = ask(teacher, "x")
+    assert (reply.text, server.came["x"]) == ("ax", 2)
 
 
 def test_the_same_questions_again_make_no_call():
-    with server() as (endpoint, came, _):
-        first, sent = ask(open_teacher(params(endpoint)), *range(20))
-        again, sent_again = ask(open_teacher(params(endpoint)), *range(20))
-    assert (sent, sent_again, sum(came.values())) == (20, 0, 20)
+    with serve() as server:
+        first, sent = ask(open_teacher(params(server.endpoint)), *range(20))
+        again, sent_again = ask(open_teacher(params(server.endpoint)), *range(20))
+    assert (sent, sent_again, len(server.heard)) == (20, 0, 20)
     assert again == first
     assert (first[4].text, first[4].reasoning) == ("a4", "because 4")
     assert (first[4].prompt_tokens, first[4].completion_tokens) == (7, 3)
@@ -184,22 +211,19 @@ def test_what_the_store_knows_needs_no_key(monkeypatch):
 
 
 def test_equal_questions_under_way_share_one_call():
-    with server(seconds=0.05) as (endpoint, came, _):
-        replies, sent = ask(open_teacher(params(endpoint)), *["x"] * 5)
-    assert (sent, came["x"]) == (1, 1)
+    with serve(seconds=0.05) as server:
+        replies, sent = ask(open_teacher(params(server.endpoint)), *["x"] * 5)
+    assert (sent, server.came["x"]) == (1, 1)
     assert {reply.text for reply in replies} == {"ax"}
 
 
 def test_two_processes_share_a_store_and_agree():
-    with server(seconds=0.002) as (endpoint, came, _):
-        both = [start(endpoint, 200, order) for order in (1, -1)]  # they meet in the middle
+    with serve(seconds=0.002) as server:
+        both = [start(server.endpoint, 200, order) for order in (1, -1)]  # they meet in the middle
         said = [process.communicate(timeout=60)[0].split() for process in both]
         assert said[0][:-1] == said[1][:-1][::-1] == [f"a{n}" for n in range(200)]
-        before = sum(came.values())
-        assert 200 <= before < 400
-        assert before <= int(said[0][-1]) + int(said[1][-1])  # a connection that failed was sent and never came
-        ask(open_teacher(params(endpoint)), *range(200))
-        assert sum(came.values()) == before
+        assert len(server.heard) == 200  # nothing was sent by both
+        assert int(said[0][-1]) + int(said[1][-1]) == 200
     assert stored() == 200
 
 
@@ -215,17 +239,21 @@ def test_of_two_answers_to_one_question_the_first_stands_for_both():
 
 
 def test_an_answer_under_way_is_kept_though_another_question_fails():
-    with server(seconds=0.2) as (endpoint, came, _):
+    with serve(seconds=0.2) as server:
 
         async def run():
-            async with open_teacher(params(endpoint), retries=0).session() as session, asyncio.TaskGroup() as group:
+            async with (
+                open_teacher(params(server.endpoint), retries=0).session() as session,
+                asyncio.TaskGroup() as group,
+            ):
                 group.create_task(session.ask(message("paid")))
-                await asyncio.sleep(0.1)
+                while not server.heard:
+                    await asyncio.sleep(0.01)
                 raise UserError("something else")
 
         with pytest.raises(ExceptionGroup):
             asyncio.run(run())
-    assert came["paid"] == stored() == 1
+    assert server.came["paid"] == stored() == 1
 
 
 def test_a_change_of_place_model_or_request_asks_anew():
@@ -241,8 +269,8 @@ def test_a_change_of_place_model_or_request_asks_anew():
 
 
 def test_no_key_and_no_password_is_in_the_file():
-    with server() as (endpoint, _, _):
-        teacher = open_teacher(params(endpoint.replace("//", "//user:pass-word@")))
+    with serve() as server:
+        teacher = open_teacher(params(server.endpoint.replace("//", "//user:pass-word@")))
         ask(teacher, "x")
     for path in Path(".cache").iterdir():
         content = path.read_bytes()
@@ -281,8 +309,8 @@ def test_a_store_that_cannot_be_written_is_a_user_error():
 
 def test_an_environment_variable_names_another_store(monkeypatch, tmp_path):
     monkeypatch.setenv("THINKREC_STORE", str(tmp_path / "elsewhere.sqlite"))
-    with server() as (endpoint, _, _):
-        ask(open_teacher(params(endpoint)), "x")
+    with serve() as server:
+        ask(open_teacher(params(server.endpoint)), "x")
     assert (tmp_path / "elsewhere.sqlite").exists()
     assert not Path(".cache").exists()
 
@@ -291,38 +319,22 @@ def test_the_embedded_teacher_leaves_no_store():
     assert open_teacher(params("embedded")).store is None
 
 
-@pytest.mark.parametrize("headers", [{"retry-after": "1"}, {"retry-after-ms": "300"}])
-def test_a_429_is_asked_again_when_the_server_says(headers):
-    moments = []
-
-    def script(times):
-        moments.append(time.monotonic())
-        return (429, headers) if times == 1 else None
-
-    with server(script) as (endpoint, came, _):
-        (reply,), sent = ask(open_teacher(params(endpoint, timeout=0.9)), "x")  # the wait is no part of the timeout
-    asked_for = float(headers.get("retry-after", 0.3))
-    assert moments[1] - moments[0] >= asked_for - 0.01
-    assert (reply.text, came["x"], sent) == ("ax", 2, 2)
-
-
 def test_the_cap_stops_in_one_line_keeps_what_is_paid_and_the_next_run_goes_on():
-    with server(seconds=0.01) as (endpoint, came, _):
+    with serve(seconds=0.01) as server:
         for total in (12, 24):
             with pytest.raises(
                 UserError, match=r"all teacher\.max_requests=12 of this run are sent; .*go on"
             ) as caught:
-                ask(open_teacher(params(endpoint, max_requests=12)), *range(30))
+                ask(open_teacher(params(server.endpoint, max_requests=12)), *range(30))
             assert "\n" not in str(caught.value)
-            assert (sum(came.values()), stored()) == (total, total)
-        replies, sent = ask(open_teacher(params(endpoint, max_requests=12)), *range(30))
+            assert (len(server.heard), stored()) == (total, total)
+        replies, sent = ask(open_teacher(params(server.endpoint, max_requests=12)), *range(30))
     assert sent == 6
     assert [reply.text for reply in replies] == [f"a{n}" for n in range(30)]
-    assert set(came.values()) == {1}
+    assert set(server.came.values()) == {1}
 
 
 def test_retries_count_towards_the_cap():
-    failing = server(lambda times: (500, {"retry-after-ms": "1"}))
-    with failing as (endpoint, came, _), pytest.raises(UserError, match=r"max_requests=3"):
-        ask(open_teacher(params(endpoint, max_requests=3)), "x")
-    assert came["x"] == 3
+    with serve("500") as server, pytest.raises(UserError, match=r"max_requests=3"):
+        ask(open_teacher(params(server.endpoint, max_requests=3)), "x")
+    assert server.came["x"] == 3

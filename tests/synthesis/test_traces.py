@@ -7,17 +7,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.project import teacher_params
 from thinkrec.artifacts import REJECTED, TRACES, write_table
 from thinkrec.errors import UserError
-from thinkrec.params import PromptParams, TeacherParams, TraceParams
-from thinkrec.synthesis.client import Reply, open_teacher
-from thinkrec.synthesis.traces import choose_instances, find_fault, mentions_hint, prompt_writer, synthesise
+from thinkrec.params import PromptParams, TraceParams
+from thinkrec.synthesis.client import open_teacher
+from thinkrec.synthesis.filters import FAULTS
+from thinkrec.synthesis.prompts import Shown
+from thinkrec.synthesis.traces import instance_reader, prompt_writer, synthesise
 from thinkrec.synthesis.verdict import parse_verdict
 
 PROMPT = PromptParams(
     layout="stream", history=3, history_labels="both", max_tokens=2048, keywords=2, slots=(), soft_tokens=0
 )
-TRACE = TraceParams(train=6, held_out=2, max_turns=3)
+TRACE = TraceParams(choice="balanced", train=6, held_out=2, max_turns=3, min_words=5, max_words=60, max_similarity=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +68,18 @@ def scripted(reply):
     return app, heard
 
 
-def run(world, rows, app=None, traces=TRACE, concurrency=3, prompt=PROMPT):
+def lines(verdict, fit="So much for that."):
+    """An answer in the form asked for."""
+    return f"Verdict: {verdict}\nHistory: There is one.\nTaste: They have one.\nFit: {fit}"
+
+
+def text(verdict, fit="So much for that."):
+    return f"{verdict}. There is one. They have one. {fit}"
+
+
+def run(world, rows, app=None, traces=TRACE, concurrency=3, prompt=PROMPT, **teacher):
     teacher = open_teacher(
-        TeacherParams(
-            endpoint="embedded",
-            model="m",
-            concurrency=concurrency,
-            timeout=10.0,
-            requests_per_minute=None,
-            tokens_per_minute=None,
-            max_requests=None,
-        ),
+        teacher_params("embedded", concurrency=concurrency, **teacher),
         app=app,
         retries=0,
     )
@@ -90,94 +94,131 @@ def told(messages):
 
 def test_a_teacher_that_is_always_wrong_is_asked_max_turns_times_and_nothing_is_kept(world):
     rows = [4, 6, 14, 16]  # labels are all 0
-    app, heard = scripted(lambda messages: "Yes. It fits.")
+    app, heard = scripted(lambda messages: lines("Yes"))
     made = run(world, rows, app)
     assert len(heard) == len(rows) * TRACE.max_turns
     assert made.kept.empty
     assert made.rejected["row"].tolist() == [row for row in rows for _ in range(3)]
-    assert made.rejected["turns"].tolist() == [1, 2, 3] * 4
-    assert set(made.rejected["reason"]) == {"wrong_verdict"}
-    assert made.stats["given_up"]["wrong_verdict"] == 4
-    assert made.stats["train"] == {"asked": 4, "kept": 0, "first_turn_accuracy": 0.0, "mean_turns": 3.0}
-    assert made.stats["held_out"] == {"asked": 0, "kept": 0, "first_turn_accuracy": None, "mean_turns": None}
-    assert made.stats["prompt_tokens"] == 24
+    assert made.rejected["turn"].tolist() == [1, 2, 3] * 4
+    assert set(made.rejected["fault"]) == {"wrong_verdict"}
+    assert set(made.rejected["detail"]) == {"Yes, not No"}
+    assert made.stats["given_up"] == {**dict.fromkeys(FAULTS, 0), "wrong_verdict": 4}
+    assert made.stats["train"] == {
+        "asked": 4,
+        "kept": 0,
+        "accuracy_before_hint": 0.0,
+        "without_own_verdict": 0,
+        "turns_per_row": 3.0,
+        "turns_per_kept_trace": None,
+    }
+    assert made.stats["held_out"]["accuracy_before_hint"] is None
+    assert (made.stats["prompt_tokens"], made.stats["tokens_per_kept_trace"]) == (24, None)
 
 
-def test_a_right_first_answer_is_kept_in_canonical_form(world):
-    app, heard = scripted(lambda messages: "**No**, it\ndoes not fit.")
+def test_a_right_first_answer_is_kept_in_canonical_form_and_in_parts(world):
+    app, heard = scripted(
+        lambda messages: "**Verdict:** No\n\n## History\nwar\n\n- *Taste*: love\n- Fit: it\u2019s not it"
+    )
     made = run(world, [4, 8], app)
     assert len(heard) == 2
-    assert made.kept.to_dict("records") == [
-        {"row": row, "label": 0, "turns": 1, "text": "No. It does not fit."} for row in (4, 8)
-    ]
-    assert made.stats["train"]["first_turn_accuracy"] == made.stats["held_out"]["first_turn_accuracy"] == 1.0
+    kept = {"label": 0, "turns": 1, "text": "No. War. Love. It\u2019s not it.", "history": "War.", "taste": "Love."}
+    assert made.kept.to_dict("records") == [{"row": row, **kept, "fit": "It\u2019s not it."} for row in (4, 8)]
+    assert made.stats["train"]["accuracy_before_hint"] == made.stats["held_out"]["accuracy_before_hint"] == 1.0
+    assert made.stats["tokens_per_kept_trace"] == 3.0
 
 
-def test_nothing_is_no_verdict_and_its_follow_up_gives_no_hint(world):
-    app, heard = scripted(lambda messages: "Nothing fits." if len(messages) == 2 else "No. It does not fit.")
+@pytest.mark.parametrize(
+    ("first", "fault"),
+    [
+        ("Nothing fits.", "no_verdict"),
+        ("No. It does not fit.", "malformed"),
+        (lines("No").replace("Taste", "Flavour"), "malformed"),
+        ((lines("No"), "length"), "truncated"),
+        ("No.", "empty"),
+        ("I'm sorry, I can't.", "refused"),
+        ("No\nHistory: a\nTaste: b\nFit: c", "too_short"),
+        (lines("No", "word " * 70), "too_long"),
+        (lines("No", "War is war. " * 9), "repetitive"),
+        (lines("No", "\u043f\u043b\u043e\u0445\u043e " * 3), "wrong_language"),
+        (lines("No", "The correct answer is No."), "leaked_hint"),
+    ],
+)
+def test_what_is_at_fault_is_said_without_a_hint(world, first, fault):
+    app, heard = scripted(lambda messages: first if len(messages) == 2 else lines("No"))
     made = run(world, [4], app)
-    assert made.rejected["reason"].tolist() == ["no_verdict"]
-    assert made.kept["turns"].tolist() == [2]
+    assert made.rejected["fault"].tolist() == [fault]
+    assert made.kept[["turns", "text"]].values.tolist() == [[2, text("No")]]
     assert told(heard[1]) is None
-    assert made.stats["train"]["first_turn_accuracy"] == 0.0
+
+
+def test_the_teachers_own_accuracy_counts_first_verdicts_whatever_else_is_wrong(world):
+    script = {4: ["Nothing", "Yes", lines("Yes"), "?"], 6: ["No", lines("No")], 8: ["?", "??", "???"]}
+
+    def say(messages):
+        row = next(row for row in script if heard_of(row) == messages[1])
+        return script[row][len(messages) // 2 - 1]
+
+    write = prompt_writer(*world, PROMPT)
+    heard_of = {row: write(row)[1] for row in script}.__getitem__
+    made = run(world, list(script), scripted(say)[0])
+    assert made.stats["train"]["accuracy_before_hint"] == 0.5  # row 4 says Yes at last, wrongly; row 6 No at once
+    assert made.stats["train"]["without_own_verdict"] == 0
+    assert made.stats["held_out"]["without_own_verdict"] == 1
+
+
+def test_a_verdict_after_a_hint_is_not_the_teachers_own(world):
+    app, _ = scripted(lambda messages: lines(told(messages) or "Yes"))
+    made = run(world, [4, 6], app)
+    assert made.kept["turns"].tolist() == [2, 2]
+    assert made.stats["train"]["accuracy_before_hint"] == 0.0
+    assert made.stats["train"]["turns_per_kept_trace"] == 2.0
+
+
+def test_a_trace_costs_its_refused_answers_too(world):
+    app, _ = scripted(lambda messages: lines(told(messages) or "Yes"))
+    assert run(world, [4, 6], app).stats["cost_per_1000_kept_traces"] is None
+    # Two answers a trace, each of 2 prompt and 1 completion tokens.
+    made = run(world, [4, 6], app, prompt_price=2.0, completion_price=10.0)
+    assert made.stats["cost_per_1000_kept_traces"] == pytest.approx(1000 * 2 * (2 * 2.0 + 1 * 10.0) / 1e6)
+    assert made.stats["tokens_per_kept_trace"] == 6
 
 
 def test_a_corrected_teacher_is_kept_without_its_wrong_answer(world):
-    app, heard = scripted(lambda messages: f"{told(messages) or 'Yes'}. Because of love.")
+    app, heard = scripted(lambda messages: lines(told(messages) or "Yes", "Because of love."))
     made = run(world, [4], app)
-    assert made.kept[["turns", "text"]].values.tolist() == [[2, "No. Because of love."]]
-    assert made.rejected["text"].tolist() == ["Yes. Because of love."]
+    assert made.kept[["turns", "text"]].values.tolist() == [[2, text("No", "Because of love.")]]
+    assert made.rejected["text"].tolist() == [lines("Yes", "Because of love.")]
     assert [message["role"] for message in heard[1]] == ["system", "user", "assistant", "user"]
 
 
 def test_a_leaked_hint_is_refused_and_asked_for_again(world):
-    script = ["Yes. It fits.", "No. As you said, the correct answer is No.", "No. It is about war."]
-    app, _ = scripted(lambda messages: script[(len(messages) - 2) // 2])
+    script = [lines("Yes"), lines("No", "As you said, it is not."), lines("No", "It is not for them.")]
+    app, heard = scripted(lambda messages: script[(len(messages) - 2) // 2])
     made = run(world, [4], app)
-    assert made.rejected["reason"].tolist() == ["wrong_verdict", "leaked_hint"]
-    assert made.kept["text"].tolist() == ["No. It is about war."]
+    assert made.rejected["fault"].tolist() == ["wrong_verdict", "leaked_hint"]
+    assert made.rejected["detail"].tolist() == ["Yes, not No", "As you said"]
+    assert made.kept["text"].tolist() == [text("No", "It is not for them.")]
+    assert told(heard[2]) is None  # it has been told once
 
 
-@pytest.mark.parametrize(
-    ("text", "leaks"),
-    [
-        ("You are right, the correct answer is Yes.", True),
-        ("You\u2019re right.", True),
-        ("As you pointed out, it fits.", True),
-        ("Given the hint, yes.", True),
-        ("After the correction it fits.", True),
-        ("I was told that it fits.", True),
-        ("I overlooked the war films; sorry, I apologise.", True),
-        ("Upon further reflection it fits.", True),
-        ("My previous answer ignored war.", True),
-        ("It has a hint of melancholy and a right turn.", False),
-        ("The user liked what was incorrectly filed.", False),
-        ("Liked war (3 of 3). It fits.", False),
-        ("A family that reflects on its past.", False),
-    ],
-)
-def test_hints_are_found_by_rule(text, leaks):
-    assert mentions_hint(text) is leaks
+def test_what_a_reasoning_model_thinks_is_in_no_trace(world):
+    app, heard = scripted(lambda messages: f"Yes, I was told No </think> so.\n</think>\n{lines('No')}\n<think>Or Yes?")
+    made = run(world, [4], app)
+    assert len(heard) == 1
+    assert made.kept["text"].tolist() == [text("No")]
 
 
-@pytest.mark.parametrize(
-    ("text", "changes", "fault"),
-    [
-        ("Yes. It fits.", {}, None),
-        ("No. It does not.", {}, "wrong_verdict"),
-        ("Nothing", {}, "no_verdict"),
-        ("Yes.", {}, "empty"),
-        ("", {}, "empty"),
-        ("Yes. It fi", {"finish_reason": "length"}, "truncated"),
-        ("", {"finish_reason": "length"}, "truncated"),
-        ("", {"refused": True}, "refused"),
-        ("I'm sorry, I can't help with that.", {}, "refused"),
-    ],
-)
-def test_each_fault_has_its_name(text, changes, fault):
-    reply = Reply(**{"text": text, "finish_reason": "stop", "refused": False, "prompt_tokens": 0,
-                     "completion_tokens": 0, **changes})  # fmt: skip
-    assert find_fault(reply, label=True, hinted=False) == fault
+def test_traces_of_train_too_like_an_earlier_one_go_last_and_cost_no_turn(world):
+    app, heard = scripted(lambda messages: lines("No"))
+    rows = [16, 6, 4, 8, 18]  # 8 and 18 are held out
+    made = run(world, rows, app, traces=TRACE.model_copy(update={"max_similarity": 0.9}))
+    assert len(heard) == len(rows)
+    assert made.kept["row"].tolist() == [4, 8, 18]
+    assert made.rejected[["row", "turn", "fault", "detail", "text"]].values.tolist() == [
+        [row, 1, "near_duplicate", "1.00 like the trace of row 4", text("No")] for row in (16, 6)
+    ]
+    assert made.stats["rejected"]["near_duplicate"] == made.stats["given_up"]["near_duplicate"] == 2
+    assert made.stats["train"]["kept"] == 1 and made.stats["train"]["turns_per_kept_trace"] == 3.0
 
 
 def test_output_does_not_depend_on_concurrency_and_fits_its_schemas(world, tmp_path):
@@ -210,20 +251,31 @@ def test_a_failing_teacher_stops_the_loop_with_one_line(world):
 
 def test_a_prompt_shows_the_last_earlier_rows_with_their_verdicts(world):
     interactions, items, keywords = world
-    lines = prompt_writer(interactions, items, keywords, PROMPT)(16)[1]["content"].splitlines()
-    history = [json.loads(line) for line in lines[1:4]]
+    prompt = prompt_writer(interactions, items, keywords, PROMPT)(16)[1]["content"].splitlines()
+    history = [json.loads(line) for line in prompt[1:4]]
     item, label = interactions["item"], interactions["label"]
     assert [shown["title"] for shown in history] == [f"Title {item[row]}" for row in (13, 14, 15)]
     assert [shown["verdict"] == "liked" for shown in history] == [bool(label[row]) for row in (13, 14, 15)]
     assert all(len(shown["keywords"]) == 2 for shown in history)
-    assert json.loads(lines[6])["title"] == f"Title {item[16]}"
+    assert json.loads(prompt[6])["title"] == f"Title {item[16]}"
 
 
 def test_hidden_dislikes_make_the_history_shorter(world):
     likes = PROMPT.model_copy(update={"history_labels": "likes"})
-    lines = prompt_writer(*world, likes)(16)[1]["content"].splitlines()
-    assert lines.index("</history>") == 3  # of rows 13, 14 and 15 the first and last were liked
-    assert "disliked" not in "".join(lines)
+    prompt = prompt_writer(*world, likes)(16)[1]["content"].splitlines()
+    assert prompt.index("</history>") == 3  # of rows 13, 14 and 15 the first and last were liked
+    assert "disliked" not in "".join(prompt)
+
+
+def test_what_a_claim_is_held_against_is_what_the_prompt_shows(world):
+    interactions, items, keywords = world
+    odd = items.assign(title=[f"Title\n\x00 {n}" + "!" * 300 for n in range(6)])
+    instance = instance_reader(interactions, odd, keywords, PROMPT)(16)
+    shown = prompt_writer(interactions, odd, keywords, PROMPT)(16)[1]["content"].splitlines()
+    assert json.loads(shown[6]) == {"title": instance.target.title, "keywords": instance.target.keywords}
+    assert instance.history[0] == Shown(
+        title=json.loads(shown[1])["title"], keywords=json.loads(shown[1])["keywords"], liked=True
+    )
 
 
 def test_a_prompt_does_not_change_with_its_own_row_or_later_ones(world):
@@ -232,20 +284,3 @@ def test_a_prompt_does_not_change_with_its_own_row_or_later_ones(world):
     changed.loc[16:19, "label"] = 1 - changed.loc[16:19, "label"]
     changed.loc[17:19, "item"] = 0
     assert prompt_writer(changed, items, keywords, PROMPT)(16) == prompt_writer(*world, PROMPT)(16)
-
-
-def test_instances_are_balanced_seeded_and_from_their_splits(world):
-    interactions = world[0]
-    train, held_out = choose_instances(interactions, TRACE, seed=1)
-    assert len(train) == 6 and len(held_out) == 2
-    assert interactions["label"][train].sum() == 3 and interactions["label"][held_out].sum() == 1
-    assert set(interactions["split"][train]) == {"train"} and set(interactions["split"][held_out]) == {"test"}
-    assert all(row % 10 >= 3 for row in train)  # each of them has three earlier rows
-    again, other = choose_instances(interactions, TRACE, 1)[0], choose_instances(interactions, TRACE, 2)[0]
-    assert train.tolist() == again.tolist() != other.tolist()
-
-
-def test_short_splits_give_what_they_have(world):
-    train, held_out = choose_instances(world[0], TraceParams(train=1000, held_out=0, max_turns=1), seed=0)
-    assert train.tolist() == np.flatnonzero(world[0]["split"] == "train").tolist()
-    assert held_out.tolist() == []

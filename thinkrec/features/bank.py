@@ -41,6 +41,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 Rows = NDArray[np.int64]
 
+AFFINITY = "affinity"  # the last of the statistics, which is the feature model's
 SHARED = ("user_bank", "item_bank", "item_row")  # by all protocols
 
 
@@ -63,6 +64,14 @@ class Features:
     def item_vectors(self, rows: NDArray[Any]) -> Floats:
         """Item vectors (len(rows), d) of these interactions."""
         return self.item_bank[self.item_row[rows]]
+
+    def scores(self) -> Floats:
+        """The feature model's logit (n,) of every interaction, without the user's bias; NaN where it knows nothing.
+
+        It knows nothing of users and items whose vector is zero: nothing earlier, or not seen in train.
+        """
+        known = np.any(self.user_bank, 1)[self.user_row] & np.any(self.item_bank, 1)[self.item_row]
+        return np.where(known, self.statistics[:, self.statistic_names.index(AFFINITY)], np.float32(np.nan))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +185,7 @@ def _tell(
         key=np.stack([ratings.user, ratings.end, (table["split"] == "train").to_numpy(np.int64)]),
         vectors=vectors,
         statistics=np.concatenate([statistics, affinity[:, None]], axis=1).astype(np.float32),
-        names=[*names, "affinity"],
+        names=[*names, AFFINITY],
     )
 
 

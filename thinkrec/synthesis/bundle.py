@@ -1,4 +1,4 @@
-"""Bundles: the answers behind one run of the traces, as a file that others replay without asking anybody.
+"""Bundles: the answers behind one run of keywords and traces, as a file that others replay without asking anybody.
 
 Gzipped JSON lines: first what the answers are (format, endpoint without user and password, model), then one answer a
 line beside the hash of its question, in the order of the hashes, so that equal answers are equal bytes. No key, no
@@ -43,7 +43,7 @@ def write_bundle(path: Path, store: Path, keys: Iterable[str], *, endpoint: str,
         for key in sorted(keys):
             answer = answers.get(key)
             if answer is None:
-                raise UserError(f"{store}: an answer of this run is gone; run thinkrec-stage traces")
+                raise UserError(f"{store}: an answer of this run is gone; run the stage that asks for it")
             file.write(_line({"key": key, "answer": asdict(answer)}))
 
 

@@ -9,9 +9,11 @@ the embedded one is free and says the same every time, so it needs no store.
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import os
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,25 +22,29 @@ from urllib.parse import urlsplit
 
 import httpx2
 import openai
-from openai.types.chat import ChatCompletion
 
 from thinkrec.artifacts import RESPONSES
 from thinkrec.errors import UserError
 from thinkrec.params import TeacherParams
 from thinkrec.synthesis import embedded
+from thinkrec.synthesis.budget import Budget, Spent, usage
 from thinkrec.synthesis.limits import Bucket
 from thinkrec.synthesis.prompts import Message
+from thinkrec.synthesis.sender import Sender
 from thinkrec.synthesis.store import Answer, Store, open_store, request_key
 
 EMBEDDED = "embedded"
 KEY_VARIABLES = ("THINKREC_TEACHER_KEY", "OPENAI_API_KEY")
 RETRIES = 5
-CHARACTERS_PER_TOKEN = 4  # of a request, until its answer says how many tokens it was
+POOL = 8  # connections
+SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between looks for another process' answer
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _NO_KEY = "no-key-needed"
-# Reasoning models behind generic servers leave their scratch work in the answer.
-_SCRATCH = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
+_FLAGGED = {"content_filter", "content_policy_violation", "invalid_prompt"}  # what hosts call a question they refuse
+_USED_UP = "insufficient_quota"  # what hosts call it where waiting does not help, with the status of a rate limit
+# Reasoning models behind generic servers leave their scratch work in the answer, its opening tag often in the prompt.
+_SCRATCH = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)
 
 # The first line that fits says what to do; subclasses stand before their bases.
 _ADVICE: tuple[tuple[type[openai.OpenAIError], str], ...] = (
@@ -49,10 +55,24 @@ _ADVICE: tuple[tuple[type[openai.OpenAIError], str], ...] = (
                             "teacher.concurrency or mend the quota"),
     (openai.APITimeoutError, "gave no answer within {timeout:g} s; raise teacher.timeout or lower "
                              "teacher.concurrency"),
-    (openai.APIConnectionError, "cannot be reached; check teacher.endpoint, and that the server runs"),
+    (openai.APIConnectionError, "cannot be reached, or breaks off; check teacher.endpoint, and that the server runs"),
+    (openai.InternalServerError, "still failed after {retries} retries ({heard}), which is its own fault; run again "
+                                 "later"),
     (openai.APIResponseValidationError, "answers, but not as an OpenAI-compatible API; does teacher.endpoint end in "
                                         "/v1?"),
 )  # fmt: skip
+
+
+Request = dict[str, Any]  # the body of a question: model and messages
+Heard = Callable[[str, Request, Answer | None], None]  # told a question's key, the question, the store's answer to it
+
+
+class Unanswered(UserError):
+    """A question that the store has no answer to, where nothing may be sent.
+
+    Whoever asks many questions goes on with the others, then raises the first of these: so one walk over the store
+    alone comes by everything that is still to ask (`Teacher.heard` is told).
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +94,16 @@ class Teacher:
     params: TeacherParams
     app: Any  # the ASGI app of an in-process teacher, None for one behind a network
     key: str = field(repr=False)
+    budget: Budget = field(repr=False)  # of all its sessions
     retries: int = RETRIES
     store: Path | None = None  # of the answers; None: every question is sent
-    replayed: set[str] | None = None  # where given, nothing is sent; keys of the store's answers gather in it
+    apart: bool = False  # whether a process of its own does the sending
+    heard: Heard | None = None  # where given, nothing is sent, and it is told of every question
+
+    @property
+    def spent(self) -> Spent:
+        """What this run has sent and what that took, so far."""
+        return self.budget.spent
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
@@ -87,151 +114,222 @@ class Teacher:
         Raises:
             UserError: the store cannot be used.
         """
-        door = _door(self)
-        async with openai.AsyncOpenAI(
-            api_key=self.key or _NO_KEY,
-            base_url=f"http://{EMBEDDED}/v1" if self.app else self.params.endpoint,
-            http_client=door,
-            timeout=self.params.timeout,
-            max_retries=self.retries,
-        ) as client:
-            with open_store(self.store) if self.store else nullcontext() as store:
-                room = asyncio.Semaphore(self.params.concurrency)
-                session = Session(teacher=self, client=client, door=door, room=room, store=store)
-                try:
-                    yield session
-                finally:
-                    await session.finish()
+        with open_store(self.store) if self.store else nullcontext() as store:
+            if self.apart and self.store:
+                way: Sender | Connection = Sender(self.params, self.store, self.key, self.retries, self.budget)
+            else:
+                way = Connection(self, store)
+            session = Session(teacher=self, store=store, way=way)
+            try:
+                yield session
+            finally:
+                left = list(session.asked.values())
+                await way.finish()
+                await asyncio.gather(*left, return_exceptions=True)
 
 
 class _Door(openai.DefaultAsyncHttpxClient):
-    """What every request goes through on its way out, retries too: the cap, the limits per minute, the timeout."""
+    """What every request goes through on its way out, retries too: the budget, the limits per minute, the timeout."""
 
-    def __init__(self, params: TeacherParams, **options: Any) -> None:
+    def __init__(self, params: TeacherParams, budget: Budget, **options: Any) -> None:
         super().__init__(**options)
-        self.bound, self.most, self.sent = params.timeout, params.max_requests, 0
+        # A pool looks at each of its connections twice a request, so several small ones cost less than a large one.
+        pools = [openai.DefaultAsyncHttpxClient(**options) for _ in range(0, params.concurrency, POOL)]
+        self.pools, self.turn = pools, itertools.cycle(pools)
+        self.bound, self.budget = params.timeout, budget
         self.requests = Bucket(params.requests_per_minute) if params.requests_per_minute else None
         self.tokens = Bucket(params.tokens_per_minute) if params.tokens_per_minute else None
-        self.refused = False  # whether the cap has kept anything back
+        self.closed = False
         self.under_way: set[asyncio.Task[Any] | None] = set()
 
-    @property
-    def spent(self) -> bool:
-        """Whether this run has sent all that it may."""
-        return self.most is not None and self.sent >= self.most
-
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        if self.requests and not self.spent:
+        budget, characters = self.budget, len(request.content)
+        if self.requests and not budget.stopped:
             await self.requests.take(1)
-        if self.tokens and not self.spent:
-            await self.tokens.take(_tokens(request.content))
-        if self.spent:  # an answer of our own, which ends openai's retries
-            self.refused = True
+        if self.tokens and not budget.stopped:
+            await self.tokens.take(budget.prompt(characters))
+        estimate = None if self.closed else await budget.reserve(characters)
+        if estimate is None:  # an answer of our own, which ends openai's retries
             return httpx2.Response(429, headers={"x-should-retry": "false"}, request=request)
-        self.sent += 1
         task = asyncio.current_task()
         self.under_way.add(task)
+        used: tuple[int, int] | None = None  # what brings no whole answer may have been billed all the same
         try:  # the in-process transport knows no timeouts, and a server that dribbles meets none of httpx's
             async with asyncio.timeout(self.bound):
-                response = await super().send(request, **options)
+                response = await next(self.turn).send(request, **options)
+            used = _used(response) if response.is_success else (0, 0)
+            if response.status_code == 429 and _USED_UP.encode() in response.content:
+                response.headers["x-should-retry"] = "false"
         except TimeoutError:
             raise httpx2.ReadTimeout("no whole answer in time", request=request) from None
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
+            used = (0, 0)
+            raise
         finally:
             self.under_way.discard(task)
+            budget.settle(estimate, used)
+        if self.tokens and used:
+            self.tokens.charge(sum(used) - estimate.prompt)
         return response
+
+    async def aclose(self) -> None:
+        for pool in self.pools:
+            await pool.aclose()
+        await super().aclose()
+
+
+class Connection:
+    """The way to a teacher from within this process."""
+
+    def __init__(self, teacher: Teacher, store: Store | None) -> None:
+        params = teacher.params
+        self.teacher, self.store, self.door = teacher, store, _door(teacher)
+        self.client = openai.AsyncOpenAI(
+            api_key=teacher.key or _NO_KEY,
+            base_url=f"http://{EMBEDDED}/v1" if teacher.app else params.endpoint,
+            http_client=self.door,
+            timeout=params.timeout,
+            max_retries=teacher.retries,
+        )
+        self.room = asyncio.Semaphore(params.concurrency)
+        self.tasks: set[asyncio.Task[Any] | None] = set()  # that want an answer
+
+    async def ask(self, request: dict[str, Any]) -> Answer:
+        """The answer to a request that the store did not know.
+
+        Raises:
+            UserError: as `Session.ask`.
+        """
+        task = asyncio.current_task()
+        self.tasks.add(task)
+        try:
+            if self.store is not None:
+                return await self._claim_and_send(self.store, request)
+            async with self.room:
+                return await self._send(request)
+        finally:
+            self.tasks.discard(task)
+
+    async def finish(self) -> None:
+        """Wait for the answers to what has been sent, and drop what has not."""
+        self.door.closed = True  # no retries any more
+        left = [task for task in self.tasks if task is not None and task is not asyncio.current_task()]
+        for task in left:
+            if task not in self.door.under_way:
+                task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await self.client.close()
+
+    async def _claim_and_send(self, store: Store, request: dict[str, Any]) -> Answer:
+        """The answer of whoever is first to claim the question, this process or another that shares the store."""
+        key = request_key(place(self.teacher.params.endpoint), request)
+        wait = SHORTEST_WAIT
+        while True:
+            async with self.room:
+                if store.claim(key):
+                    try:
+                        return store.put(key, await self._send(request))
+                    except BaseException:  # cancelled, too
+                        store.release(key)
+                        raise
+                answer = store.get(key)
+            if answer is not None:
+                return answer
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    async def _send(self, request: dict[str, Any]) -> Answer:
+        teacher = self.teacher
+        try:
+            # Not `chat.completions.create`: that takes a third of the time this process has, to build objects.
+            response = await self.client.post("/chat/completions", body=request, cast_to=httpx2.Response)
+        except openai.APIError as error:  # `from None`: the cause holds the request, and that holds the key
+            if self.door.budget.stopped:
+                raise UserError(stopped(teacher, self.door.budget.stopped)) from None
+            if error.code == _USED_UP:
+                raise UserError(
+                    f"teacher at {place(teacher.params.endpoint)} says that the key's quota is used up; raise it or "
+                    "set another key, and run again to go on"
+                ) from None
+            if isinstance(error, openai.BadRequestError) and (flag := flagged(teacher, error.body)):
+                return flag  # of one question, and no reason to stop asking others
+            heard = words(error.body)
+            said = error.message if heard in error.message else f"{error.message} - {heard}"
+            raise UserError(explain(teacher, type(error), said)) from None
+        body = _body(response)
+        answer = completed(body)
+        if answer is None:  # gateways put their own errors into answers with status 200
+            heard = words(body["error"]) if body and "error" in body else ""
+            raise UserError(explain(teacher, openai.APIError if heard else openai.APIResponseValidationError, heard))
+        return answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """An open connection to a teacher."""
+    """An open line to a teacher."""
 
     teacher: Teacher
-    client: openai.AsyncOpenAI = field(repr=False)
-    door: _Door = field(repr=False)
-    room: asyncio.Semaphore = field(repr=False)
     store: Store | None
+    way: Sender | Connection = field(repr=False)
     asked: dict[str, asyncio.Task[Answer]] = field(default_factory=dict)  # what waits for an answer, by its key
+
+    @property
+    def spent(self) -> Spent:
+        """What the run has sent and what that took, so far."""
+        return self.teacher.spent
 
     @property
     def sent(self) -> int:
         """Requests sent so far, retries included."""
-        return self.door.sent
+        return self.spent.requests
 
     async def ask(self, messages: Sequence[Message]) -> Reply:
         """One answer to `messages`: the store's, that of an equal question under way, or the teacher's.
 
         Raises:
+            Unanswered: nothing may be sent, and the store does not know the answer.
             UserError: the teacher cannot be reached, refuses the key or the model, or is no such API; no key is set;
-                `max_requests` are sent; the store cannot be used.
+                a cap is reached; the store cannot be used.
         """
-        request = {"model": self.teacher.params.model, "messages": list(messages)}
+        params = self.teacher.params
+        return _reply(await self.answer({"model": params.model, "messages": list(messages), **params.request}))
+
+    async def answer(self, request: dict[str, Any]) -> Answer:
+        """What the server said to a whole request; raises as `ask`."""
         if self.store is None:
-            async with self.room:
-                return _reply(await self._send(request))
+            return await self.way.ask(request)
         key = request_key(place(self.teacher.params.endpoint), request)
         known = self.store.get(key)
-        if self.teacher.replayed is not None:
+        if self.teacher.heard is not None:
+            self.teacher.heard(key, request, known)
             if known is None:
-                raise UserError(f"{self.store.path}: not all answers of this run are here; run thinkrec-stage traces")
-            self.teacher.replayed.add(key)
+                raise Unanswered(
+                    f"{self.store.path}: not all answers of this run are here; run the stage that asks for them"
+                )
         if known is None:
+            if not self.teacher.key:
+                where = place(self.teacher.params.endpoint)
+                raise UserError(f"teacher at {where}: needs a key; set {KEY_VARIABLES[0]} in the environment")
             if key not in self.asked:
-                self.asked[key] = asyncio.create_task(self._send_and_keep(key, request))
+                self.asked[key] = asyncio.create_task(self.way.ask(request))
+                self.asked[key].add_done_callback(lambda _: self.asked.pop(key))
             known = await asyncio.shield(self.asked[key])  # whoever waits may be cancelled, the request is paid for
-        return _reply(known)
-
-    async def finish(self) -> None:
-        """Wait for the answers to what has been sent, and drop what has not."""
-        self.door.most = 0  # no retries any more
-        left = list(self.asked.values())
-        for task in left:
-            if task not in self.door.under_way:
-                task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-
-    async def _send_and_keep(self, key: str, request: dict[str, Any]) -> Answer:
-        assert self.store is not None
-        try:
-            async with self.room:
-                # Another process may have asked while this question waited.
-                return self.store.get(key) or self.store.put(key, await self._send(request))
-        finally:
-            del self.asked[key]
-
-    async def _send(self, request: dict[str, Any]) -> Answer:
-        teacher = self.teacher
-        where = place(teacher.params.endpoint)
-        if not teacher.key:
-            raise UserError(f"teacher at {where}: needs a key; set {KEY_VARIABLES[0]} in the environment")
-        try:
-            answer = await self.client.chat.completions.create(**request)
-        except openai.APIError as error:  # `from None`: the cause holds the request, and that holds the key
-            if self.door.refused:
-                kept = f"what they brought is in {self.store.path}, so run again to go on" if self.store else "raise it"
-                raise UserError(
-                    f"teacher at {where}: all teacher.max_requests={self.door.most} of this run are sent; {kept}"
-                ) from None
-            raise UserError(_explain(teacher, type(error), str(error.message))) from None
-        except ValueError:  # the body is no JSON, whatever its type says
-            answer = None
-        if not isinstance(answer, ChatCompletion):  # a web page with status 200 comes back as a string
-            raise UserError(_explain(teacher, openai.APIResponseValidationError, ""))
-        if self.door.tokens and answer.usage:
-            self.door.tokens.charge((answer.usage.total_tokens or 0) - _tokens(str(request)))
-        return _answer(answer)
+        return known
 
 
-def open_teacher(params: TeacherParams, *, app: Any = None, retries: int = RETRIES) -> Teacher:
+def open_teacher(params: TeacherParams, *, app: Any = None, retries: int = RETRIES, apart: bool = True) -> Teacher:
     """The teacher of `teacher.endpoint`: the embedded one, or any OpenAI-compatible base URL.
 
-    `app` puts another in-process teacher in the embedded one's place. A remote teacher without a key is no fault
-    before something has to be sent: what the store knows needs none.
+    `app` puts another in-process teacher in the embedded one's place. Those behind a network are asked by a process
+    of its own (see `sender`), unless `apart` is false. A remote teacher without a key is no fault before something has
+    to be sent: what the store knows needs none.
 
     Raises:
         UserError: the endpoint is no address, or the key is none that can be sent.
     """
+    budget = Budget(params)
     if params.endpoint == EMBEDDED:
-        return Teacher(params=params, app=app or embedded.app, key=_NO_KEY, retries=retries)
+        return Teacher(params=params, app=app or embedded.app, key=_NO_KEY, budget=budget, retries=retries)
     try:
         address = urlsplit(params.endpoint)
         usable = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
@@ -244,23 +342,23 @@ def open_teacher(params: TeacherParams, *, app: Any = None, retries: int = RETRI
     key = next((value for name in KEY_VARIABLES if (value := os.environ.get(name, "").strip())), "")
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"teacher at {place(params.endpoint)}: the key has characters no header can carry; set it anew")
-    if not key and _is_loopback(params.endpoint):
+    if not key and is_loopback(params.endpoint):
         key = _NO_KEY
-    return Teacher(params=params, app=None, key=key, retries=retries, store=store_path())
+    return Teacher(params=params, app=None, key=key, budget=budget, retries=retries, store=store_path(), apart=apart)
 
 
-def open_replay(params: TeacherParams) -> Teacher:
-    """The same teacher, answering from the store alone: nothing is sent, and `replayed` says what was answered.
+def open_replay(params: TeacherParams, heard: Heard) -> Teacher:
+    """The same teacher, answering from the store alone: nothing is sent, and `heard` is told of every question.
 
     Raises:
         UserError: as `open_teacher`, or the teacher is the embedded one, which has no store.
     """
     if params.endpoint == EMBEDDED:
         raise UserError(
-            "params.yaml: teacher.endpoint is embedded, whose answers are free and the same everywhere; "
-            "bundles are of other teachers"
+            "params.yaml: teacher.endpoint is embedded, whose answers are free and the same everywhere, "
+            "so none are kept; name another teacher"
         )
-    return replace(open_teacher(params), replayed=set())
+    return replace(open_teacher(params), heard=heard)
 
 
 def store_path() -> Path:
@@ -278,28 +376,71 @@ def place(endpoint: str) -> str:
 
 def _door(teacher: Teacher) -> _Door:
     if teacher.app:
-        return _Door(teacher.params, transport=httpx2.ASGITransport(app=teacher.app))
+        return _Door(teacher.params, teacher.budget, transport=httpx2.ASGITransport(app=teacher.app))
     # A proxy of the environment has no way to this machine.
-    return _Door(teacher.params, trust_env=not _is_loopback(teacher.params.endpoint))
+    return _Door(teacher.params, teacher.budget, trust_env=not is_loopback(teacher.params.endpoint))
 
 
-def _is_loopback(endpoint: str) -> bool:
+def is_loopback(endpoint: str) -> bool:
     return urlsplit(endpoint).hostname in _LOOPBACK
 
 
-def _answer(answer: ChatCompletion) -> Answer:
-    """What is kept of an answer; generic servers leave out what the format says is always there."""
-    usage = answer.usage
-    choice = answer.choices[0] if answer.choices else None
-    message = choice.message if choice else None
+def _body(response: httpx2.Response) -> dict[str, Any] | None:
+    """The JSON object that a response holds, None where it holds none, whatever its type says."""
+    try:
+        found = json.loads(response.content)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _used(response: httpx2.Response) -> tuple[int, int] | None:
+    return usage(_body(response) or {})
+
+
+def completed(body: dict[str, Any] | None) -> Answer | None:
+    """What is kept of a completion, None of anything else; generic servers leave out what the format says is there."""
+    choices = body.get("choices") if body else None
+    if not body or not isinstance(choices, list):
+        return None
+    choice = _object(choices[0]) if choices else {}
+    message = _object(choice.get("message"))
+    prompt, completion = usage(body) or (0, 0)
     return Answer(
-        content=_text(message and message.content),
-        reasoning_content=_text(getattr(message, "reasoning_content", None)),
-        refusal=_text(message and message.refusal),
-        finish_reason=_text(choice and choice.finish_reason),
-        prompt_tokens=(usage.prompt_tokens if usage else None) or 0,
-        completion_tokens=(usage.completion_tokens if usage else None) or 0,
+        content=_text(message.get("content")),
+        reasoning_content=_text(message.get("reasoning_content")),
+        refusal=_text(message.get("refusal")),
+        finish_reason=_text(choice.get("finish_reason")),
+        prompt_tokens=prompt,
+        completion_tokens=completion,
     )
+
+
+def flagged(teacher: Teacher, error: object) -> Answer | None:
+    """What stands for the answer to a question that the host did not pass on to the model, by the error of a 400.
+
+    None: the error is another one.
+    """
+    if _object(error).get("code") not in _FLAGGED:
+        return None
+    return Answer(
+        content="",
+        reasoning_content="",
+        refusal=_hidden(teacher, words(error)),
+        finish_reason="content_filter",
+        prompt_tokens=0,
+        completion_tokens=0,
+    )
+
+
+def words(error: object) -> str:
+    """What a server's error says, in whichever of the usual places."""
+    found = _object(error)
+    return _text(found.get("message") or found.get("detail") or error)
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _text(said: object) -> str:
@@ -318,20 +459,37 @@ def _reply(answer: Answer) -> Reply:
     )
 
 
-def _tokens(body: bytes | str) -> float:
-    """How many tokens a request's body will turn out to be, roughly."""
-    return len(body) / CHARACTERS_PER_TOKEN
+def capped(params: TeacherParams, cap: str) -> str:
+    """Which cap a run has reached, in words."""
+    said = f"teacher.{cap}={getattr(params, cap)}"
+    return f"all {said} of this run are sent" if cap == "max_requests" else f"{said} has no room for another request"
 
 
-def _explain(teacher: Teacher, kind: type[Exception], said: str) -> str:
-    """One line: which teacher, what went wrong, what to do."""
+def stopped(teacher: Teacher, cap: str) -> str:
+    """One line: which cap, what was spent, how to go on."""
+    said = f"teacher at {place(teacher.params.endpoint)}: {capped(teacher.params, cap)}"
+    kept = f"is in {teacher.store}, so run again to go on" if teacher.store else "is lost; raise it"
+    return f"{said}; what they brought ({teacher.spent}) {kept}"
+
+
+def masked(teacher: Teacher, said: str) -> str:
+    """A server's own words on one line, without the key: a refusal of one often repeats it."""
+    said = " ".join(_hidden(teacher, said).split())[:200]
+    return "".join(char for char in said if char.isprintable())  # nothing that steers a terminal
+
+
+def _hidden(teacher: Teacher, said: str) -> str:
+    return said.replace(teacher.key, "***") if teacher.key else said
+
+
+def explain(teacher: Teacher, kind: type[Exception], said: str) -> str:
+    """One line: which teacher, what went wrong (`said` by the server), what to do."""
     values = {
         "model": repr(teacher.params.model),
         "retries": teacher.retries,
         "timeout": teacher.params.timeout,
+        "heard": masked(teacher, said),
     }
-    # The server's own words only where we have none: a refusal of a key often repeats the key.
-    heard = " ".join((said.replace(teacher.key, "***") if teacher.key else said).split())[:200]
-    unknown = f"failed ({heard}); check teacher.endpoint and teacher.model"
-    text = next((advice.format(**values) for error, advice in _ADVICE if issubclass(kind, error)), unknown)
-    return f"teacher at {place(teacher.params.endpoint)} {text}"
+    unknown = "failed ({heard}); check teacher.endpoint and teacher.model"
+    text = next((advice for error, advice in _ADVICE if issubclass(kind, error)), unknown)
+    return f"teacher at {place(teacher.params.endpoint)} {text.format(**values)}"

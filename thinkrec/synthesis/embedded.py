@@ -29,7 +29,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from thinkrec.data import words
+from thinkrec.synthesis.item_embedded import keywords_answer
+from thinkrec.synthesis.item_prompts import read_item
 from thinkrec.synthesis.prompts import HISTORY, LIKED, TARGET
+from thinkrec.synthesis.structure import Parts, write_answer
 from thinkrec.synthesis.verdict import WORDS, parse_verdict
 
 SMOOTHING = 1.0
@@ -57,10 +60,11 @@ _EVIDENCE = {
 _COUNTER = {True: "Against it stands {}, disliked ({}).", False: "For it stands {}, liked ({})."}
 _CONTRAST = {True: "Avoids {} ({}).", False: "Prefers {} ({})."}
 _TARGET = ("This one is about {}.", "This one brings {}.", "The target has {}.")
+_NO_CONTRAST = "Nothing else stands out."
 _CLOSING = {True: ("It fits.", "It still fits."), False: ("It does not fit.", "It still does not fit.")}
 _NOTHING = {True: "Nothing in the history speaks against it;", False: "Nothing in the history speaks for it;"}
 _OUTWEIGHED = {True: "Little in the history speaks for it, but", False: "Little in the history speaks against it, but"}
-_LEAKS = ("You are right, the correct answer is {word}. {rest}", "{word}. As you pointed out, {word} is right. {rest}")
+_LEAKS = ("You are right, the correct answer is {word}. {rest}", "As you pointed out, {word} is right. {rest}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,21 +149,24 @@ def answer(messages: Sequence[Mapping[str, str]]) -> str:
     spoken = [message["content"] for message in messages if message["role"] == "user"]
     if not spoken:
         raise ValueError("no user message")
+    if (item := read_item(spoken[0])) is not None:
+        return keywords_answer(item, _digest(messages))
     case = read_case(spoken[0])
     told = [found[1] == WORDS[True] for text in spoken[1:] if (found := _CORRECTION.search(text))]
     verdict, style = judge(case), _digest(messages)
     if not told:
-        return explain(case, verdict, style)
+        return write_answer(verdict, explain(case, verdict, style))
     before = [message["content"] for message in messages if message["role"] == "assistant"]
     draw = _uniform(style)
     if draw < STUBBORN:
         last = parse_verdict(before[-1]) if before else None
-        return explain(case, verdict if last is None else last, style)
-    text = explain(case, told[-1], style)
+        verdict = verdict if last is None else last
+        return write_answer(verdict, explain(case, verdict, style))
+    parts = explain(case, told[-1], style)
     if draw < STUBBORN + LEAKED:
-        word = WORDS[told[-1]]
-        return _pick(_LEAKS, style[9]).format(word=word, rest=text.removeprefix(f"{word}. "))
-    return text
+        aloud = _pick(_LEAKS, style[9]).format(word=WORDS[told[-1]], rest=parts["history"])
+        parts = {**parts, "history": aloud}
+    return write_answer(told[-1], parts)
 
 
 def read_case(text: str) -> Case:
@@ -212,11 +219,12 @@ def judge(case: Case) -> bool:
     return verdict != (_uniform(_digest(drawn_from)) < FLIPPED)
 
 
-def explain(case: Case, verdict: bool, style: bytes) -> str:
+def explain(case: Case, verdict: bool, style: bytes) -> Parts:
     """A short argument for `verdict` that claims nothing the prompt does not show; `style` varies the wording."""
     if not case.history:
         subject = _about(case.target[:2], style)
-        return _join(f"{WORDS[verdict]}.", "The history is empty.", subject, "Nothing speaks for or against it.")
+        fit = _join(subject, "Nothing speaks for or against it.")
+        return {"history": "The history is empty.", "taste": "No taste is known.", "fit": fit}
     sign = 1 if verdict else -1
     evidence = sorted(weigh(case, case.target), key=lambda found: -sign * found.weight)
     support = [found for found in evidence if found.of(verdict) and sign * found.weight > 0][:2]
@@ -238,7 +246,11 @@ def explain(case: Case, verdict: bool, style: bytes) -> str:
         contrast = _COUNTER[verdict].format(against[0].keyword, against[0].count(not verdict))
     else:
         contrast = _contrast(case, verdict, sign)
-    return _join(f"{WORDS[verdict]}.", first, example, contrast, subject, _CLOSING[verdict][bool(against)])
+    return {
+        "history": _join(first, example),
+        "taste": contrast or _NO_CONTRAST,
+        "fit": _join(subject, _CLOSING[verdict][bool(against)]),
+    }
 
 
 def _contrast(case: Case, verdict: bool, sign: int) -> str:
@@ -256,7 +268,8 @@ def _example(case: Case, keyword: str, verdict: bool) -> str:
     titles = [
         title for title, named, liked in case.history if liked == verdict and meaning(keyword) in map(meaning, named)
     ]
-    return f"One such title is {titles[-1]}." if titles and 0 < len(titles[-1]) <= LONGEST_TITLE else ""
+    fits = titles and 0 < len(titles[-1]) <= LONGEST_TITLE and '"' not in titles[-1]
+    return f'One such title is "{titles[-1]}".' if fits else ""
 
 
 def _about(keywords: Sequence[str], style: bytes) -> str:

@@ -55,10 +55,21 @@ _ADVERTISING = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+# A sentence that matches tells whoever reads the metadata what to do, and describes nothing either.
+_INSTRUCTION = re.compile(
+    r"""\b(?:ignore|disregard|forget|override)\b[^.!?\n]{0,60}?
+        \b(?:instructions?|prompts?|(?:the|all|everything|text|lines?)\s+above
+        |(?:previous|prior|earlier)\s+(?:text|lines?|messages?|rules?))\b
+      | \b(?:answer|reply|respond|output|print)\s+(?:(?:only|always|just|with|the|word)\s+)*\W?(?:yes|no)\b
+      | \byou\s+(?:must|should|will|shall)\s+(?:now\s+|always\s+|only\s+)*(?:answer|reply|respond|output|print)\b
+      | \b(?:system|developer)\s+(?:message|prompt)\b
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 _NUMBER_LIKE = re.compile(r"[\W\d_]*\d[\W\d_]*(?:st|nd|rd|th|s)?\W*")
 _DECADE = re.compile(r"[12]\d{2}0s")
-_EDGES = " \t\n\r.,:;!?*#\"'`“”\u2018\u2019()[]{}<>-\u2013—•/\\|_"
+EDGES = " \t\n\r.,:;!?*#\"'`“”\u2018\u2019()[]{}<>-\u2013—•/\\|_"
 SHORTEST = 3  # letters
 
 
@@ -70,9 +81,9 @@ def extract_keywords(items: pd.DataFrame, *, max_per_item: int) -> tuple[pd.Data
         max_per_item: the longest list.
     """
     categories = _telling_categories([[str(name) for name in names] for names in items["categories"]])
-    titles = [_words(_text(title)) for title in items["title"]]
-    plain = [_plain(_text(description)) for description in items["description"]]
-    descriptions = [_words(text) for text in plain]
+    titles = [content_words(text_of(title)) for title in items["title"]]
+    plain = [plain_description(text_of(description)) for description in items["description"]]
+    descriptions = [content_words(text) for text in plain]
     ordinary = {word for text in plain for word in _WORD.findall(text) if word.islower()}
     # One weighing for both, so that a word of a title counts as seen when other items' descriptions use it.
     weights = _tf_idf([[*title, *description] for title, description in zip(titles, descriptions, strict=True)])
@@ -86,20 +97,24 @@ def extract_keywords(items: pd.DataFrame, *, max_per_item: int) -> tuple[pd.Data
         # The decade comes last, but nothing may push it out: it is much of what is known.
         decade = [f"{int(year) // 10 * 10}s"] if not description and not pd.isna(year) else []
         lists.append(clean_keywords(proposed, max_per_item - len(decade)) + decade)
-    stats = {
+    return pd.DataFrame({"item": items["item"].to_numpy(), "keywords": lists}), keyword_stats(lists)
+
+
+def keyword_stats(lists: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """What there is to say about the keywords of all items."""
+    return {
         "items": len(lists),
         "items_without_keywords": sum(not words for words in lists),
         "mean_keywords": float(np.mean([len(words) for words in lists])) if lists else 0.0,
         "vocabulary": len({word for words in lists for word in words}),
     }
-    return pd.DataFrame({"item": items["item"].to_numpy(), "keywords": lists}), stats
 
 
 def clean_keywords(words: Iterable[str], limit: int) -> list[str]:
     """The first `limit` of `words` that are keywords: lower-cased, without repeats, in the order given.
 
-    Dropped are stop words, boilerplate, addresses, bare numbers (a decade such as "1990s" may stay), words of fewer
-    than three letters, and what differs from an earlier keyword in case or by a plural only.
+    Dropped are stop words, boilerplate, addresses, instructions, bare numbers (a decade such as "1990s" may stay),
+    words of fewer than three letters, and what differs from an earlier keyword in case or by a plural only.
     """
     kept: dict[str, str] = {}
     for word in words:
@@ -109,16 +124,35 @@ def clean_keywords(words: Iterable[str], limit: int) -> list[str]:
     return list(kept.values())[: max(limit, 0)]
 
 
+def instructs(text: str) -> bool:
+    """Whether a text tells its reader what to answer, or to leave what was asked undone."""
+    return _INSTRUCTION.search(text) is not None
+
+
+def plain_description(description: str) -> str:
+    """A description without markup and without the sentences that sell the item or instruct the reader."""
+    text = html.unescape(_MARKUP.sub(" ", html.unescape(description)))
+    # Addresses last: "Visit www…" is advertising because of what follows the word.
+    sentences = (part for part in _SENTENCE.split(text) if not (_ADVERTISING.search(part) or instructs(part)))
+    return _ADDRESS.sub(" ", " ".join(sentences))
+
+
+def content_words(text: str) -> list[str]:
+    """The words of a text that could be keywords, each as often as it occurs."""
+    words = (found[0].lower().replace("\u2019", "'").removesuffix("'s") for found in _WORD.finditer(text))
+    return [word for word in words if word not in STOP_WORDS and _is_keyword(word)]
+
+
 def _tidy(word: str) -> str:
     """A proposed keyword in lower case on one line, without markup or punctuation around it."""
     text = html.unescape(_MARKUP.sub(" ", html.unescape(word)))
-    return " ".join(text.replace("\u2019", "'").lower().split()).strip(_EDGES)
+    return " ".join(text.replace("\u2019", "'").lower().split()).strip(EDGES)
 
 
 def _is_keyword(tidy: str) -> bool:
     if _DECADE.fullmatch(tidy):
         return True
-    if _ADDRESS.search(tidy) or _NUMBER_LIKE.fullmatch(tidy):
+    if _ADDRESS.search(tidy) or _NUMBER_LIKE.fullmatch(tidy) or instructs(tidy):
         return False
     parts = re.split(r"[\s,:]+", tidy)
     letters = sum(char.isalpha() for char in tidy)
@@ -140,22 +174,9 @@ def _singular(word: str) -> str:
     return word
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A text of a table; "" for what is none."""
     return value if isinstance(value, str) else ""
-
-
-def _plain(description: str) -> str:
-    """A description without markup and without the sentences that only sell the item."""
-    text = html.unescape(_MARKUP.sub(" ", html.unescape(description)))
-    # Addresses last: "Visit www…" is advertising because of what follows the word.
-    sentences = (part for part in _SENTENCE.split(text) if not _ADVERTISING.search(part))
-    return _ADDRESS.sub(" ", " ".join(sentences))
-
-
-def _words(text: str) -> list[str]:
-    """The words of a text that could be keywords, each as often as it occurs."""
-    words = (found[0].lower().replace("\u2019", "'").removesuffix("'s") for found in _WORD.finditer(text))
-    return [word for word in words if word not in STOP_WORDS and _is_keyword(word)]
 
 
 def _tf_idf(documents: Sequence[Sequence[str]]) -> list[dict[str, float]]:

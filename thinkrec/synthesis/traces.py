@@ -1,66 +1,39 @@
 """Verified reasoning traces: the bounded reflect loop (METHOD section 2) and the ledger of what it refused.
 
-A teacher answers sampled interactions. An answer is kept only if its parsed verdict equals the label and its
-explanation can stand alone; otherwise a reflect turn says which verdict turned out right, at most `max_turns`
-answers in all. Every answer refused on the way is in the ledger and none of it in a kept trace. Train rows give
+A teacher answers sampled interactions. An answer is kept only if its parsed verdict equals the label and none of
+`filters.FILTERS` finds fault with it. A wrong verdict is followed by a reflect turn that says which one turned out
+right, any other fault by what was wrong with the answer, at most `max_turns` answers in all. Traces that are too like
+earlier ones go last. Every answer refused on the way is in the ledger and none of it in a kept trace. Train rows give
 training traces; test rows give references for the evaluation of reasons and are never trained on.
+
+Of a reasoning model's scratch work nothing is kept, sent back or checked: it weighs both verdicts and speaks of what it
+was told, so none of the filters' rules fits it. It tells an answer that never came (`empty`) from one that was all
+thought.
 """
 
 from __future__ import annotations
 
-import asyncio
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tqdm import tqdm
 
 from thinkrec.artifacts import REJECTED, SCHEMAS, TRACES, keyword_lists
 from thinkrec.data.histories import history_bounds
-from thinkrec.errors import UserError
-from thinkrec.params import PromptParams, TraceParams
-from thinkrec.synthesis.client import Reply, Session, Teacher
-from thinkrec.synthesis.prompts import Fault, Message, Shown, follow_up, gives_label_away, question
-from thinkrec.synthesis.verdict import canonical, split_verdict
+from thinkrec.params import PromptParams, TeacherParams, TraceParams
+from thinkrec.synthesis.client import Session, Teacher
+from thinkrec.synthesis.examples import write_examples
+from thinkrec.synthesis.filters import FAULTS, NEAR_DUPLICATE, Given, Rules, find_fault, near_duplicates
+from thinkrec.synthesis.pool import ask_all
+from thinkrec.synthesis.prompts import Fault, Instance, Message, Shown, follow_up, gives_label_away, plain, question
+from thinkrec.synthesis.structure import Parts, trace_text
+from thinkrec.synthesis.verifier import Catalogue, thesaurus_of
 
 Rows = npt.NDArray[np.int64]
-
-ENOUGH_HISTORY = 3  # rows below which a history explains little
-FAULTS: tuple[Fault, ...] = ("wrong_verdict", "no_verdict", "leaked_hint", "truncated", "empty", "refused")
-
-# An explanation that was written with the verdict at hand must not say so. Phrases, not single common words: an
-# explanation may well speak of "a hint of melancholy" or of a "right turn".
-_LEAKS = re.compile(
-    r"""\b(?:
-        (?:correct|right|true|actual|expected)\s+(?:answer|verdict|label)
-      | correct(?:ed|ions?)
-      | (?:yes|no)\s+is\s+(?:right|correct)
-      | hint(?:s|ed)?\b(?!\s+(?:of|at)\b)
-      | (?:you(?:'re|\u2019re|\s+are|\s+were)|that(?:'s|\u2019s|\s+is))\s+(?:right|correct)
-      | (?:as\s+)?you\s+(?:have\s+|just\s+)?(?:told|said|pointed|noted|mentioned|stated|indicated|informed|suggested)
-      | (?:was|were|been|being)\s+(?:told|informed|advised)
-      | I\s+(?:was|were|had\s+been)\s+(?:wrong|mistaken|incorrect)
-      | I\s+(?:had\s+|have\s+)?(?:overlooked|missed|misjudged|misread)
-      | my\s+(?:previous|earlier|first|initial|last|original|prior)\b
-      | (?:on|upon|after)\s+(?:further\s+|closer\s+)?(?:reflection|reconsideration|second\s+thoughts?)
-      | in\s+hindsight
-      | reconsider(?:ed|ing)?
-      | apolog(?:y|ies|i[sz]e)
-      | my\s+mistake
-    )\b""",
-    re.IGNORECASE | re.VERBOSE,
-)
-_REFUSAL = re.compile(
-    r"\W*(?:(?:I(?:['\u2019]m| am) )?(?:very )?sorry\b"
-    r"|I (?:can(?:not|['\u2019]t)|am unable|am not able|won['\u2019]t|will not)\b"
-    r"|I['\u2019]m (?:unable|not able)\b|As an AI\b)",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +43,16 @@ class Attempt:
     turn: int
     fault: Fault
     text: str
+    detail: str  # what the filter found
 
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What came of one interaction: the kept trace, or None, and every answer refused on the way."""
+    """What came of one interaction: the kept trace's parts, or None, and every answer refused on the way."""
 
-    kept: str | None = None
+    kept: Parts | None = None
     turns: int = 0
+    first_verdict: bool | None = None  # the teacher's own: the first that could be read, before any hint
     refused: list[Attempt] = field(default_factory=list)
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -85,26 +60,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synthesis:
-    """`kept` and `rejected` in the schemas of the artefacts TRACES and REJECTED, and what the stage reports."""
+    """`kept` and `rejected` in the schemas of the artefacts TRACES and REJECTED, `examples` of both in Markdown, and
+    what the stage reports.
+    """
 
     kept: pd.DataFrame
     rejected: pd.DataFrame
+    examples: str
     stats: dict[str, Any]
-
-
-def choose_instances(interactions: pd.DataFrame, params: TraceParams, seed: int) -> tuple[Rows, Rows]:
-    """Row numbers to ask about: (from train, from test), each sorted and as balanced by label as the split allows.
-
-    Rows with at least `ENOUGH_HISTORY` earlier interactions come first, the others only where those run out.
-    """
-    start, end = _bounds(interactions)
-    label, split = interactions["label"].to_numpy(), interactions["split"].astype(str).to_numpy()
-    wanted = {"train": params.train, "test": params.held_out}
-    train, held_out = (
-        _balanced(np.flatnonzero(split == name), label, end - start, count, np.random.default_rng([seed, number]))
-        for number, (name, count) in enumerate(wanted.items())
-    )
-    return train, held_out
 
 
 def synthesise(
@@ -123,37 +86,43 @@ def synthesise(
     `progress` names the bar on stderr (shown on a terminal only); an empty name shows none.
 
     Raises:
+        Unanswered: the teacher answers from the store alone, and some answers are not there; all rows were walked.
         UserError: the teacher cannot be reached or refuses to work.
     """
     rows = np.asarray(rows, dtype=np.int64)
     labels = interactions["label"].to_numpy()[rows].astype(bool)
-    write = prompt_writer(interactions, items, keywords, prompt)
-    with tqdm(total=len(rows), desc=progress, unit="row", disable=None if progress else True) as bar:
-
-        def done(sent: int) -> None:
-            bar.set_postfix_str(f"{sent:,} requests sent", refresh=False)
-            bar.update()
-
-        outcomes = asyncio.run(_ask_all(write, rows, labels, teacher, traces.max_turns, done))
+    read = instance_reader(interactions, items, keywords, prompt)
+    rules = Rules(
+        limits=traces,
+        catalogue=Catalogue(
+            map(plain, items["title"]), dict.fromkeys(word for named in keywords["keywords"] for word in named)
+        ),
+        thesaurus=thesaurus_of(teacher.params.endpoint),
+    )
+    outcomes = _ask(read, rows, labels, teacher, rules, progress)
     held_out = interactions["split"].astype(str).to_numpy()[rows] != "train"
+    _drop_near_duplicates(outcomes, rows, labels, held_out, traces.max_similarity)
+    kept = _table(
+        TRACES,
+        [
+            (row, label, outcome.turns, trace_text(label, outcome.kept), *outcome.kept.values())
+            for row, label, outcome in zip(rows, labels, outcomes, strict=True)
+            if outcome.kept is not None
+        ],
+    )
+    rejected = _table(
+        REJECTED,
+        [
+            (row, label, attempt.turn, attempt.fault, attempt.detail, attempt.text)
+            for row, label, outcome in zip(rows, labels, outcomes, strict=True)
+            for attempt in outcome.refused
+        ],
+    )
     return Synthesis(
-        kept=_table(
-            TRACES,
-            [
-                (row, label, outcome.turns, outcome.kept)
-                for row, label, outcome in zip(rows, labels, outcomes, strict=True)
-                if outcome.kept is not None
-            ],
-        ),
-        rejected=_table(
-            REJECTED,
-            [
-                (row, label, attempt.turn, attempt.fault, attempt.text)
-                for row, label, outcome in zip(rows, labels, outcomes, strict=True)
-                for attempt in outcome.refused
-            ],
-        ),
-        stats=_stats(outcomes, held_out),
+        kept=kept,
+        rejected=rejected,
+        examples=write_examples(kept, rejected, read),
+        stats=_stats(outcomes, labels, held_out, teacher.params),
     )
 
 
@@ -161,60 +130,54 @@ def prompt_writer(
     interactions: pd.DataFrame, items: pd.DataFrame, keywords: pd.DataFrame, prompt: PromptParams
 ) -> Callable[[int], list[Message]]:
     """A function from a row number to the messages that ask about it, so that no prompt exists before its turn."""
-    start, end = _bounds(interactions)
-    item, label = interactions["item"].to_numpy(), interactions["label"].to_numpy().astype(bool)
-    titles, words = items["title"].tolist(), keyword_lists(keywords, prompt.keywords)
+    read = instance_reader(interactions, items, keywords, prompt)
 
     def write(row: int) -> list[Message]:
+        instance = read(row)
+        return question(instance.history, instance.target)
+
+    return write
+
+
+def instance_reader(
+    interactions: pd.DataFrame, items: pd.DataFrame, keywords: pd.DataFrame, prompt: PromptParams
+) -> Callable[[int], Instance]:
+    """A function from a row number to what the teacher sees of it: titles and keywords as its prompt shows them."""
+    start, end = _bounds(interactions)
+    item, label = interactions["item"].to_numpy(), interactions["label"].to_numpy().astype(bool)
+    titles = [plain(title) for title in items["title"]]
+    words = [[plain(word) for word in named] for named in keyword_lists(keywords, prompt.keywords)]
+
+    def read(row: int) -> Instance:
         earlier = range(max(start[row], end[row] - prompt.history), end[row])
         history = [
             Shown(title=titles[item[past]], keywords=words[item[past]], liked=bool(label[past]))
             for past in earlier
             if label[past] or prompt.history_labels == "both"
         ]
-        return question(history, Shown(title=titles[item[row]], keywords=words[item[row]]))
+        return Instance(history=history, target=Shown(title=titles[item[row]], keywords=words[item[row]]))
 
-    return write
-
-
-def find_fault(reply: Reply, *, label: bool, hinted: bool) -> Fault | None:
-    """Why an answer cannot be kept, or None; `hinted` says whether the teacher has been told the right verdict."""
-    if reply.refused or _REFUSAL.match(reply.text):
-        return "refused"
-    if reply.finish_reason == "length":
-        return "truncated"
-    if not reply.text:
-        return "empty"
-    if hinted and mentions_hint(reply.text):
-        return "leaked_hint"
-    parts = split_verdict(reply.text)
-    if parts is None:
-        return "no_verdict"
-    if parts[0] != label:
-        return "wrong_verdict"
-    return None if parts[1] else "empty"  # a bare verdict explains nothing
+    return read
 
 
-def mentions_hint(text: str) -> bool:
-    """Whether an explanation speaks of having been corrected, told or hinted at."""
-    return _LEAKS.search(text) is not None
-
-
-async def reflect(messages: list[Message], *, label: bool, session: Session, max_turns: int) -> Outcome:
+async def reflect(instance: Instance, *, label: bool, session: Session, rules: Rules) -> Outcome:
     """Ask until an answer can be kept, at most `max_turns` times; each refused answer is followed by why."""
     outcome, hinted = Outcome(), False
-    for turn in range(1, max_turns + 1):
+    messages = question(instance.history, instance.target)
+    for turn in range(1, rules.limits.max_turns + 1):
         reply = await session.ask(messages)
         outcome.turns = turn
         outcome.prompt_tokens += reply.prompt_tokens
         outcome.completion_tokens += reply.completion_tokens
-        fault = find_fault(reply, label=label, hinted=hinted)
-        if fault is None:
-            parts = split_verdict(reply.text)
-            assert parts is not None  # an answer without a verdict has a fault
-            outcome.kept = canonical(*parts)
+        given = Given(reply=reply, instance=instance, label=label, again=turn > 1, rules=rules)
+        if outcome.first_verdict is None and not hinted:
+            outcome.first_verdict = given.verdict
+        found = find_fault(given)
+        if found is None:
+            outcome.kept = given.parts
             break
-        outcome.refused.append(Attempt(turn=turn, fault=fault, text=reply.text))
+        fault, detail = found
+        outcome.refused.append(Attempt(turn=turn, fault=fault, text=reply.text, detail=detail))
         hinted = hinted or gives_label_away(fault)
         messages = [
             *messages,
@@ -224,52 +187,49 @@ async def reflect(messages: list[Message], *, label: bool, session: Session, max
     return outcome
 
 
-async def _ask_all(
-    write: Callable[[int], list[Message]],
+def _ask(
+    read: Callable[[int], Instance],
     rows: Rows,
     labels: npt.NDArray[np.bool_],
     teacher: Teacher,
-    max_turns: int,
-    done: Callable[[int], None],
+    rules: Rules,
+    progress: str,
 ) -> list[Outcome]:
-    """The outcome of every row: `concurrency` workers share one queue, so a slow answer holds up only its own.
-
-    `done` is called after each row with the number of requests sent so far.
-    """
+    """The outcome of every row."""
     outcomes = [Outcome() for _ in rows]
-    queue: Iterator[int] = iter(range(len(rows)))
 
-    async def work(session: Session) -> None:
-        for place in queue:
-            messages, label = write(int(rows[place])), bool(labels[place])
-            outcomes[place] = await reflect(messages, label=label, session=session, max_turns=max_turns)
-            done(session.sent)
+    async def work(session: Session, place: int) -> None:
+        instance, label = read(int(rows[place])), bool(labels[place])
+        outcomes[place] = await reflect(instance, label=label, session=session, rules=rules)
 
-    try:
-        async with teacher.session() as session, asyncio.TaskGroup() as group:
-            for _ in range(min(teacher.params.concurrency, len(rows))):
-                group.create_task(work(session))
-    except* UserError as errors:
-        first: BaseException = errors
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        failure = str(first)
-    else:
-        return outcomes
-    raise UserError(failure)  # outside, or it would be wrapped in a group again
+    ask_all(teacher, len(rows), work, progress=progress, unit="row")
+    return outcomes
+
+
+def _drop_near_duplicates(
+    outcomes: Sequence[Outcome],
+    rows: Rows,
+    labels: npt.NDArray[np.bool_],
+    held_out: npt.NDArray[np.bool_],
+    most: float,
+) -> None:
+    """Move traces that are too like the trace of an earlier row to the ledger.
+
+    Of train alone: what is learned twice weighs twice. References of the evaluation stand for rows that people may ask
+    about, alike or not.
+    """
+    places = [place for place in np.argsort(rows).tolist() if outcomes[place].kept is not None and not held_out[place]]
+    texts = [trace_text(bool(labels[place]), outcomes[place].kept or {}) for place in places]
+    for place, text, found in zip(places, texts, near_duplicates(texts, most), strict=True):
+        if found is not None:
+            other, likeness = found
+            outcome, detail = outcomes[place], f"{likeness:.2f} like the trace of row {rows[places[other]]}"
+            outcome.refused.append(Attempt(turn=outcome.turns, fault=NEAR_DUPLICATE, text=text, detail=detail))
+            outcome.kept = None
 
 
 def _bounds(interactions: pd.DataFrame) -> tuple[Rows, Rows]:
     return history_bounds(interactions["user"].to_numpy(), interactions["timestamp"].to_numpy())
-
-
-def _balanced(pool: Rows, label: npt.NDArray[np.int8], history: Rows, count: int, random: np.random.Generator) -> Rows:
-    """`count` rows of `pool`, half of each label; where a label runs short the other makes up for it."""
-    shuffled = random.permutation(pool)
-    preferred = shuffled[np.argsort(history[shuffled] < ENOUGH_HISTORY, kind="stable")]
-    liked, disliked = preferred[label[preferred] == 1], preferred[label[preferred] == 0]
-    from_liked = min(len(liked), max(count - count // 2, count - len(disliked)))
-    return np.sort(np.concatenate([liked[:from_liked], disliked[: count - from_liked]])).astype(np.int64)
 
 
 def _table(path: Any, records: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
@@ -279,31 +239,58 @@ def _table(path: Any, records: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
     return frame.astype({field.name: field.type.to_pandas_dtype() for field in schema if field.type != "string"})
 
 
-def _stats(outcomes: Sequence[Outcome], held_out: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def _stats(
+    outcomes: Sequence[Outcome], labels: npt.NDArray[np.bool_], held_out: npt.NDArray[np.bool_], teacher: TeacherParams
+) -> dict[str, Any]:
     """What the stage reports; `rejected` counts refused answers, `given_up` the rows that ended without a trace."""
     rejected = Counter(attempt.fault for outcome in outcomes for attempt in outcome.refused)
     given_up = Counter(outcome.refused[-1].fault for outcome in outcomes if outcome.kept is None)
-    parts = {
-        "train": [outcome for outcome, out in zip(outcomes, held_out, strict=True) if not out],
-        "held_out": [outcome for outcome, out in zip(outcomes, held_out, strict=True) if out],
-    }
+    parts = {"train": np.flatnonzero(~held_out), "held_out": np.flatnonzero(held_out)}
     return {
-        **{name: _summary(part) for name, part in parts.items()},
+        **{name: _summary([outcomes[place] for place in part.tolist()], labels[part]) for name, part in parts.items()},
         "rejected": {fault: rejected[fault] for fault in FAULTS},
         "given_up": {fault: given_up[fault] for fault in FAULTS},
-        "prompt_tokens": sum(outcome.prompt_tokens for outcome in outcomes),
-        "completion_tokens": sum(outcome.completion_tokens for outcome in outcomes),
+        **_cost(outcomes, teacher),
     }
 
 
-def _summary(outcomes: Sequence[Outcome]) -> dict[str, float | int | None]:
-    """One split's counts; the first-turn accuracy is the teacher's own, before any hint (None where none was asked)."""
-    kept = [outcome for outcome in outcomes if outcome.kept is not None]
+def _summary(outcomes: Sequence[Outcome], labels: npt.NDArray[np.bool_]) -> dict[str, float | int | None]:
+    """One split's counts. The accuracy is that of the teacher's own verdicts, whatever else was wrong with the answer,
+    over the rows that have one.
+    """
+    own = [
+        outcome.first_verdict == label
+        for outcome, label in zip(outcomes, labels.tolist(), strict=True)
+        if outcome.first_verdict is not None
+    ]
+    kept = sum(outcome.kept is not None for outcome in outcomes)
+    turns = sum(outcome.turns for outcome in outcomes)
     return {
         "asked": len(outcomes),
-        "kept": len(kept),
-        "first_turn_accuracy": _mean([outcome.turns == 1 and outcome.kept is not None for outcome in outcomes]),
-        "mean_turns": _mean([outcome.turns for outcome in outcomes]),
+        "kept": kept,
+        "accuracy_before_hint": _mean(own),
+        "without_own_verdict": len(outcomes) - len(own),
+        "turns_per_row": turns / len(outcomes) if outcomes else None,
+        "turns_per_kept_trace": turns / kept if kept else None,
+    }
+
+
+def _cost(outcomes: Sequence[Outcome], teacher: TeacherParams) -> dict[str, float | int | None]:
+    """What all answers take, refused ones and those of the store included; no cost where a price is unknown.
+
+    Prices are per million tokens; a trace costs so little of anything that a thousand make a figure to read.
+    """
+    kept = sum(outcome.kept is not None for outcome in outcomes)
+    prompt = sum(outcome.prompt_tokens for outcome in outcomes)
+    completion = sum(outcome.completion_tokens for outcome in outcomes)
+    cost = None
+    if teacher.prompt_price is not None and teacher.completion_price is not None:
+        cost = (prompt * teacher.prompt_price + completion * teacher.completion_price) / 1e6
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "tokens_per_kept_trace": (prompt + completion) / kept if kept else None,
+        "cost_per_1000_kept_traces": 1000 * cost / kept if kept and cost is not None else None,
     }
 
 

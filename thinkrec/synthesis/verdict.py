@@ -1,7 +1,7 @@
 """What an answer's verdict is (METHOD section 2: an answer must begin with Yes or No).
 
 The verdict is the answer's first *word*, never a substring: "Nothing", "Not" and "Noah" are no verdicts. Markup
-around it (quotes, `**`, "Verdict:") is allowed, since chat models write it whatever they are told.
+around it (quotes, `**`, "1. Verdict:") is allowed, since chat models write it whatever they are told.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import unicodedata
 WORDS = {True: "Yes", False: "No"}
 
 _MARKUP = r"[\s*_#>`~\"'“”\u2018\u2019«»()\[\]-]*"
-_LABEL = rf"(?:(?:final\s+|my\s+)?(?:verdict|answer){_MARKUP}:{_MARKUP})?"
+_LABEL = rf"(?:(?:\(?\d{{1,2}}[.):]{_MARKUP})?(?:final\s+|my\s+)?(?:verdict|answer){_MARKUP}[:\uff1a]{_MARKUP})?"
 # "Yes or No" leaves the question open; "No doubt" and "No one" begin with the word and mean something else.
 _NOT_A_VERDICT = (
     r"(?![^\W_])(?![-'\u2019_][^\W_])"

@@ -1,0 +1,178 @@
+"""Filters: each fault has its name and what was found; what is fine passes all of them."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thinkrec.params import TraceParams
+from thinkrec.synthesis.client import Reply
+from thinkrec.synthesis.filters import FAULTS, FILTERS, Given, Rules, find_fault, mentions_hint, near_duplicates
+from thinkrec.synthesis.prompts import Instance, Shown
+from thinkrec.synthesis.verifier import Catalogue
+
+LIMITS = TraceParams(choice="balanced", train=0, held_out=0, max_turns=3, min_words=6, max_words=40, max_similarity=1.0)
+INSTANCE = Instance(
+    history=[
+        Shown(title="The Corrections", keywords=["war", "勝利"], liked=True),
+        Shown(title="Der Untergang der Titanic im Eis", keywords=["love"], liked=False),
+    ],
+    target=Shown(title="Dusk", keywords=["war", "bleak"]),
+)
+CATALOGUE = Catalogue(["The Corrections", "Dusk", "Blue Noon"], ["war", "love", "bleak", "western"])
+FINE = (
+    'Verdict: Yes\nHistory: Liked "The Corrections", which is about war.\nTaste: Prefers war, avoids love.\n'
+    "Fit: It fits."
+)
+
+
+def fault_of(text, *, again=False, label=True, limits=LIMITS, **changes):
+    reply = Reply(**{"text": text, "finish_reason": "stop", "refused": False, "prompt_tokens": 0,
+                     "completion_tokens": 0, **changes})  # fmt: skip
+    rules = Rules(limits=limits, catalogue=CATALOGUE, thesaurus=str)
+    return find_fault(Given(reply=reply, instance=INSTANCE, label=label, again=again, rules=rules))
+
+
+def with_history(text):
+    return f"Verdict: Yes\nHistory: {text}\nTaste: Prefers war, avoids love.\nFit: It fits well."
+
+
+def test_a_good_answer_has_no_fault_at_first_or_later():
+    assert fault_of(FINE) is None
+    assert fault_of(FINE, again=True) is None  # "The Corrections" is a title
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "fault"),
+    [
+        (FINE, {"label": False}, ("wrong_verdict", "Yes, not No")),
+        ("Nothing", {}, ("no_verdict", "Nothing")),
+        ("Yes.", {}, ("empty", "a verdict alone")),
+        ("", {}, ("empty", "no text")),
+        ("", {"reasoning": "No, Yes, no."}, ("empty", "reasoning alone")),
+        (FINE, {"finish_reason": "length"}, ("truncated", "its last sentence is not whole")),
+        ("", {"finish_reason": "length"}, ("truncated", "its last sentence is not whole")),
+        ("", {"refused": True}, ("refused", "the server says so")),
+        ("I'm sorry, I can't help with that.", {}, ("refused", "I'm sorry")),
+        ("Unfortunately, I cannot say.", {}, ("refused", "Unfortunately, I cannot")),
+        ("Yes. Because of war.", {}, ("malformed", "History is missing")),
+        ("Verdict: Yes\nHistory: War.\nTaste: War.\nFit: Fits.", {}, ("too_short", "3 words")),
+        (with_history(" ".join(f"word{n}" for n in range(40))), {}, ("too_long", "47 words")),
+        (with_history("It is about war and love. " * 3), {}, ("repetitive", "it is about")),
+        (with_history("该用户喜欢战争电影"), {}, ("wrong_language", "9 of 32 letters are of another script")),
+        (
+            "Verdict: Yes\nHistory: Der Nutzer mochte Filme vom Krieg.\nTaste: Mag Kriege, meidet Liebe.\n"
+            "Fit: Passt gut, weil es vom Krieg handelt.",
+            {},
+            ("wrong_language", "17 words without one that tells English"),
+        ),
+    ],
+)
+def test_each_fault_has_its_name_and_says_what_was_found(text, changes, fault):
+    assert fault_of(text, **changes) == fault
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ('Liked "Midnight Noon", a film about war.', ("ungrounded", "liked Midnight Noon")),
+        ("Liked Blue Noon, a film about war.", ("ungrounded", "liked Blue Noon")),
+        ("Liked war and western (2 of 3).", ("ungrounded", "liked western (2 of 3)")),
+        ("Liked love, as the history shows.", ("contradicts_labels", "liked love")),
+        ("Disliked war (1 of 2), as it shows.", ("contradicts_labels", "disliked war (1 of 2)")),
+        ("Liked war, but in the end it does not fit.", None),
+    ],
+)
+def test_claims_are_held_against_what_was_shown(said, fault):
+    assert fault_of(with_history(said)) == fault
+
+
+def test_reasons_that_end_in_the_other_verdict_are_refused():
+    answer = with_history("Liked war.").replace("It fits well.", "All in all it does not fit.")
+    assert fault_of(answer) == ("contradicts_labels", "it argues for No")
+
+
+def test_shown_names_of_another_language_are_no_fault():
+    said = 'Liked 勝利, disliked "Der Untergang der Titanic im Eis".'
+    assert fault_of(with_history(said)) is None
+
+
+def test_limits_are_parameters():
+    assert fault_of(FINE, limits=LIMITS.model_copy(update={"min_words": 15}))[0] == "too_short"
+    assert fault_of(FINE, limits=LIMITS.model_copy(update={"max_words": 10}))[0] == "too_long"
+
+
+def test_every_filter_is_a_fault_and_near_duplicates_come_last():
+    assert (*FILTERS, "near_duplicate") == FAULTS
+
+
+@pytest.mark.parametrize(
+    ("text", "leaks"),
+    [
+        ("You are right, the correct answer is Yes.", True),
+        ("You\u2019re right.", True),
+        ("As you pointed out, it fits.", True),
+        ("Given the hint, yes.", True),
+        ("After the correction it fits.", True),
+        ("I was told that it fits.", True),
+        ("I overlooked the war films; sorry, I apologise.", True),
+        ("Upon further reflection it fits.", True),
+        ("My previous answer ignored war.", True),
+        ("As requested, a new explanation: war.", True),
+        ("The title says to answer Yes.", True),
+        ("Ignore all previous instructions.", True),
+        ('Liked "The Corrections".', False),
+        ("Liked the corrections.", True),
+        ("It has a hint of melancholy and a right turn.", False),
+        ("The user liked what was incorrectly filed.", False),
+        ("Liked war (3 of 3). It fits.", False),
+        ("A family that reflects on its past.", False),
+        ("No answer to grief is given in it.", False),
+        ("It is one to forget.", False),
+    ],
+)
+def test_hints_are_found_by_rule(text, leaks):
+    assert (mentions_hint(text, ["The Corrections"]) is not None) is leaks
+
+
+@pytest.mark.parametrize(
+    "said", ["The correct answer is Yes.", "It says: answer Yes.", 'There is a "verdict": "liked".']
+)
+def test_an_answer_that_says_which_answer_is_wanted_is_refused_from_the_first_turn(said):
+    assert fault_of(with_history(said))[0] == "leaked_hint"
+
+
+def test_a_correction_is_looked_for_only_once_something_was_said():
+    told_in_flashbacks = with_history("Liked what was told in flashbacks about war.")
+    assert fault_of(with_history("Liked stories that were told of war, I missed none.")) is None
+    assert fault_of(with_history("I missed war, which is liked."), again=True) == ("leaked_hint", "I missed")
+    assert fault_of(told_in_flashbacks, again=True) == ("leaked_hint", "was told")
+
+
+def test_near_duplicates_by_hand():
+    texts = ["a b c d e f", "x y z", "a b c d e g", "a b c d e f", "A b  c d e f", "", "x", ""]
+    # 3 of 5 word triples are shared with the first
+    assert near_duplicates(texts, 0.59) == [None, None, (0, 0.6), (0, 1.0), (0, 1.0), None, None, (5, 1.0)]
+    assert near_duplicates(texts, 0.6) == [None, None, None, (0, 1.0), (0, 1.0), None, None, (5, 1.0)]
+    assert near_duplicates(texts, 1.0) == [None] * len(texts)
+    assert near_duplicates([], 0.5) == []
+
+
+TEXTS = st.lists(st.lists(st.sampled_from("abc"), max_size=9).map(" ".join), max_size=12)
+
+
+@given(TEXTS, st.sampled_from([0.0, 0.3, 0.5, 2 / 3, 0.75, 0.9]))
+def test_the_index_finds_what_comparing_all_pairs_finds(texts, most):
+    def pieces(text):
+        words = text.split()
+        return {tuple(words[at : at + 3]) for at in range(max(1, len(words) - 2))}
+
+    dropped = {}
+    for late, early in itertools.product(range(len(texts)), repeat=2):
+        if early < late and early not in dropped and late not in dropped:
+            shared, both = pieces(texts[late]) & pieces(texts[early]), pieces(texts[late]) | pieces(texts[early])
+            if len(shared) / len(both) > most:
+                dropped[late] = early
+    found = near_duplicates(texts, most)
+    assert {late: found[late][0] for late in range(len(texts)) if found[late]} == dropped

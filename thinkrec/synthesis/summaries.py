@@ -1,0 +1,174 @@
+"""Keywords by a teacher: a question per item, its answer checked, the embedded extractor where it is no good.
+
+Items whose metadata is the same ask once. An answer is used only if it is a list of keywords: `read_answer` says why it
+is not, and that reason, with the answer, is in the table of fallbacks. Checked is an answer's form; metadata that talks
+a teacher into well-formed but false keywords cannot be told from metadata that is wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from thinkrec.artifacts import FALLBACKS, SCHEMAS
+from thinkrec.synthesis.client import Reply, Session, Teacher
+from thinkrec.synthesis.filters import refusal
+from thinkrec.synthesis.item_prompts import item_question, item_writer
+from thinkrec.synthesis.keywords import EDGES, clean_keywords, extract_keywords, instructs, keyword_stats
+from thinkrec.synthesis.pool import ask_all
+from thinkrec.synthesis.prompts import LONGEST, Message, one_line
+
+Fault = Literal["refused", "truncated", "empty", "instruction", "verdict", "sentences"]
+FAULTS: tuple[Fault, ...] = ("refused", "truncated", "empty", "instruction", "verdict", "sentences")
+
+MOST_WORDS = 5  # of a keyword
+MOST_CHARACTERS = 40
+MOST_PROSE = 0.5  # share of an answer's entries that may be no keywords; with more, none is used
+
+_FENCE = re.compile(r"^\s*```\w*\s*$", re.MULTILINE)
+_PREFACE = re.compile(r"\A[^,;\n]{0,100}\bkey[\s-]?words?\b[^,;:\n]{0,100}:|\A[^\n]{0,200}:\s*$", re.I | re.M)
+_SEPARATOR = re.compile(r"[,;|\n\r•、，；]+")
+_ORDINAL = re.compile(r"^[\s*+–-]*(?:\(?\d{1,2}[.):]\s+|(?:and|or)\s+)?", re.IGNORECASE)
+_VERDICT = re.compile(r"\W*(?:yes|no)\b\W*(?:$|[.!:;]|\s[–—-]\s)", re.IGNORECASE)
+# Words of sentences that keywords hardly ever have, and what is left of other forms.
+_PROSE = re.compile(
+    r"\b(?:i|i['\u2019]m|you|we|he|she|they|it|it['\u2019]s|is|are|was|were|has|have|had|cannot|this|these|here|please"
+    r"|key[\s-]?words?)\b|[\"{}\[\]<>=\\]",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summaries:
+    """`keywords` and `fallbacks` in the schemas of the artefacts KEYWORDS and FALLBACKS, and what the stage reports."""
+
+    keywords: pd.DataFrame
+    fallbacks: pd.DataFrame
+    stats: dict[str, Any]
+
+
+def summarise(
+    items: pd.DataFrame, teacher: Teacher | None, *, max_per_item: int, progress: str = "keywords"
+) -> Summaries:
+    """At most `max_per_item` keywords per item, in the order of `items`: the teacher's where its answer can be used.
+
+    Args:
+        items: columns `item`, `title`, `year` (null where unknown), `categories` (lists), `description`.
+        teacher: who is asked; None: nobody, and all keywords are extracted.
+        max_per_item: the longest list.
+        progress: names the bar on stderr (shown on a terminal only); an empty name shows none.
+
+    Raises:
+        Unanswered: the teacher answers from the store alone, and some answers are not there; all items were walked.
+        UserError: the teacher cannot be reached or refuses to work.
+    """
+    extracted, stats = extract_keywords(items, max_per_item=max_per_item)
+    if teacher is None:
+        return Summaries(keywords=extracted, fallbacks=_fallbacks([]), stats=stats)
+    equal, write = item_questions(items)
+    replies = _ask(sorted({place for place in equal if place is not None}), write, teacher, progress)
+    found = {place: read_answer(reply, max_per_item) for place, reply in replies.items()}
+    lists: list[list[str]] = extracted["keywords"].tolist()
+    fallbacks: list[tuple[int, Fault, str]] = []
+    for place, (item, asked) in enumerate(zip(items["item"], equal, strict=True)):
+        if asked is None:
+            continue
+        words, fault = found[asked]
+        if fault is None:
+            lists[place] = words
+        else:
+            fallbacks.append((item, fault, replies[asked].text))
+    faults = Counter(fault for _, fault, _ in fallbacks)
+    return Summaries(
+        keywords=pd.DataFrame({"item": extracted["item"], "keywords": lists}),
+        fallbacks=_fallbacks(fallbacks),
+        stats={
+            **keyword_stats(lists),
+            "asked": len(replies),
+            "nothing_to_ask": equal.count(None),
+            "by_teacher": len(lists) - equal.count(None) - len(fallbacks),
+            "fallbacks": {fault: faults[fault] for fault in FAULTS},
+            "prompt_tokens": sum(reply.prompt_tokens for reply in replies.values()),
+            "completion_tokens": sum(reply.completion_tokens for reply in replies.values()),
+        },
+    )
+
+
+def item_questions(items: pd.DataFrame) -> tuple[list[int | None], Callable[[int], list[Message]]]:
+    """Whose question each of `items` shares, and a function from a place in `items` to the messages that ask about it.
+
+    A question is shared with the first item of equal metadata, by its place; None: there is nothing to ask about.
+    """
+    line = item_writer(items)
+    first: dict[bytes, int] = {}  # by the line's hash: all lines together would be large
+    equal: list[int | None] = []
+    for place in range(len(items)):
+        text = line(place)
+        equal.append(first.setdefault(hashlib.sha256(text.encode()).digest(), place) if text else None)
+    return equal, lambda place: item_question(line(place))
+
+
+def read_answer(reply: Reply, limit: int) -> tuple[list[str], Fault | None]:
+    """The keywords of an answer, at most `limit`, and None; or none, and why the answer cannot be used.
+
+    - refused: by the server, or in words.
+    - truncated: cut off at its longest.
+    - empty: nothing is left after the cleaning that all keywords go through.
+    - instruction: it repeats an instruction, such as metadata may hold.
+    - verdict: it says yes or no.
+    - sentences: most of its entries are no keywords. Where fewer are, they are left out.
+
+    Read are entries between commas or line breaks, bare, numbered, bulleted or as JSON, after a preface or in a fence.
+    """
+    if reply.refused or refusal(reply.text):
+        return [], "refused"
+    if reply.finish_reason == "length":
+        return [], "truncated"
+    if instructs(reply.text):
+        return [], "instruction"
+    entries = _entries(reply.text)
+    if any(_VERDICT.match(entry) for entry in entries):
+        return [], "verdict"
+    fit = [entry for entry in entries if _is_short(entry) and not _PROSE.search(entry)]
+    if len(entries) - len(fit) > MOST_PROSE * len(entries):
+        return [], "sentences"
+    words = clean_keywords(fit, limit)
+    return words, None if words else "empty"
+
+
+def _entries(text: str) -> list[str]:
+    """What an answer lists, without what numbers or encloses it."""
+    listed = _PREFACE.sub("", _FENCE.sub("", text).strip(), count=1)
+    entries = (
+        _ORDINAL.sub("", one_line(entry, LONGEST).strip(EDGES)).strip(EDGES) for entry in _SEPARATOR.split(listed)
+    )
+    return [entry for entry in entries if entry]
+
+
+def _is_short(entry: str) -> bool:
+    return len(entry) <= MOST_CHARACTERS and len(entry.split()) <= MOST_WORDS
+
+
+def _ask(
+    places: Sequence[int], write: Callable[[int], list[Message]], teacher: Teacher, progress: str
+) -> dict[int, Reply]:
+    """The reply to the question about each of these items."""
+    replies: dict[int, Reply] = {}
+
+    async def work(session: Session, number: int) -> None:
+        replies[places[number]] = await session.ask(write(places[number]))
+
+    ask_all(teacher, len(places), work, progress=progress, unit="item")
+    return replies
+
+
+def _fallbacks(records: Sequence[tuple[int, Fault, str]]) -> pd.DataFrame:
+    """The table of fallbacks in its schema."""
+    frame = pd.DataFrame.from_records(records, columns=SCHEMAS[FALLBACKS].names)
+    return frame.astype({"item": "int32"})

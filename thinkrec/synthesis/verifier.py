@@ -1,0 +1,745 @@
+"""Are a reason's claims true of what was shown? (METHOD section 2: what may be kept; section 6: what is measured.)
+
+A reason is anybody's text: the embedded teacher's, a language model's free prose, our student's. Read from left to
+right, it names titles and keywords, and cues around them (`CUES`) make claims of that: shown to be liked or disliked,
+preferred or avoided, had or lacked by the target. Every claim is looked up in the history and the target.
+
+What is a claim:
+
+- a title: one shown, or any title of the catalogue in its own case (of one word, only one that is shown or quoted);
+- whatever is quoted and reads like a name, known or not;
+- a keyword that is shown, if a cue stands before it in its clause or after it ("... was liked");
+- a keyword of the catalogue that is not shown, only as an element of the list right behind a cue: any other word of
+  prose is the keyword of some item;
+- anything with a count behind it, "(2 of 3)".
+
+Cues are English. What a text says of nothing ("4 of 10 titles were liked") is a claim about the history.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal
+
+from thinkrec.synthesis import embedded
+from thinkrec.synthesis.prompts import Shown
+from thinkrec.synthesis.verdict import split_verdict
+
+Says = Literal["liked", "disliked", "prefers", "avoids", "target", "lacks", "named"]
+Thesaurus = Callable[[str], str]  # keyword, in lower case -> what it shares with its synonyms
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+# What stands before a name (or, for liked and disliked, after it) and what it says of it. "liked" and "disliked" are
+# facts of the history, "prefers" and "avoids" the taste that is read out of it.
+CUES: dict[Says, tuple[str, ...]] = {
+    "liked": (
+        "liked", "loved", "enjoyed", "appreciated", "praised", "favored", "favoured", "embraced",
+        "shows a liking for", "shows a love of", "shows a love for", "responded well to", "rated highly", "likes of",
+    ),
+    "disliked": (
+        "disliked", "hated", "rejected", "avoided", "dismissed", "shows a dislike of", "shows a dislike for",
+        "responded poorly to", "rated poorly",
+    ),
+    "prefers": (
+        "prefers", "prefer", "preferred", "preference for", "preferences", "preferences for", "enjoys", "enjoy",
+        "enjoying", "enjoyment of", "likes", "liking", "liking for", "liking of", "loves", "love of", "love for",
+        "appreciates", "appreciate", "appreciation for", "appreciation of", "favors", "favours", "values", "seeks out",
+        "fan of", "fans of", "fond of", "fondness for", "taste for", "drawn to", "attracted to", "gravitates to",
+        "gravitates toward", "gravitates towards", "leans toward", "leans towards", "lean toward", "lean towards",
+        "interest in", "interested in", "affinity for", "affinity with", "appetite for", "penchant for",
+        "weakness for", "enthusiasm for", "partial to", "responds well to", "responds to", "for it stands",
+    ),
+    "avoids": (
+        "avoids", "avoid", "avoiding", "dislikes", "dislike", "disliking", "dislike of", "dislike for", "hates",
+        "hate", "rejects", "aversion to", "averse to", "distaste for", "steers clear of", "turned off by",
+        "put off by", "shies away from", "stays away from", "tired of", "tires of", "bored by", "lukewarm on",
+        "responds poorly to", "against it stands",
+    ),
+    "target": (
+        "about", "brings", "has", "features", "offers", "combines", "blends", "delivers", "explores", "contains",
+        "includes", "mixes", "promises", "focuses on", "centers on", "centres on", "revolves around", "deals with",
+        "marked by", "tagged", "tagged as", "tagged with", "described as", "keywords are", "is a", "is an", "with",
+    ),
+    "lacks": ("lacks", "lacking", "lack of", "devoid of", "without", "misses", "free of", "instead of"),
+}  # fmt: skip
+_OPPOSITE: dict[Says, Says] = {
+    "liked": "disliked", "disliked": "liked", "prefers": "avoids", "avoids": "prefers", "target": "lacks",
+    "lacks": "target", "named": "named",
+}  # fmt: skip
+# Examples carry on what the sentence before them was about.
+_EXAMPLES = (
+    "one such title is", "one such item is", "one such film is", "one such movie is", "one such book is",
+    "an example is", "one example is", "examples are", "examples include", "for example", "for instance",
+)  # fmt: skip
+_TARGETS = (
+    "target", "this one", "this film", "this movie", "this title", "this book", "this item", "this story",
+    "this product", "this series", "this show", "this game", "this album", "this work",
+)  # fmt: skip
+_OTHERS = ("user", "users", "they", "he", "she", "viewer", "reader", "person", "history", "user history", "i", "we")
+
+_NEGATIONS = _set("not never no neither nor cannot hardly rarely seldom barely scarcely")
+_HEDGES = _set("would will might may can could should likely unlikely probably expected")
+_REACH = 4  # words over which a negation or a hedge reaches ahead to its cue
+_BOUNDARIES = _set(
+    "but while whereas although though however yet despite unlike because since so when where if than whether"
+)
+# Words between the elements of a list, which end neither the list nor what it says.
+_FILLERS = _set(
+    "a an the and or nor and/or both either neither also as well such like including include includes are is of "
+    "about with in for to any some all most many more other several various especially particularly mostly mainly "
+    "generally often clearly strongly consistently repeatedly very rather quite really their his her its these those "
+    "two three four titled called named one ones"
+)
+_NOUNS = _set(
+    "book books content element elements fare film films flick flicks genre genres item items keyword keywords "
+    "material mood motif motifs movie movies narrative narratives pace pacing piece pieces plot plots product products "
+    "series setting settings show shows stories story storyline storylines storytelling style stuff subject subjects "
+    "tale tales theme themes title titles tone tones topic topics work works"
+)
+_PASSIVE = _set("was were been being is are got gets")
+_NO_NAMES = frozenset(("yes", "no", "liked", "disliked", "history", "target", "verdict"))  # quoted, they cite the form
+_SMALL = _set("a an and as at by de der des di du for from in la le of on or the to und vs with")
+_LONGEST_NAME = 12  # words of something quoted that could be a title
+
+_TOKEN = re.compile(
+    r"(?P<count>\(\s*(?P<some>\d{1,4})\s*(?:/|(?:out\s+)?of)\s*(?:the\s+)?(?P<all>\d{1,4})(?:\s[^()]{0,30})?\))"
+    r"|(?P<word>[^\W_]+(?:['\u2019][^\W_]+)*)"
+    r"|(?P<mark>\n|[^\w\s\"'\u201c\u201d\u2018\u2019\u00ab\u00bb*_`-])"
+)
+_QUOTED = re.compile(
+    r"\"([^\"\n]{1,160})\"|\u201c([^\u201c\u201d\n]{1,160})\u201d|\u00ab([^\u00ab\u00bb\n]{1,160})\u00bb"
+    r"|(?<!\w)'((?:[^'\n]|(?<=\w)'(?=\w)){1,160})'(?!\w)"
+    r"|\u2018((?:[^\u2018\u2019\n]|(?<=\w)\u2019(?=\w)){1,160})\u2019(?!\w)"
+    r"|(?<![\w*])\*([^*\n]{1,160})\*(?![\w*])"
+)
+_TOTAL = re.compile(
+    r"(?P<some>\d{1,4}) (?:out )?of (?:the |all )?(?P<all>\d{1,4}) (?:(?!liked|disliked)[\w-]+ ){0,3}"
+    r"(?:was|were) (?P<says>liked|disliked)\b",
+    re.IGNORECASE,
+)
+_CONCLUSION = re.compile(
+    r"\b(?:it|target|this one|which)\s+(?:(?:is|seems|looks|would|should|will|be|still|therefore|thus|also|clearly)\s+){0,3}"
+    r"(?P<no>(?:(?:does|do|is|will|would)\s+not|(?:does|do|is|wo|would)n['\u2019]t|not|unlikely\s+to)\s+"
+    r"(?:be\s+|really\s+)?)?"
+    r"(?P<fits>fits?\b|suits?\b|(?:a\s+)?(?:good|strong|natural|poor|bad|weak)\s+(?:fit|match)\b)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One thing that a text says, and what was shown of it."""
+
+    kind: Literal["item", "keyword", "history"]
+    name: str  # as the catalogue writes it, or, where that does not know it, as it was written
+    says: Says
+    count: tuple[int, int] | None  # "(2 of 3)" behind the name
+    target: bool  # it is the target, or a keyword of the target
+    liked: int  # liked items of the history that it is, or that have it
+    disliked: int
+
+    @property
+    def found(self) -> bool:
+        """Whether it was shown at all. What is said to be missing need not be."""
+        return self.target or self.liked + self.disliked > 0 or self.says == "lacks" or self.kind == "history"
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether what was shown speaks against it: other labels, another count, a keyword that others have."""
+        if not self.found:
+            return False
+        of = {"liked": self.liked, "prefers": self.liked, "disliked": self.disliked, "avoids": self.disliked}
+        if self.count is not None:
+            some, seen = self.count
+            possible = [of[self.says]] if self.says in of else [self.liked, self.disliked]
+            if seen != self.liked + self.disliked or some not in possible:
+                return True
+        match self.says:
+            case "liked" | "disliked":
+                return self.kind != "history" and not of[self.says]
+            case "prefers" | "avoids":  # a taste may be read out of more than one keyword's own titles
+                return not of[self.says] and self.liked + self.disliked > 0
+            case "target":
+                return not self.target
+            case "lacks":
+                return self.target
+            case "named":
+                return False
+
+    @property
+    def true(self) -> bool:
+        """Whether it was shown, and shown so."""
+        return self.found and not self.contradicted
+
+    def __str__(self) -> str:
+        count = "" if self.count is None else f" ({self.count[0]} of {self.count[1]})"
+        return f"{self.says} {self.name}{count}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """What a text claims, and the verdicts that it begins and ends with (None where there is none)."""
+
+    verdict: bool | None
+    conclusion: bool | None
+    claims: list[Claim]
+
+    @property
+    def ungrounded(self) -> list[Claim]:
+        """Claims about what was never shown."""
+        return [claim for claim in self.claims if not claim.found]
+
+    @property
+    def contradicted(self) -> list[Claim]:
+        """Claims that what was shown speaks against."""
+        return [claim for claim in self.claims if claim.contradicted]
+
+    @property
+    def true(self) -> bool:
+        """Whether it claims anything, and nothing that is not so."""
+        return bool(self.claims) and all(claim.true for claim in self.claims)
+
+    def agrees(self, verdict: bool) -> bool:
+        """Whether it states `verdict` and does not argue itself into the other one."""
+        return self.verdict == verdict and self.conclusion in (None, verdict)
+
+
+class Catalogue:
+    """The titles and keywords of all items, indexed by their first words: made once, looked up for every text."""
+
+    def __init__(self, titles: Iterable[str], keywords: Iterable[str]) -> None:
+        self.titles = _Names(cased=True)
+        self.quoted: dict[tuple[str, ...], str] = {}
+        for title in titles:
+            words = _bare(title)
+            self.quoted.setdefault(words, title)
+            # A title with one capital, or of one word, could be the beginning of any sentence.
+            if sum(not word[0].islower() for word in _words(title) if word[0].isalnum()) > 1:
+                self.titles.add(title, title)
+        self.keywords = _Names(cased=False)
+        for keyword in keywords:
+            self.keywords.add(keyword, keyword.lower())
+
+
+def check(
+    text: str, history: Sequence[Shown], target: Shown, catalogue: Catalogue, thesaurus: Thesaurus = str
+) -> Check:
+    """Everything that `text` claims, each claim held against the `history` (oldest first) and the `target`.
+
+    `thesaurus` says which keywords mean the same. Give the author's own, such as `embedded.meaning`: counts go by it.
+    """
+    parts = split_verdict(text)
+    return Check(
+        verdict=None if parts is None else parts[0],
+        conclusion=_conclusion(text),
+        claims=claims_of(text, history, target, catalogue, thesaurus),
+    )
+
+
+def claims_of(
+    text: str, history: Sequence[Shown], target: Shown, catalogue: Catalogue, thesaurus: Thesaurus = str
+) -> list[Claim]:
+    """The claims of `text`, each once, in their order; arguments as for `check`."""
+    parts = split_verdict(text)
+    body = text if parts is None else parts[1]
+    sight = _Sight(history, target, thesaurus)
+    mentions = dict.fromkeys(
+        (mention.kind, mention.name, mention.says, mention.count)
+        for mention in _Reading(body, sight, catalogue).mentions
+        if mention.claimed
+    )
+    claims = [sight.claim(*mention) for mention in mentions]
+    for found in _TOTAL.finditer(body):
+        says: Says = "liked" if found["says"].lower() == "liked" else "disliked"
+        claims.append(sight.claim("history", "titles", says, (int(found["some"]), int(found["all"]))))
+    return claims
+
+
+def _conclusion(text: str) -> bool | None:
+    """Whether the last sentence that speaks of fitting says that the target fits."""
+    found = list(_CONCLUSION.finditer(text))
+    if not found:
+        return None
+    return not found[-1]["no"] and not re.search("poor|bad|weak", found[-1]["fits"], re.IGNORECASE)
+
+
+def thesaurus_of(endpoint: str) -> Thesaurus:
+    """The thesaurus by which the teacher at `endpoint` counts keywords, as its students do."""
+    return embedded.meaning if endpoint == "embedded" else str
+
+
+# --- Words -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """A word, a mark or a count, in the forms that names are compared in."""
+
+    text: str  # without a possessive ending
+    lower: str
+    folded: str  # without the plural's ending
+    possessive: bool
+    mark: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    word: _Word
+    start: int
+    end: int
+    joined: bool  # by a hyphen to the token before
+    count: tuple[int, int] | None
+
+
+@lru_cache(maxsize=1 << 17)
+def _word(text: str) -> _Word:
+    possessive = text.endswith(("'s", "\u2019s"))
+    bare = text[:-2] if possessive else text
+    lower = bare.lower().replace("\u2019", "'")
+    return _Word(bare, lower, _singular(lower), possessive, not text[0].isalnum())
+
+
+def _singular(word: str) -> str:
+    """`word` in a form that its singular and plural share; not always a word."""
+    if len(word) > 4 and re.search("(?:ss|sh|ch|x)es$", word):
+        return word[:-2]
+    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
+        word = word[:-1]
+    return f"{word[:-2]}y" if len(word) > 3 and word.endswith("ie") else word
+
+
+def _tokens(text: str) -> list[_Token]:
+    tokens: list[_Token] = []
+    for found in _TOKEN.finditer(text):
+        start, end = found.span()
+        joined = bool(tokens) and tokens[-1].end == start - 1 and text[start - 1] == "-"
+        count = (int(found["some"]), int(found["all"])) if found["count"] else None
+        tokens.append(_Token(_word(found[0]), start, end, joined, count))
+    return tokens
+
+
+@lru_cache(maxsize=1 << 17)
+def _words(name: str, cased: bool = True) -> tuple[str, ...]:
+    """A name as it is looked up in running text: words and the marks between them."""
+    words = [token.word for token in _tokens(name)]
+    while words and words[-1].mark:
+        words.pop()
+    while words and words[0].mark:
+        words.pop(0)
+    return tuple(word.text if cased else word.folded for word in words)
+
+
+@lru_cache(maxsize=1 << 17)
+def _bare(name: str) -> tuple[str, ...]:
+    """A name as it is looked up in quotes: words in lower case, without marks and a year at the end."""
+    words = [token.word.lower for token in _tokens(name) if not token.word.mark]
+    if len(words) > 1 and re.fullmatch(r"(?:19|20)\d\d", words[-1]):
+        words.pop()
+    return tuple(words)
+
+
+class _Names:
+    """Names by their words; the longest that stands at a place is found in one look-up per length."""
+
+    __slots__ = ("_cased", "_lengths", "_names")
+
+    def __init__(self, *, cased: bool) -> None:
+        self._cased = cased
+        self._names: dict[tuple[str, ...], str] = {}
+        self._lengths: dict[str, list[int]] = {}
+
+    def add(self, name: str, meant: str) -> None:
+        """`name` stands for `meant`; the first of several keeps the name."""
+        words = _words(name, self._cased)
+        if not words or words in self._names:
+            return
+        self._names[words] = meant
+        lengths = self._lengths.setdefault(words[0], [])
+        if len(words) not in lengths:
+            lengths.append(len(words))
+            lengths.sort(reverse=True)
+
+    def at(self, words: Sequence[str], place: int) -> tuple[str, int]:
+        """What the longest name that begins at `place` stands for, and its length; length 0 without any."""
+        for length in self._lengths.get(words[place], ()):
+            meant = self._names.get(tuple(words[place : place + length]))
+            if meant is not None:
+                return meant, length
+        return "", 0
+
+    def get(self, name: str) -> str | None:
+        """What `name` stands for."""
+        return self._names.get(_words(name, self._cased))
+
+
+def _phrases(table: Iterable[tuple[str, str]]) -> _Names:
+    names = _Names(cased=True)  # as written here: in lower case
+    for phrase, meant in table:
+        names.add(phrase, meant)
+    return names
+
+
+_SAME = "same"
+_CUE_AT = _phrases(
+    [
+        *((phrase, says) for says, phrases in CUES.items() for phrase in phrases),
+        *((phrase, _SAME) for phrase in _EXAMPLES),
+        *((phrase, "") for phrase in ("not only", "not just", "no doubt", "no wonder")),
+    ]
+)
+_SUBJECT_AT = _phrases([*((phrase, "target") for phrase in _TARGETS), *((phrase, "other") for phrase in _OTHERS)])
+_SAYS: dict[str, Says] = {says: says for says in CUES}
+
+
+# --- What was shown --------------------------------------------------------------------------------------------------
+
+
+class _Sight:
+    """What a text may speak of: the history and the target, indexed by title and keyword."""
+
+    def __init__(self, history: Sequence[Shown], target: Shown, thesaurus: Thesaurus) -> None:
+        self._history, self._target, self._thesaurus = history, target, thesaurus
+        self._keywords = [[word.lower() for word in shown.keywords] for shown in (*history, target)]
+        self._meanings = [set(map(thesaurus, words)) for words in self._keywords]
+        self.titles = _Names(cased=True)
+        self.quoted: dict[tuple[str, ...], str] = {}
+        for shown in (*history, target):
+            self.quoted[_bare(shown.title)] = shown.title
+            self.titles.add(shown.title, shown.title)
+        for shown in (*history, target):  # shorter forms give way to whole titles
+            short = _short(shown.title)
+            self.quoted.setdefault(_bare(short), shown.title)
+            self.titles.add(short, shown.title)
+        self.keywords = _Names(cased=False)
+        self._exact = {word for words in self._keywords for word in words}
+        for word in self._exact:
+            self.keywords.add(word, word)
+
+    def is_target(self, title: str) -> bool:
+        """Whether a title is the target's and no other's."""
+        return title == self._target.title and all(shown.title != title for shown in self._history)
+
+    def keyword(self, written: str, known: str) -> str:
+        """Of keywords that are written alike, the one that was shown as it is `written`."""
+        return written if written in self._exact else known
+
+    def claim(
+        self,
+        kind: Literal["item", "keyword", "history"],
+        name: str,
+        says: Says,
+        count: tuple[int, int] | None,
+    ) -> Claim:
+        """A claim with what was shown of it."""
+        if kind == "history":
+            has = [*[True] * len(self._history), False]
+        elif kind == "item":
+            has = [shown.title == name for shown in (*self._history, self._target)]
+        else:
+            has = self._having(name)
+        labels = [shown.liked for shown, there in zip(self._history, has[:-1], strict=True) if there]
+        return Claim(
+            kind=kind,
+            name=name,
+            says=says,
+            count=count,
+            target=has[-1],
+            liked=sum(liked is True for liked in labels),
+            disliked=sum(liked is False for liked in labels),
+        )
+
+    def _having(self, keyword: str) -> list[bool]:
+        """Which of the history and the target have a keyword: by meaning, else in another number, else of its kin."""
+        keyword = keyword.lower()
+        meant = self._thesaurus(keyword)
+        has = [meant in meanings for meanings in self._meanings]
+        for alike in (_same_but_number, _kin):
+            if not any(has):
+                has = [any(alike(keyword, word) for word in words) for words in self._keywords]
+        return has
+
+
+def _same_but_number(one: str, other: str) -> bool:
+    return _words(one, False) == _words(other, False)
+
+
+def _kin(one: str, other: str) -> bool:
+    """Whether two words are forms of one: "suspense" and "suspenseful", "romantic" and "romance"."""
+    shared = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return shared >= 5 and max(len(one), len(other)) - shared <= 4
+
+
+def _short(title: str) -> str:
+    """A title as it is mentioned: without subtitle, alternative and year."""
+    return re.split(r"[:(\[]", title, maxsplit=1)[0].strip() or title
+
+
+# --- Reading ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Mention:
+    kind: Literal["item", "keyword"]
+    name: str
+    says: Says
+    claimed: bool  # an uncued keyword is a claim only if something after it makes it one
+    end: int  # the token behind it
+    count: tuple[int, int] | None = None
+
+
+@dataclass(slots=True)
+class _Clause:
+    """What the words so far say of the next name."""
+
+    says: Says | None = None
+    listing: bool = False  # still in the list right behind the cue
+    comma: bool = False  # since the cue
+    negated: int = -_REACH - 1  # place of the last negation
+    hedged: int = -_REACH - 1
+    of_target: bool = False  # the target is its subject
+    waiting: list[_Mention] = field(default_factory=list)  # named, nothing said of them yet
+
+
+class _Reading:
+    """One pass over a text; `mentions` is what came of it."""
+
+    def __init__(self, text: str, sight: _Sight, catalogue: Catalogue) -> None:
+        self._text, self._sight, self._catalogue = text, sight, catalogue
+        self._tokens = _tokens(text)
+        self._exact = [token.word.text for token in self._tokens]
+        self._lower = [token.word.lower for token in self._tokens]
+        self._folded = [token.word.folded for token in self._tokens]
+        self._quotes = {found.start(found.lastindex or 0): found for found in _QUOTED.finditer(text)}
+        self._clause = _Clause()
+        self._topic: Says = "named"  # what the sentence before was about
+        self._fresh = True  # at the beginning of a sentence
+        self.mentions: list[_Mention] = []
+        place = 0
+        while place < len(self._tokens):
+            place = self._step(place)
+
+    def _step(self, place: int) -> int:
+        """Read what stands at `place`; returns the place behind it."""
+        token, fresh = self._tokens[place], self._fresh
+        self._fresh = False
+        if token.count is not None:
+            self._counted(token.count, place)
+            return place + 1
+        if token.word.mark:
+            self._mark(place)
+            return place + 1
+        for read in (self._quote, self._title):
+            behind = read(place, fresh)
+            if behind:
+                return behind
+        if token.joined:
+            return place + 1  # the rest of a compound
+        cue, cue_length = _CUE_AT.at(self._lower, place)
+        keyword, shown, length = self._keyword_at(place)
+        # "love of" is a cue, but in a list behind another one "love" is an element.
+        if length > cue_length or (length == cue_length > 0 and self._clause.listing):
+            return self._keyword(keyword, shown, place, place + length)
+        if cue_length:
+            return self._cue(cue, place, place + cue_length)
+        return self._other(place)
+
+    # Names
+
+    def _quote(self, place: int, fresh: bool) -> int:
+        found = self._quotes.get(self._tokens[place].start)
+        if found is None:
+            return 0
+        inner, end = found[found.lastindex or 0], found.end()
+        behind = place
+        while behind < len(self._tokens) and self._tokens[behind].start < end:
+            behind += 1
+        words = _bare(inner)
+        title = self._sight.quoted.get(words) or self._catalogue.quoted.get(words)
+        keyword = self._sight.keywords.get(inner) or self._catalogue.keywords.get(inner)
+        if keyword is not None and not (title and inner[:1].isupper()):
+            written = " ".join(inner.lower().split()).strip(".,;:!?")
+            self._add("keyword", self._sight.keyword(written, keyword), behind, claimed=True)
+        elif title is not None:
+            self._item(title, behind)
+        elif found[0][0] != "*" and _looks_like_a_name(inner):
+            self._item(inner.strip(" .,;:"), behind)
+        else:
+            return 0
+        return behind
+
+    def _title(self, place: int, fresh: bool) -> int:
+        title, length = self._sight.titles.at(self._exact, place)
+        if length == 1 and (fresh or self._exact[place][0].islower()):
+            length = 0
+        other, longer = self._catalogue.titles.at(self._exact, place)
+        if longer > length:
+            title, length = other, longer
+        if not length or self._cuts_compound(place, place + length):
+            return 0
+        self._item(title, place + length)
+        return place + length
+
+    def _keyword_at(self, place: int) -> tuple[str, bool, int]:
+        """The longest keyword at `place`, whether it is a shown one, and its length."""
+        own, length = self._sight.keywords.at(self._folded, place)
+        other, longer = self._catalogue.keywords.at(self._folded, place)
+        shown = length >= longer
+        name, length = (own, length) if shown else (other, longer)
+        if not length or self._cuts_compound(place, place + length):
+            return "", False, 0
+        written = " ".join(self._lower[place : place + length])
+        return (self._sight.keyword(written, name) if shown else name), shown, length
+
+    def _cuts_compound(self, start: int, end: int) -> bool:
+        return self._tokens[start].joined or (end < len(self._tokens) and self._tokens[end].joined)
+
+    def _item(self, title: str, end: int) -> None:
+        is_target = self._sight.is_target(title)
+        taste = self._clause.says in ("liked", "disliked", "prefers", "avoids") and not is_target
+        mention = self._add("item", title, end, claimed=True, says=None if taste else "named")
+        if not taste:
+            self._clause.of_target = is_target
+            if not is_target:
+                self._clause.waiting.append(mention)
+
+    def _keyword(self, name: str, shown: bool, start: int, end: int) -> int:
+        clause = self._clause
+        if shown:
+            mention = self._add("keyword", name, end, claimed=clause.says is not None)
+            if clause.says is None:
+                clause.waiting.append(mention)
+        elif self._ends_element(end) and (clause.listing or self._has_count(end)):
+            self._add("keyword", name, end, claimed=True)
+        else:
+            return self._other(start)
+        return end
+
+    def _ends_element(self, place: int) -> bool:
+        """Whether a list's element may end before `place`: so it does before marks, links and "stories"."""
+        if place >= len(self._tokens):
+            return True
+        word = self._tokens[place].word
+        return word.mark or word.lower in _NOUNS or word.lower in ("and", "or", "nor", "but", "as")
+
+    def _has_count(self, place: int) -> bool:
+        return place < len(self._tokens) and self._tokens[place].count is not None
+
+    def _add(
+        self, kind: Literal["item", "keyword"], name: str, end: int, *, claimed: bool, says: Says | None = None
+    ) -> _Mention:
+        mention = _Mention(kind, name, says or self._clause.says or "named", claimed, end)
+        self.mentions.append(mention)
+        return mention
+
+    # What is said of them
+
+    def _counted(self, count: tuple[int, int], place: int) -> None:
+        last = self.mentions[-1] if self.mentions else None
+        if last is not None and last.end == place:
+            last.count, last.claimed = count, True
+        elif place and self._clause.says is not None and not self._tokens[place - 1].word.mark:
+            word = self._tokens[place - 1].word.lower
+            if word not in _NOUNS and word not in _FILLERS:  # a name that nobody knows
+                self._add("keyword", word, place + 1, claimed=True)
+                self.mentions[-1].count = count
+
+    def _mark(self, place: int) -> None:
+        token, clause = self._tokens[place], self._clause
+        mark = token.word.text
+        following = self._text[token.end : token.end + 1]
+        if mark == "\n" or (mark in ".!?;\u2026" and not (following.isalnum() or following == ",")):
+            if clause.says is not None:
+                self._topic = clause.says
+            self._clause, self._fresh = _Clause(), True
+        elif mark in ",\u2013\u2014":
+            clause.comma = True
+            if not clause.listing:
+                clause.says = None
+
+    def _cue(self, cue: str, start: int, end: int) -> int:
+        clause = self._clause
+        if not cue:
+            return end
+        says: Says = self._topic if cue == _SAME else _SAYS[cue]
+        if says == "prefers" and not {"did", "didn't"}.isdisjoint(self._lower[max(start - _REACH, 0) : start]):
+            says = "liked"
+        if start - clause.negated <= _REACH:
+            says = _OPPOSITE[says]
+        hedged = start - clause.hedged <= _REACH
+        if cue in ("liked", "disliked") and self._follows_its_names(start, end):
+            if hedged:  # "would be liked": a guess
+                return end
+            counted = self._has_count(end)
+            named = self.mentions[-1:] if counted else clause.waiting
+            for mention in named:
+                mention.says, mention.claimed = says, True
+                if counted:
+                    mention.count = self._tokens[end].count
+            clause.waiting, clause.says, clause.listing = [], None, False
+            return end + counted
+        if hedged:
+            says = "named"
+        elif says in ("target", "lacks"):
+            if clause.says not in (None, "target", "lacks"):
+                return end  # "liked films about ...": it is the liking that goes on
+            if not clause.of_target:
+                if says == "lacks":
+                    clause.says = None
+                    return end
+                says = "named"
+        if says == "named" and cue in ("is a", "is an", "with", "has"):
+            return end  # of anybody else: too common for what follows to be a claim
+        clause.says, clause.listing, clause.comma = says, True, False
+        clause.negated = clause.hedged = -_REACH - 1
+        return end
+
+    def _follows_its_names(self, start: int, end: int) -> bool:
+        """Whether a cue speaks of what was named before it: "X, disliked (1 of 2)", "X (liked)", "X was liked"."""
+        if end >= len(self._tokens):
+            return True
+        behind = self._tokens[end]
+        if behind.count is not None or behind.word.text in (")", ",", ".", ";"):
+            return True
+        before = [word for word in self._lower[max(start - 3, 0) : start] if word not in ("also", "both", "all", "not")]
+        return bool(before) and before[-1] in _PASSIVE
+
+    def _other(self, place: int) -> int:
+        """A word that names nothing: it may change what is said, or end it."""
+        clause, word = self._clause, self._lower[place]
+        subject, length = _SUBJECT_AT.at(self._lower, place)
+        if length:
+            clause.says, clause.listing = None, False
+            clause.of_target = subject == "target"
+            if clause.of_target and self._tokens[place + length - 1].word.possessive:
+                clause.says = "target"
+            return place + length
+        if word in _BOUNDARIES:
+            self._clause = _Clause(of_target=clause.of_target)
+        elif word in _NEGATIONS or word.endswith("n't"):
+            clause.negated = place
+            if word not in ("nor", "neither"):
+                clause.says, clause.listing = None, False
+        elif word in _HEDGES:
+            clause.hedged = place
+        elif word in ("like", "love") and place - max(clause.negated, clause.hedged) <= _REACH:
+            return self._cue("prefers", place, place + 1)
+        elif word not in _FILLERS and word not in _NOUNS:
+            clause.listing = False
+            if clause.comma:
+                clause.says = None
+        return place + 1
+
+
+def _looks_like_a_name(quoted: str) -> bool:
+    """Whether quoted text that nobody knows is a title in form: a few words with capitals, not a sentence."""
+    words = [token.word.text for token in _tokens(quoted) if not token.word.mark]
+    if not 0 < len(words) <= _LONGEST_NAME or " ".join(words).lower() in _NO_NAMES or not words[0][0].isupper():
+        return False
+    return all(not word[0].islower() or word in _SMALL for word in words)
