@@ -12,8 +12,9 @@ from thinkrec.errors import UserError
 from thinkrec.params import PromptParams, TeacherParams, TraceParams
 from thinkrec.synthesis.client import open_teacher
 from thinkrec.synthesis.filters import FAULTS
+from thinkrec.synthesis.instances import instance_reader
 from thinkrec.synthesis.prompts import Shown
-from thinkrec.synthesis.traces import choose_instances, instance_reader, prompt_writer, synthesise
+from thinkrec.synthesis.traces import choose_instances, prompt_writer, synthesise
 from thinkrec.synthesis.verdict import parse_verdict
 
 PROMPT = PromptParams(
@@ -123,7 +124,9 @@ def test_a_teacher_that_is_always_wrong_is_asked_max_turns_times_and_nothing_is_
 
 
 def test_a_right_first_answer_is_kept_in_canonical_form_and_in_parts(world):
-    app, heard = scripted(lambda messages: "**Verdict:** No\n\n## History\nwar\n\n- *Taste*: love\n- Fit: it\u2019s not it")
+    app, heard = scripted(
+        lambda messages: "**Verdict:** No\n\n## History\nwar\n\n- *Taste*: love\n- Fit: it\u2019s not it"
+    )
     made = run(world, [4, 8], app)
     assert len(heard) == 2
     kept = {"label": 0, "turns": 1, "text": "No. War. Love. It\u2019s not it.", "history": "War.", "taste": "Love."}
@@ -198,9 +201,7 @@ def test_a_leaked_hint_is_refused_and_asked_for_again(world):
 
 
 def test_what_a_reasoning_model_thinks_is_in_no_trace(world):
-    app, heard = scripted(
-        lambda messages: f"Yes, I was told No </think> so.\n</think>\n{lines('No')}\n<think>Or Yes?"
-    )
+    app, heard = scripted(lambda messages: f"Yes, I was told No </think> so.\n</think>\n{lines('No')}\n<think>Or Yes?")
     made = run(world, [4], app)
     assert len(heard) == 1
     assert made.kept["text"].tolist() == [text("No")]
