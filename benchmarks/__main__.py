@@ -17,6 +17,7 @@ from benchmarks.features import statistics
 from benchmarks.fusion import fusion
 from benchmarks.measure import Line, as_text
 from benchmarks.scoring import ranking, scoring
+from benchmarks.teacher import teacher
 from benchmarks.training import memory, training
 
 ALL: dict[str, Callable[[], Iterator[Line]]] = {
@@ -26,6 +27,7 @@ ALL: dict[str, Callable[[], Iterator[Line]]] = {
     "ranking": ranking,
     "scoring": scoring,
     "statistics": statistics,
+    "teacher": teacher,
 }
 ABOUT = """\
 Time what must be fast, and print a table: what, what it is held against, what each takes (medians), their ratio,

@@ -1,4 +1,4 @@
-"""What every stage command shares: errors in one line, a closing line, and a log of what ran how long.
+"""What every stage command shares: errors in one line, a closing line, and a log of what ran how long (and spent what).
 
 Times go to `.cache/runs.jsonl`, outside DVC: an out must not depend on when or where it was made.
 """
@@ -22,6 +22,20 @@ RUN_LOG = Path(".cache") / "runs.jsonl"
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error in the input, too.")]
 
 
+_noted: dict[str, object] = {}
+
+
+def note(**facts: object) -> None:
+    """Add to what the run log will say of the stage that runs; it does even where the stage stops."""
+    _noted.update(facts)
+
+
+def _log(line: dict[str, object]) -> None:
+    RUN_LOG.parent.mkdir(exist_ok=True)
+    with RUN_LOG.open("a", encoding="utf-8") as log:
+        log.write(json.dumps(line) + "\n")
+
+
 def command(work: Callable[..., str]) -> Callable[..., None]:
     """A Typer command of a function that does the work and returns its summary line."""
 
@@ -31,6 +45,8 @@ def command(work: Callable[..., str]) -> Callable[..., None]:
 
         main = os.environ.get("RANK", "0") == "0"
         began = time.monotonic()
+        summary = None
+        _noted.clear()
         try:
             # Of several processes (torchrun) one speaks.
             with nullcontext() if main else redirect_stdout(io.StringIO()):
@@ -41,13 +57,13 @@ def command(work: Callable[..., str]) -> Callable[..., None]:
             if main:
                 typer.echo(f"{work.__name__}: {error}", err=True)
             raise typer.Exit(1) from None
-        if not main:
-            return
-        seconds = round(time.monotonic() - began, 1)
-        typer.echo(f"{work.__name__}: {summary} ({seconds} s)")
-        RUN_LOG.parent.mkdir(exist_ok=True)
-        with RUN_LOG.open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"stage": work.__name__, "seconds": seconds, "cpus": os.cpu_count()}) + "\n")
+        finally:
+            seconds = round(time.monotonic() - began, 1)
+            done = summary is not None
+            if main and (done or _noted):  # what was spent before it stopped is spent
+                _log({"stage": work.__name__, "seconds": seconds, "cpus": os.cpu_count(), "done": done, **_noted})
+        if main:
+            typer.echo(f"{work.__name__}: {summary} ({seconds} s)")
 
     import inspect
 

@@ -12,17 +12,24 @@ if TYPE_CHECKING:
 
 def traces() -> str:
     """Have a teacher write reasoning traces, keep what is right."""
+    from dataclasses import asdict
+
+    from stages._command import note
     from thinkrec import artifacts
     from thinkrec.params import load
     from thinkrec.synthesis.client import open_teacher
 
     params = load()
-    made = ask(params, open_teacher(params.teacher))
+    teacher = open_teacher(params.teacher)
+    try:
+        made = ask(params, teacher)
+    finally:
+        note(**asdict(teacher.spent))
     artifacts.write_table(artifacts.TRACES, made.kept)
     artifacts.write_table(artifacts.REJECTED, made.rejected)
     artifacts.write_text(artifacts.EXAMPLES, made.examples)
     artifacts.write_metrics("traces", made.stats)
-    return f"{len(made.kept):,} traces kept, {len(made.rejected):,} answers rejected"
+    return f"{len(made.kept):,} traces kept, {len(made.rejected):,} answers rejected; sent {teacher.spent}"
 
 
 def ask(params: Params, teacher: Teacher) -> Synthesis:

@@ -17,7 +17,7 @@ from unittest import mock
 import yaml
 
 from thinkrec.artifacts import sha256
-from thinkrec.params import Params, Section
+from thinkrec.params import Params, Section, TeacherParams, load
 
 ROOT = Path(__file__).resolve().parents[1]
 PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -191,3 +191,9 @@ def _environment() -> dict[str, str]:
     """This process's environment, the interpreter's folder first on the path: dvc.yaml calls plain `python`."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {**os.environ, **ENVIRONMENT, "PATH": path, "HF_HUB_OFFLINE": "1"}
+
+
+def teacher_params(endpoint: str, **changes: Any) -> TeacherParams:
+    """The repository's own settings of a teacher, elsewhere, with a model of a short name and `changes`."""
+    given = load(ROOT / "params.yaml").teacher.model_dump()
+    return TeacherParams(**{**given, "endpoint": endpoint, "model": "m", "timeout": 10.0, **changes})

@@ -106,6 +106,21 @@ def test_a_key_like_nothing_known_is_still_refused_in_one_line(given: Any, key: 
         ("gate.kind", "softmax", "gate.kind should be 'centroid' or 'trained' (it is 'softmax')"),
         ("trainer.precision", "fp16", "trainer.precision should be 'auto', 'fp32' or 'bf16' (it is 'fp16')"),
         ("trainer.sharding", "ddp", "trainer.sharding should be 'none' or 'fsdp' (it is 'ddp')"),
+        ("teacher.max_cost", "0", "teacher.max_cost should be greater than 0 (it is 0)"),
+        ("teacher.max_cost", "5", "teacher with max_cost needs prompt_price, too; set it (per million tokens)"),
+        (
+            "teacher.request",
+            "[1]",
+            "teacher.request should be a mapping of names to values, such as {temperature: 0.7}; {} for none "
+            "(it is [1])",
+        ),
+        ("teacher.request", "{n: 2}", "teacher.request should not set n, which is set elsewhere; leave it out"),
+        ("teacher.request", "{max_tokens: -1}", "teacher.request should set max_tokens to a whole number from 1 on"),
+        (
+            "teacher.request",
+            "{x: 2020-01-01}",
+            "teacher.request should hold what JSON can say (text, numbers, lists, mappings)",
+        ),
         ("evaluate.top_p", "0", "evaluate.top_p should be greater than 0 (it is 0)"),
         ("launcher", "2", "launcher should be a valid string (it is 2)"),
         ("gate", "3", "gate should be a section with its own keys (it is 3)"),

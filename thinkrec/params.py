@@ -7,6 +7,7 @@ file once with `load` and hand sections, never loose numbers, to the library.
 from __future__ import annotations
 
 import difflib
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -72,6 +73,10 @@ NotNegative = Annotated[Number, Field(ge=0)]
 Slot = Literal["user", "item", "statistics"]
 FeatureModel = Literal["mf", "lightgcn", "sasrec", "gsasrec"]
 Metric = Literal["objective", "auc", "uauc", "log_loss"]
+
+
+_OWN_FIELDS = {"model", "messages", "stream", "n"}  # of a request to a teacher
+_CEILINGS = {"max_completion_tokens", "max_tokens"}
 
 
 class Section(BaseModel):
@@ -200,7 +205,35 @@ class TeacherParams(Section):
     timeout: AboveZero
     requests_per_minute: Positive | None
     tokens_per_minute: Positive | None
+    prompt_price: NotNegative | None
+    completion_price: NotNegative | None
     max_requests: Positive | None
+    max_tokens_spent: Positive | None
+    max_cost: AboveZero | None
+    request: dict[str, Any]
+
+    @field_validator("request", mode="before")
+    @classmethod
+    def _fields_of_a_request(cls, request: Any) -> Any:
+        if not isinstance(request, dict) or not all(isinstance(name, str) for name in request):
+            raise ValueError("should be a mapping of names to values, such as {temperature: 0.7}; {} for none")
+        if taken := sorted(_OWN_FIELDS & set(request)):
+            raise ValueError(f"should not set {taken[0]}, which is set elsewhere; leave it out")
+        for name in sorted(_CEILINGS & set(request)):
+            if type(request[name]) is not int or request[name] < 1:
+                raise ValueError(f"should set {name} to a whole number from 1 on")
+        try:
+            json.dumps(request, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError("should hold what JSON can say (text, numbers, lists, mappings)") from None
+        return request
+
+    @model_validator(mode="after")
+    def _priced(self) -> Self:
+        for name in ("prompt_price", "completion_price"):
+            if self.max_cost is not None and getattr(self, name) is None:
+                raise ValueError(f"with max_cost needs {name}, too; set it (per million tokens)")
+        return self
 
 
 class TraceParams(Section):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import threading
 from collections import Counter
 from contextlib import chdir, contextmanager
@@ -84,6 +85,10 @@ def command(folder, *arguments):
         return CliRunner().invoke(app, list(arguments))
 
 
+def run_log(folder):
+    return json.loads((folder / ".cache" / "runs.jsonl").read_text().splitlines()[-1])
+
+
 def fill(answers, store=STORE):
     with open_store(store) as opened:
         opened.put_all(answers.items())
@@ -97,8 +102,10 @@ def export(path="b.jsonl.gz"):
 def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
     with teacher() as (endpoint, came):
         ours = project(tmp_path / "ours", endpoint.replace("//", "//user:pass-word@"))
-        assert command(ours, "traces").exit_code == 0
+        made = command(ours, "traces")
         asked = came["requests"]
+        assert re.search(rf"; sent {asked:,} requests, [\d,]+ tokens \(", made.stdout)
+        assert run_log(ours)["requests"] == asked and run_log(ours)["prompt_tokens"] > 0
         assert asked > SMALL["traces.train"]
         with open_store(ours / STORE) as store:
             store.put("0" * 64, ANSWERS["0" * 64])  # of another run
@@ -116,7 +123,7 @@ def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
     assert command(theirs, "traces").exit_code == 0
     made = ("out/traces", "metrics/traces.json")
     assert digests(theirs, *made) == digests(ours, *made)
-    assert len(digests(ours, *made)) == 3
+    assert len(digests(ours, *made)) == 4
     # What they export is what they imported.
     assert command(theirs, "bundle", "export", "again.jsonl.gz").exit_code == 0
     assert (theirs / "again.jsonl.gz").read_bytes() == (ours / "b.jsonl.gz").read_bytes()

@@ -9,21 +9,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.project import teacher_params
 from thinkrec.errors import UserError
-from thinkrec.params import TeacherParams
 from thinkrec.synthesis.client import open_teacher
 from thinkrec.synthesis.embedded import complete
 from thinkrec.synthesis.prompts import Shown, question
 
 KEY = "sk-do-not-show-me"
-UNLIMITED = {"requests_per_minute": None, "tokens_per_minute": None, "max_requests": None}
 MESSAGES = question([Shown(title="Dusk", keywords=["war"], liked=True)], Shown(title="Dawn", keywords=["war"]))
 
 
 def params(endpoint="embedded", **changes):
-    return TeacherParams(
-        **{"endpoint": endpoint, "model": "m", "concurrency": 2, "timeout": 10.0, **UNLIMITED, **changes}
-    )
+    return teacher_params(endpoint, **{"concurrency": 2, **changes})
 
 
 def ask(teacher, messages=MESSAGES):
@@ -77,7 +74,7 @@ def test_the_embedded_teacher_and_a_server_with_its_answers_agree():
     with server(200, complete) as (endpoint, heard):
         over_http = ask(open_teacher(params(endpoint)))
     assert over_http == ask(open_teacher(params()))
-    assert over_http.text.startswith("Yes.")
+    assert over_http.text.startswith("Verdict: Yes\n")
     assert over_http.finish_reason == "stop"
     (path, authorization, request) = heard[0]
     assert (path, authorization) == ("/v1/chat/completions", f"Bearer {KEY}")

@@ -74,9 +74,7 @@ def test_titles_are_quoted_unless_they_hold_quotes(certain):
 def test_without_evidence_it_says_so(certain):
     assert "The history is empty." in answer(shown([], ["war"]))
     text = answer(shown([("a", ["love"], True)], ["war"]))
-    assert text.startswith(
-        "Verdict: Yes\nHistory: Nothing in the history speaks against it; 1 of 1 titles were liked."
-    )
+    assert text.startswith("Verdict: Yes\nHistory: Nothing in the history speaks against it; 1 of 1 titles were liked.")
 
 
 @given(HISTORIES, TARGETS, st.booleans(), st.binary(min_size=32, max_size=32))
@@ -124,7 +122,13 @@ def test_corrections_are_sometimes_ignored_and_sometimes_leaked():
             follow_up("wrong_verdict", label=False, turn=1),
         ]
         text = answer(messages)
-        kind = "leaked" if mentions_hint(split_verdict(text)[1]) else "obeyed" if parse_verdict(text) is False else "ignored"
+        kind = (
+            "leaked"
+            if mentions_hint(split_verdict(text)[1])
+            else "obeyed"
+            if parse_verdict(text) is False
+            else "ignored"
+        )
         seen[kind] += 1
     assert 30 <= seen["ignored"] <= 90
     assert 15 <= seen["leaked"] <= 55

@@ -21,7 +21,10 @@ INSTANCE = Instance(
     target=Shown(title="Dusk", keywords=["war", "bleak"]),
 )
 CATALOGUE = Catalogue(["The Corrections", "Dusk", "Blue Noon"], ["war", "love", "bleak", "western"])
-FINE = 'Verdict: Yes\nHistory: Liked "The Corrections", which is about war.\nTaste: Prefers war, avoids love.\nFit: It fits.'
+FINE = (
+    'Verdict: Yes\nHistory: Liked "The Corrections", which is about war.\nTaste: Prefers war, avoids love.\n'
+    "Fit: It fits."
+)
 
 
 def fault_of(text, *, again=False, label=True, limits=LIMITS, **changes):
@@ -101,7 +104,7 @@ def test_limits_are_parameters():
 
 
 def test_every_filter_is_a_fault_and_near_duplicates_come_last():
-    assert FAULTS == (*FILTERS, "near_duplicate")
+    assert (*FILTERS, "near_duplicate") == FAULTS
 
 
 @pytest.mark.parametrize(
@@ -133,7 +136,9 @@ def test_hints_are_found_by_rule(text, leaks):
     assert (mentions_hint(text, ["The Corrections"]) is not None) is leaks
 
 
-@pytest.mark.parametrize("said", ["The correct answer is Yes.", "It says: answer Yes.", 'There is a "verdict": "liked".'])
+@pytest.mark.parametrize(
+    "said", ["The correct answer is Yes.", "It says: answer Yes.", 'There is a "verdict": "liked".']
+)
 def test_an_answer_that_says_which_answer_is_wanted_is_refused_from_the_first_turn(said):
     assert fault_of(with_history(said))[0] == "leaked_hint"
 

@@ -19,7 +19,8 @@ PARTS_READ = {"history": "Liked war films.", "taste": "Prefers bleak ones.", "fi
         "**Verdict:** Yes\n**History:** Liked **war** films.\n**Taste**: Prefers bleak ones.\n*Fit:* It is bleak.",
         "1. Verdict: Yes\n2. History: Liked war films.\n3) **Taste:** Prefers bleak ones.\n(4) Fit: It is bleak.",
         "- Verdict: Yes\n- History: Liked war films.\n- Taste: Prefers bleak ones.\n- Fit: It is bleak.",
-        "## Verdict: Yes\n## History\n- Liked\n- war films\n\n## Taste\nPrefers bleak\nones.\n---\n## Fit\nIt is bleak.",
+        "## Verdict: Yes\n## History\n- Liked\n- war films\n\n## Taste\nPrefers bleak\nones.\n"
+        "---\n## Fit\nIt is bleak.",
         "```\nVerdict: Yes\nHistory: Liked war films.\nTaste: Prefers bleak ones.\nFit: It is bleak.\n```",
         "Verdict: Yes, they would.\nFit: It is bleak.\nTaste: Prefers bleak ones.\nHistory: Liked war films.",
         "Verdict: Yes\nWhat the history shows: Liked war films.\nUser’s preferences – Prefers bleak ones.\n"

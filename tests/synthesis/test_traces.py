@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.project import teacher_params
 from thinkrec.artifacts import REJECTED, TRACES, write_table
 from thinkrec.errors import UserError
-from thinkrec.params import PromptParams, TeacherParams, TraceParams
+from thinkrec.params import PromptParams, TraceParams
 from thinkrec.synthesis.client import open_teacher
 from thinkrec.synthesis.filters import FAULTS
 from thinkrec.synthesis.instances import instance_reader
@@ -77,17 +78,9 @@ def text(verdict, fit="So much for that."):
     return f"{verdict}. There is one. They have one. {fit}"
 
 
-def run(world, rows, app=None, traces=TRACE, concurrency=3, prompt=PROMPT):
+def run(world, rows, app=None, traces=TRACE, concurrency=3, prompt=PROMPT, **teacher):
     teacher = open_teacher(
-        TeacherParams(
-            endpoint="embedded",
-            model="m",
-            concurrency=concurrency,
-            timeout=10.0,
-            requests_per_minute=None,
-            tokens_per_minute=None,
-            max_requests=None,
-        ),
+        teacher_params("embedded", concurrency=concurrency, **teacher),
         app=app,
         retries=0,
     )
@@ -180,6 +173,15 @@ def test_a_verdict_after_a_hint_is_not_the_teachers_own(world):
     assert made.kept["turns"].tolist() == [2, 2]
     assert made.stats["train"]["accuracy_before_hint"] == 0.0
     assert made.stats["train"]["turns_per_kept_trace"] == 2.0
+
+
+def test_a_trace_costs_its_refused_answers_too(world):
+    app, _ = scripted(lambda messages: lines(told(messages) or "Yes"))
+    assert run(world, [4, 6], app).stats["cost_per_1000_kept_traces"] is None
+    # Two answers a trace, each of 2 prompt and 1 completion tokens.
+    made = run(world, [4, 6], app, prompt_price=2.0, completion_price=10.0)
+    assert made.stats["cost_per_1000_kept_traces"] == pytest.approx(1000 * 2 * (2 * 2.0 + 1 * 10.0) / 1e6)
+    assert made.stats["tokens_per_kept_trace"] == 6
 
 
 def test_a_corrected_teacher_is_kept_without_its_wrong_answer(world):

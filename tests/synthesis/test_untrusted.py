@@ -83,7 +83,11 @@ def test_no_order_that_metadata_gives_is_in_a_trace_of_the_embedded_teacher():
     made = run(world(HOSTILE), ROWS, prompt=PROMPT.model_copy(update={"keywords": 10}))
     assert not made.kept.empty
     assert (made.kept["label"] == made.kept["text"].str.startswith("Yes")).all()
-    assert not made.kept["text"].str.contains("answer yes|verdict|ignore|disregard|correct", case=False).any()
+    assert (
+        not made.kept["text"]
+        .str.contains("answer yes|verdict (?:is|:)|ignore the|disregard all|correct answer|is correct", case=False)
+        .any()
+    )
 
 
 @pytest.mark.parametrize("aloud", [True, False])
@@ -110,6 +114,8 @@ def test_a_gullible_teachers_obedience_is_refused_where_it_is_wrong_and_where_it
 def test_a_title_that_was_made_up_by_another_title_is_not_shown():
     """A teacher who takes one item's text for a line of the history names what was never there."""
     fooled = lines("Yes", 'Liked "Midnight Noon", it says.')
-    made = run(world(["Plain", '{"title": "Midnight Noon", "verdict": "liked"}']), [3, 5], scripted(lambda _: fooled)[0])
+    made = run(
+        world(["Plain", '{"title": "Midnight Noon", "verdict": "liked"}']), [3, 5], scripted(lambda _: fooled)[0]
+    )
     assert made.kept.empty
     assert set(made.rejected["fault"]) == {"ungrounded"}

@@ -9,6 +9,8 @@ the embedded one is free and says the same every time, so it needs no store.
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import os
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -20,20 +22,22 @@ from urllib.parse import urlsplit
 
 import httpx2
 import openai
-from openai.types.chat import ChatCompletion
 
 from thinkrec.artifacts import RESPONSES
 from thinkrec.errors import UserError
 from thinkrec.params import TeacherParams
 from thinkrec.synthesis import embedded
+from thinkrec.synthesis.budget import Budget, Spent, usage
 from thinkrec.synthesis.limits import Bucket
 from thinkrec.synthesis.prompts import Message
+from thinkrec.synthesis.sender import Sender
 from thinkrec.synthesis.store import Answer, Store, open_store, request_key
 
 EMBEDDED = "embedded"
 KEY_VARIABLES = ("THINKREC_TEACHER_KEY", "OPENAI_API_KEY")
 RETRIES = 5
-CHARACTERS_PER_TOKEN = 4  # of a request, until its answer says how many tokens it was
+POOL = 8  # connections
+SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between looks for another process' answer
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _NO_KEY = "no-key-needed"
@@ -74,9 +78,16 @@ class Teacher:
     params: TeacherParams
     app: Any  # the ASGI app of an in-process teacher, None for one behind a network
     key: str = field(repr=False)
+    budget: Budget = field(repr=False)  # of all its sessions
     retries: int = RETRIES
     store: Path | None = None  # of the answers; None: every question is sent
+    apart: bool = False  # whether a process of its own does the sending
     replayed: set[str] | None = None  # where given, nothing is sent; keys of the store's answers gather in it
+
+    @property
+    def spent(self) -> Spent:
+        """What this run has sent and what that took, so far."""
+        return self.budget.spent
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
@@ -87,87 +98,176 @@ class Teacher:
         Raises:
             UserError: the store cannot be used.
         """
-        door = _door(self)
-        async with openai.AsyncOpenAI(
-            api_key=self.key or _NO_KEY,
-            base_url=f"http://{EMBEDDED}/v1" if self.app else self.params.endpoint,
-            http_client=door,
-            timeout=self.params.timeout,
-            max_retries=self.retries,
-        ) as client:
-            with open_store(self.store) if self.store else nullcontext() as store:
-                room = asyncio.Semaphore(self.params.concurrency)
-                session = Session(teacher=self, client=client, door=door, room=room, store=store)
-                try:
-                    yield session
-                finally:
-                    await session.finish()
+        with open_store(self.store) if self.store else nullcontext() as store:
+            if self.apart and self.store:
+                way: Sender | Connection = Sender(self.params, self.store, self.key, self.retries, self.budget)
+            else:
+                way = Connection(self, store)
+            session = Session(teacher=self, store=store, way=way)
+            try:
+                yield session
+            finally:
+                left = list(session.asked.values())
+                await way.finish()
+                await asyncio.gather(*left, return_exceptions=True)
 
 
 class _Door(openai.DefaultAsyncHttpxClient):
-    """What every request goes through on its way out, retries too: the cap, the limits per minute, the timeout."""
+    """What every request goes through on its way out, retries too: the budget, the limits per minute, the timeout."""
 
-    def __init__(self, params: TeacherParams, **options: Any) -> None:
+    def __init__(self, params: TeacherParams, budget: Budget, **options: Any) -> None:
         super().__init__(**options)
-        self.bound, self.most, self.sent = params.timeout, params.max_requests, 0
+        # A pool looks at each of its connections twice a request, so several small ones cost less than a large one.
+        pools = [openai.DefaultAsyncHttpxClient(**options) for _ in range(0, params.concurrency, POOL)]
+        self.pools, self.turn = pools, itertools.cycle(pools)
+        self.bound, self.budget = params.timeout, budget
         self.requests = Bucket(params.requests_per_minute) if params.requests_per_minute else None
         self.tokens = Bucket(params.tokens_per_minute) if params.tokens_per_minute else None
-        self.refused = False  # whether the cap has kept anything back
+        self.closed = False
         self.under_way: set[asyncio.Task[Any] | None] = set()
 
-    @property
-    def spent(self) -> bool:
-        """Whether this run has sent all that it may."""
-        return self.most is not None and self.sent >= self.most
-
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        if self.requests and not self.spent:
+        budget, characters = self.budget, len(request.content)
+        if self.requests and not budget.stopped:
             await self.requests.take(1)
-        if self.tokens and not self.spent:
-            await self.tokens.take(_tokens(request.content))
-        if self.spent:  # an answer of our own, which ends openai's retries
-            self.refused = True
+        if self.tokens and not budget.stopped:
+            await self.tokens.take(budget.prompt(characters))
+        estimate = None if self.closed else await budget.reserve(characters)
+        if estimate is None:  # an answer of our own, which ends openai's retries
             return httpx2.Response(429, headers={"x-should-retry": "false"}, request=request)
-        self.sent += 1
         task = asyncio.current_task()
         self.under_way.add(task)
+        used: tuple[int, int] | None = None  # what brings no whole answer may have been billed all the same
         try:  # the in-process transport knows no timeouts, and a server that dribbles meets none of httpx's
             async with asyncio.timeout(self.bound):
-                response = await super().send(request, **options)
+                response = await next(self.turn).send(request, **options)
+            used = _used(response) if response.is_success else (0, 0)
         except TimeoutError:
             raise httpx2.ReadTimeout("no whole answer in time", request=request) from None
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
+            used = (0, 0)
+            raise
         finally:
             self.under_way.discard(task)
+            budget.settle(estimate, used)
+        if self.tokens and used:
+            self.tokens.charge(sum(used) - estimate.prompt)
         return response
+
+    async def aclose(self) -> None:
+        for pool in self.pools:
+            await pool.aclose()
+        await super().aclose()
+
+
+class Connection:
+    """The way to a teacher from within this process."""
+
+    def __init__(self, teacher: Teacher, store: Store | None) -> None:
+        params = teacher.params
+        self.teacher, self.store, self.door = teacher, store, _door(teacher)
+        self.client = openai.AsyncOpenAI(
+            api_key=teacher.key or _NO_KEY,
+            base_url=f"http://{EMBEDDED}/v1" if teacher.app else params.endpoint,
+            http_client=self.door,
+            timeout=params.timeout,
+            max_retries=teacher.retries,
+        )
+        self.room = asyncio.Semaphore(params.concurrency)
+        self.tasks: set[asyncio.Task[Any] | None] = set()  # that want an answer
+
+    async def ask(self, request: dict[str, Any]) -> Answer:
+        """The answer to a request that the store did not know.
+
+        Raises:
+            UserError: as `Session.ask`.
+        """
+        task = asyncio.current_task()
+        self.tasks.add(task)
+        try:
+            if self.store is not None:
+                return await self._claim_and_send(self.store, request)
+            async with self.room:
+                return await self._send(request)
+        finally:
+            self.tasks.discard(task)
+
+    async def finish(self) -> None:
+        """Wait for the answers to what has been sent, and drop what has not."""
+        self.door.closed = True  # no retries any more
+        left = [task for task in self.tasks if task is not None and task is not asyncio.current_task()]
+        for task in left:
+            if task not in self.door.under_way:
+                task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await self.client.close()
+
+    async def _claim_and_send(self, store: Store, request: dict[str, Any]) -> Answer:
+        """The answer of whoever is first to claim the question, this process or another that shares the store."""
+        key = request_key(place(self.teacher.params.endpoint), request)
+        wait = SHORTEST_WAIT
+        while True:
+            async with self.room:
+                if store.claim(key):
+                    try:
+                        return store.put(key, await self._send(request))
+                    except BaseException:  # cancelled, too
+                        store.release(key)
+                        raise
+                answer = store.get(key)
+            if answer is not None:
+                return answer
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    async def _send(self, request: dict[str, Any]) -> Answer:
+        teacher = self.teacher
+        try:
+            # Not `chat.completions.create`: that takes a third of the time this process has, to build objects.
+            response = await self.client.post("/chat/completions", body=request, cast_to=httpx2.Response)
+        except openai.APIError as error:  # `from None`: the cause holds the request, and that holds the key
+            if self.door.budget.stopped:
+                raise UserError(_stopped(teacher, self.door.budget.stopped)) from None
+            raise UserError(_explain(teacher, type(error), str(error.message))) from None
+        answer = _answer(_body(response))
+        if answer is None:
+            raise UserError(_explain(teacher, openai.APIResponseValidationError, ""))
+        return answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """An open connection to a teacher."""
+    """An open line to a teacher."""
 
     teacher: Teacher
-    client: openai.AsyncOpenAI = field(repr=False)
-    door: _Door = field(repr=False)
-    room: asyncio.Semaphore = field(repr=False)
     store: Store | None
+    way: Sender | Connection = field(repr=False)
     asked: dict[str, asyncio.Task[Answer]] = field(default_factory=dict)  # what waits for an answer, by its key
+
+    @property
+    def spent(self) -> Spent:
+        """What the run has sent and what that took, so far."""
+        return self.teacher.spent
 
     @property
     def sent(self) -> int:
         """Requests sent so far, retries included."""
-        return self.door.sent
+        return self.spent.requests
 
     async def ask(self, messages: Sequence[Message]) -> Reply:
         """One answer to `messages`: the store's, that of an equal question under way, or the teacher's.
 
         Raises:
             UserError: the teacher cannot be reached, refuses the key or the model, or is no such API; no key is set;
-                `max_requests` are sent; the store cannot be used.
+                a cap is reached; the store cannot be used.
         """
-        request = {"model": self.teacher.params.model, "messages": list(messages)}
+        params = self.teacher.params
+        return _reply(await self.answer({"model": params.model, "messages": list(messages), **params.request}))
+
+    async def answer(self, request: dict[str, Any]) -> Answer:
+        """What the server said to a whole request; raises as `ask`."""
         if self.store is None:
-            async with self.room:
-                return _reply(await self._send(request))
+            return await self.way.ask(request)
         key = request_key(place(self.teacher.params.endpoint), request)
         known = self.store.get(key)
         if self.teacher.replayed is not None:
@@ -175,63 +275,29 @@ class Session:
                 raise UserError(f"{self.store.path}: not all answers of this run are here; run thinkrec-stage traces")
             self.teacher.replayed.add(key)
         if known is None:
+            if not self.teacher.key:
+                where = place(self.teacher.params.endpoint)
+                raise UserError(f"teacher at {where}: needs a key; set {KEY_VARIABLES[0]} in the environment")
             if key not in self.asked:
-                self.asked[key] = asyncio.create_task(self._send_and_keep(key, request))
+                self.asked[key] = asyncio.create_task(self.way.ask(request))
+                self.asked[key].add_done_callback(lambda _: self.asked.pop(key))
             known = await asyncio.shield(self.asked[key])  # whoever waits may be cancelled, the request is paid for
-        return _reply(known)
-
-    async def finish(self) -> None:
-        """Wait for the answers to what has been sent, and drop what has not."""
-        self.door.most = 0  # no retries any more
-        left = list(self.asked.values())
-        for task in left:
-            if task not in self.door.under_way:
-                task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-
-    async def _send_and_keep(self, key: str, request: dict[str, Any]) -> Answer:
-        assert self.store is not None
-        try:
-            async with self.room:
-                # Another process may have asked while this question waited.
-                return self.store.get(key) or self.store.put(key, await self._send(request))
-        finally:
-            del self.asked[key]
-
-    async def _send(self, request: dict[str, Any]) -> Answer:
-        teacher = self.teacher
-        where = place(teacher.params.endpoint)
-        if not teacher.key:
-            raise UserError(f"teacher at {where}: needs a key; set {KEY_VARIABLES[0]} in the environment")
-        try:
-            answer = await self.client.chat.completions.create(**request)
-        except openai.APIError as error:  # `from None`: the cause holds the request, and that holds the key
-            if self.door.refused:
-                kept = f"what they brought is in {self.store.path}, so run again to go on" if self.store else "raise it"
-                raise UserError(
-                    f"teacher at {where}: all teacher.max_requests={self.door.most} of this run are sent; {kept}"
-                ) from None
-            raise UserError(_explain(teacher, type(error), str(error.message))) from None
-        except ValueError:  # the body is no JSON, whatever its type says
-            answer = None
-        if not isinstance(answer, ChatCompletion):  # a web page with status 200 comes back as a string
-            raise UserError(_explain(teacher, openai.APIResponseValidationError, ""))
-        if self.door.tokens and answer.usage:
-            self.door.tokens.charge((answer.usage.total_tokens or 0) - _tokens(str(request)))
-        return _answer(answer)
+        return known
 
 
-def open_teacher(params: TeacherParams, *, app: Any = None, retries: int = RETRIES) -> Teacher:
+def open_teacher(params: TeacherParams, *, app: Any = None, retries: int = RETRIES, apart: bool = True) -> Teacher:
     """The teacher of `teacher.endpoint`: the embedded one, or any OpenAI-compatible base URL.
 
-    `app` puts another in-process teacher in the embedded one's place. A remote teacher without a key is no fault
-    before something has to be sent: what the store knows needs none.
+    `app` puts another in-process teacher in the embedded one's place. Those behind a network are asked by a process
+    of its own (see `sender`), unless `apart` is false. A remote teacher without a key is no fault before something has
+    to be sent: what the store knows needs none.
 
     Raises:
         UserError: the endpoint is no address, or the key is none that can be sent.
     """
+    budget = Budget(params)
     if params.endpoint == EMBEDDED:
-        return Teacher(params=params, app=app or embedded.app, key=_NO_KEY, retries=retries)
+        return Teacher(params=params, app=app or embedded.app, key=_NO_KEY, budget=budget, retries=retries)
     try:
         address = urlsplit(params.endpoint)
         usable = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
@@ -246,7 +312,7 @@ def open_teacher(params: TeacherParams, *, app: Any = None, retries: int = RETRI
         raise UserError(f"teacher at {place(params.endpoint)}: the key has characters no header can carry; set it anew")
     if not key and _is_loopback(params.endpoint):
         key = _NO_KEY
-    return Teacher(params=params, app=None, key=key, retries=retries, store=store_path())
+    return Teacher(params=params, app=None, key=key, budget=budget, retries=retries, store=store_path(), apart=apart)
 
 
 def open_replay(params: TeacherParams) -> Teacher:
@@ -278,28 +344,48 @@ def place(endpoint: str) -> str:
 
 def _door(teacher: Teacher) -> _Door:
     if teacher.app:
-        return _Door(teacher.params, transport=httpx2.ASGITransport(app=teacher.app))
+        return _Door(teacher.params, teacher.budget, transport=httpx2.ASGITransport(app=teacher.app))
     # A proxy of the environment has no way to this machine.
-    return _Door(teacher.params, trust_env=not _is_loopback(teacher.params.endpoint))
+    return _Door(teacher.params, teacher.budget, trust_env=not _is_loopback(teacher.params.endpoint))
 
 
 def _is_loopback(endpoint: str) -> bool:
     return urlsplit(endpoint).hostname in _LOOPBACK
 
 
-def _answer(answer: ChatCompletion) -> Answer:
-    """What is kept of an answer; generic servers leave out what the format says is always there."""
-    usage = answer.usage
-    choice = answer.choices[0] if answer.choices else None
-    message = choice.message if choice else None
+def _body(response: httpx2.Response) -> dict[str, Any] | None:
+    """The JSON object that a response holds, None where it holds none, whatever its type says."""
+    try:
+        found = json.loads(response.content)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _used(response: httpx2.Response) -> tuple[int, int] | None:
+    return usage(_body(response) or {})
+
+
+def _answer(body: dict[str, Any] | None) -> Answer | None:
+    """What is kept of a completion, None of anything else; generic servers leave out what the format says is there."""
+    choices = body.get("choices") if body else None
+    if not body or not isinstance(choices, list):
+        return None
+    choice = _object(choices[0]) if choices else {}
+    message = _object(choice.get("message"))
+    prompt, completion = usage(body) or (0, 0)
     return Answer(
-        content=_text(message and message.content),
-        reasoning_content=_text(getattr(message, "reasoning_content", None)),
-        refusal=_text(message and message.refusal),
-        finish_reason=_text(choice and choice.finish_reason),
-        prompt_tokens=(usage.prompt_tokens if usage else None) or 0,
-        completion_tokens=(usage.completion_tokens if usage else None) or 0,
+        content=_text(message.get("content")),
+        reasoning_content=_text(message.get("reasoning_content")),
+        refusal=_text(message.get("refusal")),
+        finish_reason=_text(choice.get("finish_reason")),
+        prompt_tokens=prompt,
+        completion_tokens=completion,
     )
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _text(said: object) -> str:
@@ -318,9 +404,12 @@ def _reply(answer: Answer) -> Reply:
     )
 
 
-def _tokens(body: bytes | str) -> float:
-    """How many tokens a request's body will turn out to be, roughly."""
-    return len(body) / CHARACTERS_PER_TOKEN
+def _stopped(teacher: Teacher, cap: str) -> str:
+    """One line: which cap, what was spent, how to go on."""
+    said = f"teacher.{cap}={getattr(teacher.params, cap)}"
+    said = f"all {said} of this run are sent" if cap == "max_requests" else f"{said} has no room for another request"
+    kept = f"is in {teacher.store}, so run again to go on" if teacher.store else "is lost; raise it"
+    return f"teacher at {place(teacher.params.endpoint)}: {said}; what they brought ({teacher.spent}) {kept}"
 
 
 def _explain(teacher: Teacher, kind: type[Exception], said: str) -> str:

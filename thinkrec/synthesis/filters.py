@@ -33,10 +33,11 @@ FOREIGN = 0.1  # share of letters that may be of another script than the questio
 ENGLISH_FROM = 12  # words from which English cannot do without function words
 
 # Common in English, and no words of its neighbours ("of" is Dutch, "for" Danish, "was" German).
-_ENGLISH = frozenset(
-    "the and that this these those with which are were their they them has have had been would should could does it its "
-    "from than then who whose while both not but because about".split()
+_FUNCTION_WORDS = (
+    "the and that this these those with which are were their they them has have had been would should could does it "
+    "its from than then who whose while both not but because about"
 )
+_ENGLISH = frozenset(_FUNCTION_WORDS.split())
 _WORD = re.compile(r"[^\W\d_]+")
 _QUOTED = re.compile(r'"([^"]*)"|\u201c([^\u201d]*)\u201d')
 
@@ -202,9 +203,9 @@ def _too_long(given: Given) -> Finding:
 
 def _repetitive(given: Given) -> Finding:
     words = given.explanation.lower().split()
-    pieces = Counter(zip(*(words[at:] for at in range(SHINGLE)), strict=False))
+    pieces = Counter(" ".join(words[at : at + SHINGLE]) for at in range(len(words) - SHINGLE + 1))
     repeats = pieces.total() - len(pieces)
-    return " ".join(max(pieces, key=pieces.__getitem__)) if repeats > REPEATED * pieces.total() else None
+    return pieces.most_common(1)[0][0] if repeats > REPEATED * pieces.total() else None
 
 
 def _ungrounded(given: Given) -> Finding:

@@ -11,6 +11,7 @@ import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from thinkrec.synthesis.structure import PARTS, VERDICT
@@ -71,7 +72,8 @@ FORM = f"That was not an answer in the form asked for: four lines that begin wit
 GROUNDS = "You named a title or a keyword that is in neither the history nor the target, or said of the target what \
 only the history shows. Write the four lines anew with what is shown and nothing else, as if for the first time."
 LABELS = "You said of a title or a keyword that the user liked it where the history shows a dislike, or the other way \
-round, or counted wrongly, or your reasons ended in another verdict than you gave. Read the history again and write the four lines anew, as if for the first time."
+round, or counted wrongly, or your reasons ended in another verdict than you gave. Read the history again and write \
+the four lines anew, as if for the first time."
 LENGTH = "Your answer was too {extreme}. Write the four lines anew, {advice}, as if for the first time."
 
 # What follows an answer that could not be kept. Of these only reflections say what the right verdict is, and nothing
@@ -121,7 +123,10 @@ class Instance:
 
 def question(history: Sequence[Shown], target: Shown) -> list[Message]:
     """The messages of the first turn: the rules, then the history (oldest first), the target and the question."""
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{as_data(history, target)}\n{QUESTION}"}]
+    return [
+        {"role": "system", "content": SYSTEM},
+        {"role": "user", "content": f"{as_data(history, target)}\n{QUESTION}"},
+    ]
 
 
 def as_data(history: Sequence[Shown], target: Shown) -> str:
@@ -157,6 +162,7 @@ def gives_label_away(fault: Fault) -> bool:
     return any("{right}" in phrasing for phrasing in _FOLLOW_UPS[fault])
 
 
+@lru_cache(maxsize=1 << 16)  # the same titles and keywords stand in many histories
 def plain(text: str) -> str:
     """`text` on one line, without control and format characters, cut to a length that no prompt drowns in."""
     if not text.isprintable():

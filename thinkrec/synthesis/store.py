@@ -2,8 +2,11 @@
 
 One SQLite file outside DVC's outs. A row's key is the hash of the question (where it was asked, of which model, the
 request's body), so a change of prompt, model or endpoint asks anew and everything else is answered from here. A row is
-committed as its answer comes: a killed process loses only what was still under way. Several processes may share the
-file; of two answers to one question the first stands, for both. Neither keys nor requests are in it.
+committed as its answer comes. Several processes may share the file; of two answers to one question the first stands,
+for both. Neither keys nor requests are in it.
+
+Who is about to send a question claims it first, in a second table; everybody else who wants to know waits for that
+answer. A claim whose owner is gone (killed, or of another boot or machine) is anybody's.
 
 The log is written ahead (WAL) without waiting for the disk: a killed process loses nothing of what was committed, a
 power cut perhaps the last answers.
@@ -13,8 +16,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -25,7 +30,11 @@ from thinkrec.errors import UserError
 WAIT = 60.0  # seconds for another process to finish writing
 FORMAT = 1  # of the file, in its header
 
-_TABLE = "CREATE TABLE IF NOT EXISTS responses (key TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID"
+_TABLES = (
+    "CREATE TABLE IF NOT EXISTS responses (key TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL, since REAL NOT NULL) WITHOUT ROWID",
+)
+_BOOT, _PROCESS = Path("/proc/sys/kernel/random/boot_id"), Path("/proc")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +55,7 @@ class Store:
 
     path: Path
     connection: sqlite3.Connection
+    owner: str  # of the claims that it makes
 
     def get(self, key: str) -> Answer | None:
         """The answer that stands under `key`, or None.
@@ -63,11 +73,36 @@ class Store:
         Raises:
             UserError: the file is damaged or cannot be written.
         """
-        with _explained(self.path):
+        with _explained(self.path), self._transaction():
             new = self.connection.execute(
                 "INSERT OR IGNORE INTO responses VALUES (?, ?)", (key, written_answer(answer))
             ).rowcount
+            self.connection.execute("DELETE FROM claims WHERE key = ?", (key,))
         return answer if new else self.get(key) or answer
+
+    def claim(self, key: str) -> bool:
+        """Whether the question is now this process' to send: it has no answer, and nobody alive has claimed it.
+
+        Raises:
+            UserError: the file is damaged or cannot be written.
+        """
+        with _explained(self.path), self._transaction():
+            if self.connection.execute("SELECT 1 FROM responses WHERE key = ?", (key,)).fetchone():
+                return False
+            found = self.connection.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
+            if found and _lives(found[0]):
+                return False
+            self.connection.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", (key, self.owner, time.time()))
+            return True
+
+    def release(self, key: str) -> None:
+        """Give up this process' claim: no answer will come of it.
+
+        Raises:
+            UserError: the file is damaged or cannot be written.
+        """
+        with _explained(self.path):
+            self.connection.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self.owner))
 
     def put_all(self, answers: Iterable[tuple[str, Answer]]) -> tuple[int, int, int]:
         """Keep many answers or, where any of them contradicts one that stands, none.
@@ -78,20 +113,28 @@ class Store:
             UserError: the file is damaged or cannot be written.
         """
         new = same = other = 0
-        with _explained(self.path):
-            self.connection.execute("BEGIN IMMEDIATE")
-            try:
-                for key, answer in answers:
-                    standing = self.get(key)
-                    if standing is None:
-                        self.connection.execute("INSERT INTO responses VALUES (?, ?)", (key, written_answer(answer)))
-                    new, same = new + (standing is None), same + (standing == answer)
-                    other += standing not in (None, answer)
-                self.connection.execute("ROLLBACK" if other else "COMMIT")
-            finally:
-                if self.connection.in_transaction:
-                    self.connection.execute("ROLLBACK")
+        with _explained(self.path), self._transaction() as undo:
+            for key, answer in answers:
+                standing = self.get(key)
+                if standing is None:
+                    self.connection.execute("INSERT INTO responses VALUES (?, ?)", (key, written_answer(answer)))
+                new, same = new + (standing is None), same + (standing == answer)
+                other += standing not in (None, answer)
+            if other:
+                undo()
         return new, same, other
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Callable[[], object]]:
+        """All of the block or nothing, and nobody else's between; yields what takes back what the block has done."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self.connection.rollback
+            if self.connection.in_transaction:
+                self.connection.execute("COMMIT")
+        finally:
+            if self.connection.in_transaction:
+                self.connection.rollback()
 
 
 @contextmanager
@@ -111,9 +154,37 @@ def open_store(path: Path) -> Iterator[Store]:
             (found,) = connection.execute("PRAGMA user_version").fetchone()
             if found not in (0, FORMAT):
                 raise UserError(f"{path}: a response store of another version ({found}); use that version of thinkrec")
-            connection.execute(_TABLE)
+            for table in _TABLES:
+                connection.execute(table)
             connection.execute(f"PRAGMA user_version = {FORMAT}")
-        yield Store(path, connection)
+        yield Store(path, connection, owner(os.getpid()))
+
+
+def owner(pid: int) -> str:
+    """A process, told from another of the same number: which boot, which number, when it began; "" if it is gone.
+
+    Where the system does not say when (no /proc), the number alone.
+    """
+    if not _BOOT.exists():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return ""
+        except PermissionError:
+            pass
+        return f" {pid} "
+    try:
+        # After the name, which may hold anything: state, parent and so on; the 20th is when it began.
+        fields = (_PROCESS / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    ended = fields[0] in "ZX"  # nobody has asked yet how it ended
+    return "" if ended else f"{_BOOT.read_text().strip()} {pid} {fields[19]}"
+
+
+def _lives(claimant: str) -> bool:
+    pid = claimant.split(" ")[1]
+    return owner(int(pid)) == claimant
 
 
 def request_key(place: str, request: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ from thinkrec.artifacts import REJECTED, SCHEMAS, TRACES
 from thinkrec.data.histories import history_bounds
 from thinkrec.errors import UserError
 from thinkrec.params import PromptParams, TeacherParams, TraceParams
+from thinkrec.synthesis.budget import Spent
 from thinkrec.synthesis.client import Session, Teacher
 from thinkrec.synthesis.examples import write_examples
 from thinkrec.synthesis.filters import FAULTS, NEAR_DUPLICATE, Given, Rules, find_fault, near_duplicates
@@ -118,8 +119,8 @@ def synthesise(
     )
     with tqdm(total=len(rows), desc=progress, unit="row", disable=None if progress else True) as bar:
 
-        def done(sent: int) -> None:
-            bar.set_postfix_str(f"{sent:,} requests sent", refresh=False)
+        def done(spent: Spent) -> None:
+            bar.set_postfix_str(str(spent), refresh=False)
             bar.update()
 
         outcomes = asyncio.run(_ask_all(read, rows, labels, teacher, rules, done))
@@ -195,11 +196,11 @@ async def _ask_all(
     labels: npt.NDArray[np.bool_],
     teacher: Teacher,
     rules: Rules,
-    done: Callable[[int], None],
+    done: Callable[[Spent], None],
 ) -> list[Outcome]:
     """The outcome of every row: `concurrency` workers share one queue, so a slow answer holds up only its own.
 
-    `done` is called after each row with the number of requests sent so far.
+    `done` is called after each row with what the run has spent so far.
     """
     outcomes = [Outcome() for _ in rows]
     queue: Iterator[int] = iter(range(len(rows)))
@@ -208,7 +209,7 @@ async def _ask_all(
         for place in queue:
             instance, label = read(int(rows[place])), bool(labels[place])
             outcomes[place] = await reflect(instance, label=label, session=session, rules=rules)
-            done(session.sent)
+            done(session.spent)
 
     try:
         async with teacher.session() as session, asyncio.TaskGroup() as group:
@@ -236,7 +237,7 @@ def _drop_near_duplicates(
     Of train alone: what is learned twice weighs twice. References of the evaluation stand for rows that people may ask
     about, alike or not.
     """
-    places = [place for place in np.argsort(rows) if outcomes[place].kept is not None and not held_out[place]]
+    places = [place for place in np.argsort(rows).tolist() if outcomes[place].kept is not None and not held_out[place]]
     texts = [trace_text(bool(labels[place]), outcomes[place].kept or {}) for place in places]
     for place, text, found in zip(places, texts, near_duplicates(texts, most), strict=True):
         if found is not None:
@@ -274,7 +275,7 @@ def _stats(
     given_up = Counter(outcome.refused[-1].fault for outcome in outcomes if outcome.kept is None)
     parts = {"train": np.flatnonzero(~held_out), "held_out": np.flatnonzero(held_out)}
     return {
-        **{name: _summary([outcomes[place] for place in part], labels[part]) for name, part in parts.items()},
+        **{name: _summary([outcomes[place] for place in part.tolist()], labels[part]) for name, part in parts.items()},
         "rejected": {fault: rejected[fault] for fault in FAULTS},
         "given_up": {fault: given_up[fault] for fault in FAULTS},
         **_cost(outcomes, teacher),
@@ -303,14 +304,21 @@ def _summary(outcomes: Sequence[Outcome], labels: npt.NDArray[np.bool_]) -> dict
 
 
 def _cost(outcomes: Sequence[Outcome], teacher: TeacherParams) -> dict[str, float | int | None]:
-    """Tokens and money that the answers took, refused ones included; null where the prices are unknown."""
+    """What all answers take, refused ones and those of the store included; no cost where a price is unknown.
+
+    Prices are per million tokens; a trace costs so little of anything that a thousand make a figure to read.
+    """
     kept = sum(outcome.kept is not None for outcome in outcomes)
     prompt = sum(outcome.prompt_tokens for outcome in outcomes)
     completion = sum(outcome.completion_tokens for outcome in outcomes)
+    cost = None
+    if teacher.prompt_price is not None and teacher.completion_price is not None:
+        cost = (prompt * teacher.prompt_price + completion * teacher.completion_price) / 1e6
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "tokens_per_kept_trace": (prompt + completion) / kept if kept else None,
+        "cost_per_1000_kept_traces": 1000 * cost / kept if kept and cost is not None else None,
     }
 
 

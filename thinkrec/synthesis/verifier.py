@@ -227,7 +227,7 @@ class Catalogue:
             if sum(not word[0].islower() for word in _words(title) if word[0].isalnum()) > 1:
                 self.titles.add(title, title)
         self.keywords = _Names(cased=False)
-        for keyword in keywords:
+        for keyword in sorted(set(keywords)):  # of words that differ in number the first lends its name to all
             self.keywords.add(keyword, keyword.lower())
 
 
@@ -430,7 +430,7 @@ class _Sight:
             self.quoted.setdefault(_bare(short), shown.title)
             self.titles.add(short, shown.title)
         self.keywords = _Names(cased=False)
-        self._exact = {word for words in self._keywords for word in words}
+        self._exact = dict.fromkeys(word for words in self._keywords for word in words)
         for word in self._exact:
             self.keywords.add(word, word)
 

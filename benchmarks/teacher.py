@@ -1,0 +1,180 @@
+"""Asking a teacher: requests a second over HTTP, traces a second from the response store, memory by requests.
+
+The server is a process of its own that answers anything with one sentence, after as long as it is told to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.measure import Goal, Line, duration, in_child, megabytes
+from benchmarks.worlds import KEYWORDS, item_table, rated, ratings, words
+from thinkrec.params import PARAMS_FILE, TeacherParams, load
+from thinkrec.synthesis.client import Teacher, open_teacher
+from thinkrec.synthesis.traces import synthesise
+
+SECONDS = 0.2  # that an answer takes
+CONCURRENCY = 64
+REQUESTS = TRACES = 10_000
+REPLAY = 10.0  # seconds
+MEMORY = (1000, 10_000, 30_000)  # requests, of a server that answers at once
+PROMPT = 3000  # characters
+FLAT = 1.1
+
+_ANSWER = json.dumps(
+    {
+        "object": "chat.completion",
+        "choices": [
+            {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Yes. It fits."}}
+        ],
+        "usage": {"prompt_tokens": 750, "completion_tokens": 40, "total_tokens": 790},
+    }
+).encode()
+_RESPONSE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_ANSWER) + _ANSWER
+
+
+def teacher() -> Iterator[Line]:
+    """Requests to a teacher a second, 10,000 traces from the response store, and memory as requests grow."""
+    seconds, _ = in_child(ask, REQUESTS, SECONDS)
+    ideal = CONCURRENCY / SECONDS
+    yield Line(
+        what=f"{REQUESTS:,} requests, {CONCURRENCY} at a time",
+        against=f"{CONCURRENCY} / {SECONDS:g} s",
+        measured=f"{REQUESTS / seconds:,.0f} requests/s",
+        other=f"{ideal:,.0f} requests/s",
+        ratio=REQUESTS / seconds / ideal,
+        goal=Goal("at least", 0.85),
+    )
+    seconds = in_child(replayed, TRACES)
+    yield Line(
+        what=f"{TRACES:,} traces from the response store",
+        against=duration(REPLAY),
+        measured=duration(seconds),
+        other=duration(REPLAY),
+        ratio=seconds / REPLAY,
+        goal=Goal("at most", 1),
+    )
+    peaks = [in_child(ask, count, 0.0)[1] for count in MEMORY]
+    for count, peak in zip(MEMORY[1:], peaks[1:], strict=True):
+        yield Line(
+            what=f"{count:,} requests: peak memory",
+            against=f"{MEMORY[0]:,} requests",
+            measured="not measured: needs Linux" if peak is None else megabytes(peak),
+            other="" if peaks[0] is None else megabytes(peaks[0]),
+            ratio=None if peak is None or peaks[0] is None else peak / peaks[0],
+            goal=Goal("at most", FLAT),
+        )
+
+
+def ask(count: int, wait: float) -> tuple[float, int | None]:
+    """Seconds that so many requests take where each answer takes `wait`, and what this and the sender held at most."""
+    with tempfile.TemporaryDirectory() as folder, server(wait) as endpoint:
+        asked = replace(open_teacher(_params(endpoint=endpoint)), store=Path(folder) / "responses.sqlite")
+        return asyncio.run(_ask(asked, count))
+
+
+async def _ask(asked: Teacher, count: int) -> tuple[float, int | None]:
+    numbers, prompt = iter(range(count)), "x" * PROMPT
+    async with asked.session() as session:
+
+        async def work() -> None:
+            for number in numbers:
+                await session.ask([{"role": "user", "content": f"{number} {prompt}"}])
+
+        began = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CONCURRENCY):
+                group.create_task(work())
+        seconds = time.perf_counter() - began
+        assert session.sent == count
+        return seconds, _peak()
+
+
+def _peak() -> int | None:
+    """Bytes that this process and those that it started have held at most, each at its own time."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    if not children.exists():
+        return None
+    kilobytes = 0
+    for process in ["self", *children.read_text().split()]:
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            kilobytes += int(line.split()[1]) if line.startswith("VmHWM:") else 0
+    return kilobytes * 1024
+
+
+def replayed(count: int) -> float:
+    """Seconds that so many traces take when all their answers are in the store (the embedded teacher's)."""
+    world, rows = _world(count)
+    params = load(Path(__file__).parents[1] / PARAMS_FILE)
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = 0.0
+        for _ in ("asked", "replayed"):
+            asked = replace(open_teacher(_params()), store=Path(folder) / "responses.sqlite")
+            began = time.perf_counter()
+            synthesise(*world, rows, asked, prompt=params.prompt, traces=params.traces, progress="")
+            seconds = time.perf_counter() - began
+        assert asked.spent.requests == 0
+    return seconds
+
+
+def _world(
+    rows: int,
+) -> tuple[tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame], np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """Interactions, items and keywords, and `rows` rows of them to ask about."""
+    random = np.random.default_rng(0)
+    interactions = ratings(rated(2 * rows, rows // 50, least=20)).assign(split=pd.Categorical(["train"] * 2 * rows))
+    items = item_table()
+    keywords = [random.choice(words()[:400], KEYWORDS, replace=False).tolist() for _ in range(len(items))]
+    return (interactions, items, pd.DataFrame({"item": range(len(items)), "keywords": keywords})), np.sort(
+        random.choice(2 * rows, rows, replace=False)
+    )
+
+
+def _params(**changes: object) -> TeacherParams:
+    given = load(Path(__file__).parents[1] / PARAMS_FILE).teacher.model_dump()
+    return TeacherParams(**{**given, "concurrency": CONCURRENCY, **changes})
+
+
+@contextmanager
+def server(wait: float) -> Iterator[str]:
+    """The base URL of a server that lives as long as the block."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(wait, theirs))
+    process.start()
+    try:
+        yield f"http://127.0.0.1:{ours.recv()}/v1"
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(wait: float, port: Connection) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                await reader.readexactly(int(head.partition(b"content-length:")[2].split(b"\r\n")[0]))
+                await asyncio.sleep(wait)
+                writer.write(_RESPONSE)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    async def serve() -> None:
+        listening = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=2 * CONCURRENCY)
+        port.send(listening.sockets[0].getsockname()[1])
+        await listening.serve_forever()
+
+    asyncio.run(serve())

@@ -1,0 +1,140 @@
+"""What a run may spend, and what it has spent: a cap holds before the money is gone, not after.
+
+Whatever is about to be sent reserves what it will probably take, and settles by what the server counted (`usage`).
+A prompt is reserved by its characters, at the rate that the server's counts teach; a completion by the request's own
+ceiling (`max_completion_tokens` or `max_tokens` in teacher.request) or else as the longest so far.
+
+How far a cap on tokens or money may be overshot: with such a ceiling by the error of the prompts' estimates alone, of
+what is under way together; without one also by what those answers (at most `concurrency`) take beyond the longest one
+before them. The cap on requests is exact. Of prices: what providers give off for cached prompts is not known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from thinkrec.params import TeacherParams
+
+TOKENS_PER_CHARACTER = 1 / 4  # of a prompt, until the server has counted one
+FIRST_COMPLETION = 1000  # tokens reserved for an answer before any has come
+CEILINGS = ("max_completion_tokens", "max_tokens")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What has been sent in this run, retries included, and what it took; answers from the store took nothing.
+
+    `cost` is in the currency of the prices, None where one is unknown.
+    """
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
+
+    def __str__(self) -> str:
+        tokens = self.prompt_tokens + self.completion_tokens
+        return f"{self.requests:,} requests, " + (
+            f"{tokens:,} tokens" if self.cost is None else f"cost {self.cost:.2f}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a request under way is taken for; its `characters` teach the next ones."""
+
+    characters: int
+    prompt: float  # tokens
+    completion: float  # tokens
+
+
+class Budget:
+    """A run's account and its caps."""
+
+    def __init__(self, params: TeacherParams) -> None:
+        self.params = params
+        self.prices = (params.prompt_price, params.completion_price)
+        self.spent = Spent(cost=self._cost(0, 0))
+        self.stopped: str | None = None  # the cap that has kept something back
+        self.longest = float(next((params.request[name] for name in CEILINGS if name in params.request), 0))
+        self.bounded = bool(self.longest)  # by the request itself
+        self.counted = [0, 0]  # characters of prompts, and the tokens that the server counted in them
+        self.under_way: list[Estimate] = []
+        self.settled = asyncio.Event()
+
+    def prompt(self, characters: int) -> float:
+        """How many tokens a prompt will turn out to be."""
+        known, tokens = self.counted
+        return characters * (tokens / known if known else TOKENS_PER_CHARACTER)
+
+    async def reserve(self, characters: int) -> Estimate | None:
+        """Room for a request, at once or as soon as what is under way leaves some; None: a cap is reached."""
+        while True:
+            wanted = Estimate(
+                characters=characters, prompt=self.prompt(characters), completion=self.longest or FIRST_COMPLETION
+            )
+            cap = self._missed([*self.under_way, wanted])
+            if cap is None:
+                self.under_way.append(wanted)
+                self.spent = self._with(requests=1)
+                return wanted
+            if cap == "max_requests" or not self.under_way:
+                self.stopped = cap
+                return None
+            await self.settled.wait()
+
+    def settle(self, estimate: Estimate, used: tuple[int, int] | None) -> None:
+        """A request is over: it took `used` (prompt, completion) tokens; None: nobody knows, so what was reserved."""
+        self.under_way.remove(estimate)
+        prompt, completion = used or (round(estimate.prompt), round(estimate.completion))
+        self.spent = self._with(prompt_tokens=prompt, completion_tokens=completion)
+        if used and prompt:
+            self.counted = [self.counted[0] + estimate.characters, self.counted[1] + prompt]
+        if used and not self.bounded:
+            self.longest = max(self.longest, completion)
+        self.settled.set()
+        self.settled = asyncio.Event()  # who waits from now on waits for the next
+
+    def _with(self, *, requests: int = 0, prompt_tokens: int = 0, completion_tokens: int = 0) -> Spent:
+        prompt = self.spent.prompt_tokens + prompt_tokens
+        completion = self.spent.completion_tokens + completion_tokens
+        return Spent(
+            requests=self.spent.requests + requests,
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            cost=self._cost(prompt, completion),
+        )
+
+    def _cost(self, prompt: float, completion: float) -> float | None:
+        """Prices are per million tokens."""
+        of_prompt, of_completion = self.prices
+        if of_prompt is None or of_completion is None:
+            return None
+        return (prompt * of_prompt + completion * of_completion) / 1e6
+
+    def _missed(self, under_way: list[Estimate]) -> str | None:
+        """The cap that would not hold with all of this under way, or None."""
+        params, spent = self.params, self.spent
+        if params.max_requests is not None and spent.requests >= params.max_requests:
+            return "max_requests"
+        if params.max_tokens_spent is None and params.max_cost is None:
+            return None
+        prompt = spent.prompt_tokens + sum(estimate.prompt for estimate in under_way)
+        completion = spent.completion_tokens + sum(estimate.completion for estimate in under_way)
+        if params.max_tokens_spent is not None and prompt + completion > params.max_tokens_spent:
+            return "max_tokens_spent"
+        cost = self._cost(prompt, completion)
+        return "max_cost" if params.max_cost is not None and cost is not None and cost > params.max_cost else None
+
+
+def usage(body: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The (prompt, completion) tokens that a server's answer says it took, None where it does not."""
+    found = body.get("usage")
+    if not isinstance(found, dict):
+        return None
+    counts = [found.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    prompt, completion = (count if type(count) is int and count >= 0 else 0 for count in counts)
+    return prompt, completion
