@@ -1,8 +1,8 @@
 """Are a reason's claims true of what was shown? (METHOD section 2: what may be kept; section 6: what is measured.)
 
 A reason is anybody's text: the embedded teacher's, a language model's free prose, our student's. Read from left to
-right, it names titles and keywords, and the cues around them (`synthesis.cues`) make claims of that: shown to be liked or disliked,
-preferred or avoided, had or lacked by the target. Every claim is looked up in the history and the target.
+right, it names titles and keywords, and the cues around them (`synthesis.cues`) make claims of that: shown to be liked
+or disliked, preferred or avoided, had or lacked by the target. Every claim is looked up in the history and the target.
 
 What is a claim:
 
