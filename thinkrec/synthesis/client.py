@@ -2,8 +2,9 @@
 
 The embedded teacher runs in this process behind the same client, over an in-process transport, so the default run
 goes through the code that a paid run goes through. Retries are the client's own (Retry-After honoured up to two
-minutes); nothing here repeats a call. A teacher behind a network is asked only what the response store does not know;
-the embedded one is free and says the same every time, so it needs no store.
+minutes); nothing here repeats a call. A teacher behind a network is asked only what the response store does not know,
+by a process of its own (`sender`) that outlives this one until what is paid for is kept; the embedded one is free and
+says the same every time, so it needs neither.
 """
 
 from __future__ import annotations
@@ -241,7 +242,7 @@ class Connection:
     async def _send(self, request: dict[str, Any]) -> Answer:
         teacher = self.teacher
         try:
-            # Not `chat.completions.create`: that takes a third of the time this process has, to build objects.
+            # Not `chat.completions.create`, which spends a fifth of the time here on objects that nobody keeps.
             response = await self.client.post("/chat/completions", body=request, cast_to=httpx2.Response)
         except openai.APIError as error:  # `from None`: the cause holds the request, and that holds the key
             if self.door.budget.stopped:

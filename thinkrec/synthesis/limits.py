@@ -1,4 +1,4 @@
-"""How fast and how much a teacher may be asked: limits per minute, and a cap on all that one run sends."""
+"""How fast a teacher may be asked: limits per minute. (How much in all: `budget`.)"""
 
 from __future__ import annotations
 
