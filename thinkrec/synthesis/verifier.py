@@ -54,23 +54,24 @@ CUES: dict[Says, tuple[str, ...]] = {
         "fan of", "fans of", "fond of", "fondness for", "taste for", "drawn to", "attracted to", "gravitates to",
         "gravitates toward", "gravitates towards", "leans toward", "leans towards", "lean toward", "lean towards",
         "interest in", "interested in", "affinity for", "affinity with", "appetite for", "penchant for",
-        "weakness for", "enthusiasm for", "partial to", "responds well to", "responds to", "for it stands",
+        "weakness for", "enthusiasm for", "patience for", "care for", "cares for", "partial to",
+        "responds well to", "responds to", "for it stands",
     ),
     "avoids": (
         "avoids", "avoid", "avoiding", "dislikes", "dislike", "disliking", "dislike of", "dislike for", "hates",
         "hate", "rejects", "aversion to", "averse to", "distaste for", "steers clear of", "turned off by",
-        "put off by", "shies away from", "stays away from", "tired of", "tires of", "bored by", "lukewarm on",
-        "responds poorly to", "against it stands",
+        "put off by", "shies away from", "stays away from", "lack of interest in", "tired of", "tires of",
+        "bored by", "lukewarm on", "responds poorly to", "against it stands",
     ),
     "target": (
         "about", "brings", "has", "features", "offers", "combines", "blends", "delivers", "explores", "contains",
         "includes", "mixes", "promises", "focuses on", "centers on", "centres on", "revolves around", "deals with",
-        "marked by", "tagged", "tagged as", "tagged with", "described as", "keywords are", "is a", "is an", "with",
+        "marked by", "tagged", "tagged as", "tagged with", "described as", "keywords are", "is a", "is an",
     ),
-    "lacks": ("lacks", "lacking", "lack of", "devoid of", "without", "misses", "free of", "instead of"),
+    "lacks": ("lacks", "lacking", "lack of", "devoid of", "without", "misses", "free of"),
 }  # fmt: skip
 _OPPOSITE: dict[Says, Says] = {
-    "liked": "disliked", "disliked": "liked", "prefers": "avoids", "avoids": "prefers", "target": "lacks",
+    "liked": "disliked", "disliked": "prefers", "prefers": "avoids", "avoids": "prefers", "target": "lacks",
     "lacks": "target", "named": "named",
 }  # fmt: skip
 # Examples carry on what the sentence before them was about.
@@ -84,17 +85,18 @@ _TARGETS = (
 )  # fmt: skip
 _OTHERS = ("user", "users", "they", "he", "she", "viewer", "reader", "person", "history", "user history", "i", "we")
 
-_NEGATIONS = _set("not never no neither nor cannot hardly rarely seldom barely scarcely")
+_NEGATIONS = _set("not never no neither nor cannot hardly rarely seldom barely scarcely little less few")
 _HEDGES = _set("would will might may can could should likely unlikely probably expected")
 _REACH = 4  # words over which a negation or a hedge reaches ahead to its cue
 _BOUNDARIES = _set(
-    "but while whereas although though however yet despite unlike because since so when where if than whether"
+    "but while whereas although though however yet despite unlike because since so when where if than whether over "
+    "rather instead versus vs except besides"
 )
 # Words between the elements of a list, which end neither the list nor what it says.
 _FILLERS = _set(
     "a an the and or nor and/or both either neither also as well such like including include includes are is of "
-    "about with in for to any some all most many more other several various especially particularly mostly mainly "
-    "generally often clearly strongly consistently repeatedly very rather quite really their his her its these those "
+    "about with in for any some all most many more other several various especially particularly mostly mainly "
+    "generally often clearly strongly consistently repeatedly very quite really their his her its these those "
     "two three four titled called named one ones"
 )
 _NOUNS = _set(
@@ -109,7 +111,7 @@ _SMALL = _set("a an and as at by de der des di du for from in la le of on or the
 _LONGEST_NAME = 12  # words of something quoted that could be a title
 
 _TOKEN = re.compile(
-    r"(?P<count>\(\s*(?P<some>\d{1,4})\s*(?:/|(?:out\s+)?of)\s*(?:the\s+)?(?P<all>\d{1,4})(?:\s[^()]{0,30})?\))"
+    r"(?P<count>\(\s*(?P<some>\d{1,4})\s*(?:/|(?:out\s+)?of)\s*(?:the\s+)?(?P<all>\d{1,4})(?:\s(?P<label>[^()]{0,30}))?\))"
     r"|(?P<word>[^\W_]+(?:['\u2019][^\W_]+)*)"
     r"|(?P<mark>\n|[^\w\s\"'\u201c\u201d\u2018\u2019\u00ab\u00bb*_`-])"
 )
@@ -125,7 +127,8 @@ _TOTAL = re.compile(
     re.IGNORECASE,
 )
 _CONCLUSION = re.compile(
-    r"\b(?:it|target|this one|which)\s+(?:(?:is|seems|looks|would|should|will|be|still|therefore|thus|also|clearly)\s+){0,3}"
+    r"\b(?:it|target|this one|which)\s+"
+    r"(?:(?:is|seems|looks|would|should|will|be|still|therefore|thus|also|clearly)\s+){0,3}"
     r"(?P<no>(?:(?:does|do|is|will|would)\s+not|(?:does|do|is|wo|would)n['\u2019]t|not|unlikely\s+to)\s+"
     r"(?:be\s+|really\s+)?)?"
     r"(?P<fits>fits?\b|suits?\b|(?:a\s+)?(?:good|strong|natural|poor|bad|weak)\s+(?:fit|match)\b)",
@@ -224,7 +227,7 @@ class Catalogue:
             if sum(not word[0].islower() for word in _words(title) if word[0].isalnum()) > 1:
                 self.titles.add(title, title)
         self.keywords = _Names(cased=False)
-        for keyword in keywords:
+        for keyword in sorted(set(keywords)):  # of words that differ in number the first lends its name to all
             self.keywords.add(keyword, keyword.lower())
 
 
@@ -296,6 +299,15 @@ class _Token:
     end: int
     joined: bool  # by a hyphen to the token before
     count: tuple[int, int] | None
+    label: str  # within the count: "(0 of 3 liked)"
+
+    def counted(self, says: Says) -> tuple[int, int] | None:
+        """The count as one of those that were `says`: of the others, if its own label says so."""
+        if self.count is None:
+            return None
+        some, seen = self.count
+        other = "liked" if says in ("disliked", "avoids") else "disliked"
+        return (seen - some, seen) if re.search(rf"\b{other}\b", self.label) else self.count
 
 
 @lru_cache(maxsize=1 << 17)
@@ -321,7 +333,7 @@ def _tokens(text: str) -> list[_Token]:
         start, end = found.span()
         joined = bool(tokens) and tokens[-1].end == start - 1 and text[start - 1] == "-"
         count = (int(found["some"]), int(found["all"])) if found["count"] else None
-        tokens.append(_Token(_word(found[0]), start, end, joined, count))
+        tokens.append(_Token(_word(found[0]), start, end, joined, count, found["label"] or ""))
     return tokens
 
 
@@ -418,7 +430,7 @@ class _Sight:
             self.quoted.setdefault(_bare(short), shown.title)
             self.titles.add(short, shown.title)
         self.keywords = _Names(cased=False)
-        self._exact = {word for words in self._keywords for word in words}
+        self._exact = dict.fromkeys(word for words in self._keywords for word in words)
         for word in self._exact:
             self.keywords.add(word, word)
 
@@ -530,7 +542,7 @@ class _Reading:
         token, fresh = self._tokens[place], self._fresh
         self._fresh = False
         if token.count is not None:
-            self._counted(token.count, place)
+            self._counted(token, place)
             return place + 1
         if token.word.mark:
             self._mark(place)
@@ -612,7 +624,9 @@ class _Reading:
     def _keyword(self, name: str, shown: bool, start: int, end: int) -> int:
         clause = self._clause
         if shown:
-            mention = self._add("keyword", name, end, claimed=clause.says is not None)
+            # "a break from war films": of the target only a list right behind the cue is surely said.
+            listed = clause.listing or clause.says not in ("target", "lacks")
+            mention = self._add("keyword", name, end, claimed=clause.says is not None and listed)
             if clause.says is None:
                 clause.waiting.append(mention)
         elif self._ends_element(end) and (clause.listing or self._has_count(end)):
@@ -640,15 +654,18 @@ class _Reading:
 
     # What is said of them
 
-    def _counted(self, count: tuple[int, int], place: int) -> None:
+    def _counted(self, token: _Token, place: int) -> None:
         last = self.mentions[-1] if self.mentions else None
-        if last is not None and last.end == place:
-            last.count, last.claimed = count, True
+        before = place
+        while before and self._lower[before - 1] in _NOUNS:  # "sad films (0 of 1)"
+            before -= 1
+        if last is not None and last.end == before:
+            last.count, last.claimed = token.counted(last.says), True
         elif place and self._clause.says is not None and not self._tokens[place - 1].word.mark:
             word = self._tokens[place - 1].word.lower
             if word not in _NOUNS and word not in _FILLERS:  # a name that nobody knows
-                self._add("keyword", word, place + 1, claimed=True)
-                self.mentions[-1].count = count
+                unknown = self._add("keyword", word, place + 1, claimed=True)
+                unknown.count = token.counted(unknown.says)
 
     def _mark(self, place: int) -> None:
         token, clause = self._tokens[place], self._clause
@@ -681,7 +698,7 @@ class _Reading:
             for mention in named:
                 mention.says, mention.claimed = says, True
                 if counted:
-                    mention.count = self._tokens[end].count
+                    mention.count = self._tokens[end].counted(says)
             clause.waiting, clause.says, clause.listing = [], None, False
             return end + counted
         if hedged:
@@ -690,12 +707,11 @@ class _Reading:
             if clause.says not in (None, "target", "lacks"):
                 return end  # "liked films about ...": it is the liking that goes on
             if not clause.of_target:
-                if says == "lacks":
+                # Of anybody else: such words are too common for what follows to be a claim.
+                if says == "lacks" or self._lower[start] != "about":
                     clause.says = None
                     return end
                 says = "named"
-        if says == "named" and cue in ("is a", "is an", "with", "has"):
-            return end  # of anybody else: too common for what follows to be a claim
         clause.says, clause.listing, clause.comma = says, True, False
         clause.negated = clause.hedged = -_REACH - 1
         return end
@@ -717,15 +733,21 @@ class _Reading:
         if length:
             clause.says, clause.listing = None, False
             clause.of_target = subject == "target"
-            if clause.of_target and self._tokens[place + length - 1].word.possessive:
-                clause.says = "target"
+            last = self._tokens[place + length - 1]
+            if clause.of_target and (last.word.possessive or self._text[last.end : last.end + 1] == ":"):
+                clause.says, clause.listing = "target", True
             return place + length
-        if word in _BOUNDARIES:
+        if word in _BOUNDARIES or (word == "to" and self.mentions and self.mentions[-1].end == place):
             self._clause = _Clause(of_target=clause.of_target)
         elif word in _NEGATIONS or word.endswith("n't"):
-            clause.negated = place
-            if word not in ("nor", "neither"):
+            if clause.says in ("target", "lacks") and clause.listing:  # "has no war"
+                clause.says = "lacks"
+            elif word == "neither" and clause.says is not None and clause.listing:
+                clause.says = _OPPOSITE[clause.says]
+            elif word != "nor":
                 clause.says, clause.listing = None, False
+            if clause.says is None:
+                clause.negated = place
         elif word in _HEDGES:
             clause.hedged = place
         elif word in ("like", "love") and place - max(clause.negated, clause.hedged) <= _REACH:
