@@ -276,3 +276,10 @@ def test_free_prose_claims_what_a_reader_would_say(text: str, claims: list[str])
 def test_true_prose_raises_no_alarm() -> None:
     alarms = [[str(claim) for claim in checked(text).claims if not claim.true] for text in PROSE]
     assert [found for found in alarms if found] == [["avoids musical"], ["named Seven Keys"]]
+
+
+@given(st.text(), st.text(), st.text())
+def test_no_text_and_no_name_breaks_it(text: str, title: str, keyword: str) -> None:
+    shown = Shown(title=title, keywords=[keyword], liked=True)
+    said = f'Yes. Liked {keyword} (1 of 1). One such title is "{title}". This one has {keyword}. {text}'
+    check(said, [shown], replace(shown, liked=None), Catalogue([title, text], [keyword, text]))

@@ -101,17 +101,14 @@ def score_claims(
     those that say something of the target are so. Of texts: `true_reasons_share` claim something, and nothing that is
     not so; `own_conclusion_share` of those with a conclusion ("It fits.") end with the verdict that they begin with.
     """
-    columns = {"ours": "reason", "teacher": "teacher"}
-    return {
-        name: _claimed(
-            [
-                check(text, shown.history, shown.target, catalogue, thesaurus)
-                for row, text in zip(frame["row"].tolist(), frame[column].fillna(""), strict=True)
-                if text.strip() and (shown := read(row))
-            ]
+    scores = {}
+    for name, column in {"ours": "reason", "teacher": "teacher"}.items():
+        texts = zip(frame["row"].tolist(), frame[column].fillna(""), strict=True)
+        said = [(read(row), text) for row, text in texts if text.strip()]
+        scores[name] = _claimed(
+            [check(text, shown.history, shown.target, catalogue, thesaurus) for shown, text in said]
         )
-        for name, column in columns.items()
-    }
+    return scores
 
 
 def _claimed(checks: Sequence[Check]) -> dict[str, float | int]:
