@@ -47,9 +47,10 @@ _TOLD = re.compile(
         (?:correct|right|true|actual|expected)\s+(?:answer|verdict|label)
       | (?:yes|no)[\s"'\u201d]+is\s+(?:right|correct)
       | answer(?:s|ed|ing)?\s+(?:(?:with|only|just|simply|always)\s+)*["'\u201c\u2018*]*(?:yes|no)
-      | verdict["'\u201d*]*\s*(?:is|was|must\s+be|should\s+be|[:=])[\s"'\u201c*]*(?:yes|no|liked|disliked)
+      | verdict["'\u201d*]*\s*(?:is|was|must\s+be|should\s+be|[:=])[\s"'\u201c*]*(?:yes|no)
+      | verdict"\s*:\s*"(?:liked|disliked)
       | (?:ignor|disregard|forget)(?:e|ing)?\s+(?:(?:all|any|everything|of|the|these|those|your|my)\s+)*
-        (?:above|previous|prior|earlier|preceding|instructions?|rules)
+        (?:(?:previous|prior|earlier|preceding|above)\s+)?(?:above|instructions?|rules|messages?|prompts?)
       | (?:system|developer)\s+(?:prompt|message)
     )\b""",
     re.IGNORECASE | re.VERBOSE,
