@@ -135,6 +135,21 @@ def test_keywords_cut_short_by_a_cap_go_on_where_they_stopped(tmp_path):
         assert len(teacher.heard) == stats["asked"]
 
 
+def test_what_a_stopped_run_has_spent_is_in_the_run_log(tmp_path):
+    with serve(lambda request: Response(body=complete(request.body))) as teacher:
+        ours = project(tmp_path / "ours", teacher.endpoint)
+        prices = {"teacher.prompt_price": 1.0, "teacher.completion_price": 2.0}
+        set_params(ours, {"teacher.max_requests": 5, **prices})
+        stopped = command(ours, "traces")
+    assert stopped.exit_code == 1
+    said = r"all teacher\.max_requests=5 of this run are sent; what they brought \(5 requests, cost 0\.00\d\d\) is in"
+    assert re.search(said, stopped.stderr)
+    last = run_log(ours)
+    assert (last["stage"], last["done"], last["requests"], len(teacher.heard)) == ("traces", False, 5, 5)
+    assert last["cost"] == pytest.approx((last["prompt_tokens"] + 2 * last["completion_tokens"]) / 1e6)
+    assert not (ours / "out" / "traces").exists()
+
+
 def test_a_run_that_is_not_whole_is_not_exported(tmp_path):
     ours = project(tmp_path / "ours", "https://teacher.invalid/v1")
     result = command(ours, "bundle", "export", "b.jsonl.gz")

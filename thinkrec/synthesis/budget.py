@@ -36,10 +36,11 @@ class Spent:
     cost: float | None = None
 
     def __str__(self) -> str:
-        tokens = self.prompt_tokens + self.completion_tokens
-        return f"{self.requests:,} requests, " + (
-            f"{tokens:,} tokens" if self.cost is None else f"cost {self.cost:.2f}"
-        )
+        if self.cost is None:
+            took = f"{self.prompt_tokens + self.completion_tokens:,} tokens"
+        else:
+            took = f"cost {self.cost:,.2f}" if self.cost >= 1 else f"cost {self.cost:.4f}"
+        return f"{self.requests:,} requests, {took}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,10 +67,10 @@ class Sender:
     async def finish(self) -> None:
         """Ask nothing more, and hear what comes of what is under way."""
         self.finishing = True
-        if self.starting is None:
+        if self.starting is not None:
+            await asyncio.gather(self.starting, return_exceptions=True)
+        if self.hearing is None:
             return
-        await self.starting
-        assert self.hearing is not None
         if self.writer.can_write_eof() and not self.writer.is_closing():
             self.writer.write_eof()
         await asyncio.shield(self.hearing)
@@ -80,15 +80,7 @@ class Sender:
         path = os.pathsep.join(filter(None, [str(_SOURCE), os.environ.get("PYTHONPATH")]))
         said = tempfile.TemporaryFile()  # noqa: SIM115  # no pipe: nobody reads while it runs, and a full one would stop it
         with theirs:
-            # Not asyncio's: that one kills what it started when the loop is closed.
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "thinkrec.synthesis.sender"],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=said,
-                env={**os.environ, "PYTHONPATH": path, KEY_VARIABLE: self.key},
-                start_new_session=True,
-            )
+            process = _process(theirs, said, {**os.environ, "PYTHONPATH": path, KEY_VARIABLE: self.key})
         reader, self.writer = await asyncio.open_connection(sock=ours, limit=LONGEST_LINE)
         head = {
             "teacher": self.params.model_dump(mode="json"),
@@ -127,6 +119,20 @@ class Sender:
             answer.set_result(Answer(**said["answer"]))
         else:
             answer.set_exception(UserError(said["error"]) if "error" in said else RuntimeError(said["fault"]))
+
+
+def _process(theirs: socket.socket, said: IO[bytes], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    try:  # not by way of asyncio, which kills what it has started when its loop is closed
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "thinkrec.synthesis.sender"],
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            env=environment,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise UserError(f"the process that asks the teacher cannot be started ({error}); make room for it") from None
 
 
 async def serve() -> None:
