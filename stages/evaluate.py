@@ -9,12 +9,14 @@ def evaluate() -> str:
     from thinkrec import artifacts
     from thinkrec.evaluation import plots, tables
     from thinkrec.evaluation.predict import predict, write_reasons
-    from thinkrec.evaluation.reasons import score_reasons
+    from thinkrec.evaluation.reasons import score_claims, score_reasons
     from thinkrec.gate import fit as gating
     from thinkrec.gate import groups as grouping
     from thinkrec.lm.experts import install_experts
     from thinkrec.lm.workbench import open_global
     from thinkrec.params import load
+    from thinkrec.synthesis.instances import catalogue_of, instance_reader
+    from thinkrec.synthesis.verifier import thesaurus_of
 
     params = load()
     bench = open_global(params.prompt)
@@ -32,8 +34,12 @@ def evaluate() -> str:
     artifacts.write_table(artifacts.PREDICTIONS, predictions)
     artifacts.write_table(artifacts.REASONS, reasons)
 
+    items, keywords = artifacts.read_table(artifacts.ITEMS), artifacts.read_table(artifacts.KEYWORDS)
+    read = instance_reader(bench.interactions, items, keywords, params.prompt)
+    claims = score_claims(reasons, read, catalogue_of(items, keywords), thesaurus_of(params.teacher.endpoint))
+    written = {**score_reasons(reasons), "claims": claims}
     metrics = tables.evaluate(predictions, models, seed=params.seed)
-    artifacts.write_metrics("evaluate", {**tables.headlines(metrics), "reasons": score_reasons(reasons)})
+    artifacts.write_metrics("evaluate", {**tables.headlines(metrics), "reasons": written})
     artifacts.write_json(artifacts.TABLE, artifacts.rounded(metrics, 4))
     test = predictions[predictions["split"] == "test"]
     # Points of our own curves, for `dvc plots diff` to lay revisions over each other; pictures show the others, too.

@@ -7,7 +7,9 @@ import math
 import pandas as pd
 import pytest
 
-from thinkrec.evaluation.reasons import bleu, meteor_exact_stem, rouge_l, score_reasons, words
+from thinkrec.evaluation.reasons import bleu, meteor_exact_stem, rouge_l, score_claims, score_reasons, words
+from thinkrec.synthesis.prompts import Instance, Shown
+from thinkrec.synthesis.verifier import Catalogue
 
 TEXT = "Yes. The user liked slow dramas before, and this is one."
 
@@ -62,3 +64,29 @@ def test_no_reasons_at_all_is_nan_not_an_error() -> None:
     scores = score_reasons(reasons())
     assert scores["rows"] == 0
     assert all(math.isnan(scores[name]) for name in ("meteor_exact_stem", "rouge_l", "bleu", "agreement"))
+
+
+def test_claims_are_counted_of_claims_and_of_reasons_ours_beside_the_teachers() -> None:
+    def read(row: int) -> Instance:
+        history = [Shown(title="Iron Harbour", keywords=["war"], liked=row == 0)]
+        return Instance(history=history, target=Shown(title="Low Tide", keywords=["sea"]))
+
+    frame = reasons(
+        (0, 1, 0.9, "Yes. Liked war (1 of 1). This one brings sea. It fits.", 'Yes. Liked "Iron Harbour". It fits.'),
+        (1, 0, 0.1, "No. Liked war (1 of 1). This one brings war, heist. It fits.", None),
+        (2, 0, 0.1, "No. Nothing at all.", ""),
+        (3, 0, 0.1, None, None),
+    )
+    scores = score_claims(frame, read, Catalogue([], ["heist"]), str)
+    # Row 1: of three claims heist was never shown, and war was neither liked nor is it in the target.
+    assert scores["ours"] == {
+        "reasons": 3,
+        "claims": 5,
+        "grounded_share": 4 / 5,
+        "consistent_share": 2 / 4,
+        "of_target_share": 1 / 3,
+        "true_reasons_share": 1 / 3,
+        "own_conclusion_share": 1 / 2,
+    }
+    assert (scores["teacher"]["reasons"], scores["teacher"]["true_reasons_share"]) == (1, 1)
+    assert math.isnan(scores["teacher"]["of_target_share"])

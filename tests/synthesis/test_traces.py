@@ -13,8 +13,9 @@ from thinkrec.errors import UserError
 from thinkrec.params import PromptParams, TraceParams
 from thinkrec.synthesis.client import open_teacher
 from thinkrec.synthesis.filters import FAULTS
+from thinkrec.synthesis.instances import instance_reader
 from thinkrec.synthesis.prompts import Shown
-from thinkrec.synthesis.traces import instance_reader, prompt_writer, synthesise
+from thinkrec.synthesis.traces import prompt_writer, synthesise
 from thinkrec.synthesis.verdict import parse_verdict
 
 PROMPT = PromptParams(

@@ -208,13 +208,14 @@ PROSE = {
         "prefers comedy",
         "disliked Night",
         "disliked Quiet Orchard",
+        "lacks comedy",
     ],
     "Yes. Iron Harbour was liked, but Night was not liked, so war alone decides nothing.": [
         "liked Iron Harbour",
         "disliked Night",
     ],
     "Yes. Titles such as *Iron Harbour* (liked) and *Quiet Orchard* (disliked) point to a preference for ships over "
-    "family drama.": ["liked Iron Harbour", "disliked Quiet Orchard", "prefers ships", "prefers family"],
+    "family drama.": ["liked Iron Harbour", "disliked Quiet Orchard", "prefers ships"],
     "No. They neither liked slow films nor sad ones. Low Tide is slow.": [
         "disliked slow",
         "disliked sad",
@@ -239,6 +240,25 @@ PROSE = {
     ],
     "Yes. The user seems to enjoy stories of family, having liked The Copper Key (1 of 1); Seven Keys is of the same "
     "kind.": ["prefers family", "liked The Copper Key: Part Two (1 of 1)", "named Seven Keys"],
+    "No. The target has neither ships nor comedy, and nobody who liked them once would do without.": [
+        "lacks ships",
+        "lacks comedy",
+    ],
+    "Yes. The user has shown little interest in sad films (0 of 1 liked), and has never disliked a comedy.": [
+        "avoids sad (1 of 1)",
+        "prefers comedy",
+    ],
+    "Yes. They prefer ships to family drama; the target is a break from comedy and about more than the sea.": [
+        "prefers ships",
+    ],
+    "No. Target: sea, war, slow. Preferences: comedy, ships. Dislikes: slow.": [
+        "target sea",
+        "target war",
+        "target slow",
+        "prefers comedy",
+        "prefers ships",
+        "avoids slow",
+    ],
     "No. Taste: dislikes slow; likes war. Fit: this one combines war with slow scenes.": [
         "avoids slow",
         "prefers war",
@@ -256,3 +276,10 @@ def test_free_prose_claims_what_a_reader_would_say(text: str, claims: list[str])
 def test_true_prose_raises_no_alarm() -> None:
     alarms = [[str(claim) for claim in checked(text).claims if not claim.true] for text in PROSE]
     assert [found for found in alarms if found] == [["avoids musical"], ["named Seven Keys"]]
+
+
+@given(st.text(), st.text(), st.text())
+def test_no_text_and_no_name_breaks_it(text: str, title: str, keyword: str) -> None:
+    shown = Shown(title=title, keywords=[keyword], liked=True)
+    said = f'Yes. Liked {keyword} (1 of 1). One such title is "{title}". This one has {keyword}. {text}'
+    check(said, [shown], replace(shown, liked=None), Catalogue([title, text], [keyword, text]))

@@ -1,22 +1,26 @@
-"""How good the written reasons are (METHOD §6): likeness to the held-out teacher's traces, and honesty.
+"""How good the written reasons are (METHOD §6): likeness to the held-out teacher's traces, honesty, and truth.
 
 Likeness is METEOR, ROUGE-L and BLEU against the teacher's text of the same row. Honesty is whether the verdict a text
 states is the verdict that the same row's score stands for. One model gives both from the same logits: decoded greedily,
 a text that begins with a verdict begins with the score's; sampled, with Yes as often as the probability says.
+Truth is whether what a text claims of titles and keywords is so (`synthesis.verifier`), ours beside the teacher's. Both
+are held to the same: the target, and of the history what a question shows, which is what the model surely saw.
 BERTScore and BLEURT need weights that are not part of this project; they are not computed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from thinkrec.metrics import says_yes
+from thinkrec.synthesis.prompts import Instance
 from thinkrec.synthesis.verdict import parse_verdict
+from thinkrec.synthesis.verifier import Catalogue, Check, Thesaurus, check
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 
@@ -84,6 +88,41 @@ def score_reasons(frame: pd.DataFrame) -> dict[str, float | int]:
         "non_empty_share": _mean([bool(words(reason)) for reason in reasons]),
         "words": _mean([len(words(reason)) for reason in reasons]),
         "distinct_share": len(set(reasons)) / len(reasons) if reasons else float("nan"),
+    }
+
+
+def score_claims(
+    frame: pd.DataFrame, read: Callable[[int], Instance], catalogue: Catalogue, thesaurus: Thesaurus
+) -> dict[str, dict[str, float | int]]:
+    """How much of what the texts of a table like `artifacts.REASONS` claim is so: `ours`, and the `teacher`'s.
+
+    `read` gives what was shown of a row, as `synthesis.instances.instance_reader`. Of claims, not of texts:
+    `grounded_share` are about what was shown, `consistent_share` of those are as it was shown, `of_target_share` of
+    those that say something of the target are so. Of texts: `true_reasons_share` claim something, and nothing that is
+    not so; `own_conclusion_share` of those with a conclusion ("It fits.") end with the verdict that they begin with.
+    """
+    scores = {}
+    for name, column in {"ours": "reason", "teacher": "teacher"}.items():
+        texts = zip(frame["row"].tolist(), frame[column].fillna(""), strict=True)
+        said = [(read(row), text) for row, text in texts if text.strip()]
+        scores[name] = _claimed(
+            [check(text, shown.history, shown.target, catalogue, thesaurus) for shown, text in said]
+        )
+    return scores
+
+
+def _claimed(checks: Sequence[Check]) -> dict[str, float | int]:
+    claims = [claim for found in checks for claim in found.claims]
+    return {
+        "reasons": len(checks),
+        "claims": len(claims),
+        "grounded_share": _mean([claim.found for claim in claims]),
+        "consistent_share": _mean([not claim.contradicted for claim in claims if claim.found]),
+        "of_target_share": _mean([claim.true for claim in claims if claim.says in ("target", "lacks")]),
+        "true_reasons_share": _mean([found.true for found in checks]),
+        "own_conclusion_share": _mean(
+            [found.conclusion == found.verdict for found in checks if found.conclusion is not None]
+        ),
     }
 
 

@@ -22,16 +22,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from thinkrec.artifacts import REJECTED, SCHEMAS, TRACES, keyword_lists
+from thinkrec.artifacts import REJECTED, SCHEMAS, TRACES
 from thinkrec.data.histories import history_bounds
 from thinkrec.params import PromptParams, TeacherParams, TraceParams
 from thinkrec.synthesis.client import Session, Teacher
 from thinkrec.synthesis.examples import write_examples
 from thinkrec.synthesis.filters import FAULTS, NEAR_DUPLICATE, Given, Rules, find_fault, near_duplicates
+from thinkrec.synthesis.instances import catalogue_of, instance_reader
 from thinkrec.synthesis.pool import ask_all
-from thinkrec.synthesis.prompts import Fault, Instance, Message, Shown, follow_up, gives_label_away, plain, question
+from thinkrec.synthesis.prompts import Fault, Instance, Message, follow_up, gives_label_away, question
 from thinkrec.synthesis.structure import Parts, trace_text
-from thinkrec.synthesis.verifier import Catalogue, thesaurus_of
+from thinkrec.synthesis.verifier import thesaurus_of
 
 Rows = npt.NDArray[np.int64]
 
@@ -94,9 +95,7 @@ def synthesise(
     read = instance_reader(interactions, items, keywords, prompt)
     rules = Rules(
         limits=traces,
-        catalogue=Catalogue(
-            map(plain, items["title"]), dict.fromkeys(word for named in keywords["keywords"] for word in named)
-        ),
+        catalogue=catalogue_of(items, keywords),
         thesaurus=thesaurus_of(teacher.params.endpoint),
     )
     outcomes = _ask(read, rows, labels, teacher, rules, progress)
@@ -137,27 +136,6 @@ def prompt_writer(
         return question(instance.history, instance.target)
 
     return write
-
-
-def instance_reader(
-    interactions: pd.DataFrame, items: pd.DataFrame, keywords: pd.DataFrame, prompt: PromptParams
-) -> Callable[[int], Instance]:
-    """A function from a row number to what the teacher sees of it: titles and keywords as its prompt shows them."""
-    start, end = _bounds(interactions)
-    item, label = interactions["item"].to_numpy(), interactions["label"].to_numpy().astype(bool)
-    titles = [plain(title) for title in items["title"]]
-    words = [[plain(word) for word in named] for named in keyword_lists(keywords, prompt.keywords)]
-
-    def read(row: int) -> Instance:
-        earlier = range(max(start[row], end[row] - prompt.history), end[row])
-        history = [
-            Shown(title=titles[item[past]], keywords=words[item[past]], liked=bool(label[past]))
-            for past in earlier
-            if label[past] or prompt.history_labels == "both"
-        ]
-        return Instance(history=history, target=Shown(title=titles[item[row]], keywords=words[item[row]]))
-
-    return read
 
 
 async def reflect(instance: Instance, *, label: bool, session: Session, rules: Rules) -> Outcome:

@@ -1,8 +1,8 @@
 """Are a reason's claims true of what was shown? (METHOD section 2: what may be kept; section 6: what is measured.)
 
 A reason is anybody's text: the embedded teacher's, a language model's free prose, our student's. Read from left to
-right, it names titles and keywords, and cues around them (`CUES`) make claims of that: shown to be liked or disliked,
-preferred or avoided, had or lacked by the target. Every claim is looked up in the history and the target.
+right, it names titles and keywords, and the cues around them (`synthesis.cues`) make claims of that: shown to be liked
+or disliked, preferred or avoided, had or lacked by the target. Every claim is looked up in the history and the target.
 
 What is a claim:
 
@@ -13,7 +13,7 @@ What is a claim:
   prose is the keyword of some item;
 - anything with a count behind it, "(2 of 3)".
 
-Cues are English. What a text says of nothing ("4 of 10 titles were liked") is a claim about the history.
+Cues are English. A count of all titles ("4 of 10 titles were liked") is a claim about the history.
 """
 
 from __future__ import annotations
@@ -21,98 +21,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Literal
 
-from thinkrec.synthesis import embedded
+from thinkrec.synthesis import cues, embedded
+from thinkrec.synthesis.cues import Says
+from thinkrec.synthesis.names import Names, Token, bare_words, looks_like_a_name, tokens_of, words_of
 from thinkrec.synthesis.prompts import Shown
 from thinkrec.synthesis.verdict import split_verdict
 
-Says = Literal["liked", "disliked", "prefers", "avoids", "target", "lacks", "named"]
 Thesaurus = Callable[[str], str]  # keyword, in lower case -> what it shares with its synonyms
 
-
-def _set(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
-# What stands before a name (or, for liked and disliked, after it) and what it says of it. "liked" and "disliked" are
-# facts of the history, "prefers" and "avoids" the taste that is read out of it.
-CUES: dict[Says, tuple[str, ...]] = {
-    "liked": (
-        "liked", "loved", "enjoyed", "appreciated", "praised", "favored", "favoured", "embraced",
-        "shows a liking for", "shows a love of", "shows a love for", "responded well to", "rated highly", "likes of",
-    ),
-    "disliked": (
-        "disliked", "hated", "rejected", "avoided", "dismissed", "shows a dislike of", "shows a dislike for",
-        "responded poorly to", "rated poorly",
-    ),
-    "prefers": (
-        "prefers", "prefer", "preferred", "preference for", "preferences", "preferences for", "enjoys", "enjoy",
-        "enjoying", "enjoyment of", "likes", "liking", "liking for", "liking of", "loves", "love of", "love for",
-        "appreciates", "appreciate", "appreciation for", "appreciation of", "favors", "favours", "values", "seeks out",
-        "fan of", "fans of", "fond of", "fondness for", "taste for", "drawn to", "attracted to", "gravitates to",
-        "gravitates toward", "gravitates towards", "leans toward", "leans towards", "lean toward", "lean towards",
-        "interest in", "interested in", "affinity for", "affinity with", "appetite for", "penchant for",
-        "weakness for", "enthusiasm for", "partial to", "responds well to", "responds to", "for it stands",
-    ),
-    "avoids": (
-        "avoids", "avoid", "avoiding", "dislikes", "dislike", "disliking", "dislike of", "dislike for", "hates",
-        "hate", "rejects", "aversion to", "averse to", "distaste for", "steers clear of", "turned off by",
-        "put off by", "shies away from", "stays away from", "tired of", "tires of", "bored by", "lukewarm on",
-        "responds poorly to", "against it stands",
-    ),
-    "target": (
-        "about", "brings", "has", "features", "offers", "combines", "blends", "delivers", "explores", "contains",
-        "includes", "mixes", "promises", "focuses on", "centers on", "centres on", "revolves around", "deals with",
-        "marked by", "tagged", "tagged as", "tagged with", "described as", "keywords are", "is a", "is an", "with",
-    ),
-    "lacks": ("lacks", "lacking", "lack of", "devoid of", "without", "misses", "free of", "instead of"),
-}  # fmt: skip
-_OPPOSITE: dict[Says, Says] = {
-    "liked": "disliked", "disliked": "liked", "prefers": "avoids", "avoids": "prefers", "target": "lacks",
-    "lacks": "target", "named": "named",
-}  # fmt: skip
-# Examples carry on what the sentence before them was about.
-_EXAMPLES = (
-    "one such title is", "one such item is", "one such film is", "one such movie is", "one such book is",
-    "an example is", "one example is", "examples are", "examples include", "for example", "for instance",
-)  # fmt: skip
-_TARGETS = (
-    "target", "this one", "this film", "this movie", "this title", "this book", "this item", "this story",
-    "this product", "this series", "this show", "this game", "this album", "this work",
-)  # fmt: skip
-_OTHERS = ("user", "users", "they", "he", "she", "viewer", "reader", "person", "history", "user history", "i", "we")
-
-_NEGATIONS = _set("not never no neither nor cannot hardly rarely seldom barely scarcely")
-_HEDGES = _set("would will might may can could should likely unlikely probably expected")
-_REACH = 4  # words over which a negation or a hedge reaches ahead to its cue
-_BOUNDARIES = _set(
-    "but while whereas although though however yet despite unlike because since so when where if than whether"
-)
-# Words between the elements of a list, which end neither the list nor what it says.
-_FILLERS = _set(
-    "a an the and or nor and/or both either neither also as well such like including include includes are is of "
-    "about with in for to any some all most many more other several various especially particularly mostly mainly "
-    "generally often clearly strongly consistently repeatedly very rather quite really their his her its these those "
-    "two three four titled called named one ones"
-)
-_NOUNS = _set(
-    "book books content element elements fare film films flick flicks genre genres item items keyword keywords "
-    "material mood motif motifs movie movies narrative narratives pace pacing piece pieces plot plots product products "
-    "series setting settings show shows stories story storyline storylines storytelling style stuff subject subjects "
-    "tale tales theme themes title titles tone tones topic topics work works"
-)
-_PASSIVE = _set("was were been being is are got gets")
-_NO_NAMES = frozenset(("yes", "no", "liked", "disliked", "history", "target", "verdict"))  # quoted, they cite the form
-_SMALL = _set("a an and as at by de der des di du for from in la le of on or the to und vs with")
-_LONGEST_NAME = 12  # words of something quoted that could be a title
-
-_TOKEN = re.compile(
-    r"(?P<count>\(\s*(?P<some>\d{1,4})\s*(?:/|(?:out\s+)?of)\s*(?:the\s+)?(?P<all>\d{1,4})(?:\s[^()]{0,30})?\))"
-    r"|(?P<word>[^\W_]+(?:['\u2019][^\W_]+)*)"
-    r"|(?P<mark>\n|[^\w\s\"'\u201c\u201d\u2018\u2019\u00ab\u00bb*_`-])"
-)
 _QUOTED = re.compile(
     r"\"([^\"\n]{1,160})\"|\u201c([^\u201c\u201d\n]{1,160})\u201d|\u00ab([^\u00ab\u00bb\n]{1,160})\u00bb"
     r"|(?<!\w)'((?:[^'\n]|(?<=\w)'(?=\w)){1,160})'(?!\w)"
@@ -125,7 +43,8 @@ _TOTAL = re.compile(
     re.IGNORECASE,
 )
 _CONCLUSION = re.compile(
-    r"\b(?:it|target|this one|which)\s+(?:(?:is|seems|looks|would|should|will|be|still|therefore|thus|also|clearly)\s+){0,3}"
+    r"\b(?:it|target|this one|which)\s+"
+    r"(?:(?:is|seems|looks|would|should|will|be|still|therefore|thus|also|clearly)\s+){0,3}"
     r"(?P<no>(?:(?:does|do|is|will|would)\s+not|(?:does|do|is|wo|would)n['\u2019]t|not|unlikely\s+to)\s+"
     r"(?:be\s+|really\s+)?)?"
     r"(?P<fits>fits?\b|suits?\b|(?:a\s+)?(?:good|strong|natural|poor|bad|weak)\s+(?:fit|match)\b)",
@@ -215,16 +134,16 @@ class Catalogue:
     """The titles and keywords of all items, indexed by their first words: made once, looked up for every text."""
 
     def __init__(self, titles: Iterable[str], keywords: Iterable[str]) -> None:
-        self.titles = _Names(cased=True)
+        self.titles = Names(cased=True)
         self.quoted: dict[tuple[str, ...], str] = {}
         for title in titles:
-            words = _bare(title)
+            words = bare_words(title)
             self.quoted.setdefault(words, title)
             # A title with one capital, or of one word, could be the beginning of any sentence.
-            if sum(not word[0].islower() for word in _words(title) if word[0].isalnum()) > 1:
+            if sum(not word[0].islower() for word in words_of(title) if word[0].isalnum()) > 1:
                 self.titles.add(title, title)
-        self.keywords = _Names(cased=False)
-        for keyword in keywords:
+        self.keywords = Names(cased=False)
+        for keyword in sorted(set(keywords)):  # of words that differ in number the first lends its name to all
             self.keywords.add(keyword, keyword.lower())
 
 
@@ -275,112 +194,8 @@ def thesaurus_of(endpoint: str) -> Thesaurus:
     return embedded.meaning if endpoint == "embedded" else str
 
 
-# --- Words -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Word:
-    """A word, a mark or a count, in the forms that names are compared in."""
-
-    text: str  # without a possessive ending
-    lower: str
-    folded: str  # without the plural's ending
-    possessive: bool
-    mark: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    word: _Word
-    start: int
-    end: int
-    joined: bool  # by a hyphen to the token before
-    count: tuple[int, int] | None
-
-
-@lru_cache(maxsize=1 << 17)
-def _word(text: str) -> _Word:
-    possessive = text.endswith(("'s", "\u2019s"))
-    bare = text[:-2] if possessive else text
-    lower = bare.lower().replace("\u2019", "'")
-    return _Word(bare, lower, _singular(lower), possessive, not text[0].isalnum())
-
-
-def _singular(word: str) -> str:
-    """`word` in a form that its singular and plural share; not always a word."""
-    if len(word) > 4 and re.search("(?:ss|sh|ch|x)es$", word):
-        return word[:-2]
-    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
-        word = word[:-1]
-    return f"{word[:-2]}y" if len(word) > 3 and word.endswith("ie") else word
-
-
-def _tokens(text: str) -> list[_Token]:
-    tokens: list[_Token] = []
-    for found in _TOKEN.finditer(text):
-        start, end = found.span()
-        joined = bool(tokens) and tokens[-1].end == start - 1 and text[start - 1] == "-"
-        count = (int(found["some"]), int(found["all"])) if found["count"] else None
-        tokens.append(_Token(_word(found[0]), start, end, joined, count))
-    return tokens
-
-
-@lru_cache(maxsize=1 << 17)
-def _words(name: str, cased: bool = True) -> tuple[str, ...]:
-    """A name as it is looked up in running text: words and the marks between them."""
-    words = [token.word for token in _tokens(name)]
-    while words and words[-1].mark:
-        words.pop()
-    while words and words[0].mark:
-        words.pop(0)
-    return tuple(word.text if cased else word.folded for word in words)
-
-
-@lru_cache(maxsize=1 << 17)
-def _bare(name: str) -> tuple[str, ...]:
-    """A name as it is looked up in quotes: words in lower case, without marks and a year at the end."""
-    words = [token.word.lower for token in _tokens(name) if not token.word.mark]
-    if len(words) > 1 and re.fullmatch(r"(?:19|20)\d\d", words[-1]):
-        words.pop()
-    return tuple(words)
-
-
-class _Names:
-    """Names by their words; the longest that stands at a place is found in one look-up per length."""
-
-    __slots__ = ("_cased", "_lengths", "_names")
-
-    def __init__(self, *, cased: bool) -> None:
-        self._cased = cased
-        self._names: dict[tuple[str, ...], str] = {}
-        self._lengths: dict[str, list[int]] = {}
-
-    def add(self, name: str, meant: str) -> None:
-        """`name` stands for `meant`; the first of several keeps the name."""
-        words = _words(name, self._cased)
-        if not words or words in self._names:
-            return
-        self._names[words] = meant
-        lengths = self._lengths.setdefault(words[0], [])
-        if len(words) not in lengths:
-            lengths.append(len(words))
-            lengths.sort(reverse=True)
-
-    def at(self, words: Sequence[str], place: int) -> tuple[str, int]:
-        """What the longest name that begins at `place` stands for, and its length; length 0 without any."""
-        for length in self._lengths.get(words[place], ()):
-            meant = self._names.get(tuple(words[place : place + length]))
-            if meant is not None:
-                return meant, length
-        return "", 0
-
-    def get(self, name: str) -> str | None:
-        """What `name` stands for."""
-        return self._names.get(_words(name, self._cased))
-
-
-def _phrases(table: Iterable[tuple[str, str]]) -> _Names:
-    names = _Names(cased=True)  # as written here: in lower case
+def _phrases(table: Iterable[tuple[str, str]]) -> Names:
+    names = Names(cased=True)  # as written here: in lower case
     for phrase, meant in table:
         names.add(phrase, meant)
     return names
@@ -389,13 +204,15 @@ def _phrases(table: Iterable[tuple[str, str]]) -> _Names:
 _SAME = "same"
 _CUE_AT = _phrases(
     [
-        *((phrase, says) for says, phrases in CUES.items() for phrase in phrases),
-        *((phrase, _SAME) for phrase in _EXAMPLES),
+        *((phrase, says) for says, phrases in cues.CUES.items() for phrase in phrases),
+        *((phrase, _SAME) for phrase in cues.EXAMPLES),
         *((phrase, "") for phrase in ("not only", "not just", "no doubt", "no wonder")),
     ]
 )
-_SUBJECT_AT = _phrases([*((phrase, "target") for phrase in _TARGETS), *((phrase, "other") for phrase in _OTHERS)])
-_SAYS: dict[str, Says] = {says: says for says in CUES}
+_SUBJECT_AT = _phrases(
+    [*((phrase, "target") for phrase in cues.TARGETS), *((phrase, "other") for phrase in cues.OTHERS)]
+)
+_SAYS: dict[str, Says] = {says: says for says in cues.CUES}
 
 
 # --- What was shown --------------------------------------------------------------------------------------------------
@@ -408,17 +225,17 @@ class _Sight:
         self._history, self._target, self._thesaurus = history, target, thesaurus
         self._keywords = [[word.lower() for word in shown.keywords] for shown in (*history, target)]
         self._meanings = [set(map(thesaurus, words)) for words in self._keywords]
-        self.titles = _Names(cased=True)
+        self.titles = Names(cased=True)
         self.quoted: dict[tuple[str, ...], str] = {}
         for shown in (*history, target):
-            self.quoted[_bare(shown.title)] = shown.title
+            self.quoted[bare_words(shown.title)] = shown.title
             self.titles.add(shown.title, shown.title)
         for shown in (*history, target):  # shorter forms give way to whole titles
             short = _short(shown.title)
-            self.quoted.setdefault(_bare(short), shown.title)
+            self.quoted.setdefault(bare_words(short), shown.title)
             self.titles.add(short, shown.title)
-        self.keywords = _Names(cased=False)
-        self._exact = {word for words in self._keywords for word in words}
+        self.keywords = Names(cased=False)
+        self._exact = dict.fromkeys(word for words in self._keywords for word in words)
         for word in self._exact:
             self.keywords.add(word, word)
 
@@ -467,7 +284,7 @@ class _Sight:
 
 
 def _same_but_number(one: str, other: str) -> bool:
-    return _words(one, False) == _words(other, False)
+    return words_of(one, False) == words_of(other, False)
 
 
 def _kin(one: str, other: str) -> bool:
@@ -501,8 +318,8 @@ class _Clause:
     says: Says | None = None
     listing: bool = False  # still in the list right behind the cue
     comma: bool = False  # since the cue
-    negated: int = -_REACH - 1  # place of the last negation
-    hedged: int = -_REACH - 1
+    negated: int = -cues.REACH - 1  # place of the last negation
+    hedged: int = -cues.REACH - 1
     of_target: bool = False  # the target is its subject
     waiting: list[_Mention] = field(default_factory=list)  # named, nothing said of them yet
 
@@ -512,7 +329,7 @@ class _Reading:
 
     def __init__(self, text: str, sight: _Sight, catalogue: Catalogue) -> None:
         self._text, self._sight, self._catalogue = text, sight, catalogue
-        self._tokens = _tokens(text)
+        self._tokens = tokens_of(text)
         self._exact = [token.word.text for token in self._tokens]
         self._lower = [token.word.lower for token in self._tokens]
         self._folded = [token.word.folded for token in self._tokens]
@@ -530,7 +347,7 @@ class _Reading:
         token, fresh = self._tokens[place], self._fresh
         self._fresh = False
         if token.count is not None:
-            self._counted(token.count, place)
+            self._counted(token, place)
             return place + 1
         if token.word.mark:
             self._mark(place)
@@ -560,7 +377,7 @@ class _Reading:
         behind = place
         while behind < len(self._tokens) and self._tokens[behind].start < end:
             behind += 1
-        words = _bare(inner)
+        words = bare_words(inner)
         title = self._sight.quoted.get(words) or self._catalogue.quoted.get(words)
         keyword = self._sight.keywords.get(inner) or self._catalogue.keywords.get(inner)
         if keyword is not None and not (title and inner[:1].isupper()):
@@ -568,7 +385,7 @@ class _Reading:
             self._add("keyword", self._sight.keyword(written, keyword), behind, claimed=True)
         elif title is not None:
             self._item(title, behind)
-        elif found[0][0] != "*" and _looks_like_a_name(inner):
+        elif found[0][0] != "*" and looks_like_a_name(inner):
             self._item(inner.strip(" .,;:"), behind)
         else:
             return 0
@@ -612,7 +429,9 @@ class _Reading:
     def _keyword(self, name: str, shown: bool, start: int, end: int) -> int:
         clause = self._clause
         if shown:
-            mention = self._add("keyword", name, end, claimed=clause.says is not None)
+            # "a break from war films": of the target only a list right behind the cue is surely said.
+            listed = clause.listing or clause.says not in ("target", "lacks")
+            mention = self._add("keyword", name, end, claimed=clause.says is not None and listed)
             if clause.says is None:
                 clause.waiting.append(mention)
         elif self._ends_element(end) and (clause.listing or self._has_count(end)):
@@ -626,7 +445,7 @@ class _Reading:
         if place >= len(self._tokens):
             return True
         word = self._tokens[place].word
-        return word.mark or word.lower in _NOUNS or word.lower in ("and", "or", "nor", "but", "as")
+        return word.mark or word.lower in cues.NOUNS or word.lower in ("and", "or", "nor", "but", "as")
 
     def _has_count(self, place: int) -> bool:
         return place < len(self._tokens) and self._tokens[place].count is not None
@@ -640,15 +459,18 @@ class _Reading:
 
     # What is said of them
 
-    def _counted(self, count: tuple[int, int], place: int) -> None:
+    def _counted(self, token: Token, place: int) -> None:
         last = self.mentions[-1] if self.mentions else None
-        if last is not None and last.end == place:
-            last.count, last.claimed = count, True
+        before = place
+        while before and self._lower[before - 1] in cues.NOUNS:  # "sad films (0 of 1)"
+            before -= 1
+        if last is not None and last.end == before:
+            last.count, last.claimed = token.counted(last.says), True
         elif place and self._clause.says is not None and not self._tokens[place - 1].word.mark:
             word = self._tokens[place - 1].word.lower
-            if word not in _NOUNS and word not in _FILLERS:  # a name that nobody knows
-                self._add("keyword", word, place + 1, claimed=True)
-                self.mentions[-1].count = count
+            if word not in cues.NOUNS and word not in cues.FILLERS:  # a name that nobody knows
+                unknown = self._add("keyword", word, place + 1, claimed=True)
+                unknown.count = token.counted(unknown.says)
 
     def _mark(self, place: int) -> None:
         token, clause = self._tokens[place], self._clause
@@ -668,11 +490,11 @@ class _Reading:
         if not cue:
             return end
         says: Says = self._topic if cue == _SAME else _SAYS[cue]
-        if says == "prefers" and not {"did", "didn't"}.isdisjoint(self._lower[max(start - _REACH, 0) : start]):
+        if says == "prefers" and not {"did", "didn't"}.isdisjoint(self._lower[max(start - cues.REACH, 0) : start]):
             says = "liked"
-        if start - clause.negated <= _REACH:
-            says = _OPPOSITE[says]
-        hedged = start - clause.hedged <= _REACH
+        if start - clause.negated <= cues.REACH:
+            says = cues.OPPOSITE[says]
+        hedged = start - clause.hedged <= cues.REACH
         if cue in ("liked", "disliked") and self._follows_its_names(start, end):
             if hedged:  # "would be liked": a guess
                 return end
@@ -681,7 +503,7 @@ class _Reading:
             for mention in named:
                 mention.says, mention.claimed = says, True
                 if counted:
-                    mention.count = self._tokens[end].count
+                    mention.count = self._tokens[end].counted(says)
             clause.waiting, clause.says, clause.listing = [], None, False
             return end + counted
         if hedged:
@@ -690,14 +512,13 @@ class _Reading:
             if clause.says not in (None, "target", "lacks"):
                 return end  # "liked films about ...": it is the liking that goes on
             if not clause.of_target:
-                if says == "lacks":
+                # Of anybody else: such words are too common for what follows to be a claim.
+                if says == "lacks" or self._lower[start] != "about":
                     clause.says = None
                     return end
                 says = "named"
-        if says == "named" and cue in ("is a", "is an", "with", "has"):
-            return end  # of anybody else: too common for what follows to be a claim
         clause.says, clause.listing, clause.comma = says, True, False
-        clause.negated = clause.hedged = -_REACH - 1
+        clause.negated = clause.hedged = -cues.REACH - 1
         return end
 
     def _follows_its_names(self, start: int, end: int) -> bool:
@@ -708,7 +529,7 @@ class _Reading:
         if behind.count is not None or behind.word.text in (")", ",", ".", ";"):
             return True
         before = [word for word in self._lower[max(start - 3, 0) : start] if word not in ("also", "both", "all", "not")]
-        return bool(before) and before[-1] in _PASSIVE
+        return bool(before) and before[-1] in cues.PASSIVE
 
     def _other(self, place: int) -> int:
         """A word that names nothing: it may change what is said, or end it."""
@@ -717,29 +538,27 @@ class _Reading:
         if length:
             clause.says, clause.listing = None, False
             clause.of_target = subject == "target"
-            if clause.of_target and self._tokens[place + length - 1].word.possessive:
-                clause.says = "target"
+            last = self._tokens[place + length - 1]
+            if clause.of_target and (last.word.possessive or self._text[last.end : last.end + 1] == ":"):
+                clause.says, clause.listing = "target", True
             return place + length
-        if word in _BOUNDARIES:
+        if word in cues.BOUNDARIES or (word == "to" and self.mentions and self.mentions[-1].end == place):
             self._clause = _Clause(of_target=clause.of_target)
-        elif word in _NEGATIONS or word.endswith("n't"):
-            clause.negated = place
-            if word not in ("nor", "neither"):
+        elif word in cues.NEGATIONS or word.endswith("n't"):
+            if clause.says in ("target", "lacks") and clause.listing:  # "has no war"
+                clause.says = "lacks"
+            elif word == "neither" and clause.says is not None and clause.listing:
+                clause.says = cues.OPPOSITE[clause.says]
+            elif word != "nor":
                 clause.says, clause.listing = None, False
-        elif word in _HEDGES:
+            if clause.says is None:
+                clause.negated = place
+        elif word in cues.HEDGES:
             clause.hedged = place
-        elif word in ("like", "love") and place - max(clause.negated, clause.hedged) <= _REACH:
+        elif word in ("like", "love") and place - max(clause.negated, clause.hedged) <= cues.REACH:
             return self._cue("prefers", place, place + 1)
-        elif word not in _FILLERS and word not in _NOUNS:
+        elif word not in cues.FILLERS and word not in cues.NOUNS:
             clause.listing = False
             if clause.comma:
                 clause.says = None
         return place + 1
-
-
-def _looks_like_a_name(quoted: str) -> bool:
-    """Whether quoted text that nobody knows is a title in form: a few words with capitals, not a sentence."""
-    words = [token.word.text for token in _tokens(quoted) if not token.word.mark]
-    if not 0 < len(words) <= _LONGEST_NAME or " ".join(words).lower() in _NO_NAMES or not words[0][0].isupper():
-        return False
-    return all(not word[0].islower() or word in _SMALL for word in words)
