@@ -103,6 +103,7 @@ def test_a_key_like_nothing_known_is_still_refused_in_one_line(given: Any, key: 
         ("backbone.vocabulary", "299", "backbone.vocabulary should be greater than or equal to 300 (it is 299)"),
         ("backbone.heads", "1000", "backbone hidden (HIDDEN) should be a multiple of 2 * heads (2000)"),
         ("features.folds", "1", "features.folds should be greater than or equal to 2 (it is 1)"),
+        ("traces.max_words", "7", "traces max_words (7) should be at least min_words (8)"),
         ("gate.kind", "softmax", "gate.kind should be 'centroid' or 'trained' (it is 'softmax')"),
         ("trainer.precision", "fp16", "trainer.precision should be 'auto', 'fp32' or 'bf16' (it is 'fp16')"),
         ("trainer.sharding", "ddp", "trainer.sharding should be 'none' or 'fsdp' (it is 'ddp')"),

@@ -222,6 +222,36 @@ def test_traces_of_train_too_like_an_earlier_one_go_last_and_cost_no_turn(world)
     assert made.stats["train"]["kept"] == 1 and made.stats["train"]["turns_per_kept_trace"] == 3.0
 
 
+def test_every_fault_is_in_the_ledger_with_its_count_and_an_example(world):
+    def answers(right, wrong):
+        return [
+            "I'm sorry, I can't help with that.",
+            (lines(right), "length"),
+            "",
+            lines(right, f"The correct answer is {right}."),
+            "Nothing fits.",
+            lines(wrong),
+            f"{right}. There is one. They have one.",
+            lines(right, "\u0434\u0430 " * 9),
+            f"{right}\nHistory: a\nTaste: b\nFit: c",
+            lines(right, " ".join(f"word{n}" for n in range(60))),
+            lines(right, "So it is. " * 9),
+            lines(right, 'Liked "Midnight Noon".'),
+            lines(right, "4 of 9 titles were liked."),
+        ]
+
+    write = prompt_writer(*world, PROMPT)
+    rows = list(range(1, 1 + 2 * (len(FAULTS) - 1), 2))  # all of them liked
+    at = {write(row)[1]["content"]: place for place, row in enumerate(rows)}
+    faulty = answers("Yes", "No")
+    app, _ = scripted(lambda messages: faulty[at[messages[1]["content"]]] if len(messages) == 2 else lines("Yes"))
+    made = run(world, rows, app, traces=TRACE.model_copy(update={"max_similarity": 0.9}))
+    train = (world[0]["split"][rows] == "train").sum()
+    assert made.stats["rejected"] == {**dict.fromkeys(FAULTS, 1), "near_duplicate": train - 1}
+    headings = [line.split()[1] for line in made.examples.splitlines() if line.startswith("## ")]
+    assert headings == ["Kept:", *FAULTS]
+
+
 def test_output_does_not_depend_on_concurrency_and_fits_its_schemas(world, tmp_path):
     rows = list(range(40))
     first, again = run(world, rows, concurrency=1), run(world, rows, concurrency=7)

@@ -36,4 +36,5 @@ def instance_reader(
 
 def catalogue_of(items: pd.DataFrame, keywords: pd.DataFrame) -> Catalogue:
     """All titles and keywords: what a text may name without having been shown it."""
-    return Catalogue(map(plain, items["title"]), {word for named in keywords["keywords"] for word in named})
+    words = dict.fromkeys(word for named in keywords["keywords"] for word in named)  # in order: the first of two wins
+    return Catalogue(map(plain, items["title"]), words)
