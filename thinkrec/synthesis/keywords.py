@@ -3,10 +3,10 @@
 The embedded extractor needs no language model. An item's keywords are its categories, then the words of its
 description by TF-IDF (names last: they are trivia oftener than not). Prompts show the title anyway, so its words serve
 only where there is nothing else; an item without a description also gets its decade, such as "1990s". What is no
-keyword goes first: markup, addresses, sentences of advertising, stop words and words that a large share of all items
-use.
+keyword goes first: markup, addresses, sentences that sell the item or give orders, stop words and words that a large
+share of all items use.
 
-`clean_keywords` is the gate that every keyword passes, whoever proposes it.
+`clean_keywords` is the gate that every keyword passes, whoever proposes it; `summaries.py` has a teacher propose them.
 """
 
 from __future__ import annotations
