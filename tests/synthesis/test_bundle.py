@@ -145,7 +145,9 @@ def test_what_a_stopped_run_has_spent_is_in_the_run_log(tmp_path):
     said = r"all teacher\.max_requests=5 of this run are sent; what they brought \(5 requests, cost 0\.00\d\d\) is in"
     assert re.search(said, stopped.stderr)
     last = run_log(ours)
-    assert (last["stage"], last["done"], last["requests"], len(teacher.heard)) == ("traces", False, 5, 5)
+    assert (
+        (last["stage"], last["done"], last["requests"]) == ("traces", False, len(teacher.heard)) == ("traces", False, 5)
+    )
     assert last["cost"] == pytest.approx((last["prompt_tokens"] + 2 * last["completion_tokens"]) / 1e6)
     assert not (ours / "out" / "traces").exists()
 

@@ -142,7 +142,7 @@ def test_a_sender_that_is_killed_is_told_of_in_one_line():
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
 def test_the_sender_holds_the_key_in_its_environment_alone():
-    with serve(seconds=0.5) as server:
+    with serve(seconds=0.3) as server:
 
         async def run():
             async with open_teacher(params(server.endpoint)).session() as session:

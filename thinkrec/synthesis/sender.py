@@ -78,9 +78,10 @@ class Sender:
     async def _start(self) -> None:
         ours, theirs = socket.socketpair()
         path = os.pathsep.join(filter(None, [str(_SOURCE), os.environ.get("PYTHONPATH")]))
-        said = tempfile.TemporaryFile()  # noqa: SIM115  # no pipe: nobody reads while it runs, and a full one would stop it
+        # No pipe: nobody reads while it runs, and a full one would stop it.
+        said = tempfile.TemporaryFile()  # noqa: SIM115
         with theirs:
-            process = _process(theirs, said, {**os.environ, "PYTHONPATH": path, KEY_VARIABLE: self.key})
+            process = _process(theirs, {**os.environ, "PYTHONPATH": path, KEY_VARIABLE: self.key}, said)
         reader, self.writer = await asyncio.open_connection(sock=ours, limit=LONGEST_LINE)
         head = {
             "teacher": self.params.model_dump(mode="json"),
@@ -121,7 +122,7 @@ class Sender:
             answer.set_exception(UserError(said["error"]) if "error" in said else RuntimeError(said["fault"]))
 
 
-def _process(theirs: socket.socket, said: IO[bytes], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+def _process(theirs: socket.socket, environment: dict[str, str], said: IO[bytes]) -> subprocess.Popen[bytes]:
     try:  # not by way of asyncio, which kills what it has started when its loop is closed
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "thinkrec.synthesis.sender"],
