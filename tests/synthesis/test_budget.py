@@ -160,14 +160,14 @@ def ask(teacher, count):
     async def run():
         async with teacher.session() as session, asyncio.TaskGroup() as group:
             for number in range(count):
-                group.create_task(session.ask([{"role": "user", "content": str(number)}]))
+                group.create_task(session.ask([{"role": "user", "content": f"{number:02}"}]))
 
     asyncio.run(run())
 
 
 @pytest.mark.parametrize(
     ("caps", "sent"),
-    [({"max_tokens_spent": 500}, 10), ({"max_cost": 0.0014, **PRICES}, 5)],  # 50 tokens each, 0.00028 each
+    [({"max_tokens_spent": 520}, 10), ({"max_cost": 0.0015, **PRICES}, 5)],  # 50 tokens each, 0.00028 each
 )
 def test_a_cap_stops_before_it_is_passed_and_says_what_was_spent(caps, sent):
     app, heard = answering()
@@ -192,7 +192,7 @@ def test_further_fields_are_sent_and_are_part_of_the_question(tmp_path, monkeypa
     warm = open_teacher(teacher_params("embedded", request={"temperature": 0.7, "top_k": 5}), app=app)
     ask(plain, 1)
     ask(warm, 1)
-    messages = [{"role": "user", "content": "0"}]
+    messages = [{"role": "user", "content": "00"}]
     assert heard == [
         {"model": "m", "messages": messages},
         {"model": "m", "messages": messages, "temperature": 0.7, "top_k": 5},
