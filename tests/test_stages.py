@@ -129,8 +129,8 @@ class TestReproduction:
         }
         code = {
             "thinkrec/gate/routing.py": ({"gate", "evaluate"}, {"gate", "evaluate"}),  # groups.py alone is the experts'
-            "thinkrec/synthesis/prompts.py": ({"keywords", "traces"}, after["traces"] | {"keywords"}),
-            "thinkrec/synthesis/keywords.py": ({"keywords", "traces"}, after["traces"] | {"keywords"}),
+            "thinkrec/synthesis/prompts.py": ({"keywords", "traces", "evaluate"}, after["traces"] | {"keywords"}),
+            "thinkrec/synthesis/keywords.py": ({"keywords", "traces", "evaluate"}, after["traces"] | {"keywords"}),
             "thinkrec/gate/added.py": ({"added", "gate", "evaluate"}, {"added", "gate", "evaluate"}),
             "stages/gate.py": ({"gate"}, {"gate", "evaluate"}),
             "stages/pin.py": (set(), set()),
