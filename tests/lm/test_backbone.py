@@ -190,6 +190,13 @@ def test_the_tiny_backbone_is_the_same_each_time() -> None:
     assert metrics["vocabulary"] == len(words) == one.config.vocab_size
 
 
+def test_what_is_read_and_what_is_predicted_have_vectors_of_their_own() -> None:
+    """Yes and No are predicted in the same places and say opposite things where they are read."""
+    model, _, _ = build_tiny(TITLES, params(), seed=1)
+    read, predicted = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    assert read.data_ptr() != predicted.data_ptr()
+
+
 def test_pretraining_lowers_the_held_out_loss() -> None:
     texts = [*TITLES, REASON] * 30
     losses = [

@@ -84,7 +84,9 @@ def build_tiny(
             num_attention_heads=params.heads,
             num_key_value_heads=params.heads,
             max_position_embeddings=LONGEST,
-            tie_word_embeddings=True,
+            # What is predicted in the same places gets like output vectors: tied, Yes and No would look alike in the
+            # history and before a reason, where they say opposite things.
+            tie_word_embeddings=False,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
