@@ -9,31 +9,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
-from thinkrec.artifacts import SPLITS
 from thinkrec.data.raw import Raw
 from thinkrec.data.readers import read_movielens
+from thinkrec.data.splits import Windows, absolute
 from thinkrec.data.world import WorldSpec, generate
 from thinkrec.errors import UserError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """A half-open span of time, [start, end), in seconds since 1970 UTC."""
-
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Windows:
-    """The window of each split."""
-
-    train: Window
-    valid: Window
-    test: Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,24 +43,13 @@ class Dataset:
     read: Callable[[Path | None], Raw]
 
 
-def _seconds(day: str) -> int:
-    return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp())
-
-
-def _windows(train: str, valid: str, test: str, end: str) -> Windows:
-    """Windows that follow each other: the first day of each, and the first day after the last."""
-    edges = [_seconds(day) for day in (train, valid, test, end)]
-    spans = zip(SPLITS, edges[:-1], edges[1:], strict=True)
-    return Windows(**{split: Window(start=start, end=end) for split, start, end in spans})
-
-
 def _movielens(path: Path | None) -> Raw:
     assert path is not None, "ingest stops before a dataset with an address is read from nowhere"
     return read_movielens(path)
 
 
 # 20 months; sizes, coefficients and the reasons for them: thinkrec/data/world.py.
-EMBEDDED_WINDOWS = _windows("2021-01-01", "2021-11-01", "2022-04-01", "2022-09-01")
+EMBEDDED_WINDOWS = absolute("2021-01-01", "2021-11-01", "2022-04-01", "2022-09-01")
 EMBEDDED = WorldSpec(seed=1, users=880, items=650, start=EMBEDDED_WINDOWS.train.start, days=608)
 EMBEDDED_SMALL = replace(EMBEDDED, users=80, items=80, history_median=38.0, history_sigma=0.5, history_max=50)
 
@@ -110,7 +81,7 @@ DATASETS: dict[str, Dataset] = {
             address="https://files.grouplens.org/datasets/movielens/ml-1m.zip",
             checksum="c4d9eecfca2ab87c1945afe126590906",
             threshold=3.0,
-            windows=_windows("2001-06-01", "2002-04-01", "2002-09-01", "2003-02-01"),
+            windows=absolute("2001-06-01", "2002-04-01", "2002-09-01", "2003-02-01"),
             read=_movielens,
         ),
     )

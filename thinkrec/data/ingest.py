@@ -21,10 +21,11 @@ from sklearn.metrics import roc_auc_score
 
 from thinkrec.artifacts import SPLITS
 from thinkrec.data import catalogue
-from thinkrec.data.catalogue import Dataset, Windows
+from thinkrec.data.catalogue import Dataset
 from thinkrec.data.clean import plain_text
 from thinkrec.data.histories import history_bounds, warm_rows
 from thinkrec.data.raw import Raw
+from thinkrec.data.splits import split_codes
 from thinkrec.errors import UserError
 from thinkrec.params import DatasetParams
 
@@ -101,13 +102,6 @@ def tables(dataset: Dataset, raw: Raw, max_bad_share: float) -> Ingested:
     return Ingested(
         interactions=interactions, items=items, users=users, quarantine=raw.quarantine, truth=truth, stats=stats
     )
-
-
-def split_codes(timestamp: NDArray[np.int64], windows: Windows) -> NDArray[np.int8]:
-    """The number in `SPLITS` of the window that each timestamp falls in, -1 outside all of them."""
-    spans = [getattr(windows, split) for split in SPLITS]
-    inside = [(span.start <= timestamp) & (timestamp < span.end) for span in spans]
-    return np.select(inside, range(len(SPLITS)), default=-1).astype(np.int8)
 
 
 def _numbered(ids: pd.Series) -> tuple[NDArray[np.int32], list[str]]:
