@@ -24,8 +24,8 @@ from thinkrec.data import catalogue
 from thinkrec.data.catalogue import Dataset
 from thinkrec.data.clean import plain_text
 from thinkrec.data.histories import history_bounds, warm_rows
-from thinkrec.data.raw import Raw
-from thinkrec.data.splits import split_codes
+from thinkrec.data.raw import Raw, gather
+from thinkrec.data.splits import SplitColumn, Windows, split_codes, windows_of
 from thinkrec.errors import UserError
 from thinkrec.params import DatasetParams
 
@@ -48,21 +48,18 @@ def ingest(params: DatasetParams) -> Ingested:
     Raises:
         UserError: an unknown dataset, no raw file or a broken one, too many malformed rows, an empty split.
     """
-    dataset = catalogue.find(params.name)
-    if dataset.address and params.raw is None:
-        raise UserError(
-            f"dataset.raw: {dataset.name} is not downloaded; get {dataset.address} and pass -S dataset.raw=PATH"
-        )
-    if not dataset.address and params.raw is not None:
-        raise UserError(f"dataset.raw: {dataset.name} is generated and reads no file; set dataset.raw to null")
-    return tables(dataset, dataset.read(params.raw), params.max_bad_share)
+    dataset = catalogue.chosen(params)
+    return tables(dataset, gather(dataset.source(params.raw)), params.max_bad_share)
 
 
 def tables(dataset: Dataset, raw: Raw, max_bad_share: float) -> Ingested:
     """Apply the rules of this module to one dataset as read."""
     _check_bad_share(raw, max_bad_share)
     rows = raw.ratings if raw.truth is None else pd.concat([raw.ratings, raw.truth], axis=1)
-    split = split_codes(rows["timestamp"].to_numpy(), dataset.windows)
+    assert not isinstance(dataset.windows, SplitColumn), "not yet"
+    times = rows["timestamp"].to_numpy()
+    windows = windows_of(dataset.windows, *((int(times.min()), int(times.max())) if len(times) else (0, 0)))
+    split = split_codes(times, windows)
     inside = rows.assign(split=split)[split >= 0]
     unique = inside.drop_duplicates(["user_id", "item_id", "rating", "timestamp"])
     kept = unique.sort_values("timestamp", kind="stable").drop_duplicates(["user_id", "item_id"]).sort_index()
@@ -80,7 +77,7 @@ def tables(dataset: Dataset, raw: Raw, max_bad_share: float) -> Ingested:
             "split": pd.Categorical.from_codes(kept["split"].to_numpy(np.int8), pd.Index(SPLITS)),
         }
     )
-    _check_splits(dataset, interactions)
+    _check_splits(dataset, windows, interactions)
     truth = kept[["probability", "reason"]] if raw.truth is not None else _no_truth()
     items, without_metadata = _item_table(raw.items, item_ids)
     users = pd.DataFrame(
@@ -158,11 +155,11 @@ def _check_bad_share(raw: Raw, limit: float) -> None:
         )
 
 
-def _check_splits(dataset: Dataset, interactions: pd.DataFrame) -> None:
+def _check_splits(dataset: Dataset, windows: Windows, interactions: pd.DataFrame) -> None:
     counts = interactions["split"].value_counts()
     for split in SPLITS:
         if not counts[split]:
-            window = getattr(dataset.windows, split)
+            window = windows.of(split)
             days = [pd.Timestamp(edge, unit="s").date().isoformat() for edge in (window.start, window.end)]
             raise UserError(
                 f"dataset {dataset.name}: no ratings in the {split} window, [{days[0]}, {days[1]}) UTC; "
