@@ -12,6 +12,7 @@ import pytest
 from thinkrec import artifacts
 from thinkrec.data.catalogue import DATASETS, find
 from thinkrec.data.ingest import Ingested, ingest, tables
+from thinkrec.data.raw import held
 from thinkrec.errors import UserError
 from thinkrec.params import DatasetParams
 
@@ -65,7 +66,10 @@ def test_a_hand_made_file_gives_the_tables_worked_out_by_hand(tmp_path: Path) ->
         "items": 2,
         "positive_share": 2 / 3,
         "warm_share": 1.0,
+        "known_user_share": 1.0,
+        "known_item_share": 1.0,
         "no_history_share": 1.0,
+        "median_history": 0.0,
         "tied_share": 2 / 3,
     }
     assert got.stats["splits"]["valid"]["warm_share"] == 0.0
@@ -165,7 +169,7 @@ def test_input_order_decides_nothing_but_ties() -> None:
         truth=raw.truth.iloc[mixed].reset_index(drop=True) if raw.truth is not None else None,
     )
     keys = ["user", "timestamp", "item"]
-    one, two = (tables(small, r, 0.0) for r in (raw, shuffled))
+    one, two = (tables(small, held(r), 0.0) for r in (raw, shuffled))
     a, b = (got.interactions.assign(p=got.truth["probability"]).sort_values(keys) for got in (one, two))
     pd.testing.assert_frame_equal(a.reset_index(drop=True), b.reset_index(drop=True))
     assert one.stats == two.stats

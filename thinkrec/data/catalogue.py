@@ -13,7 +13,7 @@ from pathlib import Path
 
 from thinkrec.data.raw import Raw
 from thinkrec.data.readers import read_movielens
-from thinkrec.data.splits import Windows, absolute
+from thinkrec.data.splits import Rule, absolute
 from thinkrec.data.world import WorldSpec, generate
 from thinkrec.errors import UserError
 
@@ -30,6 +30,7 @@ class Dataset:
         checksum: MD5 of the published file; None for a dataset that is generated.
         threshold: label = rating > threshold.
         windows: which time is train, valid and test.
+        core: users and items with fewer ratings go, until all have so many; 0 keeps everybody.
         read: reads `dataset.raw`, or generates (and is given None).
     """
 
@@ -39,7 +40,8 @@ class Dataset:
     address: str | None
     checksum: str | None
     threshold: float
-    windows: Windows
+    windows: Rule
+    core: int = 0
     read: Callable[[Path | None], Raw]
 
 
