@@ -262,13 +262,13 @@ def _numbered(code: Codes, ids: pa.StringArray) -> tuple[Codes, list[str]]:
     """Contiguous numbers for a column of codes, and the raw id of each number, in order; ids without rows have none."""
     used = np.flatnonzero(np.bincount(code, minlength=len(ids)))
     names = ids.take(pa.array(used))
-    order = _natural_order(names)
+    order = natural_order(names)
     number = np.empty(len(ids), np.int32)
     number[used[order.to_numpy()]] = np.arange(len(used), dtype=np.int32)
     return number[code], names.take(order).to_pylist()
 
 
-def _natural_order(ids: pa.StringArray) -> pa.Array:
+def natural_order(ids: pa.StringArray) -> pa.Array:
     """The order that puts whole numbers first and by value (however long), then the rest by text."""
     other = pc.invert(pc.match_substring_regex(ids, r"^[0-9]+$"))
     digits = pc.if_else(other, ids, pc.utf8_ltrim(ids, "0"))

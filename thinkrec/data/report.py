@@ -106,7 +106,7 @@ def _draw_time(axes: Axes, days: Counter[int], windows: Windows) -> None:
     step = -(-(last + 1 - first) // BARS)
     edges = np.arange(first, last + 1 + step, step)
     height, _ = np.histogram(day, bins=edges, weights=count)
-    axes.stairs(height, edges, fill=True, color=GREY)
+    axes.stairs(height, edges, fill=True, color="#777777", zorder=2)
     for split in SPLITS:
         window = windows.of(split)
         axes.axvspan(
@@ -139,6 +139,7 @@ def _draw_sizes(axes: Axes, interactions: pd.DataFrame) -> None:
             place += 1
         place += 1
     axes.set_xticks(list(ticks), list(ticks.values()), fontsize=9)
+    axes.margins(y=0.1)  # room for the numbers
     axes.set(title="Users and items (pale: not in train)")
 
 
