@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import features_of
+from project import dataset_params
 
 from thinkrec import metrics
 from thinkrec.data.histories import frozen
@@ -249,9 +250,8 @@ class TestLearned:
 def movielens(real_data: Path) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """MovieLens 1M's interactions in the windows, and the plain scores."""
     from thinkrec.data.ingest import ingest
-    from thinkrec.params import DatasetParams
 
-    ingested = ingest(DatasetParams(name="ml-1m", raw=real_data / "ml-1m-window.zip", max_bad_share=0.01))
+    ingested = ingest(dataset_params(name="ml-1m", raw=real_data / "ml-1m-window.zip"))
     scores = protocol_scores(ingested.interactions, ingested.items, FITS)
     return ingested.interactions, scores
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterator
 
 MAX_TEXT = 20_000  # characters read of one description: room for any honest one
 
@@ -24,3 +25,16 @@ def plain_text(text: str) -> str:
     for _ in range(2):  # some shops escape twice, and an unescaped entity may turn out to be a tag
         text = html.unescape(_TAG.sub(" ", text))
     return " ".join(_INVISIBLE.sub(" ", _TAG.sub(" ", text)).split())
+
+
+def repairs(text: str) -> Iterator[str]:
+    """What `plain_text` does to `text` that a person would call a repair: none, or some of these."""
+    if len(text) > MAX_TEXT:
+        yield f"cut to {MAX_TEXT:,} characters"
+        text = text[:MAX_TEXT]
+    if plain_text(text) == " ".join(text.split()):
+        return
+    if _TAG.search(text) or html.unescape(text) != text:
+        yield "markup"
+    if _INVISIBLE.search(text):
+        yield "unreadable characters"

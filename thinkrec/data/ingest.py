@@ -37,7 +37,7 @@ from thinkrec.data.clean import plain_text
 from thinkrec.data.cluster import workers
 from thinkrec.data.cores import in_core
 from thinkrec.data.partitions import SPLIT_CODE, Summary, check_bad_share, inside, read_part, summary
-from thinkrec.data.raw import TRUTH, Fault, Part, Source, held, quarantine_table
+from thinkrec.data.raw import TRUTH, Fault, Part, Source, quarantine_table
 from thinkrec.data.splits import SplitColumn, Window, Windows, windows_of
 from thinkrec.errors import UserError
 from thinkrec.params import DatasetParams
@@ -71,14 +71,8 @@ def ingest(params: DatasetParams) -> Ingested:
     Raises:
         UserError: an unknown dataset, no raw file or a broken one, too many malformed rows, an empty split.
     """
-    dataset = catalogue.find(params.name)
-    if dataset.address and params.raw is None:
-        raise UserError(
-            f"dataset.raw: {dataset.name} is not downloaded; get {dataset.address} and pass -S dataset.raw=PATH"
-        )
-    if not dataset.address and params.raw is not None:
-        raise UserError(f"dataset.raw: {dataset.name} is generated and reads no file; set dataset.raw to null")
-    return tables(dataset, held(dataset.read(params.raw)), params.max_bad_share)
+    dataset = catalogue.chosen(params)
+    return tables(dataset, dataset.source(params.raw), params.max_bad_share)
 
 
 def tables(dataset: Dataset, source: Source, max_bad_share: float) -> Ingested:
@@ -278,28 +272,22 @@ def natural_order(ids: pa.StringArray) -> pa.Array:
 
 
 def _item_table(metadata: pd.DataFrame, item_ids: list[str]) -> tuple[pd.DataFrame, int]:
-    """One cleaned row per rated item, and how many of them had no title; the first metadata row of an id counts."""
+    """One row per rated item, and how many of them had no title; the first metadata row of an id counts."""
     found = metadata.drop_duplicates("item_id").set_index("item_id").reindex(item_ids)
-    title = found["title"].fillna("").map(plain_text)
+    title = found["title"].fillna("")
     unnamed = title == ""
     table = pd.DataFrame(
         {
             "item": np.arange(len(item_ids), dtype=np.int32),
             "item_id": pd.Series(item_ids, dtype="str"),
-            "title": title.where(~unnamed, ("Item " + found.index.to_series()).map(plain_text))
-            .astype("str")
-            .to_numpy(),
+            "title": title.where(~unnamed, [plain_text(f"Item {item_id}") for item_id in item_ids]).to_numpy(),
             "year": found["year"].astype("Int16").array,
-            "categories": [_plain_list(names) for names in found["categories"]],
-            "description": found["description"].fillna("").map(plain_text).astype("str").to_numpy(),
+            # pandas writes a missing list as NaN.
+            "categories": [names if isinstance(names, list) else [] for names in found["categories"]],
+            "description": found["description"].fillna("").to_numpy(),
         }
     )
-    return table, int(unnamed.sum())
-
-
-def _plain_list(names: Any) -> list[str]:
-    """Cleaned category names; none where the metadata is missing (which pandas writes as NaN)."""
-    return [plain for name in names if (plain := plain_text(name))] if isinstance(names, list) else []
+    return table.astype({"title": "str", "description": "str"}), int(unnamed.sum())
 
 
 def _truth(truth: pd.DataFrame | None, rows: Rows) -> pd.DataFrame:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import pandas as pd
 import pyarrow as pa
 
+from thinkrec.data.clean import plain_text
+
 QUARANTINE_TEXT = 200  # characters kept of a malformed row
 
 IDS = pa.dictionary(pa.int32(), pa.string())
@@ -195,4 +197,5 @@ def _held_chunk(raw: Raw, part: Part) -> Iterator[Chunk]:
 
 
 def _held_items(raw: Raw, wanted: Collection[str]) -> Items:
-    return Items(table=raw.items[raw.items["item_id"].isin(list(wanted))])
+    table = raw.items[raw.items["item_id"].isin(list(wanted))]
+    return Items(table=table.assign(**{name: table[name].map(plain_text) for name in ("title", "description")}))
