@@ -9,13 +9,7 @@ def ingest() -> str:
     from thinkrec.params import load
 
     found = read(load().dataset)
-    for path, frame in (
-        (artifacts.INTERACTIONS, found.interactions),
-        (artifacts.ITEMS, found.items),
-        (artifacts.USERS, found.users),
-        (artifacts.QUARANTINE, found.quarantine),
-        (artifacts.TRUTH, found.truth),
-    ):
+    for path, frame in found.tables().items():
         artifacts.write_table(path, frame)
     artifacts.write_metrics("ingest", found.stats)
     report.draw(artifacts.PLOTS / "dataset.png", found.interactions, found.days, found.windows)

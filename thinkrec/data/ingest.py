@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from thinkrec import artifacts
 from thinkrec.artifacts import SPLITS
 from thinkrec.data import catalogue, report
 from thinkrec.data.catalogue import Dataset
@@ -63,6 +65,16 @@ class Ingested:
     stats: dict[str, Any]
     days: Counter[int]
     windows: Windows
+
+    def tables(self) -> dict[Path, pd.DataFrame]:
+        """Each table by the artefact that it becomes."""
+        return {
+            artifacts.INTERACTIONS: self.interactions,
+            artifacts.ITEMS: self.items,
+            artifacts.USERS: self.users,
+            artifacts.QUARANTINE: self.quarantine,
+            artifacts.TRUTH: self.truth,
+        }
 
 
 def ingest(params: DatasetParams) -> Ingested:
