@@ -34,7 +34,7 @@ YEARS = (800_000_000, 1_570_000_000)  # between which ratings are made
 MOVIES, USERS = 59_000, 162_000  # MovieLens 25M
 HISTORY = 10
 WORDS = ("a", "book", "that", "one", "may", "like", "or", "not", "for", "its", "plot", "in", "the", "rain", "again")
-ALL_OF_TIME = {"shares": [0.8, 0.1, 0.1]}  # no row is outside: the most there is to do
+ALL_OF_TIME = {"shares": [0.8, 0.1, 0.1]}  # no row is outside, and no core: the most there is to do
 Made = Callable[[Path, int], Path]
 
 
@@ -86,7 +86,7 @@ def _sized(
 def one_run(name: str, raw: Path, folder: Path) -> tuple[float, int | None, int]:
     """Seconds, peak resident bytes of the whole process, and interactions, of the stage on the files at `raw`."""
     params = DatasetParams(
-        name=name, raw=raw, max_bad_share=0.01, threshold=None, windows=ALL_OF_TIME, core=None, columns=None, items=None
+        name=name, raw=raw, max_bad_share=0.01, threshold=None, windows=ALL_OF_TIME, core=0, columns=None, items=None
     )
     kept = 0
 

@@ -22,6 +22,8 @@ _INVISIBLE = re.compile(
 def plain_text(text: str) -> str:
     """`text` without markup, entities or characters nobody can see, its white space collapsed."""
     text = text[:MAX_TEXT]
+    if text.isascii() and text.isprintable() and "<" not in text and "&" not in text:
+        return " ".join(text.split())  # as most texts are: twenty times faster
     for _ in range(2):  # some shops escape twice, and an unescaped entity may turn out to be a tag
         text = html.unescape(_TAG.sub(" ", text))
     return " ".join(_INVISIBLE.sub(" ", _TAG.sub(" ", text)).split())
