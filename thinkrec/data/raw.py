@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from thinkrec.data.clean import plain_text
+from thinkrec.errors import UserError
 
 QUARANTINE_TEXT = 200  # characters kept of a malformed row
 
@@ -152,7 +153,7 @@ def gather(source: Source) -> Raw:
         tables.append(chunk.table)
         faults += chunk.faults
         rows += chunk.rows
-    whole = pa.concat_tables(tables).unify_dictionaries().to_pandas() if tables else RATINGS.empty_table().to_pandas()
+    whole = pa.concat_tables(tables).unify_dictionaries().to_pandas()
     items = source.items(set(whole["item_id"].cat.categories))
     truth = [column.name for column in TRUTH]
     return Raw(
@@ -166,21 +167,28 @@ def gather(source: Source) -> Raw:
 
 
 def chunks(source: Source) -> Iterator[Chunk]:
-    """All chunks of a source in input order, the rows of their faults counted from the beginning of each file."""
+    """All chunks of a source in input order, the rows of their faults counted from the beginning of each file.
+
+    Raises:
+        UserError: a file is broken, or there are no ratings at all.
+    """
     before: Part | None = None
-    lines = 0
+    lines = rows = 0
     for part in source.parts:
         if before is None or (part.path, part.inside) != (before.path, before.inside):
             lines = 0
         before, first = part, lines
         for chunk in source.read(part):
             lines += chunk.lines
+            rows += chunk.rows
             yield Chunk(
                 table=chunk.table,
                 faults=[fault._replace(row=fault.row + first) for fault in chunk.faults],
                 rows=chunk.rows,
                 lines=chunk.lines,
             )
+    if not rows:
+        raise UserError(f"{source.parts[0].path}: {source.parts[0].name} holds no ratings; get the file again")
 
 
 def held(raw: Raw) -> Source:

@@ -176,6 +176,17 @@ def blocks(stream: Stream, where: str, *, quotes: bool = False) -> Iterator[byte
         yield carry
 
 
+def pieces(block: bytes, size: int, *, quotes: bool) -> Iterator[bytes]:
+    """A block as pieces of whole lines (records, where `quotes` may hold line ends) of some `size` bytes."""
+    at = 0
+    while at < len(block):
+        end = at
+        while end == at or (quotes and end < len(block) and block.count(b'"', at, end) % 2):
+            end = block.find(b"\n", end + size) + 1 or len(block)
+        yield block[at:end]
+        at = end
+
+
 def within(part: Part) -> Iterator[bytes]:
     """Blocks of the lines of an uncompressed file that begin within the part's bytes."""
     assert not part.inside, "only a plain file has parts"

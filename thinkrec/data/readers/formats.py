@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 
 from thinkrec.data.raw import QUARANTINE_TEXT, Chunk, Fault, Part
 from thinkrec.data.readers import rows
-from thinkrec.data.readers.files import blocks, opened, within
+from thinkrec.data.readers.files import blocks, opened, pieces, within
 from thinkrec.data.readers.rows import Scale
 from thinkrec.errors import UserError
 
+PIECE = 1 << 15  # bytes of a block that are looked at row by row, where there is a fault among them
 BATCH = 1 << 16  # rows of a parquet file held at a time
 _INNER = "\x1f"  # takes the place of a separator of two characters: pyarrow and csv know those of one
 _NAMES = {"\t": "tabs", ",": "commas"}
@@ -70,11 +71,19 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Block:
-    """Some consecutive lines; `columns` is None where they cannot be read as whole columns."""
+    """Some consecutive lines.
+
+    Attributes:
+        lines: how many, headers and blank ones included.
+        columns: those asked for; None where the lines cannot be read as whole columns.
+        records: one by one, numbered from the block's first line.
+        pieces: the same lines in smaller blocks; None where they are small already.
+    """
 
     lines: int
     columns: Callable[[Iterable[str]], Mapping[str, pa.Array] | None]
-    records: Callable[[], Iterator[Record]]  # numbered from the block's first line
+    records: Callable[[], Iterator[Record]]
+    pieces: Callable[[], Iterator[_Block]] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +109,29 @@ def read_ratings(file: RatingFile, part: Part) -> Iterator[Chunk]:
     """
     before = 0
     for block in _blocks(file.format, part, lenient=False):
-        columns = block.columns(file.columns.values())
-        table = columns and rows.table({role: columns[name] for role, name in file.columns.items()}, file.scale)
-        if table is not None:
-            yield Chunk(table=table, rows=len(table), lines=block.lines)
-        else:
-            yield _careful(file, part, block, before)
+        yield _chunk(file, part, block, before)
         before += block.lines
+
+
+def _chunk(file: RatingFile, part: Part, block: _Block, before: int) -> Chunk:
+    """The rows of a block, whole where they are plainly good; else in pieces, so that a fault costs less."""
+    columns = block.columns(file.columns.values())
+    table = columns and rows.table({role: columns[name] for role, name in file.columns.items()}, file.scale)
+    if table is not None:
+        return Chunk(table=table, rows=len(table), lines=block.lines)
+    smaller = None if block.pieces is None else list(block.pieces())
+    if not smaller or len(smaller) == 1:
+        return _careful(file, part, block, before)
+    found: list[Chunk] = []
+    for piece in smaller:
+        found.append(_chunk(file, part, piece, before))
+        before += piece.lines
+    return Chunk(
+        table=pa.concat_tables([chunk.table for chunk in found]).unify_dictionaries().combine_chunks(),
+        faults=[fault for chunk in found for fault in chunk.faults],
+        rows=sum(chunk.rows for chunk in found),
+        lines=block.lines,
+    )
 
 
 def _careful(file: RatingFile, part: Part, block: _Block, before: int) -> Chunk:
@@ -188,11 +213,10 @@ def _blocks(format: Format, part: Part, *, lenient: bool) -> Iterator[_Block]:
             header = format.header
             if header is None:
                 header = tuple(column_names(format, part) or ())
-            first = part.start == 0
+            skip = part.start == 0 and format.header is None
             for block in _line_blocks(part, quotes=format.quotes):
-                skip = first and format.header is None
                 yield _delimited_block(block, format, header, skip=skip, lenient=lenient)
-                first = False
+                skip = False
         case JsonLines():
             for block in _line_blocks(part, quotes=False):
                 yield _json_block(block, lenient=lenient)
@@ -283,7 +307,13 @@ def _delimited_block(block: bytes, format: Delimited, header: tuple[str, ...], *
             else:
                 yield Record(number, _fields(text.strip(" ").split(format.delimiter), header, format), shown)
 
-    return _Block(lines=lines, columns=columns, records=records)
+    def smaller() -> Iterator[_Block]:
+        first = skip
+        for piece in pieces(block, PIECE, quotes=format.quotes):
+            yield _delimited_block(piece, format, header, skip=first, lenient=lenient)
+            first = False
+
+    return _Block(lines=lines, columns=columns, records=records, pieces=smaller if len(block) > 2 * PIECE else None)
 
 
 def _fields(fields: list[str], header: tuple[str, ...], format: Delimited) -> Mapping[str, str] | str:
@@ -339,7 +369,7 @@ def _json_block(block: bytes, *, lenient: bool) -> _Block:
         for number, text, shown in _lines(block, "utf-8", lenient=lenient):
             yield Record(number, "not UTF-8" if text is None else _json_values(text), shown)
 
-    return _Block(lines=_count_lines(block), columns=columns, records=records)
+    return _Block(lines=_count_lines(block), columns=columns, records=records, pieces=None)
 
 
 def _json_values(text: str) -> Mapping[str, Any] | str:
@@ -389,4 +419,4 @@ def _parquet_block(batch: pa.RecordBatch) -> _Block:
         for number, values in enumerate(batch.to_pylist(), start=1):
             yield Record(number, values, json.dumps(values, default=str, ensure_ascii=True))
 
-    return _Block(lines=len(batch), columns=columns, records=records)
+    return _Block(lines=len(batch), columns=columns, records=records, pieces=None)

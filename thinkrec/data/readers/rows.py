@@ -235,7 +235,7 @@ def _scaled(array: pa.Array) -> pa.Array:
 
 def _parsed_times(array: pa.Array) -> pa.Array:
     try:
-        return _scaled(array.cast(pa.int64()))
+        return _scaled(pc.replace_substring_regex(array, r"\.0*$", "").cast(pa.int64()))
     except pa.ArrowInvalid:
         _all(pc.match_substring_regex(array, f"^{_ISO}$"))
         moments = pd.to_datetime(pd.Series(array.to_pandas()), format="ISO8601", utc=True)
