@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from project import dataset_params
 
 from thinkrec import artifacts
 from thinkrec.data.catalogue import DATASETS, find
-from thinkrec.data.ingest import Ingested, ingest, tables
-from thinkrec.data.raw import gather
+from thinkrec.data.ingest import Ingested, first_ratings, ingest, natural_order, tables
+from thinkrec.data.raw import RATINGS as FIELDS
+from thinkrec.data.raw import SPLIT, Chunk, Items, Part, Source, gather, held
+from thinkrec.data.splits import LastMonths, SplitColumn, Window, Windows
 from thinkrec.errors import UserError
 
 TRAIN, VALID, TEST = 991_353_600, 1_017_619_200, 1_030_838_400  # the first second of each ml-1m window
@@ -66,7 +73,10 @@ def test_a_hand_made_file_gives_the_tables_worked_out_by_hand(tmp_path: Path) ->
         "items": 2,
         "positive_share": 2 / 3,
         "warm_share": 1.0,
+        "known_user_share": 1.0,
+        "known_item_share": 1.0,
         "no_history_share": 1.0,
+        "median_history": 0.0,
         "tied_share": 2 / 3,
     }
     assert got.stats["splits"]["valid"]["warm_share"] == 0.0
@@ -164,7 +174,110 @@ def test_input_order_decides_nothing_but_ties() -> None:
         truth=raw.truth.iloc[mixed].reset_index(drop=True) if raw.truth is not None else None,
     )
     keys = ["user", "timestamp", "item"]
-    one, two = (tables(small, r, 0.0) for r in (raw, shuffled))
+    one, two = (tables(small, held(r), 0.0) for r in (raw, shuffled))
     a, b = (got.interactions.assign(p=got.truth["probability"]).sort_values(keys) for got in (one, two))
     pd.testing.assert_frame_equal(a.reset_index(drop=True), b.reset_index(drop=True))
     assert one.stats == two.stats
+
+
+RATINGS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1, 2), st.integers(0, 3)), max_size=30)
+
+
+@given(RATINGS)
+def test_of_repeated_ratings_the_earliest_stays_and_exact_duplicates_are_told_apart(
+    rows: list[tuple[int, int, int, int]],
+) -> None:
+    frame = pd.DataFrame(rows, columns=["user", "item", "rating", "timestamp"]).astype(np.int64)
+    user, item = (frame[name].to_numpy(np.int32) for name in ("user", "item"))
+    kept, exact = first_ratings(user, item, frame["rating"].to_numpy(np.float32), frame["timestamp"].to_numpy())
+    unique = frame.drop_duplicates()
+    earliest = unique.sort_values("timestamp", kind="stable").drop_duplicates(["user", "item"])
+    assert kept.tolist() == sorted(earliest.index)
+    assert exact == len(frame) - len(unique)
+
+
+@given(st.lists(st.text("01290aZ-é中", max_size=4), unique=True))
+def test_raw_ids_are_numbered_by_value_then_by_text(ids: list[str]) -> None:
+    def key(raw_id: str) -> tuple[bool, int, str, str]:
+        whole = raw_id.isascii() and raw_id.isdigit()
+        digits = raw_id.lstrip("0") if whole else raw_id
+        return not whole, len(digits) if whole else 0, digits, raw_id
+
+    order = natural_order(pa.array(ids, pa.string())).to_pylist()
+    assert [ids[at] for at in order] == sorted(ids, key=key)
+
+
+def of_rows(rows: list[tuple[str, str, float, int, str]], parts: int = 1) -> Source:
+    """A source of (user, item, rating, time, split), cut into so many parts of one row a chunk."""
+    cuts = np.array_split(np.arange(len(rows)), parts)
+
+    def read(part: Part) -> Iterator[Chunk]:
+        for row in cuts[part.start]:
+            user, item, rating, time, split = rows[row]
+            columns: dict[str, list[Any]] = {"user_id": [user], "item_id": [item], "rating": [rating]}
+            table = pa.table({**columns, "timestamp": [time], "split": [split]}, schema=pa.schema([*FIELDS, SPLIT]))
+            yield Chunk(table=table, rows=1, lines=1)
+
+    text = {name: pd.Series([], dtype="str") for name in ("item_id", "title", "description")}
+    metadata = pd.DataFrame({**text, "year": pd.array([], "Int16"), "categories": pd.Series([], dtype=object)})
+    return Source(
+        parts=tuple(Part(path=Path("ratings"), start=at) for at in range(parts)),
+        read=read,
+        items=lambda wanted: Items(table=metadata),
+    )
+
+
+OWN = replace(DATASETS["ml-1m"], name="own", windows=SplitColumn())
+IN_ORDER = [("a", "x", 5.0, 1, "train"), ("b", "x", 1.0, 5, "valid"), ("a", "y", 5.0, 9, "test")]
+
+
+def test_a_split_column_decides_and_what_it_does_not_name_is_outside() -> None:
+    got = tables(OWN, of_rows([*IN_ORDER, ("a", "z", 4.0, 3, "later"), ("b", "z", 4.0, 3, "")]), 0.0)
+    assert got.interactions["split"].tolist() == ["train", "test", "valid"]
+    assert (got.stats["outside_windows"], got.stats["interactions"], got.items["item_id"].tolist()) == (
+        2,
+        3,
+        ["x", "y"],
+    )
+    assert got.stats["windows"]["valid"] == "[1970-01-01T00:00:05, 1970-01-01T00:00:06) UTC"
+
+
+def test_a_split_column_that_mixes_times_or_lacks_a_split_stops() -> None:
+    with pytest.raises(UserError, match=r"overlap in time \(train .*; valid .*; test .*\); each should follow"):
+        tables(OWN, of_rows([*IN_ORDER, ("b", "y", 1.0, 5, "train")]), 0.0)
+    with pytest.raises(UserError, match=r"no ratings of split valid; .*\(it says 'test', 'train', 'validation'\)"):
+        tables(OWN, of_rows([IN_ORDER[0], ("b", "x", 1.0, 5, "validation"), IN_ORDER[2]]), 0.0)
+    with pytest.raises(UserError, match=r"dataset.windows: column, but the ratings have no split column"):
+        tables(replace(DATASETS["embedded-small"], windows=SplitColumn()), DATASETS["embedded-small"].source(None), 0.0)
+
+
+def test_windows_are_counted_back_from_the_newest_rating_of_all_parts() -> None:
+    times = pd.to_datetime(["2020-01-15", "2020-02-15", "2020-03-15", "2020-03-31"]).as_unit("s").astype(np.int64)
+    rows = [(f"u{at}", "x", 5.0, int(time), "") for at, time in enumerate(times)]
+    dataset = replace(OWN, windows=LastMonths(train=1, valid=1, test=1))
+    for parts in (1, 2, 4):
+        got = tables(dataset, of_rows(rows, parts), 0.0)
+        assert got.interactions["split"].tolist() == ["train", "valid", "test", "test"]
+        assert got.stats["windows"]["train"] == "[2020-01-01, 2020-02-01) UTC"
+
+
+def test_the_core_is_of_what_is_within_the_windows_and_rated_once() -> None:
+    square = [(user, item, 5.0, time, "") for time, (user, item) in enumerate(["ax", "ay", "bx", "by"], start=1)]
+    rows = [
+        *square,
+        ("c", "x", 5.0, 3, ""),
+        ("c", "x", 5.0, 4, ""),  # the same item again: c has rated one
+        ("a", "z", 5.0, 2, ""),
+        ("d", "z", 5.0, 99, ""),  # outside: z has one rating
+    ]
+    windows = Windows(train=Window(start=1, end=3), valid=Window(start=3, end=4), test=Window(start=4, end=5))
+    got = tables(replace(OWN, windows=windows, core=2), of_rows(rows), 0.0)
+    assert got.users["user_id"].tolist() == ["a", "b"] and got.items["item_id"].tolist() == ["x", "y"]
+    assert [got.stats[name] for name in ("outside_windows", "repeated_ratings", "below_core")] == [1, 1, 2]
+    with pytest.raises(UserError, match=r"no ratings in the train window.*need 3 ratings \(dataset.core\), and 6 rows"):
+        tables(replace(OWN, windows=windows, core=3), of_rows(rows), 0.0)
+
+
+def test_a_dataset_without_ratings_stops() -> None:
+    with pytest.raises(UserError, match="dataset own: no ratings in it"):
+        tables(OWN, of_rows([]), 0.0)

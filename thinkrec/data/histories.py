@@ -62,11 +62,17 @@ def frozen(interactions: pd.DataFrame) -> pd.DataFrame:
     return interactions.assign(timestamp=interactions["timestamp"].where(train, by_split.transform("min")))
 
 
-def warm_rows(interactions: pd.DataFrame) -> NDArray[np.bool_]:
-    """Whether each row's user and item both have a row in train."""
+def seen_in_train(interactions: pd.DataFrame) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether each row's user has a row in train, and whether its item has (n, n)."""
     train = (interactions["split"] == "train").to_numpy()
     user, item = interactions["user"].to_numpy(), interactions["item"].to_numpy()
-    return np.isin(user, user[train]) & np.isin(item, item[train])
+    return np.isin(user, user[train]), np.isin(item, item[train])
+
+
+def warm_rows(interactions: pd.DataFrame) -> NDArray[np.bool_]:
+    """Whether each row's user and item both have a row in train (n)."""
+    user, item = seen_in_train(interactions)
+    return user & item
 
 
 Protocol = Literal["online", "frozen"]

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 import pyarrow as pa
 
+from thinkrec.data.clean import plain_text
 from thinkrec.errors import UserError
 
 QUARANTINE_TEXT = 200  # characters kept of a malformed row
@@ -204,4 +205,5 @@ def _held_chunk(raw: Raw, part: Part) -> Iterator[Chunk]:
 
 
 def _held_items(raw: Raw, wanted: Collection[str]) -> Items:
-    return Items(table=raw.items[raw.items["item_id"].isin(list(wanted))])
+    table = raw.items[raw.items["item_id"].isin(list(wanted))]
+    return Items(table=table.assign(**{name: table[name].map(plain_text) for name in ("title", "description")}))
