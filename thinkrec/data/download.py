@@ -109,11 +109,12 @@ def _download(address: str, output: str, _: Any) -> None:
         ) from None
 
 
-def _reason(error: Exception) -> str:
-    """The innermost cause, in one line."""
-    inner: Any = error
-    while getattr(inner, "args", None) and isinstance(inner.args[-1], Exception):
-        inner = inner.args[-1]
-    inner = getattr(inner, "reason", None) or inner
-    said = " ".join(str(inner).split())
-    return said.rpartition(">: ")[2][:120] or type(inner).__name__
+def _reason(error: BaseException) -> str:
+    """What the system said (name not known, connection refused), or else the kind of error."""
+    causes: list[Any] = [error]
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        inner = [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
+        causes += [other for other in inner if isinstance(other, BaseException) and other not in causes]
+    return type(causes[-1]).__name__

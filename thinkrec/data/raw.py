@@ -53,7 +53,8 @@ class Part:
     @property
     def name(self) -> str:
         """The file's own name, as the quarantine gives it."""
-        return (self.inside[-1] if self.inside else self.path.name).rpartition("/")[2]
+        name = (self.inside[-1] if self.inside else self.path.name).rpartition("/")[2]
+        return name.encode("utf-8", "replace").decode()  # a name need not be text; the quarantine's are
 
 
 class Fault(NamedTuple):

@@ -163,9 +163,8 @@ def blocks(stream: Stream, where: str, *, quotes: bool = False) -> Iterator[byte
             continue
         block = carry + block
         end = block.rfind(b"\n") + 1
-        if quotes and block.count(b'"', 0, end) % 2:  # a quoted text goes on: stop before the line it begins in
-            before = block.rfind(b"\n", 0, block.rfind(b'"', 0, end)) + 1
-            end = before if len(block) - before <= MAX_LINE else end
+        if quotes:
+            end = _before_open_quote(block, end)
         carry = block[end:]
         line += block.count(b"\n", 0, end)
         if len(carry) > MAX_LINE:
@@ -174,6 +173,16 @@ def blocks(stream: Stream, where: str, *, quotes: bool = False) -> Iterator[byte
             yield block[:end]
     if carry:
         yield carry
+
+
+def _before_open_quote(block: bytes, end: int) -> int:
+    """The last end of a line, up to `end`, at which no quoted text is open; `end` where there is none near."""
+    odd, at = block.count(b'"', 0, end) % 2, end
+    while odd and len(block) - at <= MAX_LINE:
+        before = block.rfind(b"\n", 0, block.rfind(b'"', 0, at)) + 1
+        odd ^= block.count(b'"', before, at) % 2
+        at = before
+    return end if odd else at
 
 
 def pieces(block: bytes, size: int, *, quotes: bool) -> Iterator[bytes]:

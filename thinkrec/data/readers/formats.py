@@ -235,7 +235,7 @@ def _line_blocks(part: Part, *, quotes: bool) -> Iterator[bytes]:
     with opened(part) as stream:
         if stream.head(len(_BOM)) == _BOM:
             stream.read(len(_BOM))
-        yield from blocks(stream, f"{part.path}: {part.name}", quotes=quotes)
+        yield from blocks(stream, ": ".join(map(str, (part.path, *part.inside))), quotes=quotes)
 
 
 def _count_lines(block: bytes) -> int:
