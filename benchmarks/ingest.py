@@ -12,6 +12,7 @@ import json
 import tempfile
 import time
 import zipfile
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -200,11 +201,14 @@ def amazon(folder: Path, rows: int) -> Path:
 def listed(user: NDArray[np.int32], moment: NDArray[np.int64]) -> list[list[int]]:
     """The last HISTORY of each row's strictly earlier rows of its user, listed row by row."""
     histories: list[list[int]] = []
-    past: dict[int, list[tuple[int, int]]] = {}
+    rows: dict[int, list[int]] = {}
+    moments: dict[int, list[int]] = {}
     for row, (one, when) in enumerate(zip(user.tolist(), moment.tolist(), strict=True)):
-        mine = past.setdefault(one, [])
-        histories.append([other for other, earlier in mine[-HISTORY:] if earlier < when])
-        mine.append((row, when))
+        mine, times = rows.setdefault(one, []), moments.setdefault(one, [])
+        end = bisect_left(times, when)
+        histories.append(mine[max(0, end - HISTORY) : end])
+        mine.append(row)
+        times.append(when)
     return histories
 
 

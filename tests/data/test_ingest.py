@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,9 @@ def by_hand(folder: Path, *rows: tuple[int, int, float, int] | str, limit: float
     return run("ml-1m", folder, limit)
 
 
+# Digests of interactions, users (and truth), taken before tables were made of columns of codes.
+SMALL = ["144be202c1709e4d", "c0ba7c5954985384", "8bbfd6f452f9a510"]
+ML_1M = ["21f3b82c95cb68a9", "a8e113bcd5fecfa4"]
 SPLITS_FILLED = ((2, 10, 4, TRAIN), (2, 9, 2, VALID), (2, 7, 5, TEST))
 
 
@@ -145,6 +149,26 @@ def test_tables_fit_their_schemas_and_come_back_the_same(name: str, tmp_path: Pa
         plain = [column for column in frame if column != "categories"]
         pd.testing.assert_frame_equal(back[plain], frame[plain], check_dtype=False)
     assert got.interactions["split"].cat.categories.tolist() == list(artifacts.SPLITS)
+
+
+def digest(table: pd.DataFrame) -> str:
+    """Of a table's values, whatever writes them to disk."""
+    found = hashlib.sha256()
+    for name in table:
+        values = table[name].cat.codes if isinstance(table[name].dtype, pd.CategoricalDtype) else table[name]
+        plain = values.to_numpy() if pd.api.types.is_numeric_dtype(values) else "\0".join(map(str, values)).encode()
+        found.update(plain)
+    return found.hexdigest()[:16]
+
+
+def test_the_small_worlds_tables_are_what_they_always_were() -> None:
+    got = run("embedded-small")
+    assert [digest(table) for table in (got.interactions, got.users, got.truth)] == SMALL
+
+
+def test_ml_1ms_tables_are_what_they_always_were(real_data: Path) -> None:
+    got = run("ml-1m", real_data / "ml-1m-window.zip")
+    assert [digest(table) for table in (got.interactions, got.users)] == ML_1M
 
 
 def test_a_worlds_truth_stays_beside_its_rows() -> None:

@@ -139,6 +139,18 @@ class TestStatistics:
         np.testing.assert_allclose(statistics["affinity_log_odds"], statistics["user_log_odds"])
         assert (statistics["affinity_log_count"] == 0).all()
 
+    def test_of_thousands_of_categories_the_commonest_have_columns_and_all_count(self) -> None:
+        frame = table()
+        names = [f"c{number:04d}" for number in range(3000)]
+        goods = catalogue([[*names[:1500], "war"], [*names[1500:], "war"]], [1999, 2000])
+        many = plain_statistics(frame, goods)
+        assert [name for name in many if name.startswith("category_")] == [f"category_{n}" for n in range(100)]
+        few = plain_statistics(frame, catalogue([["war"], ["war"]], [1999, 2000]))
+        alone = plain_statistics(frame, catalogue([["x"], ["y"]], [1999, 2000]))
+        mean = (few["affinity_log_odds"] + 1500 * alone["affinity_log_odds"]) / 1501
+        np.testing.assert_allclose(many["affinity_log_odds"], mean)
+        assert (many["category_99"] == 1).all()  # war, which both have; by name it is the last
+
     def test_a_row_changes_with_nothing_at_or_after_its_second(self) -> None:
         frame, goods = world()
         before = plain_statistics(frame, goods)
