@@ -111,6 +111,14 @@ def test_reviews_without_their_metadata_beside_them_stop(tmp_path: Path) -> None
         open_amazon(AMAZON_2018, "Books", tmp_path)
 
 
+def test_another_releases_reviews_are_told_by_their_names(tmp_path: Path) -> None:
+    write(tmp_path, {"Books.json.gz": REVIEWS_2023, "meta_Books.json.gz": META_2023})
+    with pytest.raises(
+        UserError, match=r"^dataset\.raw: no column 'reviewerID' in .*Books\.json\.gz; .*Found: rating, "
+    ):
+        open_amazon(AMAZON_2018, "Books", tmp_path)
+
+
 def test_a_category_reads_its_own_files_among_others(tmp_path: Path) -> None:
     for category in ("Books", "Toys"):
         write(tmp_path, {f"{category}.json.gz": REVIEWS_2018, f"meta_{category}.json.gz": []})

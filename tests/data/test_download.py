@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import socket
 import threading
+import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +18,9 @@ import pytest
 pytest.importorskip("pooch", reason="pooch is not installed here; pip install -r requirements.lock")
 
 from thinkrec.data import download
+from thinkrec.data.catalogue import find
 from thinkrec.data.download import Remote, fetch
+from thinkrec.data.raw import gather
 from thinkrec.errors import UserError
 
 DATA = b"1::2::3::4\n" * 5000
@@ -69,6 +74,17 @@ def test_a_file_is_downloaded_once(server: str, tmp_path: Path) -> None:
         assert (fetch("ml-1m", [remote]) / "good.zip").read_bytes() == DATA
     assert Server.asked == ["/good.zip"]
     assert files(tmp_path) == ["good.zip"]
+
+
+def test_a_dataset_without_a_path_is_downloaded_and_read(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("ml-1m/ratings.dat", "1::2::3::4\n")
+        made.writestr("ml-1m/movies.dat", "2::Two (1999)::Drama\n")
+    monkeypatch.setitem(globals(), "DATA", archive.getvalue())
+    published = (Remote(f"{server}/ml-1m.zip", hashlib.md5(archive.getvalue()).hexdigest()),)
+    raw = gather(replace(find("ml-1m"), files=published).source(None))
+    assert (raw.rows, raw.items["title"].tolist()) == (1, ["Two"])
 
 
 def test_a_damaged_file_in_the_cache_is_downloaded_anew(server: str) -> None:

@@ -127,6 +127,13 @@ def test_a_parquet_files_row_groups_are_parts_that_other_processes_can_read(tmp_
     assert json.loads(raw.quarantine["text"][0])["what"] == "b"
 
 
+def test_json_objects_may_leave_out_what_others_hold(tmp_path: Path) -> None:
+    lines = ['{"who": 1, "what": 2, "when": 3}', '{"who": 1, "what": 2, "stars": 4, "when": 3}']
+    (tmp_path / "r.jsonl").write_text("\n".join(lines))
+    raw = gather(opened(own(tmp_path / "r.jsonl")))
+    assert (raw.quarantine["reason"].tolist(), len(raw.ratings)) == (["rating is not a number"], 1)
+
+
 def test_a_parquet_time_that_python_does_not_know_costs_only_its_row(tmp_path: Path) -> None:
     moments = pa.array([1_500_000_000, 10**12, 3], pa.timestamp("s")).cast(pa.timestamp("ms"))
     table = pa.table({**{name: TABLE[name].to_list() for name in ("who", "what", "stars")}, "when": moments})
@@ -197,7 +204,7 @@ def refused(params: DatasetParams) -> str:
 
 
 def test_an_unknown_column_is_told_with_the_nearest_and_those_there_are(tmp_path: Path) -> None:
-    for name in ("r.csv", "r.tsv", "r.parquet"):
+    for name in ("r.csv", "r.tsv", "r.jsonl", "r.parquet"):
         path = save(TABLE, tmp_path / name)
         assert refused(own(path, {**COLUMNS, "rating": "star"})) == (
             f"dataset.columns.rating: no column 'star' in {path}; did you mean 'stars'? "

@@ -18,7 +18,7 @@ from typing import Any
 
 from thinkrec.data.raw import Source
 from thinkrec.data.readers.files import pick_pair, ranges
-from thinkrec.data.readers.formats import JsonLines, RatingFile, read_ratings
+from thinkrec.data.readers.formats import JsonLines, RatingFile, check_columns, read_ratings
 from thinkrec.data.readers.metadata import Item, items_reader, list_of, text_of
 from thinkrec.data.readers.rows import Scale
 
@@ -61,12 +61,13 @@ def open_amazon(layout: Layout, category: str, path: Path) -> Source:
     """Open a category's reviews and metadata: a folder or archive of both, or the reviews, metadata beside them.
 
     Raises:
-        UserError: the files are missing or broken.
+        UserError: the files are missing or broken, or are another release's.
     """
     reviews = [name.format(category) for name in layout.reviews]
     metadata = layout.metadata.format(category)
     hint = f"set dataset.raw to a folder with {reviews[0]}.gz and {metadata}.gz, or to the reviews beside the metadata"
     ratings, items = pick_pair(path, reviews, (metadata,), hint)
+    check_columns(JsonLines(), ratings, layout.columns, "dataset.raw")
     return Source(
         parts=tuple(ranges(ratings)),
         read=partial(read_ratings, RatingFile(format=JsonLines(), columns=layout.columns, scale=STARS)),

@@ -12,6 +12,7 @@ import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -193,21 +194,29 @@ def check_columns(format: Format, part: Part, columns: Mapping[str, str], parame
 
 
 def column_names(format: Format, part: Part) -> list[str] | None:
-    """The columns that a file says it has; None for files that say nothing of the kind."""
+    """The columns that a file has, JSON lines by their first thousand; None where nothing says."""
+    part = replace(part, start=0, end=None)
     match format:
         case Delimited(header=None):
-            with opened(part) as stream:
-                for block in blocks(stream, str(part.path)):
-                    line = block.split(b"\n", 1)[0].removeprefix(_BOM).decode(format.encoding, "replace")
-                    try:
-                        return next(csv.reader([line], delimiter=format.delimiter), [])
-                    except csv.Error as error:
-                        raise UserError(f"{part.path}: no names of columns in its first line ({error})") from None
-            return []
+            block = next(_line_blocks(part, quotes=False), b"")
+            line = block.split(b"\n", 1)[0].decode(format.encoding, "replace")
+            try:
+                return next(csv.reader([line], delimiter=format.delimiter), [])
+            except csv.Error as error:
+                raise UserError(f"{part.path}: no names of columns in its first line ({error})") from None
+        case Delimited():
+            return None
+        case JsonLines():
+            lines = (
+                line for block in _line_blocks(part, quotes=False) for line in _lines(block, "utf-8", lenient=True)
+            )
+            objects = [_json_values(shown) for _, _, shown in islice(lines, 1000)]
+            return (
+                list(dict.fromkeys(name for values in objects if not isinstance(values, str) for name in values))
+                or None
+            )
         case Parquet():
             return list(_parquet(part).schema_arrow.names)
-        case _:
-            return None
 
 
 def _blocks(format: Format, part: Part, wanted: list[str] | None, *, lenient: bool) -> Iterator[_Block]:

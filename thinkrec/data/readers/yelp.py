@@ -13,7 +13,7 @@ from typing import Any
 
 from thinkrec.data.raw import Source
 from thinkrec.data.readers.files import pick_pair, ranges
-from thinkrec.data.readers.formats import JsonLines, RatingFile, read_ratings
+from thinkrec.data.readers.formats import JsonLines, RatingFile, check_columns, read_ratings
 from thinkrec.data.readers.metadata import Item, items_reader, list_of, text_of
 from thinkrec.data.readers.rows import Scale
 
@@ -25,11 +25,12 @@ def open_yelp(path: Path) -> Source:
     """Open the reviews and the businesses.
 
     Raises:
-        UserError: the files are missing or broken.
+        UserError: the files are missing or broken, or are another release's.
     """
     hint = f"set dataset.raw to Yelp-JSON.zip, or to a folder with {REVIEWS} and {BUSINESSES}"
     reviews, businesses = pick_pair(path, (REVIEWS,), (BUSINESSES,), hint)
     file = RatingFile(format=JsonLines(), columns=COLUMNS, scale=Scale(lowest=1.0, highest=5.0))
+    check_columns(JsonLines(), reviews, COLUMNS, "dataset.raw")
     return Source(
         parts=tuple(ranges(reviews)),
         read=partial(read_ratings, file),
