@@ -421,7 +421,7 @@ STOPS = {
     "no archive": (
         "ingest",
         _with(dataset__name="yelp"),
-        "yelp has terms that you must accept yourself; get Yelp-JSON.zip",
+        "yelp has terms that you must accept yourself on Yelp's site; get https://",
     ),
     "missing archive": ("ingest", _with(dataset__name="ml-1m", dataset__raw="x.zip"), "x.zip: no such file or folder"),
     "broken archive": ("ingest", _broken_archive, "ml.zip: not a whole zip archive"),

@@ -12,9 +12,12 @@ import pyarrow as pa
 import pytest
 
 from thinkrec.data.raw import Chunk, Part, Source, chunks
-from thinkrec.data.readers import formats
-from thinkrec.data.readers.formats import Delimited, Format, JsonLines, RatingFile, read_ratings
+from thinkrec.data.readers import delimited
+from thinkrec.data.readers.delimited import QUOTE, Delimited
+from thinkrec.data.readers.formats import Format
+from thinkrec.data.readers.jsonlines import JsonLines
 from thinkrec.data.readers.metadata import no_items
+from thinkrec.data.readers.ratings import RatingFile, read_ratings
 from thinkrec.data.readers.rows import Scale
 
 NAMES = {"user": "u", "item": "i", "rating": "r", "timestamp": "t"}
@@ -57,14 +60,13 @@ def test_csv_faults_are_named_one_by_one(tmp_path: Path) -> None:
         b"1,8,9,10,",
     ]
     chunk = read(CSV, b"\n".join(rows), tmp_path)
-    quote = "a quote that is not closed, not doubled, or not at a field's ends"
     assert faults(chunk) == [
         (3, "not 5 fields separated by commas"),
         (4, "rating is not a number"),
         (6, "not UTF-8"),
         (7, "no item id"),
-        (10, quote),
-        (12, quote),
+        (10, QUOTE),
+        (12, QUOTE),
         (14, "rating is not within 1 and 5"),
     ]
     assert chunk.table["item_id"].to_pylist() == ["1", "3", "5", "7"]
@@ -111,7 +113,7 @@ def test_json_faults_are_named_one_by_one(tmp_path: Path) -> None:
 def test_a_fault_costs_only_its_row_wherever_it_stands(
     quoted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "PIECE", 64)
+    monkeypatch.setattr(delimited, "PIECE", 64)
     draw = random.Random(1)
     lines, bad = ["u,i,r,t"], []
     for n in range(400):
@@ -129,7 +131,7 @@ def test_pieces_and_whole_blocks_read_the_same(tmp_path: Path, monkeypatch: pyte
     """A row that goes over two lines, in a block read whole, in pieces, and row by row."""
     data = b"u,i,r,t,note\n" + b'1,"2",5,10,"a\nb"\n1,3,4,11,c\n' * 60
     whole = read(CSV, data, tmp_path)
-    monkeypatch.setattr(formats, "PIECE", 40)
+    monkeypatch.setattr(delimited, "PIECE", 40)
     pieces = read(CSV, data, tmp_path)
     assert whole.table.to_pylist() == pieces.table.to_pylist()
     assert len(whole.table) == 120

@@ -84,6 +84,7 @@ class Dataset:
 OWN = "own"
 GROUPLENS = "GroupLens terms: research use, no redistribution; cite Harper, Konstan 2015, doi:10.1145/2827872"
 MOVIELENS = "https://files.grouplens.org/datasets/movielens"
+YELP = "https://business.yelp.com/external-assets/files/Yelp-JSON.zip"
 AMAZON = "https://mcauleylab.ucsd.edu/public_datasets/data"
 
 # 20 months; sizes, coefficients and the reasons for them: thinkrec/data/world.py.
@@ -185,8 +186,8 @@ DATASETS: dict[str, Dataset] = {
             name="yelp",
             title="Yelp Open Dataset",
             licence="Yelp's terms, to be accepted on its site; no redistribution",
-            files=(Remote("https://business.yelp.com/external-assets/files/Yelp-JSON.zip"),),
-            by_hand="has terms that you must accept yourself; get Yelp-JSON.zip at https://business.yelp.com/data/",
+            files=(Remote(YELP),),
+            by_hand=f"has terms that you must accept yourself on Yelp's site; get {YELP} there",
             threshold=3.0,
             windows=absolute("2010-01-01", "2020-01-01", "2021-01-01", "2022-01-01"),
             core=20,

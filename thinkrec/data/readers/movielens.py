@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from thinkrec.data.raw import Source
+from thinkrec.data.readers.delimited import Delimited
 from thinkrec.data.readers.files import pick_pair, ranges
-from thinkrec.data.readers.formats import Delimited, RatingFile, check_columns, read_ratings
+from thinkrec.data.readers.formats import check_columns
 from thinkrec.data.readers.metadata import Item, items_reader, split_title
+from thinkrec.data.readers.ratings import RatingFile, read_ratings
 from thinkrec.data.readers.rows import Scale
 
 # fmt: off

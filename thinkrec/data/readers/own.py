@@ -12,18 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from thinkrec.data.raw import Part, Source
+from thinkrec.data.readers.delimited import Delimited
 from thinkrec.data.readers.files import places, plain_name, ranges
-from thinkrec.data.readers.formats import (
-    Delimited,
-    Format,
-    JsonLines,
-    Parquet,
-    RatingFile,
-    check_columns,
-    read_ratings,
-    row_groups,
-)
+from thinkrec.data.readers.formats import Format, check_columns
+from thinkrec.data.readers.jsonlines import JsonLines
 from thinkrec.data.readers.metadata import Item, items_reader, list_of, no_items, text_of
+from thinkrec.data.readers.parquet import Parquet, row_groups
+from thinkrec.data.readers.ratings import RatingFile, read_ratings
 from thinkrec.data.readers.rows import LABEL, Scale
 from thinkrec.errors import UserError
 from thinkrec.params import ItemFile, RatingColumns

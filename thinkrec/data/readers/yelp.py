@@ -13,8 +13,10 @@ from typing import Any
 
 from thinkrec.data.raw import Source
 from thinkrec.data.readers.files import pick_pair, ranges
-from thinkrec.data.readers.formats import JsonLines, RatingFile, check_columns, read_ratings
+from thinkrec.data.readers.formats import check_columns
+from thinkrec.data.readers.jsonlines import JsonLines
 from thinkrec.data.readers.metadata import Item, items_reader, list_of, text_of
+from thinkrec.data.readers.ratings import RatingFile, read_ratings
 from thinkrec.data.readers.rows import Scale
 
 REVIEWS, BUSINESSES = "yelp_academic_dataset_review.json", "yelp_academic_dataset_business.json"
