@@ -20,7 +20,7 @@ from thinkrec import artifacts
 from thinkrec.data.catalogue import DATASETS, find
 from thinkrec.data.ingest import Ingested, first_ratings, ingest, natural_order, tables
 from thinkrec.data.raw import RATINGS as FIELDS
-from thinkrec.data.raw import SPLIT, Chunk, Items, Part, Source, gather, held
+from thinkrec.data.raw import SPLIT, Chunk, Fault, Items, Part, Source, gather, held
 from thinkrec.data.splits import LastMonths, SplitColumn, Window, Windows
 from thinkrec.errors import UserError
 
@@ -298,10 +298,50 @@ def test_the_core_is_of_what_is_within_the_windows_and_rated_once() -> None:
     got = tables(replace(OWN, windows=windows, core=2), of_rows(rows), 0.0)
     assert got.users["user_id"].tolist() == ["a", "b"] and got.items["item_id"].tolist() == ["x", "y"]
     assert [got.stats[name] for name in ("outside_windows", "repeated_ratings", "below_core")] == [1, 1, 2]
-    with pytest.raises(UserError, match=r"no ratings in the train window.*need 3 ratings \(dataset.core\), and 6 rows"):
+    with pytest.raises(
+        UserError, match=r"no ratings in the train window.*with 3 ratings stay \(dataset.core\), which took 6 rows"
+    ):
         tables(replace(OWN, windows=windows, core=3), of_rows(rows), 0.0)
 
 
 def test_a_dataset_without_ratings_stops() -> None:
     with pytest.raises(UserError, match="dataset own: no ratings in it"):
         tables(OWN, of_rows([]), 0.0)
+
+
+def test_a_file_that_is_mostly_malformed_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("thinkrec.data.partitions.MANY_FAULTS", 3)
+    read: list[int] = []
+
+    def chunks(part: Part) -> Iterator[Chunk]:
+        for line in range(1, 100):
+            read.append(line)
+            fault = Fault("ratings", line, "rating is not a number", "")
+            yield Chunk(table=FIELDS.empty_table(), faults=[fault], rows=1, lines=1)
+
+    source = replace(of_rows([]), read=chunks)
+    with pytest.raises(UserError, match=r"ratings: 4 of 4 rating rows are malformed .* first line 1: rating is not"):
+        tables(OWN, source, 0.5)
+    assert read[-1] == 4
+    read.clear()
+    with pytest.raises(UserError, match="no ratings in it"):
+        tables(OWN, source, 1.0)
+    assert read[-1] == 99
+
+
+def test_malformed_rows_are_counted_from_the_beginning_of_their_file() -> None:
+    files = [Part(path=Path(name), start=start) for name, start in (("a", 0), ("a", 10), ("b", 0))]
+
+    def chunks(part: Part) -> Iterator[Chunk]:
+        # Two chunks of three lines, the last malformed; a part counts its own lines.
+        for first in (0, 3):
+            fault = Fault(part.name, first + 3, "rating is not a number", "")
+            row = IN_ORDER[first // 3 if part.name == "a" else 2]
+            one = next(of_rows([row]).read(Part(path=Path("x"))))
+            yield replace(one, faults=[fault], rows=2, lines=3)
+
+    got = tables(OWN, replace(of_rows([]), parts=tuple(files), read=chunks), 0.5)
+    places = list(zip(got.quarantine["file"], got.quarantine["row"], strict=True))
+    assert places == [("a", 3), ("a", 6), ("a", 9), ("a", 12), ("b", 3), ("b", 6)]

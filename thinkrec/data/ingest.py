@@ -340,7 +340,8 @@ def _check_splits(dataset: Dataset, windows: Windows, interactions: pd.DataFrame
     for split in SPLITS:
         if not counts[split]:
             why = (
-                f"users and items need {dataset.core} ratings (dataset.core), and {below_core} rows had fewer"
+                f"only users and items with {dataset.core} ratings stay (dataset.core), which took {below_core} rows "
+                "away; lower it, or widen dataset.windows"
                 if below_core
                 else "check that dataset.raw is the file that is meant, or set dataset.windows"
             )
