@@ -13,7 +13,7 @@ from thinkrec.data.catalogue import DATASETS, FAMILIES, chosen, find
 from thinkrec.data.splits import LastMonths, Windows
 from thinkrec.errors import UserError
 
-PUBLISHED = [name for name, dataset in DATASETS.items() if not dataset.generated]
+PUBLISHED = [name for name, dataset in DATASETS.items() if dataset.files]
 EVERY = [*PUBLISHED, *(f"{family}:Movies_and_TV" for family in FAMILIES)]
 
 

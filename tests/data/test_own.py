@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from project import dataset_params
 
@@ -125,6 +127,15 @@ def test_a_parquet_files_row_groups_are_parts_that_other_processes_can_read(tmp_
     assert json.loads(raw.quarantine["text"][0])["what"] == "b"
 
 
+def test_a_parquet_time_that_python_does_not_know_costs_only_its_row(tmp_path: Path) -> None:
+    moments = pa.array([1_500_000_000, 10**12, 3], pa.timestamp("s")).cast(pa.timestamp("ms"))
+    table = pa.table({**{name: TABLE[name].to_list() for name in ("who", "what", "stars")}, "when": moments})
+    pq.write_table(table, tmp_path / "r.parquet")
+    raw = gather(opened(own(tmp_path / "r.parquet")))
+    assert raw.ratings["timestamp"].tolist() == [1_500_000_000, 3]
+    assert raw.quarantine["row"].tolist() == [2]
+
+
 ITEMS = pd.DataFrame(
     {
         "id": ["a", "b", "b", "c", ""],
@@ -201,7 +212,7 @@ def test_an_unknown_column_is_told_with_the_nearest_and_those_there_are(tmp_path
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"raw": None}, "dataset.raw: own ratings are read from a file or folder"),
+        ({"raw": None}, "dataset.raw: own is read from a file or folder; pass -S dataset.raw=PATH"),
         ({"columns": None}, "dataset.columns: say which columns of your files are which"),
         ({"threshold": None}, "dataset.threshold: say above which value of 'stars' a rating counts as liked"),
         ({"windows": "column"}, "dataset.windows: column needs the name of the column"),

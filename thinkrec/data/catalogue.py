@@ -26,7 +26,7 @@ from thinkrec.data.readers.yelp import open_yelp
 from thinkrec.data.splits import LastMonths, Rule, Shares, SplitColumn, absolute, rule_of
 from thinkrec.data.world import WorldSpec, generate
 from thinkrec.errors import UserError
-from thinkrec.params import DatasetParams
+from thinkrec.params import DatasetParams, RatingColumns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +74,14 @@ class Dataset:
             return self.open(Path())
         if raw is not None:
             return self.open(raw.expanduser())
+        if not self.files:
+            raise UserError(f"dataset.raw: {self.name} is read from a file or folder; pass -S dataset.raw=PATH")
         if self.by_hand:
             raise UserError(f"dataset.raw: {self.name} {self.by_hand}, then pass -S dataset.raw=PATH")
         return self.open(download.fetch(self.name, self.files))
 
 
+OWN = "own"
 GROUPLENS = "GroupLens terms: research use, no redistribution; cite Harper, Konstan 2015, doi:10.1145/2827872"
 MOVIELENS = "https://files.grouplens.org/datasets/movielens"
 AMAZON = "https://mcauleylab.ucsd.edu/public_datasets/data"
@@ -147,6 +150,13 @@ def _amazon_2023(category: str) -> Dataset:
     )
 
 
+def _without_columns(_: Path) -> Source:
+    raise UserError(
+        "dataset.columns: say which columns of your files are which, "
+        "such as {user: userId, item: movieId, rating: stars, timestamp: time}"
+    )
+
+
 _LAST_20_MONTHS = LastMonths(train=10, valid=5, test=5)
 
 DATASETS: dict[str, Dataset] = {
@@ -182,17 +192,24 @@ DATASETS: dict[str, Dataset] = {
             core=20,
             open=open_yelp,
         ),
+        Dataset(
+            name=OWN,
+            title="ratings of one's own",
+            licence="yours",
+            threshold=0.5,  # of a label
+            windows=Shares(train=0.8, valid=0.1, test=0.1),
+            open=_without_columns,
+        ),
     )
 }
 FAMILIES: dict[str, Callable[[str], Dataset]] = {"amazon-2018": _amazon_2018, "amazon-2023": _amazon_2023}
-OWN = "own"
-KNOWN = (*DATASETS, *(f"{family}:CATEGORY" for family in FAMILIES), OWN)
+KNOWN = (*DATASETS, *(f"{family}:CATEGORY" for family in FAMILIES))
 
 _CATEGORY = re.compile(r"[A-Z][A-Za-z0-9]{0,39}(_[A-Za-z0-9]{1,40}){0,9}")
 
 
 def find(name: str) -> Dataset:
-    """The published or generated dataset of that name.
+    """The dataset of that name, one's own without its columns.
 
     Raises:
         UserError: there is none; names the nearest.
@@ -217,11 +234,19 @@ def chosen(params: DatasetParams) -> Dataset:
     Raises:
         UserError: no such dataset, or parameters that do not belong together.
     """
+    dataset = find(params.name)
     columns, items = params.columns, params.items
-    dataset = _own(params) if params.name == OWN else find(params.name)
-    for name, value in (("columns", columns), ("items", items)):
-        if value is not None and params.name != OWN:
-            raise UserError(f"dataset.{name}: {dataset.name} has its own; set it to null, or dataset.name to {OWN}")
+    if params.name != OWN:
+        for name, value in (("columns", columns), ("items", items)):
+            if value is not None:
+                raise UserError(f"dataset.{name}: {dataset.name} has its own; set it to null, or dataset.name to {OWN}")
+    elif columns is not None:
+        _check_own(columns, params)
+        dataset = replace(
+            dataset,
+            windows=SplitColumn() if columns.split else dataset.windows,
+            open=partial(open_own, columns, items),
+        )
     threshold, windows, core = params.threshold, params.windows, params.core
     return replace(
         dataset,
@@ -231,27 +256,11 @@ def chosen(params: DatasetParams) -> Dataset:
     )
 
 
-def _own(params: DatasetParams) -> Dataset:
-    """Files of one's own: labels as they are, or ratings with a threshold; by shares of time, or a split column."""
-    columns = params.columns
-    if params.raw is None:
-        raise UserError("dataset.raw: own ratings are read from a file or folder; pass -S dataset.raw=PATH")
-    if columns is None:
-        raise UserError(
-            "dataset.columns: say which columns of your files are which, "
-            "such as {user: userId, item: movieId, rating: stars, timestamp: time}"
-        )
+def _check_own(columns: RatingColumns, params: DatasetParams) -> None:
+    """Labels are as they are, ratings need a threshold, and a split column its name."""
     if columns.rating and params.threshold is None:
         raise UserError(f"dataset.threshold: say above which value of {columns.rating!r} a rating counts as liked")
     if columns.label and params.threshold is not None:
         raise UserError(f"dataset.threshold: {columns.label!r} says already what is liked; set it to null")
     if params.windows == "column" and columns.split is None:
         raise UserError("dataset.windows: column needs the name of the column that says the split; add columns.split")
-    return Dataset(
-        name=OWN,
-        title="ratings of one's own",
-        licence="yours",
-        threshold=0.5,  # of a label
-        windows=SplitColumn() if columns.split else Shares(train=0.8, valid=0.1, test=0.1),
-        open=partial(open_own, columns, params.items),
-    )

@@ -28,6 +28,7 @@ ANY_SIZE = 1 << 26  # bytes that any archive may unpack to
 DEPTH = 2  # archives within one another
 
 GZIP, ZIP, TAR = b"\x1f\x8b", b"PK\x03\x04", b"ustar"
+TAR_BLOCK = 1 << 18  # bytes of a tar read at a time
 TAR_AT = 257  # where a tar's first header says that it is one
 OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7-Zip", b"Rar!": "RAR"}
 AGAIN = "download it again"
@@ -249,7 +250,7 @@ def _unpacked(inner: IO[bytes], path: Path, depth: int) -> Iterator[tuple[tuple[
                         for inside, found in _unpacked(member, path, depth - 1):
                             yield (info.filename, *inside), found
     elif head[TAR_AT:] == TAR and depth:
-        with tarfile.open(fileobj=cast(Any, stream), mode="r|") as tar:
+        with tarfile.open(fileobj=cast(Any, stream), mode="r|", bufsize=TAR_BLOCK) as tar:
             for entry in tar:
                 data = tar.extractfile(entry) if entry.isfile() else None
                 if data is not None:

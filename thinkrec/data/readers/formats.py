@@ -108,7 +108,7 @@ def read_ratings(file: RatingFile, part: Part) -> Iterator[Chunk]:
         UserError: the file is broken.
     """
     before = 0
-    for block in _blocks(file.format, part, lenient=False):
+    for block in _blocks(file.format, part, list(file.columns.values()), lenient=False):
         yield _chunk(file, part, block, before)
         before += block.lines
 
@@ -164,7 +164,7 @@ def read_records(format: Format, part: Part) -> Iterator[Record]:
         UserError: the file is broken.
     """
     before = 0
-    for block in _blocks(format, part, lenient=True):
+    for block in _blocks(format, part, None, lenient=True):
         for record in block.records():
             yield record._replace(row=record.row + before)
         before += block.lines
@@ -199,7 +199,10 @@ def column_names(format: Format, part: Part) -> list[str] | None:
             with opened(part) as stream:
                 for block in blocks(stream, str(part.path)):
                     line = block.split(b"\n", 1)[0].removeprefix(_BOM).decode(format.encoding, "replace")
-                    return next(csv.reader([line], delimiter=format.delimiter), [])
+                    try:
+                        return next(csv.reader([line], delimiter=format.delimiter), [])
+                    except csv.Error as error:
+                        raise UserError(f"{part.path}: no names of columns in its first line ({error})") from None
             return []
         case Parquet():
             return list(_parquet(part).schema_arrow.names)
@@ -207,7 +210,8 @@ def column_names(format: Format, part: Part) -> list[str] | None:
             return None
 
 
-def _blocks(format: Format, part: Part, *, lenient: bool) -> Iterator[_Block]:
+def _blocks(format: Format, part: Part, wanted: list[str] | None, *, lenient: bool) -> Iterator[_Block]:
+    """The blocks of a part; of a parquet file, with the columns `wanted` alone (None: all of them)."""
     match format:
         case Delimited():
             header = format.header
@@ -221,7 +225,7 @@ def _blocks(format: Format, part: Part, *, lenient: bool) -> Iterator[_Block]:
             for block in _line_blocks(part, quotes=False):
                 yield _json_block(block, lenient=lenient)
         case Parquet():
-            yield from _parquet_blocks(part)
+            yield from _parquet_blocks(part, wanted)
 
 
 def _line_blocks(part: Part, *, quotes: bool) -> Iterator[bytes]:
@@ -401,14 +405,19 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _parquet_blocks(part: Part) -> Iterator[_Block]:
+def _parquet_blocks(part: Part, wanted: list[str] | None) -> Iterator[_Block]:
     file = _parquet(part)
     groups = range(part.start, file.num_row_groups if part.end is None else part.end)
     try:
-        for batch in file.iter_batches(BATCH, row_groups=groups):
+        for batch in file.iter_batches(BATCH, row_groups=groups, columns=wanted):
+            batch.validate(full=True)  # text that is none would stop us where nobody looks for it
             yield _parquet_block(batch)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{part.path}: a damaged parquet file ({_one_line(error)}); make it again") from None
+
+
+def _is_time(kind: pa.DataType) -> bool:
+    return pa.types.is_timestamp(kind) or pa.types.is_date(kind)
 
 
 def _parquet_block(batch: pa.RecordBatch) -> _Block:
@@ -416,7 +425,10 @@ def _parquet_block(batch: pa.RecordBatch) -> _Block:
         return {name: batch[name] for name in wanted}
 
     def records() -> Iterator[Record]:
-        for number, values in enumerate(batch.to_pylist(), start=1):
-            yield Record(number, values, json.dumps(values, default=str, ensure_ascii=True))
+        # Times as text: Python's own know no year after 9999, and would refuse all rows for the sake of one.
+        texts = {field.name: batch[field.name].cast(pa.string()) for field in batch.schema if _is_time(field.type)}
+        readable = pa.table({**dict(zip(batch.schema.names, batch.columns, strict=True)), **texts})
+        for number, values in enumerate(readable.to_pylist(), start=1):
+            yield Record(number, values, json.dumps(values, default=str))
 
     return _Block(lines=len(batch), columns=columns, records=records, pieces=None)
