@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -345,3 +346,57 @@ def test_malformed_rows_are_counted_from_the_beginning_of_their_file() -> None:
     got = tables(OWN, replace(of_rows([]), parts=tuple(files), read=chunks), 0.5)
     places = list(zip(got.quarantine["file"], got.quarantine["row"], strict=True))
     assert places == [("a", 3), ("a", 6), ("a", 9), ("a", 12), ("b", 3), ("b", 6)]
+
+
+def one_by_one(rows: list[tuple[str, str, float, int, str]], windows: Windows, core: int) -> list[tuple[Any, ...]]:
+    """The rules on lists, a row at a time: (user, item, rating, time, split) sorted by user and time."""
+    kept: dict[tuple[str, str], tuple[Any, ...]] = {}
+    for user, item, rating, time, _ in rows:
+        for split in artifacts.SPLITS:
+            if windows.of(split).start <= time < windows.of(split).end:
+                row = (user, item, rating, time, split)
+                if (user, item) not in kept or time < kept[user, item][3]:
+                    kept[user, item] = row
+    # In input order: of rows that tie in time, the first that is in the file.
+    left = sorted(kept.values(), key=lambda row: next(n for n, (*given, _) in enumerate(rows) if given == [*row[:4]]))
+    while True:
+        count = Counter(key for user, item, *_ in left for key in (("user", user), ("item", item)))
+        stay = [row for row in left if min(count["user", row[0]], count["item", row[1]]) >= core]
+        if len(stay) == len(left):
+            return sorted(left, key=lambda row: (int(row[0]), row[3]))
+        left = stay
+
+
+SOME_ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["2", "10", "9", "31"]),
+        st.sampled_from(["x", "y", "z"]),
+        st.sampled_from([2.0, 5.0]),
+        st.integers(0, 16),
+        st.just(""),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(SOME_ROWS, st.integers(1, 4), st.integers(0, 2))
+def test_whole_columns_in_parts_give_what_the_rules_give_row_by_row(
+    rows: list[tuple[str, str, float, int, str]], parts: int, core: int
+) -> None:
+    windows = Windows(train=Window(start=1, end=9), valid=Window(start=9, end=12), test=Window(start=13, end=16))
+    expected = one_by_one(rows, windows, core)
+    dataset = replace(OWN, windows=windows, core=core)
+    if {row[-1] for row in expected} != set(artifacts.SPLITS):
+        with pytest.raises(UserError, match="no ratings in the"):
+            tables(dataset, of_rows(rows, parts), 0.0)
+        return
+    got = tables(dataset, of_rows(rows, parts), 0.0)
+    told = got.interactions.assign(
+        user=got.users["user_id"].to_numpy()[got.interactions["user"]],
+        item=got.items["item_id"].to_numpy()[got.interactions["item"]],
+    )
+    columns = ["user", "item", "rating", "timestamp", "split"]
+    assert list(told[columns].itertuples(index=False, name=None)) == expected
+    dropped = ("outside_windows", "exact_duplicates", "repeated_ratings", "below_core", "interactions")
+    assert sum(got.stats[name] for name in dropped) == len(rows) == got.stats["rows_read"]
