@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from thinkrec import artifacts
 from thinkrec.data.catalogue import DATASETS, find
 from thinkrec.data.ingest import Ingested, first_ratings, ingest, natural_order, tables
 from thinkrec.data.raw import RATINGS as FIELDS
-from thinkrec.data.raw import SPLIT, Chunk, Items, Part, Source, gather, held
+from thinkrec.data.raw import SPLIT, Chunk, Fault, Items, Part, Source, gather, held
 from thinkrec.data.splits import LastMonths, SplitColumn, Window, Windows
 from thinkrec.errors import UserError
 
@@ -298,10 +299,104 @@ def test_the_core_is_of_what_is_within_the_windows_and_rated_once() -> None:
     got = tables(replace(OWN, windows=windows, core=2), of_rows(rows), 0.0)
     assert got.users["user_id"].tolist() == ["a", "b"] and got.items["item_id"].tolist() == ["x", "y"]
     assert [got.stats[name] for name in ("outside_windows", "repeated_ratings", "below_core")] == [1, 1, 2]
-    with pytest.raises(UserError, match=r"no ratings in the train window.*need 3 ratings \(dataset.core\), and 6 rows"):
+    with pytest.raises(
+        UserError, match=r"no ratings in the train window.*with 3 ratings stay \(dataset.core\), which took 6 rows"
+    ):
         tables(replace(OWN, windows=windows, core=3), of_rows(rows), 0.0)
 
 
 def test_a_dataset_without_ratings_stops() -> None:
     with pytest.raises(UserError, match="dataset own: no ratings in it"):
         tables(OWN, of_rows([]), 0.0)
+
+
+def test_a_file_that_is_mostly_malformed_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("thinkrec.data.partitions.MANY_FAULTS", 3)
+    read: list[int] = []
+
+    def chunks(part: Part) -> Iterator[Chunk]:
+        for line in range(1, 100):
+            read.append(line)
+            fault = Fault("ratings", line, "rating is not a number", "")
+            yield Chunk(table=FIELDS.empty_table(), faults=[fault], rows=1, lines=1)
+
+    source = replace(of_rows([]), read=chunks)
+    with pytest.raises(UserError, match=r"ratings: 4 of 4 rating rows are malformed .* first line 1: rating is not"):
+        tables(OWN, source, 0.5)
+    assert read[-1] == 4
+    read.clear()
+    with pytest.raises(UserError, match="no ratings in it"):
+        tables(OWN, source, 1.0)
+    assert read[-1] == 99
+
+
+def test_malformed_rows_are_counted_from_the_beginning_of_their_file() -> None:
+    files = [Part(path=Path(name), start=start) for name, start in (("a", 0), ("a", 10), ("b", 0))]
+
+    def chunks(part: Part) -> Iterator[Chunk]:
+        # Two chunks of three lines, the last malformed; a part counts its own lines.
+        for first in (0, 3):
+            fault = Fault(part.name, first + 3, "rating is not a number", "")
+            row = IN_ORDER[first // 3 if part.name == "a" else 2]
+            one = next(of_rows([row]).read(Part(path=Path("x"))))
+            yield replace(one, faults=[fault], rows=2, lines=3)
+
+    got = tables(OWN, replace(of_rows([]), parts=tuple(files), read=chunks), 0.5)
+    places = list(zip(got.quarantine["file"], got.quarantine["row"], strict=True))
+    assert places == [("a", 3), ("a", 6), ("a", 9), ("a", 12), ("b", 3), ("b", 6)]
+
+
+def one_by_one(rows: list[tuple[str, str, float, int, str]], windows: Windows, core: int) -> list[tuple[Any, ...]]:
+    """The rules on lists, a row at a time: (user, item, rating, time, split) sorted by user and time."""
+    kept: dict[tuple[str, str], tuple[Any, ...]] = {}
+    for user, item, rating, time, _ in rows:
+        for split in artifacts.SPLITS:
+            if windows.of(split).start <= time < windows.of(split).end:
+                row = (user, item, rating, time, split)
+                if (user, item) not in kept or time < kept[user, item][3]:
+                    kept[user, item] = row
+    # In input order: of rows that tie in time, the first that is in the file.
+    left = sorted(kept.values(), key=lambda row: next(n for n, (*given, _) in enumerate(rows) if given == [*row[:4]]))
+    while True:
+        count = Counter(key for user, item, *_ in left for key in (("user", user), ("item", item)))
+        stay = [row for row in left if min(count["user", row[0]], count["item", row[1]]) >= core]
+        if len(stay) == len(left):
+            return sorted(left, key=lambda row: (int(row[0]), row[3]))
+        left = stay
+
+
+SOME_ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["2", "10", "9", "31"]),
+        st.sampled_from(["x", "y", "z"]),
+        st.sampled_from([2.0, 5.0]),
+        st.integers(0, 16),
+        st.just(""),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(SOME_ROWS, st.integers(1, 4), st.integers(0, 2))
+def test_whole_columns_in_parts_give_what_the_rules_give_row_by_row(
+    rows: list[tuple[str, str, float, int, str]], parts: int, core: int
+) -> None:
+    windows = Windows(train=Window(start=1, end=9), valid=Window(start=9, end=12), test=Window(start=13, end=16))
+    expected = one_by_one(rows, windows, core)
+    dataset = replace(OWN, windows=windows, core=core)
+    if {row[-1] for row in expected} != set(artifacts.SPLITS):
+        with pytest.raises(UserError, match="no ratings in the"):
+            tables(dataset, of_rows(rows, parts), 0.0)
+        return
+    got = tables(dataset, of_rows(rows, parts), 0.0)
+    told = got.interactions.assign(
+        user=got.users["user_id"].to_numpy()[got.interactions["user"]],
+        item=got.items["item_id"].to_numpy()[got.interactions["item"]],
+    )
+    columns = ["user", "item", "rating", "timestamp", "split"]
+    assert list(told[columns].itertuples(index=False, name=None)) == expected
+    dropped = ("outside_windows", "exact_duplicates", "repeated_ratings", "below_core", "interactions")
+    assert sum(got.stats[name] for name in dropped) == len(rows) == got.stats["rows_read"]

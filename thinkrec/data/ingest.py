@@ -97,11 +97,7 @@ def tables(dataset: Dataset, source: Source, max_bad_share: float) -> Ingested:
     within = _Columns.of(parts)
     del parts
     n = len(within.timestamp)
-    rows, exact = first_ratings(within.user, within.item, within.rating, within.timestamp)
-    repeated = n - exact - len(rows)
-    core = in_core(within.user[rows], within.item[rows], dataset.core)
-    below_core, rows = int(len(rows) - core.sum()), rows[core]
-
+    rows, dropped = _kept(within, dataset.core)
     user, user_ids = _numbered(within.user[rows], within.user_ids)
     item, item_ids = _numbered(within.item[rows], within.item_ids)
     order = np.lexsort((within.timestamp[rows], user))
@@ -122,13 +118,11 @@ def tables(dataset: Dataset, source: Source, max_bad_share: float) -> Ingested:
     del within, order, rows, user, item, rating  # a long table's columns are large
     if windows is None:
         windows = _spans(dataset, interactions, summaries)
-    _check_splits(dataset, windows, interactions, below_core)
+    _check_splits(dataset, windows, interactions, dropped["below_core"])
 
     metadata = source.items(frozenset(item_ids))
     items, without_metadata = _item_table(metadata.table, item_ids)
-    users = pd.DataFrame(
-        {"user": np.arange(len(user_ids), dtype=np.int32), "user_id": pd.Series(user_ids, dtype="str")}
-    )
+    users = pd.DataFrame({"user": np.arange(len(user_ids), dtype=np.int32), "user_id": user_ids})
     quarantine = quarantine_table([*_in_files(source.parts, summaries), *metadata.faults])
     days = sum((one.days for one in summaries), Counter[int]())
     stats = {
@@ -136,10 +130,8 @@ def tables(dataset: Dataset, source: Source, max_bad_share: float) -> Ingested:
         "rows_read": sum(one.rows for one in summaries),
         "quarantined": (quarantine["file"] + ": " + quarantine["reason"]).value_counts().sort_index().to_dict(),
         "outside_windows": days.total() - n,
-        "exact_duplicates": exact,
-        "repeated_ratings": repeated,
         "core": dataset.core,
-        "below_core": below_core,
+        **dropped,
         "interactions": len(interactions),
         "users": len(users),
         "items": len(items),
@@ -235,6 +227,17 @@ class _Columns:
         )
 
 
+def _kept(within: _Columns, core: int) -> tuple[Rows, dict[str, int]]:
+    """The rows that stay, in input order, and how many go for which reason."""
+    rows, exact = first_ratings(within.user, within.item, within.rating, within.timestamp)
+    in_it = in_core(within.user[rows], within.item[rows], core)
+    return rows[in_it], {
+        "exact_duplicates": exact,
+        "repeated_ratings": len(within.timestamp) - exact - len(rows),
+        "below_core": int((~in_it).sum()),
+    }
+
+
 def first_ratings(user: Codes, item: Codes, rating: NDArray[np.float32], timestamp: Rows) -> tuple[Rows, int]:
     """The row of each user's earliest rating of each item, in input order, and how many rows repeat an earlier one.
 
@@ -264,14 +267,14 @@ def _same(values: NDArray[Any]) -> NDArray[np.bool_]:
     return np.append(False, values[1:] == values[:-1])
 
 
-def _numbered(code: Codes, ids: pa.StringArray) -> tuple[Codes, list[str]]:
+def _numbered(code: Codes, ids: pa.StringArray) -> tuple[Codes, pd.Series]:
     """Contiguous numbers for a column of codes, and the raw id of each number, in order; ids without rows have none."""
     used = np.flatnonzero(np.bincount(code, minlength=len(ids)))
     names = ids.take(pa.array(used))
     order = natural_order(names)
     number = np.empty(len(ids), np.int32)
     number[used[order.to_numpy()]] = np.arange(len(used), dtype=np.int32)
-    return number[code], names.take(order).to_pylist()
+    return number[code], names.take(order).to_pandas()
 
 
 def natural_order(ids: pa.StringArray) -> pa.Array:
@@ -283,7 +286,7 @@ def natural_order(ids: pa.StringArray) -> pa.Array:
     return pc.sort_indices(pa.table(keys), sort_keys=[(name, "ascending") for name in keys])
 
 
-def _item_table(metadata: pd.DataFrame, item_ids: list[str]) -> tuple[pd.DataFrame, int]:
+def _item_table(metadata: pd.DataFrame, item_ids: pd.Series) -> tuple[pd.DataFrame, int]:
     """One row per rated item, and how many of them had no title; the first metadata row of an id counts."""
     found = metadata.drop_duplicates("item_id").set_index("item_id").reindex(item_ids)
     title = found["title"].fillna("")
@@ -291,15 +294,15 @@ def _item_table(metadata: pd.DataFrame, item_ids: list[str]) -> tuple[pd.DataFra
     table = pd.DataFrame(
         {
             "item": np.arange(len(item_ids), dtype=np.int32),
-            "item_id": pd.Series(item_ids, dtype="str"),
-            "title": title.where(~unnamed, [plain_text(f"Item {item_id}") for item_id in item_ids]).to_numpy(),
+            "item_id": item_ids,
+            "title": title.where(~unnamed, ("Item " + item_ids).map(plain_text).array).array,
             "year": found["year"].astype("Int16").array,
             # pandas writes a missing list as NaN.
             "categories": [names if isinstance(names, list) else [] for names in found["categories"]],
-            "description": found["description"].fillna("").to_numpy(),
+            "description": found["description"].fillna("").array,
         }
     )
-    return table.astype({"title": "str", "description": "str"}), int(unnamed.sum())
+    return table, int(unnamed.sum())
 
 
 def _truth(truth: pd.DataFrame | None, rows: Rows) -> pd.DataFrame:
@@ -340,7 +343,8 @@ def _check_splits(dataset: Dataset, windows: Windows, interactions: pd.DataFrame
     for split in SPLITS:
         if not counts[split]:
             why = (
-                f"users and items need {dataset.core} ratings (dataset.core), and {below_core} rows had fewer"
+                f"only users and items with {dataset.core} ratings stay (dataset.core), which took {below_core} rows "
+                "away; lower it, or widen dataset.windows"
                 if below_core
                 else "check that dataset.raw is the file that is meant, or set dataset.windows"
             )

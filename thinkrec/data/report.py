@@ -139,8 +139,7 @@ def _draw_sizes(axes: Axes, interactions: pd.DataFrame) -> None:
             place += 1
         place += 1
     axes.set_xticks(list(ticks), list(ticks.values()), fontsize=9)
-    axes.margins(y=0.1)  # room for the numbers
-    axes.set(title="Users and items (pale: not in train)")
+    axes.set(title="Users and items (pale: not in train)", ylim=(0, axes.get_ylim()[1] * 1.08))  # room for the numbers
 
 
 def _draw_histories(axes: Axes, interactions: pd.DataFrame) -> None:
