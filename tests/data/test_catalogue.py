@@ -69,9 +69,7 @@ def test_parameters_have_their_say() -> None:
 
 def test_yelp_is_for_its_reader_to_get(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "fetch", lambda *_: pytest.fail("downloaded"))
-    with pytest.raises(
-        UserError, match=r"^dataset\.raw: yelp has terms that you must accept yourself on Yelp's site"
-    ):
+    with pytest.raises(UserError, match=r"^dataset\.raw: yelp has terms that you must accept yourself on Yelp's site"):
         find("yelp").source(None)
 
 
