@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from benchmarks.features import statistics
 from benchmarks.fusion import fusion
+from benchmarks.ingest import ingestion
 from benchmarks.measure import Line, as_text
 from benchmarks.scoring import ranking, scoring
 from benchmarks.teacher import teacher
@@ -28,13 +29,14 @@ ALL: dict[str, Callable[[], Iterator[Line]]] = {
     "scoring": scoring,
     "statistics": statistics,
     "teacher": teacher,
+    "ingestion": ingestion,
 }
 ABOUT = """\
 Time what must be fast, and print a table: what, what it is held against, what each takes (medians), their ratio,
 the goal, and whether it is met. A and B run in turn in one process, or each in one of its own where peak memory is
 told, so ratios can be trusted on a noisy machine, single seconds less. Nothing fails where a goal is missed. All of it
-takes some ten minutes on two cores. TRL is needed for two lines: pip install -e '.[bench]'. On a CUDA device, models of
-real sizes: python -m benchmarks.cuda
+takes some twenty minutes on two cores, and 2 GB of disk for a while. TRL is needed for two lines:
+pip install -e '.[bench]'. On a CUDA device, models of real sizes: python -m benchmarks.cuda
 
 benchmarks:
 """

@@ -124,6 +124,12 @@ def peak_growth(work: Callable[[], object]) -> int | None:
     return _resident("VmHWM") - before
 
 
+def peak_resident(work: Callable[[], object]) -> int | None:
+    """Bytes that this process held at most while `work` ran, libraries and all; None where the system does not say."""
+    grown = peak_growth(work)
+    return None if grown is None else _resident("VmHWM")
+
+
 def _resident(name: str) -> int:
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024

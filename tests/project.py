@@ -17,7 +17,11 @@ from unittest import mock
 import yaml
 
 from thinkrec.artifacts import sha256
+<<<<<<< HEAD
 from thinkrec.params import Params, Section, TeacherParams, load
+=======
+from thinkrec.params import DatasetParams, Params, Section
+>>>>>>> data5
 
 ROOT = Path(__file__).resolve().parents[1]
 PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -92,6 +96,12 @@ def set_params(folder: Path, changes: dict[str, Any]) -> None:
         *sections, key = name.split(".")
         functools.reduce(lambda inner, section: inner[section], sections, params)[key] = value
     path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+
+
+def dataset_params(**changes: Any) -> DatasetParams:
+    """The section `dataset` of this repository's params.yaml, with changes."""
+    given = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["dataset"]
+    return DatasetParams.model_validate({**given, **changes})
 
 
 @functools.cache

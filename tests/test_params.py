@@ -59,6 +59,7 @@ def test_the_repositorys_params_load() -> None:
         ("evaluate.max_tokens", "evaluate.max_new_tokens"),
         ("sft.learning_rte", "sft.learning_rate"),
         ("gate.temprature", "gate.temperature"),
+        ("dataset.window", "dataset.windows"),
         ("expert", "experts"),
         ("sead", "seed"),
     ],
@@ -96,6 +97,14 @@ def test_a_key_like_nothing_known_is_still_refused_in_one_line(given: Any, key: 
         ("dataset.max_bad_share", "1.5", "dataset.max_bad_share should be less than or equal to 1 (it is 1.5)"),
         ("dataset.name", "3", "dataset.name should be a valid string (it is 3)"),
         ("dataset.raw", "3", "dataset.raw should be a path or null (it is 3)"),
+        ("dataset.core", "-1", "dataset.core should be greater than or equal to 0 (it is -1)"),
+        ("dataset.threshold", "three", "dataset.threshold should be a number (it is 'three')"),
+        ("dataset.columns", "[a, b]", "dataset.columns should be a section with its own keys (it is ['a', 'b'])"),
+        (
+            "dataset.columns",
+            "{user: u, item: i, timestamp: t}",
+            "dataset.columns should name either a rating or a label",
+        ),
         ("prompt.keywords", "11", "prompt.keywords should be less than or equal to 10 (it is 11)"),
         ("prompt.history_labels", "none", "prompt.history_labels should be 'both' or 'likes' (it is 'none')"),
         ("prompt.slots", "[usr]", "prompt.slots.0 should be 'user', 'item' or 'statistics' (it is 'usr')"),
@@ -167,6 +176,19 @@ def test_the_number_of_experts_may_be_left_to_the_users(given: Any) -> None:
 
 def test_experts_may_be_added_by_files(given: Any) -> None:
     assert given("experts.added", "[new.txt, more.txt]").experts.added == (Path("new.txt"), Path("more.txt"))
+
+
+def test_columns_of_ones_own_are_mapped(given: Any) -> None:
+    columns = given("dataset.columns", "{user: u, item: i, rating: r, timestamp: t}").dataset.columns
+    assert (columns.user, columns.rating, columns.split) == ("u", "r", None)
+    items = given("dataset.items", "{file: m.csv, item: i, description: plot}").dataset.items
+    assert (items.file, items.title, items.description) == (Path("m.csv"), None, ("plot",))
+
+
+def test_an_unknown_column_role_is_refused_with_the_nearest(given: Any) -> None:
+    said = refusal(given, "dataset.columns", "{user: u, item: i, ratings: r, timestamp: t}")
+    assert said == "unknown parameter dataset.columns.ratings; did you mean dataset.columns.rating?"
+    assert refusal(given, "dataset.items", "{file: m.csv}") == "parameter dataset.items.item is missing; add it"
 
 
 def test_no_slots_and_no_raw_file_may_be_asked_for(given: Any) -> None:

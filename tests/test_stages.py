@@ -341,11 +341,11 @@ class TestCarryingOn:
         assert quarantine.to_dict("records") == [
             {"file": "ratings.dat", "row": 8, "reason": "rating is not a number", "text": "1::2::many::991353600"},
             {"file": "ratings.dat", "row": 9, "reason": "rating is not a number", "text": "1::2::many::991353600"},
-            {"file": "movies.dat", "row": 41, "reason": "not three fields separated by ::", "text": "broken"},
+            {"file": "movies.dat", "row": 41, "reason": "not 3 fields separated by ::", "text": "broken"},
         ]
         stats = metrics["ingest"]
         assert stats["quarantined"] == {
-            "movies.dat: not three fields separated by ::": 1,
+            "movies.dat: not 3 fields separated by ::": 1,
             "ratings.dat: rating is not a number": 2,
         }
         assert stats["items_without_metadata"] == 3
@@ -419,7 +419,11 @@ def _with(**changes: Any) -> Change:
 
 
 STOPS = {
-    "no archive": ("ingest", _with(dataset__name="ml-1m"), "ml-1m is not downloaded; get https://"),
+    "no archive": (
+        "ingest",
+        _with(dataset__name="yelp"),
+        "yelp has terms that you must accept yourself on Yelp's site; get https://",
+    ),
     "missing archive": ("ingest", _with(dataset__name="ml-1m", dataset__raw="x.zip"), "x.zip: no such file or folder"),
     "broken archive": ("ingest", _broken_archive, "ml.zip: not a whole zip archive"),
     "unknown dataset": ("ingest", _with(dataset__name="embeded"), "did you mean embedded?"),

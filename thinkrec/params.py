@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -60,9 +60,15 @@ def _paths(value: Any) -> Any:
     return value
 
 
+def _names(value: Any) -> Any:
+    """A single name as a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
 Whole = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[Whole, Field(ge=0)]
 CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_paths)]
 Positive = Annotated[Whole, Field(ge=1)]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
@@ -85,12 +91,51 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class _Mapping(BaseModel):
+    """A parameter of several parts, those left out null: not a section, one varies it as a whole."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RatingColumns(_Mapping):
+    """The columns of rating files of one's own, by what they hold: a rating, or a label of 0 or 1."""
+
+    user: str
+    item: str
+    rating: str | None = None
+    label: str | None = None
+    timestamp: str
+    split: str | None = None
+
+    @model_validator(mode="after")
+    def _one_verdict(self) -> Self:
+        if (self.rating is None) == (self.label is None):
+            raise ValueError("should name either a rating or a label")
+        return self
+
+
+class ItemFile(_Mapping):
+    """A file of item metadata of one's own, and its columns; `description` may be several, joined in their order."""
+
+    file: Path
+    item: str
+    title: str | None = None
+    year: str | None = None
+    categories: str | None = None
+    description: Names = ()
+
+
 class DatasetParams(Section):
     """Where the ratings come from (stage `ingest`)."""
 
     name: str
     raw: Path | None
     max_bad_share: Share
+    threshold: Number | None
+    windows: dict[str, Any] | str | None
+    core: Count | None
+    columns: RatingColumns | None
+    items: ItemFile | None
 
 
 class PromptParams(Section):
@@ -412,7 +457,9 @@ def _fields_at(path: list[str]) -> list[str]:
     model: type[BaseModel] = Params
     for part in path:
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        models = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        models = [kind for kind in models if issubclass(kind, BaseModel)]
+        if not models:
             return []
-        model = annotation
+        model = models[0]
     return list(model.model_fields)

@@ -29,3 +29,8 @@ def test_the_result_is_one_tidy_line_that_a_file_can_hold(text: str) -> None:
     plain = plain_text(text)
     assert plain == " ".join(plain.split())
     plain.encode("utf-8")
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126)))
+def test_plain_ascii_takes_a_short_way_to_the_same_text(text: str) -> None:
+    assert f"{plain_text(text)} é".strip() == plain_text(f"{text} é")

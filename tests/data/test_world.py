@@ -16,7 +16,7 @@ from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
 from thinkrec.data import words
 from thinkrec.data.catalogue import DATASETS, EMBEDDED, EMBEDDED_SMALL
-from thinkrec.data.ingest import split_codes
+from thinkrec.data.splits import split_codes
 from thinkrec.data.world import OFFSETS, VALUES, World, generate
 
 Array = NDArray[Any]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import features_of
+from project import dataset_params
 
 from thinkrec import metrics
 from thinkrec.data.histories import frozen
@@ -138,6 +139,18 @@ class TestStatistics:
         np.testing.assert_allclose(statistics["affinity_log_odds"], statistics["user_log_odds"])
         assert (statistics["affinity_log_count"] == 0).all()
 
+    def test_of_thousands_of_categories_the_commonest_have_columns_and_all_count(self) -> None:
+        frame = table()
+        names = [f"c{number:04d}" for number in range(3000)]
+        goods = catalogue([[*names[:1500], "war"], [*names[1500:], "war"]], [1999, 2000])
+        many = plain_statistics(frame, goods)
+        assert [name for name in many if name.startswith("category_")] == [f"category_{n}" for n in range(100)]
+        few = plain_statistics(frame, catalogue([["war"], ["war"]], [1999, 2000]))
+        alone = plain_statistics(frame, catalogue([["x"], ["y"]], [1999, 2000]))
+        mean = (few["affinity_log_odds"] + 1500 * alone["affinity_log_odds"]) / 1501
+        np.testing.assert_allclose(many["affinity_log_odds"], mean)
+        assert (many["category_99"] == 1).all()  # war, which both have; by name it is the last
+
     def test_a_row_changes_with_nothing_at_or_after_its_second(self) -> None:
         frame, goods = world()
         before = plain_statistics(frame, goods)
@@ -249,9 +262,8 @@ class TestLearned:
 def movielens(real_data: Path) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """MovieLens 1M's interactions in the windows, and the plain scores."""
     from thinkrec.data.ingest import ingest
-    from thinkrec.params import DatasetParams
 
-    ingested = ingest(DatasetParams(name="ml-1m", raw=real_data / "ml-1m-window.zip", max_bad_share=0.01))
+    ingested = ingest(dataset_params(name="ml-1m", raw=real_data / "ml-1m-window.zip"))
     scores = protocol_scores(ingested.interactions, ingested.items, FITS)
     return ingested.interactions, scores
 

@@ -89,14 +89,16 @@ def plan(dataset: str, *, raw: Path | None, names: Sequence[str] = ()) -> dict[s
 
 def _raw(dataset: str, raw: Path | None, *, otherwise: Path | None) -> str | None:
     """The raw files' absolute path, as experiments run in folders of their own; None for a generated dataset."""
-    address = find(dataset).address
-    if address is None:
+    about = find(dataset)
+    if about.generated:
         if raw is not None:
             raise UserError(f"--raw: {dataset} is generated and reads no file; leave --raw out")
         return None
     raw = raw or otherwise
     if raw is None:
-        raise UserError(f"--raw: {dataset} needs its raw files; download {address} and give their path: --raw PATH")
+        raise UserError(
+            f"--raw: {dataset} needs its raw files; download {about.address} and give their path: --raw PATH"
+        )
     if not raw.expanduser().exists():
         raise UserError(f"--raw: no such file or folder: {raw}")
     return str(raw.expanduser().resolve())

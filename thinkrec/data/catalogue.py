@@ -1,39 +1,32 @@
-"""The datasets that `dataset.name` may name: where each comes from, who may use it, its windows and its threshold.
+"""The datasets that `dataset.name` may name: where each comes from, who may use it, its splits and its threshold.
 
-A row's split is the time window its timestamp falls in; windows are absolute and in UTC, so the same raw file gives
-the same rows everywhere (METHOD: data). A label is `rating > threshold`.
+A row's split follows from time (thinkrec/data/splits.py; METHOD: data). A label is `rating > threshold`. MovieLens 1M,
+Yelp and Amazon 2018 have the paper's absolute windows (Amazon's are those of Books for every category); the others
+count months back from their own newest rating. Amazon's 2018 reviews are the 5-core files: what a core of 20 within
+some window leaves of them is what it would leave of all reviews.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from thinkrec.artifacts import SPLITS
-from thinkrec.data.raw import Raw
-from thinkrec.data.readers import read_movielens
+from thinkrec.data import download
+from thinkrec.data.download import Remote
+from thinkrec.data.raw import Source, held
+from thinkrec.data.readers import movielens
+from thinkrec.data.readers.amazon import AMAZON_2018, AMAZON_2023, open_amazon
+from thinkrec.data.readers.movielens import open_movielens
+from thinkrec.data.readers.own import open_own
+from thinkrec.data.readers.yelp import open_yelp
+from thinkrec.data.splits import LastMonths, Rule, Shares, SplitColumn, absolute, rule_of
 from thinkrec.data.world import WorldSpec, generate
 from thinkrec.errors import UserError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """A half-open span of time, [start, end), in seconds since 1970 UTC."""
-
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Windows:
-    """The window of each split."""
-
-    train: Window
-    valid: Window
-    test: Window
+from thinkrec.params import DatasetParams, RatingColumns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,86 +37,231 @@ class Dataset:
         name: as in `dataset.name`.
         title: for people.
         licence: terms and citation, in a line.
-        address: where its raw file is published; None for a dataset that is generated.
-        checksum: MD5 of the published file; None for a dataset that is generated.
+        files: what is published; none for a dataset that is generated, or one's own.
+        by_hand: why people must download it themselves; empty where the pipeline may.
+        generated: whether it reads no file at all.
         threshold: label = rating > threshold.
         windows: which time is train, valid and test.
-        read: reads `dataset.raw`, or generates (and is given None).
+        core: users and items have so many interactions among themselves; 0: all stay.
+        open: opens the files at a path (`dataset.raw`, or the folder of the downloads), or generates.
     """
 
     name: str
     title: str
     licence: str
-    address: str | None
-    checksum: str | None
+    files: tuple[Remote, ...] = ()
+    by_hand: str = ""
+    generated: bool = False
     threshold: float
-    windows: Windows
-    read: Callable[[Path | None], Raw]
+    windows: Rule
+    core: int = 0
+    open: Callable[[Path], Source]
+
+    @property
+    def address(self) -> str | None:
+        """Where its ratings are published, if they are."""
+        return self.files[0].address if self.files else None
+
+    def source(self, raw: Path | None) -> Source:
+        """The dataset opened for reading: the files at `raw`, or else those of its downloads.
+
+        Raises:
+            UserError: the files are missing or broken, or cannot be downloaded.
+        """
+        if self.generated:
+            if raw is not None:
+                raise UserError(f"dataset.raw: {self.name} is generated and reads no file; set dataset.raw to null")
+            return self.open(Path())
+        if raw is not None:
+            return self.open(raw.expanduser())
+        if not self.files:
+            raise UserError(f"dataset.raw: {self.name} is read from a file or folder; pass -S dataset.raw=PATH")
+        if self.by_hand:
+            raise UserError(f"dataset.raw: {self.name} {self.by_hand}, then pass -S dataset.raw=PATH")
+        return self.open(download.fetch(self.name, self.files))
 
 
-def _seconds(day: str) -> int:
-    return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp())
-
-
-def _windows(train: str, valid: str, test: str, end: str) -> Windows:
-    """Windows that follow each other: the first day of each, and the first day after the last."""
-    edges = [_seconds(day) for day in (train, valid, test, end)]
-    spans = zip(SPLITS, edges[:-1], edges[1:], strict=True)
-    return Windows(**{split: Window(start=start, end=end) for split, start, end in spans})
-
-
-def _movielens(path: Path | None) -> Raw:
-    assert path is not None, "ingest stops before a dataset with an address is read from nowhere"
-    return read_movielens(path)
-
+OWN = "own"
+GROUPLENS = "GroupLens terms: research use, no redistribution; cite Harper, Konstan 2015, doi:10.1145/2827872"
+MOVIELENS = "https://files.grouplens.org/datasets/movielens"
+YELP = "https://business.yelp.com/external-assets/files/Yelp-JSON.zip"
+AMAZON = "https://mcauleylab.ucsd.edu/public_datasets/data"
 
 # 20 months; sizes, coefficients and the reasons for them: thinkrec/data/world.py.
-EMBEDDED_WINDOWS = _windows("2021-01-01", "2021-11-01", "2022-04-01", "2022-09-01")
+EMBEDDED_WINDOWS = absolute("2021-01-01", "2021-11-01", "2022-04-01", "2022-09-01")
 EMBEDDED = WorldSpec(seed=1, users=880, items=650, start=EMBEDDED_WINDOWS.train.start, days=608)
 EMBEDDED_SMALL = replace(EMBEDDED, users=80, items=80, history_median=38.0, history_sigma=0.5, history_max=50)
 
-_WORLD = Dataset(
-    name="embedded",
-    title="the embedded world: generated ratings whose true probabilities and reasons are known",
-    licence="generated by this project, under its licence",
-    address=None,
-    checksum=None,
-    threshold=3.0,
-    windows=EMBEDDED_WINDOWS,
-    read=lambda _: generate(EMBEDDED).raw,
-)
+
+def _world(name: str, title: str, spec: WorldSpec) -> Dataset:
+    return Dataset(
+        name=name,
+        title=title,
+        licence="generated by this project, under its licence",
+        generated=True,
+        threshold=3.0,
+        windows=EMBEDDED_WINDOWS,
+        open=lambda _: held(generate(spec).raw),
+    )
+
+
+def _movielens(name: str, title: str, layout: movielens.Layout, md5: str, windows: Rule) -> Dataset:
+    # The zip lies in the folder of the downloads; another path is what the user says it is.
+    archive = Remote(f"{MOVIELENS}/{name}.zip", md5)
+    return Dataset(
+        name=name,
+        title=title,
+        licence=GROUPLENS,
+        files=(archive,),
+        threshold=3.0,
+        windows=windows,
+        open=lambda path: open_movielens(layout, path / archive.name if (path / archive.name).is_file() else path),
+    )
+
+
+def _amazon_2018(category: str) -> Dataset:
+    return Dataset(
+        name=f"amazon-2018:{category}",
+        title=f"Amazon Reviews 2018, {category}, 5-core",
+        licence="research use; cite Ni, Li, McAuley 2019, doi:10.18653/v1/D19-1018",
+        files=(
+            Remote(f"{AMAZON}/amazon_v2/categoryFilesSmall/{category}_5.json.gz"),
+            Remote(f"{AMAZON}/amazon_v2/metaFiles2/meta_{category}.json.gz"),
+        ),
+        threshold=4.0,
+        windows=absolute("2017-01-01", "2017-11-01", "2017-12-01", "2018-01-01"),
+        core=20,
+        open=partial(open_amazon, AMAZON_2018, category),
+    )
+
+
+def _amazon_2023(category: str) -> Dataset:
+    return Dataset(
+        name=f"amazon-2023:{category}",
+        title=f"Amazon Reviews 2023, {category}",
+        licence="cite Hou, Li, He, Yan, Chen, McAuley 2024, arXiv:2403.03952",
+        files=(
+            Remote(f"{AMAZON}/amazon_2023/raw/review_categories/{category}.jsonl.gz"),
+            Remote(f"{AMAZON}/amazon_2023/raw/meta_categories/meta_{category}.jsonl.gz"),
+        ),
+        threshold=4.0,
+        windows=LastMonths(train=10, valid=1, test=1),
+        core=20,
+        open=partial(open_amazon, AMAZON_2023, category),
+    )
+
+
+def _without_columns(_: Path) -> Source:
+    raise UserError(
+        "dataset.columns: say which columns of your files are which, "
+        "such as {user: userId, item: movieId, rating: stars, timestamp: time}"
+    )
+
+
+_LAST_20_MONTHS = LastMonths(train=10, valid=5, test=5)
 
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
     for dataset in (
-        _WORLD,
-        replace(
-            _WORLD,
-            name="embedded-small",
-            title="the embedded world in small, for tests",
-            read=lambda _: generate(EMBEDDED_SMALL).raw,
+        _world("embedded", "the embedded world: generated ratings whose true probabilities are known", EMBEDDED),
+        _world("embedded-small", "the embedded world in small, for tests", EMBEDDED_SMALL),
+        _movielens(
+            "ml-100k",
+            "MovieLens 100K",
+            movielens.ML_100K,
+            "0e33842e24a9c977be4e0107933c0723",
+            LastMonths(train=5, valid=1, test=1),  # of the seven that it spans
+        ),
+        _movielens(
+            "ml-1m",
+            "MovieLens 1M",
+            movielens.ML_1M,
+            "c4d9eecfca2ab87c1945afe126590906",
+            absolute("2001-06-01", "2002-04-01", "2002-09-01", "2003-02-01"),
+        ),
+        _movielens("ml-20m", "MovieLens 20M", movielens.ML_CSV, "cd245b17a1ae2cc31bb14903e1204af3", _LAST_20_MONTHS),
+        _movielens("ml-25m", "MovieLens 25M", movielens.ML_CSV, "6b51fb2759a8657d3bfcbfc42b592ada", _LAST_20_MONTHS),
+        _movielens("ml-32m", "MovieLens 32M", movielens.ML_CSV, "d472be332d4daa821edc399621853b57", _LAST_20_MONTHS),
+        Dataset(
+            name="yelp",
+            title="Yelp Open Dataset",
+            licence="Yelp's terms, to be accepted on its site; no redistribution",
+            files=(Remote(YELP),),
+            by_hand=f"has terms that you must accept yourself on Yelp's site; get {YELP} there",
+            threshold=3.0,
+            windows=absolute("2010-01-01", "2020-01-01", "2021-01-01", "2022-01-01"),
+            core=20,
+            open=open_yelp,
         ),
         Dataset(
-            name="ml-1m",
-            title="MovieLens 1M",
-            licence="GroupLens terms: research use, no redistribution; cite Harper, Konstan 2015, doi:10.1145/2827872",
-            address="https://files.grouplens.org/datasets/movielens/ml-1m.zip",
-            checksum="c4d9eecfca2ab87c1945afe126590906",
-            threshold=3.0,
-            windows=_windows("2001-06-01", "2002-04-01", "2002-09-01", "2003-02-01"),
-            read=_movielens,
+            name=OWN,
+            title="ratings of one's own",
+            licence="yours",
+            threshold=0.5,  # of a label
+            windows=Shares(train=0.8, valid=0.1, test=0.1),
+            open=_without_columns,
         ),
     )
 }
+FAMILIES: dict[str, Callable[[str], Dataset]] = {"amazon-2018": _amazon_2018, "amazon-2023": _amazon_2023}
+KNOWN = (*DATASETS, *(f"{family}:CATEGORY" for family in FAMILIES))
+
+_CATEGORY = re.compile(r"[A-Z][A-Za-z0-9]{0,39}(_[A-Za-z0-9]{1,40}){0,9}")
 
 
 def find(name: str) -> Dataset:
-    """The dataset of that name.
+    """The dataset of that name, one's own without its columns.
 
     Raises:
         UserError: there is none; names the nearest.
     """
+    family, _, category = name.partition(":")
+    if family in FAMILIES:
+        if not _CATEGORY.fullmatch(category):
+            raise UserError(
+                f"dataset.name: {category or 'nothing'!r} is no category of {family}; write it as its files do: "
+                f"{family}:Gift_Cards, {family}:Movies_and_TV"
+            )
+        return FAMILIES[family](category)
     if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.0)[0]
-        raise UserError(f"dataset.name: no dataset {name!r}; did you mean {near}? Known: {', '.join(DATASETS)}")
+        near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.0)[0]
+        raise UserError(f"dataset.name: no dataset {name!r}; did you mean {near}? Known: {', '.join(KNOWN)}")
     return DATASETS[name]
+
+
+def chosen(params: DatasetParams) -> Dataset:
+    """The dataset that `params` name, with what they say otherwise than the catalogue.
+
+    Raises:
+        UserError: no such dataset, or parameters that do not belong together.
+    """
+    dataset = find(params.name)
+    columns, items = params.columns, params.items
+    if params.name != OWN:
+        for name, value in (("columns", columns), ("items", items)):
+            if value is not None:
+                raise UserError(f"dataset.{name}: {dataset.name} has its own; set it to null, or dataset.name to {OWN}")
+    elif columns is not None:
+        _check_own(columns, params)
+        dataset = replace(
+            dataset,
+            windows=SplitColumn() if columns.split else dataset.windows,
+            open=partial(open_own, columns, items),
+        )
+    threshold, windows, core = params.threshold, params.windows, params.core
+    return replace(
+        dataset,
+        threshold=dataset.threshold if threshold is None else threshold,
+        windows=dataset.windows if windows is None else rule_of(windows),
+        core=dataset.core if core is None else core,
+    )
+
+
+def _check_own(columns: RatingColumns, params: DatasetParams) -> None:
+    """Labels are as they are, ratings need a threshold, and a split column its name."""
+    if columns.rating and params.threshold is None:
+        raise UserError(f"dataset.threshold: say above which value of {columns.rating!r} a rating counts as liked")
+    if columns.label and params.threshold is not None:
+        raise UserError(f"dataset.threshold: {columns.label!r} says already what is liked; set it to null")
+    if params.windows == "column" and columns.split is None:
+        raise UserError("dataset.windows: column needs the name of the column that says the split; add columns.split")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterator
 
 MAX_TEXT = 20_000  # characters read of one description: room for any honest one
 
@@ -20,7 +21,28 @@ _INVISIBLE = re.compile(
 
 def plain_text(text: str) -> str:
     """`text` without markup, entities or characters nobody can see, its white space collapsed."""
-    text = text[:MAX_TEXT]
+    text = " ".join(text[:MAX_TEXT].split())
+    if _is_plain(text):
+        return text
     for _ in range(2):  # some shops escape twice, and an unescaped entity may turn out to be a tag
         text = html.unescape(_TAG.sub(" ", text))
     return " ".join(_INVISIBLE.sub(" ", _TAG.sub(" ", text)).split())
+
+
+def _is_plain(text: str) -> bool:
+    """Whether there is surely nothing to take out: most texts, told ten times faster than by looking for it."""
+    return text.isprintable() and not any(mark in text for mark in "<&\ufffc\ufffd")
+
+
+def repairs(text: str) -> Iterator[str]:
+    """What `plain_text` does to `text` that a person would call a repair: none, or some of these."""
+    if len(text) > MAX_TEXT:
+        yield f"cut to {MAX_TEXT:,} characters"
+        text = text[:MAX_TEXT]
+    text = " ".join(text.split())
+    if _is_plain(text) or plain_text(text) == text:
+        return
+    if _TAG.search(text) or html.unescape(text) != text:
+        yield "markup"
+    if _INVISIBLE.search(text):
+        yield "unreadable characters"

@@ -29,13 +29,18 @@ def history_bounds(user: ArrayLike, timestamp: ArrayLike) -> tuple[NDArray[np.in
     if len(users) == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     new_user = np.append(True, users[1:] != users[:-1])
-    later = np.append(True, times[1:] != times[:-1])
-    if new_user.sum() != len(np.unique(users)) or np.any((times[1:] < times[:-1]) & ~new_user[1:]):
+    new_moment = new_user | np.append(True, times[1:] != times[:-1])
+    first_users = users[new_user]
+    if len(np.unique(first_users)) != len(first_users) or np.any((times[1:] < times[:-1]) & ~new_user[1:]):
         raise ValueError("interactions are not sorted by user and timestamp")
-    rows = np.arange(len(users), dtype=np.int64)
-    start = np.maximum.accumulate(np.where(new_user, rows, 0))
-    end = np.maximum.accumulate(np.where(new_user | later, rows, 0))
+    start, end = (_first_rows(new) for new in (new_user, new_moment))
     return start, end
+
+
+def _first_rows(new: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The row number at which each row's group begins, for groups that begin where `new` says."""
+    first = np.flatnonzero(new)
+    return np.repeat(first, np.diff(first, append=len(new)))
 
 
 def frozen(interactions: pd.DataFrame) -> pd.DataFrame:
@@ -57,11 +62,17 @@ def frozen(interactions: pd.DataFrame) -> pd.DataFrame:
     return interactions.assign(timestamp=interactions["timestamp"].where(train, by_split.transform("min")))
 
 
-def warm_rows(interactions: pd.DataFrame) -> NDArray[np.bool_]:
-    """Whether each row's user and item both have a row in train."""
+def seen_in_train(interactions: pd.DataFrame) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether each row's user has a row in train, and whether its item has (n, n)."""
     train = (interactions["split"] == "train").to_numpy()
     user, item = interactions["user"].to_numpy(), interactions["item"].to_numpy()
-    return np.isin(user, user[train]) & np.isin(item, item[train])
+    return np.isin(user, user[train]), np.isin(item, item[train])
+
+
+def warm_rows(interactions: pd.DataFrame) -> NDArray[np.bool_]:
+    """Whether each row's user and item both have a row in train (n)."""
+    user, item = seen_in_train(interactions)
+    return user & item
 
 
 Protocol = Literal["online", "frozen"]

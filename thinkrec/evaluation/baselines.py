@@ -15,6 +15,7 @@ was compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -32,7 +33,7 @@ from thinkrec.features.bank import Features
 from thinkrec.features.models import MODELS, fit_model
 from thinkrec.features.ratings import Ratings
 from thinkrec.features.running import global_rate, log_odds, running_counts, smoothed_rate
-from thinkrec.features.statistics import causal_statistics, item_content
+from thinkrec.features.statistics import causal_statistics
 from thinkrec.metrics import auc, uauc
 from thinkrec.params import FeatureModel, Params, RecommenderParams
 
@@ -43,6 +44,7 @@ Fit = Callable[..., Scorer]
 FROZEN = "_frozen"  # ends the name of a model that is told nothing of the split that it is measured on
 
 SMOOTHING = 5.0  # METHOD §5: pseudo-interactions of every rate
+SHOWN_CATEGORIES = 100  # with a column of their own: all of a movie dataset's, the commonest of a shop's thousands
 
 # scikit-learn's C, for standardised columns. Of .001, .003, .01, .1, 1: the best for both regressions; .1 and 1 are
 # within .0003 of it.
@@ -91,22 +93,56 @@ def running_rates(interactions: pd.DataFrame, items: pd.DataFrame) -> Scorer:
     return score
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Categories:
+    """The categories of interactions, as pairs: an item has few of what may be thousands.
+
+    Shapes: n interactions, m pairs.
+    """
+
+    row: NDArray[np.int64]  # (m,) rising
+    category: NDArray[np.int64]  # (m,) by name; rising within a row
+    often: NDArray[np.int64]  # numbers of the SHOWN_CATEGORIES that most items have, rising
+
+    @classmethod
+    def of(cls, items: pd.DataFrame, item: NDArray[np.integer]) -> _Categories:
+        """The categories of the `items` that interactions are about, `item` (n)."""
+        names, number = np.unique([name for row in items["categories"] for name in set(row)], return_inverse=True)
+        holder = np.repeat(np.arange(len(items)), [len(set(row)) for row in items["categories"]])
+        order = np.lexsort((number, holder))
+        number, size = number[order], np.bincount(holder, minlength=len(items))
+        start, length = np.cumsum(size) - size, size[item]
+        first = np.repeat(start[item] - (np.cumsum(length) - length), length)
+        most = np.argsort(-np.bincount(number, minlength=len(names)), kind="stable")
+        return cls(
+            row=np.repeat(np.arange(len(item)), length),
+            category=number[first + np.arange(len(first))],
+            often=np.sort(most[:SHOWN_CATEGORIES]),
+        )
+
+    def columns(self, rows: int) -> NDArray[np.float32]:
+        """Multi-hot columns of the categories shown (n, at most SHOWN_CATEGORIES)."""
+        shown = np.isin(self.category, self.often)
+        column_nc = np.zeros((rows, max(len(self.often), 1)), np.float32)
+        column_nc[self.row[shown], np.searchsorted(self.often, self.category[shown])] = 1
+        return column_nc
+
+
 def plain_statistics(interactions: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
-    """The columns of METHOD §5's learned baselines (n rows, 7 columns and one for each category).
+    """The columns of METHOD §5's learned baselines (n rows, 7 columns and one for each of the commonest categories).
 
     Log-odds of the running like-rates of the user, of the item, and of the user in the item's categories; log1p of the
     interactions that each rests on; the item's release year, NaN where unknown; its categories, multi-hot. Only
     strictly earlier interactions count, for the prior too, and rows of the same second are blind to each other.
     """
     user, item, time, label = (interactions[name].to_numpy() for name in ("user", "item", "timestamp", "label"))
-    content = item_content(items)
-    category_nc = content.categories[item]
+    categories = _Categories.of(items, item)
     prior = global_rate(time, label, smoothing=SMOOTHING)
     user_likes, user_count = running_counts(user, time, label)
     item_likes, item_count = running_counts(item, time, label)
     user_rate = smoothed_rate(user_likes, user_count, prior, smoothing=SMOOTHING)
     item_rate = smoothed_rate(item_likes, item_count, prior, smoothing=SMOOTHING)
-    affinity, affinity_count = _category_affinity(category_nc, user, time, label, user_rate)
+    affinity, affinity_count = _category_affinity(categories, user, time, label, user_rate)
     columns = {
         "user_log_odds": log_odds(user_rate),
         "user_log_count": np.log1p(user_count),
@@ -114,14 +150,14 @@ def plain_statistics(interactions: pd.DataFrame, items: pd.DataFrame) -> pd.Data
         "item_log_count": np.log1p(item_count),
         "affinity_log_odds": affinity,
         "affinity_log_count": np.log1p(affinity_count),
-        "year": content.year[item].astype(np.float64),
+        "year": items["year"].to_numpy(np.float64, na_value=np.nan)[item],
     }
-    columns |= {f"category_{number}": column for number, column in enumerate(category_nc.T)}
+    columns |= {f"category_{number}": column for number, column in enumerate(categories.columns(len(item)).T)}
     return pd.DataFrame(columns)
 
 
 def _category_affinity(
-    category_nc: NDArray[Any], user: ArrayLike, time: ArrayLike, label: ArrayLike, user_rate: Floats
+    categories: _Categories, user: ArrayLike, time: ArrayLike, label: ArrayLike, user_rate: Floats
 ) -> tuple[Floats, Floats]:
     """The log-odds of the user's running like-rate in a category, and its interactions (n, n): means over categories.
 
@@ -134,15 +170,15 @@ def _category_affinity(
     # the best AUC, no log loss is better, and it gives METHOD §5's figures on test.
 
     # m: one event for every category of every row.
-    row_m, category_m = np.nonzero(category_nc)
-    key_m = np.asarray(user, dtype=np.int64)[row_m] * category_nc.shape[1] + category_m
+    row_m, category_m, rows = categories.row, categories.category, len(user_rate)
+    key_m = np.asarray(user, dtype=np.int64)[row_m] * (category_m.max(initial=0) + 1) + category_m
     likes_m, count_m = running_counts(key_m, np.asarray(time)[row_m], np.asarray(label)[row_m])
     # What the category adds to the user's rate: nothing where there is no category.
     gain_m = log_odds(smoothed_rate(likes_m, count_m, user_rate[row_m], smoothing=SMOOTHING))
     gain_m -= log_odds(user_rate[row_m])
-    gain, count = (np.bincount(row_m, value_m, minlength=len(category_nc)) for value_m in (gain_m, count_m))
-    categories = np.maximum(np.bincount(row_m, minlength=len(category_nc)), 1)
-    return log_odds(user_rate) + gain / categories, count / categories
+    gain, count = (np.bincount(row_m, value_m, minlength=rows) for value_m in (gain_m, count_m))
+    several = np.maximum(np.bincount(row_m, minlength=rows), 1)
+    return log_odds(user_rate) + gain / several, count / several
 
 
 def logistic_regression(interactions: pd.DataFrame, items: pd.DataFrame) -> Scorer:

@@ -1,8 +1,6 @@
 """The evaluation's pictures (PNG), and the points of its curves for `dvc plots`.
 
-Bytes follow from the data: no dates, no version strings, the bundled font. Colours are Okabe and Ito's, which stay
-apart for colour-blind readers; line styles tell models apart once the colours run out. Figures are made without
-pyplot, so there is no global state and no display to look for.
+Line styles tell models apart once the colours (`thinkrec.figures`) run out.
 
 Shape suffixes: n rows, u users, e adapters (the global one, then N experts), d embedding size.
 """
@@ -11,25 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from thinkrec.artifacts import atomic
+from thinkrec.figures import COLOURS, GREY, panels, save
 from thinkrec.metrics import Floats, auc, calibration_bins, calibration_error
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000", "#999999")
 STYLES = ("-", "--", ":", "-.")
 CURVES = ("thinkrec", "running_rates", "logistic_regression", "mf", "sasrec", "best")  # as many as stay readable
 CURVE_POINTS = 200
 SHOWN_USERS = 600
-DPI = 120
 
 
 def shown(models: Sequence[str]) -> list[str]:
@@ -74,10 +66,10 @@ def calibration_points(predictions: pd.DataFrame, models: Sequence[str]) -> list
 
 def draw_roc(path: Path, predictions: pd.DataFrame, models: Sequence[str], *, ours: str = "thinkrec") -> None:
     """These models' ROC curves in one square, `ours` on top, the legend by falling AUC."""
-    figure, axes = _figure(6.0, 6.0)
+    figure, (axes,) = panels(1, 1, 6.0, 6.0)
     area = {model: auc(predictions["label"], predictions[model]) for model in models}
     curves = pd.DataFrame(roc_points(predictions, models)).groupby("model")
-    axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
     lines = {}
     for rank, model in enumerate(sorted(models, key=lambda model: model != ours)):
         curve = curves.get_group(model)
@@ -94,12 +86,12 @@ def draw_roc(path: Path, predictions: pd.DataFrame, models: Sequence[str], *, ou
     axes.legend(handles=by_area, title="AUC", loc="lower right", frameon=False, fontsize=9)
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC", xlim=(0, 1), ylim=(0, 1))
     axes.set_aspect("equal")
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_calibration(path: Path, predictions: pd.DataFrame, model: str = "thinkrec") -> None:
     """Observed share of likes against predicted probability in equal-mass bins, over the probabilities' histogram."""
-    figure, axes = _figure(6.0, 6.0)
+    figure, (axes,) = panels(1, 1, 6.0, 6.0)
     error = calibration_error(predictions["label"], predictions[model])
     points = pd.DataFrame(calibration_points(predictions, [model]))
     below = axes.twinx()
@@ -107,7 +99,7 @@ def draw_calibration(path: Path, predictions: pd.DataFrame, model: str = "thinkr
     below.set(ylabel="rows", ylim=(0, below.get_ylim()[1] * 3))  # the histogram keeps to the lower third
     axes.set_zorder(below.get_zorder() + 1)
     axes.patch.set_visible(False)
-    axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
     axes.plot(points["predicted"], points["observed"], "o-", color=COLOURS[0], linewidth=2)
     axes.set(
         xlabel="predicted probability",
@@ -116,7 +108,7 @@ def draw_calibration(path: Path, predictions: pd.DataFrame, model: str = "thinkr
         xlim=(0, 1),
         ylim=(0, 1),
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_gate(path: Path, weight_ue: NDArray[Any], group_u: NDArray[Any]) -> None:
@@ -124,7 +116,7 @@ def draw_gate(path: Path, weight_ue: NDArray[Any], group_u: NDArray[Any]) -> Non
 
     `weight_ue` is a routing matrix (u, N + 1): column 0 is the global adapter, column n is group n - 1's expert.
     """
-    figure, axes = _figure(8.0, 4.0)
+    figure, (axes,) = panels(1, 1, 8.0, 4.0)
     # Within a group, order by the adapter that leads the group as a whole: neighbours then look alike.
     leader_u = np.zeros(len(group_u), np.int64)
     for group in np.unique(group_u):
@@ -140,7 +132,7 @@ def draw_gate(path: Path, weight_ue: NDArray[Any], group_u: NDArray[Any]) -> Non
             edges,
             baseline=top_ue[:, adapter] - shown_ue[:, adapter],
             fill=True,
-            color=COLOURS[(adapter - 1) % len(COLOURS)] if adapter else "#bbbbbb",
+            color=COLOURS[(adapter - 1) % len(COLOURS)] if adapter else GREY,
             label=f"{f'expert {adapter}' if adapter else 'global'} ({weight_ue[:, adapter].mean():.0%})",
         )
     starts = np.flatnonzero(np.diff(shown_group, prepend=shown_group[:1] - 1))
@@ -151,12 +143,12 @@ def draw_gate(path: Path, weight_ue: NDArray[Any], group_u: NDArray[Any]) -> Non
     axes.set_xticks(middles, names)
     axes.set(ylabel="weight", title="Which adapter speaks for whom", xlim=(0, 1), ylim=(0, 1))
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9, title="mean weight")
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_groups(path: Path, vector_ud: NDArray[Any], group_u: NDArray[Any]) -> None:
     """User vectors on their first two principal components, coloured by group; a cross marks each group's mean."""
-    figure, axes = _figure(6.0, 5.0)
+    figure, (axes,) = panels(1, 1, 6.0, 5.0)
     place_u2, share = principal_components(vector_ud)
     for group in np.unique(group_u):
         own = place_u2[group_u == group]
@@ -173,7 +165,7 @@ def draw_groups(path: Path, vector_ud: NDArray[Any], group_u: NDArray[Any]) -> N
         title="User groups",
     )
     axes.legend(frameon=False, fontsize=9, markerscale=2)
-    _save(figure, path)
+    save(figure, path)
 
 
 def principal_components(vector_ud: NDArray[Any]) -> tuple[Floats, Floats]:
@@ -189,19 +181,3 @@ def principal_components(vector_ud: NDArray[Any]) -> tuple[Floats, Floats]:
     share = values[::-1][:2] / max(values.sum(), np.finfo(np.float64).tiny)
     missing = 2 - leading.shape[1]  # a single dimension has no second component
     return np.pad(centred @ leading, ((0, 0), (0, missing))), np.pad(share, (0, missing))
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty figure (inches) without the upper and right frame lines."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with atomic(path) as partial:
-        # matplotlib writes its version into the file unless told not to.
-        figure.savefig(partial, format="png", metadata={"Software": None})

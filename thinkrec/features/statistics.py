@@ -65,28 +65,19 @@ class NameSets:
 class ItemContent:
     """What the kernels compare of items."""
 
-    categories: Floats  # (I, C) multi-hot
-    category_sets: NameSets  # the same
+    categories: NameSets
     year: Floats  # (I,) NaN where unknown
     title_words: NameSets  # of at most TITLE_WORDS
 
 
 def item_content(items: pd.DataFrame) -> ItemContent:
     """The compared columns of the `items` artefact."""
-    category_lists = [list(dict.fromkeys(row)) for row in items["categories"]]
-    names = sorted({name for row in category_lists for name in row})
-    index = {name: column for column, name in enumerate(names)}
-    categories = np.zeros((len(items), max(len(names), 1)), np.float32)
-    for row, values in enumerate(category_lists):
-        for name in values:
-            categories[row, index[name]] = 1
     words = []
     for title in items["title"]:
         long = dict.fromkeys(word for word in re.findall(r"[^\W\d_]{3,}", title.lower()) if word != "the")
         words.append(list(long)[:TITLE_WORDS])
     return ItemContent(
-        categories=categories,
-        category_sets=NameSets.of(category_lists),
+        categories=NameSets.of(list(dict.fromkeys(row)) for row in items["categories"]),
         year=items["year"].to_numpy(np.float32, na_value=np.nan),
         title_words=NameSets.of(words),
     )
@@ -224,7 +215,7 @@ def _everything(pair: _Pairs, _: dict[str, Weights]) -> Weights:
 
 def _categories(pair: _Pairs, _: dict[str, Weights]) -> Weights:
     """Jaccard similarity of the category sets, squared."""
-    sets = pair.content.category_sets
+    sets = pair.content.categories
     both = _common(sets, pair).astype(np.float32)
     # An empty set has nothing in common with any, so its size does not matter; it only may not divide by zero.
     past, target = (np.maximum(sets.sizes[items], 1).astype(np.float32) for items in (pair.near, pair.target))

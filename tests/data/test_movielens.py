@@ -8,12 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from thinkrec.data import readers
-from thinkrec.data.readers import read_movielens, split_title
+from thinkrec.data.raw import Raw, gather
+from thinkrec.data.readers import files
+from thinkrec.data.readers.metadata import split_title
+from thinkrec.data.readers.movielens import ML_1M, ML_100K, ML_CSV, Layout, open_movielens
 from thinkrec.errors import UserError
 
 RATINGS = "1::10::5::991353600\n1::2::3::991353600\n2::10::1::1017619200\n"
 MOVIES = "10::Matrix, The (1999)::Action|Sci-Fi\n2::Mis\xe9rables, Les (1995)::Drama\n"
+
+
+def read_movielens(path: Path, layout: Layout = ML_1M) -> Raw:
+    return gather(open_movielens(layout, path))
 
 
 @pytest.fixture
@@ -53,9 +59,9 @@ def test_zip_folder_parent_and_ratings_file_read_the_same(dataset: Callable[...,
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("1::2::3", "not four fields separated by ::"),
-        ("1::2::3::4::5", "not four fields separated by ::"),
-        ("<html>", "not four fields separated by ::"),
+        ("1::2::3", "not 4 fields separated by ::"),
+        ("1::2::3::4::5", "not 4 fields separated by ::"),
+        ("<html>", "not 4 fields separated by ::"),
         ("::2::3::9", "no user id"),
         ("1:: ::3::9", "no item id"),
         ("1::2::good::9", "rating is not a number"),
@@ -65,9 +71,10 @@ def test_zip_folder_parent_and_ratings_file_read_the_same(dataset: Callable[...,
         ("1::2::5.5::9", "rating is not within 0.5 and 5.0"),
         ("1::2::-1::9", "rating is not within 0.5 and 5.0"),
         ("1::2::3::-9", "time is negative"),
-        ("1::2::3::2001-06-01", "time is not whole seconds"),
-        ("1::2::3::9.5", "time is not whole seconds"),
-        ("1::2::3::", "time is not whole seconds"),
+        ("1::2::3::yesterday", "time is neither whole seconds, milliseconds nor ISO 8601"),
+        ("1::2::3::9.5", "time is neither whole seconds, milliseconds nor ISO 8601"),
+        ("1::2::3::", "time is neither whole seconds, milliseconds nor ISO 8601"),
+        ("1::2::3::4102444800", "time is after the year 2099"),
     ],
 )
 def test_a_malformed_rating_is_set_aside_with_file_line_and_reason(
@@ -82,7 +89,7 @@ def test_a_malformed_rating_is_set_aside_with_file_line_and_reason(
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("3::No Genres (1990)", "not three fields separated by ::"),
+        ("3::No Genres (1990)", "not 3 fields separated by ::"),
         ("::Nameless (1990)::Drama", "no item id"),
         ("3::::Drama", "no title"),
     ],
@@ -97,7 +104,7 @@ def test_chunk_borders_change_nothing(dataset: Callable[..., Path], monkeypatch:
     text = "".join(f"{n % 7}::{n % 11}::{1 + n % 5}::{n}\r\n" if n % 10 else "broken\r\n" for n in range(1, 200))
     folder = dataset(text.rstrip())  # no newline at the end
     whole = read_movielens(folder)
-    monkeypatch.setattr(readers, "CHUNK", 13)
+    monkeypatch.setattr(files, "BLOCK", 13)
     pieces = read_movielens(folder)
     assert pieces.quarantine.equals(whole.quarantine)
     assert whole.quarantine["row"].tolist() == list(range(10, 200, 10))
@@ -153,8 +160,8 @@ def test_a_missing_or_broken_source_stops_with_one_line(dataset: Callable[..., P
 def test_a_file_without_line_ends_is_not_read_to_its_end(
     dataset: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "CHUNK", 64)
-    monkeypatch.setattr(readers, "MAX_LINE", 256)
+    monkeypatch.setattr(files, "BLOCK", 64)
+    monkeypatch.setattr(files, "MAX_LINE", 256)
     with pytest.raises(UserError, match="line 1 is over 256 bytes"):
         read_movielens(dataset("0" * 10_000))
 
@@ -167,3 +174,74 @@ def test_a_member_with_an_escaping_path_writes_nothing(dataset: Callable[..., Pa
         archive.write(folder / "movies.dat", "/movies.dat")
     assert len(read_movielens(tmp_path / "slip.zip").ratings) == 3
     assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "slip.zip"])
+
+
+def test_ml_100k_is_read_as_published(tmp_path: Path) -> None:
+    (tmp_path / "u.data").write_text("196\t242\t3\t881250949\n186\t302\t3\t891717742\n", encoding="latin-1")
+    flags = ["0"] * 19
+    flags[5] = flags[14] = "1"  # Comedy, Romance
+    movies = [
+        f"242|Kolya (1996)|24-Jan-1997||http://us.imdb.com/M/title-exact?Kolya%20(1996)|{'|'.join(flags)}",
+        f"302|L\xe9on, The (1994)|01-Jan-1994||http://x|{'|'.join(['1'] + ['0'] * 18)}",  # genre: unknown
+    ]
+    (tmp_path / "u.item").write_text("\n".join(movies) + "\n", encoding="latin-1")
+    raw = read_movielens(tmp_path, ML_100K)
+    assert raw.ratings.astype({"user_id": str, "item_id": str}).to_numpy().tolist() == [
+        ["196", "242", 3.0, 881250949],
+        ["186", "302", 3.0, 891717742],
+    ]
+    assert raw.items["title"].tolist() == ["Kolya", "The L\xe9on"]
+    assert raw.items["year"].tolist() == [1996, 1994]
+    assert raw.items["categories"].tolist() == [["Comedy", "Romance"], []]
+    assert (raw.rows, raw.bad_rows, len(raw.quarantine)) == (2, 0, 0)
+
+
+CSV_RATINGS = "userId,movieId,rating,timestamp\n1,296,5.0,1147880044\n2,306,3.5,1147868817\n"
+CSV_MOVIES = (
+    "movieId,title,genres\n296,Pulp Fiction (1994),Comedy|Crime\n"
+    '306,"Trois, ""Couleurs"": rouge (1994)",(no genres listed)\n'
+)
+
+
+def write_csv(folder: Path, ratings: str = CSV_RATINGS) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "ratings.csv").write_text(ratings, encoding="utf-8")
+    (folder / "movies.csv").write_text(CSV_MOVIES, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_ml_20m_and_later_are_read_as_published(tmp_path: Path, line_end: str) -> None:
+    folder = write_csv(tmp_path / "ml-25m", CSV_RATINGS.replace("\n", line_end))
+    for place in (folder, zipped(folder, tmp_path / "ml-25m.zip", ("ratings.csv", "movies.csv"))):
+        raw = read_movielens(place, ML_CSV)
+        assert raw.ratings.astype({"user_id": str, "item_id": str}).to_numpy().tolist() == [
+            ["1", "296", 5.0, 1147880044],
+            ["2", "306", 3.5, 1147868817],
+        ]
+        assert raw.items["title"].tolist() == ["Pulp Fiction", 'Trois, "Couleurs": rouge']
+        assert raw.items["categories"].tolist() == [["Comedy", "Crime"], []]
+        assert (raw.rows, raw.bad_rows) == (2, 0)
+
+
+def test_faults_count_lines_from_the_files_beginning_also_where_it_is_read_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = "".join(f"{n},{n},{'five' if n % 7 == 0 else 5},{n}\n" for n in range(1, 60))
+    folder = write_csv(tmp_path / "ml-25m", CSV_RATINGS + rows)
+    whole = read_movielens(folder, ML_CSV)
+    monkeypatch.setattr(files, "PIECE", 100)
+    monkeypatch.setattr(files, "BLOCK", 31)
+    source = open_movielens(ML_CSV, folder)
+    assert len(source.parts) > 4
+    pieces = gather(source)
+    assert pieces.quarantine.equals(whole.quarantine)
+    assert whole.quarantine["row"].tolist() == [n + 3 for n in range(7, 60, 7)]
+    assert pieces.ratings["timestamp"].tolist() == whole.ratings["timestamp"].tolist()
+    assert pieces.rows == whole.rows == 61
+
+
+def test_another_releases_file_is_told_by_its_columns(tmp_path: Path) -> None:
+    folder = write_csv(tmp_path / "ml-25m", CSV_RATINGS.replace("userId", "user"))
+    with pytest.raises(UserError, match=r"no column 'userId' in .*ratings.csv; did you mean 'user'\? Found: user, mov"):
+        open_movielens(ML_CSV, folder)

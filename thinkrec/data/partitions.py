@@ -1,0 +1,140 @@
+"""What is done with each part of a dataset on its own, by whoever reads it (`data.cluster`).
+
+A part is read once, chunk by chunk; of a row, two codes and two numbers are kept (some 20 bytes). Its rows outside the
+windows go as soon as these are known, which for windows counted back from the newest rating is after every part has
+been read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from thinkrec.artifacts import SPLITS
+from thinkrec.data.raw import RATINGS, Chunk, Fault, Part
+from thinkrec.data.splits import Windows, split_codes
+from thinkrec.errors import UserError
+
+DAY = 86_400  # seconds
+MANY_FAULTS = (
+    100_000  # malformed rows after which it is not waited for the end of the part to say that there are too many
+)
+
+SPLIT_CODE = pa.field("split_code", pa.int8())  # the number in SPLITS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """One part as read.
+
+    Attributes:
+        table: its good rows in input order, as `raw.RATINGS` says, with the split or the truth where they are known.
+        faults: its malformed rows, counted from the beginning of the part.
+        rows: rating rows met, the malformed ones included.
+        lines: lines read.
+    """
+
+    table: pa.Table
+    faults: list[Fault]
+    rows: int
+    lines: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What there is to know of a part before its rows are looked at: little, however long it is."""
+
+    faults: list[Fault]
+    rows: int
+    lines: int
+    days: Counter[int] = field(default_factory=Counter)  # good rows by day since 1970
+    oldest: int | None  # timestamp, None without good rows
+    newest: int | None
+    names: Counter[str] | None  # good rows by what their split column says; None without one
+
+
+def read_part(part: Part, *, read: Callable[[Part], Iterator[Chunk]], max_bad_share: float) -> Read:
+    """Read one part.
+
+    Raises:
+        UserError: too many of its rows are malformed.
+    """
+    tables: list[pa.Table] = []
+    faults: list[Fault] = []
+    rows = lines = 0
+    with tqdm(unit=" rows", unit_scale=True, desc=part.name or None, disable=None, leave=False) as bar:
+        for chunk in read(part):
+            tables.append(chunk.table)
+            faults += chunk.faults
+            rows += chunk.rows
+            lines += chunk.lines
+            bar.update(chunk.rows)
+            if len(faults) > MANY_FAULTS:
+                check_bad_share(faults, rows, max_bad_share)
+    table = pa.concat_tables(tables) if tables else RATINGS.empty_table()
+    return Read(table=table, faults=faults, rows=rows, lines=lines)
+
+
+def check_bad_share(faults: list[Fault], rows: int, limit: float) -> None:
+    """Stop where more than `limit` of `rows` are malformed.
+
+    Raises:
+        UserError: they are.
+    """
+    share = len(faults) / max(rows, 1)
+    if share > limit:
+        first = faults[0]
+        raise UserError(
+            f"{first.file}: {len(faults)} of {rows} rating rows are malformed ({share:.1%}, the limit is "
+            f"{limit:.1%}), first line {first.row}: {first.reason}; mend the file or raise dataset.max_bad_share"
+        )
+
+
+def summary(read: Read) -> Summary:
+    """Of one part."""
+    days: Counter[int] = Counter()
+    for times in read.table["timestamp"].chunks:
+        number, count = np.unique(times.to_numpy() // DAY, return_counts=True)
+        days.update(dict(zip(number.tolist(), count.tolist(), strict=True)))
+    oldest, newest = pc.min_max(read.table["timestamp"]).as_py().values()
+    names = None
+    if "split" in read.table.column_names:
+        told = pc.value_counts(read.table["split"].cast(pa.string()))
+        names = Counter({str(one["values"]): one["counts"] for one in told.to_pylist()})
+    return Summary(
+        faults=read.faults,
+        rows=read.rows,
+        lines=read.lines,
+        days=days,
+        oldest=oldest,
+        newest=newest,
+        names=names,
+    )
+
+
+def inside(read: Read, *, windows: Windows | None) -> pa.Table:
+    """The rows of one part within the windows, their split's number in a column of its own.
+
+    Without windows the part's own split column says which split a row is of.
+    """
+    table, codes = read.table, []
+    if windows is None:
+        numbers = pa.array(range(len(SPLITS)), pa.int8())
+        found = pc.index_in(table["split"].cast(pa.string()), value_set=pa.array(SPLITS))
+        codes = [pc.fill_null(numbers.take(chunk), -1) for chunk in found.chunks]
+    else:
+        codes = [pa.array(split_codes(times.to_numpy(), windows)) for times in table["timestamp"].chunks]
+    code = pa.chunked_array(codes, pa.int8())
+    table = table.drop_columns(["split"] if "split" in table.column_names else []).append_column(SPLIT_CODE, code)
+    kept = table.filter(pc.greater_equal(code, 0))
+    if len(kept) < len(table):  # ids that only rows outside have are forgotten
+        for name in ("user_id", "item_id"):
+            ids = kept[name].cast(pa.string()).dictionary_encode()
+            kept = kept.set_column(kept.column_names.index(name), name, ids)
+    return kept

@@ -1,0 +1,214 @@
+"""Which time is train, valid and test, as data (METHOD: data). Splits follow each other in time, never at random.
+
+A dataset's rule is one of:
+
+    Windows       absolute spans of time, the same rows from the same raw file everywhere
+    LastMonths    so many months each, counted back from the newest rating
+    Shares        shares of the time that the ratings span, counted back from the newest rating
+    SplitColumn   what a column of the raw data says of each rating
+
+All but the last come down to `Windows` once the oldest and the newest rating are known (`windows_of`).
+"""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinkrec.artifacts import SPLITS
+from thinkrec.errors import UserError
+
+LATEST = 253_402_214_400  # the last day of the year 9999: dates go no further
+MOST_MONTHS = 1200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A half-open span of time, [start, end), in seconds since 1970 UTC."""
+
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        """As people write it: days where it begins and ends at midnight."""
+        edges = [datetime.fromtimestamp(edge, UTC) for edge in (self.start, self.end)]
+        days = not any(edge.hour or edge.minute or edge.second for edge in edges)
+        told = [edge.date().isoformat() if days else f"{edge:%Y-%m-%dT%H:%M:%S}" for edge in edges]
+        return f"[{told[0]}, {told[1]}) UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """The window of each split, one after another; there may be time between them.
+
+    Raises:
+        ValueError: one is empty, or begins before the one before it ends.
+    """
+
+    train: Window
+    valid: Window
+    test: Window
+
+    def __post_init__(self) -> None:
+        edges = [edge for split in SPLITS for edge in (self.of(split).start, self.of(split).end)]
+        for split, start, end in zip(SPLITS, edges[::2], edges[1::2], strict=True):
+            if end <= start:
+                raise ValueError(f"the {split} window ends before it begins")
+        for earlier, later, end, start in zip(SPLITS, SPLITS[1:], edges[1::2], edges[2::2], strict=False):
+            if start < end:
+                raise ValueError(f"the {later} window begins before the {earlier} window ends")
+
+    def of(self, split: str) -> Window:
+        """The window of the split of that name."""
+        window: Window = getattr(self, split)
+        return window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastMonths:
+    """So many months for each split. The last ends with the day (UTC) of the newest rating.
+
+    A month before a day is the same day of the month before, or that month's last where it has no such day.
+    """
+
+    train: int
+    valid: int
+    test: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """Shares of the time from the oldest to the newest rating, in whole seconds; what they leave is before train."""
+
+    train: float
+    valid: float
+    test: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitColumn:
+    """The raw data's own split column: `train`, `valid` or `test`; rows that say anything else are outside."""
+
+
+Rule = Windows | LastMonths | Shares | SplitColumn
+
+EXAMPLES = (
+    "{months: [10, 5, 5]}, {shares: [0.8, 0.1, 0.1]}, column, or "
+    "{train: [2001-06-01, 2002-04-01], valid: [2002-04-01, 2002-09-01], test: [2002-09-01, 2003-02-01]}"
+)
+
+
+def absolute(train: str, valid: str, test: str, end: str) -> Windows:
+    """Windows without time between them: the first day of each (ISO, UTC), and the first day after the last."""
+    edges = [_seconds(day) for day in (train, valid, test, end)]
+    spans = zip(SPLITS, edges[:-1], edges[1:], strict=True)
+    return Windows(**{split: Window(start=start, end=end) for split, start, end in spans})
+
+
+def rule_of(spec: Any) -> Rule:
+    """The rule that a value of `dataset.windows` stands for (EXAMPLES).
+
+    Raises:
+        UserError: it stands for none.
+    """
+    try:
+        return _rule_of(spec)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"dataset.windows: {error}; it may be null (the dataset's own), {EXAMPLES}") from None
+
+
+def _rule_of(spec: Any) -> Rule:
+    if spec == "column":
+        return SplitColumn()
+    if not isinstance(spec, Mapping):
+        raise ValueError(f"no rule is called {spec!r}")
+    if set(spec) == set(SPLITS):
+        return Windows(**{split: _window(split, spec[split]) for split in SPLITS})
+    if set(spec) == {"months"}:
+        months = _three("months", spec["months"])
+        if any(isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_MONTHS for n in months):
+            raise ValueError(f"months should be whole numbers from 1 to {MOST_MONTHS} (they are {months})")
+        return LastMonths(**dict(zip(SPLITS, months, strict=True)))
+    if set(spec) == {"shares"}:
+        shares = _three("shares", spec["shares"])
+        numbers = all(isinstance(share, (int, float)) and not isinstance(share, bool) for share in shares)
+        if not numbers or not all(share > 0 for share in shares) or sum(shares) > 1 + 1e-9:
+            raise ValueError(f"shares should be above 0 and add up to 1 at most (they are {shares})")
+        return Shares(**dict(zip(SPLITS, map(float, shares), strict=True)))
+    raise ValueError(f"no rule has the keys {', '.join(map(str, spec)) or '(none)'}")
+
+
+def _three(name: str, values: Any) -> list[Any]:
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != len(SPLITS):
+        raise ValueError(f"{name} should be three numbers, of {', '.join(SPLITS)} (it is {values!r})")
+    return list(values)
+
+
+def _window(split: str, days: Any) -> Window:
+    if not isinstance(days, Sequence) or isinstance(days, str) or len(days) != 2:
+        raise ValueError(f"{split} should be a first day and the first day after it (it is {days!r})")
+    start, end = map(_seconds, days)
+    return Window(start=start, end=end)
+
+
+def _seconds(day: Any) -> int:
+    """Seconds since 1970 of an ISO day or moment, UTC where it names no zone."""
+    moment = datetime.fromisoformat(str(day))
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def windows_of(rule: Windows | LastMonths | Shares, oldest: int, newest: int) -> Windows:
+    """The rule as absolute windows, for ratings from `oldest` to `newest` (seconds since 1970 UTC).
+
+    Raises:
+        UserError: the ratings' times are no dates, or span too little time to be split.
+    """
+    if newest >= LATEST:
+        raise UserError(
+            f"dataset.windows: the newest rating's timestamp is {newest}, after the year 9999; "
+            "timestamps should be seconds since 1970"
+        )
+    match rule:
+        case Windows():
+            return rule
+        case LastMonths():
+            edges = _month_edges([rule.train, rule.valid, rule.test], newest)
+        case Shares():
+            span = newest + 1 - oldest
+            left = np.cumsum([rule.test, rule.valid, rule.train])[::-1]  # at the start of each split
+            edges = [newest + 1 - round(float(share) * span) for share in left] + [newest + 1]
+    spans = zip(SPLITS, edges[:-1], edges[1:], strict=True)
+    try:
+        return Windows(**{split: Window(start=start, end=end) for split, start, end in spans})
+    except ValueError:
+        raise UserError(
+            f"dataset.windows: the ratings span {newest + 1 - oldest} seconds, too few to be split by shares of time; "
+            "check that timestamps are read as they are meant"
+        ) from None
+
+
+def _month_edges(months: list[int], newest: int) -> list[int]:
+    """The seconds at which train, valid and test begin, and at which the last of them ends."""
+    end = datetime.fromtimestamp(newest, UTC).date() + timedelta(days=1)
+    days = [_months_before(end, sum(months[split:])) for split in range(len(months))]
+    return [_seconds(day.isoformat()) for day in [*days, end]]
+
+
+def _months_before(day: date, months: int) -> date:
+    year, month = divmod(day.year * 12 + day.month - 1 - months, 12)
+    return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
+
+
+def split_codes(timestamp: NDArray[np.int64], windows: Windows) -> NDArray[np.int8]:
+    """The number in `SPLITS` of the window that each timestamp falls in, -1 outside all of them."""
+    code = np.full(len(timestamp), -1, np.int8)
+    for number, split in enumerate(SPLITS):
+        window = windows.of(split)
+        code[(window.start <= timestamp) & (timestamp < window.end)] = number
+    return code
