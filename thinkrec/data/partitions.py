@@ -132,9 +132,10 @@ def inside(read: Read, *, windows: Windows | None) -> pa.Table:
         codes = [pa.array(split_codes(times.to_numpy(), windows)) for times in table["timestamp"].chunks]
     code = pa.chunked_array(codes, pa.int8())
     table = table.drop_columns(["split"] if "split" in table.column_names else []).append_column(SPLIT_CODE, code)
-    kept = table.filter(pc.greater_equal(code, 0))
-    if len(kept) < len(table):  # ids that only rows outside have are forgotten
-        for name in ("user_id", "item_id"):
-            ids = kept[name].cast(pa.string()).dictionary_encode()
-            kept = kept.set_column(kept.column_names.index(name), name, ids)
-    return kept
+    within = pc.greater_equal(code, 0)
+    if not pc.all(within, min_count=0).as_py():
+        table = table.filter(within)
+        for name in ("user_id", "item_id"):  # ids that only rows outside have are forgotten
+            ids = table[name].cast(pa.string()).dictionary_encode()
+            table = table.set_column(table.column_names.index(name), name, ids)
+    return table
