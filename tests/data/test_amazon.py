@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 from project import dataset_params
+from whole import gather
 
 from thinkrec.data import catalogue
 from thinkrec.data.ingest import ingest
-from thinkrec.data.raw import Source, gather
+from thinkrec.data.raw import Source
 from thinkrec.data.readers.amazon import AMAZON_2018, AMAZON_2023, open_amazon
 from thinkrec.data.readers.yelp import open_yelp
 from thinkrec.errors import UserError

@@ -17,10 +17,11 @@ import pytest
 
 pytest.importorskip("pooch", reason="pooch is not installed here; pip install -r requirements.lock")
 
+from whole import gather
+
 from thinkrec.data import download
 from thinkrec.data.catalogue import find
 from thinkrec.data.download import Remote, fetch
-from thinkrec.data.raw import gather
 from thinkrec.errors import UserError
 
 DATA = b"1::2::3::4\n" * 5000

@@ -5,18 +5,16 @@ from __future__ import annotations
 import gzip
 import json
 import random
-from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from thinkrec.data.raw import Chunk, Part, Source, chunks
+from thinkrec.data.raw import Chunk, Part
 from thinkrec.data.readers import delimited
 from thinkrec.data.readers.delimited import QUOTE, Delimited
 from thinkrec.data.readers.formats import Format
 from thinkrec.data.readers.jsonlines import JsonLines
-from thinkrec.data.readers.metadata import no_items
 from thinkrec.data.readers.ratings import RatingFile, read_ratings
 from thinkrec.data.readers.rows import Scale
 
@@ -29,8 +27,7 @@ def read(format: Format, data: bytes, tmp_path: Path, columns: dict[str, str] = 
     path = tmp_path / "ratings"
     path.write_bytes(data)
     file = RatingFile(format=format, columns=columns, scale=Scale(lowest=1, highest=5))
-    source = Source(parts=(Part(path=path),), read=partial(read_ratings, file), items=no_items)
-    found = list(chunks(source))
+    found = list(read_ratings(file, Part(path=path)))
     return Chunk(
         table=pa.concat_tables([chunk.table for chunk in found]).unify_dictionaries().combine_chunks(),
         faults=[fault for chunk in found for fault in chunk.faults],

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from project import dataset_params
 
 from thinkrec import artifacts
-from thinkrec.data.catalogue import DATASETS, find
+from thinkrec.data.catalogue import DATASETS, EMBEDDED_SMALL, find
 from thinkrec.data.ingest import Ingested, first_ratings, ingest, natural_order, tables
 from thinkrec.data.raw import RATINGS as FIELDS
-from thinkrec.data.raw import SPLIT, Chunk, Fault, Items, Part, Source, gather, held
+from thinkrec.data.raw import SPLIT, Chunk, Fault, Items, Part, Source, held
 from thinkrec.data.splits import LastMonths, SplitColumn, Window, Windows
+from thinkrec.data.world import generate
 from thinkrec.errors import UserError
 
 TRAIN, VALID, TEST = 991_353_600, 1_017_619_200, 1_030_838_400  # the first second of each ml-1m window
@@ -191,7 +192,7 @@ def test_the_table_is_sorted_and_numbered_without_gaps(name: str) -> None:
 
 def test_input_order_decides_nothing_but_ties() -> None:
     small = DATASETS["embedded-small"]
-    raw = gather(small.source(None))
+    raw = generate(EMBEDDED_SMALL).raw
     mixed = np.random.default_rng(0).permutation(len(raw.ratings))
     shuffled = replace(
         raw,
@@ -306,7 +307,7 @@ def test_the_core_is_of_what_is_within_the_windows_and_rated_once() -> None:
 
 
 def test_a_dataset_without_ratings_stops() -> None:
-    with pytest.raises(UserError, match="dataset own: no ratings in it"):
+    with pytest.raises(UserError, match="ratings: ratings holds no ratings"):
         tables(OWN, of_rows([]), 0.0)
 
 
@@ -327,7 +328,7 @@ def test_a_file_that_is_mostly_malformed_is_not_read_to_its_end(
         tables(OWN, source, 0.5)
     assert read[-1] == 4
     read.clear()
-    with pytest.raises(UserError, match="no ratings in it"):
+    with pytest.raises(UserError, match="every rating is malformed"):
         tables(OWN, source, 1.0)
     assert read[-1] == 99
 

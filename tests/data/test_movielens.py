@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from whole import Whole, gather
 
-from thinkrec.data.raw import Raw, gather
 from thinkrec.data.readers import files
 from thinkrec.data.readers.metadata import split_title
 from thinkrec.data.readers.movielens import ML_1M, ML_100K, ML_CSV, Layout, open_movielens
@@ -18,7 +18,7 @@ RATINGS = "1::10::5::991353600\n1::2::3::991353600\n2::10::1::1017619200\n"
 MOVIES = "10::Matrix, The (1999)::Action|Sci-Fi\n2::Mis\xe9rables, Les (1995)::Drama\n"
 
 
-def read_movielens(path: Path, layout: Layout = ML_1M) -> Raw:
+def read_movielens(path: Path, layout: Layout = ML_1M) -> Whole:
     return gather(open_movielens(layout, path))
 
 

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from project import dataset_params
+from whole import Whole, gather
 
 from thinkrec.data.catalogue import chosen
-from thinkrec.data.raw import Raw, Source, gather
+from thinkrec.data.raw import Source
 from thinkrec.data.splits import Shares, SplitColumn
 from thinkrec.errors import UserError
 from thinkrec.params import DatasetParams
@@ -56,7 +57,7 @@ def opened(params: DatasetParams) -> Source:
     return chosen(params).source(params.raw)
 
 
-def ratings(raw: Raw) -> list[list[Any]]:
+def ratings(raw: Whole) -> list[list[Any]]:
     return raw.ratings.astype({"user_id": str, "item_id": str}).to_numpy().tolist()
 
 

@@ -38,8 +38,8 @@ from thinkrec.data.checks import check_tables
 from thinkrec.data.clean import plain_text
 from thinkrec.data.cluster import workers
 from thinkrec.data.cores import in_core
-from thinkrec.data.partitions import SPLIT_CODE, Summary, check_bad_share, inside, read_part, summary
-from thinkrec.data.raw import TRUTH, Fault, Part, Source, quarantine_table
+from thinkrec.data.partitions import SPLIT_CODE, Summary, check_ratings, in_files, inside, read_part, summary
+from thinkrec.data.raw import TRUTH, Source, quarantine_table
 from thinkrec.data.splits import SplitColumn, Window, Windows, windows_of
 from thinkrec.errors import UserError
 from thinkrec.params import DatasetParams
@@ -123,7 +123,7 @@ def tables(dataset: Dataset, source: Source, max_bad_share: float) -> Ingested:
     metadata = source.items(frozenset(item_ids))
     items, without_metadata = _item_table(metadata.table, item_ids)
     users = pd.DataFrame({"user": np.arange(len(user_ids), dtype=np.int32), "user_id": user_ids})
-    quarantine = quarantine_table([*_in_files(source.parts, summaries), *metadata.faults])
+    quarantine = quarantine_table([*in_files(source.parts, summaries), *metadata.faults])
     days = sum((one.days for one in summaries), Counter[int]())
     stats = {
         "dataset": dataset.name,
@@ -161,20 +161,19 @@ def _read(
     with workers(len(source.parts)) as somewhere:
         reads = somewhere.map(partial(read_part, read=source.read, max_bad_share=max_bad_share), source.parts)
         summaries: list[Summary] = somewhere.gather(somewhere.map(summary, reads))
-        windows = _windows(dataset, _in_files(source.parts, summaries), summaries, max_bad_share)
+        faults, rows = in_files(source.parts, summaries), sum(one.rows for one in summaries)
+        check_ratings(source.parts, faults, rows, max_bad_share=max_bad_share)
+        windows = _windows(dataset, summaries)
         parts: list[pa.Table] = somewhere.gather(somewhere.map(partial(inside, windows=windows), reads))
     return parts, summaries, windows
 
 
-def _windows(
-    dataset: Dataset, faults: list[Fault], summaries: Sequence[Summary], max_bad_share: float
-) -> Windows | None:
+def _windows(dataset: Dataset, summaries: Sequence[Summary]) -> Windows | None:
     """The dataset's rule as windows, given what was read; None where a split column decides."""
-    check_bad_share(faults, sum(one.rows for one in summaries), max_bad_share)
     oldest = [one.oldest for one in summaries if one.oldest is not None]
     newest = [one.newest for one in summaries if one.newest is not None]
     if not oldest:
-        raise UserError(f"dataset {dataset.name}: no ratings in it; check that dataset.raw is the file that is meant")
+        raise UserError(f"dataset {dataset.name}: every rating is malformed; lower dataset.max_bad_share to see how")
     if not isinstance(dataset.windows, SplitColumn):
         return windows_of(dataset.windows, min(oldest), max(newest))
     if any(one.names is None for one in summaries):
@@ -183,18 +182,6 @@ def _windows(
             "or split by time"
         )
     return None
-
-
-def _in_files(parts: Sequence[Part], summaries: Sequence[Summary]) -> list[Fault]:
-    """All malformed rows, counted from the beginning of their files, of which several parts may be."""
-    faults: list[Fault] = []
-    before, lines = None, 0
-    for part, one in zip(parts, summaries, strict=True):
-        if (part.path, part.inside) != before:
-            before, lines = (part.path, part.inside), 0
-        faults += [fault._replace(row=fault.row + lines) for fault in one.faults]
-        lines += one.lines
-    return faults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ been read.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -76,24 +76,39 @@ def read_part(part: Part, *, read: Callable[[Part], Iterator[Chunk]], max_bad_sh
             lines += chunk.lines
             bar.update(chunk.rows)
             if len(faults) > MANY_FAULTS:
-                check_bad_share(faults, rows, max_bad_share)
+                check_ratings([part], faults, rows, max_bad_share=max_bad_share)
     table = pa.concat_tables(tables) if tables else RATINGS.empty_table()
     return Read(table=table, faults=faults, rows=rows, lines=lines)
 
 
-def check_bad_share(faults: list[Fault], rows: int, limit: float) -> None:
-    """Stop where more than `limit` of `rows` are malformed.
+def check_ratings(parts: Sequence[Part], faults: list[Fault], rows: int, *, max_bad_share: float) -> None:
+    """Stop where there are no ratings in all of these parts, or too many malformed ones.
 
     Raises:
-        UserError: they are.
+        UserError: there are.
     """
-    share = len(faults) / max(rows, 1)
-    if share > limit:
+    if not rows:
+        raise UserError(f"{parts[0].path}: {parts[0].name} holds no ratings; get the file again")
+    share = len(faults) / rows
+    if share > max_bad_share:
         first = faults[0]
         raise UserError(
             f"{first.file}: {len(faults)} of {rows} rating rows are malformed ({share:.1%}, the limit is "
-            f"{limit:.1%}), first line {first.row}: {first.reason}; mend the file or raise dataset.max_bad_share"
+            f"{max_bad_share:.1%}), first line {first.row}: {first.reason}; "
+            "mend the file or raise dataset.max_bad_share"
         )
+
+
+def in_files(parts: Sequence[Part], reads: Sequence[Read | Summary]) -> list[Fault]:
+    """All malformed rows, counted from the beginning of their files, of which several parts may be."""
+    faults: list[Fault] = []
+    before, lines = None, 0
+    for part, one in zip(parts, reads, strict=True):
+        if (part.path, part.inside) != before:
+            before, lines = (part.path, part.inside), 0
+        faults += [fault._replace(row=fault.row + lines) for fault in one.faults]
+        lines += one.lines
+    return faults
 
 
 def summary(read: Read) -> Summary:
@@ -132,9 +147,10 @@ def inside(read: Read, *, windows: Windows | None) -> pa.Table:
         codes = [pa.array(split_codes(times.to_numpy(), windows)) for times in table["timestamp"].chunks]
     code = pa.chunked_array(codes, pa.int8())
     table = table.drop_columns(["split"] if "split" in table.column_names else []).append_column(SPLIT_CODE, code)
-    kept = table.filter(pc.greater_equal(code, 0))
-    if len(kept) < len(table):  # ids that only rows outside have are forgotten
-        for name in ("user_id", "item_id"):
-            ids = kept[name].cast(pa.string()).dictionary_encode()
-            kept = kept.set_column(kept.column_names.index(name), name, ids)
-    return kept
+    within = pc.greater_equal(code, 0)
+    if not pc.all(within, min_count=0).as_py():
+        table = table.filter(within)
+        for name in ("user_id", "item_id"):  # ids that only rows outside have are forgotten
+            ids = table[name].cast(pa.string()).dictionary_encode()
+            table = table.set_column(table.column_names.index(name), name, ids)
+    return table

@@ -2,7 +2,7 @@
 
 A `Source` is a dataset opened for reading. Its parts can be read independently and in any order, also by other
 processes; put together in their own order, their chunks are the dataset in input order. Nothing but the chunk at hand
-is held in memory. `Raw` is a whole source in memory, for datasets that are small.
+is held in memory. `Raw` is a dataset that was generated in memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import pandas as pd
 import pyarrow as pa
 
 from thinkrec.data.clean import plain_text
-from thinkrec.errors import UserError
 
 QUARANTINE_TEXT = 200  # characters kept of a malformed row
 
@@ -118,23 +117,17 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raw:
-    """One dataset in memory, in input order.
+    """A dataset that is in memory because it was generated there, in input order.
 
     Attributes:
-        ratings: `user_id`, `item_id` (categories of strings: some 20 bytes a row in all), `rating` (stars, float32),
-            `timestamp` (seconds since 1970 UTC, int64).
+        ratings: `user_id`, `item_id` (categories of strings), `rating` (stars, float32), `timestamp` (seconds since
+            1970 UTC, int64).
         items: `item_id`, `title`, `year` (Int16, null where unknown), `categories` (lists of strings), `description`.
-        quarantine: `file`, `row` (1-based line number), `reason`, `text` of each malformed row.
-        rows: rating rows met, the malformed ones included.
-        bad_rows: how many of those are in quarantine.
-        truth: `probability` and `reason` of each rating where the dataset knows them (a world), else None.
+        truth: `probability` and `reason` of each rating, or None.
     """
 
     ratings: pd.DataFrame
     items: pd.DataFrame
-    quarantine: pd.DataFrame
-    rows: int
-    bad_rows: int
     truth: pd.DataFrame | None = None
 
 
@@ -143,53 +136,6 @@ def quarantine_table(rows: Iterable[tuple[str, int, str, str]] = ()) -> pd.DataF
     table = pd.DataFrame(list(rows), columns=["file", "row", "reason", "text"])
     table = table.astype({"file": "str", "row": "int64", "reason": "str", "text": "str"})
     return table.assign(text=table["text"].str.slice(stop=QUARANTINE_TEXT))
-
-
-def gather(source: Source) -> Raw:
-    """All of a source in memory."""
-    tables: list[pa.Table] = []
-    faults: list[Fault] = []
-    rows = 0
-    for chunk in chunks(source):
-        tables.append(chunk.table)
-        faults += chunk.faults
-        rows += chunk.rows
-    whole = pa.concat_tables(tables).unify_dictionaries().to_pandas()
-    items = source.items(set(whole["item_id"].cat.categories))
-    truth = [column.name for column in TRUTH]
-    return Raw(
-        ratings=whole.drop(columns=truth, errors="ignore"),
-        items=items.table,
-        quarantine=quarantine_table([*faults, *items.faults]),
-        rows=rows,
-        bad_rows=len(faults),
-        truth=whole[truth] if truth[0] in whole else None,
-    )
-
-
-def chunks(source: Source) -> Iterator[Chunk]:
-    """All chunks of a source in input order, the rows of their faults counted from the beginning of each file.
-
-    Raises:
-        UserError: a file is broken, or there are no ratings at all.
-    """
-    before: Part | None = None
-    lines = rows = 0
-    for part in source.parts:
-        if before is None or (part.path, part.inside) != (before.path, before.inside):
-            lines = 0
-        before, first = part, lines
-        for chunk in source.read(part):
-            lines += chunk.lines
-            rows += chunk.rows
-            yield Chunk(
-                table=chunk.table,
-                faults=[fault._replace(row=fault.row + first) for fault in chunk.faults],
-                rows=chunk.rows,
-                lines=chunk.lines,
-            )
-    if not rows:
-        raise UserError(f"{source.parts[0].path}: {source.parts[0].name} holds no ratings; get the file again")
 
 
 def held(raw: Raw) -> Source:
@@ -202,7 +148,7 @@ def _held_chunk(raw: Raw, part: Part) -> Iterator[Chunk]:
     extra = [column for column in (SPLIT, *TRUTH) if column.name in frame]
     schema = pa.schema([*RATINGS, *extra])
     table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
-    yield Chunk(table=table.replace_schema_metadata(None), rows=raw.rows, lines=raw.rows)
+    yield Chunk(table=table.replace_schema_metadata(None), rows=len(table), lines=len(table))
 
 
 def _held_items(raw: Raw, wanted: Collection[str]) -> Items:

@@ -37,7 +37,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from thinkrec.data import words
-from thinkrec.data.raw import Raw, quarantine_table
+from thinkrec.data.raw import Raw
 
 DAY = 86_400  # seconds
 TRAITS: tuple[str, ...] = tuple(words.TRAITS)
@@ -160,14 +160,8 @@ def generate(spec: WorldSpec) -> World:
         }
     )
     truth = pd.DataFrame({"probability": probability.astype(np.float32), "reason": _reasons(push, values[item], logit)})
-    raw = Raw(
-        ratings=ratings,
-        items=_metadata(spec, rng, item_names, genres, values, release),
-        quarantine=quarantine_table(),
-        rows=len(ratings),
-        bad_rows=0,
-        truth=truth,
-    )
+    items = _metadata(spec, rng, item_names, genres, values, release)
+    raw = Raw(ratings=ratings, items=items, truth=truth)
     return World(raw=raw, kinds=kinds, values=values, genres=genres)
 
 
