@@ -17,11 +17,7 @@ from unittest import mock
 import yaml
 
 from thinkrec.artifacts import sha256
-<<<<<<< HEAD
-from thinkrec.params import Params, Section, TeacherParams, load
-=======
-from thinkrec.params import DatasetParams, Params, Section
->>>>>>> data5
+from thinkrec.params import DatasetParams, Params, Section, TeacherParams, load
 
 ROOT = Path(__file__).resolve().parents[1]
 PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
