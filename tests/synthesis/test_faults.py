@@ -124,7 +124,7 @@ def ask(endpoint, *texts, retries=RETRIES, apart=False, **changes):
         teacher = open_teacher(teacher_params(endpoint, concurrency=64, **changes), retries=retries, apart=apart)
         async with teacher.session() as session:
             asked = (session.ask([{"role": "user", "content": text}]) for text in texts)
-            return await asyncio.gather(*asked, return_exceptions=True), session.sent
+            return await asyncio.gather(*asked, return_exceptions=True), session.spent.requests
 
     return asyncio.run(run())
 

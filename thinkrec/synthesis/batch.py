@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Literal, TypeVar
 
 import httpx2
 import openai
@@ -30,6 +30,7 @@ from thinkrec.synthesis.client import (
     Request,
     Teacher,
     Unanswered,
+    as_object,
     capped,
     completed,
     explain,
@@ -287,18 +288,14 @@ def _read(teacher: Teacher, line: bytes) -> tuple[str, Answer | None, str]:
         found = json.loads(line)
     except ValueError:
         return "", None, ""
-    found = _object(found)
-    response = _object(found.get("response"))
-    body = _object(response.get("body"))
+    found = as_object(found)
+    response = as_object(found.get("response"))
+    body = as_object(response.get("body"))
     key = found.get("custom_id")
     status, error = response.get("status_code"), found.get("error") or body.get("error")
     answer = completed(body) if status == 200 else flagged(teacher, error) if status == 400 else None
     said = words(error) if error else f"status {status}"
     return key if isinstance(key, str) else "", answer, masked(teacher, said)
-
-
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _submit(teacher: Teacher, notes: Submissions, found: _Open) -> list[str]:

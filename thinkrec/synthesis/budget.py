@@ -39,7 +39,7 @@ class Spent:
         if self.cost is None:
             took = f"{self.prompt_tokens + self.completion_tokens:,} tokens"
         else:
-            took = f"cost {self.cost:,.2f}" if self.cost >= 1 else f"cost {self.cost:.4f}"
+            took = f"cost {money(self.cost)}"
         return f"{self.requests:,} requests, {took}"
 
 
@@ -57,8 +57,7 @@ class Budget:
 
     def __init__(self, params: TeacherParams) -> None:
         self.params = params
-        self.prices = (params.prompt_price, params.completion_price)
-        self.spent = Spent(cost=self._cost(0, 0))
+        self.spent = Spent(cost=cost_of(0, 0, params))
         self.stopped: str | None = None  # the cap that has kept something back
         self.longest = float(next((params.request[name] for name in CEILINGS if name in params.request), 0))
         self.bounded = bool(self.longest)  # by the request itself
@@ -129,15 +128,8 @@ class Budget:
             requests=self.spent.requests + requests,
             prompt_tokens=prompt,
             completion_tokens=completion,
-            cost=self._cost(prompt, completion),
+            cost=cost_of(prompt, completion, self.params),
         )
-
-    def _cost(self, prompt: float, completion: float) -> float | None:
-        """Prices are per million tokens."""
-        of_prompt, of_completion = self.prices
-        if of_prompt is None or of_completion is None:
-            return None
-        return (prompt * of_prompt + completion * of_completion) / 1e6
 
     def _missed(self, under_way: list[Estimate]) -> str | None:
         """The cap that would not hold with all of this under way, or None."""
@@ -150,8 +142,20 @@ class Budget:
         completion = spent.completion_tokens + self.pledged[1] + sum(estimate.completion for estimate in under_way)
         if params.max_tokens_spent is not None and prompt + completion > params.max_tokens_spent:
             return "max_tokens_spent"
-        cost = self._cost(prompt, completion)
+        cost = cost_of(prompt, completion, params)
         return "max_cost" if params.max_cost is not None and cost is not None and cost > params.max_cost else None
+
+
+def cost_of(prompt_tokens: float, completion_tokens: float, params: TeacherParams) -> float | None:
+    """What tokens cost, by prices per million of them and in their currency; None where one is unknown."""
+    if params.prompt_price is None or params.completion_price is None:
+        return None
+    return (prompt_tokens * params.prompt_price + completion_tokens * params.completion_price) / 1e6
+
+
+def money(amount: float) -> str:
+    """A cost in words, in whatever currency the prices are."""
+    return f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.4f}"
 
 
 def usage(body: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -279,11 +279,6 @@ class Session:
         """What the run has sent and what that took, so far."""
         return self.teacher.spent
 
-    @property
-    def sent(self) -> int:
-        """Requests sent so far, retries included."""
-        return self.spent.requests
-
     async def ask(self, messages: Sequence[Message]) -> Reply:
         """One answer to `messages`: the store's, that of an equal question under way, or the teacher's.
 
@@ -404,8 +399,8 @@ def completed(body: dict[str, Any] | None) -> Answer | None:
     choices = body.get("choices") if body else None
     if not body or not isinstance(choices, list):
         return None
-    choice = _object(choices[0]) if choices else {}
-    message = _object(choice.get("message"))
+    choice = as_object(choices[0]) if choices else {}
+    message = as_object(choice.get("message"))
     prompt, completion = usage(body) or (0, 0)
     return Answer(
         content=_text(message.get("content")),
@@ -422,7 +417,7 @@ def flagged(teacher: Teacher, error: object) -> Answer | None:
 
     None: the error is another one.
     """
-    if _object(error).get("code") not in _FLAGGED:
+    if as_object(error).get("code") not in _FLAGGED:
         return None
     return Answer(
         content="",
@@ -436,11 +431,12 @@ def flagged(teacher: Teacher, error: object) -> Answer | None:
 
 def words(error: object) -> str:
     """What a server's error says, in whichever of the usual places."""
-    found = _object(error)
+    found = as_object(error)
     return _text(found.get("message") or found.get("detail") or error)
 
 
-def _object(value: object) -> dict[str, Any]:
+def as_object(value: object) -> dict[str, Any]:
+    """A JSON object, empty for what is none."""
     return value if isinstance(value, dict) else {}
 
 

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from thinkrec.params import TeacherParams
 from thinkrec.synthesis.batch import WINDOW_HOURS
-from thinkrec.synthesis.budget import CEILINGS, TOKENS_PER_CHARACTER
+from thinkrec.synthesis.budget import CEILINGS, TOKENS_PER_CHARACTER, cost_of, money
 from thinkrec.synthesis.client import (
     EMBEDDED,
     Request,
@@ -120,7 +120,7 @@ def quote_table(quotes: Sequence[Quote]) -> RenderableType:
     table.add_row("requests to send", *(_range(one.requests) for one in columns))
     table.add_row("prompt tokens", *(_range(one.prompt_tokens, _rough) for one in columns))
     table.add_row("completion tokens", *(_range(one.completion_tokens, _rough) for one in columns))
-    table.add_row("cost", *(_range(one.cost, _money) if one.cost else "no price set" for one in columns))
+    table.add_row("cost", *(_range(one.cost, money) if one.cost else "no price set" for one in columns))
     table.add_row("time", *(_range(one.seconds, _time) for one in columns))
     notes = dict.fromkeys(note for one in quotes for note in one.notes)
     return Group(table, *(Text(f" · {note}", style="dim") for note in notes))
@@ -130,7 +130,7 @@ def show(quotes: Sequence[Quote]) -> str:
     """Print quotes as a table; returns them in a line."""
     Console().print(quote_table(quotes))
     every = total(quotes)
-    cost = f"cost {_range(every.cost, _money)}" if every.cost else "no price set"
+    cost = f"cost {_range(every.cost, money)}" if every.cost else "no price set"
     return f"nothing sent; to send: {_range(every.requests)} requests, {cost}"
 
 
@@ -238,13 +238,8 @@ def _answer_tokens(walk: _Walk) -> tuple[Range, list[str]]:
 
 
 def _cost(prompt: Range, completion: Range, params: TeacherParams) -> Range | None:
-    if params.prompt_price is None or params.completion_price is None:
-        return None
-    least, most = (
-        (tokens * params.prompt_price + answers * params.completion_price) / 1e6
-        for tokens, answers in ((prompt.least, completion.least), (prompt.most, completion.most))
-    )
-    return Range(least=least, most=most)
+    least, most = cost_of(prompt.least, completion.least, params), cost_of(prompt.most, completion.most, params)
+    return None if least is None or most is None else Range(least=least, most=most)
 
 
 def _seconds(requests: Range, tokens: Range, turns: int, params: TeacherParams) -> Range:
@@ -287,11 +282,6 @@ def _rough(number: float) -> str:
         if number >= size:
             return f"{number / size:,.1f}{unit}"
     return f"{number:.0f}"
-
-
-def _money(amount: float) -> str:
-    """In whatever currency the prices are."""
-    return f"{amount:,.2f}" if amount >= 0.1 or not amount else f"{amount:.2g}"
 
 
 def _time(seconds: float) -> str:
