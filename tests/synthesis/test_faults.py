@@ -42,11 +42,12 @@ FAILS = {
     "bad request": (1, "failed (Error code: 400 - context_length_exceeded: see ***)"),
     "detail": (1, "failed (Error code: 422 - not today,[31m ***)"),
     "error with 200": (1, "failed (upstream_failed: see ***)"),
+    "endless": (1, "failed (its response is longer than any answer)"),
     "bad key": (1, "refused the key; set THINKREC_TEACHER_KEY"),
     "forbidden": (1, "forbids this key the model 'm'"),
     "no model": (1, "does not know the model 'm'"),
     **dict.fromkeys(
-        ["html", "html as json", "broken json", "no bytes", "broken utf-8", "list", "null"],
+        ["html", "html as json", "broken json", "deep json", "no bytes", "broken utf-8", "list", "null"],
         (1, NO_SUCH_API),
     ),
     **dict.fromkeys(["null choices", "choices of text"], (1, NO_SUCH_API)),
@@ -58,16 +59,13 @@ ANSWERS = {
     "no choices": {"text": "", "finish_reason": ""},
     "null choice": {"text": "", "finish_reason": ""},
     "no message": {"text": ""},
-    "no usage": {"text": "ano usage", "reasoning": "because no usage", "prompt_tokens": 0, "completion_tokens": 0},
-    "usage of text": {
-        "text": "ausage of text", "reasoning": "because usage of text", "prompt_tokens": 0, "completion_tokens": 0
+    **{
+        fault: {"text": f"a{fault}", "reasoning": f"because {fault}", "prompt_tokens": 0, "completion_tokens": 0}
+        for fault in ("no usage", "usage of text", "usage below zero", "usage beyond belief", "half a usage")
     },
-    "usage below zero": {
-        "text": "ausage below zero", "reasoning": "because usage below zero", "prompt_tokens": 0, "completion_tokens": 0
-    },
-    "half a usage": {"text": "ahalf a usage", "reasoning": "because half a usage", "completion_tokens": 0},
     "no model named": {"text": "ano model named", "reasoning": "because no model named"},
-    "text parts": {"text": ""},
+    "text parts": FITS,
+    "other parts": {"text": ""},
     "empty": {"text": ""},
     "null content": {"text": ""},
     "spaces": {"text": ""},
@@ -83,6 +81,7 @@ ANSWERS = {
     "scratch apart": FITS | {"reasoning": "No, wait."},
     "surrogates": {"text": "Yes. It ?fits?.", "reasoning": "?"},
     "huge": {"text": ("Yes. " + "It fits. " * 500_000).strip()},
+    "echo": {"text": "Yes. *** fits."},
     "other model": FITS,
     "dated model": FITS,
 }  # fmt: skip
@@ -93,7 +92,7 @@ FAULTS = {
     "no choices": "empty",
     "null choice": "empty",
     "no message": "empty",
-    "text parts": "empty",
+    "other parts": "empty",
     "empty": "empty",
     "null content": "empty",
     "spaces": "empty",

@@ -20,6 +20,7 @@ from thinkrec.params import TeacherParams
 
 TOKENS_PER_CHARACTER = 1 / 4  # of a prompt, until the server has counted one
 FIRST_COMPLETION = 1000  # tokens reserved for an answer before any has come
+MOST_TOKENS = 10_000_000  # of a prompt or an answer, beyond any model there is
 CEILINGS = ("max_completion_tokens", "max_tokens")
 
 
@@ -93,7 +94,7 @@ class Budget:
         self.spent = self._with(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
 
     async def reserve(self, characters: int) -> Estimate | None:
-        """Room for a request, at once or as soon as what is under way leaves some; None: a cap is reached."""
+        """Room for a request, at once or once what is under way has left some; None: a cap is reached."""
         while True:
             wanted = self._estimate(characters)
             cap = self._missed([*self.under_way, wanted])
@@ -101,7 +102,7 @@ class Budget:
                 self.under_way.append(wanted)
                 self.spent = self._with(requests=1)
                 return wanted
-            if cap == "max_requests" or not self.under_way:
+            if not self.under_way:  # so what is said of a stop is what was spent
                 self.stopped = cap
                 return None
             await self.settled.wait()
@@ -159,10 +160,14 @@ def money(amount: float) -> str:
 
 
 def usage(body: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The (prompt, completion) tokens that a server's answer says it took, None where it does not."""
+    """The (prompt, completion) tokens that a server's answer says it took.
+
+    None where it does not say, or says what cannot be: a prompt of none, less than nothing, more than `MOST_TOKENS`.
+    """
     found = body.get("usage")
     if not isinstance(found, dict):
         return None
-    counts = [found.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    prompt, completion = (count if type(count) is int and count >= 0 else 0 for count in counts)
-    return prompt, completion
+    prompt, completion = (found.get(name) for name in ("prompt_tokens", "completion_tokens"))
+    if not (type(prompt) is int and type(completion) is int):
+        return None
+    return (prompt, completion) if 1 <= prompt <= MOST_TOKENS and 0 <= completion <= MOST_TOKENS else None

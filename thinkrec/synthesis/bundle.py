@@ -18,9 +18,12 @@ from typing import Any
 
 from thinkrec.artifacts import atomic
 from thinkrec.errors import UserError
+from thinkrec.synthesis.prompts import plain
 from thinkrec.synthesis.store import Answer, open_store, read_answer
 
 FORMAT = "thinkrec responses 1"
+
+LONGEST_LINE = 2**26  # characters
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -67,7 +70,7 @@ def read_bundle(path: Path, store: Path) -> tuple[int, int, dict[str, str]]:
             f"{path}: {other} of its answers differ from those in {store}; move that file away (or name another in "
             "THINKREC_STORE) and import again"
         )
-    return new, same, {name: str(header[name]) for name in ("endpoint", "model")}
+    return new, same, {name: plain(str(header[name])) for name in ("endpoint", "model")}
 
 
 def _line(value: dict[str, Any]) -> bytes:
@@ -79,14 +82,15 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
+            while line := file.readline(LONGEST_LINE):
+                number += 1
                 found = json.loads(line)
                 if not isinstance(found, dict):
                     raise ValueError("should be an object")
                 yield number, found
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; name a bundle that thinkrec-stage bundle export wrote") from None
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a whole bundle (about line {number}: {error}); get it again") from None
 
 

@@ -15,7 +15,7 @@ import json
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ from thinkrec.synthesis.store import Answer, Store, open_store, request_key
 EMBEDDED = "embedded"
 KEY_VARIABLES = ("THINKREC_TEACHER_KEY", "OPENAI_API_KEY")
 RETRIES = 5
+LONGEST_RESPONSE = 2**25  # bytes
+LEAST_SECRET = 16  # characters of a key that nobody writes by chance
 POOL = 8  # connections
 SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between looks for another process' answer
 
@@ -157,7 +159,7 @@ class _Door(openai.DefaultAsyncHttpxClient):
         used: tuple[int, int] | None = None  # what brings no whole answer may have been billed all the same
         try:  # the in-process transport knows no timeouts, and a server that dribbles meets none of httpx's
             async with asyncio.timeout(self.bound):
-                response = await next(self.turn).send(request, **options)
+                response = await _whole(await next(self.turn).send(request, **{**options, "stream": True}))
             used = _used(response) if response.is_success else (0, 0)
             if response.status_code == 429 and _USED_UP.encode() in response.content:
                 response.headers["x-should-retry"] = "false"
@@ -177,6 +179,20 @@ class _Door(openai.DefaultAsyncHttpxClient):
         for pool in self.pools:
             await pool.aclose()
         await super().aclose()
+
+
+async def _whole(response: httpx2.Response) -> httpx2.Response:
+    """A response with its body; of one that does not end, a server's error instead."""
+    body = bytearray()
+    async with aclosing(response):
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) > LONGEST_RESPONSE:
+                body[:] = b'{"error": {"message": "its response is longer than any answer"}}'
+                break
+    coded = ("content-encoding", "content-length", "transfer-encoding")
+    headers = [(name, value) for name, value in response.headers.multi_items() if name not in coded]
+    return httpx2.Response(response.status_code, headers=headers, content=bytes(body), request=response.request)
 
 
 class Connection:
@@ -258,7 +274,7 @@ class Connection:
             said = error.message if heard in error.message else f"{error.message} - {heard}"
             raise UserError(explain(teacher, type(error), said)) from None
         body = _body(response)
-        answer = completed(body)
+        answer = completed(teacher, body)
         if answer is None:  # gateways put their own errors into answers with status 200
             heard = words(body["error"]) if body and "error" in body else ""
             raise UserError(explain(teacher, openai.APIError if heard else openai.APIResponseValidationError, heard))
@@ -385,7 +401,7 @@ def _body(response: httpx2.Response) -> dict[str, Any] | None:
     """The JSON object that a response holds, None where it holds none, whatever its type says."""
     try:
         found = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):  # nested deeper than anybody reads
         return None
     return found if isinstance(found, dict) else None
 
@@ -394,19 +410,27 @@ def _used(response: httpx2.Response) -> tuple[int, int] | None:
     return usage(_body(response) or {})
 
 
-def completed(body: dict[str, Any] | None) -> Answer | None:
-    """What is kept of a completion, None of anything else; generic servers leave out what the format says is there."""
+def completed(teacher: Teacher, body: dict[str, Any] | None) -> Answer | None:
+    """What is kept of a completion, None of anything else; generic servers leave out what the format says is there.
+
+    A key that a server echoes goes no further, since answers are shared; one too short for a secret may be any word.
+    """
     choices = body.get("choices") if body else None
     if not body or not isinstance(choices, list):
         return None
     choice = as_object(choices[0]) if choices else {}
     message = as_object(choice.get("message"))
     prompt, completion = usage(body) or (0, 0)
+    texts = {
+        "content": _content(message.get("content")),
+        "reasoning_content": _text(message.get("reasoning_content")),
+        "refusal": _text(message.get("refusal")),
+        "finish_reason": _text(choice.get("finish_reason")),
+    }
+    if len(teacher.key) >= LEAST_SECRET:
+        texts = {name: _hidden(teacher, text) for name, text in texts.items()}
     return Answer(
-        content=_text(message.get("content")),
-        reasoning_content=_text(message.get("reasoning_content")),
-        refusal=_text(message.get("refusal")),
-        finish_reason=_text(choice.get("finish_reason")),
+        **texts,
         prompt_tokens=prompt,
         completion_tokens=completion,
     )
@@ -443,6 +467,13 @@ def as_object(value: object) -> dict[str, Any]:
 def _text(said: object) -> str:
     """A text, empty for what is none; JSON can spell halves of characters that no file can hold."""
     return said.encode(errors="replace").decode() if isinstance(said, str) else ""
+
+
+def _content(said: object) -> str:
+    """A message's text, which some servers give in parts; parts of another type (such as thinking) are left out."""
+    if not isinstance(said, list):
+        return _text(said)
+    return "".join(_text(part.get("text")) for part in map(as_object, said) if part.get("type") == "text")
 
 
 def _reply(answer: Answer) -> Reply:
