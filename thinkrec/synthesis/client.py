@@ -49,17 +49,18 @@ _USED_UP = "insufficient_quota"  # what hosts call it where waiting does not hel
 # Reasoning models behind generic servers leave their scratch work in the answer, its opening tag often in the prompt.
 _SCRATCH = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)
 
+# Up to so many retries: none where the server says so, or asks for a longer wait than the client bears.
 # The first line that fits says what to do; subclasses stand before their bases.
 _ADVICE: tuple[tuple[type[openai.OpenAIError], str], ...] = (
     (openai.AuthenticationError, f"refused the key; set {KEY_VARIABLES[0]} to a valid one"),
     (openai.PermissionDeniedError, "forbids this key the model {model}; choose another teacher.model or key"),
     (openai.NotFoundError, "does not know the model {model}, or is no such API; mend teacher.model or .endpoint"),
-    (openai.RateLimitError, "still turned us away after {retries} retries (rate limit or quota); lower "
-                            "teacher.concurrency or mend the quota"),
+    (openai.RateLimitError, "still turned us away after up to {retries} retries (rate limit or quota); lower "
+                            "teacher.concurrency, mend the quota or run again later"),
     (openai.APITimeoutError, "gave no answer within {timeout:g} s; raise teacher.timeout or lower "
                              "teacher.concurrency"),
     (openai.APIConnectionError, "cannot be reached, or breaks off; check teacher.endpoint, and that the server runs"),
-    (openai.InternalServerError, "still failed after {retries} retries ({heard}), which is its own fault; run again "
+    (openai.InternalServerError, "still failed after up to {retries} retries ({heard}), which is its own fault; run again "
                                  "later"),
     (openai.APIResponseValidationError, "answers, but not as an OpenAI-compatible API; does teacher.endpoint end in "
                                         "/v1?"),

@@ -11,13 +11,15 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pandas as pd
 
 from thinkrec.artifacts import FALLBACKS, SCHEMAS
-from thinkrec.synthesis.client import Reply, Session, Teacher
+from thinkrec.params import KeywordParams, TeacherParams
+from thinkrec.synthesis.client import Reply, Session, Teacher, Unanswered, open_teacher
 from thinkrec.synthesis.filters import refusal
 from thinkrec.synthesis.item_prompts import item_question, item_writer
 from thinkrec.synthesis.keywords import EDGES, clean_keywords, extract_keywords, instructs, keyword_stats
@@ -97,6 +99,25 @@ def summarise(
             "prompt_tokens": sum(reply.prompt_tokens for reply in replies.values()),
             "completion_tokens": sum(reply.completion_tokens for reply in replies.values()),
         },
+    )
+
+
+def foresee(items: pd.DataFrame, keywords: KeywordParams, teacher: TeacherParams) -> tuple[pd.DataFrame, str]:
+    """The keywords that the stage will make, and ""; nothing is sent.
+
+    Where answers of a teacher are missing, all keywords are extracted ones, and the second says so in words.
+
+    Raises:
+        UserError: the endpoint is no address, or the store cannot be used.
+    """
+    if keywords.source == "teacher":
+        replay = replace(open_teacher(teacher), heard=lambda *_: None)
+        with suppress(Unanswered):
+            return summarise(items, replay, max_per_item=keywords.max_per_item, progress="").keywords, ""
+    made = summarise(items, None, max_per_item=keywords.max_per_item).keywords
+    return (
+        made,
+        "keywords by the teacher are still to come, extracted ones stand in" if keywords.source == "teacher" else "",
     )
 
 
