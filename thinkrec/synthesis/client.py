@@ -60,8 +60,8 @@ _ADVICE: tuple[tuple[type[openai.OpenAIError], str], ...] = (
     (openai.APITimeoutError, "gave no answer within {timeout:g} s; raise teacher.timeout or lower "
                              "teacher.concurrency"),
     (openai.APIConnectionError, "cannot be reached, or breaks off; check teacher.endpoint, and that the server runs"),
-    (openai.InternalServerError, "still failed after up to {retries} retries ({heard}), which is its own fault; run again "
-                                 "later"),
+    (openai.InternalServerError, "still failed after up to {retries} retries ({heard}), which is its own fault; run "
+                                 "again later"),
     (openai.APIResponseValidationError, "answers, but not as an OpenAI-compatible API; does teacher.endpoint end in "
                                         "/v1?"),
 )  # fmt: skip
