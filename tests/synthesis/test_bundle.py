@@ -229,6 +229,12 @@ def test_a_bundle_cannot_steer_the_terminal_of_who_imports_it():
     assert read_bundle(Path("b.jsonl.gz"), STORE)[2] == {"endpoint": "https://host/[31mv1", "model": "m m"}
 
 
+def test_a_bundle_takes_no_folders_place(tmp_path):
+    fill(ANSWERS)
+    with pytest.raises(UserError, match="cannot be written \\(Is a directory\\); name a file"):
+        export(str(tmp_path))
+
+
 def test_a_missing_bundle_is_a_user_error():
     with pytest.raises(UserError, match="no such file"):
         read_bundle(Path("absent.gz"), STORE)

@@ -12,6 +12,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,16 +33,10 @@ def write_bundle(path: Path, store: Path, keys: Iterable[str], *, endpoint: str,
     """Write the answers that stand in `store` under `keys`; `endpoint` and `model` say whose they are.
 
     Raises:
-        UserError: an answer is not in the store, or the store cannot be used.
+        UserError: an answer is not in the store, the store cannot be used, or the file cannot be written.
     """
     header = {"format": FORMAT, "endpoint": endpoint, "model": model}
-    with (
-        open_store(store) as answers,
-        atomic(path) as partial,
-        partial.open("wb") as raw,
-        # Neither the file's name nor the time: the bytes follow from the answers.
-        gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as file,
-    ):
+    with _written(path) as file, open_store(store) as answers:
         file.write(_line(header))
         for key in sorted(keys):
             answer = answers.get(key)
@@ -71,6 +66,20 @@ def read_bundle(path: Path, store: Path) -> tuple[int, int, dict[str, str]]:
             "THINKREC_STORE) and import again"
         )
     return new, same, {name: plain(str(header[name])) for name in ("endpoint", "model")}
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[gzip.GzipFile]:
+    """A new gzip file that takes its place once it is whole; neither its name nor the time are in its bytes."""
+    try:
+        with (
+            atomic(path) as partial,
+            partial.open("wb") as raw,
+            gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as file,
+        ):
+            yield file
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name a file in a folder of yours") from None
 
 
 def _line(value: dict[str, Any]) -> bytes:
