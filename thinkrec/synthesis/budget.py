@@ -1,8 +1,9 @@
 """What a run may spend, and what it has spent: a cap holds before the money is gone, not after.
 
-Whatever is about to be sent reserves what it will probably take, and settles by what the server counted (`usage`).
-A prompt is reserved by its characters, at the rate that the server's counts teach; a completion by the request's own
-ceiling (`max_completion_tokens` or `max_tokens` in teacher.request) or else as the longest so far.
+Whatever is about to be sent reserves what it will probably take, and settles by what the server counted (`usage`) or,
+where it does not count or counts what cannot be, as reserved. A prompt is reserved by its characters, at the rate that
+the server's counts teach; a completion by the request's own ceiling (`max_completion_tokens` or `max_tokens` in
+teacher.request) or else as the longest so far.
 
 How far a cap on tokens or money may be overshot: with such a ceiling by the error of the prompts' estimates alone, of
 what is under way together; without one also by what those answers (at most `concurrency`) take beyond the longest one

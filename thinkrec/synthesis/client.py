@@ -31,11 +31,11 @@ from thinkrec.synthesis import embedded
 from thinkrec.synthesis.budget import Budget, Spent, usage
 from thinkrec.synthesis.limits import Bucket
 from thinkrec.synthesis.prompts import Message
-from thinkrec.synthesis.sender import Sender
+from thinkrec.synthesis.sender import KEY_VARIABLE, Sender
 from thinkrec.synthesis.store import Answer, Store, open_store, request_key
 
 EMBEDDED = "embedded"
-KEY_VARIABLES = ("THINKREC_TEACHER_KEY", "OPENAI_API_KEY")
+KEY_VARIABLES = (KEY_VARIABLE, "OPENAI_API_KEY")
 RETRIES = 5
 LONGEST_RESPONSE = 2**25  # bytes
 LEAST_SECRET = 16  # characters of a key that nobody writes by chance

@@ -1,8 +1,8 @@
 """Keywords by a teacher: a question per item, its answer checked, the embedded extractor where it is no good.
 
-Items whose metadata is the same ask once. An answer is used only if it is a list of keywords: `read_answer` says why it
-is not, and that reason, with the answer, is in the table of fallbacks. Checked is an answer's form; metadata that talks
-a teacher into well-formed but false keywords cannot be told from metadata that is wrong.
+Items whose metadata is the same ask once. An answer is used only if it is a list of keywords: `read_keywords` says why
+it is not, and that reason, with the answer, is in the table of fallbacks. Checked is an answer's form; metadata that
+talks a teacher into well-formed but false keywords cannot be told from metadata that is wrong.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def summarise(
         return Summaries(keywords=extracted, fallbacks=_fallbacks([]), stats=stats)
     equal, write = item_questions(items)
     replies = _ask(sorted({place for place in equal if place is not None}), write, teacher, progress)
-    found = {place: read_answer(reply, max_per_item) for place, reply in replies.items()}
+    found = {place: read_keywords(reply, max_per_item) for place, reply in replies.items()}
     lists: list[list[str]] = extracted["keywords"].tolist()
     fallbacks: list[tuple[int, Fault, str]] = []
     for place, (item, asked) in enumerate(zip(items["item"], equal, strict=True)):
@@ -135,7 +135,7 @@ def item_questions(items: pd.DataFrame) -> tuple[list[int | None], Callable[[int
     return equal, lambda place: item_question(line(place))
 
 
-def read_answer(reply: Reply, limit: int) -> tuple[list[str], Fault | None]:
+def read_keywords(reply: Reply, limit: int) -> tuple[list[str], Fault | None]:
     """The keywords of an answer, at most `limit`, and None; or none, and why the answer cannot be used.
 
     - refused: by the server, or in words.
