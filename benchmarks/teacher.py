@@ -98,7 +98,7 @@ async def _ask(asked: Teacher, count: int) -> tuple[float, int | None]:
             for _ in range(CONCURRENCY):
                 group.create_task(work())
         seconds = time.perf_counter() - began
-        assert session.sent == count
+        assert session.spent.requests == count
         return seconds, _peak()
 
 

@@ -62,7 +62,8 @@ def command(work: Callable[..., str]) -> Callable[..., None]:
         finally:
             seconds = round(time.monotonic() - began, 1)
             done = summary is not None
-            if main and (done or _noted):  # what was spent before it stopped is spent
+            # What was spent before it stopped is spent; a dry run is none.
+            if main and (done or _noted) and not options.get("dry_run"):
                 _log({"stage": work.__name__, "seconds": seconds, "cpus": os.cpu_count(), "done": done, **_noted})
         if main:
             typer.echo(f"{work.__name__}: {summary} ({seconds} s)")

@@ -12,9 +12,9 @@ def bundle(
 ) -> str:
     """Share a teacher's answers, so that others make the same keywords and traces without asking it.
 
-    export: the answers behind the traces of params.yaml (and the keywords, where a teacher writes them), once those
-    stages have run. import: into the response store; then the stages, with the same data and parameters, make the same
-    keywords and traces without a key.
+    export: the answers behind the traces of params.yaml (and keywords, if by a teacher).
+
+    import: into the response store; the stages then need no key to make the same again.
     """
     from stages import keywords, traces
     from thinkrec.params import load

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 from stages._command import DryRun, note
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-    from numpy.typing import NDArray
 
     from thinkrec.params import Params
     from thinkrec.synthesis.client import Teacher
@@ -44,22 +42,21 @@ def traces(dry_run: DryRun = False) -> str:
 
 
 def price(params: Params) -> Quote:
-    """What the stage would still ask the teacher; where no keywords are there yet, extracted ones stand in for them."""
+    """What the stage would still ask the teacher, by the keywords of params.yaml, made or not."""
     from thinkrec import artifacts
-    from thinkrec.synthesis.keywords import extract_keywords
     from thinkrec.synthesis.quote import quote
+    from thinkrec.synthesis.summaries import foresee
 
-    words = None
-    if not artifacts.KEYWORDS.exists():
-        items = artifacts.read_table(artifacts.ITEMS)
-        words, _ = extract_keywords(items, max_per_item=params.keywords.max_per_item)
-    return quote("traces", partial(ask, params, words=words), params.teacher, turns=params.traces.max_turns)
+    words, changing = foresee(artifacts.read_table(artifacts.ITEMS), params.keywords, params.teacher)
+    work = partial(ask, params, words=words)
+    return quote("traces", work, params.teacher, turns=params.traces.max_turns, changing=changing)
 
 
 def ask(params: Params, teacher: Teacher, *, words: pd.DataFrame | None = None) -> Synthesis:
     """What this teacher's answers to the stage's questions come to; `words`: keywords other than the pipeline's."""
     from thinkrec import artifacts
     from thinkrec.features import bank
+    from thinkrec.gate.groups import group_of
     from thinkrec.synthesis.choice import choose_instances
     from thinkrec.synthesis.traces import synthesise
 
@@ -69,7 +66,7 @@ def ask(params: Params, teacher: Teacher, *, words: pd.DataFrame | None = None) 
         params.traces,
         params.seed,
         score=lambda: bank.load().scores(),
-        group=lambda: groups(params, interactions["user"].to_numpy()),
+        group=lambda: group_of(interactions["user"].to_numpy(), bank.load().user_bank, params.experts, params.seed),
     )
     return synthesise(
         interactions,
@@ -79,21 +76,4 @@ def ask(params: Params, teacher: Teacher, *, words: pd.DataFrame | None = None) 
         teacher,
         prompt=params.prompt,
         traces=params.traces,
-        progress="traces",
     )
-
-
-def groups(params: Params, user: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The group of each of these users, as the experts stage will make them; -1 for those that train never saw."""
-    from thinkrec.features import bank
-    from thinkrec.gate.groups import group_users
-
-    found, _ = group_users(
-        bank.load().user_bank[: int(user.max()) + 1],
-        n=params.experts.n,
-        grouping=params.experts.grouping,
-        space=params.experts.space,
-        min_users=params.experts.min_users,
-        seed=params.seed,
-    )
-    return found.group[user]

@@ -23,6 +23,8 @@ from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Any
 
+from thinkrec.synthesis.client import LONGEST_RESPONSE
+
 PATH = "/v1/chat/completions"
 WAIT = 1.0  # seconds that Retry-After asks for
 _REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
@@ -175,6 +177,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "html": _raw("<html>hello</html>", "text/html"),
     "html as json": _raw("<html>hello</html>"),
     "broken json": _raw('{"id": "x", "choices": [{"index": 0, "mess'),
+    "deep json": _raw("[" * 100_000),
     "no bytes": _raw(""),
     "broken utf-8": _raw(b'{"id": "\xff"}'),
     "list": _raw("[]"),
@@ -189,8 +192,10 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "no usage": lacks(usage=None),
     "usage of text": lacks(usage={"prompt_tokens": "many", "completion_tokens": "few", "total_tokens": "more"}),
     "usage below zero": lacks(usage={"prompt_tokens": -7, "completion_tokens": -3, "total_tokens": -10}),
+    "usage beyond belief": lacks(usage={"prompt_tokens": 10**400, "completion_tokens": 3}),
     "half a usage": lacks(usage={"prompt_tokens": 7}),
-    "text parts": says([{"type": "text", "text": "Yes. It fits."}]),
+    "text parts": says([{"type": "thinking", "text": "No."}, {"type": "text", "text": "Yes. It fits."}]),
+    "other parts": says([None, "Yes.", {"type": "text"}, {"type": "image", "text": "Yes."}]),
     "no model named": lacks(model=None),
     # answers that are none
     "empty": says(""),
@@ -205,6 +210,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "scratch apart": says("Yes. It fits.", reasoning_content="No, wait."),
     "surrogates": says("Yes. It \ud800fits\udfff.", reasoning_content="\ud800"),
     "huge": says("Yes. " + "It fits. " * 500_000),
+    "endless": _raw(" " * (LONGEST_RESPONSE + 1)),
+    "echo": lambda request: says(f"Yes. {request.key} fits.")(request),
     "other model": says("Yes. It fits.", model="another-model"),
     "dated model": lambda request: Response(
         body=completion(request, "Yes. It fits.", model=f"{request.body['model']}-2026-01-31")

@@ -131,13 +131,18 @@ def test_with_a_ceiling_no_order_of_answers_overspends(lengths, workers, cap):
     assert account.spent.requests == len(lengths) or spent + 600 > cap  # and no room is left over
 
 
-@pytest.mark.parametrize("said", [{}, {"usage": None}, {"usage": 3}])
-def test_an_answer_without_usage_is_no_free_answer(said):
-    assert usage(said) is None
+@pytest.mark.parametrize(
+    "said",
+    [None, 3, {}, (5, "many"), (5, None), (5.0, 2), (True, 2), (0, 0), (-5, -2), (5, -2), (10**400, 3), (5, 10**8)],
+)
+def test_an_answer_without_a_usage_to_believe_is_no_free_answer(said):
+    if isinstance(said, tuple):
+        said = dict(zip(("prompt_tokens", "completion_tokens"), said, strict=True))
+    assert usage({} if said is None else {"usage": said}) is None
 
 
-def test_counts_that_are_none_are_none():
-    assert usage({"usage": {"prompt_tokens": 5, "completion_tokens": "many"}}) == (5, 0)
+def test_an_answer_of_no_tokens_took_its_prompt():
+    assert usage({"usage": {"prompt_tokens": 5, "completion_tokens": 0}}) == (5, 0)
 
 
 def answering(completion=30):

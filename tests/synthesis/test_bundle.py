@@ -105,9 +105,11 @@ def test_what_a_stopped_run_has_spent_is_in_the_run_log(tmp_path):
         set_params(ours, {"teacher.max_requests": 5, **prices})
         stopped = command(ours, "traces")
     assert stopped.exit_code == 1
-    said = r"all teacher\.max_requests=5 of this run are sent; what they brought \(5 requests, cost 0\.00\d\d\) is in"
-    assert re.search(said, stopped.stderr)
+    said = r"all teacher\.max_requests=5 of this run are sent; what they brought \(5 requests, cost ([\d.]+)\) is in"
+    found = re.search(said, stopped.stderr)
     last = run_log(ours)
+    assert float(found[1]) > 0
+    assert float(found[1]) == pytest.approx(last["cost"], abs=1e-4)
     assert (
         (last["stage"], last["done"], last["requests"]) == ("traces", False, len(teacher.heard)) == ("traces", False, 5)
     )
@@ -204,6 +206,11 @@ def test_a_bundle_that_contradicts_the_store_changes_nothing():
         (lambda raw: gzip.compress(gzip.decompress(raw) + b'{"key": "x"}\n'), "line 5: a key should be 64"),
         (lambda raw: gzip.compress(gzip.decompress(raw).replace(b'"prompt_tokens": 2', b'"prompt_tokens": "2"')),
          "line 4: an answer should be"),
+        (lambda raw: gzip.compress(gzip.decompress(raw).replace(b'"prompt_tokens": 2', b'"prompt_tokens": -2')),
+         "line 4: prompt_tokens should be from 0"),
+        (lambda raw: gzip.compress(gzip.decompress(raw).replace(b'"content": "', b'"content": "\\ud800')),
+         "line 2: .* surrogates not allowed"),
+        (lambda raw: gzip.compress(gzip.decompress(raw) + b"[" * 100_000), "about line 5"),
     ],
 )  # fmt: skip
 def test_a_spoilt_bundle_is_refused_whole_in_one_line(spoil, said):
@@ -215,6 +222,17 @@ def test_a_spoilt_bundle_is_refused_whole_in_one_line(spoil, said):
     assert "\n" not in str(caught.value)
     with open_store(Path("new.sqlite")) as store:
         assert [store.get(key) for key in ANSWERS] == [None] * 3
+
+
+def test_a_bundle_cannot_steer_the_terminal_of_who_imports_it():
+    write_bundle(Path("b.jsonl.gz"), STORE, [], endpoint="https://host/\x1b[31mv1", model="m\nm")
+    assert read_bundle(Path("b.jsonl.gz"), STORE)[2] == {"endpoint": "https://host/[31mv1", "model": "m m"}
+
+
+def test_a_bundle_takes_no_folders_place(tmp_path):
+    fill(ANSWERS)
+    with pytest.raises(UserError, match="cannot be written \\(Is a directory\\); name a file"):
+        export(str(tmp_path))
 
 
 def test_a_missing_bundle_is_a_user_error():

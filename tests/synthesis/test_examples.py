@@ -27,8 +27,8 @@ def test_the_first_of_each_kind_stands_in_the_order_of_the_filters():
     assert [line for line in page.splitlines() if line.startswith("#")] == [
         "# One trace, and one refused answer of each kind",
         "## Kept: row 4, label No, answer 2",
-        "## refused (1 refused): row 8, label No, answer 2",
-        "## wrong_verdict (2 refused): row 7, label Yes, answer 1",
+        "## refused (1): row 8, label No, answer 2",
+        "## wrong_verdict (2): row 7, label Yes, answer 1",
     ]
     assert '{"title": "Dusk", "keywords": ["war"], "verdict": "liked"}' in page
     assert "\n```text\na\n```\n" in page and "\n```text\nc\n```\n" not in page

@@ -26,8 +26,8 @@ from thinkrec.synthesis.traces import synthesise
 KEY = "sk-do-not-show-me"
 RETRIES = 2
 AGAIN = RETRIES + 1  # requests where every retry is used
-ITS_OWN_FAULT = f"still failed after {RETRIES} retries (Error code: 50"
-TURNED_AWAY = f"still turned us away after {RETRIES} retries"
+ITS_OWN_FAULT = f"still failed after up to {RETRIES} retries (Error code: 50"
+TURNED_AWAY = f"still turned us away after up to {RETRIES} retries"
 NO_SUCH_API = "answers, but not as an OpenAI-compatible API"
 
 # What ends in one line: how many requests it takes, and what the line says.
@@ -42,11 +42,12 @@ FAILS = {
     "bad request": (1, "failed (Error code: 400 - context_length_exceeded: see ***)"),
     "detail": (1, "failed (Error code: 422 - not today,[31m ***)"),
     "error with 200": (1, "failed (upstream_failed: see ***)"),
+    "endless": (1, "failed (its response is longer than any answer)"),
     "bad key": (1, "refused the key; set THINKREC_TEACHER_KEY"),
     "forbidden": (1, "forbids this key the model 'm'"),
     "no model": (1, "does not know the model 'm'"),
     **dict.fromkeys(
-        ["html", "html as json", "broken json", "no bytes", "broken utf-8", "list", "null"],
+        ["html", "html as json", "broken json", "deep json", "no bytes", "broken utf-8", "list", "null"],
         (1, NO_SUCH_API),
     ),
     **dict.fromkeys(["null choices", "choices of text"], (1, NO_SUCH_API)),
@@ -58,16 +59,13 @@ ANSWERS = {
     "no choices": {"text": "", "finish_reason": ""},
     "null choice": {"text": "", "finish_reason": ""},
     "no message": {"text": ""},
-    "no usage": {"text": "ano usage", "reasoning": "because no usage", "prompt_tokens": 0, "completion_tokens": 0},
-    "usage of text": {
-        "text": "ausage of text", "reasoning": "because usage of text", "prompt_tokens": 0, "completion_tokens": 0
+    **{
+        fault: {"text": f"a{fault}", "reasoning": f"because {fault}", "prompt_tokens": 0, "completion_tokens": 0}
+        for fault in ("no usage", "usage of text", "usage below zero", "usage beyond belief", "half a usage")
     },
-    "usage below zero": {
-        "text": "ausage below zero", "reasoning": "because usage below zero", "prompt_tokens": 0, "completion_tokens": 0
-    },
-    "half a usage": {"text": "ahalf a usage", "reasoning": "because half a usage", "completion_tokens": 0},
     "no model named": {"text": "ano model named", "reasoning": "because no model named"},
-    "text parts": {"text": ""},
+    "text parts": FITS,
+    "other parts": {"text": ""},
     "empty": {"text": ""},
     "null content": {"text": ""},
     "spaces": {"text": ""},
@@ -83,6 +81,7 @@ ANSWERS = {
     "scratch apart": FITS | {"reasoning": "No, wait."},
     "surrogates": {"text": "Yes. It ?fits?.", "reasoning": "?"},
     "huge": {"text": ("Yes. " + "It fits. " * 500_000).strip()},
+    "echo": {"text": "Yes. *** fits."},
     "other model": FITS,
     "dated model": FITS,
 }  # fmt: skip
@@ -93,7 +92,7 @@ FAULTS = {
     "no choices": "empty",
     "null choice": "empty",
     "no message": "empty",
-    "text parts": "empty",
+    "other parts": "empty",
     "empty": "empty",
     "null content": "empty",
     "spaces": "empty",
@@ -124,7 +123,7 @@ def ask(endpoint, *texts, retries=RETRIES, apart=False, **changes):
         teacher = open_teacher(teacher_params(endpoint, concurrency=64, **changes), retries=retries, apart=apart)
         async with teacher.session() as session:
             asked = (session.ask([{"role": "user", "content": text}]) for text in texts)
-            return await asyncio.gather(*asked, return_exceptions=True), session.sent
+            return await asyncio.gather(*asked, return_exceptions=True), session.spent.requests
 
     return asyncio.run(run())
 
@@ -243,7 +242,7 @@ def test_an_impossible_wait_is_not_waited_out(wait):
 
     with serve(script) as server:
         ((error,), sent) = ask(server.endpoint, "x", retries=1)
-    assert TURNED_AWAY.split(" after")[0] in str(error)
+    assert "still turned us away after up to 1 retries" in str(error)
     assert sent <= 2
 
 

@@ -1,5 +1,6 @@
 """Quotes: figures by hand from what the store knows and what it does not, before anything is sent."""
 
+import json
 import re
 from contextlib import chdir, suppress
 from pathlib import Path
@@ -108,6 +109,14 @@ def test_a_second_turn_that_is_open_leaves_fewer_to_come(server):
     assert (found.questions, found.answered, found.requests) == (1, 1, span(1, 2))
 
 
+def test_answers_to_questions_that_will_change_tell_of_tokens_alone(server):
+    ask(server, A)
+    found = quote("traces", questions(A), teacher_params(server.endpoint), turns=1, changing="because")
+    assert (found.questions, found.answered, found.requests) == (1, 0, span(1, 1))
+    assert found.completion_tokens == span(3, 3)
+    assert found.notes[0] == "traces: because"
+
+
 def test_equal_questions_are_sent_once_and_may_part_after_the_first_answer():
     found = quoted(A, A, A, turns=2)
     assert found.questions == 1
@@ -167,6 +176,10 @@ def project(folder, changes):
     return folder
 
 
+def logged(folder):
+    return [json.loads(line) for line in (folder / ".cache" / "runs.jsonl").read_text().splitlines()]
+
+
 def test_a_dry_run_of_every_stage_needs_no_key_and_its_quote_holds(tmp_path, monkeypatch):
     with batch_server() as server:
         settings = {"teacher.endpoint": server.endpoint, "keywords.source": "teacher", "teacher.prompt_price": 1.0,
@@ -187,6 +200,25 @@ def test_a_dry_run_of_every_stage_needs_no_key_and_its_quote_holds(tmp_path, mon
             server.heard.clear()
             assert "to send: 0 requests, cost 0.00" in command(folder, stage, "--dry-run").stdout
         assert not server.heard
+
+
+def test_keywords_still_to_come_make_new_questions_of_all_whatever_is_in_the_store(tmp_path, monkeypatch):
+    def to_send(folder):
+        said = command(folder, "traces", "--dry-run").stdout
+        return re.search(r"to send: ([\d,]+)", said)[1], "still to come" in said
+
+    with batch_server() as server:
+        folder = project(tmp_path / "p", {"teacher.endpoint": server.endpoint})
+        assert command(folder, "keywords").exit_code == command(folder, "traces").exit_code == 0
+        assert to_send(folder) == ("0", False)
+        set_params(folder, {"keywords.source": "teacher"})
+        assert to_send(folder) == (str(SMALL["traces.train"] + SMALL["traces.held_out"]), True)
+        # Once the answers are there, the table of other keywords that an earlier run has left is not looked at.
+        before = (folder / "out/keywords/keywords.parquet").read_bytes()
+        assert command(folder, "keywords").exit_code == command(folder, "traces").exit_code == 0
+        (folder / "out/keywords/keywords.parquet").write_bytes(before)
+        assert to_send(folder) == ("0", False)
+        assert [line["stage"] for line in logged(folder)] == ["keywords", "traces"] * 2  # and no dry run
 
 
 def test_a_dry_run_of_the_default_says_that_it_is_free(tmp_path):

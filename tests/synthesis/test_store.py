@@ -32,7 +32,7 @@ params = teacher_params(endpoint, concurrency=8)
 async def run():
     async with open_teacher(params).session() as session:
         replies = await asyncio.gather(*(session.ask([{"role": "user", "content": str(n)}]) for n in numbers))
-        print(*(reply.text for reply in replies), session.sent)
+        print(*(reply.text for reply in replies), session.spent.requests)
 asyncio.run(run())
 """
 
@@ -50,7 +50,7 @@ def ask(teacher, *texts):
 
     async def run():
         async with teacher.session() as session:
-            return await asyncio.gather(*(session.ask(message(text)) for text in texts)), session.sent
+            return await asyncio.gather(*(session.ask(message(text)) for text in texts)), session.spent.requests
 
     return asyncio.run(run())
 

@@ -17,7 +17,7 @@ from thinkrec.synthesis.client import Reply, open_teacher
 from thinkrec.synthesis.filters import refusal
 from thinkrec.synthesis.item_prompts import LONGEST_DESCRIPTION, SYSTEM, item_question, item_writer, read_item
 from thinkrec.synthesis.keywords import clean_keywords, extract_keywords, instructs
-from thinkrec.synthesis.summaries import FAULTS, MOST_CHARACTERS, MOST_WORDS, read_answer, summarise
+from thinkrec.synthesis.summaries import FAULTS, MOST_CHARACTERS, MOST_WORDS, read_keywords, summarise
 
 TEACHER = load(ROOT / "params.yaml").teacher
 HOSTILE = [
@@ -108,7 +108,7 @@ class TestReading:
         ],
     )
     def test_a_list_is_read_however_it_is_written(self, text):
-        assert read_answer(reply(text), 10) == (["war", "coming of age", "bleak"], None)
+        assert read_keywords(reply(text), 10) == (["war", "coming of age", "bleak"], None)
 
     @pytest.mark.parametrize(
         ("text", "changes", "fault"),
@@ -132,21 +132,21 @@ class TestReading:
         ],
     )
     def test_what_is_no_list_of_keywords_has_its_reason(self, text, changes, fault):
-        assert read_answer(reply(text, **changes), 10) == ([], fault)
+        assert read_keywords(reply(text, **changes), 10) == ([], fault)
 
     @pytest.mark.parametrize(
         "text",
         ["no-budget, war", "yes-man, war", "sorry state, war", "based on a true story, war", "system failure, war"],
     )
     def test_a_keyword_may_begin_like_a_fault(self, text):
-        assert read_answer(reply(text), 10) == (text.split(", "), None)
+        assert read_keywords(reply(text), 10) == (text.split(", "), None)
 
     def test_entries_that_are_no_keywords_are_left_out_while_most_are(self):
         text = "war, hope, a struggle of one man against all of the others, it is bleak, mercy"
-        assert read_answer(reply(text), 10) == (["war", "hope", "mercy"], None)
+        assert read_keywords(reply(text), 10) == (["war", "hope", "mercy"], None)
 
     def test_the_limit_cuts_the_list(self):
-        assert read_answer(reply("war, hope, mercy"), 2)[0] == ["war", "hope"]
+        assert read_keywords(reply("war, hope, mercy"), 2)[0] == ["war", "hope"]
 
     @given(
         st.lists(
@@ -155,7 +155,7 @@ class TestReading:
         st.integers(1, 10),
     )
     def test_whatever_is_said_keywords_are_bounded_and_clean_or_there_is_a_reason(self, parts, limit):
-        words, fault = read_answer(reply(",".join(parts)), limit)
+        words, fault = read_keywords(reply(",".join(parts)), limit)
         assert (fault is None) == bool(words)
         assert fault is None or fault in FAULTS
         assert len(words) <= limit

@@ -14,8 +14,8 @@ from thinkrec.params import PromptParams, TraceParams
 from thinkrec.synthesis.client import open_teacher
 from thinkrec.synthesis.filters import FAULTS
 from thinkrec.synthesis.instances import instance_reader
-from thinkrec.synthesis.prompts import Shown
-from thinkrec.synthesis.traces import prompt_writer, synthesise
+from thinkrec.synthesis.prompts import Shown, question
+from thinkrec.synthesis.traces import synthesise
 from thinkrec.synthesis.verdict import parse_verdict
 
 PROMPT = PromptParams(
@@ -85,6 +85,17 @@ def run(world, rows, app=None, traces=TRACE, concurrency=3, prompt=PROMPT, **tea
         retries=0,
     )
     return synthesise(*world, np.array(rows), teacher, prompt=prompt, traces=traces, progress="")
+
+
+def messages_of(*tables):
+    """A function from a row number to the messages that ask about it."""
+    read = instance_reader(*tables)
+
+    def write(row):
+        instance = read(row)
+        return question(instance.history, instance.target)
+
+    return write
 
 
 def told(messages):
@@ -159,7 +170,7 @@ def test_the_teachers_own_accuracy_counts_first_verdicts_whatever_else_is_wrong(
         row = next(row for row in script if heard_of(row) == messages[1])
         return script[row][len(messages) // 2 - 1]
 
-    write = prompt_writer(*world, PROMPT)
+    write = messages_of(*world, PROMPT)
     heard_of = {row: write(row)[1] for row in script}.__getitem__
     made = run(world, list(script), scripted(say)[0])
     assert made.stats["train"]["accuracy_before_hint"] == 0.5  # row 4 says Yes at last, wrongly; row 6 No at once
@@ -240,7 +251,7 @@ def test_every_fault_is_in_the_ledger_with_its_count_and_an_example(world):
             lines(right, "4 of 9 titles were liked."),
         ]
 
-    write = prompt_writer(*world, PROMPT)
+    write = messages_of(*world, PROMPT)
     rows = list(range(1, 1 + 2 * (len(FAULTS) - 1), 2))  # all of them liked
     at = {write(row)[1]["content"]: place for place, row in enumerate(rows)}
     faulty = answers("Yes", "No")
@@ -282,7 +293,7 @@ def test_a_failing_teacher_stops_the_loop_with_one_line(world):
 
 def test_a_prompt_shows_the_last_earlier_rows_with_their_verdicts(world):
     interactions, items, keywords = world
-    prompt = prompt_writer(interactions, items, keywords, PROMPT)(16)[1]["content"].splitlines()
+    prompt = messages_of(interactions, items, keywords, PROMPT)(16)[1]["content"].splitlines()
     history = [json.loads(line) for line in prompt[1:4]]
     item, label = interactions["item"], interactions["label"]
     assert [shown["title"] for shown in history] == [f"Title {item[row]}" for row in (13, 14, 15)]
@@ -293,7 +304,7 @@ def test_a_prompt_shows_the_last_earlier_rows_with_their_verdicts(world):
 
 def test_hidden_dislikes_make_the_history_shorter(world):
     likes = PROMPT.model_copy(update={"history_labels": "likes"})
-    prompt = prompt_writer(*world, likes)(16)[1]["content"].splitlines()
+    prompt = messages_of(*world, likes)(16)[1]["content"].splitlines()
     assert prompt.index("</history>") == 3  # of rows 13, 14 and 15 the first and last were liked
     assert "disliked" not in "".join(prompt)
 
@@ -302,7 +313,7 @@ def test_what_a_claim_is_held_against_is_what_the_prompt_shows(world):
     interactions, items, keywords = world
     odd = items.assign(title=[f"Title\n\x00 {n}" + "!" * 300 for n in range(6)])
     instance = instance_reader(interactions, odd, keywords, PROMPT)(16)
-    shown = prompt_writer(interactions, odd, keywords, PROMPT)(16)[1]["content"].splitlines()
+    shown = messages_of(interactions, odd, keywords, PROMPT)(16)[1]["content"].splitlines()
     assert json.loads(shown[6]) == {"title": instance.target.title, "keywords": instance.target.keywords}
     assert instance.history[0] == Shown(
         title=json.loads(shown[1])["title"], keywords=json.loads(shown[1])["keywords"], liked=True
@@ -314,4 +325,4 @@ def test_a_prompt_does_not_change_with_its_own_row_or_later_ones(world):
     changed = interactions.copy()
     changed.loc[16:19, "label"] = 1 - changed.loc[16:19, "label"]
     changed.loc[17:19, "item"] = 0
-    assert prompt_writer(changed, items, keywords, PROMPT)(16) == prompt_writer(*world, PROMPT)(16)
+    assert messages_of(changed, items, keywords, PROMPT)(16) == messages_of(*world, PROMPT)(16)

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Literal, TypeVar
 
 import httpx2
 import openai
@@ -30,6 +30,7 @@ from thinkrec.synthesis.client import (
     Request,
     Teacher,
     Unanswered,
+    as_object,
     capped,
     completed,
     explain,
@@ -285,20 +286,16 @@ def _read(teacher: Teacher, line: bytes) -> tuple[str, Answer | None, str]:
     """A line of an output or error file: whose it is, the answer or None, and what was said instead of one."""
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "", None, ""
-    found = _object(found)
-    response = _object(found.get("response"))
-    body = _object(response.get("body"))
+    found = as_object(found)
+    response = as_object(found.get("response"))
+    body = as_object(response.get("body"))
     key = found.get("custom_id")
     status, error = response.get("status_code"), found.get("error") or body.get("error")
-    answer = completed(body) if status == 200 else flagged(teacher, error) if status == 400 else None
+    answer = completed(teacher, body) if status == 200 else flagged(teacher, error) if status == 400 else None
     said = words(error) if error else f"status {status}"
     return key if isinstance(key, str) else "", answer, masked(teacher, said)
-
-
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _submit(teacher: Teacher, notes: Submissions, found: _Open) -> list[str]:
@@ -380,5 +377,5 @@ def _explained(teacher: Teacher, missing: str) -> Iterator[None]:
         raise UserError(explain(teacher, type(error), str(error.message))) from None
     except httpx2.HTTPError:  # in the middle of a file
         raise UserError(explain(teacher, openai.APIConnectionError, "")) from None
-    except ValueError:  # the body is no JSON, whatever its type says
+    except (ValueError, RecursionError):  # the body is no JSON, whatever its type says
         raise UserError(explain(teacher, openai.APIResponseValidationError, "")) from None

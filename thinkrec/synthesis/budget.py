@@ -1,8 +1,9 @@
 """What a run may spend, and what it has spent: a cap holds before the money is gone, not after.
 
-Whatever is about to be sent reserves what it will probably take, and settles by what the server counted (`usage`).
-A prompt is reserved by its characters, at the rate that the server's counts teach; a completion by the request's own
-ceiling (`max_completion_tokens` or `max_tokens` in teacher.request) or else as the longest so far.
+Whatever is about to be sent reserves what it will probably take, and settles by what the server counted (`usage`) or,
+where it does not count or counts what cannot be, as reserved. A prompt is reserved by its characters, at the rate that
+the server's counts teach; a completion by the request's own ceiling (`max_completion_tokens` or `max_tokens` in
+teacher.request) or else as the longest so far.
 
 How far a cap on tokens or money may be overshot: with such a ceiling by the error of the prompts' estimates alone, of
 what is under way together; without one also by what those answers (at most `concurrency`) take beyond the longest one
@@ -20,6 +21,7 @@ from thinkrec.params import TeacherParams
 
 TOKENS_PER_CHARACTER = 1 / 4  # of a prompt, until the server has counted one
 FIRST_COMPLETION = 1000  # tokens reserved for an answer before any has come
+MOST_TOKENS = 10_000_000  # of a prompt or an answer, beyond any model there is
 CEILINGS = ("max_completion_tokens", "max_tokens")
 
 
@@ -39,7 +41,7 @@ class Spent:
         if self.cost is None:
             took = f"{self.prompt_tokens + self.completion_tokens:,} tokens"
         else:
-            took = f"cost {self.cost:,.2f}" if self.cost >= 1 else f"cost {self.cost:.4f}"
+            took = f"cost {money(self.cost)}"
         return f"{self.requests:,} requests, {took}"
 
 
@@ -57,8 +59,7 @@ class Budget:
 
     def __init__(self, params: TeacherParams) -> None:
         self.params = params
-        self.prices = (params.prompt_price, params.completion_price)
-        self.spent = Spent(cost=self._cost(0, 0))
+        self.spent = Spent(cost=cost_of(0, 0, params))
         self.stopped: str | None = None  # the cap that has kept something back
         self.longest = float(next((params.request[name] for name in CEILINGS if name in params.request), 0))
         self.bounded = bool(self.longest)  # by the request itself
@@ -94,7 +95,7 @@ class Budget:
         self.spent = self._with(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
 
     async def reserve(self, characters: int) -> Estimate | None:
-        """Room for a request, at once or as soon as what is under way leaves some; None: a cap is reached."""
+        """Room for a request, at once or once what is under way has left some; None: a cap is reached."""
         while True:
             wanted = self._estimate(characters)
             cap = self._missed([*self.under_way, wanted])
@@ -102,7 +103,7 @@ class Budget:
                 self.under_way.append(wanted)
                 self.spent = self._with(requests=1)
                 return wanted
-            if cap == "max_requests" or not self.under_way:
+            if not self.under_way:  # so what is said of a stop is what was spent
                 self.stopped = cap
                 return None
             await self.settled.wait()
@@ -129,15 +130,8 @@ class Budget:
             requests=self.spent.requests + requests,
             prompt_tokens=prompt,
             completion_tokens=completion,
-            cost=self._cost(prompt, completion),
+            cost=cost_of(prompt, completion, self.params),
         )
-
-    def _cost(self, prompt: float, completion: float) -> float | None:
-        """Prices are per million tokens."""
-        of_prompt, of_completion = self.prices
-        if of_prompt is None or of_completion is None:
-            return None
-        return (prompt * of_prompt + completion * of_completion) / 1e6
 
     def _missed(self, under_way: list[Estimate]) -> str | None:
         """The cap that would not hold with all of this under way, or None."""
@@ -150,15 +144,31 @@ class Budget:
         completion = spent.completion_tokens + self.pledged[1] + sum(estimate.completion for estimate in under_way)
         if params.max_tokens_spent is not None and prompt + completion > params.max_tokens_spent:
             return "max_tokens_spent"
-        cost = self._cost(prompt, completion)
+        cost = cost_of(prompt, completion, params)
         return "max_cost" if params.max_cost is not None and cost is not None and cost > params.max_cost else None
 
 
+def cost_of(prompt_tokens: float, completion_tokens: float, params: TeacherParams) -> float | None:
+    """What tokens cost, by prices per million of them and in their currency; None where one is unknown."""
+    if params.prompt_price is None or params.completion_price is None:
+        return None
+    return (prompt_tokens * params.prompt_price + completion_tokens * params.completion_price) / 1e6
+
+
+def money(amount: float) -> str:
+    """A cost in words, in whatever currency the prices are."""
+    return f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.4f}"
+
+
 def usage(body: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The (prompt, completion) tokens that a server's answer says it took, None where it does not."""
+    """The (prompt, completion) tokens that a server's answer says it took.
+
+    None where it does not say, or says what cannot be: a prompt of none, less than nothing, more than `MOST_TOKENS`.
+    """
     found = body.get("usage")
     if not isinstance(found, dict):
         return None
-    counts = [found.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    prompt, completion = (count if type(count) is int and count >= 0 else 0 for count in counts)
-    return prompt, completion
+    prompt, completion = (found.get(name) for name in ("prompt_tokens", "completion_tokens"))
+    if not (type(prompt) is int and type(completion) is int):
+        return None
+    return (prompt, completion) if 1 <= prompt <= MOST_TOKENS and 0 <= completion <= MOST_TOKENS else None

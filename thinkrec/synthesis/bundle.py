@@ -12,15 +12,19 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from thinkrec.artifacts import atomic
 from thinkrec.errors import UserError
+from thinkrec.synthesis.prompts import plain
 from thinkrec.synthesis.store import Answer, open_store, read_answer
 
 FORMAT = "thinkrec responses 1"
+
+LONGEST_LINE = 2**26  # characters
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -29,16 +33,10 @@ def write_bundle(path: Path, store: Path, keys: Iterable[str], *, endpoint: str,
     """Write the answers that stand in `store` under `keys`; `endpoint` and `model` say whose they are.
 
     Raises:
-        UserError: an answer is not in the store, or the store cannot be used.
+        UserError: an answer is not in the store, the store cannot be used, or the file cannot be written.
     """
     header = {"format": FORMAT, "endpoint": endpoint, "model": model}
-    with (
-        open_store(store) as answers,
-        atomic(path) as partial,
-        partial.open("wb") as raw,
-        # Neither the file's name nor the time: the bytes follow from the answers.
-        gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as file,
-    ):
+    with _written(path) as file, open_store(store) as answers:
         file.write(_line(header))
         for key in sorted(keys):
             answer = answers.get(key)
@@ -67,7 +65,21 @@ def read_bundle(path: Path, store: Path) -> tuple[int, int, dict[str, str]]:
             f"{path}: {other} of its answers differ from those in {store}; move that file away (or name another in "
             "THINKREC_STORE) and import again"
         )
-    return new, same, {name: str(header[name]) for name in ("endpoint", "model")}
+    return new, same, {name: plain(str(header[name])) for name in ("endpoint", "model")}
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[gzip.GzipFile]:
+    """A new gzip file that takes its place once it is whole; neither its name nor the time are in its bytes."""
+    try:
+        with (
+            atomic(path) as partial,
+            partial.open("wb") as raw,
+            gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as file,
+        ):
+            yield file
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name a file in a folder of yours") from None
 
 
 def _line(value: dict[str, Any]) -> bytes:
@@ -79,14 +91,15 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
+            while line := file.readline(LONGEST_LINE):
+                number += 1
                 found = json.loads(line)
                 if not isinstance(found, dict):
                     raise ValueError("should be an object")
                 yield number, found
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; name a bundle that thinkrec-stage bundle export wrote") from None
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a whole bundle (about line {number}: {error}); get it again") from None
 
 

@@ -15,7 +15,7 @@ import json
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,14 @@ from thinkrec.synthesis import embedded
 from thinkrec.synthesis.budget import Budget, Spent, usage
 from thinkrec.synthesis.limits import Bucket
 from thinkrec.synthesis.prompts import Message
-from thinkrec.synthesis.sender import Sender
+from thinkrec.synthesis.sender import KEY_VARIABLE, Sender
 from thinkrec.synthesis.store import Answer, Store, open_store, request_key
 
 EMBEDDED = "embedded"
-KEY_VARIABLES = ("THINKREC_TEACHER_KEY", "OPENAI_API_KEY")
+KEY_VARIABLES = (KEY_VARIABLE, "OPENAI_API_KEY")
 RETRIES = 5
+LONGEST_RESPONSE = 2**25  # bytes
+LEAST_SECRET = 16  # characters of a key that nobody writes by chance
 POOL = 8  # connections
 SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between looks for another process' answer
 
@@ -47,18 +49,19 @@ _USED_UP = "insufficient_quota"  # what hosts call it where waiting does not hel
 # Reasoning models behind generic servers leave their scratch work in the answer, its opening tag often in the prompt.
 _SCRATCH = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)
 
+# Up to so many retries: none where the server says so, or asks for a longer wait than the client bears.
 # The first line that fits says what to do; subclasses stand before their bases.
 _ADVICE: tuple[tuple[type[openai.OpenAIError], str], ...] = (
     (openai.AuthenticationError, f"refused the key; set {KEY_VARIABLES[0]} to a valid one"),
     (openai.PermissionDeniedError, "forbids this key the model {model}; choose another teacher.model or key"),
     (openai.NotFoundError, "does not know the model {model}, or is no such API; mend teacher.model or .endpoint"),
-    (openai.RateLimitError, "still turned us away after {retries} retries (rate limit or quota); lower "
-                            "teacher.concurrency or mend the quota"),
+    (openai.RateLimitError, "still turned us away after up to {retries} retries (rate limit or quota); lower "
+                            "teacher.concurrency, mend the quota or run again later"),
     (openai.APITimeoutError, "gave no answer within {timeout:g} s; raise teacher.timeout or lower "
                              "teacher.concurrency"),
     (openai.APIConnectionError, "cannot be reached, or breaks off; check teacher.endpoint, and that the server runs"),
-    (openai.InternalServerError, "still failed after {retries} retries ({heard}), which is its own fault; run again "
-                                 "later"),
+    (openai.InternalServerError, "still failed after up to {retries} retries ({heard}), which is its own fault; run "
+                                 "again later"),
     (openai.APIResponseValidationError, "answers, but not as an OpenAI-compatible API; does teacher.endpoint end in "
                                         "/v1?"),
 )  # fmt: skip
@@ -157,7 +160,7 @@ class _Door(openai.DefaultAsyncHttpxClient):
         used: tuple[int, int] | None = None  # what brings no whole answer may have been billed all the same
         try:  # the in-process transport knows no timeouts, and a server that dribbles meets none of httpx's
             async with asyncio.timeout(self.bound):
-                response = await next(self.turn).send(request, **options)
+                response = await _whole(await next(self.turn).send(request, **{**options, "stream": True}))
             used = _used(response) if response.is_success else (0, 0)
             if response.status_code == 429 and _USED_UP.encode() in response.content:
                 response.headers["x-should-retry"] = "false"
@@ -177,6 +180,20 @@ class _Door(openai.DefaultAsyncHttpxClient):
         for pool in self.pools:
             await pool.aclose()
         await super().aclose()
+
+
+async def _whole(response: httpx2.Response) -> httpx2.Response:
+    """A response with its body; of one that does not end, a server's error instead."""
+    body = bytearray()
+    async with aclosing(response):
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) > LONGEST_RESPONSE:
+                body[:] = b'{"error": {"message": "its response is longer than any answer"}}'
+                break
+    coded = ("content-encoding", "content-length", "transfer-encoding")
+    headers = [(name, value) for name, value in response.headers.multi_items() if name not in coded]
+    return httpx2.Response(response.status_code, headers=headers, content=bytes(body), request=response.request)
 
 
 class Connection:
@@ -258,7 +275,7 @@ class Connection:
             said = error.message if heard in error.message else f"{error.message} - {heard}"
             raise UserError(explain(teacher, type(error), said)) from None
         body = _body(response)
-        answer = completed(body)
+        answer = completed(teacher, body)
         if answer is None:  # gateways put their own errors into answers with status 200
             heard = words(body["error"]) if body and "error" in body else ""
             raise UserError(explain(teacher, openai.APIError if heard else openai.APIResponseValidationError, heard))
@@ -278,11 +295,6 @@ class Session:
     def spent(self) -> Spent:
         """What the run has sent and what that took, so far."""
         return self.teacher.spent
-
-    @property
-    def sent(self) -> int:
-        """Requests sent so far, retries included."""
-        return self.spent.requests
 
     async def ask(self, messages: Sequence[Message]) -> Reply:
         """One answer to `messages`: the store's, that of an equal question under way, or the teacher's.
@@ -390,7 +402,7 @@ def _body(response: httpx2.Response) -> dict[str, Any] | None:
     """The JSON object that a response holds, None where it holds none, whatever its type says."""
     try:
         found = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):  # nested deeper than anybody reads
         return None
     return found if isinstance(found, dict) else None
 
@@ -399,19 +411,27 @@ def _used(response: httpx2.Response) -> tuple[int, int] | None:
     return usage(_body(response) or {})
 
 
-def completed(body: dict[str, Any] | None) -> Answer | None:
-    """What is kept of a completion, None of anything else; generic servers leave out what the format says is there."""
+def completed(teacher: Teacher, body: dict[str, Any] | None) -> Answer | None:
+    """What is kept of a completion, None of anything else; generic servers leave out what the format says is there.
+
+    A key that a server echoes goes no further, since answers are shared; one too short for a secret may be any word.
+    """
     choices = body.get("choices") if body else None
     if not body or not isinstance(choices, list):
         return None
-    choice = _object(choices[0]) if choices else {}
-    message = _object(choice.get("message"))
+    choice = as_object(choices[0]) if choices else {}
+    message = as_object(choice.get("message"))
     prompt, completion = usage(body) or (0, 0)
+    texts = {
+        "content": _content(message.get("content")),
+        "reasoning_content": _text(message.get("reasoning_content")),
+        "refusal": _text(message.get("refusal")),
+        "finish_reason": _text(choice.get("finish_reason")),
+    }
+    if len(teacher.key) >= LEAST_SECRET:
+        texts = {name: _hidden(teacher, text) for name, text in texts.items()}
     return Answer(
-        content=_text(message.get("content")),
-        reasoning_content=_text(message.get("reasoning_content")),
-        refusal=_text(message.get("refusal")),
-        finish_reason=_text(choice.get("finish_reason")),
+        **texts,
         prompt_tokens=prompt,
         completion_tokens=completion,
     )
@@ -422,7 +442,7 @@ def flagged(teacher: Teacher, error: object) -> Answer | None:
 
     None: the error is another one.
     """
-    if _object(error).get("code") not in _FLAGGED:
+    if as_object(error).get("code") not in _FLAGGED:
         return None
     return Answer(
         content="",
@@ -436,17 +456,25 @@ def flagged(teacher: Teacher, error: object) -> Answer | None:
 
 def words(error: object) -> str:
     """What a server's error says, in whichever of the usual places."""
-    found = _object(error)
+    found = as_object(error)
     return _text(found.get("message") or found.get("detail") or error)
 
 
-def _object(value: object) -> dict[str, Any]:
+def as_object(value: object) -> dict[str, Any]:
+    """A JSON object, empty for what is none."""
     return value if isinstance(value, dict) else {}
 
 
 def _text(said: object) -> str:
     """A text, empty for what is none; JSON can spell halves of characters that no file can hold."""
     return said.encode(errors="replace").decode() if isinstance(said, str) else ""
+
+
+def _content(said: object) -> str:
+    """A message's text, which some servers give in parts; parts of another type (such as thinking) are left out."""
+    if not isinstance(said, list):
+        return _text(said)
+    return "".join(_text(part.get("text")) for part in map(as_object, said) if part.get("type") == "text")
 
 
 def _reply(answer: Answer) -> Reply:

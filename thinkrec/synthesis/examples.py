@@ -28,7 +28,7 @@ def write_examples(kept: pd.DataFrame, rejected: pd.DataFrame, read: Callable[[i
     counts = rejected["fault"].value_counts().to_dict()
     for refused in (first[fault] for fault in FAULTS if fault in first):
         sections += [
-            f"## {refused['fault']} ({counts[refused['fault']]:,} refused): {_which(refused, refused['turn'])}",
+            f"## {refused['fault']} ({counts[refused['fault']]:,}): {_which(refused, refused['turn'])}",
             _shown(read(refused["row"])),
             _fenced(refused["text"]),
             "Found:",

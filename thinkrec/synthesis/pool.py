@@ -26,7 +26,7 @@ def ask_all(
     unanswered: list[Unanswered] = []
     failures: list[BaseException] = []
     queue: Iterator[int] = iter(range(count))
-    bar = tqdm(total=count, desc=progress, unit=unit, disable=None if progress else True)
+    bar = tqdm(total=count, desc=progress, unit=f" {unit}", disable=None if progress else True)
 
     async def take_from_queue(session: Session) -> None:
         for number in queue:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -19,7 +19,7 @@ from rich.text import Text
 
 from thinkrec.params import TeacherParams
 from thinkrec.synthesis.batch import WINDOW_HOURS
-from thinkrec.synthesis.budget import CEILINGS, TOKENS_PER_CHARACTER
+from thinkrec.synthesis.budget import CEILINGS, TOKENS_PER_CHARACTER, cost_of, money
 from thinkrec.synthesis.client import (
     EMBEDDED,
     Request,
@@ -71,23 +71,28 @@ class Quote:
     notes: tuple[str, ...] = ()
 
 
-def quote(stage: str, work: Callable[[Teacher], object], params: TeacherParams, *, turns: int) -> Quote:
+def quote(
+    stage: str, work: Callable[[Teacher], object], params: TeacherParams, *, turns: int, changing: str = ""
+) -> Quote:
     """What `work` would still ask the teacher of `params`.
 
     Args:
         stage: its name, in `ANSWER_TOKENS`.
         work: asks all of a stage's questions; raises `Unanswered` after it has walked them all.
         turns: answers that one question may take, the first included.
+        changing: why all questions will be others by then, so that no answer to those of today counts; or nothing.
 
     Raises:
         UserError: a parameter is wrong, the store cannot be used, or `work` lacks something else.
     """
     if params.endpoint == EMBEDDED:
         return Quote(stage=stage, notes=(f"{stage}: {FREE}",))
-    walk = _Walk(turns=turns, assumed=ANSWER_TOKENS[stage], submitted=under_way(store_path(), place(params.endpoint)))
+    submitted = set() if changing else under_way(store_path(), place(params.endpoint))
+    walk = _Walk(turns=turns, assumed=ANSWER_TOKENS[stage], submitted=submitted, changing=bool(changing))
     with suppress(Unanswered):
         work(open_replay(params, walk.hear))
-    return _quote(stage, walk, params)
+    found = _quote(stage, walk, params)
+    return replace(found, notes=(f"{stage}: {changing}", *found.notes)) if changing else found
 
 
 def total(quotes: Sequence[Quote]) -> Quote:
@@ -120,17 +125,20 @@ def quote_table(quotes: Sequence[Quote]) -> RenderableType:
     table.add_row("requests to send", *(_range(one.requests) for one in columns))
     table.add_row("prompt tokens", *(_range(one.prompt_tokens, _rough) for one in columns))
     table.add_row("completion tokens", *(_range(one.completion_tokens, _rough) for one in columns))
-    table.add_row("cost", *(_range(one.cost, _money) if one.cost else "no price set" for one in columns))
+    table.add_row("cost", *(_range(one.cost, money) if one.cost else "no price set" for one in columns))
     table.add_row("time", *(_range(one.seconds, _time) for one in columns))
     notes = dict.fromkeys(note for one in quotes for note in one.notes)
-    return Group(table, *(Text(f" · {note}", style="dim") for note in notes))
+    beneath = Table.grid(padding=(0, 1))
+    for note in notes:
+        beneath.add_row("", "·", Text(note, style="dim"))
+    return Group(table, beneath)
 
 
 def show(quotes: Sequence[Quote]) -> str:
     """Print quotes as a table; returns them in a line."""
     Console().print(quote_table(quotes))
     every = total(quotes)
-    cost = f"cost {_range(every.cost, _money)}" if every.cost else "no price set"
+    cost = f"cost {_range(every.cost, money)}" if every.cost else "no price set"
     return f"nothing sent; to send: {_range(every.requests)} requests, {cost}"
 
 
@@ -141,6 +149,7 @@ class _Walk:
     turns: int
     assumed: int  # tokens of an answer
     submitted: set[str]
+    changing: bool = False  # answers tell of tokens, and every first question is open
     first: set[str] = field(default_factory=set)
     answered: set[str] = field(default_factory=set)
     open: set[str] = field(default_factory=set)
@@ -163,10 +172,10 @@ class _Walk:
         turn = 1 + sum(message["role"] == "assistant" for message in request["messages"])
         if turn == 1:
             self.first.add(key)
-        if answer is None:
+        if turn == 1 if self.changing else answer is None:
             self._open(key, characters, left=max(self.turns - turn, 0))
             self.limit = next((request[name] for name in CEILINGS if name in request), None)
-        elif key not in self.answered:
+        if answer is not None and key not in self.answered:
             self.answered.add(key)
             if answer.prompt_tokens and answer.completion_tokens:
                 self.telling += 1
@@ -207,7 +216,7 @@ def _quote(stage: str, walk: _Walk, params: TeacherParams) -> Quote:
     return Quote(
         stage=stage,
         questions=len(walk.first),
-        answered=len(walk.answered),
+        answered=0 if walk.changing else len(walk.answered),
         submitted=len(walk.open & walk.submitted),
         requests=requests,
         prompt_tokens=prompt,
@@ -238,13 +247,8 @@ def _answer_tokens(walk: _Walk) -> tuple[Range, list[str]]:
 
 
 def _cost(prompt: Range, completion: Range, params: TeacherParams) -> Range | None:
-    if params.prompt_price is None or params.completion_price is None:
-        return None
-    least, most = (
-        (tokens * params.prompt_price + answers * params.completion_price) / 1e6
-        for tokens, answers in ((prompt.least, completion.least), (prompt.most, completion.most))
-    )
-    return Range(least=least, most=most)
+    least, most = cost_of(prompt.least, completion.least, params), cost_of(prompt.most, completion.most, params)
+    return None if least is None or most is None else Range(least=least, most=most)
 
 
 def _seconds(requests: Range, tokens: Range, turns: int, params: TeacherParams) -> Range:
@@ -287,11 +291,6 @@ def _rough(number: float) -> str:
         if number >= size:
             return f"{number / size:,.1f}{unit}"
     return f"{number:.0f}"
-
-
-def _money(amount: float) -> str:
-    """In whatever currency the prices are."""
-    return f"{amount:,.2f}" if amount >= 0.1 or not amount else f"{amount:.2g}"
 
 
 def _time(seconds: float) -> str:

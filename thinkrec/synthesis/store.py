@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from thinkrec.errors import UserError
+from thinkrec.synthesis.budget import MOST_TOKENS
 
 WAIT = 60.0  # seconds for another process to finish writing
 FORMAT = 1  # of the file, in its header
@@ -208,6 +209,11 @@ def read_answer(text: str) -> Answer:
     types = {field.name: int if field.name.endswith("_tokens") else str for field in fields(Answer)}
     if not isinstance(found, dict) or {name: type(value) for name, value in found.items()} != types:
         raise ValueError(f"an answer should be an object with {', '.join(types)}")
+    for name, value in found.items():
+        if isinstance(value, str):
+            value.encode()  # half a character raises
+        elif not 0 <= value <= MOST_TOKENS:
+            raise ValueError(f"{name} should be from 0 to {MOST_TOKENS:,}")
     return Answer(**found)
 
 

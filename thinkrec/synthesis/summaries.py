@@ -1,8 +1,8 @@
 """Keywords by a teacher: a question per item, its answer checked, the embedded extractor where it is no good.
 
-Items whose metadata is the same ask once. An answer is used only if it is a list of keywords: `read_answer` says why it
-is not, and that reason, with the answer, is in the table of fallbacks. Checked is an answer's form; metadata that talks
-a teacher into well-formed but false keywords cannot be told from metadata that is wrong.
+Items whose metadata is the same ask once. An answer is used only if it is a list of keywords: `read_keywords` says why
+it is not, and that reason, with the answer, is in the table of fallbacks. Checked is an answer's form; metadata that
+talks a teacher into well-formed but false keywords cannot be told from metadata that is wrong.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pandas as pd
 
 from thinkrec.artifacts import FALLBACKS, SCHEMAS
-from thinkrec.synthesis.client import Reply, Session, Teacher
+from thinkrec.params import KeywordParams, TeacherParams
+from thinkrec.synthesis.client import Reply, Session, Teacher, Unanswered, open_teacher
 from thinkrec.synthesis.filters import refusal
 from thinkrec.synthesis.item_prompts import item_question, item_writer
 from thinkrec.synthesis.keywords import EDGES, clean_keywords, extract_keywords, instructs, keyword_stats
@@ -73,7 +75,7 @@ def summarise(
         return Summaries(keywords=extracted, fallbacks=_fallbacks([]), stats=stats)
     equal, write = item_questions(items)
     replies = _ask(sorted({place for place in equal if place is not None}), write, teacher, progress)
-    found = {place: read_answer(reply, max_per_item) for place, reply in replies.items()}
+    found = {place: read_keywords(reply, max_per_item) for place, reply in replies.items()}
     lists: list[list[str]] = extracted["keywords"].tolist()
     fallbacks: list[tuple[int, Fault, str]] = []
     for place, (item, asked) in enumerate(zip(items["item"], equal, strict=True)):
@@ -100,6 +102,25 @@ def summarise(
     )
 
 
+def foresee(items: pd.DataFrame, keywords: KeywordParams, teacher: TeacherParams) -> tuple[pd.DataFrame, str]:
+    """The keywords that the stage will make, and ""; nothing is sent.
+
+    Where answers of a teacher are missing, all keywords are extracted ones, and the second says so in words.
+
+    Raises:
+        UserError: the endpoint is no address, or the store cannot be used.
+    """
+    if keywords.source == "teacher":
+        replay = replace(open_teacher(teacher), heard=lambda *_: None)
+        with suppress(Unanswered):
+            return summarise(items, replay, max_per_item=keywords.max_per_item, progress="").keywords, ""
+    made = summarise(items, None, max_per_item=keywords.max_per_item).keywords
+    return (
+        made,
+        "keywords by the teacher are still to come, extracted ones stand in" if keywords.source == "teacher" else "",
+    )
+
+
 def item_questions(items: pd.DataFrame) -> tuple[list[int | None], Callable[[int], list[Message]]]:
     """Whose question each of `items` shares, and a function from a place in `items` to the messages that ask about it.
 
@@ -114,7 +135,7 @@ def item_questions(items: pd.DataFrame) -> tuple[list[int | None], Callable[[int
     return equal, lambda place: item_question(line(place))
 
 
-def read_answer(reply: Reply, limit: int) -> tuple[list[str], Fault | None]:
+def read_keywords(reply: Reply, limit: int) -> tuple[list[str], Fault | None]:
     """The keywords of an answer, at most `limit`, and None; or none, and why the answer cannot be used.
 
     - refused: by the server, or in words.

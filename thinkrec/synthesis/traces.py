@@ -23,14 +23,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from thinkrec.artifacts import REJECTED, SCHEMAS, TRACES
-from thinkrec.data.histories import history_bounds
 from thinkrec.params import PromptParams, TeacherParams, TraceParams
+from thinkrec.synthesis.budget import cost_of
 from thinkrec.synthesis.client import Session, Teacher
 from thinkrec.synthesis.examples import write_examples
 from thinkrec.synthesis.filters import FAULTS, NEAR_DUPLICATE, Given, Rules, find_fault, near_duplicates
 from thinkrec.synthesis.instances import catalogue_of, instance_reader
 from thinkrec.synthesis.pool import ask_all
-from thinkrec.synthesis.prompts import Fault, Instance, Message, follow_up, gives_label_away, question
+from thinkrec.synthesis.prompts import Fault, Instance, follow_up, gives_label_away, question
 from thinkrec.synthesis.structure import Parts, trace_text
 from thinkrec.synthesis.verifier import thesaurus_of
 
@@ -125,19 +125,6 @@ def synthesise(
     )
 
 
-def prompt_writer(
-    interactions: pd.DataFrame, items: pd.DataFrame, keywords: pd.DataFrame, prompt: PromptParams
-) -> Callable[[int], list[Message]]:
-    """A function from a row number to the messages that ask about it, so that no prompt exists before its turn."""
-    read = instance_reader(interactions, items, keywords, prompt)
-
-    def write(row: int) -> list[Message]:
-        instance = read(row)
-        return question(instance.history, instance.target)
-
-    return write
-
-
 async def reflect(instance: Instance, *, label: bool, session: Session, rules: Rules) -> Outcome:
     """Ask until an answer can be kept, at most `max_turns` times; each refused answer is followed by why."""
     outcome, hinted = Outcome(), False
@@ -206,10 +193,6 @@ def _drop_near_duplicates(
             outcome.kept = None
 
 
-def _bounds(interactions: pd.DataFrame) -> tuple[Rows, Rows]:
-    return history_bounds(interactions["user"].to_numpy(), interactions["timestamp"].to_numpy())
-
-
 def _table(path: Any, records: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
     """Records as a frame in the columns and types of an artefact's schema."""
     schema = SCHEMAS[path]
@@ -256,14 +239,12 @@ def _summary(outcomes: Sequence[Outcome], labels: npt.NDArray[np.bool_]) -> dict
 def _cost(outcomes: Sequence[Outcome], teacher: TeacherParams) -> dict[str, float | int | None]:
     """What all answers take, refused ones and those of the store included; no cost where a price is unknown.
 
-    Prices are per million tokens; a trace costs so little of anything that a thousand make a figure to read.
+    A trace costs so little that a thousand make a figure to read.
     """
     kept = sum(outcome.kept is not None for outcome in outcomes)
     prompt = sum(outcome.prompt_tokens for outcome in outcomes)
     completion = sum(outcome.completion_tokens for outcome in outcomes)
-    cost = None
-    if teacher.prompt_price is not None and teacher.completion_price is not None:
-        cost = (prompt * teacher.prompt_price + completion * teacher.completion_price) / 1e6
+    cost = cost_of(prompt, completion, teacher)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
