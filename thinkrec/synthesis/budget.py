@@ -150,9 +150,10 @@ class Budget:
 
 def cost_of(prompt_tokens: float, completion_tokens: float, params: TeacherParams) -> float | None:
     """What tokens cost, by prices per million of them and in their currency; None where one is unknown."""
-    if params.prompt_price is None or params.completion_price is None:
+    of_prompt, of_completion = params.prompt_price, params.completion_price
+    if of_prompt is None or of_completion is None:
         return None
-    return (prompt_tokens * params.prompt_price + completion_tokens * params.completion_price) / 1e6
+    return (prompt_tokens * of_prompt + completion_tokens * of_completion) / 1e6
 
 
 def money(amount: float) -> str:
