@@ -63,6 +63,7 @@ class Claim:
     target: bool  # it is the target, or a keyword of the target
     liked: int  # liked items of the history that it is, or that have it
     disliked: int
+    places: tuple[int, ...]  # of the history: which of its items those are
 
     @property
     def found(self) -> bool:
@@ -270,6 +271,7 @@ class _Sight:
             target=has[-1],
             liked=sum(liked is True for liked in labels),
             disliked=sum(liked is False for liked in labels),
+            places=tuple(place for place, there in enumerate(has[:-1]) if there),
         )
 
     def _having(self, keyword: str) -> list[bool]:
