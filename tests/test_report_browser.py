@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from browser import PROGRAM, Browser, browser
-from made import KEYWORDS, SETTINGS, made, prompt
+from report_made import KEYWORDS, SETTINGS, made, prompt
 
 from thinkrec.report.contents import contents
 from thinkrec.report.page import page
@@ -60,7 +60,7 @@ def path(listener: tuple[str, list[str]], tmp_path_factory: pytest.TempPathFacto
     some = made(
         users=150, titles=[title, "Loud City", "Old Forest", "Night Train", "Last Harbor"], reason=f"Yes. {title}"
     )
-    some.users.loc[2, "user_id"] = title
+    some.users.loc[2, "user_id"] = f"odd {title}"
     written = made(users=150).reasons.assign(
         row=14, reason="Yes. Disliked Night Train. Liked 'Purple Rain'. Avoids slow."
     )
@@ -107,14 +107,13 @@ def test_what_a_hostile_title_id_or_reason_says_is_read_and_does_not_run(
     opened: Browser, listener: tuple[str, list[str]]
 ) -> None:
     title = hostile(listener[0])
-    assert title in texts(opened, "#list button bdi")
-    search(opened, "")
-    opened.run("[...document.querySelectorAll('#list button')].find(b => b.textContent.startsWith('<')).click()")
-    assert title in texts(opened, "#user h3 bdi")
+    assert search(opened, "odd </script>") == [f"odd {title}"]
+    opened.press("Enter")
+    assert texts(opened, "#user h3 bdi") == [f"odd {title}"]
     search(opened, "u1")
     opened.press("Enter")
     assert title in "".join(texts(opened, "#target blockquote"))
-    assert opened.run("document.querySelectorAll('img').length, typeof window.hostile") == "undefined"
+    assert opened.run("typeof window.hostile") == "undefined"
     assert opened.run("document.images.length + document.querySelectorAll('body style').length") == 0
     assert opened.complaints() == []
     assert listener[1] == []
@@ -149,7 +148,7 @@ def test_search_finds_users_by_id_and_by_the_titles_that_they_met(opened: Browse
 
 
 def test_a_user_shows_ranked_targets_and_a_target_shows_what_stands_behind_its_score(opened: Browser) -> None:
-    search(opened, "<")
+    search(opened, "odd")
     opened.press("Enter")
     assert texts(opened, "#user .rank") == ["1", "2"]
     assert texts(opened, "#target h3") == ["Last Harbor (2003)"]
@@ -169,7 +168,7 @@ def test_a_user_shows_ranked_targets_and_a_target_shows_what_stands_behind_its_s
 
 
 def test_evidence_is_marked_in_the_history_and_what_is_not_so_in_the_text(opened: Browser) -> None:
-    search(opened, "<")
+    search(opened, "odd")
     opened.press("Enter")
     marks = opened.run(
         "[...document.querySelectorAll('#target blockquote mark')].map(m => [m.className, m.textContent])"
@@ -186,11 +185,7 @@ def test_the_keyboard_reaches_everything(opened: Browser) -> None:
     reached = []
     for _ in range(24):
         opened.press("Tab")
-        reached.append(
-            opened.run(
-                "(a => a.id || a.className.baseVal || a.className || a.textContent || a.tagName)(document.activeElement)"
-            )
-        )
+        reached.append(opened.run("(node => node.id || node.className || node.textContent)(document.activeElement)"))
     assert reached[:2] == ["skip", "Accuracy"]
     assert reached.index("query") < reached.index("explained")
     opened.run("document.getElementById('query').focus()")
@@ -244,17 +239,21 @@ def test_text_stands_out_from_what_is_behind_it(tab: Browser, path: Path, scheme
     weak = tab.run(
         """(() => {
           const rgb = text => (text.match(/[\\d.]+/g) || []).map(Number);
-          const light = ([r, g, b]) => [r, g, b].map(c => c / 255).map(c => c <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
-            .reduce((sum, c, k) => sum + c * [.2126, .7152, .0722][k], 0);
-          const behind = node => { for (; node; node = node.parentElement) {
-            const colour = rgb(getComputedStyle(node).backgroundColor); if (colour.length === 3 || colour[3] === 1) return colour; } };
+          const linear = c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+          const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
+          const behind = node => {
+            for (; node; node = node.parentElement) {
+              const colour = rgb(getComputedStyle(node).backgroundColor);
+              if (colour.length === 3 || colour[3] === 1) return colour;
+            }
+          };
           const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), weak = [];
           for (let text = walk.nextNode(); text; text = walk.nextNode()) {
             const node = text.parentElement;
             if (!text.data.trim() || ["SCRIPT", "NOSCRIPT", "STYLE"].includes(node.tagName)) continue;
-            const style = getComputedStyle(node);
-            const [a, b] = [light(rgb(node.closest("svg") ? style.fill : style.color)), light(behind(node))];
-            if ((Math.max(a, b) + .05) / (Math.min(a, b) + .05) < 4.5) weak.push([text.data.slice(0, 30), node.className]);
+            const style = getComputedStyle(node), colour = node.closest("svg") ? style.fill : style.color;
+            const [low, high] = [light(rgb(colour)), light(behind(node))].sort((a, b) => a - b);
+            if ((high + 0.05) / (low + 0.05) < 4.5) weak.push([text.data.slice(0, 30), node.className]);
           }
           return weak;
         })()"""

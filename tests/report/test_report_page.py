@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from made import HOSTILE, REASON, SETTINGS, TITLES, made, prompt
+from report_made import HOSTILE, REASON, SETTINGS, TITLES, made, prompt
 
 from thinkrec.report import contents as report
 from thinkrec.report.contents import contents, encoded, marked
