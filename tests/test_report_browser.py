@@ -181,6 +181,14 @@ def test_evidence_is_marked_in_the_history_and_what_is_not_so_in_the_text(opened
     )
 
 
+def test_where_prompts_hide_dislikes_the_history_shows_likes_and_cites_those(tab: Browser, tmp_path: Path) -> None:
+    some = made(reason="Yes. Liked Old Forest.")
+    (tmp_path / "report.html").write_text(page(contents(some, SETTINGS, prompt(history_labels="likes"), str)))
+    tab.open(tmp_path / "report.html")
+    assert texts(tab, "#target h3") == ["Last Harbor (2003)"]
+    assert texts(tab, "#target .history .cited bdi") == texts(tab, "#target .history li bdi") == ["Old Forest"]
+
+
 def test_the_keyboard_reaches_everything(opened: Browser) -> None:
     reached = []
     for _ in range(24):

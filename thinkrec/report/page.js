@@ -72,7 +72,7 @@
   const differencesTable = (split, table) => Object.keys(table.differences).length === 0 ? null : region(`Differences on ${split}`,
     h("table", {},
       h("caption", {}, `ThinkRec minus each other model, ${split} `,
-        h("small", {}, `paired over users, 95 % intervals; ▲ ahead, ▼ behind at ${data.alpha} after Holm’s correction`)),
+        h("small", {}, `paired over users, frozen with frozen; 95 % intervals; ▲ ahead, ▼ behind at ${data.alpha} after Holm’s correction`)),
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "minus"), table.headline.map((metric) => h("th", { scope: "col" }, metricName(metric))))),
       h("tbody", {}, Object.entries(table.differences).map(([model, by]) =>
         h("tr", {}, h("th", { scope: "row" }, plainName(model)), table.headline.map((metric) => differenceCell(by[metric])))))));
@@ -86,7 +86,7 @@
       return h("div", { class: "tile" }, h("span", { class: "name" }, metricName(metric)),
         h("span", { class: "value" }, figure(ours.values[metric])),
         h("span", { class: "more" }, `95 %: ${ours.interval[metric].map((edge) => figure(edge)).join(" – ")}`),
-        apart ? h("span", { class: "more" }, `${signed(apart[metric][0])} to ${plainName(best.name)}, the best other${apart[metric][3] < data.alpha ? "" : "; within chance"}`) : null);
+        apart ? h("span", { class: "more" }, `${signed(apart[metric][0])} (${signed(apart[metric][1])} … ${signed(apart[metric][2])}) to ${plainName(best.name)}, the best other`) : null);
     }));
     show(byId("tables"), valuesTable("test", test), h("details", {}, h("summary", {}, "Paired differences"), differencesTable("test", test)),
       data.tables.valid ? h("details", {}, h("summary", {}, "The same on valid"), valuesTable("valid", data.tables.valid),
