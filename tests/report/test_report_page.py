@@ -146,3 +146,9 @@ def test_a_target_has_its_probability_weights_rank_and_the_worlds_truth() -> Non
 def test_real_data_has_no_truth_to_show() -> None:
     some = replace(made(), truth=pd.DataFrame({"probability": [], "reason": []}))
     assert "true_p" not in target_with_reason(contents(some, SETTINGS, prompt(), str))
+
+
+def test_metrics_of_any_depth_become_names_and_values() -> None:
+    written = {"a_b": 1, "c": {"d": None, "e": [{"f": "not computed"}, {"f": 0.123456}]}}
+    found = contents(replace(made(), written=written), SETTINGS, prompt(), str)["written"]
+    assert found == [["a b", 1], ["c, d", None], ["c, e, 1, f", "not computed"], ["c, e, 2, f", 0.1235]]

@@ -153,11 +153,12 @@ def adapters(count: int) -> list[str]:
 
 
 def _flat(metrics: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
-    """Nested metrics as (name, number) in their order, a nested one's name after its parent's."""
+    """Nested metrics as (name, value) in their order, a nested one's name after its parent's, a list's by number."""
     pairs: list[tuple[str, Any]] = []
     for name, value in metrics.items():
         whole = f"{before}{name}".replace("_", " ")
-        pairs += _flat(value, f"{whole}, ") if isinstance(value, dict) else [(whole, value)]
+        inner = {str(at): one for at, one in enumerate(value, start=1)} if isinstance(value, list) else value
+        pairs += _flat(inner, f"{whole}, ") if isinstance(inner, dict) else [(whole, inner)]
     return pairs
 
 

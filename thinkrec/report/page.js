@@ -170,7 +170,7 @@
     h("p", { class: "hint" }, `By the paper’s rule, ${cases.map(([name, rows]) => `${percent(rows / routed)} of the rows would be ${name}`).join(", ")}.`));
 
   // --- Reasons -------------------------------------------------------------------------------------------------
-  const number = (value) => value === null ? "–" : typeof value === "string" ? value : Number.isInteger(value) && Math.abs(value) !== 1 ? count(value) : figure(value);
+  const number = (value) => value === null ? "–" : typeof value !== "number" ? String(value) : Number.isInteger(value) && Math.abs(value) !== 1 ? count(value) : figure(value);
   const written = region("Metrics of the reasons", h("table", {},
     h("caption", {}, "Metrics of the reasons"),
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "metric"), h("th", { scope: "col" }, "value"))),
