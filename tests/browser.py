@@ -18,7 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# One from a snap sees no file of ours.
+_FOUND = filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser")))
+PROGRAM = next((path for path in _FOUND if "snap" not in os.path.realpath(path)), None)
 PATIENCE = 60.0  # seconds for any one answer: a busy machine starts it slowly
 # Chromium reads commands from file 3 and answers on file 4.
 _LAUNCH = """

@@ -202,12 +202,21 @@ def test_the_keyboard_reaches_everything(opened: Browser) -> None:
     opened.press("Enter")
     assert opened.run("document.activeElement.getAttribute('data-user')") == "1"
     assert opened.run("document.activeElement.getAttribute('aria-current')") == "true"
+    assert texts(opened, "#said") == ["Last Harbor: probability 0.80, rank 1 of 2, liked"]
     opened.run("document.querySelector('#roc svg').focus()")
     opened.press("ArrowRight")
     first = texts(opened, "#roc .readout")[0]
     opened.press("ArrowRight")
     assert first.startswith("thinkrec: false positive rate 0.000")
     assert texts(opened, "#roc .readout")[0] != first
+
+
+def test_pointing_at_a_curve_reads_out_its_nearest_point(opened: Browser) -> None:
+    opened.run("document.querySelector('#roc svg').scrollIntoView({behavior: 'instant'})")
+    box = opened.run("document.querySelector('#roc svg').getBoundingClientRect().toJSON()")
+    x, y = box["x"] + box["width"] * 44 / 400, box["y"] + box["height"] * 350 / 400  # the chart's origin
+    opened.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    assert texts(opened, "#roc .readout")[0].endswith("false positive rate 0.000, true positive rate 0.000")
 
 
 def test_every_control_has_a_name(opened: Browser) -> None:

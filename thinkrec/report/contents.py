@@ -31,7 +31,7 @@ from thinkrec.metrics import auc, says_yes
 from thinkrec.params import PromptParams
 from thinkrec.synthesis.instances import catalogue_of, instance_reader
 from thinkrec.synthesis.prompts import Instance, plain
-from thinkrec.synthesis.verifier import Catalogue, Claim, Thesaurus, check
+from thinkrec.synthesis.verifier import Catalogue, Claim, Thesaurus, about, check
 
 MOST_TARGETS = 60
 USER_BYTES = 4_300_000  # of all users and the items that they name, as the page writes them
@@ -282,8 +282,7 @@ class _Writer:
                 "target": claim.target,
                 "liked": claim.liked,
                 "disliked": claim.disliked,
-                # What it says of the target rests on the target.
-                "places": [] if claim.kind == "history" or claim.says in ("target", "lacks") else list(claim.places),
+                "places": cited(claim, shown, self._thesaurus),
             }
             for claim in found.claims
         ]
@@ -294,6 +293,14 @@ class _Writer:
             "agrees": found.agrees(yes),
             "teacher": teacher,
         }
+
+
+def cited(claim: Claim, shown: Instance, thesaurus: Thesaurus) -> list[int]:
+    """The places of the history that a claim rests on; one of what the target has or lacks rests on none."""
+    if claim.says in ("target", "lacks"):
+        return []
+    flags = about(claim, [*shown.history, shown.target], thesaurus)
+    return [place for place, of_it in enumerate(flags[:-1]) if of_it]
 
 
 def standing(claim: Claim) -> str:

@@ -121,7 +121,7 @@
       styled(cursor, "fill", colour(number));
       readout.textContent = `${plainName(series[number].name)}: ${xLabel} ${figure(px, 3)}, ${yLabel} ${figure(py, 3)}${told || ""}`;
     };
-    drawing.addEventListener("pointermove", (event) => {
+    const point = (event) => {
       const box = drawing.getBoundingClientRect(), scale = SIZE / box.width;
       const px = (event.clientX - box.left) * scale, py = (event.clientY - box.top) * scale;
       let best = null;
@@ -130,7 +130,9 @@
         if (!best || far < best.far) best = { far, number, place };
       }));
       if (best) move(best.number, best.place);
-    });
+    };
+    drawing.addEventListener("pointermove", point);
+    drawing.addEventListener("pointerdown", point);
     drawing.addEventListener("keydown", (event) => {
       const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
       if (!step || !series.length) return;
@@ -270,6 +272,7 @@
   const look = (user, number) => {
     current(byId("user"), "data-target", number);
     const target = user.targets[number], item = data.items[target.item];
+    byId("said").textContent = `${item[0]}: probability ${figure(target.p, 2)}, rank ${target.rank} of ${user.rows}, ${target.label ? "liked" : "disliked"}`;
     const seen = user.timeline.slice(...target.history).filter(([, label]) => label || !data.history.likes_only);
     const citing = seen.map((_, place) => (target.claims || []).flatMap((claim, index) => claim.places.includes(place) ? [[index + 1, claim.is]] : []));
     const reason = !target.text ? h("p", { class: "hint" }, "No reason was written for this target.") : [
