@@ -95,6 +95,7 @@ def test_it_opens_from_disk_in_silence_and_asks_for_nothing_but_itself(
 ) -> None:
     assert opened.run("document.querySelector('h1').textContent") == "ThinkRec on small"
     assert len(texts(opened, "#tables tbody tr")) > 3
+    assert texts(opened, "#written caption") == ["Reasons: the texts", "Reasons: claims"]
     assert opened.run("document.querySelectorAll('svg path.curve').length") == 4  # three models' ROC, one calibration
     for number in range(3):  # every kind of user is put on the page
         opened.run(f"document.querySelectorAll('#list button')[{number}].click()")

@@ -148,7 +148,16 @@ def test_real_data_has_no_truth_to_show() -> None:
     assert "true_p" not in target_with_reason(contents(some, SETTINGS, prompt(), str))
 
 
-def test_metrics_of_any_depth_become_names_and_values() -> None:
-    written = {"a_b": 1, "c": {"d": None, "e": [{"f": "not computed"}, {"f": 0.123456}]}}
+def test_metrics_of_the_reasons_become_tables_whatever_their_depth() -> None:
+    written = {
+        "a_b": 1,
+        "claims": {"ours": {"c": None, "d": {"low": 0.123456}}, "teacher": {"c": 2}},
+        "curve": {"note": "not computed", "points": [{"x": 1}, {"x": 2}]},
+        "off": {},
+    }
     found = contents(replace(made(), written=written), SETTINGS, prompt(), str)["written"]
-    assert found == [["a b", 1], ["c, d", None], ["c, e, 1, f", "not computed"], ["c, e, 2, f", 0.1235]]
+    assert [table["title"] for table in found] == ["", "claims", "curve"]
+    assert found[0]["rows"] == [["a b", 1]]
+    assert found[1]["columns"] == ["ours", "teacher"]
+    assert found[1]["rows"] == [["c", None, 2], ["d, low", 0.1235, None]]
+    assert found[2]["rows"] == [["note", "not computed"], ["points, 1, x", 1], ["points, 2, x", 2]]

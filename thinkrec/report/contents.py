@@ -81,7 +81,7 @@ def contents(
         ],
         "calibration": [(point["predicted"], point["observed"], point["rows"]) for point in calibration],
         "gate": _gate(test, weights_ne),
-        "written": _flat(made.written),
+        "written": _written(made.written),
         "history": {"length": prompt.history, "likes_only": prompt.history_labels == "likes"},
         **_users(made, test, weights_ne, prompt, thesaurus, limit),
     }
@@ -150,6 +150,24 @@ def _gate(test: pd.DataFrame, weights_ne: NDArray[np.float32]) -> dict[str, Any]
 def adapters(count: int) -> list[str]:
     """The adapters' names in the order of the routing's columns."""
     return ["global", *(f"expert {number}" for number in range(1, count))]
+
+
+def _written(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """The metrics of the reasons as tables {title, columns, rows}: one of single values, then one for each nested one.
+
+    What is nested twice, such as the same figures of ours and the teacher's, has a column for each.
+    """
+    nested = {name: value for name, value in metrics.items() if isinstance(value, dict)}
+    parts = {"": {name: value for name, value in metrics.items() if name not in nested}, **nested}
+    tables = []
+    for title, part in parts.items():
+        each = bool(part) and all(isinstance(inner, dict) for inner in part.values())
+        columns = {name: dict(_flat(inner)) for name, inner in (part if each else {"value": part}).items()}
+        names = list(dict.fromkeys(name for column in columns.values() for name in column))
+        if names:
+            rows = [[name, *(column.get(name) for column in columns.values())] for name in names]
+            tables.append({"title": title, "columns": list(columns), "rows": rows})
+    return tables
 
 
 def _flat(metrics: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:

@@ -173,12 +173,14 @@
 
   // --- Reasons -------------------------------------------------------------------------------------------------
   const number = (value) => value === null ? "–" : typeof value !== "number" ? String(value) : Number.isInteger(value) && Math.abs(value) !== 1 ? count(value) : figure(value);
-  const written = region("Metrics of the reasons", h("table", {},
-    h("caption", {}, "Metrics of the reasons"),
-    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "metric"), h("th", { scope: "col" }, "value"))),
-    h("tbody", {}, data.written.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, number(value)))))));
-  written.classList.add("narrow");
-  show(byId("written"), written);
+  show(byId("written"), data.written.map(({ title, columns, rows }) => {
+    const name = title ? `Reasons: ${plainName(title)}` : "Reasons: the texts";
+    const table = region(name, h("table", {}, h("caption", {}, name),
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "metric"), columns.map((column) => h("th", { scope: "col" }, plainName(column))))),
+      h("tbody", {}, rows.map(([metric, ...values]) => h("tr", {}, h("th", { scope: "row" }, metric), values.map((value) => h("td", {}, number(value))))))));
+    if (columns.length < 3) table.classList.add("narrow");
+    return table;
+  }));
 
   // --- Users ---------------------------------------------------------------------------------------------------
   const [shownUsers, allUsers] = data.included.users, [shownRows, allRows] = data.included.rows, [shownReasons, allReasons] = data.included.reasons;
