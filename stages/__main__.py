@@ -29,12 +29,13 @@ from stages.keywords import keywords
 from stages.pin import pin
 from stages.quote import quote
 from stages.recommend import recommend
+from stages.report import report
 from stages.score import score
 from stages.sft import sft
 from stages.tables import tables
 from stages.traces import traces
 
-PIPELINE = (ingest, keywords, features, baselines, traces, backbone, sft, experts, added, gate, evaluate)
+PIPELINE = (ingest, keywords, features, baselines, traces, backbone, sft, experts, added, gate, evaluate, report)
 
 app = typer.Typer(
     name="thinkrec-stage",

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 from project import (
+    MADE,
     NEWCOMERS,
     PIPELINE,
     ROOT,
@@ -49,8 +50,8 @@ ALL_DATA = {
     "traces": {"traces.choice": "hard"},  # balanced by label alone, rows are chosen without features
     "added": VARIANTS["added"][0],  # with nobody to add it reads the groups, and no more
 }
-DATA = {name: [dep for dep in stage["deps"] if dep.startswith("out/")] for name, stage in PIPELINE.items()}
-CODE = {name: [dep for dep in stage["deps"] if not dep.startswith("out/")] for name, stage in PIPELINE.items()}
+DATA = {name: [dep for dep in stage["deps"] if dep.split("/")[0] in MADE] for name, stage in PIPELINE.items()}
+CODE = {name: [dep for dep in stage["deps"] if dep.split("/")[0] not in MADE] for name, stage in PIPELINE.items()}
 MAKER = {out: name for name in STAGES for out in declared_outs(name)}
 
 
@@ -151,10 +152,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def isolated(finished: Path, folder: Path, data: list[str]) -> Path:
     """A folder that holds the parameters and these artefacts, and no more."""
-    (folder / "out").mkdir(parents=True)
+    for made in {"out", *(dep.split("/")[0] for dep in data)}:
+        (folder / made).mkdir(parents=True)
     (folder / "params.yaml").write_bytes((finished / "params.yaml").read_bytes())
     for dep in data:
-        (folder / dep).symlink_to(finished / dep, target_is_directory=True)
+        (folder / dep).symlink_to(finished / dep)
     return folder
 
 
@@ -200,8 +202,13 @@ class TestDataAndParams:
         set_params(folder, ALL_DATA.get(stage, {}))
         with pytest.raises(UserError, match=rf"^{missing}.*; run its stage first: dvc repro {MAKER[missing]}$"):
             run_stage(folder, stage)
-        assert {path.name for path in folder.iterdir()} <= {"params.yaml", "out", ".cache"}
-        assert {f"out/{path.name}" for path in (folder / "out").iterdir()} == set(DATA[stage]) - {missing}
+        left = {path.relative_to(folder).as_posix() for path in folder.glob("[!.]*/*")}
+        assert left == set(DATA[stage]) - {missing}
+        assert {path.name for path in folder.iterdir()} - {dep.split("/")[0] for dep in left} <= {
+            "params.yaml",
+            "out",
+            ".cache",
+        }
 
 
 def test_plots_and_metrics_are_in_git_not_in_the_cache() -> None:

@@ -114,25 +114,32 @@ class TestReproduction:
     def test_what_a_change_makes_stale(self, dvc_project: Path) -> None:
         after = {name: set(STAGES[STAGES.index(name) :]) for name in STAGES}
         params = {
-            "gate.kind": ("centroid", {"gate"}, {"gate", "evaluate"}),
-            "gate.temperature": (0.3, {"gate", "evaluate"}, {"gate", "evaluate"}),
-            "features.model": ("sasrec", {"features"}, after["features"]),
+            "gate.kind": ("centroid", {"gate", "report"}, after["gate"]),
+            "gate.temperature": (0.3, after["gate"], after["gate"]),
+            "features.model": ("sasrec", {"features", "report"}, after["features"]),
             "sasrec.history": (9, {"features", "baselines"}, after["features"]),
-            "evaluate.reasons": (9, {"evaluate"}, {"evaluate"}),
+            "evaluate.reasons": (9, {"evaluate"}, after["evaluate"]),
             "experts.n": (3, {"traces", "experts"}, after["traces"]),  # whose groups the rows may be chosen by
-            "experts.added": (["new.txt"], {"added"}, {"added", "gate", "evaluate"}),  # the experts stay
+            "experts.added": (["new.txt"], {"added"}, after["added"]),  # the experts stay
             "experts.epochs": (2, {"experts", "added"}, after["experts"]),
             "sft.patience": (5, {"sft"}, after["sft"]),
-            "prompt.slots": ([], after["sft"], after["sft"]),  # not the traces
+            "prompt.slots": ([], after["sft"] - {"report"}, after["sft"]),  # not the traces
             "teacher.model": ("other", {"keywords", "traces"}, after["traces"] | {"keywords"}),
             "traces.choice": ("hard", {"traces"}, after["traces"]),
         }
         code = {
-            "thinkrec/gate/routing.py": ({"gate", "evaluate"}, {"gate", "evaluate"}),  # groups.py alone is the experts'
-            "thinkrec/synthesis/prompts.py": ({"keywords", "traces", "evaluate"}, after["traces"] | {"keywords"}),
-            "thinkrec/synthesis/keywords.py": ({"keywords", "traces", "evaluate"}, after["traces"] | {"keywords"}),
-            "thinkrec/gate/added.py": ({"added", "gate", "evaluate"}, {"added", "gate", "evaluate"}),
-            "stages/gate.py": ({"gate"}, {"gate", "evaluate"}),
+            "thinkrec/gate/routing.py": (after["gate"], after["gate"]),  # groups.py alone is the experts'
+            "thinkrec/synthesis/prompts.py": (
+                {"keywords", "traces", "evaluate", "report"},
+                after["traces"] | {"keywords"},
+            ),
+            "thinkrec/synthesis/keywords.py": (
+                {"keywords", "traces", "evaluate", "report"},
+                after["traces"] | {"keywords"},
+            ),
+            "thinkrec/gate/added.py": (after["added"], after["added"]),
+            "stages/gate.py": ({"gate"}, after["gate"]),
+            "thinkrec/report/page.css": ({"report"}, {"report"}),
             "stages/pin.py": (set(), set()),
             "stages/_command.py": (set(), set()),
         }
@@ -175,7 +182,7 @@ class TestReproduction:
         said = dvc(
             dvc_project, "exp", "run", "--name", "by-rule", "-S", "gate.kind=centroid", "-S", "gate.temperature=1.0"
         )
-        assert re.findall(r"Running stage '(\w+)'", said) == ["gate", "evaluate"]
+        assert re.findall(r"Running stage '(\w+)'", said) == ["gate", "evaluate", "report"]
         shown = json.loads(dvc(dvc_project, "exp", "show", "--json"))
         found = json.dumps(shown)
         assert '"by-rule"' in found
@@ -202,7 +209,7 @@ class TestAblations:
             with recorded_params() as read:
                 run_stage(folder, name)
             assert read <= declared_params(name), name
-        return {name: read_json(folder / "metrics" / f"{name}.json") for name in STAGES}
+        return {name: read_json(folder / "metrics" / f"{name}.json") for name in STAGES if "metrics" in PIPELINE[name]}
 
     def test_text_alone_without_thinking_and_experts(self, project: Path) -> None:
         metrics = self.run(project, "backbone", {"sft.think_share": 0, "prompt.slots": [], "experts.n": 0})

@@ -46,6 +46,7 @@ GATE = ROOT / "gate"
 BASELINES = ROOT / "baselines" / "scores.parquet"
 PREDICTIONS = ROOT / "evaluate" / "predictions.parquet"
 REASONS = ROOT / "evaluate" / "reasons.parquet"
+REPORT = ROOT / "report" / "report.html"
 TABLE = (
     Path("tables") / "evaluate.json"
 )  # every model, metric, interval and difference: in git, too wide for `exp show`

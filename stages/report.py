@@ -1,0 +1,47 @@
+"""Everything that was measured and written -> one HTML page to read it on. Run: thinkrec-stage report"""
+
+
+def report() -> str:
+    """Write the report: tables, curves, experts, and a browser of users with their reasons."""
+    from thinkrec import artifacts
+    from thinkrec.evaluation.tables import OURS
+    from thinkrec.features import bank
+    from thinkrec.gate import fit as gating
+    from thinkrec.gate import groups as grouping
+    from thinkrec.params import load
+    from thinkrec.report.contents import Made, contents
+    from thinkrec.report.page import page
+    from thinkrec.synthesis.verifier import thesaurus_of
+
+    params = load()
+    features, groups = bank.load(artifacts.FEATURES), grouping.load(artifacts.ADDED)
+    routing = gating.load(artifacts.GATE, groups, states=len(features.user_bank), temperature=params.gate.temperature)
+    predictions = artifacts.read_table(artifacts.PREDICTIONS)
+    made = Made(
+        interactions=artifacts.read_table(artifacts.INTERACTIONS),
+        items=artifacts.read_table(artifacts.ITEMS),
+        users=artifacts.read_table(artifacts.USERS),
+        keywords=artifacts.read_table(artifacts.KEYWORDS),
+        truth=artifacts.read_table(artifacts.TRUTH),
+        predictions=predictions,
+        reasons=artifacts.read_table(artifacts.REASONS),
+        weights=routing.weights[features.route[predictions["row"]]],
+        table=artifacts.read_json(artifacts.TABLE),
+        written=artifacts.read_json(artifacts.METRICS / "evaluate.json")["reasons"],
+    )
+    # Nothing of where or when: a path's last part is a model's name.
+    settings = {
+        "dataset": params.dataset.name,
+        "language model": params.backbone.name.rstrip("/").rsplit("/", 1)[-1],
+        "recipe": params.sft.recipe,
+        "features": params.features.model,
+        "gate": params.gate.kind,
+        "experts": str(len(groups.centroids)),
+        "seed": str(params.seed),
+    }
+    found = contents(made, settings, params.prompt, thesaurus_of(params.teacher.endpoint))
+    artifacts.write_text(artifacts.REPORT, page(found))
+    shown, all_users = found["included"]["users"]
+    auc = made.table["test"]["models"][OURS]["all"]["auc"]
+    size = artifacts.REPORT.stat().st_size / 1e6
+    return f"{artifacts.REPORT}, {size:.1f} MB: test AUC {auc:.4f}, {shown} of {all_users} test users to browse"

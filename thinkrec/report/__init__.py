@@ -1,0 +1,1 @@
+"""The report: one HTML page of a finished project, with a browser of its users."""

@@ -1,0 +1,44 @@
+"""The page itself: one HTML file that holds its style, its script and its data, and asks for nothing else.
+
+What strangers wrote (titles, keywords, user ids, reasons) stands in the data only, as JSON without a character that
+HTML gives a meaning to, and the script puts it on the page as text. The content security policy admits this very script
+and this very style, by their hashes, and nothing from anywhere else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from importlib import resources
+from string import Template
+from typing import Any
+
+from thinkrec.report.contents import encoded
+
+LARGEST = 5_000_000  # bytes of a page
+
+
+def page(contents: dict[str, Any]) -> str:
+    """The whole page for what `contents.contents` found; ASCII but for what this package itself writes."""
+    files = resources.files("thinkrec.report")
+    style, script, frame = (
+        files.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js", "page.html")
+    )
+    policy = (
+        f"default-src 'none'; script-src '{_hash_of(script)}'; style-src '{_hash_of(style)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    text = Template(frame).substitute(
+        policy=policy,
+        title=html.escape(f"ThinkRec on {contents['settings']['dataset']}"),
+        style=style,
+        script=script,
+        data=encoded(contents),
+    )
+    assert len(text.encode()) <= LARGEST, f"a page of {len(text.encode()):,} bytes"
+    return text
+
+
+def _hash_of(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
