@@ -102,6 +102,8 @@ def places(path: Path, wanted: Collection[str] = (), *, parameter: str = "datase
         raise UserError(f"{path}: no such file or folder; set {parameter} to an archive, folder or file")
     if path.is_dir():
         return [Part(path=file) for file in sorted([*path.glob("*"), *path.glob("*/*")]) if file.is_file()]
+    if not path.is_file():
+        raise UserError(f"{path}: neither a file nor a folder; set {parameter} to an archive, folder or file")
     found: list[Part] = []
     for inside, _ in _walk(path):
         found.append(Part(path=path, inside=inside))
