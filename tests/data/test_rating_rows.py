@@ -64,6 +64,7 @@ def test_milliseconds_begin_where_seconds_would_be_the_year_5138() -> None:
         ("user", math.nan, "no user id"),
         ("user", ["u"], "no user id"),
         ("item", True, "no item id"),
+        ("item", "x" * 1001, "item id is over 1000 characters long"),
         ("item", "a\x00b", "item id holds control characters"),
         ("user", "a\ud800", "user id holds control characters"),
         ("rating", None, "rating is not a number"),
@@ -110,7 +111,9 @@ def test_what_is_no_label_is_named(value: Any) -> None:
     assert row({**GOOD, "rating": value}, LABEL) == "label is neither 0 nor 1, no nor yes, false nor true"
 
 
-IDS = st.sampled_from(["1", "u2", "0007", "é", " 3", "", "a b", "\t", "x\x01"]) | st.integers(-5, 10**12).map(str)
+IDS = st.sampled_from(["1", "x" * 1000, "x" * 1001, "u2", "0007", "é", " 3", "", "a b", "\t", "x\x01"]) | st.integers(
+    -5, 10**12
+).map(str)
 NUMBERS = st.sampled_from(
     ["5", "4.5", ".5", "5.", "0", "-1", "1e0", "nan", "inf", "", "five", "+3", " 4", "1_0", "1", "Yes", "FALSE", " no"]
 )

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 
 from thinkrec.data.raw import IDS, RATINGS, SPLIT
 
+LONGEST_ID = 1000  # characters: a longer one is a text that slipped into its column
 # A number so large counts so many parts of a second.
 PARTS = ((10**17, 10**9), (10**14, 10**6), (10**11, 10**3))
 LATEST = 4_102_444_800  # 2100-01-01
@@ -67,6 +68,8 @@ def row(values: Mapping[str, Any], scale: Scale) -> Row | str:
         ids[role] = _id(values[role])
         if ids[role] is None:
             return f"no {role} id"
+        if len(ids[role] or "") > LONGEST_ID:
+            return f"{role} id is over {LONGEST_ID} characters long"
         if _UNSEEN_CHARACTER.search(ids[role] or ""):
             return f"{role} id holds control characters"
     given = values["rating"]
@@ -196,6 +199,7 @@ def _ids(array: pa.Array) -> pa.Array:
     if array.null_count or names.null_count:
         raise ValueError("an id is missing")
     _all(pc.and_(pc.equal(names, pc.utf8_trim_whitespace(names)), pc.not_equal(names, "")))
+    _all(pc.less_equal(pc.utf8_length(names), LONGEST_ID))
     _all(pc.invert(pc.match_substring_regex(names, _UNSEEN)))
     return array
 
