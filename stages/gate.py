@@ -4,7 +4,7 @@
 def gate() -> str:
     """Route every user to a mixture of the experts."""
     from thinkrec import artifacts
-    from thinkrec.data.holdout import late_train_rows
+    from thinkrec.data.histories import late_train_rows
     from thinkrec.gate import groups as grouping
     from thinkrec.gate.fit import fit_routing, save
     from thinkrec.lm.experts import install_experts

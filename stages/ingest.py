@@ -14,4 +14,5 @@ def ingest() -> str:
     artifacts.write_metrics("ingest", found.stats)
     report.draw(artifacts.PLOTS / "dataset.png", found.interactions, found.days, found.windows)
     sizes = " / ".join(f"{count:,}" for count in found.interactions["split"].value_counts().reindex(artifacts.SPLITS))
-    return f"{sizes} interactions (train / valid / test), {len(found.quarantine):,} rows in quarantine"
+    unnamed = f"{found.stats['items_without_metadata']:,} of {len(found.items):,} items without a title"
+    return f"{sizes} interactions (train / valid / test), {len(found.quarantine):,} rows in quarantine, {unnamed}"

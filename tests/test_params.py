@@ -188,6 +188,8 @@ def test_columns_of_ones_own_are_mapped(given: Any) -> None:
 def test_an_unknown_column_role_is_refused_with_the_nearest(given: Any) -> None:
     said = refusal(given, "dataset.columns", "{user: u, item: i, ratings: r, timestamp: t}")
     assert said == "unknown parameter dataset.columns.ratings; did you mean dataset.columns.rating?"
+    said = refusal(given, "dataset.columns", "{user_id: u, item: i, rating: r, timestamp: t}")
+    assert said == "unknown parameter dataset.columns.user_id; did you mean dataset.columns.user?"
     assert refusal(given, "dataset.items", "{file: m.csv}") == "parameter dataset.items.item is missing; add it"
 
 

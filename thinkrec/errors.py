@@ -5,4 +5,10 @@ Stages turn it into a single line on stderr and exit status 1; anything else is 
 
 
 class UserError(Exception):
-    """Something a user can mend: the message is one line saying what, where and what to do."""
+    """Something a user can mend: the message is one line saying what, where and what to do.
+
+    It may name files, columns and values that others wrote: what a terminal would act on is shown escaped.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(mark if mark.isprintable() else repr(mark)[1:-1] for mark in message))

@@ -111,6 +111,9 @@ class RatingColumns(_Mapping):
     def _one_verdict(self) -> Self:
         if (self.rating is None) == (self.label is None):
             raise ValueError("should name either a rating or a label")
+        named = [name for name in (self.user, self.item, self.rating, self.label, self.timestamp, self.split) if name]
+        if len(set(named)) != len(named):
+            raise ValueError(f"should name each column once (they are {', '.join(named)})")
         return self
 
 
@@ -426,7 +429,8 @@ def load(path: Path = PARAMS_FILE) -> Params:
 
 def _explain(error: ValidationError) -> str:
     """The first fault of a validation, in one line."""
-    fault = error.errors()[0]
+    # An unknown name says more than the absence of what it was meant for.
+    fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     where = [str(part) for part in fault["loc"]]
     name = ".".join(where) or "params"
     match fault["type"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -148,6 +149,11 @@ def test_what_is_no_archive_that_is_read_is_named(name: str, data: bytes, said: 
 
 def test_nothing_there_is_told(tmp_path: Path) -> None:
     assert "no such file or folder" in stopped(tmp_path / "absent")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "r.csv")
+    assert "neither a file nor a folder" in stopped(tmp_path / "r.csv")
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 64, 5000])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinkrec.data.histories import frozen, history_bounds, warm_rows
+from thinkrec.data.histories import frozen, history_bounds, late_train_rows, warm_rows
 
 TABLES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), max_size=40).map(sorted)
 
@@ -105,3 +105,9 @@ def test_a_row_is_warm_when_its_user_and_its_item_are_both_in_train() -> None:
         {"user": [0, 0, 0, 1, 1], "item": [7, 7, 8, 7, 9], "split": ["train", "test", "test", "valid", "train"]}
     )
     assert warm_rows(rows).tolist() == [True, True, False, True, True]
+
+
+def test_late_rows_are_of_train_alone_and_keep_a_second_together() -> None:
+    table = pd.DataFrame({"timestamp": [1, 2, 3, 3, 3, 9], "split": ["train"] * 5 + ["test"]})
+    assert late_train_rows(table, 0.2).tolist() == [False, False, True, True, True, False]
+    assert late_train_rows(table, 0.75).tolist() == [False, True, True, True, True, False]

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from project import dataset_params
 
 from thinkrec import artifacts
-from thinkrec.data.catalogue import DATASETS, EMBEDDED_SMALL, find
-from thinkrec.data.ingest import Ingested, first_ratings, ingest, natural_order, tables
+from thinkrec.data.catalogue import DATASETS, EMBEDDED_SMALL, chosen, find
+from thinkrec.data.ingest import Ingested, first_ratings, natural_order, tables
 from thinkrec.data.raw import RATINGS as FIELDS
 from thinkrec.data.raw import SPLIT, Chunk, Fault, Items, Part, Source, held
 from thinkrec.data.splits import LastMonths, SplitColumn, Window, Windows
@@ -34,7 +34,8 @@ MOVIES = (
 
 
 def run(name: str, raw: Path | None = None, limit: float = 0.1) -> Ingested:
-    return ingest(dataset_params(name=name, raw=raw, max_bad_share=limit))
+    params = dataset_params(name=name, raw=raw)
+    return tables(chosen(params), chosen(params).source(raw), limit)
 
 
 def by_hand(folder: Path, *rows: tuple[int, int, float, int] | str, limit: float = 0.1) -> Ingested:
@@ -307,7 +308,7 @@ def test_the_core_is_of_what_is_within_the_windows_and_rated_once() -> None:
 
 
 def test_a_dataset_without_ratings_stops() -> None:
-    with pytest.raises(UserError, match="ratings: ratings holds no ratings"):
+    with pytest.raises(UserError, match="ratings: holds no ratings; is it"):
         tables(OWN, of_rows([]), 0.0)
 
 

@@ -18,6 +18,7 @@ from project import dataset_params
 from whole import Whole, gather
 
 from thinkrec.data.catalogue import chosen
+from thinkrec.data.ingest import ingest
 from thinkrec.data.raw import Source
 from thinkrec.data.splits import Shares, SplitColumn
 from thinkrec.errors import UserError
@@ -77,6 +78,8 @@ def _upper(folder: Path) -> Path:
 TIMES: dict[str, Callable[[int], Any]] = {
     "seconds": lambda s: s,
     "milliseconds": lambda s: s * 1000,
+    "nanoseconds": lambda s: s * 10**9,
+    "parts of a second": lambda s: s + 0.5,
     "iso": lambda s: datetime.fromtimestamp(s, UTC).isoformat(),
     "iso without zone": lambda s: datetime.fromtimestamp(s, UTC).strftime("%Y-%m-%d %H:%M:%S"),
     "moments": lambda s: datetime.fromtimestamp(s, UTC),
@@ -94,11 +97,51 @@ def test_times_may_be_given_in_many_ways(kind: str, name: str, tmp_path: Path) -
     assert raw.bad_rows == 0
 
 
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("five,7", "That line: a,b,five,7"),
+        ("5,2020-01-01", "the ratings are of 2020-01-01 to"),
+        (
+            "5,2020-01-01\na,c,4,2020-02-01\na,d,1,2020-03-01",
+            "all 1 ratings of train are liked .liked: over 3.0., which",
+        ),
+    ],
+)
+def test_a_message_shows_what_was_read(row: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text(f"who,what,stars,when\na,b,{row}\n")
+    with pytest.raises(UserError, match=said):
+        ingest(own(tmp_path / "r.csv", windows={"months": [1, 1, 1]}))
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_what_sets_the_fields_apart_follows_from_the_first_line(mark: str, tmp_path: Path) -> None:
+    TABLE.assign(more="1,2,3,4,5").to_csv(tmp_path / "r.csv", index=False, sep=mark)
+    (tmp_path / "i.csv").write_text(f"id{mark}  name\na{mark}Title, The\n")
+    about = {"file": tmp_path / "i.csv", "item": "id", "title": "name"}
+    raw = gather(opened(own(tmp_path / "r.csv", items=about)))
+    assert ratings(raw) == READ
+    assert raw.items["title"].tolist() == ["Title, The"]
+
+
+def test_a_column_has_one_meaning() -> None:
+    with pytest.raises(ValueError, match=r"should name each column once \(they are who, who, stars, when\)"):
+        own(None, {**COLUMNS, "item": "who"})
+
+
+@pytest.mark.parametrize(
+    ("value", "year"), [("1999", 1999), ("1999.0", 1999), ("1999-05-03", 1999), ("3/5/1999", pd.NA)]
+)
+def test_a_year_may_be_given_as_a_date(value: str, year: Any, tmp_path: Path) -> None:
+    items = save(pd.DataFrame({"id": ["a"], "released": [value]}), tmp_path / "i.csv")
+    about = {"file": items, "item": "id", "year": "released"}
+    read = opened(own(save(TABLE, tmp_path / "r.csv"), items=about)).items({"a"})
+    assert read.table["year"].tolist() == [year]
+
+
 @pytest.mark.parametrize("name", ["r.csv", "r.jsonl", "r.parquet"])
-@pytest.mark.parametrize("labels", [[1, 0, 1], [True, False, True]])
+@pytest.mark.parametrize("labels", [[1, 0, 1], [True, False, True], ["yes", "No", "yes"]])
 def test_labels_are_taken_as_they_are(name: str, labels: list[Any], tmp_path: Path) -> None:
-    if name == "r.csv":
-        labels = [int(label) for label in labels]
     columns = {"user": "who", "item": "what", "label": "liked", "timestamp": "when"}
     params = own(save(TABLE.assign(liked=labels), tmp_path / name), columns)
     assert (gather(opened(params)).ratings["rating"] > chosen(params).threshold).tolist() == [True, False, True]
@@ -228,7 +271,15 @@ def test_an_unknown_column_is_told_with_the_nearest_and_those_there_are(tmp_path
         ({"raw": "r.xlsx"}, "no .csv, .tsv, .jsonl, .json, .parquet file"),
         ({"raw": "absent.csv"}, "no such file or folder"),
         ({"raw": "two"}, "holds 2 files (a.csv, b.tsv); name the one that is meant"),
-        ({"raw": "empty.csv"}, "dataset.columns.user: no column 'who'"),
+        ({"raw": "empty.csv"}, "empty.csv: its first line is empty; it should name the columns"),
+        ({"raw": "old.csv"}, "old.csv: no lines of text; save it as UTF-8, with LF or CRLF"),
+        ({"raw": "wide.csv"}, "wide.csv: no lines of text; save it as UTF-8"),
+        ({"raw": "coloured.csv"}, r"no column 'who' in coloured.csv; Found: \x1b[31mred\x07"),
+        ({"items": {"file": "no.csv", "item": "id"}}, "no.csv: no such file or folder; set dataset.items.file to"),
+        (
+            {"name": "embedded", "columns": None},
+            "dataset.raw: embedded is generated and reads no file; name the dataset",
+        ),
         ({"raw": "header.csv"}, "holds no ratings"),
         ({"raw": "twice.csv"}, "has two columns 'who'; rename one of them"),
         ({"raw": "text.parquet"}, "not a readable parquet file"),
@@ -246,6 +297,9 @@ def test_what_cannot_be_read_stops_with_one_line(
     save(TABLE, Path("two/a.csv"))
     save(TABLE, Path("two/b.tsv"))
     Path("empty.csv").write_text("")
+    Path("old.csv").write_bytes(b"who,what,stars,when\r1,2,3,4\r")
+    Path("wide.csv").write_text("who,what,stars,when\n", encoding="utf-16")
+    Path("coloured.csv").write_text("\x1b[31mred\x07\n")
     Path("header.csv").write_text("who,what,stars,when\n")
     Path("twice.csv").write_text("who,what,stars,when,who\n1,2,3,4,5\n")
     Path("text.parquet").write_text("who,what\n")

@@ -30,8 +30,12 @@ def time_of(value: Any) -> int | str:
         float(MOMENT),
         str(MOMENT),
         f" {MOMENT}.0 ",
+        f"{MOMENT}.75",
+        MOMENT + 0.75,
         MOMENT * 1000 + 999,  # milliseconds
         f"{MOMENT}999",
+        MOMENT * 10**6 + 999_999,
+        f"{MOMENT}999999999",
         "2017-07-14T02:40:00Z",
         "2017-07-14 02:40:00",
         "2017-07-14T02:40",
@@ -41,13 +45,14 @@ def time_of(value: Any) -> int | str:
         datetime(2017, 7, 14, 2, 40, 0, 5),
     ],
 )
-def test_seconds_milliseconds_and_iso_times_are_one_moment(value: Any) -> None:
+def test_seconds_their_parts_and_iso_times_are_one_moment(value: Any) -> None:
     assert time_of(value) == MOMENT
 
 
 def test_milliseconds_begin_where_seconds_would_be_the_year_5138() -> None:
     assert time_of(10**11) == 10**8
     assert time_of(10**11 - 1) == "time is after the year 2099"
+    assert time_of(10**14) == time_of(10**17) == 10**8
     assert time_of("2017-07-14") == time_of(date(2017, 7, 14)) == MOMENT - 9600
 
 
@@ -59,6 +64,7 @@ def test_milliseconds_begin_where_seconds_would_be_the_year_5138() -> None:
         ("user", math.nan, "no user id"),
         ("user", ["u"], "no user id"),
         ("item", True, "no item id"),
+        ("item", "x" * 1001, "item id is over 1000 characters long"),
         ("item", "a\x00b", "item id holds control characters"),
         ("user", "a\ud800", "user id holds control characters"),
         ("rating", None, "rating is not a number"),
@@ -71,7 +77,9 @@ def test_milliseconds_begin_where_seconds_would_be_the_year_5138() -> None:
         ("timestamp", "now", NEITHER),
         ("timestamp", "2017-02-30", NEITHER),
         ("timestamp", "14.07.2017", NEITHER),
-        ("timestamp", 1.5, NEITHER),
+        ("timestamp", math.nan, NEITHER),
+        ("timestamp", math.inf, NEITHER),
+        ("timestamp", 1e300, "time is after the year 2099"),
         ("timestamp", True, NEITHER),
         ("timestamp", None, NEITHER),
         ("timestamp", -1, "time is negative"),
@@ -89,31 +97,38 @@ def test_ids_are_text_or_whole_numbers() -> None:
     assert (found.user, found.item) == ("7", "8")
 
 
-@pytest.mark.parametrize(("value", "liked"), [(True, 1.0), (0, 0.0), ("1", 1.0), ("0.0", 0.0)])
-def test_a_label_is_0_or_1(value: Any, liked: float) -> None:
+@pytest.mark.parametrize(
+    ("value", "liked"), [(True, 1.0), (0, 0.0), ("1", 1.0), ("0.0", 0.0), ("True", 1.0), (" no", 0.0)]
+)
+def test_a_label_is_0_or_1_or_a_word_for_it(value: Any, liked: float) -> None:
     found = row({**GOOD, "rating": value}, LABEL)
     assert isinstance(found, Row)
     assert found.rating == liked
 
 
-@pytest.mark.parametrize(("value", "reason"), [(0.5, "label is neither 0 nor 1"), ("yes", "label is not a number")])
-def test_what_is_no_label_is_named(value: Any, reason: str) -> None:
-    assert row({**GOOD, "rating": value}, LABEL) == reason
+@pytest.mark.parametrize("value", [0.5, "liked", None])
+def test_what_is_no_label_is_named(value: Any) -> None:
+    assert row({**GOOD, "rating": value}, LABEL) == "label is neither 0 nor 1, no nor yes, false nor true"
 
 
-IDS = st.sampled_from(["1", "u2", "0007", "é", " 3", "", "a b", "\t", "x\x01"]) | st.integers(-5, 10**12).map(str)
-NUMBERS = st.sampled_from(["5", "4.5", ".5", "5.", "0", "-1", "1e0", "nan", "inf", "", "five", "+3", " 4", "1_0"])
+IDS = st.sampled_from(["1", "x" * 1000, "x" * 1001, "u2", "0007", "é", " 3", "", "a b", "\t", "x\x01"]) | st.integers(
+    -5, 10**12
+).map(str)
+NUMBERS = st.sampled_from(
+    ["5", "4.5", ".5", "5.", "0", "-1", "1e0", "nan", "inf", "", "five", "+3", " 4", "1_0", "1", "Yes", "FALSE", " no"]
+)
 TIMES = st.sampled_from(
-    ["0", "991353600", "1500000000999", "-3", "9.5", "9.0", "", "2017-07-14", "2017-07-14 02:40:00", "now", "2017",
+    ["0", "991353600", "1500000000999", "1500000000999999", "-3", "9.5", "-0.5", "9.0", "9.", "", "now", "2017",
+     "2017-07-14", "2017-07-14 02:40:00",
      "2017-07-14T02:40:00Z", "2017-13-01", "99999999999999999999", " 12", "0012"]
 )  # fmt: skip
 
 
-@given(st.lists(st.tuples(IDS, IDS, NUMBERS, TIMES), min_size=1, max_size=4))
-def test_what_whole_columns_give_single_rows_give_too(cells: list[tuple[str, ...]]) -> None:
+@given(st.lists(st.tuples(IDS, IDS, NUMBERS, TIMES), min_size=1, max_size=4), st.sampled_from([STARS, LABEL]))
+def test_what_whole_columns_give_single_rows_give_too(cells: list[tuple[str, ...]], scale: Scale) -> None:
     roles = ("user", "item", "rating", "timestamp")
-    whole = table({role: pa.array(column) for role, column in zip(roles, zip(*cells, strict=True), strict=True)}, STARS)
-    single = [row(dict(zip(roles, cell, strict=True)), STARS) for cell in cells]
+    whole = table({role: pa.array(column) for role, column in zip(roles, zip(*cells, strict=True), strict=True)}, scale)
+    single = [row(dict(zip(roles, cell, strict=True)), scale) for cell in cells]
     if whole is not None:
         assert not [found for found in single if isinstance(found, str)]
         expected = as_table([found for found in single if isinstance(found, Row)], split=False)

@@ -70,7 +70,10 @@ class Dataset:
         """
         if self.generated:
             if raw is not None:
-                raise UserError(f"dataset.raw: {self.name} is generated and reads no file; set dataset.raw to null")
+                raise UserError(
+                    f"dataset.raw: {self.name} is generated and reads no file; name the dataset that the file is "
+                    f"(dataset.name, {OWN} for your own), or set dataset.raw to null"
+                )
             return self.open(Path())
         if raw is not None:
             return self.open(raw.expanduser())

@@ -1,4 +1,4 @@
-"""Histories as offsets into the interactions table, and which rows are warm (METHOD: data).
+"""Histories as offsets into the interactions table, and which rows are warm, or late in train (METHOD: data).
 
 The history of a row is what its user did at a *strictly* earlier timestamp, in any split. In a table sorted by
 (user, timestamp) that is a range of row numbers, `[start, end)`: `start` is the user's first row, `end` the first row
@@ -73,6 +73,16 @@ def warm_rows(interactions: pd.DataFrame) -> NDArray[np.bool_]:
     """Whether each row's user and item both have a row in train (n)."""
     user, item = seen_in_train(interactions)
     return user & item
+
+
+def late_train_rows(interactions: pd.DataFrame, share: float) -> NDArray[np.bool_]:
+    """Which rows (n) are among the latest `share` of train, whole seconds kept together.
+
+    Experts leave them alone, so that a gate can be fitted on rows none of them has seen.
+    """
+    train = (interactions["split"] == "train").to_numpy()
+    time = interactions["timestamp"].to_numpy()
+    return train & (time >= np.quantile(time[train], 1 - share, method="higher"))
 
 
 Protocol = Literal["online", "frozen"]

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,12 @@ def ingest(params: DatasetParams) -> Ingested:
     """Read the dataset that `params` names and bring it into the tables of this pipeline.
 
     Raises:
-        UserError: an unknown dataset, no raw file or a broken one, too many malformed rows, an empty split.
+        UserError: an unknown dataset, no raw file or a broken one, too many malformed rows, an empty split, one label.
     """
     dataset = catalogue.chosen(params)
-    return tables(dataset, dataset.source(params.raw), params.max_bad_share)
+    found = tables(dataset, dataset.source(params.raw), params.max_bad_share)
+    _check_labels(dataset, found.interactions)
+    return found
 
 
 def tables(dataset: Dataset, source: Source, max_bad_share: float) -> Ingested:
@@ -118,13 +121,13 @@ def tables(dataset: Dataset, source: Source, max_bad_share: float) -> Ingested:
     del within, order, rows, user, item, rating  # a long table's columns are large
     if windows is None:
         windows = _spans(dataset, interactions, summaries)
-    _check_splits(dataset, windows, interactions, dropped["below_core"])
+    days = sum((one.days for one in summaries), Counter[int]())
+    _check_splits(dataset, windows, interactions, dropped["below_core"], days)
 
     metadata = source.items(frozenset(item_ids))
     items, without_metadata = _item_table(metadata.table, item_ids)
     users = pd.DataFrame({"user": np.arange(len(user_ids), dtype=np.int32), "user_id": user_ids})
     quarantine = quarantine_table([*in_files(source.parts, summaries), *metadata.faults])
-    days = sum((one.days for one in summaries), Counter[int]())
     stats = {
         "dataset": dataset.name,
         "rows_read": sum(one.rows for one in summaries),
@@ -325,7 +328,14 @@ def _spans(dataset: Dataset, interactions: pd.DataFrame, summaries: Sequence[Sum
         ) from None
 
 
-def _check_splits(dataset: Dataset, windows: Windows, interactions: pd.DataFrame, below_core: int) -> None:
+def _check_splits(
+    dataset: Dataset, windows: Windows, interactions: pd.DataFrame, below_core: int, days: Counter[int]
+) -> None:
+    """Stop where a split has no rows.
+
+    Raises:
+        UserError: which one, and why that may be.
+    """
     counts = interactions["split"].value_counts()
     for split in SPLITS:
         if not counts[split]:
@@ -333,6 +343,26 @@ def _check_splits(dataset: Dataset, windows: Windows, interactions: pd.DataFrame
                 f"only users and items with {dataset.core} ratings stay (dataset.core), which took {below_core} rows "
                 "away; lower it, or widen dataset.windows"
                 if below_core
-                else "check that dataset.raw is the file that is meant, or set dataset.windows"
+                else f"the ratings are of {_day(min(days))} to {_day(max(days))}; check that dataset.raw is the file "
+                "that is meant, or set dataset.windows"
             )
             raise UserError(f"dataset {dataset.name}: no ratings in the {split} window, {windows.of(split)}; {why}")
+
+
+def _check_labels(dataset: Dataset, interactions: pd.DataFrame) -> None:
+    """Stop where train holds one label only: there would be nothing to learn.
+
+    Raises:
+        UserError: which one.
+    """
+    label = interactions["label"].to_numpy()[interactions["split"].to_numpy() == "train"]
+    if label.min() == label.max():
+        raise UserError(
+            f"dataset {dataset.name}: all {len(label)} ratings of train are {('disliked', 'liked')[label[0]]} (liked: "
+            f"over {dataset.threshold}), which leaves nothing to learn; set dataset.threshold, or add others"
+        )
+
+
+def _day(number: int) -> date:
+    """The day of that number since 1970."""
+    return date(1970, 1, 1) + timedelta(days=number)

@@ -25,6 +25,7 @@ DAY = 86_400  # seconds
 MANY_FAULTS = (
     100_000  # malformed rows after which it is not waited for the end of the part to say that there are too many
 )
+SHOWN = 80  # characters of a malformed row in a message
 
 SPLIT_CODE = pa.field("split_code", pa.int8())  # the number in SPLITS
 
@@ -88,14 +89,14 @@ def check_ratings(parts: Sequence[Part], faults: list[Fault], rows: int, *, max_
         UserError: there are.
     """
     if not rows:
-        raise UserError(f"{parts[0].path}: {parts[0].name} holds no ratings; get the file again")
+        raise UserError(f"{parts[0].where}: holds no ratings; is it the file that is meant?")
     share = len(faults) / rows
     if share > max_bad_share:
         first = faults[0]
         raise UserError(
             f"{first.file}: {len(faults)} of {rows} rating rows are malformed ({share:.1%}, the limit is "
             f"{max_bad_share:.1%}), first line {first.row}: {first.reason}; "
-            "mend the file or raise dataset.max_bad_share"
+            f"mend the file or raise dataset.max_bad_share. That line: {first.text[:SHOWN]}"
         )
 
 

@@ -50,6 +50,11 @@ class Part:
     end: int | None = None
 
     @property
+    def where(self) -> str:
+        """The path on disk, and within an archive, as messages give it."""
+        return ": ".join(map(str, (self.path, *self.inside)))
+
+    @property
     def name(self) -> str:
         """The file's own name, as the quarantine gives it."""
         name = (self.inside[-1] if self.inside else self.path.name).rpartition("/")[2]

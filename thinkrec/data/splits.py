@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from thinkrec.artifacts import SPLITS
 from thinkrec.errors import UserError
 
-LATEST = 253_402_214_400  # the last day of the year 9999: dates go no further
 MOST_MONTHS = 1200
 
 
@@ -167,13 +166,8 @@ def windows_of(rule: Windows | LastMonths | Shares, oldest: int, newest: int) ->
     """The rule as absolute windows, for ratings from `oldest` to `newest` (seconds since 1970 UTC).
 
     Raises:
-        UserError: the ratings' times are no dates, or span too little time to be split.
+        UserError: the ratings span too little time to be split.
     """
-    if newest >= LATEST:
-        raise UserError(
-            f"dataset.windows: the newest rating's timestamp is {newest}, after the year 9999; "
-            "timestamps should be seconds since 1970"
-        )
     match rule:
         case Windows():
             return rule

@@ -19,7 +19,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from thinkrec.artifacts import ADDED, EXPERTS, SFT, write_json
-from thinkrec.data.holdout import late_train_rows
+from thinkrec.data.histories import late_train_rows
 from thinkrec.errors import UserError
 from thinkrec.lm import identity
 from thinkrec.lm.finetune import finetune

@@ -17,7 +17,7 @@ from thinkrec.errors import UserError
 PIECE = 1 << 15  # bytes of a block that are looked at row by row, where there is a fault among them
 QUOTE = "a quote that is not closed, not doubled, or not at a field's ends"
 _INNER = "\x1f"  # takes the place of a delimiter of two characters: pyarrow knows those of one
-_NAMES = {"\t": "tabs", ",": "commas"}
+_NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +43,16 @@ def header_names(format: Delimited, part: Part) -> list[str]:
     Raises:
         UserError: there are none to be read.
     """
-    first = next(line_blocks(replace(part, start=0, end=None)), b"").partition(b"\n")[0]
+    first = next(line_blocks(replace(part, start=0, end=None)), b"").partition(b"\n")[0].rstrip()
+    if not first:
+        raise UserError(f"{part.where}: its first line is empty; it should name the columns")
+    if b"\0" in first or b"\r" in first:
+        raise UserError(f"{part.where}: no lines of text; save it as UTF-8, with LF or CRLF at the ends of lines")
     try:
-        return next(csv.reader([first.decode(format.encoding, "replace")], delimiter=format.delimiter), [])
+        names = next(csv.reader([first.decode(format.encoding, "replace")], delimiter=format.delimiter), [])
     except csv.Error as error:
-        raise UserError(f"{part.path}: no names of columns in its first line ({error})") from None
+        raise UserError(f"{part.where}: no names of columns in its first line ({error}); mend that line") from None
+    return [name.strip() for name in names]
 
 
 def delimited_blocks(format: Delimited, part: Part, wanted: list[str], *, lenient: bool) -> Iterator[Block]:

@@ -89,18 +89,21 @@ def opened(part: Part) -> Iterator[Stream]:
         found.close()
 
 
-def places(path: Path, wanted: Collection[str] = ()) -> list[Part]:
+def places(path: Path, wanted: Collection[str] = (), *, parameter: str = "dataset.raw") -> list[Part]:
     """The files at `path`: of a folder and the folders in it, of an archive, or the one that it is.
 
     Looking into an archive ends when all the names `wanted` have been seen (a tar is read to be looked into).
+    `parameter` says what to mend.
 
     Raises:
         UserError: there is nothing at `path`, or it is broken.
     """
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder; set dataset.raw to the dataset's archive, folder or file")
+        raise UserError(f"{path}: no such file or folder; set {parameter} to an archive, folder or file")
     if path.is_dir():
         return [Part(path=file) for file in sorted([*path.glob("*"), *path.glob("*/*")]) if file.is_file()]
+    if not path.is_file():
+        raise UserError(f"{path}: neither a file nor a folder; set {parameter} to an archive, folder or file")
     found: list[Part] = []
     for inside, _ in _walk(path):
         found.append(Part(path=path, inside=inside))
@@ -111,7 +114,7 @@ def places(path: Path, wanted: Collection[str] = ()) -> list[Part]:
 
 def plain_name(part: Part) -> str:
     """The name of a part's file, unpacked."""
-    return part.name.removesuffix(".gz")
+    return part.name[:-3] if part.name.lower().endswith(".gz") else part.name
 
 
 def pick(path: Path, found: Sequence[Part], names: Sequence[str], hint: str) -> Part:
@@ -226,8 +229,6 @@ def within(part: Part) -> Iterator[bytes]:
 
 def _walk(path: Path) -> Generator[tuple[tuple[str, ...], Stream], None, None]:
     """Every file within the one at `path`: the names that lead to it, and its bytes, good until the next is asked."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder; set dataset.raw to the dataset's archive, folder or file")
     with _told(path), path.open("rb") as file:
         yield from _unpacked(file, path, DEPTH)
 

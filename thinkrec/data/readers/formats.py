@@ -74,7 +74,7 @@ def check_columns(format: Format, part: Part, columns: Mapping[str, str], parame
         if found.count(name) > 1:
             raise UserError(f"{where}{part.path} has two columns {name!r}; rename one of them")
         if name not in found:
-            near = difflib.get_close_matches(name, found, 1, 0.0)
+            near = difflib.get_close_matches(name, found, 1)
             meant = f"did you mean {near[0]!r}? " if near else ""
             there = ", ".join(found)[:QUARANTINE_TEXT] or "none"
             raise UserError(f"{where}no column {name!r} in {part.path}; {meant}Found: {there}")

@@ -1,18 +1,22 @@
 """Ratings of one's own: csv, tsv, JSON lines or parquet (all but the last gzipped or not), with a mapping of columns.
 
 `dataset.raw` is a file, a folder of files of one format (taken in the order of their names), or an archive with one.
-The format follows from the file's ending: .csv (commas), .tsv (tabs), .jsonl (or .json: an object a line), .parquet.
+The format follows from the file's ending: .csv, .tsv, .jsonl (or .json: an object a line), .parquet. What
+separates the fields of a csv or tsv file is whichever of comma, tab, semicolon and bar sets the mapped columns apart in
+its first line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from thinkrec.data.raw import Part, Source
-from thinkrec.data.readers.delimited import Delimited
+from thinkrec.data.readers.delimited import Delimited, header_names
 from thinkrec.data.readers.files import places, plain_name, ranges
 from thinkrec.data.readers.formats import Format, check_columns
 from thinkrec.data.readers.jsonlines import JsonLines
@@ -31,6 +35,8 @@ FORMATS: dict[str, Format] = {
     ".parquet": Parquet(),
 }
 ENDINGS = ", ".join(FORMATS)
+_YEAR = re.compile(r"(\d{4})(?:\.0|-\d\d.*)?", re.ASCII | re.DOTALL)  # on its own, or an ISO date's
+DELIMITERS = ",\t;|"
 
 
 def open_own(columns: RatingColumns, items: ItemFile | None, path: Path) -> Source:
@@ -50,7 +56,7 @@ def open_own(columns: RatingColumns, items: ItemFile | None, path: Path) -> Sour
     shown = {"label" if role == "rating" and columns.label else role: name for role, name in roles.items()}
     about = items and items.file.resolve()
     found = [part for part in places(path) if part.path.resolve() != about]
-    format, parts = _of_one_format(path, found, "dataset.raw")
+    format, parts = _of_one_format(path, found, "dataset.raw", roles.values())
     for part in parts:
         check_columns(format, part, shown, "dataset.columns.{}")
     file = RatingFile(format=format, columns=roles, scale=LABEL if columns.label else Scale())
@@ -68,7 +74,9 @@ def _pieces(format: Format, part: Part) -> list[Part]:
             return [part]
 
 
-def _of_one_format(path: Path, found: Sequence[Part], parameter: str) -> tuple[Format, list[Part]]:
+def _of_one_format(
+    path: Path, found: Sequence[Part], parameter: str, columns: Collection[str]
+) -> tuple[Format, list[Part]]:
     known = [part for part in found if Path(plain_name(part)).suffix.lower() in FORMATS]
     if not known:
         raise UserError(
@@ -78,16 +86,28 @@ def _of_one_format(path: Path, found: Sequence[Part], parameter: str) -> tuple[F
     if len(endings) > 1 or (known[0].inside and len(known) > 1):
         names = ", ".join(sorted(part.name for part in known)[:5])
         raise UserError(f"{parameter}: {path} holds {len(known)} files ({names}); name the one that is meant")
-    return FORMATS[endings[0]], known
+    return _separated(FORMATS[endings[0]], known[0], columns), known
+
+
+def _separated(format: Format, part: Part, columns: Collection[str]) -> Format:
+    """The format with the delimiter that sets all these columns apart in a file's first line, its own if none does."""
+    if isinstance(format, Delimited):
+        for delimiter in (format.delimiter, *DELIMITERS):
+            other = replace(format, delimiter=delimiter)
+            if set(columns) <= set(header_names(other, part)):
+                return other
+    return format
 
 
 def _items(items: ItemFile) -> Any:
-    format, parts = _of_one_format(items.file, places(items.file), "dataset.items.file")
     single = {"item": items.item, "title": items.title, "year": items.year, "categories": items.categories}
     named = {role: name for role, name in single.items() if name is not None}
     described = {f"description.{number}": name for number, name in enumerate(items.description)}
+    columns = {**named, **described}
+    found = places(items.file, parameter="dataset.items.file")
+    format, parts = _of_one_format(items.file, found, "dataset.items.file", columns.values())
     for part in parts:
-        check_columns(format, part, {**named, **described}, "dataset.items.{}")
+        check_columns(format, part, columns, "dataset.items.{}")
     return items_reader(format, parts, partial(_item, named, tuple(items.description)))
 
 
@@ -107,5 +127,5 @@ def _item(named: Mapping[str, str], description: tuple[str, ...], values: Mappin
 
 
 def _year(value: Any) -> int | None:
-    text = text_of(value).strip().removesuffix(".0")
-    return int(text) if text.isascii() and text.isdigit() and 1000 <= int(text[:5]) <= 2100 else None
+    found = _YEAR.fullmatch(text_of(value).strip())
+    return int(found[1]) if found and 1000 <= int(found[1]) <= 2100 else None

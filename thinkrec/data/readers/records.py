@@ -54,7 +54,7 @@ def line_blocks(part: Part, *, quotes: bool = False) -> Iterator[bytes]:
     with opened(part) as stream:
         if stream.head(len(_BOM)) == _BOM:
             stream.read(len(_BOM))
-        yield from blocks(stream, ": ".join(map(str, (part.path, *part.inside))), quotes=quotes)
+        yield from blocks(stream, part.where, quotes=quotes)
 
 
 def count_lines(block: bytes) -> int:

@@ -4,9 +4,9 @@ Two spellings of one rule: `row` looks at one row and says what is wrong with it
 hundred times faster, and gives up where it meets anything that is not plainly good. What `table` takes, `row` takes,
 with the same values (tests hold them to it).
 
-A time is whole seconds or milliseconds since 1970 UTC, or ISO 8601, UTC where it names no zone; parts of a second are
-dropped. A number of 10^11 or more is milliseconds: as seconds it would be the year 5138, and ten to the eleventh
-millisecond passed in March 1973.
+A time is seconds since 1970 UTC, milliseconds, micro- or nanoseconds, or ISO 8601, UTC where it names no zone; parts of
+a second are dropped. A number of 10^11 or more is milliseconds: as seconds it would be the year 5138, and ten to the
+eleventh millisecond passed in March 1973. So with 10^14 microseconds, and 10^17 nanoseconds.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ import pyarrow.compute as pc
 
 from thinkrec.data.raw import IDS, RATINGS, SPLIT
 
-MILLISECONDS = 10**11
+LONGEST_ID = 1000  # characters: a longer one is a text that slipped into its column
+# A number so large counts so many parts of a second.
+PARTS = ((10**17, 10**9), (10**14, 10**6), (10**11, 10**3))
 LATEST = 4_102_444_800  # 2100-01-01
-NEITHER = "time is neither whole seconds, milliseconds nor ISO 8601"
+NEITHER = "time is neither seconds since 1970 (or milliseconds) nor ISO 8601"
+LABELS = {"yes": "1", "true": "1", "no": "0", "false": "0"}  # words, as small letters
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
-_WHOLE = re.compile(r"[+-]?\d{1,18}(?:\.0*)?", re.ASCII)
+_SECONDS = re.compile(r"[+-]?\d{1,19}(?:\.\d*)?", re.ASCII)
 _ISO = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:\d\d)?)?"
 _UNSEEN = r"[\x00-\x1f\x7f-\x9f]"
 _ISO_TIME, _UNSEEN_CHARACTER = re.compile(_ISO, re.ASCII), re.compile(_UNSEEN[:-1] + "\ud800-\udfff]")
@@ -38,7 +41,7 @@ _ISO_TIME, _UNSEEN_CHARACTER = re.compile(_ISO, re.ASCII), re.compile(_UNSEEN[:-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """What a rating may be: a number from `lowest` to `highest`, or, as a label, 0 or 1."""
+    """What a rating may be: a number from `lowest` to `highest`, or, as a label, 0 or 1, or a word of `LABELS`."""
 
     lowest: float = -math.inf
     highest: float = math.inf
@@ -65,14 +68,18 @@ def row(values: Mapping[str, Any], scale: Scale) -> Row | str:
         ids[role] = _id(values[role])
         if ids[role] is None:
             return f"no {role} id"
+        if len(ids[role] or "") > LONGEST_ID:
+            return f"{role} id is over {LONGEST_ID} characters long"
         if _UNSEEN_CHARACTER.search(ids[role] or ""):
             return f"{role} id holds control characters"
-    what = "label" if scale.label else "rating"
-    rating = _number(values["rating"])
-    if rating is None:
-        return f"{what} is not a number"
+    given = values["rating"]
+    if scale.label and isinstance(given, str):
+        given = LABELS.get(given.strip().lower(), given)
+    rating = _number(given)
     if scale.label and rating not in (0.0, 1.0):
-        return "label is neither 0 nor 1"
+        return "label is neither 0 nor 1, no nor yes, false nor true"
+    if rating is None:
+        return "rating is not a number"
     if not scale.lowest <= rating <= scale.highest:
         return f"rating is not within {scale.lowest} and {scale.highest}"
     seconds = _seconds(values["timestamp"])
@@ -151,7 +158,7 @@ def _seconds(value: Any) -> int | None:
     match value:
         case str():
             value = value.strip()
-            if _WHOLE.fullmatch(value):
+            if _SECONDS.fullmatch(value):
                 return _from_number(int(value.partition(".")[0]))
             if not _ISO_TIME.fullmatch(value):
                 return None
@@ -163,8 +170,8 @@ def _seconds(value: Any) -> int | None:
             return None
         case int():
             return _from_number(value)
-        case float() if value.is_integer():
-            return _from_number(int(value))
+        case float() if math.isfinite(value):
+            return _from_number(math.floor(value))
         case datetime():
             return math.floor((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
         case date():
@@ -174,7 +181,7 @@ def _seconds(value: Any) -> int | None:
 
 
 def _from_number(number: int) -> int:
-    return number // 1000 if number >= MILLISECONDS else number
+    return number // next((parts for least, parts in PARTS if number >= least), 1)
 
 
 def _all(condition: pa.Array) -> None:
@@ -192,6 +199,7 @@ def _ids(array: pa.Array) -> pa.Array:
     if array.null_count or names.null_count:
         raise ValueError("an id is missing")
     _all(pc.and_(pc.equal(names, pc.utf8_trim_whitespace(names)), pc.not_equal(names, "")))
+    _all(pc.less_equal(pc.utf8_length(names), LONGEST_ID))
     _all(pc.invert(pc.match_substring_regex(names, _UNSEEN)))
     return array
 
@@ -205,6 +213,10 @@ def _refuse(array: pa.Array) -> pa.Array:
 
 
 def _ratings(array: pa.Array, scale: Scale) -> pa.Array:
+    if scale.label and _is_text(array.type):
+        array = pc.utf8_lower(array)
+        for word, label in LABELS.items():
+            array = pc.if_else(pc.equal(array, word), label, array)
     array = array.cast(pa.float64())
     _all(pc.less(pc.abs(array), 3e38))
     if scale.label:
@@ -218,24 +230,29 @@ def _times(array: pa.Array) -> pa.Array:
         array = pc.cast(array, pa.timestamp("s", tz=getattr(array.type, "tz", None)), safe=False).cast(pa.int64())
     elif _is_text(array.type):
         array = _parsed_times(array)
-    elif not pa.types.is_integer(array.type):
-        raise TypeError(f"times are {array.type}")
-    else:
+    elif pa.types.is_floating(array.type):
+        array = _scaled(pc.floor(array).cast(pa.int64()))
+    elif pa.types.is_integer(array.type):
         array = _scaled(array.cast(pa.int64()))
+    else:
+        raise TypeError(f"times are {array.type}")
     _all(pc.and_(pc.less_equal(0, array), pc.less(array, LATEST)))
     return array
 
 
 def _scaled(array: pa.Array) -> pa.Array:
     largest = pc.max(array).as_py()
-    if largest is None or largest < MILLISECONDS:
+    if largest is None or largest < PARTS[-1][0]:
         return array
-    return pc.if_else(pc.greater_equal(array, MILLISECONDS), pc.divide(array, 1000), array)
+    parts = pa.scalar(1, pa.int64())
+    for least, count in reversed(PARTS):
+        parts = pc.if_else(pc.greater_equal(array, least), count, parts)
+    return pc.divide(array, parts)
 
 
 def _parsed_times(array: pa.Array) -> pa.Array:
     try:
-        return _scaled(pc.replace_substring_regex(array, r"\.0*$", "").cast(pa.int64()))
+        return _scaled(pc.replace_substring_regex(array, r"\.\d*$", "").cast(pa.int64()))
     except pa.ArrowInvalid:
         _all(pc.match_substring_regex(array, f"^{_ISO}$"))
         moments = pd.to_datetime(pd.Series(array.to_pandas()), format="ISO8601", utc=True)
