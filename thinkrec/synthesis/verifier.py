@@ -181,6 +181,18 @@ def claims_of(
     return claims
 
 
+def about(claim: Claim, shown: Sequence[Shown], thesaurus: Thesaurus = str) -> list[bool]:
+    """Which of the items `shown` a claim speaks of: that have its title, or its keyword as it is looked up in them all.
+
+    A claim about all titles speaks of none in particular.
+    """
+    if claim.kind == "item":
+        return [item.title == claim.name for item in shown]
+    if claim.kind == "keyword" and shown:
+        return _Sight(shown[:-1], shown[-1], thesaurus).having(claim.name)
+    return [False] * len(shown)
+
+
 def _conclusion(text: str) -> bool | None:
     """Whether the last sentence that speaks of fitting says that the target fits."""
     found = list(_CONCLUSION.finditer(text))
@@ -260,7 +272,7 @@ class _Sight:
         elif kind == "item":
             has = [shown.title == name for shown in (*self._history, self._target)]
         else:
-            has = self._having(name)
+            has = self.having(name)
         labels = [shown.liked for shown, there in zip(self._history, has[:-1], strict=True) if there]
         return Claim(
             kind=kind,
@@ -272,7 +284,7 @@ class _Sight:
             disliked=sum(liked is False for liked in labels),
         )
 
-    def _having(self, keyword: str) -> list[bool]:
+    def having(self, keyword: str) -> list[bool]:
         """Which of the history and the target have a keyword: by meaning, else in another number, else of its kin."""
         keyword = keyword.lower()
         meant = self._thesaurus(keyword)
