@@ -7,9 +7,11 @@ def evaluate() -> str:
     import typer
 
     from thinkrec import artifacts
-    from thinkrec.evaluation import plots, tables
+    from thinkrec.evaluation import plots, reason_first, tables
+    from thinkrec.evaluation.faithfulness import interventions
+    from thinkrec.evaluation.learned import score_likeness
     from thinkrec.evaluation.predict import predict, write_reasons
-    from thinkrec.evaluation.reasons import score_claims, score_reasons
+    from thinkrec.evaluation.reasons import score_claims, score_reasons, score_truth
     from thinkrec.gate import fit as gating
     from thinkrec.gate import groups as grouping
     from thinkrec.lm.experts import install_experts
@@ -36,8 +38,24 @@ def evaluate() -> str:
 
     items, keywords = artifacts.read_table(artifacts.ITEMS), artifacts.read_table(artifacts.KEYWORDS)
     read = instance_reader(bench.interactions, items, keywords, params.prompt)
-    claims = score_claims(reasons, read, catalogue_of(items, keywords), thesaurus_of(params.teacher.endpoint))
-    written = {**score_reasons(reasons), "claims": claims}
+    catalogue, thesaurus = catalogue_of(items, keywords), thesaurus_of(params.teacher.endpoint)
+    moved = interventions(
+        bench, router, routing, reasons, items, keywords, read, catalogue, thesaurus,
+        shown=params.prompt.keywords, seed=params.seed,
+    )  # fmt: skip
+    thought, seconds = reason_first.measure(
+        bench, router, routing, rows=params.evaluate.reason_first, samples=params.evaluate.reason_first_samples,
+        max_new_tokens=params.evaluate.max_new_tokens, seed=params.seed,
+    )  # fmt: skip
+    likeness = {"bertscore": params.evaluate.bertscore, "bleurt": params.evaluate.bleurt}
+    written = {
+        **score_reasons(reasons),
+        **score_likeness(reasons["reason"].tolist(), reasons["teacher"].tolist(), likeness),
+        "claims": score_claims(reasons, read, catalogue, thesaurus),
+        "truth": score_truth(reasons, truth["reason"].tolist(), read),
+        "interventions": moved,
+        "reason_first": thought,
+    }
     metrics = tables.evaluate(predictions, models, seed=params.seed)
     artifacts.write_metrics("evaluate", {**tables.headlines(metrics), "reasons": written})
     artifacts.write_json(artifacts.TABLE, artifacts.rounded(metrics, 4))
@@ -52,6 +70,6 @@ def evaluate() -> str:
     group = groups.group[seen].clip(min=0)  # without experts everyone is of one group
     plots.draw_gate(artifacts.PLOTS / "gate.png", routing.weights[seen], group)
     plots.draw_groups(artifacts.PLOTS / "groups.png", vectors[seen], group)
-    typer.echo(tables.to_text(metrics))
+    typer.echo("\n\n".join([tables.to_text(metrics), *([reason_first.to_text(thought, seconds)] if thought else [])]))
     ours = metrics["test"]["models"][tables.OURS]["all"]
     return f"test AUC {ours['auc']:.4f}, UAUC {ours['uauc']:.4f}, {len(reasons)} reasons written"

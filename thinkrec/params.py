@@ -379,6 +379,10 @@ class EvaluateParams(Section):
     max_new_tokens: Positive
     temperature: NotNegative
     top_p: Annotated[Share, Field(gt=0)]
+    bertscore: Path | None
+    bleurt: Path | None
+    reason_first: Count
+    reason_first_samples: Positive
 
 
 class Params(Section):

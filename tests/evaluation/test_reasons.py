@@ -7,7 +7,16 @@ import math
 import pandas as pd
 import pytest
 
-from thinkrec.evaluation.reasons import bleu, meteor_exact_stem, rouge_l, score_claims, score_reasons, words
+from thinkrec.evaluation.reasons import (
+    bleu,
+    meteor_exact_stem,
+    meteor_wordnet,
+    rouge_l,
+    score_claims,
+    score_reasons,
+    score_truth,
+    words,
+)
 from thinkrec.synthesis.prompts import Instance, Shown
 from thinkrec.synthesis.verifier import Catalogue
 
@@ -90,3 +99,56 @@ def test_claims_are_counted_of_claims_and_of_reasons_ours_beside_the_teachers() 
     }
     assert (scores["teacher"]["reasons"], scores["teacher"]["true_reasons_share"]) == (1, 1)
     assert math.isnan(scores["teacher"]["of_target_share"])
+
+
+def test_a_text_names_the_true_reason_by_any_of_its_words() -> None:
+    keywords = ["vengeance", "payback", "Drama", "wry", "lima"]  # four things, two of them traits of revenge and irony
+
+    def read(row: int) -> Instance:
+        return Instance(history=[], target=Shown(title="Low Tide", keywords=keywords))
+
+    frame = reasons(
+        (0, 1, 0.9, "Yes. Liked Retribution (1 of 1), lima (1 of 1).", "Yes. The target has wry."),
+        (1, 1, 0.9, "Yes. Liked drama.", None),
+        (2, 0, 0.1, "No. It is slow.", ""),
+        (3, 0, 0.1, "No. Wry.", None),
+    )
+    truth = ["theme:revenge", "tone:ironic", "pace:slow", "quality"]
+    found = score_truth(frame, truth, read)
+    assert found["ours"] == {
+        "reasons": 3,  # quality is no trait
+        "named_share": 2 / 3,
+        "by_chance": pytest.approx((2 / 4 + 1 / 4 + 0) / 3),
+        "by_chance_of_traits": pytest.approx((1 / 2 + 0 + 0) / 3),
+        "shown_share": 2 / 3,
+    }
+    assert (found["teacher"]["reasons"], found["teacher"]["named_share"]) == (1, 0)
+    assert score_truth(frame, [], read) == {}  # where nobody knows
+
+
+def test_meteor_counts_synonyms_where_wordnet_is_and_is_not_computed_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    import nltk.corpus
+
+    class Lemma:
+        def name(self) -> str:
+            return "hound"
+
+    class Synset:
+        def lemmas(self) -> list[Lemma]:
+            return [Lemma()]
+
+    class WordNet:
+        def ensure_loaded(self) -> None:
+            pass
+
+        def synsets(self, word: str) -> list[Synset]:
+            return [Synset()] if word == "dog" else []
+
+    class Missing:
+        def ensure_loaded(self) -> None:
+            raise LookupError
+
+    monkeypatch.setattr(nltk.corpus, "wordnet", WordNet())
+    assert meteor_wordnet(["dog"], ["hound"]) == meteor_exact_stem("dog", "dog") > 0
+    monkeypatch.setattr(nltk.corpus, "wordnet", Missing())
+    assert math.isnan(meteor_wordnet(["dog"], ["hound"]))

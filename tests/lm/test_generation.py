@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.builders import FAMILIES, Family, interactions, layout_of, recommender, tokenizer
-from thinkrec.lm.generation import Decoding, choose, generate
+from thinkrec.lm.generation import Decoding, choose, generate, reason_first
 from thinkrec.lm.model import RecommenderLM, SoftPrompt
 from thinkrec.lm.scoring import score
 from thinkrec.synthesis.verdict import parse_verdict
@@ -192,3 +192,41 @@ def test_tied_rows_do_not_read_each_others_verdicts(model: RecommenderLM) -> Non
         label = table["label"].to_numpy().copy()
         label[row - 1] = 1 - label[row - 1]
         assert answers(model, layout_of(table.assign(label=label)), [row]) == [answer]
+
+
+@torch.no_grad()
+def naive_reason_first(model: RecommenderLM, layout: Layout, row: int, limit: int) -> tuple[str, float]:
+    """The prompt, a full stop, the reason, the row's own block once more, as one growing sequence; without ties."""
+    (window,) = layout.scoring_windows(np.asarray([row]), np.zeros(1, np.int64))
+    batch = layout.collate([window])
+    slot, own = int(batch.verdicts[0, 1]), layout.blocks(window)[-1].verdict + 1
+    prompt = model.embed(batch)[:, : slot + 1]
+    embed = model.backbone.get_input_embeddings()
+    stop = tokenizer()(".", add_special_tokens=False)["input_ids"]
+    embedded, written = torch.cat([prompt, embed(torch.tensor([stop]))], dim=1), []
+    while len(written) < limit:
+        written.append(int(model.backbone(inputs_embeds=embedded).logits[0, -1].argmax()))
+        if written[-1] == layout.vocabulary.end:
+            break
+        embedded = torch.cat([embedded, embed(torch.tensor([[written[-1]]]))], dim=1)
+    embedded = torch.cat([embedded, prompt[:, slot + 1 - own :]], dim=1)
+    logits = model.backbone(inputs_embeds=embedded).logits[0, -1]
+    words = layout.vocabulary
+    return tokenizer().decode(written, skip_special_tokens=True).strip(), float(logits[words.yes] - logits[words.no])
+
+
+@pytest.mark.parametrize("kind", ["stream", "question"])
+def test_reason_first_equals_a_naive_loop_whatever_the_batch(
+    table: pd.DataFrame, model: RecommenderLM, kind: Literal["stream", "question"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, rows = layout_of(table, layout=kind), np.asarray([5, 23, 0, 12, 17])
+    head = model.backbone.get_output_embeddings()
+    plain = head.forward
+    likelier = torch.zeros(head.out_features).index_fill_(0, torch.tensor(layout.vocabulary.end), 4.0)
+    monkeypatch.setattr(head, "forward", lambda hidden: plain(hidden) + likelier)  # some end early, some never
+    expected = [naive_reason_first(model, layout, row, NEW) for row in rows.tolist()]
+    texts, scores = reason_first(model, tokenizer(), layout, rows, Decoding(max_new_tokens=NEW))
+    assert texts == [text for text, _ in expected]
+    assert scores == pytest.approx([after for _, after in expected], abs=1e-4)
+    assert np.abs(scores - score(model, layout, rows)).max() > 0.01
+    assert reason_first(model, tokenizer(), layout, rows[:0], Decoding(max_new_tokens=NEW))[0] == []

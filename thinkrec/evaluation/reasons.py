@@ -4,8 +4,12 @@ Likeness is METEOR, ROUGE-L and BLEU against the teacher's text of the same row.
 states is the verdict that the same row's score stands for. One model gives both from the same logits: decoded greedily,
 a text that begins with a verdict begins with the score's; sampled, with Yes as often as the probability says.
 Truth is whether what a text claims of titles and keywords is so (`synthesis.verifier`), ours beside the teacher's. Both
-are held to the same: the target, and of the history what a question shows, which is what the model surely saw.
-BERTScore and BLEURT need weights that are not part of this project; they are not computed.
+are held to the same: the target, and of the history what a question shows, which is what the model surely saw. Where a
+world knows the true reason of every rating, truth is also whether a text names that.
+
+What needs data that this project does not ship is NaN ("not computed") without it: METEOR with synonyms needs nltk's
+WordNet corpus, BERTScore and BLEURT need models (`evaluation.learned`). Whether scores rest on what reasons cite is
+another question: `evaluation.faithfulness`.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from thinkrec.data.words import TRAITS
 from thinkrec.metrics import says_yes
 from thinkrec.synthesis.prompts import Instance
 from thinkrec.synthesis.verdict import parse_verdict
@@ -26,7 +31,7 @@ _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 
 
 class NoWordNet:
-    """Stands in for WordNet, which is a download: no word has a synonym, so METEOR matches words and stems."""
+    """Stands in for WordNet: no word has a synonym, so METEOR matches words and stems."""
 
     def synsets(self, word: str) -> list[Any]:
         return []
@@ -42,6 +47,19 @@ def meteor_exact_stem(reason: str, teacher: str) -> float:
     from nltk.translate.meteor_score import single_meteor_score
 
     return float(single_meteor_score(words(teacher), words(reason), wordnet=NoWordNet()))
+
+
+def meteor_wordnet(reasons: Sequence[str], teachers: Sequence[str]) -> float:
+    """Mean METEOR with all its matchers, in 0..1; NaN without texts, or where nltk's WordNet is not installed."""
+    from nltk.corpus import wordnet
+    from nltk.translate.meteor_score import single_meteor_score
+
+    try:
+        wordnet.ensure_loaded()
+    except LookupError:
+        return float("nan")
+    pairs = zip(reasons, teachers, strict=True)
+    return _mean([single_meteor_score(words(teacher), words(reason), wordnet=wordnet) for reason, teacher in pairs])
 
 
 def rouge_l(reason: str, teacher: str) -> float:
@@ -80,6 +98,7 @@ def score_reasons(frame: pd.DataFrame) -> dict[str, float | int]:
         "rows": len(reasons),
         "with_teacher": len(pairs),
         "meteor_exact_stem": _mean([meteor_exact_stem(*pair) for pair in pairs]),
+        "meteor_wordnet": meteor_wordnet([reason for reason, _ in pairs], [teacher for _, teacher in pairs]),
         "rouge_l": _mean([rouge_l(*pair) for pair in pairs]),
         "bleu": bleu([reason for reason, _ in pairs], [teacher for _, teacher in pairs]),
         "verdict_share": _mean([verdict is not None for verdict in verdicts]),
@@ -124,6 +143,49 @@ def _claimed(checks: Sequence[Check]) -> dict[str, float | int]:
             [found.conclusion == found.verdict for found in checks if found.conclusion is not None]
         ),
     }
+
+
+def score_truth(
+    frame: pd.DataFrame, true_reasons: Sequence[str], read: Callable[[int], Instance]
+) -> dict[str, dict[str, float | int]]:
+    """Whether the texts of a table like `artifacts.REASONS` name the true reason: `ours`, and the `teacher`'s.
+
+    `true_reasons` is the column `reason` of `artifacts.TRUTH`, one per interaction; no figures where it is empty, which
+    is where nobody knows. Rows whose true reason is no trait of the item are left out. A text names a trait's value by
+    any of its words (`data.words`), wherever they stand.
+
+    Of texts: `named_share`; `by_chance`, what a text would have that names as many of the target's keywords (words of
+    one value being one) drawn at random; `by_chance_of_traits`, the same of its keywords that are words of a trait.
+    `shown_share` is how often the target's keywords hold the true reason at all.
+    """
+    if not len(true_reasons):
+        return {}
+    scores = {}
+    for name, column in {"ours": "reason", "teacher": "teacher"}.items():
+        texts = zip(frame["row"].tolist(), frame[column].fillna(""), strict=True)
+        found = [
+            _named(text, true_reasons[row].partition(":")[2], read(row).target.keywords)
+            for row, text in texts
+            if text.strip() and ":" in true_reasons[row]
+        ]
+        measures = ("named_share", "by_chance", "by_chance_of_traits", "shown_share")
+        scores[name] = {
+            "reasons": len(found),
+            **{measure: _mean([one[at] for one in found]) for at, measure in enumerate(measures)},
+        }
+    return scores
+
+
+_VALUE_OF = {word: value for values in TRAITS.values() for value, synonyms in values.items() for word in synonyms}
+
+
+def _named(text: str, value: str, keywords: Sequence[str]) -> tuple[float, float, float, float]:
+    """The four shares of `score_truth`, of one text."""
+    said = {_VALUE_OF.get(word, word) for word in words(text)}
+    inside = {_VALUE_OF.get(word.lower(), word.lower()) for word in keywords}
+    traits = inside & set(_VALUE_OF.values())
+    chances = [len(said & held) / len(held) if value in held else 0.0 for held in (inside, traits)]
+    return float(value in said), chances[0], chances[1], float(value in inside)
 
 
 def _mean(values: Sequence[float]) -> float:

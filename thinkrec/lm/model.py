@@ -252,7 +252,9 @@ class RecommenderLM(nn.Module):
         head = self.backbone.get_output_embeddings()
         verdict_logits = head(hidden[batch.verdicts[:, 0], batch.verdicts[:, 1]]).float()
         reason_logits = head(hidden[batch.reasons[:, 0], batch.reasons[:, 1]]).float()
-        score = verdict_logits[:, self.vocabulary.yes]
-        if self.scored == "difference":
-            score = score - verdict_logits[:, self.vocabulary.no]
-        return Output(score, verdict_logits, reason_logits)
+        return Output(self.score_of(verdict_logits), verdict_logits, reason_logits)
+
+    def score_of(self, verdict_logits_RV: Tensor) -> Tensor:
+        """The scores (R,) that logits at verdicts' positions stand for."""
+        score = verdict_logits_RV[:, self.vocabulary.yes]
+        return score - verdict_logits_RV[:, self.vocabulary.no] if self.scored == "difference" else score

@@ -1,0 +1,160 @@
+"""Interventions: what is cited is what claims are about, controls are as many, nothing else of a row changes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.builders import TITLES, interactions, item_tokens, layout_of, recommender, tokenizer
+from thinkrec.evaluation.faithfulness import Counterfactual, cited, compared, interventions, matched, score_shown
+from thinkrec.gate.fit import Routing
+from thinkrec.lm.recipes import RECIPES
+from thinkrec.lm.scoring import score
+from thinkrec.lm.workbench import Workbench
+from thinkrec.params import PromptParams
+from thinkrec.synthesis.instances import catalogue_of, instance_reader
+from thinkrec.synthesis.prompts import Instance, Shown
+from thinkrec.synthesis.verifier import Catalogue, about, claims_of
+from thinkrec.text.items import encode
+
+SAME = 1e-5
+HISTORY = [
+    Shown(title="Iron Harbour", keywords=["war", "ships"], liked=True),
+    Shown(title="Low Tide", keywords=["sea"], liked=False),
+    Shown(title="Paper Moons", keywords=["comic"], liked=True),
+]
+INSTANCE = Instance(history=HISTORY, target=Shown(title="Winter Line", keywords=["vendetta", "war", "spies"]))
+CATALOGUE = Catalogue([], [])
+
+
+def bench_of(table: pd.DataFrame, **layout: Any) -> Workbench:
+    model = recommender(table)
+    return Workbench(
+        interactions=table,
+        features=model.slot_values.features,
+        tokenizer=tokenizer(),
+        layout=layout_of(table, **layout),
+        model=model,
+        recipe=RECIPES["compact"],
+        base=Path(),
+        adapter=None,
+        made_with={},
+    )
+
+
+@pytest.fixture(scope="module", params=["stream", "question"])
+def bench(request: pytest.FixtureRequest) -> Workbench:
+    return bench_of(interactions(3, users=4), layout=request.param)
+
+
+@pytest.fixture(scope="module")
+def routing() -> Routing:
+    return Routing(weights=np.ones((4, 1), np.float32), gate={})
+
+
+def scores(bench: Workbench, rows: list[int]) -> np.ndarray:
+    return score(bench.model, bench.layout, np.asarray(rows))
+
+
+def test_what_is_cited_worked_out_by_hand() -> None:
+    def of(text: str) -> tuple[list[bool], list[bool]]:
+        found = cited(text, 9, np.arange(3), INSTANCE, CATALOGUE, lambda word: "war" if word == "vendetta" else word)
+        return found.of_history.tolist(), found.of_keywords.tolist()
+
+    assert of("Yes. Liked war (1 of 1). It fits.") == ([True, False, False], [True, True, False])  # and its synonym
+    assert of('No. Disliked "Low Tide". It does not fit.') == ([False, True, False], [False] * 3)
+    assert of("Yes. The target has spies.") == ([False] * 3, [False, False, True])
+    assert of("Yes. Winter Line it is: 2 of 3 titles were liked.") == ([False] * 3, [False] * 3)
+    assert of("Yes. The target lacks comic.") == ([False] * 3, [False] * 3)  # what is missing cannot be taken away
+
+
+def test_a_claim_about_all_titles_is_about_none_in_particular() -> None:
+    (claim,) = claims_of("Yes. 2 of 3 titles were liked.", HISTORY, INSTANCE.target, CATALOGUE)
+    assert about(claim, HISTORY) == [False] * 3
+    assert about(claim, []) == []
+
+
+def test_controls_are_as_many_of_every_kind() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        of, kind = rng.random(12) < 0.4, rng.integers(0, 2, 12)
+        inside, outside = matched(of, kind, rng)
+        assert of[inside].all() and not of[outside].any()
+        assert np.bincount(kind[inside], minlength=2).tolist() == np.bincount(kind[outside], minlength=2).tolist()
+        for one in (0, 1):
+            assert (kind[inside] == one).sum() == min((of & (kind == one)).sum(), (~of & (kind == one)).sum())
+    assert [len(side) for side in matched(np.ones(3, bool), np.zeros(3), rng)] == [0, 0]
+
+
+def test_unchanged_views_score_as_the_table_does(bench: Workbench, routing: Routing) -> None:
+    rows = list(range(len(bench.interactions)))
+    same = score_shown(bench, None, routing, [Counterfactual(row=row) for row in rows])
+    assert np.abs(same - scores(bench, rows)).max() < SAME
+
+
+def test_a_flipped_row_is_a_table_with_another_label_and_slots_as_they_were(bench: Workbench, routing: Routing) -> None:
+    for row in np.flatnonzero(bench.layout.end > bench.layout.start)[[2, 9, 20]].tolist():
+        past = int(bench.layout.end[row]) - 1
+        label = bench.interactions["label"].to_numpy().copy()
+        label[past] = 1 - label[past]
+        other = bench.layout.over(bench.interactions.assign(label=label))
+        (flipped,) = score_shown(bench, None, routing, [Counterfactual(row=row, flipped=[past])])
+        assert flipped == pytest.approx(score(bench.model, other, np.asarray([row]))[0], abs=SAME)
+        assert abs(flipped - scores(bench, [row])[0]) > 100 * SAME
+
+
+def test_without_its_whole_history_a_row_scores_as_its_users_first(bench: Workbench, routing: Routing) -> None:
+    (dropped,) = score_shown(bench, None, routing, [Counterfactual(row=23, dropped=range(23))])
+    lonely = bench.interactions.assign(user=np.arange(len(bench.interactions)))
+    assert dropped == pytest.approx(score(bench.model, bench.layout.over(lonely), np.asarray([23]))[0], abs=SAME)
+    assert abs(dropped - scores(bench, [23])[0]) > 100 * SAME
+
+
+def test_a_masked_target_is_read_with_its_new_text_and_no_other_row_is(bench: Workbench, routing: Routing) -> None:
+    rows = [11, 23]
+    title = TITLES[int(bench.layout.item[11])]
+    same, other = (
+        score_shown(bench, None, routing, [Counterfactual(row=11, text=text), Counterfactual(row=23)])
+        for text in (title, "Seven Keys: wit")
+    )
+    assert np.abs(same - scores(bench, rows)).max() < SAME
+    assert other[1] == pytest.approx(same[1], abs=SAME) and abs(other[0] - same[0]) > 100 * SAME
+    assert np.array_equal(item_tokens()[int(bench.layout.item[11])], encode(tokenizer(), [title])[0])
+
+
+def test_pairs_are_compared_by_hand() -> None:
+    found = compared(np.asarray([4, 4, 7]), np.asarray([0.5, 0.1, 0.4]), np.asarray([0.2, 0.2, 0.4]), seed=0)
+    assert found["pairs"] == 3
+    assert found["difference"] == pytest.approx(0.2 / 3)
+    assert found["cited_more_share"] == pytest.approx(1 / 3)
+    assert (found["low"], found["high"]) == (pytest.approx(0), pytest.approx(0.1))  # user 7 alone, user 4 alone
+    assert compared(np.zeros(0), np.zeros(0), np.zeros(0), seed=0)["pairs"] == 0
+
+
+def test_the_table_of_interventions_and_reasons_that_cite_nothing(bench: Workbench, routing: Routing) -> None:
+    items = pd.DataFrame({"title": [title.split(":")[0] for title in TITLES]})
+    keywords = pd.DataFrame({"keywords": [title.partition(": ")[2].split(", ") for title in TITLES]})
+    prompt = PromptParams(
+        layout="stream", history=3, history_labels="both", max_tokens=2048, keywords=8, slots=("user",), soft_tokens=0
+    )
+    read = instance_reader(bench.interactions, items, keywords, prompt)
+    rows = [int(row) for row in np.flatnonzero(bench.layout.end - bench.layout.start >= 3)]
+
+    def table(texts: list[str]) -> dict[str, Any]:
+        frame = pd.DataFrame({"row": rows, "reason": texts})
+        catalogue = catalogue_of(items, keywords)
+        return interventions(
+            bench, None, routing, frame, items, keywords, read, catalogue, str, shown=8, seed=1
+        )  # fmt: skip
+
+    found = table([f'Yes. "{read(row).history[0].title}" was liked.' for row in rows])
+    assert found["flip"]["pairs"] > 0 and found["flip"]["cited"] > 0 and found["mask"]["pairs"] == 0
+    again = table([f'Yes. "{read(row).history[0].title}" was liked.' for row in rows])
+    assert (found["flip"], found["drop"]) == (again["flip"], again["drop"])
+    nothing = table(["Yes. So be it."] * len(rows))
+    assert [one["pairs"] for one in nothing.values()] == [0, 0, 0] and math.isnan(nothing["flip"]["cited"])

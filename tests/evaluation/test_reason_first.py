@@ -1,0 +1,85 @@
+"""Thinking first: whole users of valid, averages of samples, differences from the verdict-first score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.builders import interactions, layout_of, recommender, tokenizer
+from thinkrec.evaluation.reason_first import VERDICT_FIRST, counts, measure, sample_users, to_text
+from thinkrec.gate.fit import Routing
+from thinkrec.lm.recipes import RECIPES
+from thinkrec.lm.workbench import Workbench
+from thinkrec.metrics import auc
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return interactions(3, users=6, rows=20)
+
+
+@pytest.fixture(scope="module")
+def bench(table: pd.DataFrame) -> Workbench:
+    model = recommender(table)
+    return Workbench(
+        interactions=table,
+        features=model.slot_values.features,
+        tokenizer=tokenizer(),
+        layout=layout_of(table),
+        model=model,
+        recipe=RECIPES["compact"],
+        base=Path(),
+        adapter=None,
+        made_with={},
+    )
+
+
+ROUTING = Routing(weights=np.ones((6, 1), np.float32), gate={})
+
+
+def test_users_are_drawn_whole_until_there_are_rows_enough() -> None:
+    user, rows = np.asarray([0, 0, 0, 1, 1, 2, 2, 2, 2]), np.asarray([1, 2, 3, 4, 6, 7, 8])  # 2 of each, and 3
+    for seed in range(5):
+        held = sample_users(user, rows, 3, seed=seed)
+        assert len(held) in (3, 4, 5)
+        assert np.array_equal(held, rows[np.isin(user[rows], user[held])])
+    assert np.array_equal(sample_users(user, rows, 100, seed=0), rows)
+    assert len(sample_users(user, rows[:0], 3, seed=0)) == 0
+
+
+def test_samples_are_averaged_by_ones_twos_and_all() -> None:
+    assert [counts(samples) for samples in (1, 2, 4, 5)] == [[1], [1, 2], [1, 2, 4], [1, 2, 4, 5]]
+
+
+def test_every_mode_is_measured_on_the_same_valid_rows(bench: Workbench, table: pd.DataFrame) -> None:
+    found, seconds = measure(bench, None, ROUTING, rows=20, samples=2, max_new_tokens=5, seed=1)
+    held = sample_users(bench.user, bench.rows("valid"), 20, seed=1)
+    assert (found["rows"], found["users"]) == (len(held), len(np.unique(bench.user[held])))
+    assert set(table["split"].to_numpy()[held]) == {"valid"}
+    modes = found["modes"]
+    assert list(modes) == [VERDICT_FIRST, "answers_1", "answers_2", "reason_first_1", "reason_first_2"]
+    assert 0 == modes[VERDICT_FIRST]["tokens"] < modes["reason_first_1"]["tokens"] < modes["reason_first_2"]["tokens"]
+    for mode in list(modes)[1:]:
+        apart = modes[mode]["auc_difference"]
+        assert apart["difference"] == pytest.approx(modes[mode]["auc"] - modes[VERDICT_FIRST]["auc"])
+        assert apart["low"] <= apart["high"]
+    assert len(to_text(found, seconds).splitlines()) == 1 + len(modes)
+    assert measure(bench, None, ROUTING, rows=20, samples=2, max_new_tokens=5, seed=1)[0] == found
+
+
+def test_averaged_answers_estimate_the_score_itself(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Sampled verdicts know no more than the score: where they always follow it, one is as good as its sign.
+    def certain(*asked: object, **_: object) -> list[str]:
+        return ["Yes." if label else "No." for label in bench.layout.label[asked[3]]]  # type: ignore[index, call-overload]
+
+    monkeypatch.setattr("thinkrec.evaluation.reason_first.generate", certain)
+    found, _ = measure(bench, None, ROUTING, rows=20, samples=1, max_new_tokens=3, seed=1)
+    held = sample_users(bench.user, bench.rows("valid"), 20, seed=1)
+    assert found["modes"]["answers_1"]["auc"] == auc(bench.layout.label[held], bench.layout.label[held]) == 1
+
+
+def test_no_rows_cost_nothing(bench: Workbench) -> None:
+    assert measure(bench, None, ROUTING, rows=0, samples=2, max_new_tokens=5, seed=1) == ({}, {})

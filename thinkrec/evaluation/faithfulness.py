@@ -1,0 +1,266 @@
+"""Does a score rest on what its reason cites? Take the cited evidence away, and see how far the score moves.
+
+What a reason cites is what its claims (`synthesis.verifier`) are about, where that was shown: interactions of the
+history, and keywords of the target. Each intervention changes one kind of it in the prompt:
+
+- `flip`: liked rows of the history become disliked ones, and the other way round;
+- `drop`: rows of the history go;
+- `mask`: keywords of the target go.
+
+The *control* changes as much of what the same reason does not cite: rows with the same labels among the same last rows
+of the history, or keywords of the same target, drawn by seed. Where one side has fewer, as many of the other are drawn,
+so every reason is its own pair; reasons without a pair are left out, and counted.
+
+Only text is intervened upon. Slots keep what they were told (a user's vector and the causal statistics, of target and
+history alike), and so does the routing: what is measured is what the score takes from the words and labels that a
+reason can cite, not what it takes from features that sum up the same interactions. A model that goes by its slots will
+show small effects, cited or not.
+
+Shapes: p pairs, m rows of a view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from thinkrec.artifacts import keyword_lists
+from thinkrec.evaluation.intervals import DRAWS, interval, resampled
+from thinkrec.gate.fit import Routing
+from thinkrec.lm.mixture import Router
+from thinkrec.lm.model import SlotValues
+from thinkrec.lm.scoring import score
+from thinkrec.lm.workbench import Workbench
+from thinkrec.synthesis.prompts import Instance, Shown
+from thinkrec.synthesis.verifier import Catalogue, Thesaurus, about, claims_of
+from thinkrec.text.items import Ragged, encode, item_text
+
+Rows = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+INTERVENTIONS = ("flip", "drop", "mask")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cited:
+    """What the reason of `row` cites: of the `history` that it may speak of, and of the target's keywords."""
+
+    row: int
+    history: Rows
+    of_history: Bools
+    of_keywords: Bools
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counterfactual:
+    """What is shown of `row` instead: rows of its history flipped or dropped, another text for the target."""
+
+    row: int
+    flipped: Sequence[int] = ()
+    dropped: Sequence[int] = ()
+    text: str | None = None  # None: as it is
+
+
+def interventions(
+    bench: Workbench,
+    router: Router | None,
+    routing: Routing,
+    reasons: pd.DataFrame,
+    items: pd.DataFrame,
+    keywords: pd.DataFrame,
+    read: Callable[[int], Instance],
+    catalogue: Catalogue,
+    thesaurus: Thesaurus,
+    *,
+    shown: int,
+    seed: int,
+) -> dict[str, dict[str, float | int]]:
+    """How far taking away what a reason cites moves its row's score, by intervention, beside the matched control.
+
+    `reasons` is a table like `artifacts.REASONS`, `read` as `synthesis.instances.instance_reader`, and `shown` the
+    number of keywords that prompts show (`prompt.keywords`). By intervention: `pairs`; `changed`, the mean number of
+    things changed on either side; `cited` and `control`, the mean absolute change of the logit; their `difference` per
+    pair with its interval `low`, `high` (bootstrap over users); `cited_more_share`, where the cited side moves more.
+    """
+    words = keyword_lists(keywords, shown)
+    found = [
+        cited(text, row, _citable(bench, row), read(row), catalogue, thesaurus)
+        for row, text in zip(reasons["row"].tolist(), reasons["reason"].fillna(""), strict=True)
+        if text.strip()
+    ]
+    before = dict(
+        zip(
+            (one.row for one in found),
+            score_shown(bench, router, routing, [Counterfactual(row=one.row) for one in found], "as it is").tolist(),
+            strict=True,
+        )
+    )
+    item, titles = bench.interactions["item"].to_numpy(), items["title"]
+    results = {}
+    for name in INTERVENTIONS:
+        pairs = [
+            pair
+            for one in found
+            if (pair := _pair(name, one, bench, titles[item[one.row]], words[item[one.row]], seed=seed)) is not None
+        ]
+        moved = [
+            np.abs(
+                score_shown(bench, router, routing, side, name) - np.asarray([before[change.row] for change in side])
+            )
+            for side in ([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+        ]
+        user = bench.user[[pair[0].row for pair in pairs]]
+        results[name] = {"changed": _mean([pair[2] for pair in pairs]), **compared(user, *moved, seed=seed)}
+    return results
+
+
+def cited(text: str, row: int, history: Rows, shown: Instance, catalogue: Catalogue, thesaurus: Thesaurus) -> Cited:
+    """What `text`, the reason of `row`, cites; `history` are the rows that `shown` shows, oldest first."""
+    past, target = list(shown.history), shown.target
+    assert len(past) == len(history)
+    words = [Shown(title="", keywords=[word]) for word in target.keywords]  # the target's title is no keyword's
+    of_all = np.zeros(len(past) + len(words), bool)
+    for claim in claims_of(text, past, target, catalogue, thesaurus):
+        if claim.found and claim.says != "lacks":
+            of_all |= np.asarray(about(claim, [*past, *words], thesaurus), bool)
+    return Cited(row=row, history=history, of_history=of_all[: len(past)], of_keywords=of_all[len(past) :])
+
+
+def matched(of: Bools, kind: NDArray[np.generic], rng: np.random.Generator) -> tuple[Rows, Rows]:
+    """Places inside and outside of `of` (k,): as many of either, of every `kind` (k,), as both sides have."""
+    inside, outside = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for one in np.unique(kind):
+        sides = [np.flatnonzero(side & (kind == one)) for side in (of, ~of)]
+        count = min(map(len, sides))
+        for side, drawn in zip(sides, (inside, outside), strict=True):
+            drawn.append(rng.choice(side, count, replace=False))
+    return np.sort(np.concatenate(inside)), np.sort(np.concatenate(outside))
+
+
+def compared(user: NDArray[np.generic], cited_p: Floats, control_p: Floats, *, seed: int) -> dict[str, float | int]:
+    """Means over pairs of the movements `cited_p` and `control_p` (p), their difference, its interval over users."""
+    if not len(user):
+        names = ("cited", "control", "difference", "low", "high", "cited_more_share")
+        return {"pairs": 0, **dict.fromkeys(names, float("nan"))}
+    difference = cited_p - control_p
+    users, number = np.unique(user, return_inverse=True)
+    sums, counts = np.bincount(number, difference), np.bincount(number)
+    draws = [
+        (weight @ sums) / (weight @ counts)
+        for _, weight in resampled(len(users), rows=len(user), draws=DRAWS, seed=seed)
+    ]
+    low, high = interval(np.concatenate(draws))
+    return {
+        "pairs": len(user),
+        "cited": float(cited_p.mean()),
+        "control": float(control_p.mean()),
+        "difference": float(difference.mean()),
+        "low": low,
+        "high": high,
+        "cited_more_share": float((difference > 0).mean()),
+    }
+
+
+def score_shown(
+    bench: Workbench,
+    router: Router | None,
+    routing: Routing,
+    changes: Sequence[Counterfactual],
+    name: str | None = None,
+) -> Floats:
+    """Scores (k,) of the rows of `changes` (k,), each shown as it says; slots and routing are as they were.
+
+    Every change is a user of its own in a view of the table that holds what its row sees, and the row.
+    """
+    if not changes:
+        return np.zeros(0)
+    layout, table = bench.layout, bench.interactions
+    seen = [sight(bench, change.row) for change in changes]
+    kept = [np.setdiff1d(rows, change.dropped) for rows, change in zip(seen, changes, strict=True)]
+    source = np.concatenate([np.append(rows, change.row) for rows, change in zip(kept, changes, strict=True)])
+    size = np.asarray([len(rows) + 1 for rows in kept])
+    targets = np.cumsum(size) - 1
+    number = np.repeat(np.arange(len(changes)), size)
+    turned = np.concatenate(
+        [np.isin(np.append(rows, -1), change.flipped) for rows, change in zip(kept, changes, strict=True)]
+    )
+    view = table.iloc[source][["item", "label", "timestamp"]].reset_index(drop=True).assign(user=number)
+    view["label"] = np.where(turned, 1 - view["label"], view["label"]).astype(np.int8)
+    told = [(at, change.text) for at, change in zip(targets, changes, strict=True) if change.text is not None]
+    texts = joined(layout.items, encode(bench.tokenizer, [text for _, text in told]))
+    item = view["item"].to_numpy().copy()
+    item[[at for at, _ in told]] = len(layout.items.lengths) + np.arange(len(told))
+    stored = bench.features
+    features = replace(
+        stored,
+        user_row=stored.user_row[source],
+        route=stored.route[source],
+        item_row=stored.item_row[source],
+        statistics=stored.statistics[source],
+    )
+    scores = score(
+        bench.model.told(SlotValues(features, bench.model.slot_values.parts)),
+        replace(layout.over(view.assign(item=item)), items=texts),
+        targets,
+        router=router,
+        routing=routing.weights,
+        route=features.route,
+        progress=name if name is None else f"interventions: {name}",
+    )
+    return scores.astype(np.float64)
+
+
+def sight(bench: Workbench, row: int) -> Rows:
+    """The earlier rows that the prompt of `row` shows, oldest first."""
+    return bench.layout.scoring_windows(np.asarray([row]), np.zeros(1, np.int64))[0].rows[:-1]
+
+
+def joined(first: Ragged, second: Ragged) -> Ragged:
+    """The lists of both, one after the other."""
+    return Ragged(
+        np.concatenate([first.tokens, second.tokens]),
+        np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]]),
+    )
+
+
+def _citable(bench: Workbench, row: int) -> Rows:
+    """The rows that `instance_reader` shows of the history of `row`."""
+    layout = bench.layout
+    rows = np.arange(max(layout.start[row], layout.end[row] - layout.history), layout.end[row])
+    return rows[layout.label[rows] == 1] if layout.hide_dislikes else rows
+
+
+def _pair(
+    name: str, one: Cited, bench: Workbench, title: str, words: Sequence[str], *, seed: int
+) -> tuple[Counterfactual, Counterfactual, int] | None:
+    """What is changed on the cited side and on the control's, and how much on either; None where there is no pair."""
+    rng = np.random.default_rng([seed, one.row])
+    if name == "mask":
+        sides = matched(one.of_keywords, np.zeros(len(words)), rng)
+        changes = [
+            Counterfactual(
+                row=one.row, text=item_text(title, [words[at] for at in range(len(words)) if at not in side])
+            )
+            for side in sides
+        ]
+    else:
+        # What no prompt of so many tokens has room for can be cited by chance only, and changed by nobody.
+        room = np.isin(one.history, sight(bench, one.row))
+        history = one.history[room]
+        sides = matched(one.of_history[room], bench.layout.label[history], rng)
+        rows = [history[side].tolist() for side in sides]
+        changes = [
+            Counterfactual(row=one.row, flipped=side) if name == "flip" else Counterfactual(row=one.row, dropped=side)
+            for side in rows
+        ]
+    return (changes[0], changes[1], len(sides[0])) if len(sides[0]) else None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
