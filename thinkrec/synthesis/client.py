@@ -28,10 +28,10 @@ from thinkrec.artifacts import RESPONSES
 from thinkrec.errors import UserError
 from thinkrec.params import TeacherParams
 from thinkrec.synthesis import embedded
+from thinkrec.synthesis.apart import KEY_VARIABLE, Sender
 from thinkrec.synthesis.budget import Budget, Spent, usage
 from thinkrec.synthesis.limits import Bucket
 from thinkrec.synthesis.prompts import Message
-from thinkrec.synthesis.sender import KEY_VARIABLE, Sender
 from thinkrec.synthesis.store import Answer, Store, open_store, request_key
 
 EMBEDDED = "embedded"
