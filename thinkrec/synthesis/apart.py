@@ -50,7 +50,7 @@ class Sender:
             raise UserError(self.lost)
         self.asked += 1
         answer = self.waiting[self.asked] = asyncio.get_running_loop().create_future()
-        self.writer.write(as_line({"number": self.asked, "request": request}))
+        self.writer.write(as_message({"number": self.asked, "request": request}))
         return await answer
 
     async def finish(self) -> None:
@@ -78,7 +78,7 @@ class Sender:
             "retries": self.retries,
             "spent": asdict(self.budget.spent),
         }
-        self.writer.write(as_line(head))
+        self.writer.write(as_message(head))
         self.hearing = asyncio.create_task(self._hear(reader, process, said))
 
     async def _hear(self, reader: asyncio.StreamReader, process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
@@ -125,6 +125,6 @@ def _process(theirs: socket.socket, environment: dict[str, str], said: IO[bytes]
         raise UserError(f"the process that asks the teacher cannot be started ({error}); make room for it") from None
 
 
-def as_line(value: dict[str, Any]) -> bytes:
+def as_message(value: dict[str, Any]) -> bytes:
     """What either end says, in one line."""
     return (json.dumps(value) + "\n").encode()

@@ -24,7 +24,7 @@ from typing import Any
 
 from thinkrec.errors import UserError
 from thinkrec.params import TeacherParams
-from thinkrec.synthesis.apart import LONGEST_LINE, as_line
+from thinkrec.synthesis.apart import LONGEST_LINE, as_message
 from thinkrec.synthesis.budget import Spent
 from thinkrec.synthesis.client import open_teacher
 
@@ -43,7 +43,7 @@ async def serve() -> None:
 
     def say(number: int, **what: object) -> None:
         if not writer.is_closing():
-            writer.write(as_line({"number": number, "spent": asdict(teacher.spent), **what}))
+            writer.write(as_message({"number": number, "spent": asdict(teacher.spent), **what}))
 
     async def answer(number: int, request: dict[str, Any]) -> None:
         try:
