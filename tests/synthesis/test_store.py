@@ -24,7 +24,8 @@ ANSWER = Answer(
 )
 CONCURRENCY = 8
 ASK_ALL = """
-import asyncio, sys
+import asyncio, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 from tests.project import teacher_params
 from thinkrec.synthesis.client import open_teacher
 endpoint, numbers = sys.argv[1], range(int(sys.argv[2]))[:: int(sys.argv[3])]
