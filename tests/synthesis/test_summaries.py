@@ -1,6 +1,5 @@
 """Keywords by a teacher: what is read out of an answer, what falls back, and who is asked what."""
 
-import asyncio
 import json
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from project import ROOT
+from scripted import scripted
 
 from thinkrec.artifacts import FALLBACKS, KEYWORDS, write_table
 from thinkrec.errors import UserError
@@ -52,36 +52,22 @@ def reply(text, **changes):
     return Reply(text=text, **{**given, **changes})
 
 
-def scripted(say):
-    """An in-process teacher that says `say(item)`, or a pair of that and a finish reason; and the items it saw."""
+def answering(say):
+    """A teacher that says `say(item)`, or a pair of that and a finish reason; and the items it saw."""
     seen = []
 
-    async def app(scope, receive, send):
-        messages = json.loads((await receive())["body"])["messages"]
-        item = read_item(messages[1]["content"])
-        seen.append(item)
-        said = say(item)
-        content, finish = said if isinstance(said, tuple) else (said, "stop")
-        await asyncio.sleep(0.001 * (len(seen) % 3))  # so that they finish out of order
-        body = {
-            "id": "x",
-            "object": "chat.completion",
-            "created": 0,
-            "model": "m",
-            "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content}}],
-            "usage": {"prompt_tokens": 20, "completion_tokens": 4, "total_tokens": 24},
-        }
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
-        await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+    def reply(messages):
+        seen.append(read_item(messages[1]["content"]))
+        return say(seen[-1])
 
-    return app, seen
+    return scripted(reply, tokens=(20, 4))[0], seen
 
 
 def run(items, say=None, *, concurrency=3, limit=10, app=None):
     params = TEACHER.model_copy(update={"concurrency": concurrency})
     return summarise(
         items,
-        open_teacher(params, app=scripted(say)[0] if say else app, retries=0),
+        open_teacher(params, app=answering(say)[0] if say else app, retries=0),
         max_per_item=limit,
         progress="",
     )
@@ -178,7 +164,7 @@ class TestAsking:
         write_table(FALLBACKS, made.fallbacks, root=tmp_path)
 
     def test_items_of_equal_metadata_ask_once_and_the_counts_are_of_items(self):
-        app, seen = scripted(lambda item: "" if item.get("year") == 1973 else "war, hope")
+        app, seen = answering(lambda item: "" if item.get("year") == 1973 else "war, hope")
         made = run(ITEMS, app=app)
         assert len(seen) == 3  # 0 and 3 differ in markup and advertising alone, and of 2 nothing is known
         assert made.fallbacks["item"].tolist() == [0, 3]
@@ -216,7 +202,7 @@ class TestAsking:
         write_table(FALLBACKS, made.fallbacks, root=tmp_path)
 
     def test_no_items_ask_nothing(self):
-        app, seen = scripted(lambda item: "war")
+        app, seen = answering(lambda item: "war")
         made = run(make_items([]), app=app)
         assert (len(made.keywords), made.stats["asked"], seen) == (0, 0, [])
 

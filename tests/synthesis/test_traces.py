@@ -1,11 +1,11 @@
 """The reflect loop: bounded, verified by rule, and its output independent of who finishes first."""
 
-import asyncio
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
+from scripted import scripted
 
 from tests.project import teacher_params
 from thinkrec.artifacts import REJECTED, TRACES, write_table
@@ -43,30 +43,6 @@ def world():
         {"item": items["item"], "keywords": [["drama", "war" if n % 2 else "love", "x"] for n in range(6)]}
     )
     return interactions, items, keywords
-
-
-def scripted(reply):
-    """An in-process teacher that says `reply(messages)`, and the conversations it heard."""
-    heard = []
-
-    async def app(scope, receive, send):
-        messages = json.loads((await receive())["body"])["messages"]
-        heard.append(messages)
-        said = reply(messages)
-        content, finish = said if isinstance(said, tuple) else (said, "stop")
-        await asyncio.sleep(0.001 * (len(heard) % 3))  # so that they finish out of order
-        body = {
-            "id": "x",
-            "object": "chat.completion",
-            "created": 0,
-            "model": "m",
-            "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content}}],
-            "usage": {"prompt_tokens": 2, "completion_tokens": 1, "total_tokens": 3},
-        }
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
-        await send({"type": "http.response.body", "body": json.dumps(body).encode()})
-
-    return app, heard
 
 
 def lines(verdict, fit="So much for that."):

@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from test_traces import PROMPT, TRACE, lines, messages_of, run, scripted
+from scripted import scripted
+from test_traces import PROMPT, TRACE, lines, messages_of, run
 
 from thinkrec.synthesis.embedded import explain, judge, read_case
 from thinkrec.synthesis.keywords import clean_keywords, extract_keywords
