@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import pickle
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from whole import Whole, gather
 
 from thinkrec.data.catalogue import chosen
 from thinkrec.data.ingest import ingest
-from thinkrec.data.raw import Source
+from thinkrec.data.raw import Chunk, Part, Source
 from thinkrec.data.splits import Shares, SplitColumn
 from thinkrec.errors import UserError
 from thinkrec.params import DatasetParams
@@ -160,12 +162,16 @@ def test_a_folder_of_files_is_read_in_the_order_of_their_names(tmp_path: Path) -
     assert len(source.parts) == 2
 
 
+def rows_of(read: Callable[[Part], Iterable[Chunk]], part: Part) -> int:
+    return sum(len(chunk.table) for chunk in read(part))
+
+
 def test_a_parquet_files_row_groups_are_parts_that_other_processes_can_read(tmp_path: Path) -> None:
     table = TABLE.assign(stars=[4.5, None, 3.0])
     source = opened(own(save(table, tmp_path / "r.parquet")))
     assert len(source.parts) == 2
-    read = pickle.loads(pickle.dumps(source.read))
-    assert [len(chunk.table) for part in source.parts for chunk in read(part)] == [1, 1]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as another:
+        assert list(another.map(partial(rows_of, source.read), source.parts)) == [1, 1]
     raw = gather(source)
     assert raw.quarantine[["row", "reason"]].to_numpy().tolist() == [[2, "rating is not a number"]]
     assert json.loads(raw.quarantine["text"][0])["what"] == "b"

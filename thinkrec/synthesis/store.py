@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -218,17 +219,20 @@ def read_answer(text: str) -> Answer:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Faults of the file as one line that says what to do."""
+def explained(path: Path, *, unusable: str, damaged: str) -> Iterator[None]:
+    """Faults of an SQLite file as one line: what it holds and how it fails (`error`), what to do."""
     try:
         yield
     except (sqlite3.OperationalError, OSError) as error:  # locked, read-only, full
-        raise UserError(
-            f"{path}: the response store cannot be used ({error}); see that its folder is writable, has room and that "
-            "no other process holds it"
-        ) from None
+        raise UserError(f"{path}: {unusable.format(error=error)}") from None
     except (sqlite3.DatabaseError, ValueError) as error:
-        raise UserError(
-            f"{path}: the response store is damaged ({error}); put back a copy of it, or move it away and every "
-            "answer is asked for (and paid) anew"
-        ) from None
+        raise UserError(f"{path}: {damaged.format(error=error)}") from None
+
+
+_explained = partial(
+    explained,
+    unusable="the response store cannot be used ({error}); see that its folder is writable, has room and that no other "
+    "process holds it",
+    damaged="the response store is damaged ({error}); put back a copy of it, or move it away and every answer is asked "
+    "for (and paid) anew",
+)

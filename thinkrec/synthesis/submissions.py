@@ -13,10 +13,10 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from thinkrec.errors import UserError
-from thinkrec.synthesis.store import WAIT
+from thinkrec.synthesis.store import WAIT, explained
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS batches
@@ -146,18 +146,9 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Faults of the file as one line that says what to do."""
-    try:
-        yield
-    except (sqlite3.OperationalError, OSError) as error:  # locked, read-only, full
-        raise UserError(
-            f"{path}: the notes of submitted batches cannot be used ({error}); see that its folder is writable and has "
-            "room"
-        ) from None
-    except sqlite3.DatabaseError as error:
-        raise UserError(
-            f"{path}: the notes of submitted batches are damaged ({error}); put back a copy, or move it away and what "
-            "is under way will be submitted (and paid) anew"
-        ) from None
+_explained = partial(
+    explained,
+    unusable="the notes of submitted batches cannot be used ({error}); see that its folder is writable and has room",
+    damaged="the notes of submitted batches are damaged ({error}); put back a copy, or move it away and what is under "
+    "way will be submitted (and paid) anew",
+)
