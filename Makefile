@@ -24,8 +24,8 @@ test: .venv/made  ## run the tests
 # What is done is not run again; interrupted, it goes on where it was. RAW: the raw files of a real dataset.
 DATASET ?= embedded
 JOBS ?= 1
-tables: .venv/made  ## fill the paper's tables: make tables DATASET=ml-1m RAW=/path JOBS=2 [ROWS=no_thinking,collm]
-	thinkrec-stage tables --dataset $(DATASET) --jobs $(JOBS) $(if $(RAW),--raw "$(RAW)") $(if $(ROWS),--rows $(ROWS))
+tables: .venv/made  ## fill the paper's tables: make tables DATASET=ml-1m RAW=/path JOBS=2 [ROWS=no_thinking,collm] [SEEDS=7,1]
+	thinkrec-stage tables --dataset $(DATASET) --jobs $(JOBS) $(if $(RAW),--raw "$(RAW)") $(if $(ROWS),--rows $(ROWS)) $(if $(SEEDS),--seeds $(SEEDS))
 
 check: .venv/made  ## format, lint and types, as pre-commit and CI do
 	ruff format --check .

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 
 from thinkrec import metrics
-from thinkrec.campaign.collect import METEOR, row_file
+from thinkrec.campaign.collect import METEOR, joint_file, row_file
 from thinkrec.campaign.experiments import Run
 from thinkrec.campaign.rows import BASE, Row
 from thinkrec.errors import UserError
+from thinkrec.evaluation.intervals import HEADLINE, bootstrap, interval
 from thinkrec.evaluation.reasons import meteor_exact_stem, score_reasons
 from thinkrec.evaluation.tables import evaluate
 
@@ -175,3 +176,39 @@ def test_reasons_without_references_have_no_meteor(base: Run) -> None:
         **{"value": None, "low": None, "high": None},
         "lead": {"value": None, "low": None, "high": None, "p": 1, "rows": 0},
     }
+
+
+class TestJointLead:
+    def test_of_one_and_the_same_seed_twice_it_is_the_lead_of_that_seed(
+        self, worse: Run, base: Run, worse_file: dict[str, Any]
+    ) -> None:
+        file = joint_file("no_thinking", {7: (worse, base), 1: (worse, base)}, draws=DRAWS, seed=7)
+        assert file["runs"] == {"7": ["base", "worse"], "1": ["base", "worse"]}
+        single = worse_file["lines"]["no_thinking"]["test"]
+        assert file["leads"] == {"no_thinking": {metric: single[metric]["lead"] for metric in HEADLINE}}
+
+    def test_its_interval_is_of_the_seeds_mean_in_each_draw_of_users(self, worse: Run, base: Run) -> None:
+        runs = {7: (worse, base), 1: (base, worse), 2: (worse, base)}
+        lead = joint_file("no_thinking", runs, draws=DRAWS, seed=7)["leads"]["no_thinking"]["uauc"]
+        test = base.predictions[base.predictions["split"] == "test"]
+        scores = {run.id: run.predictions.loc[test.index, "thinkrec"] for run in (base, worse)}
+        drawn = bootstrap(test["user"], test["label"], scores, draws=DRAWS, seed=7)
+        difference = drawn["base"].draws["uauc"] - drawn["worse"].draws["uauc"]
+        # One seed the other way round: two thirds of the difference less a third of it are left.
+        assert (lead["low"], lead["high"]) == pytest.approx(interval(difference / 3), abs=1e-4)
+        assert lead["value"] == pytest.approx(
+            (drawn["base"].value["uauc"] - drawn["worse"].value["uauc"]) / 3, abs=1e-4
+        )
+
+    def test_the_base_rows_has_each_baseline_of_the_same_seed_and_no_frozen_line_nor_hindsight(self, base: Run) -> None:
+        moved = base.predictions.assign(mf=base.predictions["thinkrec"], thinkrec=base.predictions["mf"])
+        other = run("other", moved, GOOD)
+        leads = joint_file(BASE, {7: (base, base), 1: (other, other)}, draws=DRAWS, seed=7)["leads"]
+        assert list(leads) == ["mf"]
+        # In one seed ThinkRec leads by what it is behind in the other.
+        assert leads["mf"]["auc"] == {"value": 0, "low": 0, "high": 0, "p": 1}
+
+    def test_predictions_of_other_interactions_are_refused(self, base: Run) -> None:
+        moved = run("other", base.predictions.assign(row=base.predictions["row"] + 1), GOOD)
+        with pytest.raises(UserError, match="no_thinking of seed 1: its predictions are of other interactions"):
+            joint_file("no_thinking", {7: (base, base), 1: (moved, moved)}, draws=DRAWS, seed=7)

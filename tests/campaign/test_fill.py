@@ -18,7 +18,8 @@ from project import ENVIRONMENT, ROOT, call, make_project
 from thinkrec.campaign import experiments
 from thinkrec.campaign.fill import fill, write_tables
 from thinkrec.campaign.render import fill_markers, readme_block, render
-from thinkrec.campaign.rows import BASE, plan, read_rows
+from thinkrec.campaign.rows import BASE, plan, read_joint, read_rows, read_seeds
+from thinkrec.campaign.spread import Spread, across
 from thinkrec.errors import UserError
 
 DATASET = "embedded-small"
@@ -37,7 +38,7 @@ number = load().experts.n
 assert number != 4, "four is too many"
 random = np.random.default_rng(0)
 label = random.integers(0, 2, 400)
-noise = random.normal(size=400)
+noise = np.random.default_rng(load().seed).normal(size=400)
 frame = pd.DataFrame({
     "row": np.arange(400), "split": np.where(np.arange(400) % 2, "test", "valid"), "user": np.arange(400) % 20,
     "item": 0, "label": label, "warm": True, "history": 0, "popularity": 0, "group": 0, "case": 0,
@@ -89,11 +90,15 @@ def stopped(project: Path) -> str:
     return str(error.value)
 
 
-def run(names: list[str], **options: Any) -> tuple[str, list[str]]:
+def run(names: list[str], *, seeds: tuple[str, ...] = ("7",), **options: Any) -> tuple[str, list[str]]:
     """The summary of a call, and what was said meanwhile."""
     said: list[str] = []
-    summary = fill(DATASET, names=names, jobs=2, say=said.append, pause=0.3, **options)
+    summary = fill(DATASET, names=names, seeds=seeds, jobs=2, say=said.append, pause=0.3, **options)
     return summary, said
+
+
+def spread(dataset: str, root: Path = Path()) -> Spread:
+    return across(read_seeds(dataset, root=root), read_joint(dataset, root=root))
 
 
 class TestQueue:
@@ -126,9 +131,9 @@ class TestQueue:
     def test_page_and_readme_show_them(self, project: Path, stopped: str) -> None:
         files = read_rows(DATASET)
         page = (project / "tables" / f"{DATASET}.md").read_text(encoding="utf-8")
-        assert page == render(DATASET, files)
+        assert page == render(DATASET, files, {})
         assert "Not run yet: no_thinking" in page
-        assert readme_block(DATASET, files) in (project / "README.md").read_text(encoding="utf-8")
+        assert readme_block(DATASET, files, {}) in (project / "README.md").read_text(encoding="utf-8")
 
     def test_a_finished_run_that_was_not_collected_is_found(self, project: Path, stopped: str) -> None:
         path = project / "tables" / DATASET / "experts_1.json"
@@ -147,6 +152,24 @@ class TestQueue:
         run(["experts_1"])
         assert [path.read_bytes() for path in paths] == before
 
+    def test_a_further_seed_is_compared_with_its_own_thinkrec_and_joined_with_the_others(
+        self, project: Path, stopped: str
+    ) -> None:
+        _, said = run(["no_experts"], seeds=("7", "1"))
+        assert said[:3] == ["thinkrec of seed 1: to run", "no_experts: to run", "no_experts of seed 1: to run"]
+        files = read_seeds(DATASET)
+        assert {seed: list(rows) for seed, rows in files.items()} == {7: [BASE, "no_experts"], 1: [BASE, "no_experts"]}
+        assert files[1]["no_experts"]["compared_with"] == files[1][BASE]["experiment"] != files[7][BASE]["experiment"]
+        over = spread(DATASET)
+        leads = [rows["no_experts"]["lines"]["no_experts"]["test"]["auc"]["lead"]["value"] for rows in files.values()]
+        assert over["no_experts"]["lead"]["auc"]["value"] == pytest.approx(sum(leads) / 2, abs=2e-4)
+        assert set(over) == {BASE, "no_experts", "mf"}
+        page = (project / "tables" / f"{DATASET}.md").read_text(encoding="utf-8")
+        assert page == render(DATASET, read_rows(DATASET), over)
+        assert "## Over seeds" in page
+        with mock.patch.object(experiments, "_dvc", side_effect=AssertionError("nothing is to be asked of dvc")):
+            assert run(["no_experts"], seeds=("7", "1"))[0].startswith("0 rows added, 4 were done")
+
     def test_only_again_runs_a_row_that_is_done_with_the_present_code(self, project: Path, stopped: str) -> None:
         (project / "fake.py").write_text(FAKE.replace("number * (", "0.7 * number * ("), encoding="utf-8")
         before = read_rows(DATASET)["experts_1"]
@@ -164,7 +187,8 @@ def test_committed_pages_and_readme_are_what_the_committed_files_render() -> Non
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for dataset in COMMITTED:
         files = read_rows(dataset, root=ROOT)
-        assert (ROOT / "tables" / f"{dataset}.md").read_text(encoding="utf-8") == render(dataset, files)
-        assert fill_markers(readme, dataset, readme_block(dataset, files)) == readme
+        over = spread(dataset, ROOT)
+        assert (ROOT / "tables" / f"{dataset}.md").read_text(encoding="utf-8") == render(dataset, files, over)
+        assert fill_markers(readme, dataset, readme_block(dataset, files, over)) == readme
     marked = {part.partition(" ")[0] for part in readme.split("<!-- tables:")[1:]}
     assert marked <= set(COMMITTED)

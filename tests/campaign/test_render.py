@@ -9,15 +9,21 @@ import pytest
 from thinkrec.campaign.render import (
     accuracy,
     against,
+    checks,
     claims,
     fill_markers,
+    joint_leads,
     merged,
+    ndcg_10,
+    over_seeds,
     readme_block,
     render,
     verdict,
 )
 from thinkrec.campaign.rows import ROWS
+from thinkrec.campaign.spread import Spread
 from thinkrec.errors import UserError
+from thinkrec.evaluation.intervals import HEADLINE
 
 
 def entry(value: float, lead: float | None = None, *, p: float = 0.5, half: float = 0.02) -> dict[str, Any]:
@@ -53,7 +59,7 @@ def file(lines: dict[str, Any], **more: Any) -> dict[str, Any]:
         "commit": "7726a8c",
         "experiment": "aaa",
         "compared_with": "aaa",
-        "params": {"experts": {"n": 3}},
+        "params": {"seed": 7, "experts": {"n": 3}},
         "counts": {"test": {"rows": 7331, "users": users}},
         "lines": lines,
         **more,
@@ -152,7 +158,7 @@ class TestAccuracy:
 
 class TestPage:
     def test_sections_without_lines_are_left_out(self) -> None:
-        page = render("ml-1m", files())
+        page = render("ml-1m", files(), {})
         heads = [row for row in page.splitlines() if row.startswith("#")]
         assert heads == [
             "# The paper's tables on ml-1m",
@@ -165,70 +171,174 @@ class TestPage:
         ]
 
     def test_it_says_over_what_it_is_measured_and_what_is_missing(self) -> None:
-        page = render("ml-1m", files())
+        page = render("ml-1m", files(), {})
         assert "7,331 interactions of 313 users; UAUC covers 224 of them, @5 287." in page
         missing = [name for name in ROWS if name not in files()]
         assert f"Not run yet: {', '.join(missing)}." in page
         every = files() | {name: file({name: line(0.7, 0.07)}) for name in missing}
-        assert "ot run yet:" not in render("ml-1m", every)
+        assert "ot run yet:" not in render("ml-1m", every, {})
 
     def test_the_frozen_line_of_a_model_is_held_against_the_same_figure(self) -> None:
-        frozen = render("ml-1m", files()).partition("### Frozen")[2]
+        frozen = render("ml-1m", files(), {}).partition("### Frozen")[2]
         assert (
             cells(frozen.partition("##")[0], "matrix factorisation")[1] == ".6400 [.6200, .6600]<br>paper .6401: within"
         )
 
     def test_ablation_shows_the_papers_lead_on_its_dataset(self) -> None:
-        part = render("ml-1m", files()).partition("## Ablation")[2].partition("##")[0]
+        part = render("ml-1m", files(), {}).partition("## Ablation")[2].partition("##")[0]
         assert cells(part, "model")[5:] == ["lead in UAUC", "lead in NDCG@5", "lead in MAP@5"]
         assert cells(part, "no thinking")[5] == "+.0600 [.0400, .0800]: holds*<br>paper +.1013"
 
     def test_experts_are_counted_with_the_papers_leads_only_if_the_number_is_its_own(self) -> None:
         made = files() | {"experts_2": file({"experts_2": line(0.76, 0.01)})}
-        part = render("ml-1m", made).partition("## Number of experts")[2].partition("##")[0]
+        part = render("ml-1m", made, {}).partition("## Number of experts")[2].partition("##")[0]
         assert cells(part, "2")[6] == "+.0100 [−.0100, .0300]: open<br>paper +.0289"
         assert cells(part, "**3** (ThinkRec)")[5:] == ["", ""]
         made["thinkrec"]["params"] = {"experts": {"n": 5}}
-        part = render("ml-1m", made).partition("## Number of experts")[2].partition("##")[0]
+        part = render("ml-1m", made, {}).partition("## Number of experts")[2].partition("##")[0]
         assert cells(part, "2")[6] == "+.0100 [−.0100, .0300]: open"
         assert cells(part, "**5** (ThinkRec)")[5:] == ["", ""]
 
     def test_reasons_show_the_papers_figures_beside_ours(self) -> None:
-        part = render("ml-1m", files()).partition("## Reasons")[2].partition("##")[0]
+        part = render("ml-1m", files(), {}).partition("## Reasons")[2].partition("##")[0]
         assert cells(part, "**ThinkRec**") == [
-            *("**ThinkRec**", "189", ".5000 [.4800, .5200]", ".5439", ".2352", ".7600", "1.0000"),
-            *("", ".0333 / .3104"),
+            *("**ThinkRec**", "189", ".5000 [.4800, .5200]<br>paper .0333", ".5439", ".2352", "–<br>paper .3104"),
+            *(".7600", "1.0000", ""),
         ]
-        assert cells(part, "text only (as TALLRec)")[-2:] == ["+.1000 [.0800, .1200]: holds*", ".0275 / .2607"]
+        assert cells(part, "text only (as TALLRec)")[-1] == "+.1000 [.0800, .1200]: holds*"
+
+    def test_learned_measures_are_shown_where_a_line_has_one(self) -> None:
+        made = files()
+        assert "BERTScore" not in render("embedded", made, {})
+        made["tallrec"]["lines"]["tallrec"]["reasons"]["bertscore"] = 0.71
+        part = render("embedded", made, {}).partition("## Reasons")[2].partition("##")[0]
+        assert [cells(part, title)[5] for title in ("model", "**ThinkRec**", "text only (as TALLRec)")] == [
+            "BERTScore",
+            "–",
+            ".7100",
+        ]
 
     def test_runs_are_listed_by_commit_and_old_comparisons_are_owned_to(self) -> None:
-        part = render("ml-1m", files()).partition("## The runs")[2]
+        part = render("ml-1m", files(), {}).partition("## The runs")[2]
         assert "- `7726a8c`: thinkrec, tallrec\n- `1234567+`: no_thinking\n" in part
         assert part.endswith("- compared with an earlier run of thinkrec: no_thinking\n")
+
+
+def spread() -> Spread:
+    """Three seeds of ThinkRec, without one of no thinking: a joint lead in UAUC and NDCG@10, no possible lift."""
+    metrics = {"auc": {"mean": 0.77, "deviation": 0.0012}, "ndcg@10": {"mean": 0.8, "deviation": 0.002}}
+    one: dict[str, Any] = {
+        "seeds": [7, 1, 2],
+        "commits": {7: "7726a8c", 1: "fffffff", 2: "7726a8c"},
+        "metrics": metrics,
+    }
+    leads = {metric: entry(0, -0.03, p=0.001)["lead"] for metric in ("uauc", "ndcg@10")}
+    return {"thinkrec": {**one, "lead": {}}, "no_thinking": {**one, "lead": leads}, "gsasrec": {**one, "lead": leads}}
+
+
+class TestSeeds:
+    def test_a_cell_has_the_mean_and_the_deviation(self) -> None:
+        assert cells(over_seeds(spread()), "no thinking") == ["no thinking", "3", ".7700 ± .0012", ".8000 ± .0020"]
+        made = spread()
+        made["thinkrec"]["metrics"] = {**made["thinkrec"]["metrics"], "possible_lift": {"mean": 0.9, "deviation": 0.01}}
+        assert cells(over_seeds(made), "**ThinkRec**")[-1] == "90.0 % ± 1.0 %"
+        assert cells(over_seeds(made), "no thinking")[-1] == "–"
+        assert over_seeds({}) == ""
+
+    def test_joint_leads_have_verdicts_and_stars_over_the_table(self) -> None:
+        table = joint_leads(spread())
+        assert "ThinkRec**" not in table
+        assert cells(table, "no thinking") == [
+            *("no thinking", "3", "", "−.0300 [−.0500, −.0100]: fails*", ""),
+            *("−.0300 [−.0500, −.0100]: fails*", ""),
+        ]
+        # Of 20 leads, Holm multiplies the smallest p by 20.
+        many = spread()
+        for line in many.values():
+            line["lead"] = dict.fromkeys(HEADLINE, entry(0, -0.03, p=0.004)["lead"])
+        del many["thinkrec"]
+        assert "*" in joint_leads(many)
+        many["neither"] = many["no_thinking"]
+        assert "*" not in joint_leads(many)
+        assert joint_leads({}) == ""
+
+    def test_the_page_says_which_commits_they_came_from(self) -> None:
+        page = render("ml-1m", files(), spread())
+        assert "- `7726a8c`: thinkrec, thinkrec of seed 2, tallrec, no_thinking of seed 2\n" in page
+        assert "- `fffffff`: thinkrec of seed 1, no_thinking of seed 1\n" in page
+
+
+class TestNdcg10:
+    def test_it_is_held_against_the_best_baseline(self) -> None:
+        made = merged(files())
+        assert ndcg_10(made, {}) == ""  # not measured in older files
+        values = {"thinkrec": 0.84, "mf": 0.7, "gsasrec": 0.8, "best": 0.99, "no_thinking": 0.9}
+        for name, value in values.items():
+            made[name] = {"test": {"ndcg@10": entry(value, 0.84 - value)}}
+        assert ndcg_10(made, {}) == (
+            "NDCG@10: ThinkRec .8400, the best baseline (gSASRec) .8000: +5.0 %, lead +.0400 [.0200, .0600]: holds. "
+            "A summary of the paper claims +12.7 % on average."
+        )
+        assert "; over 3 seeds −3.8 %, joint lead −.0300 [−.0500, −.0100]: fails." in ndcg_10(made, spread())
+
+
+class TestChecks:
+    SHARES = ("grounded_share", "consistent_share", "of_target_share", "own_conclusion_share")
+
+    def lines(self, truth: dict[str, Any]) -> dict[str, Any]:
+        claimed = {"reasons": 200, "claims": 500, **dict(zip(self.SHARES, (0.9, 0.4, 0.8, None), strict=True))}
+        moved = {"cited": 0.13, "control": 0.09, "difference": 0.04, "low": 0.01, "high": 0.07}
+        reasons = {
+            "claims": {"ours": claimed, "teacher": {**claimed, "claims": 900}},
+            "truth": truth,
+            "interventions": {"flip": {**moved, "low": -0.01}, "mask": moved},
+        }
+        return {"thinkrec": {"reasons": reasons}, "no_experts": {"reasons": {"rows": 300}}}
+
+    def test_claims_are_counted_and_interventions_have_verdicts(self) -> None:
+        table = checks(self.lines({}))
+        assert cells(table, "**ThinkRec**") == [
+            *("**ThinkRec**", "2.5", ".9000", ".4000", ".8000", "–"),
+            *("+.0400 [−.0100, .0700]: open", "+.0400 [.0100, .0700]: holds"),
+        ]
+        assert cells(table, "*the teacher*") == ["*the teacher*", "4.5", ".9000", ".4000", ".8000", "–", "", ""]
+        assert "no experts" not in table  # an older file, without them
+        assert checks({"thinkrec": {"reasons": {"rows": 300}}, "mf": {}}) == ""
+
+    def test_true_reasons_are_named_beside_chance_where_they_are_known(self) -> None:
+        truth = {who: {"named_share": 0.41, "by_chance_of_traits": 0.36} for who in ("ours", "teacher")}
+        assert cells(checks(self.lines(truth)), "**ThinkRec**")[6] == ".4100<br>by chance .3600"
 
 
 class TestClaims:
     def test_they_are_counted_by_verdict(self) -> None:
         # ML1M: 7 models by 2 metrics; Book: 3 by 3; experts: 2; METEOR: 1. Ours: mf open in 2, tallrec holds in 2 and
         # METEOR, no thinking holds in 3.
-        summary, _ = claims("ml-1m", files())
+        summary, _ = claims("ml-1m", files(), {})
         assert summary == (
             "The paper says 26 times that ThinkRec is better than a line of these tables. Here 6 hold, 2 are open, "
             "0 fail, 18 are not run yet."
         )
 
     def test_each_has_the_papers_lead_and_ours(self) -> None:
-        _, table = claims("ml-1m", files())
+        _, table = claims("ml-1m", files(), {})
         rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
-        assert ["matrix factorisation", "AUC", "+.1363 (ML1M)", "+.0200 [.0000, .0400]: open"] in rows
-        assert ["no thinking", "MAP@5", "+.0429 (Book)", "+.0600 [.0400, .0800]: holds*"] in rows
-        assert ["2 experts", "UAUC", "+.0289 (Book, new split)", "not run yet"] in rows
-        assert ["text only (as TALLRec)", "METEOR", "+.0058 (ML1M)", "+.1000 [.0800, .1200]: holds*"] in rows
+        assert ["matrix factorisation", "AUC", "+.1363 (ML1M)", "+.0200 [.0000, .0400]: open", "1"] in rows
+        assert ["no thinking", "MAP@5", "+.0429 (Book)", "+.0600 [.0400, .0800]: holds*", "1"] in rows
+        assert ["2 experts", "UAUC", "+.0289 (Book, new split)", "not run yet", ""] in rows
+        assert ["text only (as TALLRec)", "METEOR", "+.0058 (ML1M)", "+.1000 [.0800, .1200]: holds*", "1"] in rows
+
+    def test_ours_is_the_joint_lead_where_there_is_one(self) -> None:
+        summary, table = claims("ml-1m", files(), spread())
+        rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
+        assert ["no thinking", "UAUC", "+.1013 (Book)", "−.0300 [−.0500, −.0100]: fails*", "3"] in rows
+        assert ["no thinking", "MAP@5", "+.0429 (Book)", "+.0600 [.0400, .0800]: holds*", "1"] in rows
+        assert "Here 5 hold, 2 are open, 2 fail" in summary
 
     def test_nothing_is_claimed_where_the_paper_does_not_lead_on_every_dataset(self) -> None:
-        summary, table = claims("embedded", files())
+        summary, table = claims("embedded", files(), {})
         assert summary.startswith("The paper says 25 times")
-        assert "| SASRec | AUC | at least +.0771 (all of its datasets) | not run yet |" in table
+        assert "| SASRec | AUC | at least +.0771 (all of its datasets) | not run yet |  |" in table
         assert "| SASRec | UAUC |" not in table
 
 
@@ -249,5 +359,9 @@ class TestMarkers:
         with pytest.raises(UserError, match=r"<!-- tables:ml-1m --> is not followed by <!-- /tables -->"):
             fill_markers(f"{self.OPEN}\nold", "ml-1m", "new")
 
-    def test_readme_shows_the_accuracy(self) -> None:
-        assert readme_block("ml-1m", files()).startswith(accuracy("ml-1m", merged(files())))
+    def test_readme_shows_the_accuracy_and_the_seeds_if_there_are_several(self) -> None:
+        assert readme_block("ml-1m", files(), {}).startswith(accuracy("ml-1m", merged(files())))
+        assert "seeds" not in readme_block("ml-1m", files(), {})
+        block = readme_block("ml-1m", files(), spread())
+        assert over_seeds(spread(), ["thinkrec", "no_thinking"]) in block
+        assert "gSASRec" not in block.partition("Mean ±")[2]

@@ -10,8 +10,21 @@ import yaml
 from dvc.utils.hydra import apply_overrides
 from project import ROOT, SMALL, set_params
 
+from thinkrec.artifacts import write_json
 from thinkrec.campaign.experiments import literal
-from thinkrec.campaign.rows import BASE, ROWS, changed_params, known_by, plan
+from thinkrec.campaign.rows import (
+    BASE,
+    FURTHER_SEEDS,
+    NO_REASONS,
+    ROWS,
+    SEEDED,
+    changed_params,
+    known_by,
+    plan,
+    read_seeds,
+    row_path,
+    seeds_called,
+)
 from thinkrec.errors import UserError
 from thinkrec.params import load
 
@@ -100,6 +113,40 @@ class TestPlan:
         with pytest.raises(UserError, match=said):
             plan(dataset, raw=raw, names=names)
 
+    def test_further_seeds_run_thinkrec_and_its_ablations_without_reasons(self, project: Path) -> None:
+        first, further = plan("embedded", raw=None), plan("embedded", raw=None, seed=3)
+        assert set(further) == set(SEEDED)
+        for name, row in further.items():
+            changed = {change.split()[0] for change in changed_params(row, {"params": first[name].params})}
+            assert changed == {"seed", *NO_REASONS}
+            assert (row.params["seed"], row.params["evaluate"]["reasons"]) == (3, 0)
+            assert row.experiment != first[name].experiment
+            assert row_path("embedded", name, row.seed) == Path(f"tables/embedded/seeds/3/{name}.json")
+
     def test_small_parameters_make_rows_too(self, project: Path) -> None:
         set_params(project, SMALL)
         assert plan("embedded-small", raw=None)["experts_4"].params["experts"]["n"] == 4
+
+
+class TestSeeds:
+    def test_all_five_unless_some_are_named_the_default_first(self, project: Path) -> None:
+        assert seeds_called() == [None, *FURTHER_SEEDS]
+        assert seeds_called(["2", "7"]) == [None, 2]
+        set_params(project, {"seed": 2})
+        assert seeds_called() == [None, 1, 3, 4]
+
+    @pytest.mark.parametrize("said", ["9", "1 ", "one", ""])
+    def test_others_are_refused(self, said: str, project: Path) -> None:
+        with pytest.raises(UserError, match=f"--seeds: no seed '{said}'; known: 7, 1, 2, 3, 4"):
+            seeds_called([said])
+
+    def test_files_of_a_seed_that_ran_otherwise_are_not_read_together_with_the_defaults(self, project: Path) -> None:
+        for seed in (None, 1, 3):
+            for name, row in plan("embedded", raw=None, names=SEEDED, seed=seed).items():
+                write_json(project / row_path("embedded", name, seed), {"params": row.params})
+        set_params(project, {"gate.epochs": 9})
+        row = plan("embedded", raw=None, names=["neither"], seed=3)["neither"]
+        write_json(project / row_path("embedded", "neither", 3), {"params": row.params})
+        (project / row_path("embedded", BASE, 1)).unlink()  # without it, the others of that seed have no lead
+        found = read_seeds("embedded")
+        assert {seed: set(files) for seed, files in found.items()} == {7: set(SEEDED), 3: set(SEEDED) - {"neither"}}

@@ -4,11 +4,14 @@ A file holds `row`, `experiment`, `commit`, `compared_with` (the base row's expe
 rows and users) and `lines`: name -> `valid` and `test` -> metric -> `value`, `low`, `high` (95 %) and `lead`, which is
 ThinkRec minus this line on the same rows: `value`, `low`, `high`, `p` (a frozen line is left behind by frozen
 ThinkRec: like with like). A world's lines have their `possible_lift` per
-split. The line of a run that wrote reasons has `reasons`: the metrics of `score_reasons`, and METEOR as above.
+split. The line of a run that wrote reasons has `reasons`: those of the evaluation's metrics file, and METEOR as above.
+
+Over several seeds, a row has a file of *joint* leads besides (`joint_file`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,9 +21,10 @@ from thinkrec.artifacts import rounded
 from thinkrec.campaign.experiments import Run
 from thinkrec.campaign.rows import BASE, Row
 from thinkrec.errors import UserError
+from thinkrec.evaluation.baselines import FROZEN
 from thinkrec.evaluation.intervals import DRAWS, HEADLINE, bootstrap, interval, p_value, resampled
 from thinkrec.evaluation.reasons import meteor_exact_stem
-from thinkrec.evaluation.tables import EVALUATED, OURS, differences
+from thinkrec.evaluation.tables import EVALUATED, HINDSIGHT, OURS, differences
 from thinkrec.metrics import Floats
 
 METEOR = "meteor_exact_stem"
@@ -69,6 +73,8 @@ def _line(model: dict[str, Any], leads: dict[str, dict[str, float]]) -> Line:
     """One model's entry in a run's table and ThinkRec's lead over it -> metric -> value, interval, lead."""
     line: Line = {}
     for metric in HEADLINE:
+        if metric not in model["interval"]:
+            continue  # a run of an earlier code
         line[metric] = {"value": model["all"][metric], **model["interval"][metric]}
         if metric in leads:
             lead = leads[metric]
@@ -80,16 +86,60 @@ def _line(model: dict[str, Any], leads: dict[str, dict[str, float]]) -> Line:
 
 def _leads_over(name: str, run: Run, base: Run, *, draws: int, seed: int) -> dict[str, Any]:
     """Split -> `name` -> `tables.differences`: the base run's ThinkRec minus this run's."""
-    if not np.array_equal(run.predictions["row"], base.predictions["row"]):
-        raise UserError(
-            f"{name}: its predictions are of other interactions than those of {BASE}; run both with --again"
-        )
+    _same_interactions(name, run, base)
     together = base.predictions.assign(**{name: run.predictions[OURS]})
     by_split = {}
     for split, rows in together.groupby("split", observed=True):
         scores = {model: rows[model].to_numpy(np.float64) for model in (OURS, name)}
         by_split[str(split)] = differences(bootstrap(rows["user"], rows["label"], scores, draws=draws, seed=seed))
     return by_split
+
+
+def _same_interactions(name: str, run: Run, base: Run) -> None:
+    if not np.array_equal(run.predictions["row"], base.predictions["row"]):
+        raise UserError(
+            f"{name}: its predictions are of other interactions than those of {BASE}; run both with --again"
+        )
+
+
+def joint_file(name: str, runs: Mapping[int, tuple[Run, Run]], *, draws: int = DRAWS, seed: int) -> dict[str, Any]:
+    """ThinkRec's joint lead over the lines of a row, from all its `runs`: seed -> the row's run and the base row's.
+
+    It holds `row`, `runs`, seed -> the identifiers of the base row's run and of the row's, and `leads`: line -> metric
+    -> `value`, `low`, `high` and `p` of the mean over seeds of ThinkRec minus the line of the same seed, on the test
+    split. A draw of users is one and the same for all seeds, so the interval is of users; seeds are not drawn. The base
+    row's lines are the models beside ThinkRec, fitted with that seed: not the frozen ones, nor what hindsight knows.
+
+    Raises:
+        UserError: the runs' predictions are not of the same interactions.
+    """
+    first = next(iter(runs.values()))[1]
+    scores: dict[str, Floats] = {}
+    lines = {name}
+    for number, (run, base) in runs.items():
+        test = run.predictions["split"] == EVALUATED[-1]
+        for one in (run, base):
+            _same_interactions(f"{name} of seed {number}", one, first)
+        scores[f"{number} {OURS}"] = base.predictions.loc[test, OURS].to_numpy(np.float64)
+        if name == BASE:
+            models = run.table[EVALUATED[-1]]["models"]
+            lines = {model for model in models if model not in {OURS, *HINDSIGHT} and not model.endswith(FROZEN)}
+        for line in lines:
+            column = line if name == BASE else OURS
+            scores[f"{number} {line}"] = run.predictions.loc[test, column].to_numpy(np.float64)
+    test = first.predictions["split"] == EVALUATED[-1]
+    user, label = (first.predictions.loc[test, column] for column in ("user", "label"))
+    drawn = bootstrap(user, label, scores, draws=draws, seed=seed)
+    leads: dict[str, Any] = {}
+    for line in sorted(lines):
+        pairs = [(drawn[f"{number} {OURS}"], drawn[f"{number} {line}"]) for number in runs]
+        leads[line] = {}
+        for metric in HEADLINE:
+            value = float(np.mean([ours.value[metric] - theirs.value[metric] for ours, theirs in pairs]))
+            mean = np.mean([ours.draws[metric] - theirs.draws[metric] for ours, theirs in pairs], axis=0)
+            leads[line][metric] = {"value": value, **_edges(mean), "p": p_value(mean)}
+    ids = {number: [base.id, run.id] for number, (run, base) in runs.items()}
+    return rounded({"row": name, "runs": ids, "leads": leads}, DIGITS)
 
 
 def _reasons(run: Run, base: Run, *, draws: int, seed: int) -> Line:

@@ -3,20 +3,39 @@
 A row is done when its file says that it ran with the parameters that it would run with now. Code does not count, as
 it changes daily: the file names its commit, and `again` brings a row up to date (what the change did not touch comes
 from DVC's cache). Everything can be interrupted: what runs goes on in the background, and the next call collects it.
+
+What two rows share is trained once only if they run one after the other: the base rows come first, and of the rest, no
+two of a seed that share more stand side by side in the queue.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from thinkrec import artifacts
 from thinkrec.campaign import experiments
-from thinkrec.campaign.collect import row_file
+from thinkrec.campaign.collect import joint_file, row_file
 from thinkrec.campaign.experiments import Run, Task
 from thinkrec.campaign.render import fill_markers, readme_block, render
-from thinkrec.campaign.rows import BASE, FOLDER, Row, changed_params, plan, read_rows, row_path
+from thinkrec.campaign.rows import (
+    BASE,
+    FOLDER,
+    ROWS,
+    SEEDED,
+    Row,
+    changed_params,
+    joint_path,
+    plan,
+    read_joint,
+    read_rows,
+    read_seeds,
+    row_path,
+    seeds_called,
+)
+from thinkrec.campaign.spread import across, run_ids
 from thinkrec.data.catalogue import find
 from thinkrec.errors import UserError
 
@@ -32,41 +51,47 @@ def fill(
     raw: Path | None = None,
     jobs: int = 1,
     names: Sequence[str] = (),
+    seeds: Sequence[str] = (),
     again: bool = False,
     say: Callable[[str], None] = print,
     pause: float = PAUSE,
 ) -> str:
-    """Run what is not done of the named rows (of all, if none is named) and write the tables; returns a summary.
+    """Run what is not done of the named rows and seeds (of all, if none is named), write the tables; returns a summary.
 
-    The base row, named or not, runs first and alone: the others are compared with it, and take what they share from
-    the cache. `again` runs the named rows whether they are done or not.
+    The base rows, named or not, run before all others: a seed's others are compared with its base row, and take what
+    they share from the cache. That of the default seed is always among them, as the tables begin with it. `again` runs
+    the named rows whether they are done or not.
 
     Raises:
         UserError: something in the way of any run, rows that failed (after all others), or an interruption.
     """
-    rows = plan(dataset, raw=raw, names=[BASE, *names] if names else ())
+    chosen = seeds_called(seeds)
+    rows = _rows(dataset, raw=raw, names=names, seeds=chosen)
     if again:
         experiments.check()
-        for name in names or rows:
-            experiments.forget(rows[name].experiment)
-            row_path(dataset, name).unlink(missing_ok=True)
+        for row in rows.values():
+            if row.seed in chosen and (not names or row.name in names):
+                experiments.forget(row.experiment)
+                row_path(dataset, row.name, row.seed).unlink(missing_ok=True)
 
-    files = read_rows(dataset)
-    changes = {name: changed_params(row, files[name]) for name, row in rows.items() if name in files}
-    ahead = {name: row for name, row in rows.items() if changes.get(name, ["new"])}
-    for name in ahead:
-        say(f"{name}: to run" + (f", as parameters changed: {'; '.join(changes[name])}" if name in changes else ""))
+    files = {title: artifacts.read_json(path) for title, row in rows.items() if (path := _path(dataset, row)).is_file()}
+    changes = {title: changed_params(rows[title], file) for title, file in files.items()}
+    ahead = {title: row for title, row in rows.items() if changes.get(title, ["new"])}
+    for title in ahead:
+        say(f"{title}: to run" + (f", as parameters changed: {'; '.join(changes[title])}" if title in changes else ""))
 
     failed: dict[str, str] = {}
     if ahead:
         experiments.check()
         try:
-            failed = _run(dataset, ahead, rows[BASE], jobs=jobs, say=say, pause=pause)
+            failed = _run(dataset, ahead, rows, raw=raw, jobs=jobs, say=say, pause=pause)
         except KeyboardInterrupt:
             raise UserError(
                 "interrupted; what is queued goes on in the background (dvc queue status), and the same command "
                 "collects it; to end it: dvc queue stop --kill"
             ) from None
+    for name in SEEDED:
+        _join(dataset, name, raw=raw, say=say)
     if failed:
         said = "; ".join(f"{name} ({reason})" for name, reason in failed.items())
         raise UserError(f"{len(failed)} of {len(ahead)} rows not done: {said}")
@@ -74,27 +99,61 @@ def fill(
     return f"{len(ahead)} rows added, {len(rows) - len(ahead)} were done; {page_path(dataset)} written"
 
 
+def _rows(dataset: str, *, raw: Path | None, names: Sequence[str], seeds: Sequence[int | None]) -> dict[str, Row]:
+    """The rows of these names and seeds by title, and the base rows that they need: seed by seed within a name."""
+    planned = [plan(dataset, raw=raw, names=[BASE, *names] if names else ())]
+    if None not in seeds:
+        planned = [{BASE: planned[0][BASE]}]
+    for seed in seeds:
+        if seed is not None and (not names or set(names) & set(SEEDED)):
+            planned.append(plan(dataset, raw=raw, names=[BASE, *names] if names else (), seed=seed))
+    by_name = [rows[name] for name in ROWS for rows in planned if name in rows]
+    return {row.title: row for row in by_name}
+
+
+def _path(dataset: str, row: Row) -> Path:
+    return row_path(dataset, row.name, row.seed)
+
+
 def _run(
-    dataset: str, ahead: Mapping[str, Row], base: Row, *, jobs: int, say: Callable[[str], None], pause: float
+    dataset: str,
+    ahead: Mapping[str, Row],
+    rows: Mapping[str, Row],
+    *,
+    raw: Path | None,
+    jobs: int,
+    say: Callable[[str], None],
+    pause: float,
 ) -> dict[str, str]:
-    """Run and collect these rows, the base row before the others; returns why some failed, by name.
+    """Run and collect the rows `ahead`, every seed's base row before all others; returns why some failed, by title.
 
-    The base row is run again where its predictions are not at hand (another machine), as the others need them.
+    A base row is run again where its predictions are not at hand (another machine), as the seed's others need them.
     """
-    baseline = None if BASE in ahead else experiments.fetch(base.experiment)
-    if baseline is None:
-        collected: list[Run] = []
+    bases: dict[int | None, Run] = {}  # by seed
+    left = Counter(row.name for row in ahead.values())
 
-        def keep(row: Row, run: Run) -> str:
-            collected.append(run)
-            return _collect(dataset, row, run, base=run)
+    def collect(row: Row, run: Run) -> str:
+        if row.name == BASE:
+            bases[row.seed] = run
+        said = _collect(dataset, row, run, base=bases[row.seed])
+        left[row.name] -= 1
+        if not left[row.name]:
+            _join(dataset, row.name, raw=raw, say=say)
+        return said
 
-        failed = settle({BASE: base}, keep, jobs=jobs, say=say, pause=pause)
-        if failed:
-            return failed | {name: f"needs {BASE}" for name in ahead if name != BASE}
-        [baseline] = collected
-    others = {name: row for name, row in ahead.items() if name != BASE}
-    return settle(others, lambda row, run: _collect(dataset, row, run, base=baseline), jobs=jobs, say=say, pause=pause)
+    first = {}
+    for title, row in rows.items():
+        if row.name == BASE and row.seed in {other.seed for other in ahead.values()}:
+            run = None if title in ahead else experiments.fetch(row.experiment)
+            if run is None:
+                first[title] = row
+            else:
+                bases[row.seed] = run
+    failed = settle(first, collect, jobs=jobs, say=say, pause=pause)
+    others = {title: row for title, row in ahead.items() if row.name != BASE}
+    ready = {title: row for title, row in others.items() if row.seed in bases}
+    failed |= {title: f"needs {BASE}" for title in others if title not in ready}
+    return failed | settle(ready, collect, jobs=jobs, say=say, pause=pause)
 
 
 def settle(
@@ -156,12 +215,36 @@ def _is_over(task: Task, workers: int) -> bool:
 
 
 def _collect(dataset: str, row: Row, run: Run, *, base: Run) -> str:
-    """Write a finished row's file, and the tables with it."""
+    """Write a finished row's file, and the tables with it as soon as there can be any."""
     file = row_file(row, run, base)
-    artifacts.write_json(row_path(dataset, row.name), file)
-    write_tables(dataset)
+    artifacts.write_json(_path(dataset, row), file)
+    if row_path(dataset, BASE).is_file():
+        write_tables(dataset)
     test = file["lines"][row.name]["test"]
     return f"test AUC {test['auc']['value']:.4f}, UAUC {test['uauc']['value']:.4f}"
+
+
+def _join(dataset: str, name: str, *, raw: Path | None, say: Callable[[str], None]) -> None:
+    """Write the joint lead over a row of the seeds that it is done with, if they are several and not those written."""
+    if name not in SEEDED:
+        return
+    by_seed = {seed: files for seed, files in read_seeds(dataset).items() if name in files}
+    ids = run_ids(by_seed, name)
+    if len(ids) < 2 or read_joint(dataset).get(name, {}).get("runs") == ids:
+        return
+    runs = {}
+    default, *_ = by_seed
+    for seed in by_seed:
+        planned = plan(dataset, raw=raw, names=[BASE, name], seed=None if seed == default else seed)
+        base = experiments.fetch(planned[BASE].experiment)
+        run = base if name == BASE else experiments.fetch(planned[name].experiment)
+        if base is None or run is None:
+            say(f"{name}: no joint lead over {len(ids)} seeds, as predictions of seed {seed} are not at hand; --again")
+            return
+        runs[seed] = (run, base)
+    artifacts.write_json(joint_path(dataset, name), joint_file(name, runs, seed=default))
+    write_tables(dataset)
+    say(f"{name}: joint lead over {len(runs)} seeds")
 
 
 def page_path(dataset: str) -> Path:
@@ -177,9 +260,11 @@ def write_tables(dataset: str) -> None:
     files = read_rows(find(dataset).name)
     if BASE not in files:
         raise UserError(f"{row_path(dataset, BASE)}: no such file; run its row first: make tables DATASET={dataset}")
-    _write(page_path(dataset), render(dataset, files))
+    spread = across(read_seeds(dataset), read_joint(dataset))
+    _write(page_path(dataset), render(dataset, files, spread))
     if README.is_file():
-        _write(README, fill_markers(README.read_text(encoding="utf-8"), dataset, readme_block(dataset, files)))
+        block = readme_block(dataset, files, spread)
+        _write(README, fill_markers(README.read_text(encoding="utf-8"), dataset, block))
 
 
 def _write(path: Path, text: str) -> None:

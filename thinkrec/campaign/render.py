@@ -1,7 +1,8 @@
 """Row files -> the paper's tables as Markdown. Pure text from what `collect` wrote: nothing is measured here.
 
 All figures are of the test split. A verdict against the paper compares our interval with its figure, whose own
-uncertainty nobody knows; a verdict on ThinkRec's lead is paired, on the same interactions.
+uncertainty nobody knows; a verdict on ThinkRec's lead is paired, on the same interactions. Figures that an older file
+lacks are shown as not there.
 """
 
 from __future__ import annotations
@@ -13,15 +14,24 @@ from thinkrec.campaign import paper
 from thinkrec.campaign.collect import METEOR, Line
 from thinkrec.campaign.paper import Figures
 from thinkrec.campaign.rows import BASE, ROWS
+from thinkrec.campaign.spread import LIFT, SPLIT, Spread
 from thinkrec.errors import UserError
 from thinkrec.evaluation.baselines import FROZEN
 from thinkrec.evaluation.intervals import HEADLINE, holm
-from thinkrec.evaluation.tables import BEST, ORACLE, OURS
+from thinkrec.evaluation.tables import BEST, HINDSIGHT, ORACLE, OURS
 
 Files = Mapping[str, Mapping[str, Any]]  # row -> its file
 Lines = Mapping[str, Line]
-SPLIT = "test"
-HEADS = {"auc": "AUC", "uauc": "UAUC", "ndcg@5": "NDCG@5", "map@5": "MAP@5", "meteor": "METEOR"}
+COLUMNS = ("auc", "uauc", "ndcg@5", "map@5")  # of the wide tables; those over seeds have all of HEADLINE
+HEADS = {
+    "auc": "AUC",
+    "uauc": "UAUC",
+    "ndcg@5": "NDCG@5",
+    "ndcg@10": "NDCG@10",
+    "map@5": "MAP@5",
+    LIFT: "of the possible lift",
+    "meteor": "METEOR",
+}
 ALPHA = 0.05  # of Holm's correction
 NOTHING = "–"
 
@@ -62,7 +72,21 @@ EXPERTS = {
     "thinkrec_global": "{n}, but everyone on the global adapter",
     ORACLE: "*{n}, everyone on the adapter that turns out best*",
 }
+SEEDS = {
+    OURS: "**ThinkRec**",
+    **{name: ABLATION[name] for name in ("no_thinking", "no_experts", "neither")},
+    **{name: title for name, title in ACCURACY.items() if name != OURS},
+}
+README_SEEDS = (OURS, "no_thinking", "no_experts", "neither")
 REASONS = ABLATION | {name: ACCURACY[name] for name in ("collm", "tallrec", "soft_prompt")}
+
+LEARNED = {"meteor_wordnet": "METEOR with synonyms", "bertscore": "BERTScore", "bleurt": "BLEURT"}
+CLAIMED = {
+    "grounded_share": "grounded",
+    "consistent_share": "as shown",
+    "of_target_share": "of the target, so",
+    "own_conclusion_share": "own conclusion",
+}
 
 LEGEND = (
     "In brackets: 95 % intervals, bootstrap over users. Ours is *above* the paper's figure if the whole interval is, "
@@ -71,9 +95,9 @@ LEGEND = (
     "this stands after Holm's correction over the table, too."
 )
 ACCURACY_NOTE = (
-    "In the paper, every language model is Llama3-8B. Ours are of one seed, and rows other than ThinkRec have its "
-    "hyper-parameters; those of the ordinary recommenders were chosen on the embedded world's valid split. Rows that "
-    "do not think have a backbone that never met a trace, hence fewer tokens of pretraining."
+    "In the paper, every language model is Llama3-8B. Ours are of one seed, those over seeds stand below. Rows "
+    "other than ThinkRec have its hyper-parameters; those of the ordinary recommenders were chosen on the embedded "
+    "world's valid split. All rows have one pretrained backbone, but those without keywords one that never met any."
 )
 UNKNOWN_NOTE = "The paper does not have this dataset."
 FROZEN_NOTE = (
@@ -82,7 +106,16 @@ FROZEN_NOTE = (
 )
 ABLATION_NOTE = (
     f"The paper ablates on its {paper.ABLATION_DATASET} dataset: of its leads only the sign can be held against ours. "
-    "Without thinking, the backbone is pretrained without traces, too: a lead over such a row is of both."
+    "Without keywords, the backbone never met keywords either: a lead over such a row is of both."
+)
+SEEDS_NOTE = (
+    "Mean ± standard deviation over seeds, all other parameters being the same; an ordinary recommender is fitted with "
+    "each seed, too."
+)
+JOINT_NOTE = (
+    "ThinkRec's joint lead: the mean over seeds of ThinkRec minus the line of the same seed, with its interval over "
+    "draws of users, each draw the same for all seeds. What other seeds would change is told by the deviations above, "
+    "not by the interval."
 )
 EXPERTS_NOTE = (
     f"The paper counts experts on a new split of {paper.ABLATION_DATASET}: none, 2 and {paper.EXPERTS_OF_OURS}. Which "
@@ -92,24 +125,40 @@ REASONS_NOTE = (
     "METEOR, ROUGE-L and BLEU are against the teacher's reasons in the same run, ThinkRec's lead against those in "
     "ThinkRec's run, where both wrote one. Our METEOR matches words and stems, the paper's synonyms too; its "
     "references and language model are others: only the order of lines can be compared. Right: the verdict stated is "
-    "the label; agrees: it is that of the score."
+    f"the label; agrees: it is that of the score. {NOTHING}: not computed."
+)
+CHECKS_NOTE = (
+    "What the reasons claim, checked: the share of claims that are about something shown (grounded), of those the "
+    "share that are as it was shown, and of what is said of the target the share that is so; the share of conclusions "
+    "that are the text's own verdict."
+)
+NAMED_NOTE = (
+    "True reason named: by the share of texts, beside what as many of the target's traits drawn at random would name."
+)
+MOVED_NOTE = (
+    "Last: how much further the score's logit moves if what the reason cites of the history is flipped or dropped, or "
+    "what it cites of the target's keywords is masked, than if as much is that it does not cite."
 )
 RUNS_NOTE = "By the commit that they started from; + where code was changed beyond it."
 
 
-def render(dataset: str, files: Files) -> str:
-    """The page of a dataset: accuracy, ablation, number of experts, reasons, the paper's claims, the runs."""
+def render(dataset: str, files: Files, spread: Spread) -> str:
+    """The page of a dataset: accuracy, ablation, seeds, number of experts, reasons, the paper's claims, the runs."""
     lines, count = merged(files), files[BASE]["counts"][SPLIT]
     users = count["users"]
     missing = [name for name in ROWS if name not in files]
     sections = [
         ("## Accuracy", ACCURACY_NOTE if dataset in paper.DATASETS else UNKNOWN_NOTE, accuracy(dataset, lines)),
+        (ndcg_10(lines, spread),),
         ("### Frozen", FROZEN_NOTE, frozen(dataset, lines)),
         ("## Ablation", ABLATION_NOTE, ablation(lines)),
+        ("## Over seeds", SEEDS_NOTE, over_seeds(spread)),
+        (JOINT_NOTE, joint_leads(spread)),
         ("## Number of experts", EXPERTS_NOTE, experts(files)),
         ("## Reasons", REASONS_NOTE, reasons(dataset, lines)),
-        ("## The paper's claims", *claims(dataset, files)),
-        ("## The runs", RUNS_NOTE, runs(files)),
+        (checks_note(lines), checks(lines)),
+        ("## The paper's claims", *claims(dataset, files, spread)),
+        ("## The runs", RUNS_NOTE, runs(files, spread)),
     ]
     parts = [
         f"# The paper's tables on {dataset}",
@@ -179,22 +228,75 @@ def _table(
     shown = {name: lines[name] for name in titles if name in lines}
     if not set(shown) - {OURS}:
         return ""
-    entries = {(name, metric): line[SPLIT][metric] for name, line in shown.items() for metric in HEADLINE}
+    entries = {(name, metric): line[SPLIT][metric] for name, line in shown.items() for metric in COLUMNS}
     stars = _stars({key: entries[key].get("lead") for key in entries if key[1] in leads})
-    lift = any("possible_lift" in line[SPLIT] for line in shown.values())
-    heads = ["model", *(HEADS[metric] for metric in HEADLINE), *(f"lead in {HEADS[metric]}" for metric in leads)]
+    lift = any(LIFT in line[SPLIT] for line in shown.values())
+    heads = ["model", *(HEADS[metric] for metric in COLUMNS), *(f"lead in {HEADS[metric]}" for metric in leads)]
     body = []
     for name, line in shown.items():
-        values = [_value(entries[name, metric], figures.get(name, {}).get(metric)) for metric in HEADLINE]
+        values = [_value(entries[name, metric], figures.get(name, {}).get(metric)) for metric in COLUMNS]
         ahead = [
             _lead(
                 entries[name, metric].get("lead"), stars.get((name, metric), ""), paper_leads.get(name, {}).get(metric)
             )
             for metric in leads
         ]
-        share = [_percent(line[SPLIT].get("possible_lift"))] if lift else []
+        share = [_percent(line[SPLIT].get(LIFT))] if lift else []
         body.append([titles[name], *values, *ahead, *share])
-    return _markdown([*heads, "of the possible lift"] if lift else heads, body)
+    return _markdown([*heads, HEADS[LIFT]] if lift else heads, body)
+
+
+def ndcg_10(lines: Lines, spread: Spread) -> str:
+    """ThinkRec's NDCG@10 beside the best baseline's, in a sentence; nothing where it was not measured."""
+    metric = "ndcg@10"
+    rivals = {name: lines[name][SPLIT] for name in ACCURACY if name in lines and name not in {OURS, *HINDSIGHT}}
+    measured = {name: entries[metric]["value"] for name, entries in rivals.items() if metric in entries}
+    if metric not in lines[OURS][SPLIT] or not measured:
+        return ""
+    best = max(measured, key=lambda name: measured[name])
+    ours, entry = lines[OURS][SPLIT][metric]["value"], rivals[best][metric]
+    said = (
+        f"NDCG@10: ThinkRec {_figure(ours)}, the best baseline ({ACCURACY[best]}) {_figure(entry['value'])}: "
+        f"{_signed_percent(ours / entry['value'] - 1)}, lead {_lead(entry.get('lead'), '')}"
+    )
+    if metric in spread.get(best, {}).get("lead", {}):
+        mean, lead = spread[best]["metrics"][metric]["mean"], spread[best]["lead"][metric]
+        share = _signed_percent(lead["value"] / mean)
+        said += f"; over {len(spread[best]['seeds'])} seeds {share}, joint lead {_lead(lead, '')}"
+    return f"{said}. A summary of the paper claims {_signed_percent(paper.NDCG_10_OVER_BEST)} on average."
+
+
+def over_seeds(spread: Spread, names: Sequence[str] = tuple(SEEDS)) -> str:
+    """What each line has over its seeds: mean ± deviation; nothing where there is one seed."""
+    shown = {name: spread[name] for name in names if name in spread}
+    metrics = [metric for metric in (*HEADLINE, LIFT) if any(metric in line["metrics"] for line in shown.values())]
+    body = [
+        [SEEDS[name], str(len(line["seeds"])), *(_spread(metric, line["metrics"].get(metric)) for metric in metrics)]
+        for name, line in shown.items()
+    ]
+    return _markdown(["model", "seeds", *(HEADS[metric] for metric in metrics)], body) if body else ""
+
+
+def joint_leads(spread: Spread, names: Sequence[str] = tuple(SEEDS), metrics: Sequence[str] = HEADLINE) -> str:
+    """ThinkRec's joint lead over each line that has one."""
+    shown = {name: spread[name] for name in names if spread.get(name, {}).get("lead")}
+    stars = _stars({(name, metric): shown[name]["lead"].get(metric) for name in shown for metric in metrics})
+    body = [
+        [
+            SEEDS[name],
+            str(len(line["seeds"])),
+            *(_lead(line["lead"].get(metric), stars.get((name, metric), "")) for metric in metrics),
+        ]
+        for name, line in shown.items()
+    ]
+    return _markdown(["ThinkRec over", "seeds", *(HEADS[metric] for metric in metrics)], body) if body else ""
+
+
+def _spread(metric: str, entry: Mapping[str, float] | None) -> str:
+    if entry is None:
+        return NOTHING
+    shown = _percent if metric == LIFT else _figure
+    return f"{shown(entry['mean'])} ± {shown(entry['deviation'])}"
 
 
 def reasons(dataset: str, lines: Lines) -> str:
@@ -203,20 +305,60 @@ def reasons(dataset: str, lines: Lines) -> str:
     shown = {name: lines[name]["reasons"] for name in REASONS if "reasons" in lines.get(name, {})}
     stars = _stars({name: line[METEOR].get("lead") for name, line in shown.items()})
     body = []
+    learned = {
+        name: head for name, head in LEARNED.items() if any(line.get(name) is not None for line in shown.values())
+    }
+    if theirs:
+        learned |= {"bleurt": LEARNED["bleurt"]}
     for name, line in shown.items():
-        cells = [REASONS[name], f"{line['with_teacher']:,}", _value(line[METEOR])]
-        cells += [_figure(line[metric]) for metric in ("rouge_l", "bleu", "accuracy", "agreement")]
-        cells += [_lead(line[METEOR].get("lead"), stars.get(name, ""))]
-        if theirs:
-            row = theirs.get(name)
-            cells += [f"{_figure(row['meteor'])} / {_figure(row['bleurt'])}" if row else ""]
+        row = theirs.get(name, {})
+        said = {metric: f"<br>paper {_figure(figure)}" for metric, figure in row.items()}
+        cells = [REASONS[name], f"{line['with_teacher']:,}", _value(line[METEOR]) + said.get("meteor", "")]
+        cells += [_figure(line[metric]) for metric in ("rouge_l", "bleu")]
+        cells += [_figure(line.get(metric)) + said.get(metric, "") for metric in learned]
+        cells += [_figure(line[metric]) for metric in ("accuracy", "agreement")]
+        body.append([*cells, _lead(line[METEOR].get("lead"), stars.get(name, ""))])
+    heads = ["model", "reasons", "METEOR", "ROUGE-L", "BLEU", *learned.values(), "right", "agrees", "lead in METEOR"]
+    return _markdown(heads, body) if body else ""
+
+
+def checks(lines: Lines) -> str:
+    """What each run's reasons claim and cite, checked; first the teacher's, of ThinkRec's run."""
+    written = {name: lines[name]["reasons"] for name in REASONS if "claims" in lines.get(name, {}).get("reasons", {})}
+    if not written:
+        return ""
+    truth = any(line["truth"] for line in written.values())
+    moved = list(next(iter(written.values()))["interventions"])
+    rows = [(REASONS[name], line, "ours") for name, line in written.items()]
+    if OURS in written:
+        rows.insert(0, ("*the teacher*", {**written[OURS], "interventions": {}}, "teacher"))
+    body = []
+    for title, line, author in rows:
+        claimed, named = line["claims"][author], line["truth"].get(author)
+        each = claimed["claims"] / claimed["reasons"] if claimed["reasons"] else None
+        cells = [title, NOTHING if each is None else f"{each:.1f}", *(_figure(claimed[share]) for share in CLAIMED)]
+        if truth:
+            cells += [
+                f"{_figure(named['named_share'])}<br>by chance {_figure(named['by_chance_of_traits'])}" if named else ""
+            ]
+        leads = [line["interventions"].get(name) for name in moved]
+        cells += [_lead({**lead, "value": lead["difference"]}, "") if lead else "" for lead in leads]
         body.append(cells)
-    heads = ["model", "reasons", "METEOR", "ROUGE-L", "BLEU", "right", "agrees", "lead in METEOR"]
-    return _markdown([*heads, "paper's METEOR / BLEURT"] if theirs else heads, body) if body else ""
+    heads = ["model", "claims a reason", *CLAIMED.values(), *(["true reason named"] if truth else [])]
+    return _markdown([*heads, *(f"{name}: cited over not" for name in moved)], body)
 
 
-def claims(dataset: str, files: Files) -> tuple[str, str]:
-    """What the paper says ThinkRec is better than, in what and by how much, beside ours: a summary and a table."""
+def checks_note(lines: Lines) -> str:
+    """What the columns of `checks` are."""
+    named = any(line.get("reasons", {}).get("truth") for line in lines.values())
+    return " ".join([CHECKS_NOTE, *([NAMED_NOTE] if named else []), MOVED_NOTE])
+
+
+def claims(dataset: str, files: Files, spread: Spread) -> tuple[str, str]:
+    """What the paper says ThinkRec is better than, in what and by how much, beside ours: a summary and a table.
+
+    Ours is the joint lead over seeds where there is one.
+    """
     lines, book = merged(files), paper.ABLATION_DATASET
     on, least = (paper.DATASETS[dataset], "") if dataset in paper.DATASETS else ("all of its datasets", "at least ")
     sources: list[tuple[Figures, Mapping[str, str], str]] = [
@@ -232,18 +374,21 @@ def claims(dataset: str, files: Files) -> tuple[str, str]:
         for metric, lead in row.items()
         if lead > 0
     ]
-    found = [_measured_lead(lines.get(name), metric) for _, name, metric, _ in said]
+    joint = [spread.get(name, {}).get("lead", {}).get(metric) for _, name, metric, _ in said]
+    single = [_measured_lead(lines.get(name), metric) for _, name, metric, _ in said]
+    found = [both or one for both, one in zip(joint, single, strict=True)]
+    seeds = [str(len(spread[name]["seeds"]) if both else 1) for (_, name, _, _), both in zip(said, joint, strict=True)]
     stars = _stars(dict(enumerate(found)))
     body = [
-        [title, HEADS[metric], theirs, _lead(lead, stars.get(number, "")) if lead else "not run yet"]
-        for number, ((title, _, metric, theirs), lead) in enumerate(zip(said, found, strict=True))
+        [title, HEADS[metric], theirs, *([_lead(lead, stars.get(at, "")), seeds[at]] if lead else ["not run yet", ""])]
+        for at, ((title, _, metric, theirs), lead) in enumerate(zip(said, found, strict=True))
     ]
     verdicts = [verdict(lead) if lead else NOTHING for lead in found]
     holds, is_open, fails, not_run = (verdicts.count(word) for word in ("holds", "open", "fails", NOTHING))
     return (
         f"The paper says {len(said)} times that ThinkRec is better than a line of these tables. Here {holds} hold, "
         f"{is_open} are open, {fails} fail, {not_run} are not run yet.",
-        _markdown(["ThinkRec is better than", "in", "the paper's lead", "our lead"], body),
+        _markdown(["ThinkRec is better than", "in", "the paper's lead", "our lead", "seeds"], body),
     )
 
 
@@ -254,11 +399,14 @@ def _measured_lead(line: Line | None, metric: str) -> dict[str, Any] | None:
     return entry.get("lead")
 
 
-def runs(files: Files) -> str:
+def runs(files: Files, spread: Spread) -> str:
     """Which code made which rows, and which were compared with a base run that has been replaced since."""
     by_commit: dict[str, list[str]] = {}
     for name, file in files.items():
         by_commit.setdefault(file["commit"], []).append(name)
+        for seed, commit in spread.get(name, {}).get("commits", {}).items():
+            if seed != file["params"]["seed"]:
+                by_commit.setdefault(commit, []).append(f"{name} of seed {seed}")
     lines = [f"- `{commit}`: {', '.join(names)}" for commit, names in by_commit.items()]
     older = [name for name, file in files.items() if file["compared_with"] != files[BASE]["experiment"]]
     return "\n".join([*lines, *([f"- compared with an earlier run of {BASE}: {', '.join(older)}"] if older else [])])
@@ -309,6 +457,10 @@ def _signed(value: float | None) -> str:
     return _figure(value) if value is None or value < 0 else f"+{_figure(value)}"
 
 
+def _signed_percent(value: float) -> str:
+    return f"{100 * value:+.1f} %".replace("-", "−")
+
+
 def _percent(value: float | None) -> str:
     return NOTHING if value is None else f"{100 * value:.1f} %".replace("-", "−")
 
@@ -334,6 +486,11 @@ def fill_markers(text: str, dataset: str, block: str) -> str:
     return f"{before}{opening}\n{block}\n{closing}{after}"
 
 
-def readme_block(dataset: str, files: Files) -> str:
-    """What README shows between its markers: the table of accuracy, and how to read it."""
-    return f"{accuracy(dataset, merged(files))}\n\n{LEGEND} [All tables](tables/{dataset}.md)."
+def readme_block(dataset: str, files: Files, spread: Spread) -> str:
+    """What README shows between its markers: the tables of accuracy and of ThinkRec's seeds, and how to read them."""
+    lines = merged(files)
+    parts = [accuracy(dataset, lines), f"{LEGEND} [All tables](tables/{dataset}.md).", ndcg_10(lines, spread)]
+    seeds, leads = over_seeds(spread, README_SEEDS), joint_leads(spread, README_SEEDS, COLUMNS)
+    parts += [SEEDS_NOTE, seeds] if seeds else []
+    parts += [JOINT_NOTE, leads] if leads else []
+    return "\n\n".join(part for part in parts if part)

@@ -1,7 +1,8 @@
 """The runs behind the paper's tables: what each changes in `params.yaml`, and whether its file says that it is done.
 
 A row is one run of the pipeline. The base row, `thinkrec`, changes nothing, and its predictions hold the baselines'
-lines as well; every other row adds one line, of its own name.
+lines as well; every other row adds one line, of its own name. ThinkRec and its ablations run once per seed of
+`seeds_called`; a seed's rows are compared with the ThinkRec of that seed.
 """
 
 from __future__ import annotations
@@ -48,6 +49,12 @@ ROWS: dict[str, Overrides] = {
 }
 
 
+# Run with further seeds, too, which write no reasons: one seed's are told of, and take a minute a run.
+SEEDED = (BASE, "no_thinking", "no_experts", "neither")
+FURTHER_SEEDS = (1, 2, 3, 4)
+NO_REASONS = {"evaluate.reasons": 0}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One row of a dataset, ready to be queued.
@@ -57,16 +64,39 @@ class Row:
         overrides: what its run changes in `params.yaml`, the dataset included.
         params: all that the run is a function of, but the code and the raw files' path, which differs by machine.
         experiment: the name of its DVC experiment: another one wherever the parameters differ.
+        seed: its further seed; None for that of `params.yaml`.
     """
 
     name: str
     overrides: Overrides
     params: dict[str, Any]
     experiment: str
+    seed: int | None = None
+
+    @property
+    def title(self) -> str:
+        return self.name if self.seed is None else f"{self.name} of seed {self.seed}"
 
 
-def plan(dataset: str, *, raw: Path | None, names: Sequence[str] = ()) -> dict[str, Row]:
-    """The rows of that name (all, if none is named) by name, in the order of ROWS.
+def seeds_called(said: Sequence[str] = ()) -> list[int | None]:
+    """The seeds of that number (all, if none is named), as `Row.seed`: that of `params.yaml` first.
+
+    Raises:
+        UserError: the campaign has no such seed.
+    """
+    default = load().seed
+    known: dict[str, int | None] = {
+        str(default): None,
+        **{str(seed): seed for seed in FURTHER_SEEDS if seed != default},
+    }
+    for one in said:
+        if one not in known:
+            raise UserError(f"--seeds: no seed {one!r}; known: {', '.join(known)}")
+    return [seed for number, seed in known.items() if not said or number in said]
+
+
+def plan(dataset: str, *, raw: Path | None, names: Sequence[str] = (), seed: int | None = None) -> dict[str, Row]:
+    """The rows of that name (all, if none is named) by name, in the order of ROWS; of a further `seed`, those SEEDED.
 
     Raises:
         UserError: no such dataset or row (names the nearest), raw files that are missing, faulty `params.yaml`.
@@ -79,11 +109,12 @@ def plan(dataset: str, *, raw: Path | None, names: Sequence[str] = ()) -> dict[s
     about = {"dataset.name": find(dataset).name, "dataset.raw": _raw(dataset, raw, otherwise=params.dataset.raw)}
     rows = {}
     for name, changes in ROWS.items():
-        if not names or name in names:
-            overrides = {**about, **changes}
+        if (not names or name in names) and (seed is None or name in SEEDED):
+            overrides = {**about, **changes, **({} if seed is None else {"seed": seed, **NO_REASONS})}
             known = known_by(resolve(params, overrides))
             digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:7]
-            rows[name] = Row(name=name, overrides=overrides, params=known, experiment=f"{dataset}-{name}-{digest}")
+            experiment = f"{dataset}-{name}-{digest}"
+            rows[name] = Row(name=name, overrides=overrides, params=known, experiment=experiment, seed=seed)
     return rows
 
 
@@ -124,14 +155,50 @@ def known_by(params: Params) -> dict[str, Any]:
     return values
 
 
-def row_path(dataset: str, row: str) -> Path:
-    return FOLDER / dataset / f"{row}.json"
+def row_path(dataset: str, row: str, seed: int | None = None) -> Path:
+    return FOLDER / dataset / ("" if seed is None else f"seeds/{seed}") / f"{row}.json"
 
 
-def read_rows(dataset: str, *, root: Path = Path()) -> dict[str, dict[str, Any]]:
+def joint_path(dataset: str, row: str) -> Path:
+    """Where ThinkRec's joint lead over a row stands, over all seeds (`collect.joint_file`)."""
+    return FOLDER / dataset / "seeds" / f"{row}.json"
+
+
+def read_rows(dataset: str, *, root: Path = Path(), seed: int | None = None) -> dict[str, dict[str, Any]]:
     """The files of the rows that a dataset has, by row, in the order of ROWS."""
-    paths = {name: root / row_path(dataset, name) for name in ROWS}
+    paths = {name: root / row_path(dataset, name, seed) for name in ROWS}
     return {name: artifacts.read_json(path) for name, path in paths.items() if path.is_file()}
+
+
+def read_joint(dataset: str, *, root: Path = Path()) -> dict[str, dict[str, Any]]:
+    """The files of the joint leads that a dataset has, by row."""
+    paths = {name: root / joint_path(dataset, name) for name in SEEDED}
+    return {name: artifacts.read_json(path) for name, path in paths.items() if path.is_file()}
+
+
+def read_seeds(dataset: str, *, root: Path = Path()) -> dict[int, dict[str, dict[str, Any]]]:
+    """The row files by seed, that of `params.yaml` first: of SEEDED rows that ran alike but for the seed.
+
+    A further seed's file is left out where its other parameters, NO_REASONS apart, are not those of the first's.
+    """
+    files = {name: file for name, file in read_rows(dataset, root=root).items() if name in SEEDED}
+    if BASE not in files:
+        return {}
+    first = files[BASE]["params"]["seed"]
+    by_seed = {first: files}
+    for seed in FURTHER_SEEDS:
+        if seed != first:
+            further = read_rows(dataset, root=root, seed=seed)
+            by_seed[seed] = {
+                name: file
+                for name, file in further.items()
+                if name in files and _but_for_seed(file["params"]) == _but_for_seed(files[name]["params"])
+            }
+    return {seed: files for seed, files in by_seed.items() if BASE in files}
+
+
+def _but_for_seed(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in _flat(params).items() if name not in {"seed", *NO_REASONS}}
 
 
 def changed_params(row: Row, file: Mapping[str, Any]) -> list[str]:

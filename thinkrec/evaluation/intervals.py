@@ -18,7 +18,7 @@ from thinkrec.metrics import Floats, Ints, WeightedAuc, auc, per_user, weighted_
 
 DRAWS = 10_000
 LEVEL = 0.95
-HEADLINE = ("auc", "uauc", "ndcg@5", "map@5")
+HEADLINE = ("auc", "uauc", "ndcg@5", "ndcg@10", "map@5")
 # Rows times draws held at once: small enough for a core's cache, where the AUC's running sums are three times faster.
 CHUNK_CELLS = 2**18
 

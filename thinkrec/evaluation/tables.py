@@ -140,7 +140,7 @@ def differences(drawn: dict[str, Bootstrap]) -> dict[str, dict[str, dict[str, fl
 def headlines(metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Our own headline figures by split: what `dvc exp show` has room for."""
     return {
-        split: {name: table["models"][OURS]["all"][name] for name in (*HEADLINE, "ndcg@10", "map@10", "log_loss")}
+        split: {name: table["models"][OURS]["all"][name] for name in (*HEADLINE, "map@10", "log_loss")}
         for split, table in metrics.items()
     }
 

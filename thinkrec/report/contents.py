@@ -36,7 +36,7 @@ from thinkrec.synthesis.verifier import Catalogue, Claim, Thesaurus, about, chec
 MOST_TARGETS = 60
 USER_BYTES = 4_300_000  # of all users and the items that they name, as the page writes them
 CURVE_POINTS = 80
-SHOWN_METRICS = (*HEADLINE, "ndcg@10", "log_loss", "calibration_error")
+SHOWN_METRICS = (*HEADLINE, "log_loss", "calibration_error")
 LONGEST_TEXT = 4000  # characters of one reason
 SAYS = {"target": "the target has", "lacks": "the target lacks", "named": "mentions"}  # a claim in the page's words
 
