@@ -47,6 +47,8 @@ def test_lines_of_one_seed_frozen_ones_and_hindsight_have_none() -> None:
 
 def test_a_metric_that_a_seed_lacks_is_left_out() -> None:
     made = seeds()
+    made[2]["thinkrec"]["lines"]["thinkrec"]["test"]["auc"]["value"] = None
+    assert set(across(made, {})["thinkrec"]["metrics"]) == {"possible_lift"}
     del made[1]["thinkrec"]["lines"]["mf"]["test"]["possible_lift"]
     assert set(across(made, {})["mf"]["metrics"]) == {"auc"}
 

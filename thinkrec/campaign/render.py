@@ -136,8 +136,8 @@ NAMED_NOTE = (
     "True reason named: by the share of texts, beside what as many of the target's traits drawn at random would name."
 )
 MOVED_NOTE = (
-    "Last: how much further the score's logit moves if what the reason cites of the history is flipped or dropped, or "
-    "what it cites of the target's keywords is masked, than if as much is that it does not cite."
+    "Last: how far the score's logit moves if what the reason cites of the history is flipped or dropped, or what it "
+    "cites of the target's keywords is masked, and how far if as much is that it does not cite; below, the difference."
 )
 RUNS_NOTE = "By the commit that they started from; + where code was changed beyond it."
 
@@ -250,7 +250,8 @@ def ndcg_10(lines: Lines, spread: Spread) -> str:
     """ThinkRec's NDCG@10 beside the best baseline's, in a sentence; nothing where it was not measured."""
     metric = "ndcg@10"
     rivals = {name: lines[name][SPLIT] for name in ACCURACY if name in lines and name not in {OURS, *HINDSIGHT}}
-    measured = {name: entries[metric]["value"] for name, entries in rivals.items() if metric in entries}
+    found = {name: entries.get(metric, {}).get("value") for name, entries in rivals.items()}
+    measured = {name: value for name, value in found.items() if value is not None}
     if metric not in lines[OURS][SPLIT] or not measured:
         return ""
     best = max(measured, key=lambda name: measured[name])
@@ -341,11 +342,16 @@ def checks(lines: Lines) -> str:
             cells += [
                 f"{_figure(named['named_share'])}<br>by chance {_figure(named['by_chance_of_traits'])}" if named else ""
             ]
-        leads = [line["interventions"].get(name) for name in moved]
-        cells += [_lead({**lead, "value": lead["difference"]}, "") if lead else "" for lead in leads]
-        body.append(cells)
+        body.append([*cells, *(_movement(line["interventions"].get(name)) for name in moved)])
     heads = ["model", "claims a reason", *CLAIMED.values(), *(["true reason named"] if truth else [])]
-    return _markdown([*heads, *(f"{name}: cited over not" for name in moved)], body)
+    return _markdown([*heads, *(f"{name}: cited, other" for name in moved)], body)
+
+
+def _movement(entry: Mapping[str, Any] | None) -> str:
+    if not entry:
+        return ""
+    sides = f"{_figure(entry['cited'])}, {_figure(entry['control'])}"
+    return f"{sides}<br>{_lead({**entry, 'value': entry['difference']}, '')}"
 
 
 def checks_note(lines: Lines) -> str:
@@ -403,10 +409,10 @@ def runs(files: Files, spread: Spread) -> str:
     """Which code made which rows, and which were compared with a base run that has been replaced since."""
     by_commit: dict[str, list[str]] = {}
     for name, file in files.items():
-        by_commit.setdefault(file["commit"], []).append(name)
-        for seed, commit in spread.get(name, {}).get("commits", {}).items():
-            if seed != file["params"]["seed"]:
-                by_commit.setdefault(commit, []).append(f"{name} of seed {seed}")
+        commits = spread[name]["commits"] if name in spread else {}
+        for commit in dict.fromkeys([file["commit"], *commits.values()]):
+            seeds = ", ".join(str(seed) for seed, made in commits.items() if made == commit)
+            by_commit.setdefault(commit, []).append(f"{name} (seeds {seeds})" if seeds else name)
     lines = [f"- `{commit}`: {', '.join(names)}" for commit, names in by_commit.items()]
     older = [name for name, file in files.items() if file["compared_with"] != files[BASE]["experiment"]]
     return "\n".join([*lines, *([f"- compared with an earlier run of {BASE}: {', '.join(older)}"] if older else [])])
@@ -454,7 +460,7 @@ def _figure(value: float | None) -> str:
 
 
 def _signed(value: float | None) -> str:
-    return _figure(value) if value is None or value < 0 else f"+{_figure(value)}"
+    return _figure(value) if value is None or value < 0 else f"+{_figure(abs(value))}"  # abs: of -0.0, too
 
 
 def _signed_percent(value: float) -> str:

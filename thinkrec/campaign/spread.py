@@ -23,7 +23,7 @@ def across(by_seed: Mapping[int, Files], joint: Files) -> Spread:
 
     By line: `seeds`, `commits` (seed -> where its run started from), `metrics` -> metric -> `mean` and `deviation`
     (of a sample) on the test split, and `lead` -> metric -> ThinkRec's joint lead. Without frozen lines and hindsight.
-    A metric that a seed's file lacks is left out, and so are joint leads of other runs than those of the files.
+    A metric without a value for a seed is left out, and so are joint leads of other runs than those of the files.
     """
     leads: dict[str, Any] = {}
     for name, file in joint.items():
@@ -59,7 +59,9 @@ def run_ids(by_seed: Mapping[int, Files], name: str) -> dict[str, list[str]]:
 def _metrics(entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for metric in (*HEADLINE, LIFT):
-        if all(metric in entry for entry in entries):
-            values = [entry[metric] if metric == LIFT else entry[metric]["value"] for entry in entries]
+        values: list[Any] = [
+            entry.get(metric) if metric == LIFT else entry.get(metric, {}).get("value") for entry in entries
+        ]
+        if all(value is not None for value in values):
             found[metric] = {"mean": float(np.mean(values)), "deviation": float(np.std(values, ddof=1))}
     return found
