@@ -24,7 +24,7 @@ from thinkrec.errors import UserError
 
 DATASET = "embedded-small"
 
-# A run whose ThinkRec is worse with fewer experts, and which fails with four.
+# A run whose ThinkRec is worse with fewer experts, and which fails with four, or of seed 2.
 FAKE = """
 import numpy as np
 import pandas as pd
@@ -36,6 +36,7 @@ from thinkrec.params import load
 
 number = load().experts.n
 assert number != 4, "four is too many"
+assert load().seed != 2, "an unlucky one"
 random = np.random.default_rng(0)
 label = random.integers(0, 2, 400)
 noise = np.random.default_rng(load().seed).normal(size=400)
@@ -87,6 +88,14 @@ def stopped(project: Path) -> str:
     experiments.put(base.experiment, base.overrides)  # and nobody works on it
     with pytest.raises(UserError) as error:
         run([BASE, "experts_1", "experts_4"])
+    return str(error.value)
+
+
+@pytest.fixture(scope="module")
+def unlucky(stopped: str) -> str:
+    """The error of a call for three seeds, one of which fails."""
+    with pytest.raises(UserError) as error:
+        run(["no_experts"], seeds=("7", "1", "2"))
     return str(error.value)
 
 
@@ -152,11 +161,7 @@ class TestQueue:
         run(["experts_1"])
         assert [path.read_bytes() for path in paths] == before
 
-    def test_a_further_seed_is_compared_with_its_own_thinkrec_and_joined_with_the_others(
-        self, project: Path, stopped: str
-    ) -> None:
-        _, said = run(["no_experts"], seeds=("7", "1"))
-        assert said[:3] == ["thinkrec of seed 1: to run", "no_experts: to run", "no_experts of seed 1: to run"]
+    def test_a_further_seed_is_compared_with_its_own_thinkrec_and_joined_with_the_others(self, unlucky: str) -> None:
         files = read_seeds(DATASET)
         assert {seed: list(rows) for seed, rows in files.items()} == {7: [BASE, "no_experts"], 1: [BASE, "no_experts"]}
         assert files[1]["no_experts"]["compared_with"] == files[1][BASE]["experiment"] != files[7][BASE]["experiment"]
@@ -164,11 +169,22 @@ class TestQueue:
         leads = [rows["no_experts"]["lines"]["no_experts"]["test"]["auc"]["lead"]["value"] for rows in files.values()]
         assert over["no_experts"]["lead"]["auc"]["value"] == pytest.approx(sum(leads) / 2, abs=2e-4)
         assert set(over) == {BASE, "no_experts", "mf"}
-        page = (project / "tables" / f"{DATASET}.md").read_text(encoding="utf-8")
-        assert page == render(DATASET, read_rows(DATASET), over)
-        assert "## Over seeds" in page
         with mock.patch.object(experiments, "_dvc", side_effect=AssertionError("nothing is to be asked of dvc")):
             assert run(["no_experts"], seeds=("7", "1"))[0].startswith("0 rows added, 4 were done")
+        page = Path(f"tables/{DATASET}.md").read_text(encoding="utf-8")
+        assert page == render(DATASET, read_rows(DATASET), over)
+        assert "## Over seeds" in page
+
+    def test_a_seeds_rows_do_not_run_without_its_thinkrec(self, project: Path, unlucky: str) -> None:
+        assert re.fullmatch(
+            r"2 of 5 rows not done: thinkrec of seed 2 \(dvc queue logs \S+\); "
+            r"no_experts of seed 2 \(needs thinkrec of seed 2\)",
+            unlucky,
+        )
+        queue = call(project, "dvc", "queue", "status")
+        planned = plan(DATASET, raw=None, seed=2)
+        assert planned[BASE].experiment in queue
+        assert planned["no_experts"].experiment not in queue
 
     def test_only_again_runs_a_row_that_is_done_with_the_present_code(self, project: Path, stopped: str) -> None:
         (project / "fake.py").write_text(FAKE.replace("number * (", "0.7 * number * ("), encoding="utf-8")

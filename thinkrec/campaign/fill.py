@@ -152,7 +152,8 @@ def _run(
     failed = settle(first, collect, jobs=jobs, say=say, pause=pause)
     others = {title: row for title, row in ahead.items() if row.name != BASE}
     ready = {title: row for title, row in others.items() if row.seed in bases}
-    failed |= {title: f"needs {BASE}" for title in others if title not in ready}
+    needed = {row.seed: title for title, row in first.items()}
+    failed |= {title: f"needs {needed[row.seed]}" for title, row in others.items() if title not in ready}
     return failed | settle(ready, collect, jobs=jobs, say=say, pause=pause)
 
 
