@@ -50,6 +50,7 @@ from thinkrec.artifacts import (
     QUARANTINE,
     REASONS,
     SFT,
+    TABLE,
     TRACES,
     USERS,
     read_json,
@@ -227,6 +228,12 @@ class TestAblations:
         assert metrics["experts"]["groups"] == 1
         assert metrics["gate"]["cases"]["mixed"] == 0
         assert "trained" not in metrics["gate"]["valid"]  # nothing to weigh
+
+    def test_without_reasons_all_else_is_measured_and_reported(self, project: Path) -> None:
+        before = read_json(project / TABLE)
+        written = self.run(project, "evaluate", {"evaluate.reasons": 0})["evaluate"]["reasons"]
+        assert written["rows"] == written["claims"]["ours"]["claims"] == written["interventions"]["flip"]["pairs"] == 0
+        assert read_json(project / TABLE) == before
 
     def test_likes_only_by_the_centroid_rule_with_a_small_group_joined_to_its_nearest(self, project: Path) -> None:
         changes = {"prompt.history_labels": "likes", "gate.kind": "centroid", "experts.space": "raw"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from thinkrec.campaign.rows import (
     NO_REASONS,
     ROWS,
     SEEDED,
+    Row,
+    campaign,
     changed_params,
     known_by,
     plan,
@@ -150,3 +153,27 @@ class TestSeeds:
         (project / row_path("embedded", BASE, 1)).unlink()  # without it, the others of that seed have no lead
         found = read_seeds("embedded")
         assert {seed: set(files) for seed, files in found.items()} == {7: set(SEEDED), 3: set(SEEDED) - {"neither"}}
+
+
+class TestCampaign:
+    def test_further_seeds_stand_beside_the_same_row_of_the_default(self, project: Path) -> None:
+        rows = campaign("embedded", raw=None, names=["no_experts", "collm"], seeds=[None, 1])
+        assert list(rows) == [BASE, f"{BASE} of seed 1", "collm", "no_experts", "no_experts of seed 1"]
+        assert len(campaign("embedded", raw=None, seeds=seeds_called())) == len(ROWS) + len(SEEDED) * len(FURTHER_SEEDS)
+
+    def test_the_defaults_base_row_is_always_there_and_a_seeds_only_if_a_row_needs_it(self, project: Path) -> None:
+        assert list(campaign("embedded", raw=None, names=["neither"], seeds=[2])) == [
+            *(BASE, f"{BASE} of seed 2", "neither of seed 2")
+        ]
+        assert list(campaign("embedded", raw=None, names=["collm"], seeds=[2])) == [BASE]
+
+    def test_neighbours_in_the_queue_train_nothing_twice(self, project: Path) -> None:
+        """Of what the base row does not leave in the cache: a backbone without keywords, a model without traces."""
+        rows = [row for row in campaign("embedded", raw=None, seeds=seeds_called()).values() if row.name != BASE]
+
+        def made(row: Row) -> tuple[int, str] | None:
+            if "prompt.keywords" in row.overrides:
+                return row.params["seed"], "a backbone"
+            return (row.params["seed"], "a global model") if "sft.think_share" in row.overrides else None
+
+        assert not [(a.title, b.title) for a, b in itertools.pairwise(rows) if made(a) and made(a) == made(b)]

@@ -23,9 +23,9 @@ from thinkrec.campaign.render import fill_markers, readme_block, render
 from thinkrec.campaign.rows import (
     BASE,
     FOLDER,
-    ROWS,
     SEEDED,
     Row,
+    campaign,
     changed_params,
     joint_path,
     plan,
@@ -66,7 +66,7 @@ def fill(
         UserError: something in the way of any run, rows that failed (after all others), or an interruption.
     """
     chosen = seeds_called(seeds)
-    rows = _rows(dataset, raw=raw, names=names, seeds=chosen)
+    rows = campaign(dataset, raw=raw, names=names, seeds=chosen)
     if again:
         experiments.check()
         for row in rows.values():
@@ -97,18 +97,6 @@ def fill(
         raise UserError(f"{len(failed)} of {len(ahead)} rows not done: {said}")
     write_tables(dataset)
     return f"{len(ahead)} rows added, {len(rows) - len(ahead)} were done; {page_path(dataset)} written"
-
-
-def _rows(dataset: str, *, raw: Path | None, names: Sequence[str], seeds: Sequence[int | None]) -> dict[str, Row]:
-    """The rows of these names and seeds by title, and the base rows that they need: seed by seed within a name."""
-    planned = [plan(dataset, raw=raw, names=[BASE, *names] if names else ())]
-    if None not in seeds:
-        planned = [{BASE: planned[0][BASE]}]
-    for seed in seeds:
-        if seed is not None and (not names or set(names) & set(SEEDED)):
-            planned.append(plan(dataset, raw=raw, names=[BASE, *names] if names else (), seed=seed))
-    by_name = [rows[name] for name in ROWS for rows in planned if name in rows]
-    return {row.title: row for row in by_name}
 
 
 def _path(dataset: str, row: Row) -> Path:

@@ -118,6 +118,24 @@ def plan(dataset: str, *, raw: Path | None, names: Sequence[str] = (), seed: int
     return rows
 
 
+def campaign(
+    dataset: str, *, raw: Path | None, names: Sequence[str] = (), seeds: Sequence[int | None]
+) -> dict[str, Row]:
+    """The rows of these names (all, if none is named) and `seeds` by title, with the base rows that they need.
+
+    In the order of ROWS, and seed by seed within a name. The base row of `params.yaml` itself is always among them.
+
+    Raises:
+        UserError: as `plan` does.
+    """
+    named = [BASE, *names] if names else ()
+    planned = [plan(dataset, raw=raw, names=named if None in seeds else [BASE])]
+    if not names or set(names) & set(SEEDED):
+        planned += [plan(dataset, raw=raw, names=named, seed=seed) for seed in seeds if seed is not None]
+    by_name = [rows[name] for name in ROWS for rows in planned if name in rows]
+    return {row.title: row for row in by_name}
+
+
 def _raw(dataset: str, raw: Path | None, *, otherwise: Path | None) -> str | None:
     """The raw files' absolute path, as experiments run in folders of their own; None for a generated dataset."""
     about = find(dataset)
