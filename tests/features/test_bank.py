@@ -1,4 +1,4 @@
-"""The features artefact: train rows get vectors fitted without their user, every row those of its past alone."""
+"""The features artefact: every row gets vectors of its past alone, in train by fits on what was earlier."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.features.worlds import KINDS, params_of
 from thinkrec.data.histories import PROTOCOLS, Protocol, history_bounds
 from thinkrec.errors import UserError
 from thinkrec.features import bank
-from thinkrec.features.bank import SHARED, Features, fit_features, load, save
+from thinkrec.features.bank import SHARED, Features, fit_features, fits_of_train, load, save
 from thinkrec.features.models import fit_model, refit
 from thinkrec.features.ratings import Ratings
 from thinkrec.metrics import auc
@@ -65,11 +65,6 @@ def disturbed(rows: np.ndarray, *, keep: np.ndarray) -> pd.DataFrame:
     return table().assign(label=label, item=item)
 
 
-def folds_of(features: Features) -> np.ndarray:
-    """The fold (-1: the full fit) that each row's item vector comes from."""
-    return features.item_row // ITEMS - 1
-
-
 def assert_same_rows(one: Features, two: Features, rows: np.ndarray) -> None:
     for name in ("user_vectors", "item_vectors"):
         np.testing.assert_allclose(getattr(one, name)(rows), getattr(two, name)(rows), atol=1e-5)
@@ -93,28 +88,67 @@ def test_no_vector_of_a_train_row_or_of_its_history_knows_a_label_at_or_after_it
         window = train[(user[train] == user[row]) & (time[train] <= time[row])]  # what the row's stream shows in slots
         later = train[(user[train] == user[row]) & (time[train] >= time[row])]
         after = fitted(kind, disturbed(later, keep=window))[0]["online"]
-        # Folds are turned onto the full fit, which does see the labels: lengths and inner products are what counts.
-        for name in ("user_vectors", "item_vectors"):
-            one, two = (getattr(features, name)(window) for features in (before, after))
-            np.testing.assert_allclose(one @ one.T, two @ two.T, atol=1e-4)
+        # Fits are turned onto the full one, which does see the labels: lengths and inner products are what counts.
+        for number in np.unique(before.item_row[window] // ITEMS):
+            together = window[before.item_row[window] // ITEMS == number]
+            for name in ("user_vectors", "item_vectors"):
+                one, two = (getattr(features, name)(together) for features in (before, after))
+                np.testing.assert_allclose(one @ one.T, two @ two.T, atol=1e-4)
         np.testing.assert_allclose(after.statistics[window], before.statistics[window], atol=1e-5)
-        others = train[folds_of(before)[train] != folds_of(before)[row]]
-        affinity = [features.statistics[others, -1] for features in (before, after)]
-        assert (np.abs(affinity[0] - affinity[1]) > 1e-6).any()  # the other folds do see them
+        rest = rows_of("valid")
+        assert (np.abs(after.statistics[rest, -1] - before.statistics[rest, -1]) > 1e-6).any()  # the full fit sees them
 
 
 @every_model
-def test_train_rows_come_from_folds_that_left_their_users_out_for_as_many_epochs_as_the_full_fit(
+def test_past_the_first_fold_no_items_vector_knows_anything_at_or_after_the_start_of_its_fold(
     kind: FeatureModel,
 ) -> None:
+    train, time, before = rows_of("train"), column("timestamp"), features_by_protocol(kind)["online"]
+    fits = list(fits_of_train(column("user"), time, train, FOLDS, SEED))
+    for _, served in fits[-FOLDS + 1 :]:
+        later = np.flatnonzero(time >= time[served].min())
+        after = fitted(kind, disturbed(later, keep=served))[0]["online"]
+        one, two = (features.item_vectors(served) for features in (before, after))
+        np.testing.assert_allclose(one @ one.T, two @ two.T, atol=1e-4)
+    earlier = np.flatnonzero(time < time[served].min())
+    after = fitted(kind, disturbed(earlier, keep=served))[0]["online"]
+    two = after.item_vectors(served)
+    assert (np.abs(one @ one.T - two @ two.T) > 1e-4).any()  # while it does know what was before
+
+
+def test_folds_follow_time_and_only_the_first_is_parted_by_users() -> None:
+    user, time, train = column("user"), column("timestamp"), rows_of("train")
+    fits = list(fits_of_train(user, time, train, FOLDS, SEED))
+    np.testing.assert_array_equal(np.sort(np.concatenate([served for _, served in fits])), train)
+    first, later = fits[: -FOLDS + 1], fits[-FOLDS + 1 :]
+    for known, served in later:
+        np.testing.assert_array_equal(known, train[time[train] < time[served].min()])
+    opening = np.sort(np.concatenate([served for _, served in first]))
+    assert time[opening].max() < time[later[0][1]].min() and len(first) == FOLDS
+    for known, served in first:
+        assert not np.intersect1d(user[known], user[served]).size
+        np.testing.assert_array_equal(np.union1d(known, served), opening)
+    sizes = [len(opening), *(len(served) for _, served in later)]
+    assert max(sizes) < 2 * len(train) / FOLDS  # ties stay together, so not quite alike
+
+
+def test_a_train_of_one_moment_is_one_fold() -> None:
+    user = np.asarray([0, 0, 1, 1, 2])
+    fits = list(fits_of_train(user, np.zeros(5, np.int64), np.arange(5), 5, SEED))
+    assert sorted(served.tolist() for _, served in fits) == [[0, 1], [2, 3], [4]]
+
+
+@every_model
+def test_the_fits_of_train_take_as_many_steps_as_the_full_one(kind: FeatureModel) -> None:
     by_protocol, metrics = fitted(kind, table(), epochs=6)
-    features, train, user = by_protocol["online"], rows_of("train"), column("user")
-    by_user = pd.Series(folds_of(features)[train]).groupby(user[train])
-    assert (by_user.nunique() == 1).all()
-    for number, users in by_user.first().groupby(by_user.first()).groups.items():
-        kept, ratings = train[~np.isin(user[train], list(users))], Ratings.of(table(), items=ITEMS)
-        side = refit(kind, ratings, kept, params_of(kind), epochs=metrics["epoch"], seed=SEED).items()
-        turned = features.item_bank[(number + 1) * ITEMS : (number + 2) * ITEMS]
+    features, train, ratings = by_protocol["online"], rows_of("train"), Ratings.of(table(), items=ITEMS)
+    fits = list(fits_of_train(column("user"), column("timestamp"), train, FOLDS, SEED))
+    assert len(features.item_bank) == (len(fits) + 1) * ITEMS
+    for number, (known, served) in enumerate(fits, start=1):
+        assert (features.item_row[served] // ITEMS == number).all()
+        epochs = round(metrics["epoch"] * len(train) / len(known))
+        side = refit(kind, ratings, known, params_of(kind), epochs=epochs, seed=SEED).items()
+        turned = features.item_bank[number * ITEMS : (number + 1) * ITEMS]
         np.testing.assert_allclose(turned @ turned.T, side.vectors @ side.vectors.T, atol=1e-4)
 
 
@@ -153,7 +187,7 @@ def test_the_epoch_is_the_best_on_valid_and_its_measures_are_the_models_own(kind
     assert {name: metrics[f"valid_{name}"] for name in measured} == measured
     label, online = column("label"), features["online"]
     assert metrics["valid_auc_of_affinity"] == pytest.approx(auc(label[valid], online.statistics[valid, -1]))
-    assert metrics["train_auc_cross_fitted"] == pytest.approx(auc(label[train], online.statistics[train, -1]))
+    assert metrics["train_auc_of_affinity"] == pytest.approx(auc(label[train], online.statistics[train, -1]))
 
 
 @every_model
@@ -285,7 +319,7 @@ def test_scores_are_the_feature_models_own_and_nan_where_it_knows_nothing() -> N
 
 def test_too_few_users_to_cut_into_folds_are_a_user_error() -> None:
     alone = table()[(table()["user"] == 0) | (table()["split"] != "train")].reset_index(drop=True)
-    with pytest.raises(UserError, match=r"features\.folds=3: one fold holds every user of train"):
+    with pytest.raises(UserError, match=r"features\.folds=3: the first of them holds one user of train alone"):
         fitted("mf", alone)
 
 

@@ -2,11 +2,13 @@
 
 What a slot shows of a row must not know the row's label, nor may the slots of its history, which the stream shows too.
 So a user's vector is the user's state after strictly earlier interactions, one per length of history, and a train
-row's vectors come from a fit that left out *all rows of its user* (folds by user). Valid and test rows use the fit on
-all of train.
+row's vectors come from a fit on what was *earlier* than its fold of train's time, as those of valid and test rows come
+from a fit on all of train. What comes out of a fit means the same in train and later only if the row stands to the fit
+in the same way: folds of users alone tell a train row of its item's future. The first fold, which nothing precedes,
+is cross-fitted: from fits on the fold that left out *all rows of the row's user*.
 
     user bank   [the users as fitted on train (U) | states, one per user, length of history and fit]
-    item bank   [full fit (I) | fold 0 (I) | ...]
+    item bank   [full fit (I) | another fit (I) | ...]
 
 Two protocols share the banks: `online`, where every strictly earlier interaction counts, and `frozen`, where valid and
 test rows know nothing from the start of their split on (`data.histories.frozen`).
@@ -17,6 +19,7 @@ Shapes: n interactions, U users, I items, d dimensions, F statistics, S rows of 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,13 +95,13 @@ def fit_features(
     *,
     seed: int,
 ) -> tuple[dict[Protocol, Features], dict[str, Any], Recommender]:
-    """Fit the feature model on train, cross-fit it for train rows, take states, add causal statistics.
+    """Fit the feature model on train, forward in time for train rows, take states, add causal statistics.
 
-    The epoch is the best one on valid; folds stop at the same one. Returns the features by protocol, metrics, and the
-    full fit.
+    The epoch is the best one on valid; the fits for train rows take as many steps. Returns the features by protocol,
+    metrics, and the full fit.
 
     Raises:
-        UserError: train has too few users to be cut into folds.
+        UserError: the first fold of train has one user alone.
     """
     ratings = Ratings.of(interactions, items=len(items))
     split = interactions["split"].to_numpy()
@@ -107,19 +110,18 @@ def fit_features(
     fitted = full.fitted_users()
     identity = np.eye(fitted.shape[1], dtype=np.float32)
     fits = [_Fit(model=full, rows=later, turn=identity, items=full.items())]
-    fold = np.random.default_rng(seed).permutation(ratings.users) % params.folds
-    for number in range(params.folds):
-        held = fold[ratings.user[train]] == number
-        if held.all():
-            raise UserError(
-                f"features.folds={params.folds}: one fold holds every user of train, and nothing is left to fit on; "
-                "bring more users or ask for more folds"
-            )
-        model = refit(params.model, ratings, train[~held], recommender, epochs=epochs, seed=seed)
+    for known, served in fits_of_train(ratings.user, interactions["timestamp"].to_numpy(), train, params.folds, seed):
+        model = refit(
+            params.model,
+            ratings,
+            known,
+            recommender,
+            epochs=max(1, round(epochs * len(train) / len(known))),  # as many steps
+            seed=seed,
+        )
         side = model.items()
         turned = turn((model.fitted_users(), side.vectors), (fitted, fits[0].items.vectors))
-        side = replace(side, vectors=side.vectors @ turned)
-        fits.append(_Fit(model=model, rows=train[held], turn=turned, items=side))
+        fits.append(_Fit(model=model, rows=served, turn=turned, items=replace(side, vectors=side.vectors @ turned)))
     item_row = ratings.item.astype(np.int32)
     for number, one in enumerate(fits):
         item_row[one.rows] += number * ratings.items
@@ -150,10 +152,38 @@ def fit_features(
             f"valid_{name}_of_affinity": value
             for name, value in validation(ratings.user[valid], ratings.label[valid], affinity[valid]).items()
         },
-        "train_auc_cross_fitted": auc(ratings.label[train], affinity[train]),
+        "train_auc_of_affinity": auc(ratings.label[train], affinity[train]),
         "statistics": len(features["online"].statistic_names),
     }
     return features, metrics, full
+
+
+def fits_of_train(
+    user: NDArray[Any], time: NDArray[Any], train: Rows, folds: int, seed: int
+) -> Iterator[tuple[Rows, Rows]]:
+    """What to fit on, and the rows that this fit serves: together all of `train` (sorted rows), each once.
+
+    Train's time is cut into `folds` of about as many rows. Every one but the first is served by a fit on all that is
+    strictly earlier than it; the first one's users are dealt out among as many fits on the rows of its other users.
+
+    Raises:
+        UserError: the first fold has one user alone.
+    """
+    moment = time[train]
+    edges = np.sort(moment)[np.arange(1, folds) * len(train) // folds]
+    fold = np.searchsorted(edges, moment, side="right")
+    first = train[fold == fold.min()]
+    users, of_user = np.unique(user[first], return_inverse=True)
+    if len(users) == 1:
+        raise UserError(
+            f"features.folds={folds}: the first of them holds one user of train alone, and nothing is left to fit on; "
+            "bring more users or ask for fewer folds"
+        )
+    dealt = np.random.default_rng(seed).permutation(len(users))[of_user] % folds
+    for number in np.unique(dealt).tolist():
+        yield first[dealt != number], first[dealt == number]
+    for number in np.unique(fold)[1:].tolist():
+        yield train[fold < number], train[fold == number]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,7 +61,7 @@ def fit_model(
 def refit(
     kind: FeatureModel, ratings: Ratings, rows: Rows, params: RecommenderParams, *, epochs: int, seed: int
 ) -> Recommender:
-    """The same model fitted on other rows for as many epochs, unjudged: a fold of a cross-fit."""
+    """The same model fitted on other rows for a given number of epochs, unjudged."""
     model = MODELS[kind](ratings, rows, params, seed=seed)
     fit(model, epochs=epochs, learning_rate=params.learning_rate, seed=seed)
     return model

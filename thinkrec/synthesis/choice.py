@@ -44,8 +44,8 @@ def choose_instances(
         interactions: the table, of n rows.
         params: how many rows, chosen how.
         seed: of the draws.
-        score: gives the feature model's logits (n,), cross-fitted on train, NaN where it knows nothing; called where
-            the choice goes by them.
+        score: gives the feature model's logits (n,), of fits forward in time for train rows, NaN where it knows
+            nothing; called where the choice goes by them.
         group: gives the group (n,) of each row's user; called where the choice goes by it.
     """
     start, end = history_bounds(interactions["user"].to_numpy(), interactions["timestamp"].to_numpy())
