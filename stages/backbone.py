@@ -20,7 +20,7 @@ def backbone() -> str:
             artifacts.read_table(artifacts.INTERACTIONS),
             artifacts.read_table(artifacts.ITEMS),
             artifacts.read_table(artifacts.KEYWORDS),
-            artifacts.read_table(artifacts.TRACES) if params.sft.think_share else None,
+            artifacts.read_table(artifacts.TRACES),
             params.prompt,
         )
         model, tokenizer, metrics = lm.build_tiny(texts, params.backbone, params.trainer, seed=params.seed)

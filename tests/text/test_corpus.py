@@ -40,7 +40,6 @@ def texts(**changes: Any) -> list[str]:
 
 def test_items_of_train_and_their_descriptions_come_first() -> None:
     assert texts()[:-1] == ["A: x", "about A", "B", "C: z", "about C"]
-    assert training_texts(TABLE, ITEMS, KEYWORDS, None, prompt()) == texts()[:-1]
 
 
 def test_a_trace_follows_the_history_and_the_target_that_it_is_about() -> None:

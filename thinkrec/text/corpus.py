@@ -30,20 +30,18 @@ def training_texts(
     interactions: pd.DataFrame,
     items: pd.DataFrame,
     keywords: pd.DataFrame,
-    traces: pd.DataFrame | None,
+    traces: pd.DataFrame,
     prompt: PromptParams,
 ) -> list[str]:
     """Item lines and descriptions, and a document per trace about a train row.
 
-    Without traces (None) the backbone never meets a reason, as the ablation "no thinking" demands.
+    Traces are there even if fine-tuning has no thinking (`sft.think_share=0`): ablations stand on one language model.
     """
     train = (interactions["split"] == "train").to_numpy()
     item, label = interactions["item"].to_numpy(), interactions["label"].to_numpy()
     lines = item_texts(items, keywords, prompt.keywords)
     descriptions = items["description"].tolist()
     texts = [text for known in np.unique(item[train]) for text in (lines[known], descriptions[known]) if text]
-    if traces is None:
-        return texts
     start, end = history_bounds(interactions["user"].to_numpy(), interactions["timestamp"].to_numpy())
     for row, reason in zip(traces["row"].tolist(), traces["text"], strict=True):
         if train[row]:
