@@ -6,7 +6,7 @@ def sft() -> str:
     import torch
 
     from thinkrec import artifacts
-    from thinkrec.lm.sft import fit_global, save_global
+    from thinkrec.lm.sft import fit_global, kept, save_global
     from thinkrec.lm.workbench import open_workbench
     from thinkrec.params import load
 
@@ -17,9 +17,13 @@ def sft() -> str:
     results, adapter = fit_global(bench, params.sft, params.lora, params.trainer, seed=params.seed)
     with artifacts.atomic(artifacts.SFT) as partial:
         save_global(bench, adapter, partial, recipe=params.sft.recipe)
-    epochs = [{"phase": phase, **epoch} for phase, result in results.items() for epoch in result.epochs]
+    epochs = [(phase, epoch) for phase, result in results.items() for epoch in result.epochs]
+    curve = [{"phase": phase, **epoch, "epoch": number} for number, (phase, epoch) in enumerate(epochs, start=1)]
     best = {phase: result.best for phase, result in results.items()}
-    artifacts.write_metrics("sft", {"best": best, "traces": len(bench.layout.reasons)})
-    artifacts.write_json(artifacts.PLOTS / "sft.json", artifacts.rounded(epochs, 4))
-    phase, last = list(best.items())[-1]
-    return f"epoch {last['epoch']:.0f} of phase {phase}: valid AUC {last['auc']:.4f}, UAUC {last['uauc']:.4f}"
+    phase = kept(params.sft.recipe, results, params.trainer.metric)
+    artifacts.write_metrics("sft", {"best": best, "kept": phase, "traces": len(bench.layout.reasons)})
+    artifacts.write_json(artifacts.PLOTS / "sft.json", artifacts.rounded(curve, 4))
+    return (
+        f"epoch {best[phase]['epoch']:.0f} of phase {phase}: "
+        f"valid AUC {best[phase]['auc']:.4f}, UAUC {best[phase]['uauc']:.4f}"
+    )

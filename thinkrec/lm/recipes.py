@@ -1,9 +1,10 @@
 """What trains when: the recipes of supervised fine-tuning, as data.
 
-`compact` fine-tunes a whole small backbone together with the slot projector; the global adapter is then the zero
-adapter, and experts are fresh LoRAs on top. `paper` (METHOD: experts and fusion) leaves the backbone as it is: a global
-LoRA learns from text, then, that LoRA frozen, the projector learns to put features into slots; experts are copies of
-the global LoRA, of which the last layers go on learning from text.
+`compact` teaches the slot projector to speak to the backbone as it was pretrained, then fine-tunes both together, and
+keeps that only if valid says that it helped: a small backbone learns its train rows by heart. The global adapter is
+the zero adapter, and experts are fresh LoRAs on top. `paper` (METHOD: experts and fusion) leaves the backbone as it is:
+a global LoRA learns from text, then, that LoRA frozen, the projector learns to put features into slots; experts are
+copies of the global LoRA, of which the last layers go on learning from text.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ class Phase:
     name: str
     trains: tuple[Part, ...]
     slots: bool  # whether prompts are told features; else they are text alone
+    rate: float = 1.0  # of the learning rate
+    optional: bool = False  # undone if valid is no better than after the phase before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,10 @@ class Recipe:
 
 RECIPES = {
     "compact": Recipe(
-        phases=(Phase(name="sft", trains=("backbone", "projector", "soft_prompt"), slots=True),),
+        phases=(
+            Phase(name="projector", trains=("projector",), slots=True, rate=2.0),
+            Phase(name="sft", trains=("backbone", "projector", "soft_prompt"), slots=True, optional=True),
+        ),
         score="difference",
         expert_slots=True,
     ),

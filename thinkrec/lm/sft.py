@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from peft import PeftModel
 from torch import nn
 
@@ -20,9 +21,9 @@ from thinkrec.lm.experts import add_lora, save_adapter
 from thinkrec.lm.finetune import finetune
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.recipes import RECIPES, Part
-from thinkrec.lm.trainer import PLAIN, TrainResult, TrainSettings
+from thinkrec.lm.trainer import HIGHER_IS_BETTER, PLAIN, TrainResult, TrainSettings
 from thinkrec.lm.workbench import ADAPTER, MODEL, RECIPE, Workbench
-from thinkrec.params import LoraParams, SftParams, TrainerParams
+from thinkrec.params import LoraParams, Metric, SftParams, TrainerParams
 
 
 def train_only(model: RecommenderLM, parts: tuple[Part, ...]) -> list[nn.Parameter]:
@@ -46,7 +47,8 @@ def fit_global(
 ) -> tuple[dict[str, TrainResult], PeftModel | None]:
     """Train the global model in place; returns the result of every phase by name, and the adapter if there is one.
 
-    A phase that has nothing to train (a projector without slots) is left out.
+    A phase that has nothing to train (a projector without slots) is left out. An optional one that did not help is
+    undone; `kept` tells.
 
     Raises:
         UserError: the recipe trains weights that are quantised.
@@ -57,11 +59,13 @@ def fit_global(
             f"sft.recipe={params.recipe}: trains all weights, which those in 4 bits cannot; use sft.recipe=paper"
         )
     adapter = add_lora(bench.model.backbone, lora) if recipe.adapter else None
-    results = {}
+    results: dict[str, TrainResult] = {}
     for phase in recipe.phases:
         model, layout = bench.prompted(slots=phase.slots)
-        if not train_only(model, phase.trains):
+        weights = train_only(model, phase.trains)
+        if not weights:
             continue
+        before = [weight.detach().clone() for weight in weights] if phase.optional else []
         results[phase.name] = finetune(
             model,
             layout,
@@ -72,7 +76,7 @@ def fit_global(
             settings=TrainSettings(
                 name=phase.name,
                 epochs=params.epochs,
-                learning_rate=params.learning_rate,
+                learning_rate=phase.rate * params.learning_rate,
                 weight_decay=params.weight_decay,
                 seed=seed,
                 patience=params.patience,
@@ -80,7 +84,22 @@ def fit_global(
                 trainer=trainer,
             ),
         )
+        if kept(params.recipe, results, trainer.metric) != phase.name:
+            with torch.no_grad():
+                for weight, value in zip(weights, before, strict=True):
+                    weight.copy_(value)
     return results, adapter
+
+
+def kept(recipe: str, results: dict[str, TrainResult], metric: Metric) -> str:
+    """The phase whose best epoch the model holds after those of `results`: the last but for optional ones undone."""
+    optional = {phase.name for phase in RECIPES[recipe].phases if phase.optional}
+    sign = 1 if HIGHER_IS_BETTER[metric] else -1
+    held, *later = results
+    for name in later:
+        if name not in optional or sign * results[name].best[metric] > sign * results[held].best[metric]:
+            held = name
+    return held
 
 
 def save_global(bench: Workbench, adapter: PeftModel | None, folder: Path, *, recipe: str) -> None:
