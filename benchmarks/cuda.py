@@ -118,6 +118,7 @@ SFT = SftParams(  # the loss as in params.yaml; how long to train is not read he
     batch_rows=128,
     batch_tokens=6000,
     think_share=0.2,
+    reason_first=0.0,
     trace_weight_cap=4.0,
     alpha=0.1,
     beta=0.9,
@@ -197,7 +198,7 @@ class Cost:
         blocks = [block for window in windows for block in (layout.beginning(window), *layout.blocks(window))]
         tokens = sum(len(block.tokens) for block in blocks)
         labels = sum(block.verdict >= 0 for block in blocks)
-        predicted = labels + sum(block.reason for block in blocks)
+        predicted = labels + sum(len(block.reason) for block in blocks)
         operations = per_weight * (self.layers * tokens + self.head * predicted)
         return Work(tokens=tokens, labels=labels, operations=operations)
 

@@ -94,6 +94,7 @@ def test_a_key_like_nothing_known_is_still_refused_in_one_line(given: Any, key: 
         ("sft.learning_rate", ".nan", "sft.learning_rate should be a finite number (it is nan)"),
         ("sft.learning_rate", "inf", "sft.learning_rate should be a finite number (it is 'inf')"),
         ("sft.think_share", "1", "sft.think_share should be less than 1 (it is 1)"),
+        ("sft.reason_first", "1.5", "sft.reason_first should be less than or equal to 1 (it is 1.5)"),
         ("dataset.max_bad_share", "1.5", "dataset.max_bad_share should be less than or equal to 1 (it is 1.5)"),
         ("dataset.name", "3", "dataset.name should be a valid string (it is 3)"),
         ("dataset.raw", "3", "dataset.raw should be a path or null (it is 3)"),

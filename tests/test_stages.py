@@ -221,8 +221,8 @@ class TestAblations:
         assert metrics["evaluate"]["reasons"]["rows"] == 8
 
     def test_one_expert_slots_as_collm_and_titles_without_keywords(self, project: Path) -> None:
-        changes = {"experts.n": 1, "prompt.slots": ["user", "item"], "prompt.keywords": 0, "evaluate.reason_first": 9}
-        metrics = self.run(project, "traces", changes)
+        changes = {"experts.n": 1, "prompt.slots": ["user", "item"], "prompt.keywords": 0, "sft.reason_first": 0.5}
+        metrics = self.run(project, "traces", {**changes, "evaluate.reason_first": 9})
         assert metrics["evaluate"]["reasons"]["reason_first"]["rows"] >= 9
         assert metrics["evaluate"]["reasons"]["interventions"]["mask"]["pairs"] == 0  # no keyword, nothing to mask
         assert metrics["experts"]["groups"] == 1

@@ -330,6 +330,7 @@ class SftParams(Section):
     batch_rows: Positive
     batch_tokens: Positive
     think_share: Annotated[Share, Field(lt=1)]
+    reason_first: Share
     trace_weight_cap: AboveZero
     alpha: Share
     beta: Share

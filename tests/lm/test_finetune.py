@@ -28,8 +28,8 @@ REASON = np.asarray([70, 71, 72, 1], np.int32)
 def params(**changes: Any) -> SftParams:
     values = {
         "recipe": "compact", "epochs": 1, "learning_rate": 0.01, "weight_decay": 0.0, "batch_rows": 1000,
-        "batch_tokens": 600, "think_share": 0.2, "trace_weight_cap": 4.0, "alpha": 0.1, "beta": 0.9, "eta": 0.8,
-        "gamma": 0.2, "pairwise": 0.3, "slot_dropout": 0.0, "patience": 1,
+        "batch_tokens": 600, "think_share": 0.2, "reason_first": 0.0, "trace_weight_cap": 4.0, "alpha": 0.1,
+        "beta": 0.9, "eta": 0.8, "gamma": 0.2, "pairwise": 0.3, "slot_dropout": 0.0, "patience": 1,
     }  # fmt: skip
     return SftParams(**(values | changes))
 
@@ -66,6 +66,79 @@ def test_the_loss_of_a_batch_by_hand() -> None:
     plain[1] = 2.0 * (0.1 * rec[1] + 0.9 * think[1])
     pairs = pairwise_loss(output.score, label, torch.tensor([0] * 4 + [1] * 3))
     assert loss == pytest.approx(float(plain.mean() + 0.3 * pairs), rel=1e-5)
+
+
+def test_a_trace_met_in_both_orders_counts_once_by_hand() -> None:
+    table = interactions(users=2, ties=False)
+    plain = layout_of(table, reasons={1: REASON})
+    layout = replace(plain, thoughts=plain.reasons)
+    model = recommender(table)
+    windows = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.ones(3, bool))]
+    only_first, only_last, mixed = (
+        Objective(model, layout.label, 0.1, params(reason_first=share, pairwise=0.0)) for share in (1.0, 0.0, 0.25)
+    )
+    tensors = layout.collate(windows).tensors()
+    with torch.no_grad():
+        batch = Batch(**tensors)
+        output = model(batch)
+        assert float(mixed(**tensors)) == pytest.approx(
+            0.25 * float(only_first(**tensors)) + 0.75 * float(only_last(**tensors)), rel=1e-5
+        )
+        assert float(only_last(**tensors)) == pytest.approx(float(only_last(**plain.collate(windows).tensors())))
+    assert batch.reason_first.tolist() == [False] * 4 + [True] + [False] * 3
+    label = torch.from_numpy(layout.label[batch.target_rows].astype(np.int64))
+    verdict = torch.tensor([layout.vocabulary.verdicts[value] for value in label.tolist()])
+    after = batch.reason_targets == 4
+    think = torch.nn.functional.cross_entropy(
+        torch.cat([output.reason_logits[after], output.verdict_logits[4:5]]),
+        torch.cat([batch.reason_tokens[after], verdict[4:5]]),
+    )
+    rec = recommendation_loss(output.score, label)
+    words = torch.nn.functional.cross_entropy(output.verdict_logits, verdict, reduction="none")
+    others = [0, 2, 3, 5, 6, 7]
+    expected = 2.0 * (0.1 * rec[4] + 0.9 * think) + 0.8 / 0.9 * (0.8 * rec + 0.2 * words)[others].sum()
+    with torch.no_grad():
+        assert float(only_first(**tensors)) == pytest.approx(float(expected) / 7, rel=1e-5)
+
+
+def test_scores_before_a_reason_alone_are_compared_in_pairs() -> None:
+    table = interactions(users=2, ties=False)
+    plain = layout_of(table, reasons={1: REASON, 2: REASON})
+    objective = Objective(recommender(table), plain.label, 0.1, params(alpha=0.0, beta=0.0, eta=0.0, gamma=0.0))
+    window = [Window(np.arange(6), np.ones(6, bool))]
+    with torch.no_grad():
+        before = float(objective(**plain.collate(window).tensors()))
+        told = float(objective(**replace(plain, thoughts=plain.reasons).collate(window).tensors()))
+    assert told == pytest.approx(before, rel=1e-5) and before > 0
+
+
+@pytest.mark.parametrize(("share", "met"), [(0.0, []), (0.5, [0, 20] * 2)])
+def test_traced_rows_are_met_a_second_time_only_where_that_is_asked_for(
+    share: float, met: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = interactions(1, users=6, rows=20)
+    layout, rows = layout_of(table, reasons={0: REASON, 20: REASON, 39: REASON}), np.arange(len(table))
+    forward, seen = Objective.forward, []
+
+    def watched(self: Objective, **tensors: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            seen.extend(tensors["target_rows"][tensors["reason_first"]].tolist())
+        return forward(self, **tensors)
+
+    monkeypatch.setattr(Objective, "forward", watched)
+    model, valid = recommender(table), rows[rows % 20 >= 14]  # 39 is one of these
+    result = finetune(
+        model,
+        layout,
+        train_rows=rows[rows % 20 < 14],
+        valid_rows=valid,
+        user=table["user"].to_numpy(),
+        params=params(reason_first=share),
+        settings=TrainSettings(name="sft", epochs=2, learning_rate=0.01, weight_decay=0.0, seed=1),
+    )
+    assert sorted(seen) == sorted(met)
+    assert auc(table["label"][valid], score(model, layout, valid)) == pytest.approx(result.best["auc"])
 
 
 @pytest.mark.parametrize(

@@ -230,3 +230,26 @@ def test_reason_first_equals_a_naive_loop_whatever_the_batch(
     assert scores == pytest.approx([after for _, after in expected], abs=1e-4)
     assert np.abs(scores - score(model, layout, rows)).max() > 0.01
     assert reason_first(model, tokenizer(), layout, rows[:0], Decoding(max_new_tokens=NEW))[0] == []
+
+
+@pytest.mark.parametrize("kind", ["stream", "question"])
+def test_thinking_first_is_the_same_in_training_as_when_it_is_asked_for(
+    model: RecommenderLM, kind: Literal["stream", "question"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = interactions(3, users=2)  # with ties
+    layout, rows = layout_of(table, layout=kind), np.asarray([8, 23, 0, 12, 17])
+    end, stop = layout.vocabulary.end, layout.vocabulary.stop
+    thoughts = {row: [70 + row, 71, 72 + row][: 1 + row % 3] for row in rows.tolist()}
+
+    def forced(logits: torch.Tensor, _: Decoding, rows: NDArray[np.int64], step: int) -> torch.Tensor:
+        return torch.tensor([[*thoughts[row], end, end, end][step] for row in rows.tolist()])
+
+    monkeypatch.setattr("thinkrec.lm.generation.choose", forced)
+    _, asked = reason_first(model, tokenizer(), layout, rows, Decoding(max_new_tokens=NEW))
+    learned = {row: np.asarray([*stop, *thought, end], np.int32) for row, thought in thoughts.items()}
+    taught = replace(layout, reasons=learned, thoughts=learned)
+    batch = taught.collate(taught.scoring_windows(rows, np.arange(len(rows))))
+    with torch.no_grad():
+        read = model(batch).score[batch.reason_first].numpy()
+    found = dict(zip(batch.target_rows[batch.reason_first].tolist(), read.tolist(), strict=True))
+    assert [found[row] for row in rows.tolist()] == pytest.approx(asked.tolist(), abs=1e-4)

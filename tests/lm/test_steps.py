@@ -41,7 +41,8 @@ def rows_of(pieces: list[Piece] | Step) -> list[int]:
 def test_the_pieces_of_a_step_hold_its_rows_once_and_their_losses_add_up(
     table: pd.DataFrame, layout: Layout, pieces: int
 ) -> None:
-    objective = Objective(recommender(table), layout.label, 0.1, work.SFT)
+    layout = replace(layout, thoughts=layout.reasons)
+    objective = Objective(recommender(table), layout.label, 0.1, work.SFT.model_copy(update={"reason_first": 0.5}))
     for step in steps_of(layout):
         parts = cut(layout, step, pieces)
         assert len(parts) == pieces

@@ -1,15 +1,17 @@
 """Does thinking before deciding help? The score beside two ways to spend tokens on it, on valid rows.
 
-The model is trained to answer first and to explain then, and its score is read where the answer begins. Measured are:
+The model is trained to answer first and to explain then, and its score is read where the answer begins; how much it is
+also trained to explain first is `sft.reason_first`. Measured are:
 
 - `verdict_first`: that score, of one pass and no new token;
 - `answers_k`: the share of Yes among k sampled answers (self-consistency). Their verdicts are drawn from the very
   distribution that the score is read from, before a word of the reason is there; so this estimates the same score by
   k coins, and can only be worse until k is large. It shows what such an average costs, not what thinking brings;
 - `reason_first_k`: k reasons are sampled with no verdict before them, the question is put again after each, and the
-  probabilities that are read there are averaged (`lm.generation.reason_first`). Here the reason does come first. The
-  model was not trained on prompts of this form: what it loses there is the price of the form and of the reason
-  together, and a gain would be one in spite of it.
+  probabilities that are read there are averaged (`lm.generation.reason_first`). Here the reason does come first.
+  Without `sft.reason_first` the model was not trained on prompts of this form: what it loses there is the price of the
+  form and of the reason together, and a gain would be one in spite of it. With it, the form is known, but the reasons
+  that it learned from were kept for being right, and its own are not (`lm.finetune`).
 
 Everything is sampled at temperature 1, which is the model's own distribution. Test rows are left alone: whoever chooses
 a mode by these figures chooses on valid.

@@ -5,11 +5,26 @@ recommending one otherwise; here every row counts by its kind's share over its k
 expectation of that draw without its variance. `trace_weight_cap` bounds how much one trace counts, as the cap on
 repeats does in the draw.
 
+With `reason_first` every thinking sample is met in two orders, so that one model knows both: the verdict and then its
+reason, and the reason and then the verdict (`Layout.thinking_first`). For n rows of which k have a trace,
+
+    loss = 1/n (w_rec sum L_recommending + w sum [(1 - reason_first) L_thinking + reason_first L_thinking_first])
+    w_rec = (1 - think_share) / (1 - k/n),  w = min(think_share / (k/n), trace_weight_cap)
+
+the first sum over rows without a trace, the second over those with one. In either order a thinking sample's loss is
+alpha L_rec + beta L_think: L_rec is read where the verdict is predicted, L_think is the mean over the answer's tokens,
+which are the verdict's and the reason's.
+
+Beware: a trace is kept only if its verdict is the label, so a teacher's reason gives the label away, and a reason that
+the model samples does not know it. What is learned of the verdict after a reason is how to read the reason, not how
+far to trust one's own.
+
 Shapes: R targets of a batch, Q reason tokens.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -47,7 +62,8 @@ def encode_reasons(tokenizer: PreTrainedTokenizerBase, traces: pd.DataFrame) -> 
 class Objective(nn.Module):
     """The loss of a piece of a step: the four-weight sample loss, each kind by its share, plus the pairwise term.
 
-    `thinking` is the share of an epoch's targets that are met with their trace. The forward takes a batch's tensors
+    The pairwise term compares scores that are read before any reason.
+    `thinking` is the share of an epoch's rows that are met with their trace. The forward takes a batch's tensors
     and the piece's counts of the step (`steps.Piece`); without them it is the whole step.
     """
 
@@ -57,7 +73,8 @@ class Objective(nn.Module):
         self.params = params
         self.label = torch.from_numpy(label.astype(np.int64))
         share = params.think_share
-        self.think_weight = min(share / thinking, params.trace_weight_cap) if thinking else 0.0
+        both = min(share / thinking, params.trace_weight_cap) if thinking else 0.0
+        self.think_weight, self.first_weight = both * (1 - params.reason_first), both * params.reason_first
         self.rec_weight = (1 - share) / (1 - thinking) if 0 < thinking < 1 else 1.0
 
     def forward(self, targets: Tensor = WHOLE_STEP, pairs: Tensor = WHOLE_STEP, **tensors: Tensor) -> Tensor:
@@ -78,11 +95,12 @@ class Objective(nn.Module):
             eta=self.params.eta,
             gamma=self.params.gamma,
         )
-        weight = torch.where(thinking, self.think_weight, self.rec_weight)
-        loss = share(targets) * (weight * by_row).mean()
+        plain = ~batch.reason_first  # one for each row
+        weight = torch.where(thinking, self.think_weight, self.rec_weight).where(plain, self.first_weight)
+        loss = share(targets) * (weight * by_row).mean() / plain.float().mean()
         if self.params.pairwise:
-            sequence = batch.verdicts[:, 0]
-            loss = loss + self.params.pairwise * share(pairs) * pairwise_loss(output.score, label, sequence)
+            compared = (each[plain] for each in (output.score, label, batch.verdicts[:, 0]))
+            loss = loss + self.params.pairwise * share(pairs) * pairwise_loss(*compared)
         return loss
 
 
@@ -96,15 +114,19 @@ def finetune(
     params: SftParams,
     settings: TrainSettings,
 ) -> TrainResult:
-    """Train whatever of `model` requires a gradient on `train_rows`; the epoch that `settings.metric` says stays."""
+    """Train whatever of `model` requires a gradient on `train_rows`; the epoch that `settings.metric` says stays.
+
+    What validates, and so chooses it, is the score before any reason.
+    """
+    taught = replace(layout, thoughts=layout.reasons if params.reason_first else {})
 
     @lru_cache(maxsize=2)
     def plan(epoch: int) -> list[Step]:
         rng = np.random.default_rng([settings.seed, epoch])
-        steps = steps_by_rows(layout, layout.training_windows(train_rows, rng), params.batch_rows)
+        steps = steps_by_rows(taught, taught.training_windows(train_rows, rng), params.batch_rows)
         return [steps[index] for index in rng.permutation(len(steps))]
 
-    with_reason = sum(layout.reasons_shown(window).sum() for step in plan(0) for window in step)
+    with_reason = sum(taught.reasons_shown(window).sum() for step in plan(0) for window in step)
     objective = Objective(model, layout.label, float(with_reason / len(train_rows)), params)
 
     def validate() -> dict[str, float]:
@@ -113,14 +135,14 @@ def finetune(
     return train(
         objective,
         plan,
-        partial(collate, layout),
+        partial(collate, taught),
         validate,
         settings,
-        cut=partial(cut, layout),
+        cut=partial(cut, taught),
         passes=max(
-            passes(layout, plan(epoch), params.batch_tokens, processes.count()) for epoch in range(settings.epochs)
+            passes(taught, plan(epoch), params.batch_tokens, processes.count()) for epoch in range(settings.epochs)
         ),
-        inputs=[layout, model.slot_values, user, train_rows, valid_rows, params],
+        inputs=[taught, model.slot_values, user, train_rows, valid_rows, params],
     )
 
 

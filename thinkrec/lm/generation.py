@@ -97,16 +97,17 @@ def reason_first(
     In the verdict's place stands the full stop that follows one in training, and the reason goes on from there. Then
     the row's own block stands once more (the target's text and slot, or the question about it), and the verdict is read
     at its end. It sees all that the first one saw, that one itself, and the reason. Weights as in `routed_batches`.
+    `Layout.thinking_first` is this form in training (`sft.reason_first`).
     """
     model.eval()
     windows = layout.scoring_windows(rows, np.arange(len(rows)))
     asked = {int(window.rows[-1]): layout.blocks(window)[-1].verdict + 1 for window in windows}  # tokens of a question
-    stop = tokenizer(".", add_special_tokens=False)["input_ids"]
+    stop = torch.tensor(layout.vocabulary.stop, device=model.device)
     found: list[tuple[int, tuple[str, float]]] = []
     batches = routed_batches(model, layout, windows, router=router, routing=routing, route=route, progress=progress)
     for batch in batches:
         answer = _Answers(model, batch)
-        answer.read(answer.embeddings(torch.tensor(stop, device=model.device).expand(len(answer.rows), -1)))
+        answer.read(answer.embeddings(stop.expand(len(answer.rows), -1)))
         answer.write(decoding)
         score = answer.ask_again([asked[row] for row in answer.rows.tolist()]).float().cpu().tolist()
         found += zip(answer.rows.tolist(), zip(answer.texts(tokenizer), score, strict=True), strict=True)

@@ -3,7 +3,8 @@
 A sequence is a *beginning*, which everything after it may see, and *blocks*. A block's tokens attend to themselves
 causally and to the visible tokens of blocks of a strictly earlier moment, and their positions count on from those: what
 stands beside a block in its sequence changes nothing for it. That one rule keeps rows of the same second blind to each
-other, and lets candidates of one user share a history that is computed once.
+other, and lets candidates of one user share a history that is computed once. It also lets a target be met twice in a
+sequence: its block, and a second one in which a reason stands before the verdict (`Layout.thoughts`).
 
 Shapes: n interactions, B sequences of a batch, T their longest length in tokens, S slots, R targets, Q reason tokens.
 """
@@ -51,6 +52,7 @@ class Batch:
     slot_kinds: Tensor  # (S,) int64: WHOLE, USER or ITEM
     verdicts: Tensor  # (R, 2) int64: sequence and position from which each target's verdict is predicted
     target_rows: Tensor  # (R,) int64: the interaction of each target
+    reason_first: Tensor  # (R,) bool: whether it is that interaction's second target, a reason before its verdict
     first_target: Tensor  # (B,) int64: the interaction of each sequence's first target, which names its routing
     reasons: Tensor  # (Q, 2) int64: sequence and position from which a reason's next token is predicted
     reason_targets: Tensor  # (Q,) int64: the target (0..R-1) that each belongs to
@@ -75,7 +77,12 @@ class Block:
     slots: list[tuple[int, int, int]] = field(default_factory=list)  # offset, interaction, kind
     verdict: int = -1  # offset from which a target's verdict is predicted
     shown: int = 0  # how many of its first tokens later blocks see
-    reason: int = 0  # how many of its last tokens are learned as the reason
+    reason: list[tuple[int, int]] = field(default_factory=list)  # offset that predicts it, token: learned as the reason
+
+    @property
+    def reason_first(self) -> bool:
+        """Whether the reason stands before the verdict."""
+        return bool(self.reason) and self.reason[0][0] < self.verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +101,7 @@ class Layout(ABC):
     hide_dislikes: bool
     soft_tokens: int
     max_tokens: int  # of a prompt; the oldest history goes first, the target never
+    thoughts: Mapping[int, NDArray[np.int32]] = field(default_factory=dict)  # as `reasons`: to stand before a verdict
 
     @abstractmethod
     def scoring_windows(self, rows: Rows, state: NDArray[np.integer]) -> list[Window]:
@@ -129,16 +137,38 @@ class Layout(ABC):
 
     def over(self, interactions: pd.DataFrame) -> Self:
         """The same prompts over another table, or another view of this one's times; without reasons."""
-        return replace(self, **columns(interactions), reasons={})
+        return replace(self, **columns(interactions), reasons={}, thoughts={})
 
     def answer(self, label: int, reason: Sequence[int] = ()) -> list[int]:
         """What stands after the question: the verdict and its reason."""
         words = self.vocabulary
         return [words.verdicts[label], *words.rest[label], *reason]
 
+    def thinking_first(self, block: Block) -> Block:
+        """A target's `block` once more, as a target that thinks first: the question, its thought, the question again.
+
+        These are the tokens that `lm.generation.reason_first` puts together: in the verdict's place a full stop, which
+        is given, then the thought, whose end is predicted but not read, then the question, and from there the verdict.
+        """
+        question, thought = block.tokens[: block.verdict + 1], self.thoughts[block.row].tolist()
+        given, further = len(self.vocabulary.stop), len(question) + len(thought) - 1
+        tokens = [*question, *thought[:-1], *question]
+        return Block(
+            tokens,
+            block.moment,
+            block.row,
+            slots=[*block.slots, *((further + offset, row, kind) for offset, row, kind in block.slots)],
+            verdict=len(tokens) - 1,
+            reason=list(enumerate(thought[given:], len(question) + given - 1)),
+        )
+
     def collate(self, windows: Sequence[Window]) -> Batch:
         """The tensors of these windows, a sequence each."""
-        encoded = [_encode(self.beginning(window), self.blocks(window)) for window in windows]
+        encoded = []
+        for window in windows:
+            blocks = self.blocks(window)
+            again = [self.thinking_first(one) for one in blocks if one.reason and one.row in self.thoughts]
+            encoded.append(_encode(self.beginning(window), [*blocks, *again]))
         width = max(len(one.tokens) for one in encoded)
 
         def padded(name: str, fill: int) -> NDArray[np.int64]:
@@ -171,10 +201,11 @@ class Layout(ABC):
             slot_kinds=joined([one.slot_kinds for one in encoded]),
             verdicts=placed("verdicts"),
             target_rows=joined([one.target_rows for one in encoded]),
+            reason_first=joined([one.reason_first for one in encoded]).bool(),
             first_target=joined([one.target_rows[:1] for one in encoded]),
             reasons=placed("reasons"),
             reason_targets=joined([one.reason_targets + at for one, at in zip(encoded, before, strict=False)]),
-            reason_tokens=joined([one.tokens[one.reasons + 1] for one in encoded]),
+            reason_tokens=joined([one.reason_tokens for one in encoded]),
         )
 
 
@@ -229,8 +260,10 @@ class _Encoded:
     slot_kinds: NDArray[np.int64]
     verdicts: NDArray[np.int64]  # positions
     target_rows: Rows
+    reason_first: NDArray[np.bool_]
     reasons: NDArray[np.int64]  # positions that predict a reason's tokens
     reason_targets: NDArray[np.int64]
+    reason_tokens: NDArray[np.int64]
 
 
 def _encode(beginning: Block, blocks: Sequence[Block]) -> _Encoded:
@@ -244,16 +277,16 @@ def _encode(beginning: Block, blocks: Sequence[Block]) -> _Encoded:
     base = (np.cumsum(extent) - extent)[moment - moment[0]]
     within = np.arange(size.sum()) - np.repeat(first, size)
     slots: list[tuple[int, int, int]] = []
-    targets: list[tuple[int, int]] = []
-    reasons: list[int] = []
-    reason_targets: list[int] = []
+    targets: list[tuple[int, int, bool]] = []
+    reasons: list[tuple[int, int, int]] = []
     for at, one in zip(first.tolist(), everything, strict=True):
         slots += [(at + offset, row, kind) for offset, row, kind in one.slots]
         if one.verdict >= 0:
-            reasons += range(at + len(one.tokens) - one.reason - 1, at + len(one.tokens) - 1)
-            reason_targets += [len(targets)] * one.reason
-            targets.append((at + one.verdict, one.row))
-    slot_array, target_array = np.asarray(slots, np.int64).reshape(-1, 3), np.asarray(targets, np.int64).reshape(-1, 2)
+            reasons += [(at + offset, len(targets), token) for offset, token in one.reason]
+            targets.append((at + one.verdict, one.row, one.reason_first))
+    slot_array, target_array, reason_array = (
+        np.asarray(found, np.int64).reshape(-1, 3) for found in (slots, targets, reasons)
+    )
     return _Encoded(
         tokens=np.concatenate([np.asarray(one.tokens, np.int64) for one in everything]),
         position=within + np.repeat(base, size),
@@ -265,6 +298,8 @@ def _encode(beginning: Block, blocks: Sequence[Block]) -> _Encoded:
         slot_kinds=slot_array[:, 2],
         verdicts=target_array[:, 0],
         target_rows=target_array[:, 1],
-        reasons=np.asarray(reasons, np.int64),
-        reason_targets=np.asarray(reason_targets, np.int64),
+        reason_first=target_array[:, 2].astype(bool),
+        reasons=reason_array[:, 0],
+        reason_targets=reason_array[:, 1],
+        reason_tokens=reason_array[:, 2],
     )

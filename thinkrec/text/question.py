@@ -158,12 +158,13 @@ class QuestionLayout(Layout):
 
     def lengths(self, windows: Sequence[Window]) -> NDArray[np.int64]:
         each, around = self._lengths(self.item), self._around()
-        longest = max(map(len, self.reasons.values()), default=0)
+        reason, thought = (max(map(len, each.values()), default=0) for each in (self.reasons, self.thoughts))
         return np.asarray(
             [
                 each[window.rows].sum()
                 + around * max(int(window.target.sum()), 1)
-                + (longest * int(self.reasons_shown(window).sum()) if longest else 0)
+                + (reason * int(self.reasons_shown(window).sum()) if reason else 0)
+                + sum(2 * (each[row] + around) + thought for row in window.rows.tolist() if row in self.thoughts)
                 for window in windows
             ],
             np.int64,
@@ -209,15 +210,15 @@ class QuestionLayout(Layout):
             named, places = self._named(row, words, len(tokens))
             tokens += [*named, *words["stop"], *words["question"], *self.vocabulary.lead]
             answer = self.answer(int(self.label[row]))
-            reason = self.reasons[row].tolist() if with_reason else []
+            told = [*answer[1:], *self.reasons[row].tolist()] if with_reason else answer[1:]
             blocks.append(
                 Block(
-                    [*tokens, *answer, *reason],
+                    [*tokens, answer[0], *told],
                     0,
                     row,
                     slots=slots + places,
                     verdict=len(tokens) - 1,
-                    reason=len(answer) - 1 + len(reason) if with_reason else 0,
+                    reason=list(enumerate(told, len(tokens))) if with_reason else [],
                 )
             )
         return blocks

@@ -6,7 +6,8 @@ With `soft_tokens`, that many places stand between the begin token and the first
 learned vectors; like the begin token they are visible to all blocks.
 
 Each interaction is a block. Reasons are visible to their own block only; with `history_labels: likes` a disliked
-interaction is visible to itself only.
+interaction is visible to itself only. A block that thinks first is `title: keywords <slot>. reason title: keywords
+<slot>`, and nothing else sees it (`Layout.thinking_first`).
 
 A target sees between `history` and 2 * `history` - 1 earlier interactions (all of them where there are fewer; fewer
 where those would take more than `max_tokens`). Where its window begins is a function of its own history, so a score
@@ -38,9 +39,12 @@ class StreamLayout(Layout):
         return self.items.lengths[self.item] + 2 + len(words.lead) + rest[self.label]
 
     def lengths(self, windows: Sequence[Window]) -> NDArray[np.int64]:
-        lengths = self._block_lengths()
+        plain = self._block_lengths()
+        lengths = plain.copy()
         for row, tokens in self.reasons.items():
             lengths[row] += len(tokens)
+        for row, tokens in self.thoughts.items():
+            lengths[row] += 2 * plain[row] + len(tokens)
         before = 1 + self.soft_tokens
         return np.asarray([lengths[window.rows].sum() + before for window in windows], np.int64)
 
@@ -110,17 +114,17 @@ class StreamLayout(Layout):
             text = self.items[self.item[row]].tolist()
             label = int(self.label[row])
             answer = self.answer(label)
-            reason = self.reasons[row].tolist() if with_reason else []
+            told = [*answer[1:], *self.reasons[row].tolist()] if with_reason else answer[1:]
             prompt = [*text, words.slot, *words.lead]
             blocks.append(
                 Block(
-                    [*prompt, *answer, *reason],
+                    [*prompt, answer[0], *told],
                     at,
                     row,
                     slots=[(len(text), row, WHOLE)],
                     verdict=len(prompt) - 1 if target else -1,
                     shown=len(prompt) + len(answer) if label == 1 or not self.hide_dislikes else 0,
-                    reason=len(answer) - 1 + len(reason) if with_reason else 0,
+                    reason=list(enumerate(told, len(prompt))) if with_reason else [],
                 )
             )
         return blocks

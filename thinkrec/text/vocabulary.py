@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from thinkrec.errors import UserError
 
 VERDICTS = ("No", "Yes")  # by label
+STOP = "."  # between a verdict and its reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +19,8 @@ class Vocabulary:
     """Token ids. `slot` only marks the place: its embedding is replaced where a projector has something to say.
 
     An answer is `lead`, then the verdict, then the `rest` of its word. Scores are read at the verdict, the first token
-    in which " Yes" and " No" differ; tokenizers that split the words put what they share into `lead`.
+    in which " Yes" and " No" differ; tokenizers that split the words put what they share into `lead`. A `stop`
+    follows the verdict, or stands in its place where a reason comes first.
     """
 
     begin: int
@@ -28,6 +30,7 @@ class Vocabulary:
     yes: int
     lead: tuple[int, ...] = ()
     rest: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())  # by label
+    stop: tuple[int, ...] = ()
 
     @property
     def verdicts(self) -> tuple[int, int]:
@@ -70,4 +73,5 @@ def find_vocabulary(tokenizer: PreTrainedTokenizerBase, *, after: str = "") -> V
         yes=yes[shared],
         lead=tuple(no[:shared]),
         rest=(tuple(no[shared + 1 :]), tuple(yes[shared + 1 :])),
+        stop=tuple(tokenizer(STOP, add_special_tokens=False)["input_ids"]),
     )
