@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -207,6 +208,14 @@ class TestJointLead:
         assert list(leads) == ["mf"]
         # In one seed ThinkRec leads by what it is behind in the other.
         assert leads["mf"]["auc"] == {"value": 0, "low": 0, "high": 0, "p": 1}
+
+    def test_a_baseline_that_the_run_of_one_seed_does_not_have_has_none(self, base: Run) -> None:
+        more = base.predictions.assign(running_rates=base.predictions["mf"])
+        newer = replace(
+            base, id="newer", predictions=more, table=evaluate(more, [*MODELS, "running_rates"], seed=7, draws=9)
+        )
+        for runs in ({7: (base, base), 1: (newer, newer)}, {7: (newer, newer), 1: (base, base)}):
+            assert list(joint_file(BASE, runs, draws=9, seed=7)["leads"]) == ["mf"]
 
     def test_predictions_of_other_interactions_are_refused(self, base: Run) -> None:
         moved = run("other", base.predictions.assign(row=base.predictions["row"] + 1), GOOD)

@@ -139,7 +139,7 @@ def test_a_train_of_one_moment_is_one_fold() -> None:
 
 
 @every_model
-def test_the_fits_of_train_take_as_many_steps_as_the_full_one(kind: FeatureModel) -> None:
+def test_the_fits_of_train_take_the_more_epochs_the_fewer_rows_they_have(kind: FeatureModel) -> None:
     by_protocol, metrics = fitted(kind, table(), epochs=6)
     features, train, ratings = by_protocol["online"], rows_of("train"), Ratings.of(table(), items=ITEMS)
     fits = list(fits_of_train(column("user"), column("timestamp"), train, FOLDS, SEED))

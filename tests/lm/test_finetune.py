@@ -21,6 +21,7 @@ from thinkrec.lm.trainer import PLAIN, TrainSettings
 from thinkrec.metrics import auc, validation
 from thinkrec.params import SftParams
 from thinkrec.text.layout import Batch, Window
+from thinkrec.text.vocabulary import find_vocabulary
 
 REASON = np.asarray([70, 71, 72, 1], np.int32)
 
@@ -40,6 +41,8 @@ def test_reasons_are_what_follows_the_verdict_and_end() -> None:
     assert list(reasons) == [7, 2]
     assert tokenizer().decode(reasons[7], skip_special_tokens=True) == ". The sea suits."
     assert reasons[2][-1] == 1 and (reasons[2] == 1).sum() == 1
+    stop = find_vocabulary(tokenizer()).stop  # what stands in a verdict's place, and what follows one, is the same
+    assert stop and all(tuple(tokens[: len(stop)]) == stop for tokens in reasons.values())
 
 
 def test_the_loss_of_a_batch_by_hand() -> None:

@@ -118,3 +118,12 @@ def test_batches_of_targets_that_think_first_stay_within_their_budget(
     ] == [True] * len(windows)
     for batch in batches_by_tokens(layout, windows, budget):
         assert len(batch) == 1 or layout.collate(batch).input_ids.numel() <= budget
+
+
+def test_a_question_has_no_room_set_aside_for_thoughts_of_its_history() -> None:
+    layout = layout_with("question")
+    windows = windows_of(layout)
+    told, plain = (each.lengths(windows) for each in (layout, replace(layout, thoughts={})))
+    thinks = [bool(set(window.rows[window.target]) & set(TOLD)) for window in windows]
+    assert any(set(window.rows) & set(TOLD) for window, one in zip(windows, thinks, strict=True) if not one)
+    assert (told > plain).tolist() == thinks

@@ -3,8 +3,8 @@
 A file holds `row`, `experiment`, `commit`, `compared_with` (the base row's experiment), `params`, `counts` (split ->
 rows and users) and `lines`: name -> `valid` and `test` -> metric -> `value`, `low`, `high` (95 %) and `lead`, which is
 ThinkRec minus this line on the same rows: `value`, `low`, `high`, `p` (a frozen line is left behind by frozen
-ThinkRec: like with like). A world's lines have their `possible_lift` per
-split. The line of a run that wrote reasons has `reasons`: those of the evaluation's metrics file, and METEOR as above.
+ThinkRec: like with like). A world's lines have their `possible_lift` per split. The line of a run that wrote reasons
+has `reasons`: those of the evaluation's metrics file, and METEOR as above.
 
 Over several seeds, a row has a file of *joint* leads besides (`joint_file`).
 """
@@ -108,7 +108,8 @@ def joint_file(name: str, runs: Mapping[int, tuple[Run, Run]], *, draws: int = D
     It holds `row`, `runs`, seed -> the identifiers of the base row's run and of the row's, and `leads`: line -> metric
     -> `value`, `low`, `high` and `p` of the mean over seeds of ThinkRec minus the line of the same seed, on the test
     split. A draw of users is one and the same for all seeds, so the interval is of users; seeds are not drawn. The base
-    row's lines are the models beside ThinkRec, fitted with that seed: not the frozen ones, nor what hindsight knows.
+    row's lines are the models beside ThinkRec, fitted with that seed: not the frozen ones, nor what hindsight knows,
+    nor what the run of some seed (by an earlier code) does not have.
 
     Raises:
         UserError: the runs' predictions are not of the same interactions.
@@ -116,14 +117,14 @@ def joint_file(name: str, runs: Mapping[int, tuple[Run, Run]], *, draws: int = D
     first = next(iter(runs.values()))[1]
     scores: dict[str, Floats] = {}
     lines = {name}
+    if name == BASE:
+        models = set[str].intersection(*(set(run.table[EVALUATED[-1]]["models"]) for run, _ in runs.values()))
+        lines = {model for model in models if model not in {OURS, *HINDSIGHT} and not model.endswith(FROZEN)}
     for number, (run, base) in runs.items():
         test = run.predictions["split"] == EVALUATED[-1]
         for one in (run, base):
             _same_interactions(f"{name} of seed {number}", one, first)
         scores[f"{number} {OURS}"] = base.predictions.loc[test, OURS].to_numpy(np.float64)
-        if name == BASE:
-            models = run.table[EVALUATED[-1]]["models"]
-            lines = {model for model in models if model not in {OURS, *HINDSIGHT} and not model.endswith(FROZEN)}
         for line in lines:
             column = line if name == BASE else OURS
             scores[f"{number} {line}"] = run.predictions.loc[test, column].to_numpy(np.float64)

@@ -30,8 +30,9 @@ NO_THINKING = {"sft.think_share": 0}
 NO_EXPERTS = {"experts.n": 0}
 TEXT_ONLY = {"prompt.slots": [], "prompt.keywords": 0, "sft.pairwise": 0, **NO_THINKING, **NO_EXPERTS}
 
-# In the order in which they run. Rows that share a backbone or a global model do not stand side by side: run at the
-# same time, both would train it; one after the other, the second takes it from the cache.
+# In the order in which they run. Rows that share a backbone or a global model which the base row does not have do not
+# stand side by side: run at the same time, both would train it; one after the other, the second takes it from the
+# cache.
 ROWS: dict[str, Overrides] = {
     BASE: {},
     "no_thinking": NO_THINKING,

@@ -71,7 +71,7 @@ class Features:
     def scores(self) -> Floats:
         """The feature model's logit (n,) of every interaction, without the user's bias; NaN where it knows nothing.
 
-        It knows nothing of users and items whose vector is zero: nothing earlier, or not seen in train.
+        It knows nothing of users and items whose vector is zero: nothing earlier, or not seen by the row's fit.
         """
         known = np.any(self.user_bank, 1)[self.user_row] & np.any(self.item_bank, 1)[self.item_row]
         return np.where(known, self.statistics[:, self.statistic_names.index(AFFINITY)], np.float32(np.nan))
@@ -97,8 +97,9 @@ def fit_features(
 ) -> tuple[dict[Protocol, Features], dict[str, Any], Recommender]:
     """Fit the feature model on train, forward in time for train rows, take states, add causal statistics.
 
-    The epoch is the best one on valid; the fits for train rows take as many steps. Returns the features by protocol,
-    metrics, and the full fit.
+    The epoch is the best one on valid; the fits for train rows take the more epochs the fewer rows they have. That is
+    about as many steps where a batch is so many rows; where it is so many sequences (SASRec), up to a few times more.
+    Returns the features by protocol, metrics, and the full fit.
 
     Raises:
         UserError: the first fold of train has one user alone.
@@ -116,7 +117,7 @@ def fit_features(
             ratings,
             known,
             recommender,
-            epochs=max(1, round(epochs * len(train) / len(known))),  # as many steps
+            epochs=max(1, round(epochs * len(train) / len(known))),
             seed=seed,
         )
         side = model.items()

@@ -23,7 +23,7 @@ class Phase:
     name: str
     trains: tuple[Part, ...]
     slots: bool  # whether prompts are told features; else they are text alone
-    rate: float = 1.0  # of the learning rate
+    rate: float = 1.0  # times `sft.learning_rate`
     optional: bool = False  # undone if valid is no better than after the phase before
 
 

@@ -1,7 +1,8 @@
 """Supervised fine-tuning of the global model, phase by phase (`lm.recipes`), and what it leaves behind:
 
 - `recipe.json`, `made_with.json`: which recipe it was; the backbone, tokenizer and prompt that it belongs to
-- `model/` (compact): the fine-tuned backbone, or `adapter/` (paper): the global LoRA on out/backbone
+- `model/` (compact): the backbone, fine-tuned unless that was undone, or `adapter/` (paper): the global LoRA on
+  out/backbone
 - `*.safetensors`: projector and soft prompt
 """
 

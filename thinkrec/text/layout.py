@@ -42,7 +42,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Tensors of B padded sequences. Row-wise tensors are in sequence order, then time order."""
+    """Tensors of B padded sequences.
+
+    Row-wise tensors are in sequence order, then time order; targets that think first come last in their sequence.
+    """
 
     input_ids: Tensor  # (B, T) int64
     position_ids: Tensor  # (B, T) int64
@@ -139,10 +142,10 @@ class Layout(ABC):
         """The same prompts over another table, or another view of this one's times; without reasons."""
         return replace(self, **columns(interactions), reasons={}, thoughts={})
 
-    def answer(self, label: int, reason: Sequence[int] = ()) -> list[int]:
-        """What stands after the question: the verdict and its reason."""
+    def answer(self, label: int) -> list[int]:
+        """What stands after the question: the verdict, all of its word. A reason may follow."""
         words = self.vocabulary
-        return [words.verdicts[label], *words.rest[label], *reason]
+        return [words.verdicts[label], *words.rest[label]]
 
     def thinking_first(self, block: Block) -> Block:
         """A target's `block` once more, as a target that thinks first: the question, its thought, the question again.

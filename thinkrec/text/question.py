@@ -158,13 +158,17 @@ class QuestionLayout(Layout):
 
     def lengths(self, windows: Sequence[Window]) -> NDArray[np.int64]:
         each, around = self._lengths(self.item), self._around()
-        reason, thought = (max(map(len, each.values()), default=0) for each in (self.reasons, self.thoughts))
+        reason, thought = (max(map(len, texts.values()), default=0) for texts in (self.reasons, self.thoughts))
         return np.asarray(
             [
                 each[window.rows].sum()
                 + around * max(int(window.target.sum()), 1)
                 + (reason * int(self.reasons_shown(window).sum()) if reason else 0)
-                + sum(2 * (each[row] + around) + thought for row in window.rows.tolist() if row in self.thoughts)
+                + sum(
+                    2 * (each[row] + around) + thought
+                    for row in window.rows[window.target].tolist()
+                    if row in self.thoughts
+                )
                 for window in windows
             ],
             np.int64,
