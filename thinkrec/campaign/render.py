@@ -106,7 +106,8 @@ FROZEN_NOTE = (
 )
 ABLATION_NOTE = (
     f"The paper ablates on its {paper.ABLATION_DATASET} dataset: of its leads only the sign can be held against ours. "
-    "Without keywords, the backbone never met keywords either: a lead over such a row is of both."
+    "Without thinking, fine-tuning meets no trace; the backbone was pretrained on them, as in all rows. Without "
+    "keywords, the backbone never met keywords either: a lead over such a row is of both."
 )
 SEEDS_NOTE = (
     "Mean ± standard deviation over seeds, all other parameters being the same; an ordinary recommender is fitted with "
@@ -279,9 +280,10 @@ def over_seeds(spread: Spread, names: Sequence[str] = tuple(SEEDS)) -> str:
 
 
 def joint_leads(spread: Spread, names: Sequence[str] = tuple(SEEDS), metrics: Sequence[str] = HEADLINE) -> str:
-    """ThinkRec's joint lead over each line that has one."""
-    shown = {name: spread[name] for name in names if spread.get(name, {}).get("lead")}
-    stars = _stars({(name, metric): shown[name]["lead"].get(metric) for name in shown for metric in metrics})
+    """ThinkRec's joint lead over each line that has one; stars are of all lines and metrics, shown or not."""
+    every = {name: spread[name] for name in SEEDS if spread.get(name, {}).get("lead")}
+    stars = _stars({(name, metric): every[name]["lead"].get(metric) for name in every for metric in HEADLINE})
+    shown = {name: every[name] for name in names if name in every}
     body = [
         [
             SEEDS[name],
@@ -406,16 +408,24 @@ def _measured_lead(line: Line | None, metric: str) -> dict[str, Any] | None:
 
 
 def runs(files: Files, spread: Spread) -> str:
-    """Which code made which rows, and which were compared with a base run that has been replaced since."""
-    by_commit: dict[str, list[str]] = {}
-    for name, file in files.items():
-        commits = spread[name]["commits"] if name in spread else {}
-        for commit in dict.fromkeys([file["commit"], *commits.values()]):
-            seeds = ", ".join(str(seed) for seed, made in commits.items() if made == commit)
-            by_commit.setdefault(commit, []).append(f"{name} (seeds {seeds})" if seeds else name)
+    """Which code made which rows, which phase of fine-tuning each kept, and which were compared with an older base."""
+    by_commit, by_phase = (_rows_by(key, seeds, files, spread) for key, seeds in (("commit", "commits"), ("kept",) * 2))
     lines = [f"- `{commit}`: {', '.join(names)}" for commit, names in by_commit.items()]
+    lines += [f"- fine-tuning kept phase `{phase}`: {', '.join(names)}" for phase, names in by_phase.items()]
     older = [name for name, file in files.items() if file["compared_with"] != files[BASE]["experiment"]]
     return "\n".join([*lines, *([f"- compared with an earlier run of {BASE}: {', '.join(older)}"] if older else [])])
+
+
+def _rows_by(key: str, by_seed: str, files: Files, spread: Spread) -> dict[str, list[str]]:
+    """The rows by what their files have under `key`; where seeds differ, with the seeds."""
+    found: dict[str, list[str]] = {}
+    for name, file in files.items():
+        seeds = spread[name][by_seed] if name in spread else {}
+        for value in dict.fromkeys([file.get(key), *seeds.values()]):
+            those = ", ".join(str(seed) for seed, one in seeds.items() if one == value)
+            if value is not None:
+                found.setdefault(value, []).append(f"{name} (seeds {those})" if those else name)
+    return found
 
 
 def against(entry: Mapping[str, Any], figure: float) -> str:

@@ -21,24 +21,26 @@ Spread = dict[str, dict[str, Any]]  # line -> its entry in `across`
 def across(by_seed: Mapping[int, Files], joint: Files) -> Spread:
     """What each line has over seeds; nothing for a line of one seed.
 
-    By line: `seeds`, `commits` (seed -> where its run started from), `metrics` -> metric -> `mean` and `deviation`
-    (of a sample) on the test split, and `lead` -> metric -> ThinkRec's joint lead. Without frozen lines and hindsight.
-    A metric without a value for a seed is left out, and so are joint leads of other runs than those of the files.
+    By line: `seeds`, `commits` and `kept` (seed -> those of its run's file), `metrics` -> metric -> `mean` and
+    `deviation` (of a sample) on the test split, and `lead` -> metric -> ThinkRec's joint lead. Without frozen lines and
+    hindsight. A metric without a value for a seed is left out, and so are joint leads of other runs than those of the
+    files.
     """
     leads: dict[str, Any] = {}
     for name, file in joint.items():
         if file["runs"] == run_ids(by_seed, name):
             leads |= file["leads"]
-    lines: dict[str, dict[int, tuple[str, Mapping[str, Any]]]] = {}
+    lines: dict[str, dict[int, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
     for seed, files in by_seed.items():
         for file in files.values():
             for name, line in file["lines"].items():
                 if name not in HINDSIGHT and not name.endswith(FROZEN):
-                    lines.setdefault(name, {})[seed] = file["commit"], line[SPLIT]
+                    lines.setdefault(name, {})[seed] = file, line[SPLIT]
     return {
         name: {
             "seeds": list(found),
-            "commits": {seed: commit for seed, (commit, _) in found.items()},
+            "commits": {seed: file["commit"] for seed, (file, _) in found.items()},
+            "kept": {seed: file.get("kept") for seed, (file, _) in found.items()},
             "metrics": _metrics([entry for _, entry in found.values()]),
             "lead": leads.get(name, {}),
         }
