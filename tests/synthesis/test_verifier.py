@@ -273,6 +273,11 @@ def test_free_prose_claims_what_a_reader_would_say(text: str, claims: list[str])
     assert said(text) == claims
 
 
+@pytest.mark.parametrize("end", ["user", "this", "Liked war. It suits the user", "Quiet", "It still fits the user."])
+def test_a_text_may_end_where_a_longer_name_would_go_on(end: str) -> None:
+    assert said(f"{end} ") == said(end)
+
+
 def test_true_prose_raises_no_alarm() -> None:
     alarms = [[str(claim) for claim in checked(text).claims if not claim.true] for text in PROSE]
     assert [found for found in alarms if found] == [["avoids musical"], ["named Seven Keys"]]

@@ -121,8 +121,9 @@ class Names:
     def at(self, words: Sequence[str], place: int) -> tuple[str, int]:
         """What the longest name that begins at `place` stands for, and its length; length 0 without any."""
         for length in self._lengths.get(words[place], ()):
-            meant = self._names.get(tuple(words[place : place + length]))
-            if meant is not None:
+            name = tuple(words[place : place + length])  # at the end of `words` it may be shorter
+            meant = self._names.get(name)
+            if meant is not None and len(name) == length:
                 return meant, length
         return "", 0
 
