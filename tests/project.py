@@ -63,6 +63,7 @@ SMALL: dict[str, Any] = {
     "experts.layers": 1,
     "lora.r": 4,
     "experts.epochs": 1,
+    "experts.learning_rate": 0.1,  # of so few steps, which should say something of their own
     "gate.kind": "trained",
     "gate.epochs": 1,
     "evaluate.reasons": 8,

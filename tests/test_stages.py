@@ -193,6 +193,7 @@ class TestReproduction:
         # What differs, and only that: our figures and the gate's, not the baselines', which did not run again.
         changed = json.loads(dvc(dvc_project, "metrics", "diff", "HEAD", "by-rule", "--json"))
         assert set(changed) == {"metrics/evaluate.json", "metrics/gate.json"}
+        assert "test.auc" in changed["metrics/evaluate.json"]
         plots = json.loads(dvc(dvc_project, "plots", "diff", "HEAD", "by-rule", "--json"))["data"]
         for name in ("plots/roc.json", "plots/calibration.json", "plots/sft.json"):
             curves = [plot for key, drawn in plots.items() if key.endswith(name) for plot in drawn]

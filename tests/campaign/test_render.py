@@ -229,7 +229,7 @@ def spread() -> Spread:
     metrics = {"auc": {"mean": 0.77, "deviation": 0.0012}, "ndcg@10": {"mean": 0.8, "deviation": 0.002}}
     one: dict[str, Any] = {
         "seeds": [7, 1, 2],
-        "commits": {7: "7726a8c", 1: "fffffff", 2: "7726a8c"},
+        "commit": {7: "7726a8c", 1: "fffffff", 2: "7726a8c"},
         "kept": {7: "projector", 1: "sft", 2: "projector"},
         "metrics": metrics,
     }

@@ -38,7 +38,7 @@ def test_mean_and_deviation_of_a_sample_are_those_worked_out_by_hand() -> None:
     assert found["thinkrec"]["metrics"]["auc"] == pytest.approx({"mean": 0.72, "deviation": 0.02})
     assert found["thinkrec"]["metrics"]["possible_lift"] == pytest.approx({"mean": 0.36, "deviation": 0.01})
     assert found["thinkrec"]["seeds"] == [7, 1, 2]
-    assert found["mf"]["commits"] == {7: "of a7", 1: "of a1", 2: "of a2"}
+    assert found["mf"]["commit"] == {7: "of a7", 1: "of a1", 2: "of a2"}
     assert found["mf"]["kept"] == {7: "sft", 1: "sft", 2: "sft"}
 
 

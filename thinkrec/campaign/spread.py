@@ -21,7 +21,7 @@ Spread = dict[str, dict[str, Any]]  # line -> its entry in `across`
 def across(by_seed: Mapping[int, Files], joint: Files) -> Spread:
     """What each line has over seeds; nothing for a line of one seed.
 
-    By line: `seeds`, `commits` and `kept` (seed -> those of its run's file), `metrics` -> metric -> `mean` and
+    By line: `seeds`, `commit` and `kept` (seed -> those of its run's file), `metrics` -> metric -> `mean` and
     `deviation` (of a sample) on the test split, and `lead` -> metric -> ThinkRec's joint lead. Without frozen lines and
     hindsight. A metric without a value for a seed is left out, and so are joint leads of other runs than those of the
     files.
@@ -39,7 +39,7 @@ def across(by_seed: Mapping[int, Files], joint: Files) -> Spread:
     return {
         name: {
             "seeds": list(found),
-            "commits": {seed: file["commit"] for seed, (file, _) in found.items()},
+            "commit": {seed: file["commit"] for seed, (file, _) in found.items()},
             "kept": {seed: file.get("kept") for seed, (file, _) in found.items()},
             "metrics": _metrics([entry for _, entry in found.values()]),
             "lead": leads.get(name, {}),
