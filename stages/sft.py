@@ -6,7 +6,7 @@ def sft() -> str:
     import torch
 
     from thinkrec import artifacts
-    from thinkrec.lm.sft import fit_global, kept, save_global
+    from thinkrec.lm.sft import fit_global, save_global
     from thinkrec.lm.workbench import open_workbench
     from thinkrec.params import load
 
@@ -20,9 +20,9 @@ def sft() -> str:
     epochs = [(phase, epoch) for phase, result in results.items() for epoch in result.epochs]
     curve = [{"phase": phase, **epoch, "epoch": number} for number, (phase, epoch) in enumerate(epochs, start=1)]
     best = {phase: result.best for phase, result in results.items()}
-    phase = kept(params.sft.recipe, results, params.trainer.metric)
-    artifacts.write_metrics("sft", {"best": best, "kept": phase, "traces": len(bench.layout.reasons)})
+    artifacts.write_metrics("sft", {"best": best, "traces": len(bench.layout.reasons)})
     artifacts.write_json(artifacts.PLOTS / "sft.json", artifacts.rounded(curve, 4))
+    phase = list(results)[-1]
     return (
         f"epoch {best[phase]['epoch']:.0f} of phase {phase}: "
         f"valid AUC {best[phase]['auc']:.4f}, UAUC {best[phase]['uauc']:.4f}"

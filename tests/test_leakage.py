@@ -6,7 +6,6 @@ What single rooms promise is held where they are tested; here the artefacts of r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ from thinkrec.artifacts import INTERACTIONS, PREDICTIONS, SCHEMAS, TRUTH, read_t
 from thinkrec.evaluation.intervals import bootstrap, interval
 from thinkrec.evaluation.tables import HINDSIGHT
 from thinkrec.features import bank
-from thinkrec.lm.recipes import RECIPES
 
 STAGES = list(PIPELINE)
 ONE_EPOCH = {f"{part}.epochs": 1 for part in ("mf", "sft", "experts", "gate")}  # and so none for valid to choose
@@ -98,11 +96,7 @@ def test_nothing_at_or_after_a_moment_moves_what_is_predicted_up_to_it(finished:
     assert (moved > 0.001).all(), moved.sort_values()
 
 
-def test_nothing_of_valid_or_test_is_in_what_is_fitted_but_which_epoch_and_phase_is_kept(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    phases = tuple(replace(phase, optional=False) for phase in RECIPES["compact"].phases)
-    monkeypatch.setitem(RECIPES, "compact", replace(RECIPES["compact"], phases=phases))
+def test_nothing_of_valid_or_test_is_in_what_is_fitted_but_which_epoch_is_kept(finished: Path, tmp_path: Path) -> None:
     fitting = [stage for stage in STAGES[STAGES.index("features") :] if stage not in ("baselines", "evaluate")]
     told, other = (copy_project(finished, tmp_path / name, ONE_EPOCH) for name in ("told", "other"))
     rerun(told, lambda table, _: table, fitting)

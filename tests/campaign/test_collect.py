@@ -65,9 +65,7 @@ def reasons(texts: dict[int, str], teacher: dict[int, str]) -> pd.DataFrame:
 def run(name: str, frame: pd.DataFrame, said: pd.DataFrame) -> Run:
     table = evaluate(frame, MODELS, seed=7, draws=DRAWS)
     metrics_file = {"reasons": score_reasons(said)}
-    return Run(
-        id=name, commit="abc1234", table=table, metrics=metrics_file, kept="sft", predictions=frame, reasons=said
-    )
+    return Run(id=name, commit="abc1234", table=table, metrics=metrics_file, predictions=frame, reasons=said)
 
 
 def row(name: str) -> Row:

@@ -230,7 +230,6 @@ def spread() -> Spread:
     one: dict[str, Any] = {
         "seeds": [7, 1, 2],
         "commit": {7: "7726a8c", 1: "fffffff", 2: "7726a8c"},
-        "kept": {7: "projector", 1: "sft", 2: "projector"},
         "metrics": metrics,
     }
     leads = {metric: entry(0, -0.03, p=0.001)["lead"] for metric in ("uauc", "ndcg@10")}
@@ -269,13 +268,6 @@ class TestSeeds:
         page = render("ml-1m", files(), over)
         assert "- `7726a8c`: thinkrec (seeds 7, 2), tallrec\n" in page
         assert "- `fffffff`: thinkrec (seeds 1)\n" in page
-
-    def test_the_page_says_which_phase_of_fine_tuning_the_rows_ended_with(self) -> None:
-        made = files()
-        made["tallrec"]["kept"] = "sft"
-        page = render("ml-1m", made, {"thinkrec": spread()["thinkrec"]})
-        assert "- fine-tuning kept phase `projector`: thinkrec (seeds 7, 2)\n" in page
-        assert "- fine-tuning kept phase `sft`: thinkrec (seeds 1), tallrec\n" in page
 
 
 class TestNdcg10:

@@ -11,7 +11,7 @@ from thinkrec.campaign.spread import across
 
 def file(experiment: str, **auc: float) -> dict[str, Any]:
     lines = {name: {"test": {"auc": {"value": value}, "possible_lift": value / 2}} for name, value in auc.items()}
-    return {"experiment": experiment, "commit": f"of {experiment}", "kept": "sft", "lines": lines}
+    return {"experiment": experiment, "commit": f"of {experiment}", "lines": lines}
 
 
 def seeds() -> dict[int, dict[str, Any]]:
@@ -39,7 +39,6 @@ def test_mean_and_deviation_of_a_sample_are_those_worked_out_by_hand() -> None:
     assert found["thinkrec"]["metrics"]["possible_lift"] == pytest.approx({"mean": 0.36, "deviation": 0.01})
     assert found["thinkrec"]["seeds"] == [7, 1, 2]
     assert found["mf"]["commit"] == {7: "of a7", 1: "of a1", 2: "of a2"}
-    assert found["mf"]["kept"] == {7: "sft", 1: "sft", 2: "sft"}
 
 
 def test_lines_of_one_seed_frozen_ones_and_hindsight_have_none() -> None:

@@ -10,17 +10,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.typing import NDArray
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from tests.builders import interactions, layout_of, recommender, tokenizer
 from tests.lm import work
-from thinkrec.lm.finetune import Objective, encode_reasons, finetune, measures
+from thinkrec.lm.finetune import Objective, encode_reasons, finetune, measures, think_loss
 from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss
 from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import PLAIN, TrainSettings
 from thinkrec.metrics import auc, validation
 from thinkrec.params import SftParams
 from thinkrec.text.layout import Batch, Window
+from thinkrec.text.stream import StreamLayout
 from thinkrec.text.vocabulary import find_vocabulary
 
 REASON = np.asarray([70, 71, 72, 1], np.int32)
@@ -52,7 +54,7 @@ def test_the_loss_of_a_batch_by_hand() -> None:
     windows = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.ones(3, bool))]
     tensors = layout.collate(windows).tensors()
     objective = Objective(model, layout.label, 0.1, params())
-    assert objective.think_weight == pytest.approx(2.0) and objective.rec_weight == pytest.approx(0.8 / 0.9)
+    assert objective.think_weight == pytest.approx(2.0) and objective.rec_weight == pytest.approx(0.8)
     with torch.no_grad():
         loss = float(objective(**tensors))
         batch = Batch(**tensors)
@@ -62,13 +64,12 @@ def test_the_loss_of_a_batch_by_hand() -> None:
     assert 0 < label.sum() < 7
     verdict = torch.tensor([layout.vocabulary.verdicts[value] for value in label.tolist()])
     rec = recommendation_loss(output.score, label)
-    think = answer_loss(
-        output.verdict_logits, verdict, output.reason_logits, torch.from_numpy(REASON).long(), torch.tensor([1] * 4)
-    )
-    plain = 0.8 / 0.9 * (0.8 * rec + 0.2 * think)
-    plain[1] = 2.0 * (0.1 * rec[1] + 0.9 * think[1])
+    said = torch.nn.functional.cross_entropy(output.verdict_logits, verdict, reduction="none")
+    think = answer_loss(said, output.reason_logits, torch.from_numpy(REASON).long(), torch.tensor([1] * 4))
+    both = 0.8 * (0.8 * rec + 0.2 * said)  # every row is recommended
+    both[1] += 2.0 * (0.1 * rec[1] + 0.9 * think[1])  # and one is reasoned about besides
     pairs = pairwise_loss(output.score, label, torch.tensor([0] * 4 + [1] * 3))
-    assert loss == pytest.approx(float(plain.mean() + 0.3 * pairs), rel=1e-5)
+    assert loss == pytest.approx(float(both.mean() + 0.3 * pairs), rel=1e-5)
 
 
 def test_a_trace_met_in_both_orders_counts_once_by_hand() -> None:
@@ -98,10 +99,34 @@ def test_a_trace_met_in_both_orders_counts_once_by_hand() -> None:
     )
     rec = recommendation_loss(output.score, label)
     words = torch.nn.functional.cross_entropy(output.verdict_logits, verdict, reduction="none")
-    others = [0, 2, 3, 5, 6, 7]
-    expected = 2.0 * (0.1 * rec[4] + 0.9 * think) + 0.8 / 0.9 * (0.8 * rec + 0.2 * words)[others].sum()
+    once = [0, 1, 2, 3, 5, 6, 7]
+    expected = 2.0 * (0.1 * rec[4] + 0.9 * think) + 0.8 * (0.8 * rec + 0.2 * words)[once].sum()
     with torch.no_grad():
         assert float(only_first(**tensors)) == pytest.approx(float(expected) / 7, rel=1e-5)
+
+
+def test_thinking_alone_is_of_reasons_whose_verdicts_are_given() -> None:
+    table = interactions(users=2, ties=False)
+    plain = layout_of(table, reasons={1: REASON})
+    model = recommender(table)
+    windows = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.ones(3, bool))]
+
+    def loss(layout: StreamLayout, label: NDArray[np.int8], **changes: Any) -> float:
+        objective = Objective(model, label, 1 / 7, params(trace_weight_cap=10.0, **changes), think_only=True)
+        with torch.no_grad():
+            return float(objective(**layout.collate(windows).tensors()))
+
+    with torch.no_grad():
+        output = model(plain.collate(windows))
+        words = torch.nn.functional.cross_entropy(output.reason_logits, torch.from_numpy(REASON).long())
+    found = loss(plain, plain.label)
+    assert found == pytest.approx(float(words) * 4 / 5, rel=1e-5)  # the verdict, given, counts as a token of loss 0
+    assert loss(plain, 1 - plain.label) == found  # no label is asked for
+    both = replace(plain, thoughts=plain.reasons)  # after its reason, a verdict is
+    assert loss(both, plain.label, reason_first=0.0) == pytest.approx(found, rel=1e-5)
+    assert loss(both, 1 - plain.label, reason_first=1.0) != pytest.approx(
+        loss(both, plain.label, reason_first=1.0), rel=1e-3
+    )
 
 
 def test_scores_before_a_reason_alone_are_compared_in_pairs() -> None:
@@ -147,10 +172,10 @@ def test_traced_rows_are_met_a_second_time_only_where_that_is_asked_for(
 @pytest.mark.parametrize(
     ("thinking", "share", "weights"),
     [
-        (0.4, 0.2, (0.5, 4 / 3)),
-        (0.01, 0.2, (4.0, 0.8 / 0.99)),  # capped: one trace may not count for more
-        (0.0, 0.2, (0.0, 1.0)),  # no traces: all rows are plain ones
-        (0.4, 0.0, (0.0, 1 / 0.6)),
+        (0.4, 0.2, (0.5, 0.8)),
+        (0.01, 0.2, (4.0, 0.8)),  # capped: one trace may not count for more
+        (0.0, 0.2, (0.0, 1.0)),  # no traces: nothing but recommending
+        (0.4, 0.0, (0.0, 1.0)),
     ],
 )
 def test_each_kind_counts_by_its_share_over_its_frequency(
@@ -183,6 +208,41 @@ def test_fine_tuning_learns_and_only_what_may_be_learned(tmp_path: Path, monkeyp
     assert result.best["auc"] > 0.8
     assert auc(table["label"][valid], score(model, layout, valid)) == pytest.approx(result.best["auc"])
     assert frozen.weight.equal(before)
+
+
+def test_traces_held_out_are_measured_a_token_each_after_its_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = interactions(1, users=6, rows=20)
+    layout, rows = layout_of(table, reasons={3: REASON}), np.arange(len(table))
+    untaught = replace(layout, reasons={5: REASON, 27: REASON[:2]})
+    model = recommender(table)
+    with torch.no_grad():
+        losses: list[float] = []
+        for row, tokens in untaught.reasons.items():
+            alone = layout_of(table, reasons={row: tokens})
+            window = alone.scoring_windows(np.asarray([row]), np.asarray([0]))
+            logits = model(alone.collate(window)).reason_logits
+            expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(tokens).long(), reduction="none")
+            losses += expected.tolist()
+    assert len(losses) == 6
+    assert think_loss(model, untaught) == pytest.approx(np.mean(losses), rel=1e-5)
+    assert np.isnan(think_loss(model, replace(layout, reasons={})))
+    result = finetune(
+        model,
+        layout,
+        train_rows=rows[rows % 20 < 14],
+        valid_rows=rows[rows % 20 >= 14],
+        user=table["user"].to_numpy(),
+        params=params(),
+        settings=TrainSettings(
+            name="thinking", epochs=3, learning_rate=0.01, weight_decay=0.0, seed=1, metric="think_loss"
+        ),
+        untaught=untaught,
+    )
+    assert result.best["think_loss"] == min(epoch["think_loss"] for epoch in result.epochs)
+    assert think_loss(model, untaught) == pytest.approx(result.best["think_loss"], rel=1e-5)
 
 
 def test_gradient_checkpointing_computes_twice_and_changes_nothing(

@@ -7,7 +7,7 @@ from math import exp, log
 import pytest
 import torch
 
-from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss, sample_loss
+from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss
 
 
 def test_recommendation_loss_is_binary_cross_entropy_on_the_score() -> None:
@@ -16,30 +16,17 @@ def test_recommendation_loss_is_binary_cross_entropy_on_the_score() -> None:
 
 
 def test_answer_loss_is_the_mean_over_the_verdict_and_its_reason() -> None:
-    verdicts = torch.tensor([[0.0, 0.0], [0.0, log(3)]])
+    said = torch.tensor([log(2), log(4 / 3)])
     reasons = torch.tensor([[0.0, log(7)], [0.0, 0.0]])
-    loss = answer_loss(verdicts, torch.tensor([0, 1]), reasons, torch.tensor([1, 0]), torch.tensor([1, 1]))
+    loss = answer_loss(said, reasons, torch.tensor([1, 0]), torch.tensor([1, 1]))
     # Target 0 has its verdict alone; target 1 a verdict at 3/4 and tokens at 7/8 and 1/2.
     assert loss.tolist() == pytest.approx([log(2), (log(4 / 3) + log(8 / 7) + log(2)) / 3])
 
 
 def test_answer_loss_without_any_reason_is_the_verdicts() -> None:
     none = torch.zeros(0, dtype=torch.long)
-    loss = answer_loss(torch.tensor([[0.0, log(3)]]), torch.tensor([0]), torch.zeros(0, 2), none, none)
+    loss = answer_loss(torch.tensor([log(4)]), torch.zeros(0, 2), none, none)
     assert loss.tolist() == pytest.approx([log(4)])
-
-
-def test_sample_loss_weighs_the_two_kinds_differently() -> None:
-    loss = sample_loss(
-        torch.tensor([1.0, 1.0]),
-        torch.tensor([10.0, 10.0]),
-        torch.tensor([True, False]),
-        alpha=0.1,
-        beta=0.9,
-        eta=0.8,
-        gamma=0.2,
-    )
-    assert loss.tolist() == pytest.approx([9.1, 2.8])
 
 
 def test_pairwise_loss_compares_within_a_sequence_only() -> None:

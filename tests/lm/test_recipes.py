@@ -17,9 +17,10 @@ from thinkrec.lm.experts import add_expert, add_lora, save_adapter
 from thinkrec.lm.model import RecommenderLM, SoftPrompt
 from thinkrec.lm.recipes import RECIPES
 from thinkrec.lm.scoring import score
-from thinkrec.lm.sft import kept, train_only
-from thinkrec.lm.trainer import PLAIN, TrainResult, TrainSettings
+from thinkrec.lm.sft import train_only
+from thinkrec.lm.trainer import PLAIN, TrainResult
 from thinkrec.params import LoraParams
+from thinkrec.text.layout import Layout
 
 LORA = LoraParams(r=2, alpha=4.0, dropout=0.0)
 PROJECTOR = {f"projector.layers.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
@@ -49,54 +50,97 @@ def family(request: pytest.FixtureRequest) -> Family:
     return request.param
 
 
-def test_compact_trains_the_projector_then_the_whole_backbone_and_what_enters_it(family: Family) -> None:
+def test_compact_trains_everything_on_traces_then_what_enters_the_backbone(family: Family) -> None:
     model = made(family)
-    projector, whole = RECIPES["compact"].phases
+    thinking, projector = RECIPES["compact"].phases
+    train_only(model, thinking.trains)
+    assert trainable(model) == set(dict(model.named_parameters()))
     train_only(model, projector.trains)
-    assert trainable(model) == PROJECTOR
+    assert trainable(model) == PROJECTOR | {"soft_prompt.vectors"}
+    assert thinking.slots and projector.slots and not RECIPES["compact"].adapter
+    assert thinking.thinking and not projector.thinking
+
+
+def test_compact_by_text_trains_the_whole_backbone_to_recommend(family: Family) -> None:
+    model = made(family)
+    model.projector = None
+    assert RECIPES["compact"].by_text[0] == RECIPES["compact"].phases[0]
+    whole = RECIPES["compact"].by_text[1]
     train_only(model, whole.trains)
     assert trainable(model) == set(dict(model.named_parameters()))
-    assert projector.slots and whole.slots and not RECIPES["compact"].adapter
+    assert not whole.thinking and not whole.slots
 
 
-@pytest.mark.parametrize(("then", "held"), [(0.7, "sft"), (0.6, "projector"), (0.5, "projector")])
-def test_an_optional_phase_is_kept_where_its_best_epoch_is_better_than_the_one_before(then: float, held: str) -> None:
-    results = {
-        name: TrainResult([], {"auc": value, "log_loss": 1 - value})
-        for name, value in (("projector", 0.6), ("sft", then))
-    }
-    assert kept("compact", results, "auc") == kept("compact", results, "log_loss") == held
-    assert kept("compact", {"sft": results["sft"]}, "auc") == "sft"  # of text alone there is no phase before
+class Phases:
+    """Stands for training: it moves whatever trains, and keeps what every phase was given."""
 
+    def __init__(self) -> None:
+        self.given: dict[str, dict[str, Any]] = {}
 
-def test_a_later_phase_that_is_not_optional_is_always_kept() -> None:
-    results = {"text": TrainResult([], {"auc": 0.7}), "projector": TrainResult([], {"auc": 0.6})}
-    assert kept("paper", results, "auc") == "projector"
-
-
-@pytest.mark.parametrize("then", [0.7, 0.5])
-def test_an_optional_phase_that_did_not_help_is_undone(monkeypatch: pytest.MonkeyPatch, then: float) -> None:
-    model = made("llama")
-    bench = SimpleNamespace(
-        model=model, prompted=lambda *, slots: (model, None), rows=lambda split: np.arange(3), user=np.arange(3)
-    )
-    seen: dict[str, tuple[float, list[torch.Tensor]]] = {}
-
-    def finetune(model: RecommenderLM, layout: None, *, settings: TrainSettings, **_: Any) -> TrainResult:
-        """Stands for training: it moves whatever trains."""
+    def __call__(self, model: RecommenderLM, layout: Layout, **given: Any) -> TrainResult:
         with torch.no_grad():
             for weight in model.parameters():
                 weight.add_(float(weight.requires_grad))
-        seen[settings.name] = settings.learning_rate, [weight.detach().clone() for weight in model.parameters()]
-        return TrainResult([], {"auc": 0.6 if settings.name == "projector" else then})
+        self.given[given["settings"].name] = {**given, "layout": layout}
+        return TrainResult([], {"objective": 0.6})
 
-    monkeypatch.setattr(sft, "finetune", finetune)
-    trainer = PLAIN.model_copy(update={"metric": "auc"})
-    results, adapter = sft.fit_global(bench, work.SFT, LORA, trainer, seed=1)  # type: ignore[arg-type]
-    assert adapter is None and list(results) == list(seen) == ["projector", "sft"]
-    assert seen["projector"][0] == 2 * seen["sft"][0]  # few weights, larger steps
-    wanted = seen["sft" if then > 0.6 else "projector"][1]
-    assert all(torch.equal(weight, value) for weight, value in zip(model.parameters(), wanted, strict=True))
+
+def fitted(
+    monkeypatch: pytest.MonkeyPatch, reasons: dict[int, Any], *, slots: bool = True, **changes: Any
+) -> dict[str, dict[str, Any]]:
+    table = interactions()
+    model, layout, phases = made("llama"), layout_of(table, reasons=reasons), Phases()
+    if not slots:
+        model.projector = None
+    bench = SimpleNamespace(
+        model=model,
+        layout=layout,
+        prompted=lambda *, slots: (model, layout),
+        rows=lambda split: np.arange(3),
+        user=table["user"].to_numpy(),
+    )
+    monkeypatch.setattr(sft, "finetune", phases)
+    params = work.SFT.model_copy(update=changes)
+    results, _ = sft.fit_global(bench, params, LORA, PLAIN, seed=1)  # type: ignore[arg-type]
+    assert list(results) == list(phases.given)
+    return phases.given
+
+
+def test_the_backbone_thinks_before_the_projector_recommends(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = fitted(monkeypatch, {row: work.REASON for row in range(40)})
+    assert list(given) == ["thinking", "projector"]
+    thinking, projector = given["thinking"], given["projector"]
+    assert thinking["think_only"] and not projector["think_only"]
+    assert thinking["params"] == projector["params"] == work.SFT
+    assert (thinking["settings"].metric, projector["settings"].metric) == ("think_loss", "objective")
+    held = set(thinking["untaught"].reasons)
+    assert len(held) == 2  # one in twenty
+    for phase in (thinking, projector):  # what is held out is held out of all phases
+        assert set(phase["untaught"].reasons) == held
+        assert set(phase["layout"].reasons) == set(range(40)) - held
+
+
+@pytest.mark.parametrize("reasons", [{}, {3: work.REASON}])
+def test_without_traces_to_measure_by_there_is_no_thinking(
+    monkeypatch: pytest.MonkeyPatch, reasons: dict[int, Any]
+) -> None:
+    given = fitted(monkeypatch, reasons)
+    assert list(given) == ["projector"] and given["projector"]["untaught"] is None
+    assert given["projector"]["layout"].reasons == reasons
+
+
+def test_by_text_alone_the_backbone_is_what_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(fitted(monkeypatch, {}, slots=False)) == ["whole"]
+    assert list(fitted(monkeypatch, {1: work.REASON, 2: work.REASON}, slots=False)) == ["thinking", "whole"]
+    assert list(fitted(monkeypatch, {}, slots=False, recipe="paper")) == ["text"]
+    assert list(fitted(monkeypatch, {}, recipe="paper")) == ["text", "projector"]
+
+
+def test_held_out_traces_are_a_seeded_few() -> None:
+    reasons = {row: work.REASON for row in range(10_000)}
+    taught, held = sft.hold_out(reasons, seed=1)
+    assert len(held) == sft.HELD_OUT and not set(taught) & set(held) and len(taught) + len(held) == len(reasons)
+    assert set(sft.hold_out(reasons, seed=1)[1]) == set(held) != set(sft.hold_out(reasons, seed=2)[1])
 
 
 def test_paper_trains_the_adapter_on_text_then_the_projector_alone(family: Family) -> None:

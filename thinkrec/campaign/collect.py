@@ -1,9 +1,9 @@
 """A finished run -> the file of its row: the lines that it adds to the tables.
 
-A file holds `row`, `experiment`, `commit`, `kept` (the phase of fine-tuning), `compared_with` (the base row's
-experiment), `params`, `counts` (split -> rows and users) and `lines`: name -> `valid` and `test` -> metric -> `value`,
-`low`, `high` (95 %) and `lead`, which is ThinkRec minus this line on the same rows: `value`, `low`, `high`, `p` (a
-frozen line is left behind by frozen ThinkRec: like with like). A world's lines have their `possible_lift` per split.
+A file holds `row`, `experiment`, `commit`, `compared_with` (the base row's experiment), `params`, `counts` (split ->
+rows and users) and `lines`: name -> `valid` and `test` -> metric -> `value`, `low`, `high` (95 %) and `lead`, which is
+ThinkRec minus this line on the same rows: `value`, `low`, `high`, `p` (a frozen line is left behind by frozen ThinkRec:
+like with like). A world's lines have their `possible_lift` per split.
 The line of a run that wrote reasons has `reasons`: those of the evaluation's metrics file, and METEOR as above.
 
 Over several seeds, a row has a file of *joint* leads besides (`joint_file`).
@@ -60,7 +60,6 @@ def row_file(row: Row, run: Run, base: Run, *, draws: int = DRAWS) -> dict[str, 
             "row": row.name,
             "experiment": run.id,
             "commit": run.commit,
-            "kept": run.kept,
             "compared_with": base.id,
             "params": row.params,
             "counts": counts,

@@ -49,7 +49,6 @@ class Run:
         commit: the commit it started from, shortened; `+` says that code in the workspace differed from that.
         table: what `tables.evaluate` made of it.
         metrics: the evaluation's metrics file.
-        kept: the phase of fine-tuning that its global model is of; None for runs before there were such.
         predictions, reasons: artifacts.PREDICTIONS and artifacts.REASONS.
     """
 
@@ -57,7 +56,6 @@ class Run:
     commit: str
     table: dict[str, Any]
     metrics: dict[str, Any]
-    kept: str | None
     predictions: pd.DataFrame
     reasons: pd.DataFrame
 
@@ -167,16 +165,10 @@ def fetch(name: str) -> Run | None:
             commit=start_commit[:7] + ("+" if changed else ""),
             table=json.loads(_git("show", f"{revision}:{artifacts.TABLE.as_posix()}")),
             metrics=json.loads(_git("show", f"{revision}:{(artifacts.METRICS / 'evaluate.json').as_posix()}")),
-            kept=_kept(revision),
             predictions=artifacts.read_table(artifacts.PREDICTIONS, root=root),
             reasons=artifacts.read_table(artifacts.REASONS, root=root),
         )
     return None
-
-
-def _kept(revision: str) -> str | None:
-    shown = _call(["git", "show", f"{revision}:{(artifacts.METRICS / 'sft.json').as_posix()}"])
-    return None if shown.returncode else json.loads(shown.stdout).get("kept")
 
 
 def _git(*arguments: str) -> str:

@@ -408,24 +408,16 @@ def _measured_lead(line: Line | None, metric: str) -> dict[str, Any] | None:
 
 
 def runs(files: Files, spread: Spread) -> str:
-    """Which code made which rows, which phase of fine-tuning each kept, and which were compared with an older base."""
-    by_commit, by_phase = (_rows_by(key, files, spread) for key in ("commit", "kept"))
+    """Which code made which rows, and which rows were compared with an older base."""
+    by_commit: dict[str, list[str]] = {}
+    for name, file in files.items():
+        seeds = spread[name]["commit"] if name in spread else {}
+        for commit in dict.fromkeys([file["commit"], *seeds.values()]):
+            those = ", ".join(str(seed) for seed, one in seeds.items() if one == commit)
+            by_commit.setdefault(commit, []).append(f"{name} (seeds {those})" if those else name)
     lines = [f"- `{commit}`: {', '.join(names)}" for commit, names in by_commit.items()]
-    lines += [f"- fine-tuning kept phase `{phase}`: {', '.join(names)}" for phase, names in by_phase.items()]
     older = [name for name, file in files.items() if file["compared_with"] != files[BASE]["experiment"]]
     return "\n".join([*lines, *([f"- compared with an earlier run of {BASE}: {', '.join(older)}"] if older else [])])
-
-
-def _rows_by(key: str, files: Files, spread: Spread) -> dict[str, list[str]]:
-    """The rows by what their files have under `key`; where seeds differ, with the seeds."""
-    found: dict[str, list[str]] = {}
-    for name, file in files.items():
-        seeds = spread[name][key] if name in spread else {}
-        for value in dict.fromkeys([file.get(key), *seeds.values()]):
-            those = ", ".join(str(seed) for seed, one in seeds.items() if one == value)
-            if value is not None:
-                found.setdefault(value, []).append(f"{name} (seeds {those})" if those else name)
-    return found
 
 
 def against(entry: Mapping[str, Any], figure: float) -> str:

@@ -21,8 +21,8 @@ Spread = dict[str, dict[str, Any]]  # line -> its entry in `across`
 def across(by_seed: Mapping[int, Files], joint: Files) -> Spread:
     """What each line has over seeds; nothing for a line of one seed.
 
-    By line: `seeds`, `commit` and `kept` (seed -> those of its run's file), `metrics` -> metric -> `mean` and
-    `deviation` (of a sample) on the test split, and `lead` -> metric -> ThinkRec's joint lead. Without frozen lines and
+    By line: `seeds`, `commit` (seed -> that of its run's file), `metrics` -> metric -> `mean` and `deviation` (of a
+    sample) on the test split, and `lead` -> metric -> ThinkRec's joint lead. Without frozen lines and
     hindsight. A metric without a value for a seed is left out, and so are joint leads of other runs than those of the
     files.
     """
@@ -40,7 +40,6 @@ def across(by_seed: Mapping[int, Files], joint: Files) -> Spread:
         name: {
             "seeds": list(found),
             "commit": {seed: file["commit"] for seed, (file, _) in found.items()},
-            "kept": {seed: file.get("kept") for seed, (file, _) in found.items()},
             "metrics": _metrics([entry for _, entry in found.values()]),
             "lead": leads.get(name, {}),
         }

@@ -41,7 +41,7 @@ LOCK = Path("models.lock.json")
 REFERENCE = "reference.json"
 BEGIN, END, PAD = "<s>", "</s>", "<pad>"
 PACKED = 256  # tokens of a pretraining sequence
-PRETRAINING_BATCH = 16  # sequences
+PRETRAINING_BATCH = 8  # sequences
 HELD_OUT = 64  # sequences that pretraining's loss is measured on
 LONGEST = 8192  # positions
 

@@ -1,19 +1,20 @@
 """Supervised fine-tuning on recommending and reasoning, shared by the global model and the experts.
 
 Both sample kinds stand in one pass over the rows. METHOD draws a thinking sample with probability p and a
-recommending one otherwise; here every row counts by its kind's share over its kind's frequency, which is the
-expectation of that draw without its variance. `trace_weight_cap` bounds how much one trace counts, as the cap on
-repeats does in the draw.
+recommending one otherwise; here every row is a recommending sample, those with a trace are a thinking sample besides,
+and each kind counts by its share over its frequency, which is the expectation of that draw without its variance.
+`trace_weight_cap` bounds how much one trace counts, as the cap on repeats does in the draw.
 
 With `reason_first` every thinking sample is met in two orders, so that one model knows both: the verdict and then its
 reason, and the reason and then the verdict (`Layout.thinking_first`). For n rows of which k have a trace,
 
     loss = 1/n (w_rec sum L_recommending + w sum [(1 - reason_first) L_thinking + reason_first L_thinking_first])
-    w_rec = (1 - think_share) / (1 - k/n),  w = min(think_share / (k/n), trace_weight_cap)
+    w_rec = 1 - think_share,  w = min(think_share / (k/n), trace_weight_cap)
 
-the first sum over rows without a trace, the second over those with one. In either order a thinking sample's loss is
-alpha L_rec + beta L_think: L_rec is read where the verdict is predicted, L_think is the mean over the answer's tokens,
-which are the verdict's and the reason's.
+the first sum over all rows, the second over those with a trace; without traces w_rec = 1. A recommending sample's loss
+is eta L_rec + gamma L_think, L_think over the verdict alone. In either order a thinking sample's is alpha L_rec + beta
+L_think: L_rec is read where the verdict is predicted, L_think is the mean over the answer's tokens, which are the
+verdict's and the reason's.
 
 Beware: a trace is kept only if its verdict is the label, so a teacher's reason gives the label away, and a reason that
 the model samples does not know it. What is learned of the verdict after a reason is how to read the reason, not how
@@ -32,12 +33,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from thinkrec.lm import processes
-from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss, sample_loss
+from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss
 from thinkrec.lm.model import RecommenderLM
-from thinkrec.lm.scoring import score
+from thinkrec.lm.scoring import routed_batches, score
 from thinkrec.lm.steps import WHOLE_STEP, Step, collate, cut, passes, share, steps_by_rows
 from thinkrec.lm.trainer import TrainResult, TrainSettings, train
 from thinkrec.metrics import log_loss, validation
@@ -60,22 +62,34 @@ def encode_reasons(tokenizer: PreTrainedTokenizerBase, traces: pd.DataFrame) -> 
 
 
 class Objective(nn.Module):
-    """The loss of a piece of a step: the four-weight sample loss, each kind by its share, plus the pairwise term.
+    """The loss of a piece of a step: both kinds' sample losses, each by its share, plus the pairwise term.
 
     The pairwise term compares scores that are read before any reason.
-    `thinking` is the share of an epoch's rows that are met with their trace. The forward takes a batch's tensors
-    and the piece's counts of the step (`steps.Piece`); without them it is the whole step.
+    `thinking` is the share of an epoch's rows that are met with their trace. With `think_only` reasons are learned and
+    the verdicts before them given: who learns those from text learns train's by heart. The forward takes a batch's
+    tensors and the piece's counts of the step (`steps.Piece`); without them it is the whole step.
     """
 
-    def __init__(self, model: RecommenderLM, label: NDArray[np.integer], thinking: float, params: SftParams) -> None:
+    def __init__(
+        self,
+        model: RecommenderLM,
+        label: NDArray[np.integer],
+        thinking: float,
+        params: SftParams,
+        *,
+        think_only: bool = False,
+    ) -> None:
         super().__init__()
         self.model = model
-        self.params = params
         self.label = torch.from_numpy(label.astype(np.int64))
-        share = params.think_share
+        self.think_only = think_only
+        if think_only:
+            params = params.model_copy(update={"think_share": 1.0, "alpha": 0.0, "beta": 1.0, "pairwise": 0.0})
+        self.params = params
+        share = params.think_share if thinking else 0.0
         both = min(share / thinking, params.trace_weight_cap) if thinking else 0.0
         self.think_weight, self.first_weight = both * (1 - params.reason_first), both * params.reason_first
-        self.rec_weight = (1 - share) / (1 - thinking) if 0 < thinking < 1 else 1.0
+        self.rec_weight = 1 - share
 
     def forward(self, targets: Tensor = WHOLE_STEP, pairs: Tensor = WHOLE_STEP, **tensors: Tensor) -> Tensor:
         batch = Batch(**tensors)
@@ -84,20 +98,15 @@ class Objective(nn.Module):
         thinking = torch.zeros_like(label, dtype=torch.bool).index_fill_(0, batch.reason_targets, True)
         words = self.model.vocabulary
         verdict = torch.where(label == 1, words.yes, words.no)
-        by_row = sample_loss(
-            recommendation_loss(output.score, label),
-            answer_loss(
-                output.verdict_logits, verdict, output.reason_logits, batch.reason_tokens, batch.reason_targets
-            ),
-            thinking,
-            alpha=self.params.alpha,
-            beta=self.params.beta,
-            eta=self.params.eta,
-            gamma=self.params.gamma,
-        )
+        rec = recommendation_loss(output.score, label)
+        said = functional.cross_entropy(output.verdict_logits, verdict, reduction="none")
         plain = ~batch.reason_first  # one for each row
-        weight = torch.where(thinking, self.think_weight, self.rec_weight).where(plain, self.first_weight)
-        loss = share(targets) * (weight * by_row).mean() / plain.float().mean()
+        given = plain if self.think_only else torch.zeros_like(plain)
+        told = answer_loss(said * ~given, output.reason_logits, batch.reason_tokens, batch.reason_targets)
+        think_weight = torch.where(plain, thinking * self.think_weight, self.first_weight)
+        by_row = self.rec_weight * plain * (self.params.eta * rec + self.params.gamma * said)
+        by_row = by_row + think_weight * (self.params.alpha * rec + self.params.beta * told)
+        loss = share(targets) * by_row.mean() / plain.float().mean()
         if self.params.pairwise:
             compared = (each[plain] for each in (output.score, label, batch.verdicts[:, 0]))
             loss = loss + self.params.pairwise * share(pairs) * pairwise_loss(*compared)
@@ -113,10 +122,13 @@ def finetune(
     user: NDArray[np.integer],
     params: SftParams,
     settings: TrainSettings,
+    think_only: bool = False,
+    untaught: Layout | None = None,
 ) -> TrainResult:
     """Train whatever of `model` requires a gradient on `train_rows`; the epoch that `settings.metric` says stays.
 
-    What validates, and so chooses it, is the score before any reason.
+    What validates is the score before any reason and, where there are traces `untaught` (a layout of other reasons than
+    `layout`'s), how well they are predicted: `think_loss`. With `think_only` traces alone are learned from.
     """
     taught = replace(layout, thoughts=layout.reasons if params.reason_first else {})
 
@@ -127,10 +139,11 @@ def finetune(
         return [steps[index] for index in rng.permutation(len(steps))]
 
     with_reason = sum(taught.reasons_shown(window).sum() for step in plan(0) for window in step)
-    objective = Objective(model, layout.label, float(with_reason / len(train_rows)), params)
+    objective = Objective(model, layout.label, float(with_reason / len(train_rows)), params, think_only=think_only)
 
     def validate() -> dict[str, float]:
-        return measures(user[valid_rows], layout.label[valid_rows], score(model, layout, valid_rows))
+        found = measures(user[valid_rows], layout.label[valid_rows], score(model, layout, valid_rows))
+        return found if untaught is None else found | {"think_loss": think_loss(model, untaught)}
 
     return train(
         objective,
@@ -142,8 +155,22 @@ def finetune(
         passes=max(
             passes(taught, plan(epoch), params.batch_tokens, processes.count()) for epoch in range(settings.epochs)
         ),
-        inputs=[taught, model.slot_values, user, train_rows, valid_rows, params],
+        inputs=[taught, untaught, model.slot_values, user, train_rows, valid_rows, params, think_only],
     )
+
+
+@torch.inference_mode()
+def think_loss(model: RecommenderLM, layout: Layout) -> float:
+    """Mean cross-entropy, in nats, of a token of the layout's reasons, each after its verdict; NaN without any."""
+    model.eval()
+    rows = np.asarray(sorted(layout.reasons), np.int64)
+    windows = layout.scoring_windows(rows, np.arange(len(rows)))  # each is a sequence with one target
+    found = []
+    for batch in routed_batches(model, layout, windows, router=None, routing=None, route=None, progress=None):
+        loss = functional.cross_entropy(model(batch).reason_logits.float(), batch.reason_tokens, reduction="sum")
+        found.append((float(loss), len(batch.reason_tokens)))
+    total, tokens = (sum(part) for part in zip(*processes.gather(found), strict=True)) if len(rows) else (0.0, 0)
+    return total / tokens if tokens else float("nan")
 
 
 def measures(user: NDArray[np.integer], label: NDArray[np.integer], score: NDArray[np.floating]) -> dict[str, float]:

@@ -15,27 +15,17 @@ def recommendation_loss(score_R: Tensor, label_R: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(score_R, label_R.to(score_R.dtype), reduction="none")
 
 
-def answer_loss(
-    verdict_logits_RV: Tensor, verdict_R: Tensor, reason_logits_QV: Tensor, reason_tokens_Q: Tensor, target_Q: Tensor
-) -> Tensor:
+def answer_loss(said_R: Tensor, reason_logits_QV: Tensor, reason_tokens_Q: Tensor, target_Q: Tensor) -> Tensor:
     """L_think (R,): cross-entropy per token of the answer, which is the verdict and, where there is one, its reason.
 
-    `target_Q` says which of the R targets a reason token belongs to.
+    `said_R` is the verdict's; `target_Q` says which of the R targets a reason token belongs to.
     """
-    total = functional.cross_entropy(verdict_logits_RV, verdict_R, reduction="none")
-    count = torch.ones_like(total)
-    if len(reason_tokens_Q):
-        by_token = functional.cross_entropy(reason_logits_QV, reason_tokens_Q, reduction="none")
-        total = total.index_add(0, target_Q, by_token)
-        count = count.index_add(0, target_Q, torch.ones_like(by_token))
+    if not len(reason_tokens_Q):
+        return said_R
+    by_token = functional.cross_entropy(reason_logits_QV, reason_tokens_Q, reduction="none")
+    total = said_R.index_add(0, target_Q, by_token)
+    count = torch.ones_like(said_R).index_add(0, target_Q, torch.ones_like(by_token))
     return total / count
-
-
-def sample_loss(
-    rec_R: Tensor, think_R: Tensor, thinking_R: Tensor, *, alpha: float, beta: float, eta: float, gamma: float
-) -> Tensor:
-    """L (R,): alpha L_rec + beta L_think for thinking samples, eta L_rec + gamma L_think for recommending ones."""
-    return torch.where(thinking_R, alpha * rec_R + beta * think_R, eta * rec_R + gamma * think_R)
 
 
 def pairwise_loss(score_R: Tensor, label_R: Tensor, sequence_R: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """What trains when: the recipes of supervised fine-tuning, as data.
 
-`compact` teaches the slot projector to speak to the backbone as it was pretrained, then fine-tunes both together, and
-keeps that only if valid says that it helped: a small backbone learns its train rows by heart. The global adapter is
-the zero adapter, and experts are fresh LoRAs on top. `paper` (METHOD: experts and fusion) leaves the backbone as it is:
+`compact` makes the small backbone learn to reason before it recommends: all of it learns from the teacher's traces, and
+then, as it is, serves the slot projector that learns to recommend through it. The other way round it would learn its
+train rows by heart. Told no features, by text alone, all of it learns to recommend. The global adapter is the zero
+adapter, and experts are fresh LoRAs on top. `paper` (METHOD: experts and fusion) leaves the backbone as it is:
 a global LoRA learns from text, then, that LoRA frozen, the projector learns to put features into slots; experts are
 copies of the global LoRA, of which the last layers go on learning from text.
 """
@@ -24,14 +25,15 @@ class Phase:
     trains: tuple[Part, ...]
     slots: bool  # whether prompts are told features; else they are text alone
     rate: float = 1.0  # times `sft.learning_rate`
-    optional: bool = False  # undone if valid is no better than after the phase before
+    thinking: bool = False  # learns reasons alone, and keeps the epoch that predicts others best
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How the global model and the experts come about."""
 
-    phases: tuple[Phase, ...]
+    phases: tuple[Phase, ...]  # those with nothing to train or nothing to learn from are left out
+    by_text: tuple[Phase, ...]  # instead, where no features are told at all
     score: Score  # which logits a score is: Yes - No, or Yes alone
     expert_slots: bool  # whether experts learn from prompts that are told features
 
@@ -41,20 +43,19 @@ class Recipe:
         return any("adapter" in phase.trains for phase in self.phases)
 
 
+_THINKING = Phase(name="thinking", trains=("backbone", "projector", "soft_prompt"), slots=True, rate=2.0, thinking=True)
+_TEXT = Phase(name="text", trains=("adapter", "soft_prompt"), slots=False)
+
 RECIPES = {
     "compact": Recipe(
-        phases=(
-            Phase(name="projector", trains=("projector",), slots=True, rate=2.0),
-            Phase(name="sft", trains=("backbone", "projector", "soft_prompt"), slots=True, optional=True),
-        ),
+        phases=(_THINKING, Phase(name="projector", trains=("projector", "soft_prompt"), slots=True, rate=2.0)),
+        by_text=(_THINKING, Phase(name="whole", trains=("backbone", "soft_prompt"), slots=False)),
         score="difference",
         expert_slots=True,
     ),
     "paper": Recipe(
-        phases=(
-            Phase(name="text", trains=("adapter", "soft_prompt"), slots=False),
-            Phase(name="projector", trains=("projector",), slots=True),
-        ),
+        phases=(_TEXT, Phase(name="projector", trains=("projector",), slots=True)),
+        by_text=(_TEXT,),
         score="yes",
         expert_slots=False,
     ),

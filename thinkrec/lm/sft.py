@@ -1,16 +1,18 @@
 """Supervised fine-tuning of the global model, phase by phase (`lm.recipes`), and what it leaves behind:
 
 - `recipe.json`, `made_with.json`: which recipe it was; the backbone, tokenizer and prompt that it belongs to
-- `model/` (compact): the backbone, fine-tuned unless that was undone, or `adapter/` (paper): the global LoRA on
-  out/backbone
+- `model/` (compact): the fine-tuned backbone, or `adapter/` (paper): the global LoRA on out/backbone
 - `*.safetensors`: projector and soft prompt
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from peft import PeftModel
 from torch import nn
 
@@ -22,9 +24,12 @@ from thinkrec.lm.experts import add_lora, save_adapter
 from thinkrec.lm.finetune import finetune
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.recipes import RECIPES, Part
-from thinkrec.lm.trainer import HIGHER_IS_BETTER, PLAIN, TrainResult, TrainSettings
+from thinkrec.lm.trainer import PLAIN, TrainResult, TrainSettings
 from thinkrec.lm.workbench import ADAPTER, MODEL, RECIPE, Workbench
-from thinkrec.params import LoraParams, Metric, SftParams, TrainerParams
+from thinkrec.params import LoraParams, SftParams, TrainerParams
+
+Reasons = Mapping[int, NDArray[np.int32]]  # row -> tokens, as `Layout.reasons`
+HELD_OUT = 300  # traces
 
 
 def train_only(model: RecommenderLM, parts: tuple[Part, ...]) -> list[nn.Parameter]:
@@ -48,8 +53,7 @@ def fit_global(
 ) -> tuple[dict[str, TrainResult], PeftModel | None]:
     """Train the global model in place; returns the result of every phase by name, and the adapter if there is one.
 
-    A phase that has nothing to train (a projector without slots) is left out. An optional one that did not help is
-    undone; `kept` tells.
+    Some traces are held out of all phases, to tell by `think_loss` how well such are predicted.
 
     Raises:
         UserError: the recipe trains weights that are quantised.
@@ -60,16 +64,15 @@ def fit_global(
             f"sft.recipe={params.recipe}: trains all weights, which those in 4 bits cannot; use sft.recipe=paper"
         )
     adapter = add_lora(bench.model.backbone, lora) if recipe.adapter else None
+    taught, untaught = hold_out(bench.layout.reasons, seed=seed)
     results: dict[str, TrainResult] = {}
-    for phase in recipe.phases:
+    for phase in recipe.by_text if bench.model.projector is None else recipe.phases:
         model, layout = bench.prompted(slots=phase.slots)
-        weights = train_only(model, phase.trains)
-        if not weights:
+        if not train_only(model, phase.trains) or (phase.thinking and not untaught):
             continue
-        before = [weight.detach().clone() for weight in weights] if phase.optional else []
         results[phase.name] = finetune(
             model,
-            layout,
+            replace(layout, reasons=taught),
             train_rows=bench.rows("train"),
             valid_rows=bench.rows("valid"),
             user=bench.user,
@@ -81,26 +84,21 @@ def fit_global(
                 weight_decay=params.weight_decay,
                 seed=seed,
                 patience=params.patience,
-                metric=trainer.metric,
+                metric="think_loss" if phase.thinking else trainer.metric,
                 trainer=trainer,
             ),
+            think_only=phase.thinking,
+            untaught=replace(layout, reasons=untaught) if untaught else None,
         )
-        if kept(params.recipe, results, trainer.metric) != phase.name:
-            with torch.no_grad():
-                for weight, value in zip(weights, before, strict=True):
-                    weight.copy_(value)
     return results, adapter
 
 
-def kept(recipe: str, results: dict[str, TrainResult], metric: Metric) -> str:
-    """The phase whose best epoch the model holds after those of `results`: the last but for optional ones undone."""
-    optional = {phase.name for phase in RECIPES[recipe].phases if phase.optional}
-    sign = 1 if HIGHER_IS_BETTER[metric] else -1
-    held, *later = results
-    for name in later:
-        if name not in optional or sign * results[name].best[metric] > sign * results[held].best[metric]:
-            held = name
-    return held
+def hold_out(reasons: Reasons, *, seed: int) -> tuple[Reasons, Reasons]:
+    """Reasons by row to learn from, and a seeded few to measure by: one in 20, at most HELD_OUT; of one alone none."""
+    rows = sorted(reasons)
+    count = min(HELD_OUT, -(-len(rows) // 20)) if len(rows) > 1 else 0
+    held = set(np.random.default_rng(seed).permutation(rows)[:count].tolist())
+    return {row: reasons[row] for row in rows if row not in held}, {row: reasons[row] for row in held}
 
 
 def save_global(bench: Workbench, adapter: PeftModel | None, folder: Path, *, recipe: str) -> None:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zipfile import is_zipfile
 
 import numpy as np
@@ -53,7 +53,10 @@ from thinkrec.params import Metric, TrainerParams
 CHECKPOINTS = Path(".cache") / "checkpoints"
 WEIGHTS = "trainable.safetensors"
 SHORTEST_WARMED = 20  # steps: warm-up begins at a rate of 0, and a phase of one step would learn nothing
-HIGHER_IS_BETTER: dict[Metric, bool] = {"objective": True, "auc": True, "uauc": True, "log_loss": False}
+Measure = Metric | Literal["think_loss"]
+HIGHER_IS_BETTER: dict[Measure, bool] = {
+    "objective": True, "auc": True, "uauc": True, "log_loss": False, "think_loss": False
+}  # fmt: skip
 PLAIN = TrainerParams(
     precision="auto", gradient_checkpointing=False, checkpoint_steps=0, sharding="none", metric="objective"
 )
@@ -71,7 +74,7 @@ class TrainSettings:
     weight_decay: float
     seed: int
     patience: int | None = None  # epochs without a better metric; None trains them all
-    metric: Metric = "objective"  # the measure of `validate` that names the best epoch
+    metric: Measure = "objective"  # the measure of `validate` that names the best epoch
     trainer: TrainerParams = PLAIN  # its `metric` is not read: phases that have no such measure name their own
 
 
