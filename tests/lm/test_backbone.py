@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from tests.builders import FAMILIES, REASON, TITLES, Family, causal_lm, interactions, layout_of, recommender, tokenizer
 from thinkrec.errors import UserError
 from thinkrec.lm.backbone import (
+    NextToken,
     build_tiny,
     build_tokenizer,
     check_positions,
@@ -65,6 +66,28 @@ def test_verdicts_are_single_tokens_whatever_the_text(texts: list[str]) -> None:
         assert words.decode([token]) == f" {verdict}"
     assert find_vocabulary(words).begin == words.bos_token_id
     assert words.decode(words(" Ünïcode 東京", add_special_tokens=False)["input_ids"]) == " Ünïcode 東京"
+
+
+@torch.no_grad()
+def test_pretraining_predicts_every_token_but_those_that_are_given() -> None:
+    model = causal_lm()
+    ids = torch.tensor([[3, 4, 5, 6, 2], [7, 5, 8, 2, 2]])
+    losses = torch.nn.functional.cross_entropy(model(input_ids=ids).logits[:, :-1].mT, ids[:, 1:], reduction="none")
+    asked = torch.tensor([[True, False, True, False], [False, True, False, False]])  # not 5, not 2
+    assert float(NextToken(model, [2, 5])(ids)) == pytest.approx(float(losses[asked].mean()), rel=1e-5)
+
+
+def test_pretraining_learns_no_label_by_heart(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[int]] = []
+    start = NextToken.__init__
+
+    def watched(self: NextToken, model: PreTrainedModel, tokens: list[int]) -> None:
+        given.append(sorted(tokens))
+        start(self, model, tokens)
+
+    monkeypatch.setattr(NextToken, "__init__", watched)
+    _, words, _ = build_tiny([f"{title} Yes. It fits." for title in TITLES * 40], params(epochs=1), seed=1)
+    assert given == [sorted([words.pad_token_id, *find_vocabulary(words).verdicts])]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -101,7 +101,10 @@ def build_tiny(
     }
     packed = _pack(documents, pad=tokenizer.pad_token_id, seed=seed)
     if params.epochs and len(packed) > 1:
-        metrics |= _pretrain(model, packed, params, trainer, seed=seed)
+        # Verdicts are train's labels: predicted after the text of their items they are learned by heart, and what is
+        # fine-tuned on this model finds its labels explained already.
+        given = [tokenizer.pad_token_id, *find_vocabulary(tokenizer).verdicts]
+        metrics |= _pretrain(NextToken(model, given), packed, params, trainer, seed=seed)
     return model, tokenizer, metrics
 
 
@@ -115,24 +118,26 @@ def _pack(documents: Sequence[Sequence[int]], *, pad: int, seed: int) -> Tensor:
     return torch.tensor([row + [pad] * (PACKED - len(row)) for row in rows])
 
 
-class _NextToken(nn.Module):
-    """The plain language-modelling loss of a batch (B, T) of token ids, padding left out."""
+class NextToken(nn.Module):
+    """The plain language-modelling loss of a batch (B, T) of token ids; tokens `given` (G,) are not to be predicted."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    given: Tensor
+
+    def __init__(self, model: PreTrainedModel, given: Sequence[int]) -> None:
         super().__init__()
         self.model = model
+        self.register_buffer("given", torch.tensor(given))
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        labels = input_ids.masked_fill(input_ids == self.model.config.pad_token_id, -100)
+        labels = input_ids.masked_fill(torch.isin(input_ids, self.given), -100)
         return self.model(input_ids=input_ids, labels=labels).loss
 
 
 def _pretrain(
-    model: PreTrainedModel, packed: Tensor, params: BackboneParams, trainer: TrainerParams, *, seed: int
+    objective: NextToken, packed: Tensor, params: BackboneParams, trainer: TrainerParams, *, seed: int
 ) -> dict[str, Any]:
     """Pretrain on sequences (k, PACKED); the first few are held out to report a loss."""
     held_out = min(HELD_OUT, max(1, len(packed) // 10))
-    objective = _NextToken(model)
 
     def epoch(number: int) -> list[Tensor]:
         rows = packed[held_out:]
@@ -141,7 +146,7 @@ def _pretrain(
 
     def validate() -> dict[str, float]:
         with torch.no_grad():
-            loss = float(objective(packed[:held_out].to(model.device)))
+            loss = float(objective(packed[:held_out].to(objective.model.device)))
         return {"objective": -loss, "held_out_loss": loss}
 
     settings = TrainSettings(
