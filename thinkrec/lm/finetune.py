@@ -65,27 +65,15 @@ class Objective(nn.Module):
     """The loss of a piece of a step: both kinds' sample losses, each by its share, plus the pairwise term.
 
     The pairwise term compares scores that are read before any reason.
-    `thinking` is the share of an epoch's rows that are met with their trace. With `think_only` reasons are learned and
-    the verdicts before them given: who learns those from text learns train's by heart. The forward takes a batch's
-    tensors and the piece's counts of the step (`steps.Piece`); without them it is the whole step.
+    `thinking` is the share of an epoch's rows that are met with their trace. The forward takes a batch's tensors
+    and the piece's counts of the step (`steps.Piece`); without them it is the whole step.
     """
 
-    def __init__(
-        self,
-        model: RecommenderLM,
-        label: NDArray[np.integer],
-        thinking: float,
-        params: SftParams,
-        *,
-        think_only: bool = False,
-    ) -> None:
+    def __init__(self, model: RecommenderLM, label: NDArray[np.integer], thinking: float, params: SftParams) -> None:
         super().__init__()
         self.model = model
-        self.label = torch.from_numpy(label.astype(np.int64))
-        self.think_only = think_only
-        if think_only:
-            params = params.model_copy(update={"think_share": 1.0, "alpha": 0.0, "beta": 1.0, "pairwise": 0.0})
         self.params = params
+        self.label = torch.from_numpy(label.astype(np.int64))
         share = params.think_share if thinking else 0.0
         both = min(share / thinking, params.trace_weight_cap) if thinking else 0.0
         self.think_weight, self.first_weight = both * (1 - params.reason_first), both * params.reason_first
@@ -94,16 +82,11 @@ class Objective(nn.Module):
     def forward(self, targets: Tensor = WHOLE_STEP, pairs: Tensor = WHOLE_STEP, **tensors: Tensor) -> Tensor:
         batch = Batch(**tensors)
         output = self.model(batch)
-        label = self.label[batch.target_rows.cpu()].to(output.score.device)
-        thinking = torch.zeros_like(label, dtype=torch.bool).index_fill_(0, batch.reason_targets, True)
-        words = self.model.vocabulary
-        verdict = torch.where(label == 1, words.yes, words.no)
+        label, said = _verdicts(self.model, batch, self.label, output.verdict_logits)
         rec = recommendation_loss(output.score, label)
-        said = functional.cross_entropy(output.verdict_logits, verdict, reduction="none")
+        told = answer_loss(said, output.reason_logits, batch.reason_tokens, batch.reason_targets)
         plain = ~batch.reason_first  # one for each row
-        given = plain if self.think_only else torch.zeros_like(plain)
-        told = answer_loss(said * ~given, output.reason_logits, batch.reason_tokens, batch.reason_targets)
-        think_weight = torch.where(plain, thinking * self.think_weight, self.first_weight)
+        think_weight = _with_reason(batch) * torch.where(plain, self.think_weight, self.first_weight)
         by_row = self.rec_weight * plain * (self.params.eta * rec + self.params.gamma * said)
         by_row = by_row + think_weight * (self.params.alpha * rec + self.params.beta * told)
         loss = share(targets) * by_row.mean() / plain.float().mean()
@@ -111,6 +94,54 @@ class Objective(nn.Module):
             compared = (each[plain] for each in (output.score, label, batch.verdicts[:, 0]))
             loss = loss + self.params.pairwise * share(pairs) * pairwise_loss(*compared)
         return loss
+
+
+class ReasoningObjective(nn.Module):
+    """The loss of a piece in a phase that teaches to reason, and to score as before (METHOD: recipes):
+
+        1/n sum BCE(sigmoid(score), kept) + 1/k sum L_think
+
+    the first sum over n rows, of which k have a trace, the second over those. `kept` (n_all,) is the probability of a
+    like before this phase. A verdict before its reason is given, not learned: from text it would be learned by heart.
+    `thinking` is k / n, `reason_first` the share of a trace that is met in the other order.
+    """
+
+    def __init__(
+        self,
+        model: RecommenderLM,
+        label: NDArray[np.integer],
+        kept: NDArray[np.floating],
+        thinking: float,
+        reason_first: float,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.label = torch.from_numpy(label.astype(np.int64))
+        self.kept = torch.from_numpy(kept.astype(np.float32))
+        both = 1 / thinking if thinking else 0.0
+        self.think_weight, self.first_weight = both * (1 - reason_first), both * reason_first
+
+    def forward(self, targets: Tensor = WHOLE_STEP, pairs: Tensor = WHOLE_STEP, **tensors: Tensor) -> Tensor:
+        batch = Batch(**tensors)
+        output = self.model(batch)
+        kept = recommendation_loss(output.score, self.kept[batch.target_rows.cpu()].to(output.score.device))
+        _, said = _verdicts(self.model, batch, self.label, output.verdict_logits)
+        plain = ~batch.reason_first
+        told = answer_loss(said * batch.reason_first, output.reason_logits, batch.reason_tokens, batch.reason_targets)
+        think_weight = _with_reason(batch) * torch.where(plain, self.think_weight, self.first_weight)
+        return share(targets) * (plain * kept + think_weight * told).mean() / plain.float().mean()
+
+
+def _verdicts(model: RecommenderLM, batch: Batch, label: Tensor, logits_RV: Tensor) -> tuple[Tensor, Tensor]:
+    """The targets' labels (R,), and the cross-entropy (R,) of the verdicts that say them."""
+    own = label[batch.target_rows.cpu()].to(logits_RV.device)
+    verdict = torch.where(own == 1, model.vocabulary.yes, model.vocabulary.no)
+    return own, functional.cross_entropy(logits_RV, verdict, reduction="none")
+
+
+def _with_reason(batch: Batch) -> Tensor:
+    """Which targets (R,) have a reason to be learned."""
+    return torch.zeros_like(batch.reason_first).index_fill_(0, batch.reason_targets, True)
 
 
 def finetune(
@@ -122,13 +153,14 @@ def finetune(
     user: NDArray[np.integer],
     params: SftParams,
     settings: TrainSettings,
-    think_only: bool = False,
+    kept: NDArray[np.floating] | None = None,
     untaught: Layout | None = None,
 ) -> TrainResult:
     """Train whatever of `model` requires a gradient on `train_rows`; the epoch that `settings.metric` says stays.
 
     What validates is the score before any reason and, where there are traces `untaught` (a layout of other reasons than
-    `layout`'s), how well they are predicted: `think_loss`. With `think_only` traces alone are learned from.
+    `layout`'s), how well they are predicted: `think_loss`. With probabilities `kept` (n,) the model learns to reason
+    and to go on giving those (`ReasoningObjective`), else to recommend and to reason.
     """
     taught = replace(layout, thoughts=layout.reasons if params.reason_first else {})
 
@@ -139,7 +171,11 @@ def finetune(
         return [steps[index] for index in rng.permutation(len(steps))]
 
     with_reason = sum(taught.reasons_shown(window).sum() for step in plan(0) for window in step)
-    objective = Objective(model, layout.label, float(with_reason / len(train_rows)), params, think_only=think_only)
+    thinking = float(with_reason / len(train_rows))
+    if kept is None:
+        objective: nn.Module = Objective(model, layout.label, thinking, params)
+    else:
+        objective = ReasoningObjective(model, layout.label, kept, thinking, params.reason_first)
 
     def validate() -> dict[str, float]:
         found = measures(user[valid_rows], layout.label[valid_rows], score(model, layout, valid_rows))
@@ -155,7 +191,7 @@ def finetune(
         passes=max(
             passes(taught, plan(epoch), params.batch_tokens, processes.count()) for epoch in range(settings.epochs)
         ),
-        inputs=[taught, untaught, model.slot_values, user, train_rows, valid_rows, params, think_only],
+        inputs=[taught, untaught, model.slot_values, user, train_rows, valid_rows, params, kept],
     )
 
 

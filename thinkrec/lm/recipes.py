@@ -1,9 +1,9 @@
 """What trains when: the recipes of supervised fine-tuning, as data.
 
-`compact` makes the small backbone learn to reason before it recommends: all of it learns from the teacher's traces, and
-then, as it is, serves the slot projector that learns to recommend through it. The other way round it would learn its
-train rows by heart. Told no features, by text alone, all of it learns to recommend. The global adapter is the zero
-adapter, and experts are fresh LoRAs on top. `paper` (METHOD: experts and fusion) leaves the backbone as it is:
+`compact` teaches the slot projector to recommend through the backbone as it was pretrained, then all of both to reason
+as the teacher does and to score as they did: a small backbone that learned to recommend itself would learn its train
+rows by heart. Told no features, by text alone, it has to. The global adapter is the zero adapter, and experts are fresh
+LoRAs on top. `paper` (METHOD: experts and fusion) leaves the backbone as it is:
 a global LoRA learns from text, then, that LoRA frozen, the projector learns to put features into slots; experts are
 copies of the global LoRA, of which the last layers go on learning from text.
 """
@@ -25,7 +25,7 @@ class Phase:
     trains: tuple[Part, ...]
     slots: bool  # whether prompts are told features; else they are text alone
     rate: float = 1.0  # times `sft.learning_rate`
-    thinking: bool = False  # learns reasons alone, and keeps the epoch that predicts others best
+    thinking: bool = False  # learns reasons, and to score as before; keeps the epoch that predicts others' best
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +48,8 @@ _TEXT = Phase(name="text", trains=("adapter", "soft_prompt"), slots=False)
 
 RECIPES = {
     "compact": Recipe(
-        phases=(_THINKING, Phase(name="projector", trains=("projector", "soft_prompt"), slots=True, rate=2.0)),
-        by_text=(_THINKING, Phase(name="whole", trains=("backbone", "soft_prompt"), slots=False)),
+        phases=(Phase(name="projector", trains=("projector", "soft_prompt"), slots=True, rate=2.0), _THINKING),
+        by_text=(Phase(name="whole", trains=("backbone", "soft_prompt"), slots=False), _THINKING),
         score="difference",
         expert_slots=True,
     ),
