@@ -15,7 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from tests.builders import interactions, layout_of, recommender, tokenizer
 from tests.lm import work
-from thinkrec.lm.finetune import Objective, ReasoningObjective, encode_reasons, finetune, measures, think_loss
+from thinkrec.lm.finetune import Objective, ThinkingObjective, encode_reasons, finetune, measures, think_loss
 from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss
 from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import PLAIN, TrainSettings
@@ -105,25 +105,22 @@ def test_a_trace_met_in_both_orders_counts_once_by_hand() -> None:
         assert float(only_first(**tensors)) == pytest.approx(float(expected) / 7, rel=1e-5)
 
 
-def test_a_phase_that_keeps_the_ranking_learns_reasons_whose_verdicts_are_given_by_hand() -> None:
+def test_thinking_alone_is_of_reasons_whose_verdicts_are_given_by_hand() -> None:
     table = interactions(users=2, ties=False)
     plain = layout_of(table, reasons={1: REASON})
     model = recommender(table)
     windows = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.ones(3, bool))]
-    before = np.linspace(0.1, 0.9, len(table)).astype(np.float32)
 
     def loss(layout: StreamLayout, label: NDArray[np.int8], reason_first: float = 0.0) -> float:
-        objective = ReasoningObjective(model, label, before, 1 / 7, reason_first)
+        objective = ThinkingObjective(model, label, 1 / 7, reason_first)
         with torch.no_grad():
             return float(objective(**layout.collate(windows).tensors()))
 
     with torch.no_grad():
         output = model(plain.collate(windows))
         words = float(torch.nn.functional.cross_entropy(output.reason_logits, torch.from_numpy(REASON).long()))
-    wanted = torch.from_numpy(before[[0, 1, 2, 3, 12, 13, 14]])
-    kept = float(torch.nn.functional.binary_cross_entropy_with_logits(output.score, wanted))
     found = loss(plain, plain.label)
-    assert found == pytest.approx(kept + words * 4 / 5, rel=1e-5)  # the verdict, given, is a token of loss 0
+    assert found == pytest.approx(words * 4 / 5, rel=1e-5)  # the verdict, given, is a token of loss 0
     assert loss(plain, 1 - plain.label) == found  # no label is asked for
     both = replace(plain, thoughts=plain.reasons)  # after its reason, a verdict is
     assert loss(both, plain.label) == pytest.approx(found, rel=1e-5)

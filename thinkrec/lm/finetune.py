@@ -96,40 +96,29 @@ class Objective(nn.Module):
         return loss
 
 
-class ReasoningObjective(nn.Module):
-    """The loss of a piece in a phase that teaches to reason, and to score as before (METHOD: recipes):
+class ThinkingObjective(nn.Module):
+    """The loss of a piece in a phase that learns reasons alone: the mean L_think of the rows with a trace.
 
-        1/n sum BCE(sigmoid(score), kept) + 1/k sum L_think
-
-    the first sum over n rows, of which k have a trace, the second over those. `kept` (n_all,) is the probability of a
-    like before this phase. A verdict before its reason is given, not learned: from text it would be learned by heart.
-    `thinking` is k / n, `reason_first` the share of a trace that is met in the other order.
+    A verdict before its reason is given, not learned: labels that are learned from text are learned by heart.
+    `thinking` is the share of an epoch's rows that are met with their trace, `reason_first` the share of a trace that
+    is met in the other order.
     """
 
-    def __init__(
-        self,
-        model: RecommenderLM,
-        label: NDArray[np.integer],
-        kept: NDArray[np.floating],
-        thinking: float,
-        reason_first: float,
-    ) -> None:
+    def __init__(self, model: RecommenderLM, label: NDArray[np.integer], thinking: float, reason_first: float) -> None:
         super().__init__()
         self.model = model
         self.label = torch.from_numpy(label.astype(np.int64))
-        self.kept = torch.from_numpy(kept.astype(np.float32))
-        both = 1 / thinking if thinking else 0.0
-        self.think_weight, self.first_weight = both * (1 - reason_first), both * reason_first
+        weight = 1 / thinking if thinking else 0.0
+        self.think_weight, self.first_weight = weight * (1 - reason_first), weight * reason_first
 
     def forward(self, targets: Tensor = WHOLE_STEP, pairs: Tensor = WHOLE_STEP, **tensors: Tensor) -> Tensor:
         batch = Batch(**tensors)
         output = self.model(batch)
-        kept = recommendation_loss(output.score, self.kept[batch.target_rows.cpu()].to(output.score.device))
         _, said = _verdicts(self.model, batch, self.label, output.verdict_logits)
         plain = ~batch.reason_first
         told = answer_loss(said * batch.reason_first, output.reason_logits, batch.reason_tokens, batch.reason_targets)
         think_weight = _with_reason(batch) * torch.where(plain, self.think_weight, self.first_weight)
-        return share(targets) * (plain * kept + think_weight * told).mean() / plain.float().mean()
+        return share(targets) * (think_weight * told).mean() / plain.float().mean()
 
 
 def _verdicts(model: RecommenderLM, batch: Batch, label: Tensor, logits_RV: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,14 +142,13 @@ def finetune(
     user: NDArray[np.integer],
     params: SftParams,
     settings: TrainSettings,
-    kept: NDArray[np.floating] | None = None,
+    think_only: bool = False,
     untaught: Layout | None = None,
 ) -> TrainResult:
     """Train whatever of `model` requires a gradient on `train_rows`; the epoch that `settings.metric` says stays.
 
     What validates is the score before any reason and, where there are traces `untaught` (a layout of other reasons than
-    `layout`'s), how well they are predicted: `think_loss`. With probabilities `kept` (n,) the model learns to reason
-    and to go on giving those (`ReasoningObjective`), else to recommend and to reason.
+    `layout`'s), how well they are predicted: `think_loss`. With `think_only` reasons alone are learned.
     """
     taught = replace(layout, thoughts=layout.reasons if params.reason_first else {})
 
@@ -172,10 +160,11 @@ def finetune(
 
     with_reason = sum(taught.reasons_shown(window).sum() for step in plan(0) for window in step)
     thinking = float(with_reason / len(train_rows))
-    if kept is None:
-        objective: nn.Module = Objective(model, layout.label, thinking, params)
-    else:
-        objective = ReasoningObjective(model, layout.label, kept, thinking, params.reason_first)
+    objective = (
+        ThinkingObjective(model, layout.label, thinking, params.reason_first)
+        if think_only
+        else Objective(model, layout.label, thinking, params)
+    )
 
     def validate() -> dict[str, float]:
         found = measures(user[valid_rows], layout.label[valid_rows], score(model, layout, valid_rows))
@@ -191,7 +180,7 @@ def finetune(
         passes=max(
             passes(taught, plan(epoch), params.batch_tokens, processes.count()) for epoch in range(settings.epochs)
         ),
-        inputs=[taught, untaught, model.slot_values, user, train_rows, valid_rows, params, kept],
+        inputs=[taught, untaught, model.slot_values, user, train_rows, valid_rows, params, think_only],
     )
 
 

@@ -1,11 +1,12 @@
 """What trains when: the recipes of supervised fine-tuning, as data.
 
-`compact` teaches the slot projector to recommend through the backbone as it was pretrained, then all of both to reason
-as the teacher does and to score as they did: a small backbone that learned to recommend itself would learn its train
-rows by heart. Told no features, by text alone, it has to. The global adapter is the zero adapter, and experts are fresh
-LoRAs on top. `paper` (METHOD: experts and fusion) leaves the backbone as it is:
-a global LoRA learns from text, then, that LoRA frozen, the projector learns to put features into slots; experts are
-copies of the global LoRA, of which the last layers go on learning from text.
+`compact` teaches the small backbone to reason, by the teacher's traces, and then, through it, the slot projector to
+recommend: a small backbone that learned to recommend itself would learn its train rows by heart. Told no features, by
+text alone, it has to. The global adapter is the zero adapter, and experts are fresh LoRAs on top.
+
+`paper` (METHOD: experts and fusion) leaves the backbone as it is: a global LoRA learns from text, then, that LoRA
+frozen, the projector learns to put features into slots; experts are copies of the global LoRA, of which the last layers
+go on learning from text.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Phase:
     trains: tuple[Part, ...]
     slots: bool  # whether prompts are told features; else they are text alone
     rate: float = 1.0  # times `sft.learning_rate`
-    thinking: bool = False  # learns reasons, and to score as before; keeps the epoch that predicts others' best
+    thinking: bool = False  # learns reasons alone, and keeps the epoch that predicts others best
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +44,13 @@ class Recipe:
         return any("adapter" in phase.trains for phase in self.phases)
 
 
-_THINKING = Phase(name="thinking", trains=("backbone", "projector", "soft_prompt"), slots=True, rate=2.0, thinking=True)
+_THINKING = Phase(name="thinking", trains=("backbone", "soft_prompt"), slots=True, rate=2.0, thinking=True)
 _TEXT = Phase(name="text", trains=("adapter", "soft_prompt"), slots=False)
 
 RECIPES = {
     "compact": Recipe(
-        phases=(Phase(name="projector", trains=("projector", "soft_prompt"), slots=True, rate=2.0), _THINKING),
-        by_text=(Phase(name="whole", trains=("backbone", "soft_prompt"), slots=False), _THINKING),
+        phases=(_THINKING, Phase(name="projector", trains=("projector", "soft_prompt"), slots=True, rate=2.0)),
+        by_text=(_THINKING, Phase(name="whole", trains=("backbone", "soft_prompt"), slots=False)),
         score="difference",
         expert_slots=True,
     ),

@@ -24,11 +24,9 @@ from thinkrec.lm.experts import add_lora, save_adapter
 from thinkrec.lm.finetune import finetune
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.recipes import RECIPES, Part
-from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import PLAIN, TrainResult, TrainSettings
 from thinkrec.lm.workbench import ADAPTER, MODEL, RECIPE, Workbench
 from thinkrec.params import LoraParams, SftParams, TrainerParams
-from thinkrec.text.layout import Layout
 
 Reasons = Mapping[int, NDArray[np.int32]]  # row -> tokens, as `Layout.reasons`
 HELD_OUT = 300  # traces
@@ -89,17 +87,10 @@ def fit_global(
                 metric="think_loss" if phase.thinking else trainer.metric,
                 trainer=trainer,
             ),
-            kept=_probabilities(model, layout, bench.rows("train")) if phase.thinking else None,
+            think_only=phase.thinking,
             untaught=replace(layout, reasons=untaught) if untaught else None,
         )
     return results, adapter
-
-
-def _probabilities(model: RecommenderLM, layout: Layout, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Of a like, for the interactions `rows`; NaN for all others (n,)."""
-    out = np.full(len(layout.item), np.nan, np.float32)
-    out[rows] = 1 / (1 + np.exp(-score(model, layout, rows)))
-    return out
 
 
 def hold_out(reasons: Reasons, *, seed: int) -> tuple[Reasons, Reasons]:
