@@ -105,7 +105,7 @@ def test_a_trace_met_in_both_orders_counts_once_by_hand() -> None:
         assert float(only_first(**tensors)) == pytest.approx(float(expected) / 7, rel=1e-5)
 
 
-def test_thinking_alone_is_of_reasons_whose_verdicts_are_given_by_hand() -> None:
+def test_thinking_alone_is_of_reasons_and_that_a_verdict_comes_before_them_by_hand() -> None:
     table = interactions(users=2, ties=False)
     plain = layout_of(table, reasons={1: REASON})
     model = recommender(table)
@@ -119,8 +119,9 @@ def test_thinking_alone_is_of_reasons_whose_verdicts_are_given_by_hand() -> None
     with torch.no_grad():
         output = model(plain.collate(windows))
         words = float(torch.nn.functional.cross_entropy(output.reason_logits, torch.from_numpy(REASON).long()))
+        either = output.verdict_logits[1].softmax(-1)[list(plain.vocabulary.verdicts)].sum()
     found = loss(plain, plain.label)
-    assert found == pytest.approx(words * 4 / 5, rel=1e-5)  # the verdict, given, is a token of loss 0
+    assert found == pytest.approx((4 * words - float(either.log())) / 5, rel=1e-5)  # a verdict it is, whichever
     assert loss(plain, 1 - plain.label) == found  # no label is asked for
     both = replace(plain, thoughts=plain.reasons)  # after its reason, a verdict is
     assert loss(both, plain.label) == pytest.approx(found, rel=1e-5)

@@ -99,9 +99,9 @@ class Objective(nn.Module):
 class ThinkingObjective(nn.Module):
     """The loss of a piece in a phase that learns reasons alone: the mean L_think of the rows with a trace.
 
-    A verdict before its reason is given, not learned: labels that are learned from text are learned by heart.
-    `thinking` is the share of an epoch's rows that are met with their trace, `reason_first` the share of a trace that
-    is met in the other order.
+    Of a verdict before its reason is learned that it is one, -log(P(Yes) + P(No)), and not which: labels that are
+    learned from text are learned by heart. `thinking` is the share of an epoch's rows that are met with their trace,
+    `reason_first` the share of a trace that is met in the other order.
     """
 
     def __init__(self, model: RecommenderLM, label: NDArray[np.integer], thinking: float, reason_first: float) -> None:
@@ -115,8 +115,10 @@ class ThinkingObjective(nn.Module):
         batch = Batch(**tensors)
         output = self.model(batch)
         _, said = _verdicts(self.model, batch, self.label, output.verdict_logits)
+        any_verdict = output.verdict_logits.log_softmax(-1)[:, list(self.model.vocabulary.verdicts)].logsumexp(-1)
         plain = ~batch.reason_first
-        told = answer_loss(said * batch.reason_first, output.reason_logits, batch.reason_tokens, batch.reason_targets)
+        said = torch.where(plain, -any_verdict, said)
+        told = answer_loss(said, output.reason_logits, batch.reason_tokens, batch.reason_targets)
         think_weight = _with_reason(batch) * torch.where(plain, self.think_weight, self.first_weight)
         return share(targets) * (think_weight * told).mean() / plain.float().mean()
 
