@@ -543,7 +543,7 @@ def test_a_killed_stage_resumes_and_ends_as_if_nothing_had_been(
         path = project / out
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     process = start_stage(project, "sft")
-    checkpoint = ".cache/checkpoints/sft-*/checkpoint-*/trainer_state.json"  # the last file of a checkpoint
+    checkpoint = ".cache/checkpoints/projector-*/checkpoint-*/trainer_state.json"  # the last file of a checkpoint
     while process.poll() is None and not any(path.stat().st_size for path in project.glob(checkpoint)):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
@@ -553,7 +553,7 @@ def test_a_killed_stage_resumes_and_ends_as_if_nothing_had_been(
     steps = int(next(project.glob(checkpoint)).parent.name.removeprefix("checkpoint-"))
 
     run_stage(project, "sft")
-    trained = re.findall(r"sft: step (\d+)/", capfd.readouterr().err)
+    trained = re.findall(r"projector: step (\d+)/", capfd.readouterr().err)
     assert trained
     assert min(map(int, trained)) > steps  # the epochs before the kill did not run again
     assert digests(project, *declared_outs("sft")) == digests(finished, *declared_outs("sft"))
