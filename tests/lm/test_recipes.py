@@ -113,6 +113,7 @@ def test_the_backbone_thinks_before_the_projector_recommends(monkeypatch: pytest
     assert thinking["think_only"] and not projector["think_only"]
     assert thinking["params"] == projector["params"] == work.SFT
     assert (thinking["settings"].metric, projector["settings"].metric) == ("think_loss", "objective")
+    assert thinking["settings"].learning_rate == projector["settings"].learning_rate == 2 * work.SFT.learning_rate
     held = set(thinking["untaught"].reasons)
     assert len(held) == 2  # one in twenty
     for phase in (thinking, projector):  # what is held out is held out of all phases
@@ -130,7 +131,8 @@ def test_without_traces_to_measure_by_there_is_no_thinking(
 
 
 def test_by_text_alone_the_backbone_is_what_learns(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert list(fitted(monkeypatch, {}, slots=False)) == ["whole"]
+    whole = fitted(monkeypatch, {}, slots=False)
+    assert list(whole) == ["whole"] and whole["whole"]["settings"].learning_rate == work.SFT.learning_rate
     assert list(fitted(monkeypatch, {1: work.REASON, 2: work.REASON}, slots=False)) == ["thinking", "whole"]
     assert list(fitted(monkeypatch, {}, slots=False, recipe="paper")) == ["text"]
     assert list(fitted(monkeypatch, {}, recipe="paper")) == ["text", "projector"]
