@@ -165,7 +165,11 @@ class TestCampaign:
         assert list(campaign("embedded", raw=None, names=["neither"], seeds=[2])) == [
             *(BASE, f"{BASE} of seed 2", "neither of seed 2")
         ]
-        assert list(campaign("embedded", raw=None, names=["collm"], seeds=[2])) == [BASE]
+        assert list(campaign("embedded", raw=None, names=["collm"], seeds=[None])) == [BASE, "collm"]
+
+    def test_a_row_that_runs_with_one_seed_alone_is_refused_with_others(self, project: Path) -> None:
+        with pytest.raises(UserError, match="--rows: collm, experts_2 runs with seed 7 alone; with --seeds: thinkrec"):
+            campaign("embedded", raw=None, names=["collm", "neither", "experts_2"], seeds=[2])
 
     def test_neighbours_in_the_queue_train_nothing_twice(self, project: Path) -> None:
         """Of what the base row does not leave in the cache: a backbone without keywords, a model without traces."""

@@ -81,17 +81,17 @@ def fill(
         say(f"{title}: to run" + (f", as parameters changed: {'; '.join(changes[title])}" if title in changes else ""))
 
     failed: dict[str, str] = {}
-    if ahead:
-        experiments.check()
-        try:
+    try:
+        if ahead:
+            experiments.check()
             failed = _run(dataset, ahead, rows, raw=raw, jobs=jobs, say=say, pause=pause)
-        except KeyboardInterrupt:
-            raise UserError(
-                "interrupted; what is queued goes on in the background (dvc queue status), and the same command "
-                "collects it; to end it: dvc queue stop --kill"
-            ) from None
-    for name in SEEDED:
-        _join(dataset, name, raw=raw, say=say)
+        for name in SEEDED:
+            _join(dataset, name, raw=raw, say=say)
+    except KeyboardInterrupt:
+        raise UserError(
+            "interrupted; what is queued goes on in the background (dvc queue status), and the same command "
+            "collects it; to end it: dvc queue stop --kill"
+        ) from None
     if failed:
         said = "; ".join(f"{name} ({reason})" for name, reason in failed.items())
         raise UserError(f"{len(failed)} of {len(ahead)} rows not done: {said}")

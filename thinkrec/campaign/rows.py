@@ -127,8 +127,13 @@ def campaign(
     In the order of ROWS, and seed by seed within a name. The base row of `params.yaml` itself is always among them.
 
     Raises:
-        UserError: as `plan` does.
+        UserError: as `plan` does; or a named row does not run with any of `seeds`.
     """
+    unseeded = [name for name in names if name in ROWS and name not in SEEDED]
+    if unseeded and None not in seeds:
+        raise UserError(
+            f"--rows: {', '.join(unseeded)} runs with seed {load().seed} alone; with --seeds: {', '.join(SEEDED)}"
+        )
     named = [BASE, *names] if names else ()
     planned = [plan(dataset, raw=raw, names=named if None in seeds else [BASE])]
     if not names or set(names) & set(SEEDED):
