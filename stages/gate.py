@@ -28,4 +28,4 @@ def gate() -> str:
     save(fitted, artifacts.GATE, temperature=params.gate.temperature)
     artifacts.write_metrics("gate", metrics)
     shares = ", ".join(f"{name} {share:.0%}" for name, share in metrics["cases"].items())
-    return f"{params.gate.kind} gate over {len(groups.centroids)} experts ({shares})"
+    return f"{params.gate.kind} gate over {len(groups.centroids)} experts (users by the paper's rule: {shares})"

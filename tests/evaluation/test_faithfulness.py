@@ -69,6 +69,7 @@ def test_what_is_cited_worked_out_by_hand() -> None:
     assert of("Yes. Liked war (1 of 1). It fits.") == ([True, False, False], [True, True, False])  # and its synonym
     assert of('No. Disliked "Low Tide". It does not fit.') == ([False, True, False], [False] * 3)
     assert of("Yes. The target has spies.") == ([False] * 3, [False, False, True])
+    assert of("Yes. The target has war.") == ([False] * 3, [True, True, False])  # what the history has is not its point
     assert of("Yes. Winter Line it is: 2 of 3 titles were liked.") == ([False] * 3, [False] * 3)
     assert of("Yes. The target lacks comic.") == ([False] * 3, [False] * 3)  # what is missing cannot be taken away
 

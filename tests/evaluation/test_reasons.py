@@ -94,6 +94,7 @@ def test_claims_are_counted_of_claims_and_of_reasons_ours_beside_the_teachers() 
         "grounded_share": 4 / 5,
         "consistent_share": 2 / 4,
         "of_target_share": 1 / 3,
+        "of_history_share": 1 / 2,
         "true_reasons_share": 1 / 3,
         "own_conclusion_share": 1 / 2,
     }

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from tests.builders import FAMILIES, REASON, TITLES, Family, causal_lm, interactions, layout_of, recommender, tokenizer
 from thinkrec.errors import UserError
 from thinkrec.lm.backbone import (
+    PACKED,
     NextToken,
     build_tiny,
     build_tokenizer,
@@ -88,6 +89,22 @@ def test_pretraining_learns_no_label_by_heart(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(NextToken, "__init__", watched)
     _, words, _ = build_tiny([f"{title} Yes. It fits." for title in TITLES * 40], params(epochs=1), seed=1)
     assert given == [sorted([words.pad_token_id, *find_vocabulary(words).verdicts])]
+
+
+def test_a_document_that_is_too_long_keeps_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed: list[list[int]] = []
+    monkeypatch.setattr("thinkrec.lm.backbone._pack", lambda documents, **_: packed.extend(documents) or documents)
+    _, words, _ = build_tiny([f"{TITLES[0]} Yes " * PACKED + REASON, TITLES[1]], params(epochs=0), seed=1)
+    cut, whole = packed
+    assert len(cut) == PACKED and words.decode(cut, skip_special_tokens=True).endswith(REASON)
+    assert words.decode(whole, skip_special_tokens=True) == f" {TITLES[1]}"
+
+
+def test_a_model_that_adapters_cannot_change_is_refused_in_a_line() -> None:
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=8, n_layer=1, n_head=1))
+    with pytest.raises(UserError, match="a GPT2LMHeadModel has no layers with q_proj and v_proj") as error:
+        add_lora(model, LoraParams(r=2, alpha=4, dropout=0))
+    assert one_line(error).startswith("backbone.name: ")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -58,7 +58,7 @@ def test_compact_trains_the_backbone_on_traces_then_what_enters_it(family: Famil
     train_only(model, projector.trains)
     assert trainable(model) == PROJECTOR | {"soft_prompt.vectors"}
     assert thinking.slots and projector.slots and not RECIPES["compact"].adapter
-    assert thinking.thinking and not projector.thinking
+    assert thinking.think_only and not projector.think_only
 
 
 def test_compact_by_text_trains_the_whole_backbone_to_recommend(family: Family) -> None:
@@ -68,7 +68,7 @@ def test_compact_by_text_trains_the_whole_backbone_to_recommend(family: Family) 
     whole = RECIPES["compact"].by_text[1]
     train_only(model, whole.trains)
     assert trainable(model) == set(dict(model.named_parameters()))
-    assert not whole.thinking and not whole.slots
+    assert not whole.think_only and not whole.slots
 
 
 class Phases:

@@ -9,10 +9,12 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -272,6 +274,28 @@ class Half(Objective):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return 0.5 * super().forward(x, y)
+
+
+class Adapted(Objective):
+    """With a fresh LoRA, which changes nothing yet, whatever its scale and dropout."""
+
+    def __init__(self, *, alpha: int = 4, dropout: float = 0.1) -> None:
+        super().__init__()
+        inject_adapter_in_model(
+            LoraConfig(r=2, lora_alpha=alpha, lora_dropout=dropout, target_modules=["frozen"]), self
+        )
+        self.weight.requires_grad_(True)
+
+
+@pytest.mark.parametrize("change", [{"alpha": 8}, {"dropout": 0.5}], ids=["alpha", "dropout"])
+def test_a_checkpoint_of_another_lora_is_not_picked_up(change: dict[str, Any]) -> None:
+    with pytest.raises(Killed):
+        run(Adapted(), Validate(RISING, kill_at=2))
+    other, same = Validate(RISING), Validate(RISING, start=1)
+    run(Adapted(**change), other)
+    run(Adapted(), same)
+    assert other.calls == same.calls == 4
+    assert not left_over()
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,17 @@ class TestReasons:
         target = target_with_reason(shown(reason="Yes. Liked SLOW. The target has slow."))
         assert [piece for piece, claim in target["text"] if claim >= 0] == ["SLOW", "slow"]
 
+    def test_a_count_of_all_titles_is_marked_wherever_it_stands(self) -> None:
+        text = "Yes. 2 of 3 titles were liked. Liked slow (2 of 3). The target has slow; 1 of 3 was disliked."
+        target = target_with_reason(shown(reason=text))
+        assert "".join(piece for piece, _ in target["text"]) == text
+        assert [(piece, target["claims"][claim]["says"]) for piece, claim in target["text"] if claim >= 0] == [
+            ("2 of 3", "liked titles (2 of 3)"),
+            ("slow (2 of 3)", "liked slow (2 of 3)"),
+            ("slow", "the target has slow"),
+            ("1 of 3", "disliked titles (1 of 3)"),
+        ]
+
     def test_text_without_claims_is_one_piece(self) -> None:
         assert marked("Yes.", []) == [("Yes.", -1)]
         assert marked("", []) == []

@@ -83,6 +83,14 @@ class TestTheEmbeddedTeachersGrammar:
         assert names(checked(f"Yes. {text}").contradicted) == wrong
         assert not checked(f"Yes. {text}").true
 
+    def test_a_count_of_all_titles_is_one_claim_however_often_it_is_made(self) -> None:
+        text = "Yes. 2 of 3 titles were liked. Liked war (1 of 2). 2 of the 3 titles were liked, 1 of 3 were disliked."
+        assert [(claim.name, claim.says, claim.count) for claim in checked(text).claims] == [
+            ("war", "liked", (1, 2)),
+            ("titles", "liked", (2, 3)),
+            ("titles", "disliked", (1, 3)),
+        ]
+
     def test_what_was_never_shown_is_ungrounded(self) -> None:
         text = "No. Disliked heist (1 of 1) and gloom (2 of 2). One such title is Seven Keys. This one is about love."
         assert names(checked(text).ungrounded) == ["heist", "gloom", "Seven Keys", "love"]

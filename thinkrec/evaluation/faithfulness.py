@@ -128,7 +128,9 @@ def cited(text: str, row: int, history: Rows, shown: Instance, catalogue: Catalo
     of_all = np.zeros(len(past) + len(words), bool)
     for claim in claims_of(text, past, target, catalogue, thesaurus):
         if claim.found and claim.says != "lacks":
-            of_all |= np.asarray(about(claim, [*past, *words], thesaurus), bool)
+            of_it = np.asarray(about(claim, [*past, *words], thesaurus), bool)
+            of_it[: len(past)] &= not claim.of_target  # which says nothing of the history
+            of_all |= of_it
     return Cited(row=row, history=history, of_history=of_all[: len(past)], of_keywords=of_all[len(past) :])
 
 

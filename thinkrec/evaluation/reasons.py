@@ -116,9 +116,10 @@ def score_claims(
     """How much of what the texts of a table like `artifacts.REASONS` claim is so: `ours`, and the `teacher`'s.
 
     `read` gives what was shown of a row, as `synthesis.instances.instance_reader`. Of claims, not of texts:
-    `grounded_share` are about what was shown, `consistent_share` of those are as it was shown, `of_target_share` of
-    those that say something of the target are so. Of texts: `true_reasons_share` claim something, and nothing that is
-    not so; `own_conclusion_share` of those with a conclusion ("It fits.") end with the verdict that they begin with.
+    `grounded_share` are about what was shown, `consistent_share` of those are as it was shown; `of_target_share` of
+    those that say something of the target are so, `of_history_share` of all others. Of texts: `true_reasons_share`
+    claim something, and nothing that is not so; `own_conclusion_share` of those with a conclusion ("It fits.") end with
+    the verdict that they begin with.
     """
     scores = {}
     for name, column in {"ours": "reason", "teacher": "teacher"}.items():
@@ -137,7 +138,8 @@ def _claimed(checks: Sequence[Check]) -> dict[str, float | int]:
         "claims": len(claims),
         "grounded_share": _mean([claim.found for claim in claims]),
         "consistent_share": _mean([not claim.contradicted for claim in claims if claim.found]),
-        "of_target_share": _mean([claim.true for claim in claims if claim.says in ("target", "lacks")]),
+        "of_target_share": _mean([claim.true for claim in claims if claim.of_target]),
+        "of_history_share": _mean([claim.true for claim in claims if not claim.of_target]),
         "true_reasons_share": _mean([found.true for found in checks]),
         "own_conclusion_share": _mean(
             [found.conclusion == found.verdict for found in checks if found.conclusion is not None]

@@ -126,7 +126,7 @@ def train_gate(
     batch_tokens: int,
     settings: TrainSettings,
 ) -> tuple[Gate, TrainResult]:
-    """Fit the gate on `fit_rows`; the epoch with the best valid AUC + UAUC stays."""
+    """Fit the gate on `fit_rows`; the epoch that `settings.metric` says, measured on `valid_rows`, stays."""
     points = groups.project(user_bank)
     gate = Gate(groups.centroids, temperature)
     states = np.unique(route[fit_rows])

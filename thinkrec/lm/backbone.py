@@ -93,7 +93,8 @@ def build_tiny(
         )
     )
     lines = tokenizer([f" {text}" for text in texts], add_special_tokens=False)["input_ids"]
-    documents = [[tokenizer.bos_token_id, *line[: PACKED - 2], tokenizer.eos_token_id] for line in lines]
+    # A document that is too long keeps its end: a reason stands there.
+    documents = [[tokenizer.bos_token_id, *line[2 - PACKED :], tokenizer.eos_token_id] for line in lines]
     metrics: dict[str, Any] = {
         "vocabulary": len(tokenizer),
         "parameters": sum(weight.numel() for weight in model.parameters()),

@@ -144,7 +144,13 @@ def add_lora(backbone: PreTrainedModel, params: LoraParams, *, layers: int | Non
         task_type="CAUSAL_LM",
     )
     backbone.requires_grad_(False)
-    return get_peft_model(backbone, config)
+    try:
+        return get_peft_model(backbone, config)
+    except ValueError:
+        raise UserError(
+            f"backbone.name: a {type(backbone).__name__} has no layers with {' and '.join(TARGETS)}, which adapters "
+            "change; use a model that names its projections so, as Llama, Mistral and Qwen do"
+        ) from None
 
 
 def add_expert(

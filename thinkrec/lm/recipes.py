@@ -26,7 +26,7 @@ class Phase:
     trains: tuple[Part, ...]
     slots: bool  # whether prompts are told features; else they are text alone
     rate: float = 1.0  # times `sft.learning_rate`
-    thinking: bool = False  # learns reasons alone, and keeps the epoch that predicts others best
+    think_only: bool = False  # learns reasons alone, and keeps the epoch that best predicts those held out of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Recipe:
         return any("adapter" in phase.trains for phase in self.phases)
 
 
-_THINKING = Phase(name="thinking", trains=("backbone", "soft_prompt"), slots=True, rate=2.0, thinking=True)
+_THINKING = Phase(name="thinking", trains=("backbone", "soft_prompt"), slots=True, rate=2.0, think_only=True)
 _TEXT = Phase(name="text", trains=("adapter", "soft_prompt"), slots=False)
 
 RECIPES = {

@@ -57,7 +57,7 @@ def score(
     route: NDArray[np.integer] | None = None,
     progress: str | None = None,
 ) -> NDArray[np.float32]:
-    """Scores (k,) of the interactions `rows` (k,): the Yes - No logit; its sigmoid is the probability.
+    """Scores (k,) of the interactions `rows` (k,), as `RecommenderLM` reads them; the sigmoid is the probability.
 
     With a `router`, every row is scored under its own adapter weights (`routed_batches`). The result does not depend
     on which rows are asked for together.

@@ -53,7 +53,8 @@ def fit_global(
 ) -> tuple[dict[str, TrainResult], PeftModel | None]:
     """Train the global model in place; returns the result of every phase by name, and the adapter if there is one.
 
-    Some traces are held out of all phases, to tell by `think_loss` how well such are predicted.
+    Some traces are held out of all phases, to tell by `think_loss` how well such are predicted; the embedded backbone
+    has read them in its pretraining, as all of train's (`text.corpus`).
 
     Raises:
         UserError: the recipe trains weights that are quantised.
@@ -68,7 +69,7 @@ def fit_global(
     results: dict[str, TrainResult] = {}
     for phase in recipe.by_text if bench.model.projector is None else recipe.phases:
         model, layout = bench.prompted(slots=phase.slots)
-        if not train_only(model, phase.trains) or (phase.thinking and not untaught):
+        if not train_only(model, phase.trains) or (phase.think_only and not untaught):
             continue
         results[phase.name] = finetune(
             model,
@@ -84,10 +85,10 @@ def fit_global(
                 weight_decay=params.weight_decay,
                 seed=seed,
                 patience=params.patience,
-                metric="think_loss" if phase.thinking else trainer.metric,
+                metric="think_loss" if phase.think_only else trainer.metric,
                 trainer=trainer,
             ),
-            think_only=phase.thinking,
+            think_only=phase.think_only,
             untaught=replace(layout, reasons=untaught) if untaught else None,
         )
     return results, adapter

@@ -30,6 +30,7 @@ from zipfile import is_zipfile
 
 import numpy as np
 import torch
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -376,11 +377,14 @@ def _fingerprint(
 ) -> str:
     """Of what a phase starts from: a checkpoint of anything else must not be taken for its own.
 
-    Frozen weights and the loss' own parameters count by the loss of a first piece.
+    Frozen weights and the loss' own parameters count by the loss of a first piece, in which neither dropout nor the
+    scale of a fresh LoRA shows.
     """
     digest = hashlib.sha256(repr([settings, steps.starts, pieces, processes.count()]).encode())
     for name, weight in _trainable(module):
         _add(digest, [name, weight])
+    loras = [layer for layer in module.modules() if isinstance(layer, LoraLayer)]
+    _add(digest, [(layer.scaling, repr(layer.lora_dropout)) for layer in loras])
     first = collate(cut(steps[0], pieces)[0] if cut else steps[0])
     _add(digest, [first, *((steps.plan(0), inputs) if inputs is not None else map(collate, steps.plan(0)))])
     device = next(module.parameters()).device

@@ -315,7 +315,7 @@ class _Writer:
 
 def cited(claim: Claim, shown: Instance, thesaurus: Thesaurus) -> list[int]:
     """The places of the history that a claim rests on; one of what the target has or lacks rests on none."""
-    if claim.says in ("target", "lacks"):
+    if claim.of_target:
         return []
     flags = about(claim, [*shown.history, shown.target], thesaurus)
     return [place for place, of_it in enumerate(flags[:-1]) if of_it]
@@ -329,21 +329,29 @@ def standing(claim: Claim) -> str:
 def marked(text: str, claims: Sequence[Claim]) -> list[tuple[str, int]]:
     """`text` in pieces, each with the number of the claim that it makes, -1 for none; joined they are the text.
 
-    Claims come in the text's order and are found by their names, each behind the one before it. Where a text writes a
-    name otherwise than the catalogue, the claim has no piece and stands in the list of claims only.
+    Claims come in the text's order, those of all titles in one of their own, and are found by their names, each behind
+    the one before it. Where a text writes a name otherwise than the catalogue, the claim has no piece and stands in the
+    list of claims only.
     """
-    pieces: list[tuple[str, int]] = []
-    done = 0
+    places: list[tuple[int, int, int]] = []  # begin, end, number
+    behind = {False: 0, True: 0}
     for number, claim in enumerate(claims):
         some, seen = claim.count or (0, 0)
-        if claim.kind == "history":
-            pattern = rf"\b{some} (?:out )?of (?:the |all )?{seen}\b"
+        of_all = claim.kind == "history"
+        if of_all:
+            pattern = rf"\b{some} (?:out )?of (?:the |all )?{seen}\b(?!\))"  # one in brackets belongs to a name
         else:
             pattern = rf"(?<!\w){re.escape(claim.name)}(?!\w)"
             pattern += rf"(?:[\"”’']?\s*\({some} of {seen}\))?" if claim.count else ""
-        found = re.compile(pattern, re.IGNORECASE).search(text, done)
+        found = re.compile(pattern, re.IGNORECASE).search(text, behind[of_all])
         if found:
-            pieces += [(text[done : found.start()], -1), (found[0], number)]
-            done = found.end()
+            places.append((found.start(), found.end(), number))
+            behind[of_all] = found.end()
+    pieces: list[tuple[str, int]] = []
+    done = 0
+    for begin, end, number in sorted(places):
+        if begin >= done:
+            pieces += [(text[done:begin], -1), (text[begin:end], number)]
+            done = end
     pieces.append((text[done:], -1))
     return [piece for piece in pieces if piece[0]]

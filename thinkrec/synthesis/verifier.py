@@ -65,6 +65,11 @@ class Claim:
     disliked: int
 
     @property
+    def of_target(self) -> bool:
+        """Whether it speaks of the target alone; every other one speaks of the history."""
+        return self.says in ("target", "lacks")
+
+    @property
     def found(self) -> bool:
         """Whether it was shown at all. What is said to be missing need not be."""
         return self.target or self.liked + self.disliked > 0 or self.says == "lacks" or self.kind == "history"
@@ -165,7 +170,7 @@ def check(
 def claims_of(
     text: str, history: Sequence[Shown], target: Shown, catalogue: Catalogue, thesaurus: Thesaurus = str
 ) -> list[Claim]:
-    """The claims of `text`, each once, in their order; arguments as for `check`."""
+    """The claims of `text`, each once, in their order, counts of all titles last; arguments as for `check`."""
     parts = split_verdict(text)
     body = text if parts is None else parts[1]
     sight = _Sight(history, target, thesaurus)
@@ -174,11 +179,14 @@ def claims_of(
         for mention in _Reading(body, sight, catalogue).mentions
         if mention.claimed
     )
-    claims = [sight.claim(*mention) for mention in mentions]
+    totals: dict[tuple[Says, tuple[int, int]], None] = {}
     for found in _TOTAL.finditer(body):
         says: Says = "liked" if found["says"].lower() == "liked" else "disliked"
-        claims.append(sight.claim("history", "titles", says, (int(found["some"]), int(found["all"]))))
-    return claims
+        totals[says, (int(found["some"]), int(found["all"]))] = None
+    return [
+        *(sight.claim(*mention) for mention in mentions),
+        *(sight.claim("history", "titles", *total) for total in totals),
+    ]
 
 
 def about(claim: Claim, shown: Sequence[Shown], thesaurus: Thesaurus = str) -> list[bool]:

@@ -1,1 +1,1 @@
-"""From items and interactions to tokens: item text, roles in the vocabulary, the stream layout."""
+"""From items and interactions to tokens: item text, roles in the vocabulary, the prompt layouts, pretraining text."""

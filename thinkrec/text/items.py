@@ -72,12 +72,12 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], *, lead: st
     return Ragged(np.concatenate(parts), np.cumsum(lengths, dtype=np.int64))
 
 
-def encode_once(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, lead: str = " ") -> Ragged:
+def encode_once(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Ragged:
     """`encode`, the tokens kept on disk and memory-mapped from there by whoever asks again."""
-    key = hashlib.sha256(json.dumps([tokenizer_hash(tokenizer), lead, *texts]).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps([tokenizer_hash(tokenizer), *texts]).encode()).hexdigest()[:32]
 
     def arrays() -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        ragged = encode(tokenizer, texts, lead=lead)
+        ragged = encode(tokenizer, texts)
         return ragged.tokens, ragged.offsets
 
     return Ragged(*artifacts.cached_tokens(key, arrays))
