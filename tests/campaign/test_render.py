@@ -285,7 +285,12 @@ class TestNdcg10:
 
 
 class TestChecks:
-    SHARES = ("grounded_share", "consistent_share", "of_target_share", "own_conclusion_share")
+    SHARES = (
+        "grounded_share",
+        "consistent_share",
+        "of_target_share",
+        "own_conclusion_share",
+    )  # older files have no more
 
     def lines(self, truth: dict[str, Any]) -> dict[str, Any]:
         claimed = {"reasons": 200, "claims": 500, **dict(zip(self.SHARES, (0.9, 0.4, 0.8, None), strict=True))}
@@ -300,16 +305,18 @@ class TestChecks:
     def test_claims_are_counted_and_interventions_have_verdicts(self) -> None:
         table = checks(self.lines({}))
         assert cells(table, "**ThinkRec**") == [
-            *("**ThinkRec**", "2.5", ".9000", ".4000", ".8000", "–"),
+            *("**ThinkRec**", "2.5", ".9000", ".4000", ".8000", "–", "–"),
             *(".1300, .0900<br>+.0400 [−.0100, .0700]: open", ".1300, .0900<br>+.0400 [.0100, .0700]: holds"),
         ]
-        assert cells(table, "*the teacher*") == ["*the teacher*", "4.5", ".9000", ".4000", ".8000", "–", "", ""]
+        assert cells(table, "*the teacher*") == ["*the teacher*", "4.5", ".9000", ".4000", ".8000", "–", "–", "", ""]
         assert "no experts" not in table  # an older file, without them
         assert checks({"thinkrec": {"reasons": {"rows": 300}}, "mf": {}}) == ""
 
     def test_true_reasons_are_named_beside_chance_where_they_are_known(self) -> None:
-        truth = {who: {"named_share": 0.41, "by_chance_of_traits": 0.36} for who in ("ours", "teacher")}
-        assert cells(checks(self.lines(truth)), "**ThinkRec**")[6] == ".4100<br>by chance .3600"
+        truth = {
+            who: {"named_share": 0.41, "by_chance": 0.33, "by_chance_of_traits": 0.36} for who in ("ours", "teacher")
+        }
+        assert cells(checks(self.lines(truth)), "**ThinkRec**")[7] == ".4100<br>by chance .3300, of traits .3600"
 
 
 class TestClaims:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,15 @@ class TestPlan:
         rows = [row for dataset in ("embedded", "embedded-small") for row in plan(dataset, raw=None).values()]
         assert len({row.experiment for row in rows}) == 2 * len(ROWS)
 
+    def test_git_takes_the_names_of_experiments(self, project: Path) -> None:
+        (row,) = plan("amazon-2018:Gift_Cards", raw=project, names=[BASE]).values()
+        subprocess.run(["git", "check-ref-format", f"refs/exps/{row.experiment}"], check=True)
+
     @pytest.mark.parametrize(
         ("dataset", "raw", "names", "said"),
         [
             ("ml-1m", None, [], "--raw: ml-1m needs its raw files; download https://.*ml-1m.zip"),
+            ("own", None, [], "--raw: own needs its raw files; give their path"),
             ("ml-1m", Path("nowhere.zip"), [], "--raw: no such file or folder: nowhere.zip"),
             ("embedded", Path("nowhere.zip"), [], "--raw: embedded is generated .* leave --raw out"),
             ("ml-1n", None, [], "no dataset 'ml-1n'; did you mean ml-1m"),

@@ -12,16 +12,6 @@ Figures = dict[str, dict[str, float]]  # model -> metric -> figure
 
 # Our `dataset.name` -> the paper's dataset. The embedded worlds are not in the paper.
 DATASETS = {"ml-1m": "ML1M"}
-NAMES = {
-    OURS: "ThinkRec",
-    "collm": "CoLLM",
-    "tallrec": "TALLRec",
-    "soft_prompt": "Prompt4NR",
-    "gsasrec": "gSASRec",
-    "sasrec": "SASRec",
-    "lightgcn": "LightGCN",
-    "mf": "MF",
-}
 
 
 def _accuracy(**pairs: tuple[float, float]) -> Figures:

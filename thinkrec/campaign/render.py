@@ -18,7 +18,7 @@ from thinkrec.campaign.spread import LIFT, SPLIT, Spread
 from thinkrec.errors import UserError
 from thinkrec.evaluation.baselines import FROZEN
 from thinkrec.evaluation.intervals import HEADLINE, holm
-from thinkrec.evaluation.tables import BEST, HINDSIGHT, ORACLE, OURS
+from thinkrec.evaluation.tables import ALPHA, BEST, HINDSIGHT, ORACLE, OURS
 
 Files = Mapping[str, Mapping[str, Any]]  # row -> its file
 Lines = Mapping[str, Line]
@@ -32,7 +32,6 @@ HEADS = {
     LIFT: "of the possible lift",
     "meteor": "METEOR",
 }
-ALPHA = 0.05  # of Holm's correction
 NOTHING = "–"
 
 # The lines of each table, by name, in their order; a table shows those that are there.
@@ -85,6 +84,7 @@ CLAIMED = {
     "grounded_share": "grounded",
     "consistent_share": "as shown",
     "of_target_share": "of the target, so",
+    "of_history_share": "of the history, so",
     "own_conclusion_share": "own conclusion",
 }
 
@@ -115,8 +115,9 @@ SEEDS_NOTE = (
 )
 JOINT_NOTE = (
     "ThinkRec's joint lead: the mean over seeds of ThinkRec minus the line of the same seed, with its interval over "
-    "draws of users, each draw the same for all seeds. What other seeds would change is told by the deviations above, "
-    "not by the interval."
+    "draws of users, each draw the same for all seeds; ties are in the order of the default seed's. A star counts all "
+    "lines and metrics over seeds, those not shown included. What other seeds would change is told by the "
+    "deviations above, not by the interval."
 )
 EXPERTS_NOTE = (
     f"The paper counts experts on a new split of {paper.ABLATION_DATASET}: none, 2 and {paper.EXPERTS_OF_OURS}. Which "
@@ -130,11 +131,12 @@ REASONS_NOTE = (
 )
 CHECKS_NOTE = (
     "What the reasons claim, checked: the share of claims that are about something shown (grounded), of those the "
-    "share that are as it was shown, and of what is said of the target the share that is so; the share of conclusions "
-    "that are the text's own verdict."
+    "share that are as it was shown; of what is said of the target, and of the history, the share that is so; the "
+    "share of conclusions that are the text's own verdict."
 )
 NAMED_NOTE = (
-    "True reason named: by the share of texts, beside what as many of the target's traits drawn at random would name."
+    "True reason named: by the share of texts, beside what as many of the target's keywords drawn at random would "
+    "name, and as many of those that are words of a trait, as every true reason is."
 )
 MOVED_NOTE = (
     "Last: how far the score's logit moves if what the reason cites of the history is flipped or dropped, or what it "
@@ -339,14 +341,17 @@ def checks(lines: Lines) -> str:
     for title, line, author in rows:
         claimed, named = line["claims"][author], line["truth"].get(author)
         each = claimed["claims"] / claimed["reasons"] if claimed["reasons"] else None
-        cells = [title, NOTHING if each is None else f"{each:.1f}", *(_figure(claimed[share]) for share in CLAIMED)]
+        cells = [title, NOTHING if each is None else f"{each:.1f}", *(_figure(claimed.get(share)) for share in CLAIMED)]
         if truth:
-            cells += [
-                f"{_figure(named['named_share'])}<br>by chance {_figure(named['by_chance_of_traits'])}" if named else ""
-            ]
+            cells += [_chance(named) if named else ""]
         body.append([*cells, *(_movement(line["interventions"].get(name)) for name in moved)])
     heads = ["model", "claims a reason", *CLAIMED.values(), *(["true reason named"] if truth else [])]
     return _markdown([*heads, *(f"{name}: cited, other" for name in moved)], body)
+
+
+def _chance(named: Mapping[str, float | None]) -> str:
+    chances = f"by chance {_figure(named['by_chance'])}, of traits {_figure(named['by_chance_of_traits'])}"
+    return f"{_figure(named['named_share'])}<br>{chances}"
 
 
 def _movement(entry: Mapping[str, Any] | None) -> str:

@@ -114,7 +114,7 @@ def plan(dataset: str, *, raw: Path | None, names: Sequence[str] = (), seed: int
             overrides = {**about, **changes, **({} if seed is None else {"seed": seed, **NO_REASONS})}
             known = known_by(resolve(params, overrides))
             digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:7]
-            experiment = f"{dataset}-{name}-{digest}"
+            experiment = f"{dataset.replace(':', '-')}-{name}-{digest}"  # a git reference has no colon
             rows[name] = Row(name=name, overrides=overrides, params=known, experiment=experiment, seed=seed)
     return rows
 
@@ -151,9 +151,8 @@ def _raw(dataset: str, raw: Path | None, *, otherwise: Path | None) -> str | Non
         return None
     raw = raw or otherwise
     if raw is None:
-        raise UserError(
-            f"--raw: {dataset} needs its raw files; download {about.address} and give their path: --raw PATH"
-        )
+        how = f"download {about.address} and give" if about.address else "give"
+        raise UserError(f"--raw: {dataset} needs its raw files; {how} their path: --raw PATH")
     if not raw.expanduser().exists():
         raise UserError(f"--raw: no such file or folder: {raw}")
     return str(raw.expanduser().resolve())
