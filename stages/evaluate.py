@@ -52,7 +52,7 @@ def evaluate() -> str:
         **score_reasons(reasons),
         **score_likeness(reasons["reason"].tolist(), reasons["teacher"].tolist(), likeness),
         "claims": score_claims(reasons, read, catalogue, thesaurus),
-        "truth": score_truth(reasons, truth["reason"].tolist(), read),
+        "truth": score_truth(reasons, truth["reason"].tolist(), read, bench.user, seed=params.seed),
         "interventions": moved,
         "reason_first": thought,
     }

@@ -317,6 +317,8 @@ class TestChecks:
             who: {"named_share": 0.41, "by_chance": 0.33, "by_chance_of_traits": 0.36} for who in ("ours", "teacher")
         }
         assert cells(checks(self.lines(truth)), "**ThinkRec**")[7] == ".4100<br>by chance .3300, of traits .3600"
+        truth["ours"] |= {"lead": {"value": 0.05, "low": -0.01, "high": 0.11}}
+        assert cells(checks(self.lines(truth)), "**ThinkRec**")[7].endswith("<br>+.0500 [−.0100, .1100]: open")
 
 
 class TestClaims:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -115,16 +116,20 @@ def test_a_text_names_the_true_reason_by_any_of_its_words() -> None:
         (3, 0, 0.1, "No. Wry.", None),
     )
     truth = ["theme:revenge", "tone:ironic", "pace:slow", "quality"]
-    found = score_truth(frame, truth, read)
+    found = score_truth(frame, truth, read, np.arange(4), seed=0)
     assert found["ours"] == {
         "reasons": 3,  # quality is no trait
         "named_share": 2 / 3,
         "by_chance": pytest.approx((2 / 4 + 1 / 4 + 0) / 3),
         "by_chance_of_traits": pytest.approx((1 / 2 + 0 + 0) / 3),
         "shown_share": 2 / 3,
+        "lead": {"value": 1 / 2, "low": 0.0, "high": 1.0},  # users' own are 1/2, 0 and 1
     }
     assert (found["teacher"]["reasons"], found["teacher"]["named_share"]) == (1, 0)
-    assert score_truth(frame, [], read) == {}  # where nobody knows
+    assert found["teacher"]["lead"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    nobody = score_truth(frame, ["", "", "", "quality"], read, np.arange(4), seed=0)["ours"]
+    assert nobody["reasons"] == 0 and all(math.isnan(value) for value in nobody["lead"].values())
+    assert score_truth(frame, [], read, np.arange(4), seed=0) == {}  # where nobody knows
 
 
 def test_meteor_counts_synonyms_where_wordnet_is_and_is_not_computed_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

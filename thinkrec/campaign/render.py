@@ -136,7 +136,7 @@ CHECKS_NOTE = (
 )
 NAMED_NOTE = (
     "True reason named: by the share of texts, beside what as many of the target's keywords drawn at random would "
-    "name, and as many of those that are words of a trait, as every true reason is."
+    "name, and as many of those that are words of a trait, as every true reason is; the lead is over those."
 )
 MOVED_NOTE = (
     "Last: how far the score's logit moves if what the reason cites of the history is flipped or dropped, or what it "
@@ -349,9 +349,10 @@ def checks(lines: Lines) -> str:
     return _markdown([*heads, *(f"{name}: cited, other" for name in moved)], body)
 
 
-def _chance(named: Mapping[str, float | None]) -> str:
+def _chance(named: Mapping[str, Any]) -> str:
     chances = f"by chance {_figure(named['by_chance'])}, of traits {_figure(named['by_chance_of_traits'])}"
-    return f"{_figure(named['named_share'])}<br>{chances}"
+    lead = f"<br>{_lead(named['lead'], '')}" if "lead" in named else ""  # older files have none
+    return f"{_figure(named['named_share'])}<br>{chances}{lead}"
 
 
 def _movement(entry: Mapping[str, Any] | None) -> str:

@@ -29,7 +29,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from thinkrec.artifacts import keyword_lists
-from thinkrec.evaluation.intervals import DRAWS, interval, resampled
+from thinkrec.evaluation.intervals import mean_interval
 from thinkrec.gate.fit import Routing
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import SlotValues
@@ -151,13 +151,7 @@ def compared(user: NDArray[np.generic], cited_p: Floats, control_p: Floats, *, s
         names = ("cited", "control", "difference", "low", "high", "cited_more_share")
         return {"pairs": 0, **dict.fromkeys(names, float("nan"))}
     difference = cited_p - control_p
-    users, number = np.unique(user, return_inverse=True)
-    sums, counts = np.bincount(number, difference), np.bincount(number)
-    draws = [
-        (weight @ sums) / (weight @ counts)
-        for _, weight in resampled(len(users), rows=len(user), draws=DRAWS, seed=seed)
-    ]
-    low, high = interval(np.concatenate(draws))
+    low, high = mean_interval(user, difference, seed=seed)
     return {
         "pairs": len(user),
         "cited": float(cited_p.mean()),

@@ -97,6 +97,19 @@ def interval(drawn: ArrayLike, *, level: float = LEVEL) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def mean_interval(user: NDArray[np.generic], value: Floats, *, draws: int = DRAWS, seed: int) -> tuple[float, float]:
+    """The interval over users of the mean of `value` (k,), of the users `user` (k,); NaN without any."""
+    if not len(user):
+        return float("nan"), float("nan")
+    users, number = np.unique(user, return_inverse=True)
+    sums, counts = np.bincount(number, value), np.bincount(number)
+    drawn = [
+        (weight @ sums) / (weight @ counts)
+        for _, weight in resampled(len(users), rows=len(user), draws=draws, seed=seed)
+    ]
+    return interval(np.concatenate(drawn))
+
+
 def p_value(drawn: ArrayLike) -> float:
     """Two-sided p of "no difference": twice the share of draws on the rarer side of 0, never below 2 / (draws + 1).
 

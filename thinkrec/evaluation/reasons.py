@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from thinkrec.data.words import TRAITS
+from thinkrec.evaluation.intervals import mean_interval
 from thinkrec.metrics import says_yes
 from thinkrec.synthesis.prompts import Instance
 from thinkrec.synthesis.verdict import parse_verdict
@@ -148,16 +150,22 @@ def _claimed(checks: Sequence[Check]) -> dict[str, float | int]:
 
 
 def score_truth(
-    frame: pd.DataFrame, true_reasons: Sequence[str], read: Callable[[int], Instance]
-) -> dict[str, dict[str, float | int]]:
+    frame: pd.DataFrame,
+    true_reasons: Sequence[str],
+    read: Callable[[int], Instance],
+    user: NDArray[np.integer],
+    *,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
     """Whether the texts of a table like `artifacts.REASONS` name the true reason: `ours`, and the `teacher`'s.
 
-    `true_reasons` is the column `reason` of `artifacts.TRUTH`, one per interaction; no figures where it is empty, which
-    is where nobody knows. Rows whose true reason is no trait of the item are left out. A text names a trait's value by
-    any of its words (`data.words`), wherever they stand.
+    `true_reasons` is the column `reason` of `artifacts.TRUTH`, one per interaction as `user` is; no figures where it is
+    empty, which is where nobody knows. Rows whose true reason is no trait of the item are left out. A text names a
+    trait's value by any of its words (`data.words`), wherever they stand.
 
     Of texts: `named_share`; `by_chance`, what a text would have that names as many of the target's keywords (words of
-    one value being one) drawn at random; `by_chance_of_traits`, the same of its keywords that are words of a trait.
+    one value being one) drawn at random; `by_chance_of_traits`, the same of its keywords that are words of a trait, as
+    every true reason is; `lead`, what is named above the latter, with its interval over users.
     `shown_share` is how often the target's keywords hold the true reason at all.
     """
     if not len(true_reasons):
@@ -165,15 +173,15 @@ def score_truth(
     scores = {}
     for name, column in {"ours": "reason", "teacher": "teacher"}.items():
         texts = zip(frame["row"].tolist(), frame[column].fillna(""), strict=True)
-        found = [
-            _named(text, true_reasons[row].partition(":")[2], read(row).target.keywords)
-            for row, text in texts
-            if text.strip() and ":" in true_reasons[row]
-        ]
+        said = [(row, text) for row, text in texts if text.strip() and ":" in true_reasons[row]]
+        found = [_named(text, true_reasons[row].partition(":")[2], read(row).target.keywords) for row, text in said]
         measures = ("named_share", "by_chance", "by_chance_of_traits", "shown_share")
+        above = np.asarray([named - chance for named, _, chance, _ in found], np.float64)
+        low, high = mean_interval(user[[row for row, _ in said]], above, seed=seed)
         scores[name] = {
             "reasons": len(found),
             **{measure: _mean([one[at] for one in found]) for at, measure in enumerate(measures)},
+            "lead": {"value": _mean(above.tolist()), "low": low, "high": high},
         }
     return scores
 
