@@ -126,7 +126,7 @@ def test_a_text_names_the_true_reason_by_any_of_its_words() -> None:
         "lead": {"value": 1 / 2, "low": 0.0, "high": 1.0},  # users' own are 1/2, 0 and 1
     }
     assert (found["teacher"]["reasons"], found["teacher"]["named_share"]) == (1, 0)
-    assert found["teacher"]["lead"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert found["teacher"]["lead"] == {"value": -0.5, "low": -0.5, "high": -0.5}  # irony, where revenge was true
     nobody = score_truth(frame, ["", "", "", "quality"], read, np.arange(4), seed=0)["ours"]
     assert nobody["reasons"] == 0 and all(math.isnan(value) for value in nobody["lead"].values())
     assert score_truth(frame, [], read, np.arange(4), seed=0) == {}  # where nobody knows
