@@ -54,7 +54,8 @@ def fit_routing(
     """Fit the chosen gate; a trained one on the rows `late` (n,) of train. Metrics compare it with the others on valid.
 
     Users that train knows are routed by their fitted vectors; train's own rows and rows of unseen users by vectors
-    folded in from what came before.
+    folded in from what came before. `cases` are the shares of valid's users by what the paper's rule does with them,
+    whatever gate is chosen; `mean_weights` are the chosen one's.
     """
     vectors, route = bench.features.user_bank, bench.features.route
     valid = bench.rows("valid")
