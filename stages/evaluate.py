@@ -18,7 +18,7 @@ def evaluate() -> str:
     from thinkrec.lm.workbench import open_global
     from thinkrec.params import load
     from thinkrec.synthesis.instances import catalogue_of, instance_reader
-    from thinkrec.synthesis.verifier import thesaurus_of
+    from thinkrec.synthesis.verifier import check, thesaurus_of
 
     params = load()
     bench = open_global(params.prompt)
@@ -32,13 +32,17 @@ def evaluate() -> str:
     predictions, models = predict(
         bench, bench.frozen(), router, routing, groups, baselines, truth, temperature=temperature
     )
-    reasons = write_reasons(bench, router, routing, predictions, traces, params.evaluate, seed=params.seed)
-    artifacts.write_table(artifacts.PREDICTIONS, predictions)
-    artifacts.write_table(artifacts.REASONS, reasons)
-
     items, keywords = artifacts.read_table(artifacts.ITEMS), artifacts.read_table(artifacts.KEYWORDS)
     read = instance_reader(bench.interactions, items, keywords, params.prompt)
     catalogue, thesaurus = catalogue_of(items, keywords), thesaurus_of(params.teacher.endpoint)
+
+    def judge(row: int, text: str) -> tuple[int, int]:
+        shown = read(row)
+        return check(text, shown.history, shown.target, catalogue, thesaurus).badness
+
+    reasons = write_reasons(bench, router, routing, predictions, traces, judge, params.evaluate, seed=params.seed)
+    artifacts.write_table(artifacts.PREDICTIONS, predictions)
+    artifacts.write_table(artifacts.REASONS, reasons)
     moved = interventions(
         bench, router, routing, reasons, items, keywords, read, catalogue, thesaurus,
         shown=params.prompt.keywords, seed=params.seed,

@@ -68,6 +68,7 @@ SMALL: dict[str, Any] = {
     "gate.epochs": 1,
     "evaluate.reasons": 8,
     "evaluate.max_new_tokens": 24,
+    "evaluate.candidates": 3,
 }
 
 

@@ -139,6 +139,11 @@ def test_a_key_like_nothing_known_is_still_refused_in_one_line(given: Any, key: 
             "teacher.request should hold what JSON can say (text, numbers, lists, mappings)",
         ),
         ("evaluate.top_p", "0", "evaluate.top_p should be greater than 0 (it is 0)"),
+        (
+            "evaluate.temperature",
+            "0",
+            "evaluate with several candidates needs a temperature above 0, or all of them are the same",
+        ),
         ("launcher", "2", "launcher should be a valid string (it is 2)"),
         ("gate", "3", "gate should be a section with its own keys (it is 3)"),
         ("gate", "null", "gate should be a section with its own keys (it is None)"),

@@ -378,12 +378,19 @@ class EvaluateParams(Section):
 
     reasons: Count
     max_new_tokens: Positive
+    candidates: Positive
     temperature: NotNegative
     top_p: Annotated[Share, Field(gt=0)]
     bertscore: Path | None
     bleurt: Path | None
     reason_first: Count
     reason_first_samples: Positive
+
+    @model_validator(mode="after")
+    def _candidates_differ(self) -> Self:
+        if self.candidates > 1 and not self.temperature:
+            raise ValueError("with several candidates needs a temperature above 0, or all of them are the same")
+        return self
 
 
 class Params(Section):

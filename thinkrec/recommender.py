@@ -49,7 +49,7 @@ from thinkrec.lm.workbench import Workbench, open_global
 from thinkrec.params import Params
 from thinkrec.params import load as load_params
 from thinkrec.synthesis.prompts import Shown
-from thinkrec.synthesis.verifier import Catalogue, Claim, claims_of, thesaurus_of
+from thinkrec.synthesis.verifier import Catalogue, Claim, check, claims_of, thesaurus_of
 from thinkrec.text.layout import Layout
 
 Floats = NDArray[np.float32]
@@ -69,7 +69,7 @@ class Explanation:
     keywords: list[str]
     probability: float
     weights: dict[str, float]  # adapter -> weight; they sum to 1
-    history: int  # earlier interactions in sight
+    history: int  # earlier interactions that the reason is held against
     reason: str  # verdict first; empty where the model wrote nothing
     evidence: pd.DataFrame  # what the reason claims, and whether it is so: `claims_table`
 
@@ -240,6 +240,14 @@ class Recommender:
         number = self._numbers(self._item_ids, pd.Series([item]), "item")
         view = self._view([replace(self._asked(user), candidates=number)])
         probability = self._probabilities_of(view)[0]
+        shown = view.layout.scoring_windows(view.targets, np.zeros(1, np.int64))[0].rows[:-1]
+        history = [  # as much as the teacher is shown of it, whose reasons count so
+            self._shown(int(view.layout.item[row]), liked=bool(view.layout.label[row]))
+            for row in shown[-self._params.prompt.history :]
+            if view.layout.label[row] == 1 or not view.layout.hide_dislikes
+        ]
+        target = self._shown(int(number[0]))
+        thesaurus = thesaurus_of(self._params.teacher.endpoint)
         reason = generate(
             view.model,
             self._bench.tokenizer,
@@ -249,14 +257,8 @@ class Recommender:
             router=self._router,
             routing=view.routing,
             route=view.question,
+            judge=lambda _, text: check(text, history, target, self._catalogue, thesaurus).badness,
         )[0]
-        shown = view.layout.scoring_windows(view.targets, np.zeros(1, np.int64))[0].rows[:-1]
-        history = [
-            self._shown(int(view.layout.item[row]), liked=bool(view.layout.label[row]))
-            for row in shown
-            if view.layout.label[row] == 1 or not view.layout.hide_dislikes
-        ]
-        target = self._shown(int(number[0]))
         names = ["global", *(f"expert_{column}" for column in range(1, view.routing.shape[1]))]
         return Explanation(
             item_id=str(self._item_ids[number[0]]),
@@ -266,9 +268,7 @@ class Recommender:
             weights=dict(zip(names, view.routing[0].tolist(), strict=True)),
             history=len(history),
             reason=reason,
-            evidence=claims_table(
-                claims_of(reason, history, target, self._catalogue, thesaurus_of(self._params.teacher.endpoint))
-            ),
+            evidence=claims_table(claims_of(reason, history, target, self._catalogue, thesaurus)),
         )
 
     def _shown(self, item: int, *, liked: bool | None = None) -> Shown:

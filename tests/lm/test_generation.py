@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.builders import FAMILIES, Family, interactions, layout_of, recommender, tokenizer
-from thinkrec.lm.generation import Decoding, choose, generate, reason_first
+from thinkrec.lm.generation import Decoding, Judge, choose, generate, reason_first, sentence_ends
 from thinkrec.lm.model import RecommenderLM, SoftPrompt
 from thinkrec.lm.scoring import score
 from thinkrec.synthesis.verdict import parse_verdict
@@ -106,7 +107,8 @@ def test_seeds_give_other_samples_and_a_low_temperature_the_greedy_answer(
 def drawn(logits: list[float], count: int = 20_000, **sampling: Any) -> NDArray[np.float64]:
     """How often each token is chosen, over so many rows with the same logits."""
     decoding = Decoding(max_new_tokens=1, seed=1, **sampling)
-    chosen = choose(torch.tensor(logits).expand(count, -1), decoding, np.arange(count), 0)
+    nought = np.zeros(count, np.int64)
+    chosen = choose(torch.tensor(logits).expand(count, -1), decoding, np.arange(count), nought, nought)
     return np.bincount(chosen.numpy(), minlength=len(logits)) / count
 
 
@@ -128,8 +130,73 @@ def test_top_p_keeps_the_likeliest_tokens_that_reach_it_in_their_proportions() -
 
 def test_an_answers_draws_differ_from_token_to_token() -> None:
     decoding = Decoding(max_new_tokens=2, temperature=1.0)
-    first, second = (choose(torch.zeros(50, 1000), decoding, np.arange(50), step) for step in (0, 1))
+    nought = np.zeros(50, np.int64)
+    first, second = (choose(torch.zeros(50, 1000), decoding, np.arange(50), nought + step, nought) for step in (0, 1))
     assert (first == second).sum() <= 2 and len(set(first.tolist())) > 40
+
+
+@torch.no_grad()
+def naive_best(model: RecommenderLM, layout: Layout, row: int, decoding: Decoding, judge: Judge) -> str:
+    """Sentence by sentence, each candidate by itself, the whole sequence anew for every token; without ties."""
+    (window,) = layout.scoring_windows(np.asarray([row]), np.zeros(1, np.int64))
+    batch = layout.collate([window])
+    slot = int(batch.verdicts[0, 1])
+    prompt, key = model.embed(batch)[:, : slot + 1], zlib.crc32(batch.input_ids[0, : slot + 1].numpy().tobytes())
+    over = {layout.vocabulary.end}
+
+    def sentence(before: list[int], candidate: int, decoding: Decoding) -> list[int]:
+        written = list(before)
+        while len(written) < decoding.max_new_tokens:
+            new = model.backbone.get_input_embeddings()(torch.tensor([written], dtype=torch.int64))
+            logits = model.backbone(inputs_embeds=torch.cat([prompt, new], dim=1)).logits[:, -1]
+            place = (np.asarray([number]) for number in (key, len(written), candidate))
+            written.append(int(choose(logits, decoding, *place)))
+            if written[-1] in over or written[-1] % 4 == 0:
+                break
+        return written
+
+    def text(tokens: list[int]) -> str:
+        return tokenizer().decode(tokens, skip_special_tokens=True).strip()
+
+    best = sentence([], 0, replace(decoding, temperature=0.0))
+    while len(best) < decoding.max_new_tokens and best[-1] not in over:
+        candidates = [sentence(best, number, decoding) for number in range(decoding.candidates)]
+        best = min(candidates, key=lambda tokens: judge(row, text(tokens)))
+    return text(best)
+
+
+@pytest.mark.parametrize("kind", ["stream", "question"])
+def test_the_best_sentences_stay_and_candidates_know_nothing_of_each_other(
+    table: pd.DataFrame, model: RecommenderLM, kind: Literal["stream", "question"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, rows = layout_of(table, layout=kind), np.asarray([5, 23, 0, 12, 17])
+    head = model.backbone.get_output_embeddings()
+    plain = head.forward
+    likelier = torch.zeros(head.out_features).index_fill_(0, torch.tensor(layout.vocabulary.end), 3.0)
+    monkeypatch.setattr(head, "forward", lambda hidden: plain(hidden) + likelier)  # some end early, some never
+    monkeypatch.setattr(
+        "thinkrec.lm.generation.sentence_ends", lambda *_: torch.arange(head.out_features).remainder(4) == 0
+    )
+
+    def judge(row: int, text: str) -> tuple[int, ...]:
+        return (zlib.crc32(f"{row} {text}".encode()) % 3,)  # with ties
+
+    decoding = Decoding(max_new_tokens=12, temperature=1.5, top_p=0.9, seed=4, candidates=5)
+
+    def best(rows: NDArray[np.int64]) -> list[str]:
+        return generate(model, tokenizer(), layout, rows, decoding, judge=judge)
+
+    together = best(rows)
+    assert together == [naive_best(model, layout, row, decoding, judge) for row in rows.tolist()]
+    assert together == [best(rows[[at]])[0] for at in range(len(rows))]
+    assert together != generate(model, tokenizer(), layout, rows, decoding)  # without a judge nothing is chosen
+
+
+def test_sentences_end_where_a_token_ends_with_a_mark(table: pd.DataFrame) -> None:
+    words = tokenizer()
+    ends = sentence_ends(recommender(table), words)
+    assert ends[words(". ", add_special_tokens=False)["input_ids"][0]]
+    assert not ends[words.eos_token_id] and not ends[words(" Yes", add_special_tokens=False)["input_ids"]].any()
 
 
 def test_where_an_answer_begins_with_a_verdict_it_is_the_one_that_the_score_says(
@@ -241,10 +308,11 @@ def test_thinking_first_is_the_same_in_training_as_when_it_is_asked_for(
     end, stop = layout.vocabulary.end, layout.vocabulary.stop
     thoughts = {row: [70 + row, 71, 72 + row][: 1 + row % 3] for row in rows.tolist()}
 
-    def forced(logits: torch.Tensor, _: Decoding, rows: NDArray[np.int64], step: int) -> torch.Tensor:
-        return torch.tensor([[*thoughts[row], end, end, end][step] for row in rows.tolist()])
+    def forced(self: Any, _: Decoding, going: torch.Tensor) -> torch.Tensor:
+        at = [(self.rows[prompt], int(self.length[prompt, 0])) for prompt in going[:, 0].nonzero()[:, 0].tolist()]
+        return torch.tensor([[*thoughts[row], end][written] for row, written in at])
 
-    monkeypatch.setattr("thinkrec.lm.generation.choose", forced)
+    monkeypatch.setattr("thinkrec.lm.generation._Answers.choose", forced)
     _, asked = reason_first(model, tokenizer(), layout, rows, Decoding(max_new_tokens=NEW))
     learned = {row: np.asarray([*stop, *thought, end], np.int32) for row, thought in thoughts.items()}
     taught = replace(layout, reasons=learned, thoughts=learned)

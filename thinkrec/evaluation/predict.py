@@ -17,7 +17,7 @@ from thinkrec.evaluation.tables import BEST, EVALUATED, ORACLE, OURS
 from thinkrec.gate.fit import Routing
 from thinkrec.gate.groups import UserGroups
 from thinkrec.gate.routing import centroid_routing, routing_cases
-from thinkrec.lm.generation import Decoding, generate
+from thinkrec.lm.generation import Decoding, Judge, generate
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench
@@ -136,11 +136,15 @@ def write_reasons(
     routing: Routing,
     predictions: pd.DataFrame,
     traces: pd.DataFrame,
+    judge: Judge,
     params: EvaluateParams,
     *,
     seed: int,
 ) -> pd.DataFrame:
-    """Reasons for `params.reasons` test rows (schema REASONS): those with a held-out trace first, then random ones."""
+    """Reasons for `params.reasons` test rows (schema REASONS): those with a held-out trace first, then random ones.
+
+    Of `params.candidates` of every sentence the one stays that the `judge` finds best.
+    """
     test = predictions[predictions["split"] == SPLITS[-1]].set_index("row")
     teacher = traces.set_index("row")["text"].reindex(test.index).fillna("")
     shuffled = np.random.default_rng(seed).permutation(len(test))
@@ -157,6 +161,7 @@ def write_reasons(
             router=router,
             routing=routing.weights,
             route=bench.features.route,
+            judge=judge,
             progress="reasons",
         )
         if len(rows)

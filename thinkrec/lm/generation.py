@@ -4,16 +4,19 @@ The prompt pass is the very one that scores. New tokens see what the target's sl
 that stands in the target's verdict place (there is always one) is masked, and where a generated token goes its
 position does too.
 
-Decoding is greedy, or draws each token by a number that depends on the seed, the row and the token's place in the
-answer alone: batches, processes and the other rows asked for change nothing.
+Decoding is greedy, or draws each token by a number that depends on the seed, the prompt's tokens and the token's place
+in the answer alone: batches, processes, the other rows asked for and a row's number change nothing. With a judge,
+answers grow sentence by sentence: several are drawn for each place, and the one that the judge finds least bad stays.
+They stand in one sequence behind the prompt, which is read once, each blind to the others.
 
-Shapes: B prompts, T their padded length, V vocabulary.
+Shapes: B prompts, T their padded length and what was written since, C candidates, K tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -29,6 +32,8 @@ from thinkrec.lm.scoring import routed_batches
 from thinkrec.params import EvaluateParams
 from thinkrec.text.layout import Batch, Layout
 
+Judge = Callable[[int, str], tuple[int, ...]]  # a row and its answer so far -> how bad that is, the least being best
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
@@ -39,17 +44,25 @@ class Decoding:
         temperature: that logits are divided by; 0 is greedy.
         top_p: sampled are the likeliest tokens that together have at least this probability, no more than needed.
         seed: of the sampling.
+        candidates: for each sentence but the verdict, where there is a judge.
     """
 
     max_new_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    candidates: int = 1
 
     @classmethod
     def of(cls, params: EvaluateParams, *, seed: int) -> Self:
         """As the parameters say."""
-        return cls(max_new_tokens=params.max_new_tokens, temperature=params.temperature, top_p=params.top_p, seed=seed)
+        return cls(
+            max_new_tokens=params.max_new_tokens,
+            temperature=params.temperature,
+            top_p=params.top_p,
+            seed=seed,
+            candidates=params.candidates,
+        )
 
 
 @torch.inference_mode()
@@ -63,17 +76,26 @@ def generate(
     router: Router | None = None,
     routing: NDArray[np.float32] | None = None,
     route: NDArray[np.integer] | None = None,
+    judge: Judge | None = None,
     progress: str | None = None,
 ) -> list[str]:
-    """The answer (verdict, then reason) to every row, in the order of `rows`; weights as in `routed_batches`."""
+    """The answer (verdict, then reason) to every row, in the order of `rows`; weights as in `routed_batches`.
+
+    With a `judge` and several `decoding.candidates`, the verdict is the likeliest one and every sentence after it the
+    best of its candidates, the first of equals.
+    """
     model.eval()
+    ends = sentence_ends(model, tokenizer)
     # A state of its own for every row: each is a sequence with one target.
     windows = layout.scoring_windows(rows, np.arange(len(rows)))
     written: list[tuple[int, str]] = []
     batches = routed_batches(model, layout, windows, router=router, routing=routing, route=route, progress=progress)
     for batch in batches:
         answer = _Answers(model, batch)
-        answer.write(decoding)
+        if judge is None or decoding.candidates == 1:
+            answer.write(decoding)
+        else:
+            answer.write_best(decoding, judge, ends, tokenizer)
         written += zip(answer.rows.tolist(), answer.texts(tokenizer), strict=True)
     answers = dict(processes.gather(written))
     return [answers[row] for row in rows.tolist()]
@@ -107,7 +129,7 @@ def reason_first(
     batches = routed_batches(model, layout, windows, router=router, routing=routing, route=route, progress=progress)
     for batch in batches:
         answer = _Answers(model, batch)
-        answer.read(answer.embeddings(stop.expand(len(answer.rows), -1)))
+        answer.read(answer.embeddings(stop.expand(len(answer.rows), 1, -1)))
         answer.write(decoding)
         score = answer.ask_again([asked[row] for row in answer.rows.tolist()]).float().cpu().tolist()
         found += zip(answer.rows.tolist(), zip(answer.texts(tokenizer), score, strict=True), strict=True)
@@ -117,14 +139,18 @@ def reason_first(
 
 
 class _Answers:
-    """The answers to a batch of one target each, as far as they are written.
+    """The answers to a batch of one target each, as far as they are written; C candidates of each, at first one.
 
     Attributes:
         rows: the interactions that they are about (B,).
-        hidden: states (B, D) that the next token is predicted from.
-        seen: which of the tokens so far the next ones see (B, T).
-        position: of the last token (B,).
-        tokens: written, padded with end tokens (B,) each.
+        prompts: a number (B,) for the tokens of each prompt.
+        hidden: states (B, C, D) that the next token is predicted from.
+        seen: which of the tokens so far the next ones see (B, C, T).
+        position: of the last token (B, C).
+        tokens: written, padded with end tokens (B, C) each.
+        length: how many were written (B, C).
+        ended: whether the end token was (B, C).
+        unread: whether the last token is yet to be read (B, C).
     """
 
     def __init__(self, model: RecommenderLM, batch: Batch) -> None:
@@ -134,69 +160,132 @@ class _Answers:
         self.cache = DynamicCache(config=model.backbone.config)
         self.embedded = model.embed(batch)
         states = model.hidden_states(self.embedded, batch.attention_mask, batch.position_ids, self.cache)
-        self.hidden = states[self.at[:, 0], self.at[:, 1]]
-        self.seen = batch.attention_mask[self.at[:, 0], 0, self.at[:, 1]]  # what the slot sees
-        self.position = batch.position_ids[self.at[:, 0], self.at[:, 1]]
+        sequence, place = self.at[:, :1], self.at[:, 1:]
+        self.hidden = states[sequence, place]
+        self.seen = batch.attention_mask[sequence, 0, place]  # what the slot sees
+        self.position = batch.position_ids[sequence, place]
+        inside = zip(batch.input_ids[self.at[:, 0]], self.seen[:, 0], strict=True)
+        self.prompts = np.asarray([zlib.crc32(ids[seen].cpu().numpy().tobytes()) for ids, seen in inside])
         self.tokens: list[Tensor] = []
+        self.length = torch.zeros_like(self.position)
+        self.ended = self.unread = torch.zeros_like(self.position, dtype=torch.bool)
 
     def embeddings(self, tokens: Tensor) -> Tensor:
         """Input embeddings of tokens."""
         return self.model.backbone.get_input_embeddings()(tokens)
 
-    def logits(self) -> Tensor:
-        """Logits (B, V) of the next token."""
-        return self.model.backbone.get_output_embeddings()(self.hidden).float()
+    def logits(self, which_BC: Tensor) -> Tensor:
+        """Logits (k, V) of the next token of these candidates, prompt by prompt."""
+        return self.model.backbone.get_output_embeddings()(self.hidden[which_BC]).float()
 
-    def read(self, embedded_BKD: Tensor, own_BK: Tensor | None = None) -> None:
-        """Go on from these tokens; where they are not a sequence's `own` they are padding behind its last one."""
-        width = embedded_BKD.shape[1]
-        own = self.seen.new_ones(embedded_BKD.shape[:2]) if own_BK is None else own_BK
+    def read(self, embedded_BCKD: Tensor, own_BCK: Tensor | None = None) -> None:
+        """Go on from these tokens; where they are not a candidate's `own` they are padding behind its last one."""
+        prompts, count, width, _ = embedded_BCKD.shape
+        own = self.seen.new_ones(embedded_BCKD.shape[:3]) if own_BCK is None else own_BCK
+        alone = torch.eye(count, dtype=torch.bool, device=own.device)  # of the new tokens each sees its candidate's
         causal = torch.ones(width, width, dtype=torch.bool, device=own.device).tril()
-        among = causal & own[:, None, :]
-        mask = torch.cat([self.seen[:, None, :].expand(-1, width, -1), among], dim=2)[:, None]
-        position = self.position[:, None] + torch.arange(1, width + 1, device=own.device)
-        states = self.model.hidden_states(embedded_BKD, mask, position, self.cache)
-        length = own.sum(1)
-        self.seen = torch.cat([self.seen, own], dim=1)
+        among = alone[:, None, :, None] & causal[:, None, :] & own[:, None, None]  # (B, C, K, C, K)
+        mask = torch.cat([self.seen[:, :, None].expand(-1, -1, width, -1), among.flatten(3)], dim=3).flatten(1, 2)
+        position = self.position[..., None] + torch.arange(1, width + 1, device=own.device)
+        states = self.model.hidden_states(embedded_BCKD.flatten(1, 2), mask[:, None], position.flatten(1), self.cache)
+        length = own.sum(2)
+        last = (length - 1).clamp(min=0)[..., None, None].expand(-1, -1, 1, states.shape[-1])
+        ended = states.view(prompts, count, width, -1).gather(2, last).squeeze(2)
+        self.hidden = torch.where((length > 0)[..., None], ended, self.hidden)
+        self.seen = torch.cat([self.seen, (alone[:, :, None] & own[:, None]).flatten(2)], dim=2)
         self.position = self.position + length
-        ended = states[torch.arange(len(states), device=own.device), (length - 1).clamp(min=0)]
-        self.hidden = torch.where((length > 0)[:, None], ended, self.hidden)
 
-    def write(self, decoding: Decoding) -> None:
-        """Write on until the end token, which is not read, or `max_new_tokens`."""
+    def write(self, decoding: Decoding, until: Tensor | None = None) -> None:
+        """Write on until the end token, or one that is in `until` (V,), or `max_new_tokens`; the last stays unread."""
         end = self.model.vocabulary.end
-        finished = torch.zeros(len(self.rows), dtype=torch.bool, device=self.model.device)
-        for step in range(decoding.max_new_tokens):
-            if step:
-                self.read(self.embeddings(self.tokens[-1])[:, None], ~finished[:, None])
-            chosen = choose(self.logits(), decoding, self.rows, step)
-            token = torch.where(finished, end, chosen)
+        waiting = self.over(decoding)
+        while not waiting.all():
+            self.catch_up()
+            token = torch.full_like(self.position, end)
+            token[~waiting] = self.choose(decoding, ~waiting)
             self.tokens.append(token)
-            finished |= token == end
-            if finished.all():
-                break
+            self.length = self.length + ~waiting
+            self.unread = ~waiting & (token != end)
+            self.ended = self.ended | (~waiting & (token == end))
+            waiting = waiting | self.over(decoding)
+            if until is not None:
+                waiting = waiting | until[token]
+
+    def write_best(self, decoding: Decoding, judge: Judge, ends: Tensor, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Write the likeliest verdict, and after it sentence by sentence the best of so many candidates."""
+        self.write(replace(decoding, temperature=0.0), ends)
+        while not self.over(decoding).all():
+            self.take(torch.zeros_like(self.position).expand(-1, decoding.candidates))
+            self.write(decoding, ends)
+            texts = iter(self.texts(tokenizer))
+            bad = [[judge(row, next(texts)) for _ in range(decoding.candidates)] for row in self.rows.tolist()]
+            best = [each.index(min(each)) for each in bad]
+            self.take(torch.tensor(best, device=self.position.device)[:, None])
+
+    def over(self, decoding: Decoding) -> Tensor:
+        """Which answers (B, C) may not go on."""
+        return self.ended | (self.length >= decoding.max_new_tokens)
+
+    def take(self, index_BC: Tensor) -> None:
+        """Go on with these candidates, some of them several times."""
+        prompt = torch.arange(len(index_BC), device=index_BC.device)[:, None]
+        self.hidden, self.seen, self.position = (
+            each[prompt, index_BC] for each in (self.hidden, self.seen, self.position)
+        )
+        self.length, self.ended, self.unread = (
+            each[prompt, index_BC] for each in (self.length, self.ended, self.unread)
+        )
+        self.tokens = [token[prompt, index_BC] for token in self.tokens]
+
+    def catch_up(self) -> None:
+        """Read the last tokens that were written."""
+        if self.unread.any():
+            self.read(self.embeddings(self.tokens[-1])[:, :, None], self.unread[..., None])
+            self.unread = torch.zeros_like(self.unread)
+
+    def choose(self, decoding: Decoding, going_BC: Tensor) -> Tensor:
+        """The next tokens of those that go on (k,), prompt by prompt."""
+        prompt, candidate = (place.cpu().numpy() for place in going_BC.nonzero(as_tuple=True))
+        return choose(
+            self.logits(going_BC), decoding, self.prompts[prompt], self.length[going_BC].cpu().numpy(), candidate
+        )
 
     def ask_again(self, length: Sequence[int]) -> Tensor:
         """The scores (B,) after each target's own last `length` (B,) tokens, up to the verdict, stood once more."""
-        last = self.tokens[-1]
-        self.read(self.embeddings(last)[:, None], (last != self.model.vocabulary.end)[:, None])
+        self.catch_up()
         width = max(length)
-        embedded = self.embedded.new_zeros(len(self.rows), width, self.embedded.shape[-1])
-        own = self.seen.new_zeros(len(self.rows), width)
+        embedded = self.embedded.new_zeros(len(self.rows), 1, width, self.embedded.shape[-1])
+        own = self.seen.new_zeros(len(self.rows), 1, width)
         for number, (size, (sequence, place)) in enumerate(zip(length, self.at.tolist(), strict=True)):
-            embedded[number, :size] = self.embedded[sequence, place + 1 - size : place + 1]
-            own[number, :size] = True
+            embedded[number, 0, :size] = self.embedded[sequence, place + 1 - size : place + 1]
+            own[number, 0, :size] = True
         self.read(embedded, own)
-        return self.model.score_of(self.logits())
+        return self.model.score_of(self.logits(torch.ones_like(self.ended)))
 
     def texts(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-        """What was written."""
-        texts = tokenizer.batch_decode(torch.stack(self.tokens, dim=1), skip_special_tokens=True)
+        """What was written, of every prompt its candidates (B * C)."""
+        texts = tokenizer.batch_decode(torch.stack(self.tokens, dim=2).flatten(0, 1), skip_special_tokens=True)
         return [text.strip() for text in texts]
 
 
-def choose(logits_BV: Tensor, decoding: Decoding, rows: NDArray[np.int64], step: int) -> Tensor:
-    """The next token (B,) of the answers to `rows` (B,), which have `step` tokens so far.
+def sentence_ends(model: RecommenderLM, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """Which tokens (V,) a sentence may end with."""
+    ends = torch.zeros(model.backbone.get_output_embeddings().out_features, dtype=torch.bool)
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    ends[: len(texts)] = torch.tensor([text.rstrip().endswith((".", "!", "?")) or "\n" in text for text in texts])
+    return ends.to(model.device)
+
+
+def choose(
+    logits_BV: Tensor,
+    decoding: Decoding,
+    prompts: NDArray[np.int64],
+    length: NDArray[np.int64],
+    candidate: NDArray[np.int64],
+) -> Tensor:
+    """The next token (B,) of these candidates for an answer to `prompts` (B,), with `length` (B,) tokens so far.
+
+    A prompt's first candidate draws what its only one would.
 
     Sampling inverts the distribution function, tokens in order of falling probability, in double precision.
     """
@@ -208,7 +297,8 @@ def choose(logits_BV: Tensor, decoding: Decoding, rows: NDArray[np.int64], step:
     kept = before < decoding.top_p
     kept[:, 0] = True
     upto = probability.masked_fill(~kept, 0.0).cumsum(-1)
-    drawn = [np.random.default_rng([decoding.seed, row, step]).random() for row in rows.tolist()]
+    keys = np.stack([prompts, length, candidate], axis=1).tolist()
+    drawn = [np.random.default_rng([decoding.seed, *(key if key[-1] else key[:-1])]).random() for key in keys]
     point = torch.tensor(drawn, dtype=torch.float64, device=upto.device)[:, None] * upto[:, -1:]
     place = torch.searchsorted(upto, point, right=True)  # the first token whose share ends beyond the point
     return order.gather(-1, place.minimum(kept.sum(-1, keepdim=True) - 1)).squeeze(-1)
