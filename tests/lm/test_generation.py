@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -35,6 +36,13 @@ def family(request: pytest.FixtureRequest) -> Family:
 @pytest.fixture(scope="module")
 def model(table: pd.DataFrame, family: Family) -> RecommenderLM:
     return recommender(table, family)
+
+
+def add_to_logits(monkeypatch: pytest.MonkeyPatch, model: RecommenderLM, tokens: Sequence[int], amount: float) -> None:
+    """Make some tokens likelier, or less likely, wherever the model predicts one."""
+    head = model.backbone.get_output_embeddings()
+    plain, more = head.forward, torch.zeros(head.out_features).index_fill_(0, torch.tensor(tokens), amount)
+    monkeypatch.setattr(head, "forward", lambda hidden: plain(hidden) + more)
 
 
 @torch.no_grad()
@@ -170,13 +178,9 @@ def test_the_best_sentences_stay_and_candidates_know_nothing_of_each_other(
     table: pd.DataFrame, model: RecommenderLM, kind: Literal["stream", "question"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout, rows = layout_of(table, layout=kind), np.asarray([5, 23, 0, 12, 17])
-    head = model.backbone.get_output_embeddings()
-    plain = head.forward
-    likelier = torch.zeros(head.out_features).index_fill_(0, torch.tensor(layout.vocabulary.end), 3.0)
-    monkeypatch.setattr(head, "forward", lambda hidden: plain(hidden) + likelier)  # some end early, some never
-    monkeypatch.setattr(
-        "thinkrec.lm.generation.sentence_ends", lambda *_: torch.arange(head.out_features).remainder(4) == 0
-    )
+    add_to_logits(monkeypatch, model, [layout.vocabulary.end], 3.0)  # some end early, some never
+    every_fourth = torch.arange(model.backbone.get_output_embeddings().out_features).remainder(4) == 0
+    monkeypatch.setattr("thinkrec.lm.generation.sentence_ends", lambda *_: every_fourth)
 
     def judge(row: int, text: str) -> tuple[int, ...]:
         return (zlib.crc32(f"{row} {text}".encode()) % 3,)  # with ties
@@ -203,10 +207,7 @@ def test_where_an_answer_begins_with_a_verdict_it_is_the_one_that_the_score_says
     table: pd.DataFrame, model: RecommenderLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout, rows = layout_of(table), np.arange(len(table))
-    head = model.backbone.get_output_embeddings()
-    plain = head.forward
-    likelier = torch.zeros(head.out_features).index_fill_(0, torch.tensor(layout.vocabulary.verdicts), 100.0)
-    monkeypatch.setattr(head, "forward", lambda hidden: plain(hidden) + likelier)
+    add_to_logits(monkeypatch, model, layout.vocabulary.verdicts, 100.0)
     said = [parse_verdict(answer) for answer in answers(model, layout, rows, 1)]
     assert said == (score(model, layout, rows) > 0).tolist()
     assert set(said) == {True, False}
@@ -287,10 +288,7 @@ def test_reason_first_equals_a_naive_loop_whatever_the_batch(
     table: pd.DataFrame, model: RecommenderLM, kind: Literal["stream", "question"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout, rows = layout_of(table, layout=kind), np.asarray([5, 23, 0, 12, 17])
-    head = model.backbone.get_output_embeddings()
-    plain = head.forward
-    likelier = torch.zeros(head.out_features).index_fill_(0, torch.tensor(layout.vocabulary.end), 4.0)
-    monkeypatch.setattr(head, "forward", lambda hidden: plain(hidden) + likelier)  # some end early, some never
+    add_to_logits(monkeypatch, model, [layout.vocabulary.end], 4.0)  # some end early, some never
     expected = [naive_reason_first(model, layout, row, NEW) for row in rows.tolist()]
     texts, scores = reason_first(model, tokenizer(), layout, rows, Decoding(max_new_tokens=NEW))
     assert texts == [text for text, _ in expected]
