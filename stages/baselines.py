@@ -3,15 +3,12 @@
 
 def baselines() -> str:
     """Fit the baselines on train and score valid and test rows."""
-    import torch
-
     from thinkrec import artifacts
     from thinkrec.data.histories import PROTOCOLS
     from thinkrec.evaluation.baselines import baseline_fits, baseline_scores
     from thinkrec.features import bank
     from thinkrec.params import load
 
-    torch.use_deterministic_algorithms(True)  # as in stages/features.py
     scores, metrics = baseline_scores(
         artifacts.read_table(artifacts.INTERACTIONS),
         artifacts.read_table(artifacts.ITEMS),

@@ -17,8 +17,8 @@ def evaluate() -> str:
     from thinkrec.lm.experts import install_experts
     from thinkrec.lm.workbench import open_global
     from thinkrec.params import load
-    from thinkrec.synthesis.instances import catalogue_of, instance_reader
-    from thinkrec.synthesis.verifier import check, thesaurus_of
+    from thinkrec.synthesis.instances import catalogue_of, instance_reader, judge_of
+    from thinkrec.synthesis.verifier import thesaurus_of
 
     params = load()
     bench = open_global(params.prompt)
@@ -36,10 +36,7 @@ def evaluate() -> str:
     read = instance_reader(bench.interactions, items, keywords, params.prompt)
     catalogue, thesaurus = catalogue_of(items, keywords), thesaurus_of(params.teacher.endpoint)
 
-    def judge(row: int, text: str) -> tuple[int, int]:
-        shown = read(row)
-        return check(text, shown.history, shown.target, catalogue, thesaurus).badness
-
+    judge = judge_of(read, catalogue, thesaurus)
     reasons = write_reasons(bench, router, routing, predictions, traces, judge, params.evaluate, seed=params.seed)
     artifacts.write_table(artifacts.PREDICTIONS, predictions)
     artifacts.write_table(artifacts.REASONS, reasons)

@@ -3,14 +3,10 @@
 
 def features() -> str:
     """Fit the feature model and compute causal statistics."""
-    import torch
-
     from thinkrec import artifacts
     from thinkrec.features import bank, models
     from thinkrec.params import load
 
-    # Or gradients of what several rows share add up in the order in which threads get to them (SASRec's, on two).
-    torch.use_deterministic_algorithms(True)
     params = load()
     fitted, metrics, model = bank.fit_features(
         artifacts.read_table(artifacts.INTERACTIONS),

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import torch
 import yaml
 
 from thinkrec.artifacts import sha256
@@ -144,10 +143,7 @@ def start_stage(folder: Path, name: str, *arguments: str) -> subprocess.Popen[st
 def run_stage(folder: Path, name: str) -> str:
     """A stage run in this process, which has torch at hand already; returns its closing line."""
     with chdir(folder), mock.patch.dict(os.environ, ENVIRONMENT):
-        try:
-            return getattr(import_module(f"stages.{name}"), name)()
-        finally:
-            torch.use_deterministic_algorithms(False)  # which is a stage's own affair
+        return getattr(import_module(f"stages.{name}"), name)()
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from dvc.repo import Repo
 from project import (
@@ -180,24 +179,6 @@ def read(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
                 run_stage(other, stage)
             found[stage] |= more
     return found
-
-
-@pytest.mark.parametrize(
-    ("stage", "fit"),
-    [
-        ("features", "thinkrec.features.bank.fit_features"),
-        ("baselines", "thinkrec.evaluation.baselines.baseline_scores"),
-    ],
-)
-def test_what_rows_share_adds_up_in_a_fixed_order_on_any_number_of_threads(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, fit: str
-) -> None:
-    def reached(*_: object, **__: object) -> None:
-        raise InterruptedError(torch.are_deterministic_algorithms_enabled())
-
-    monkeypatch.setattr(fit, reached)
-    with pytest.raises(InterruptedError, match="True"):
-        run_stage(isolated(finished, tmp_path / "project", DATA[stage]), stage)
 
 
 class TestDataAndParams:

@@ -48,8 +48,9 @@ from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench, open_global
 from thinkrec.params import Params
 from thinkrec.params import load as load_params
-from thinkrec.synthesis.prompts import Shown
-from thinkrec.synthesis.verifier import Catalogue, Claim, check, claims_of, thesaurus_of
+from thinkrec.synthesis.instances import judge_of
+from thinkrec.synthesis.prompts import Instance, Shown
+from thinkrec.synthesis.verifier import Catalogue, Claim, claims_of, thesaurus_of
 from thinkrec.text.layout import Layout
 
 Floats = NDArray[np.float32]
@@ -257,7 +258,7 @@ class Recommender:
             router=self._router,
             routing=view.routing,
             route=view.question,
-            judge=lambda _, text: check(text, history, target, self._catalogue, thesaurus).badness,
+            judge=judge_of(lambda _: Instance(history=history, target=target), self._catalogue, thesaurus),
         )[0]
         names = ["global", *(f"expert_{column}" for column in range(1, view.routing.shape[1]))]
         return Explanation(

@@ -182,7 +182,10 @@ def test_the_best_sentences_stay_and_candidates_know_nothing_of_each_other(
     every_fourth = torch.arange(model.backbone.get_output_embeddings().out_features).remainder(4) == 0
     monkeypatch.setattr("thinkrec.lm.generation.sentence_ends", lambda *_: every_fourth)
 
+    asked: list[tuple[int, str]] = []
+
     def judge(row: int, text: str) -> tuple[int, ...]:
+        asked.append((row, text))
         return (zlib.crc32(f"{row} {text}".encode()) % 3,)  # with ties
 
     decoding = Decoding(max_new_tokens=12, temperature=1.5, top_p=0.9, seed=4, candidates=5)
@@ -190,10 +193,26 @@ def test_the_best_sentences_stay_and_candidates_know_nothing_of_each_other(
     def best(rows: NDArray[np.int64]) -> list[str]:
         return generate(model, tokenizer(), layout, rows, decoding, judge=judge)
 
-    together = best(rows)
+    together, of_all = best(rows), sorted(asked)
+    asked.clear()
     assert together == [naive_best(model, layout, row, decoding, judge) for row in rows.tolist()]
+    assert of_all == sorted(asked)  # finished answers are left in peace
     assert together == [best(rows[[at]])[0] for at in range(len(rows))]
     assert together != generate(model, tokenizer(), layout, rows, decoding)  # without a judge nothing is chosen
+
+
+def test_candidates_that_were_not_taken_are_forgotten(
+    table: pd.DataFrame, model: RecommenderLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, new, count, seen = layout_of(table), 12, 5, []
+    add_to_logits(monkeypatch, model, [layout.vocabulary.end], -100.0)
+    every = torch.ones(model.backbone.get_output_embeddings().out_features, dtype=torch.bool)
+    monkeypatch.setattr("thinkrec.lm.generation.sentence_ends", lambda *_: every)  # sentences of one token
+    plain = model.hidden_states
+    monkeypatch.setattr(model, "hidden_states", lambda *given: seen.append(given[1].shape[-1]) or plain(*given))
+    decoding = Decoding(max_new_tokens=new, temperature=1.5, candidates=count)
+    generate(model, tokenizer(), layout, np.asarray([23]), decoding, judge=lambda *_: (0,))
+    assert max(seen) <= seen[0] + new + count
 
 
 def test_sentences_end_where_a_token_ends_with_a_mark(table: pd.DataFrame) -> None:

@@ -11,7 +11,8 @@ Shapes: n rows of the table, m histories, U users, I items, d dimensions.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -105,6 +106,18 @@ class RowRecommender(Recommender):
         return torch.randperm(self.rows.shape[1], generator=generator).split(BATCH)
 
 
+@contextmanager
+def fixed_order() -> Iterator[None]:
+    """Within it gradients of a vector that several rows share add up in one order, whatever the number of threads."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@fixed_order()
 @torch.random.fork_rng(devices=[])  # dropout and drawn items use the global generator; nothing else should notice
 def fit(
     model: Recommender,

@@ -85,14 +85,14 @@ def generate(
     best of its candidates, the first of equals.
     """
     model.eval()
-    ends = sentence_ends(model, tokenizer)
+    ends = None if judge is None or decoding.candidates == 1 else sentence_ends(model, tokenizer)
     # A state of its own for every row: each is a sequence with one target.
     windows = layout.scoring_windows(rows, np.arange(len(rows)))
     written: list[tuple[int, str]] = []
     batches = routed_batches(model, layout, windows, router=router, routing=routing, route=route, progress=progress)
     for batch in batches:
         answer = _Answers(model, batch)
-        if judge is None or decoding.candidates == 1:
+        if judge is None or ends is None:
             answer.write(decoding)
         else:
             answer.write_best(decoding, judge, ends, tokenizer)
@@ -213,14 +213,18 @@ class _Answers:
 
     def write_best(self, decoding: Decoding, judge: Judge, ends: Tensor, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write the likeliest verdict, and after it sentence by sentence the best of so many candidates."""
+        count = decoding.candidates
         self.write(replace(decoding, temperature=0.0), ends)
-        while not self.over(decoding).all():
-            self.take(torch.zeros_like(self.position).expand(-1, decoding.candidates))
+        while not (over := self.over(decoding)[:, 0]).all():
+            self.take(torch.zeros_like(self.position).expand(-1, count))
             self.write(decoding, ends)
-            texts = iter(self.texts(tokenizer))
-            bad = [[judge(row, next(texts)) for _ in range(decoding.candidates)] for row in self.rows.tolist()]
-            best = [each.index(min(each)) for each in bad]
-            self.take(torch.tensor(best, device=self.position.device)[:, None])
+            texts = self.texts(tokenizer)
+            best = torch.zeros_like(self.position[:, :1])
+            for at in (~over).nonzero().flatten().tolist():
+                bad = [judge(int(self.rows[at]), text) for text in texts[at * count : (at + 1) * count]]
+                best[at] = bad.index(min(bad))
+            self.take(best)
+            self.forget()
 
     def over(self, decoding: Decoding) -> Tensor:
         """Which answers (B, C) may not go on."""
@@ -236,6 +240,15 @@ class _Answers:
             each[prompt, index_BC] for each in (self.length, self.ended, self.unread)
         )
         self.tokens = [token[prompt, index_BC] for token in self.tokens]
+
+    def forget(self) -> None:
+        """Drop from the cache what no answer sees, being padding or of a candidate that was not taken (C = 1 now)."""
+        kept = self.seen.sum(-1).max()
+        order = self.seen[:, 0].byte().argsort(dim=1, descending=True, stable=True)[:, :kept]
+        self.seen = self.seen.gather(2, order[:, None])
+        for layer in self.cache.layers:
+            at = order[:, None, :, None].expand(-1, layer.keys.shape[1], -1, layer.keys.shape[3])
+            layer.keys, layer.values = layer.keys.gather(2, at), layer.values.gather(2, at)
 
     def catch_up(self) -> None:
         """Read the last tokens that were written."""
