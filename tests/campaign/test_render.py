@@ -292,7 +292,7 @@ class TestChecks:
         "own_conclusion_share",
     )  # older files have no more
 
-    def lines(self, truth: dict[str, Any]) -> dict[str, Any]:
+    def files(self, truth: dict[str, Any], **evaluate: int) -> dict[str, Any]:
         claimed = {"reasons": 200, "claims": 500, **dict(zip(self.SHARES, (0.9, 0.4, 0.8, None), strict=True))}
         moved = {"cited": 0.13, "control": 0.09, "difference": 0.04, "low": 0.01, "high": 0.07}
         reasons = {
@@ -300,25 +300,40 @@ class TestChecks:
             "truth": truth,
             "interventions": {"flip": {**moved, "low": -0.01}, "mask": moved},
         }
-        return {"thinkrec": {"reasons": reasons}, "no_experts": {"reasons": {"rows": 300}}}
+        return {
+            name: {"params": {"evaluate": evaluate}, "lines": {name: {"reasons": written}}}
+            for name, written in {"thinkrec": reasons, "no_experts": {"rows": 300}}.items()
+        }
 
     def test_claims_are_counted_and_interventions_have_verdicts(self) -> None:
-        table = checks(self.lines({}))
+        table = checks(self.files({}))
         assert cells(table, "**ThinkRec**") == [
-            *("**ThinkRec**", "2.5", ".9000", ".4000", ".8000", "–", "–"),
+            *("**ThinkRec**", "1", "2.5", ".9000", ".4000", ".8000", "–", "–"),
             *(".1300, .0900<br>+.0400 [−.0100, .0700]: open", ".1300, .0900<br>+.0400 [.0100, .0700]: holds"),
         ]
-        assert cells(table, "*the teacher*") == ["*the teacher*", "4.5", ".9000", ".4000", ".8000", "–", "–", "", ""]
+        assert cells(table, "*the teacher*") == [
+            "*the teacher*",
+            "",
+            "4.5",
+            ".9000",
+            ".4000",
+            ".8000",
+            "–",
+            "–",
+            "",
+            "",
+        ]
         assert "no experts" not in table  # an older file, without them
-        assert checks({"thinkrec": {"reasons": {"rows": 300}}, "mf": {}}) == ""
+        assert checks({"no_experts": self.files({})["no_experts"]}) == ""
+        assert cells(checks(self.files({}, candidates=16)), "**ThinkRec**")[1] == "16"
 
     def test_true_reasons_are_named_beside_chance_where_they_are_known(self) -> None:
         truth = {
             who: {"named_share": 0.41, "by_chance": 0.33, "by_chance_of_traits": 0.36} for who in ("ours", "teacher")
         }
-        assert cells(checks(self.lines(truth)), "**ThinkRec**")[7] == ".4100<br>by chance .3300, of traits .3600"
+        assert cells(checks(self.files(truth)), "**ThinkRec**")[8] == ".4100<br>by chance .3300, of traits .3600"
         truth["ours"] |= {"lead": {"value": 0.05, "low": -0.01, "high": 0.11}}
-        assert cells(checks(self.lines(truth)), "**ThinkRec**")[7].endswith("<br>+.0500 [−.0100, .1100]: open")
+        assert cells(checks(self.files(truth)), "**ThinkRec**")[8].endswith("<br>+.0500 [−.0100, .1100]: open")
 
 
 class TestClaims:

@@ -130,9 +130,10 @@ REASONS_NOTE = (
     f"the label; agrees: it is that of the score. {NOTHING}: not computed."
 )
 CHECKS_NOTE = (
-    "What the reasons claim, checked: the share of claims that are about something shown (grounded), of those the "
-    "share that are as it was shown; of what is said of the target, and of the history, the share that is so; the "
-    "share of conclusions that are the text's own verdict."
+    "What the reasons claim, checked. Versions: of so many of each sentence the least untrue one stayed while a reason "
+    "was written, so 1 is what the model writes by itself. Then the share of claims that are about something shown "
+    "(grounded), of those the share that are as it was shown; of what is said of the target, and of the history, the "
+    "share that is so; the share of conclusions that are the text's own verdict."
 )
 NAMED_NOTE = (
     "True reason named: by the share of texts, beside what as many of the target's keywords drawn at random would "
@@ -159,7 +160,7 @@ def render(dataset: str, files: Files, spread: Spread) -> str:
         (JOINT_NOTE, joint_leads(spread)),
         ("## Number of experts", EXPERTS_NOTE, experts(files)),
         ("## Reasons", REASONS_NOTE, reasons(dataset, lines)),
-        (checks_note(lines), checks(lines)),
+        (checks_note(lines), checks(files)),
         ("## The paper's claims", *claims(dataset, files, spread)),
         ("## The runs", RUNS_NOTE, runs(files, spread)),
     ]
@@ -327,25 +328,33 @@ def reasons(dataset: str, lines: Lines) -> str:
     return _markdown(heads, body) if body else ""
 
 
-def checks(lines: Lines) -> str:
+def checks(files: Files) -> str:
     """What each run's reasons claim and cite, checked; first the teacher's, of ThinkRec's run."""
+    lines = merged(files)
     written = {name: lines[name]["reasons"] for name in REASONS if "claims" in lines.get(name, {}).get("reasons", {})}
     if not written:
         return ""
     truth = any(line["truth"] for line in written.values())
     moved = list(next(iter(written.values()))["interventions"])
-    rows = [(REASONS[name], line, "ours") for name, line in written.items()]
+    # Files from before there were candidates name none.
+    versions = {name: str(files[name]["params"]["evaluate"].get("candidates", 1)) for name in written}
+    rows = [(REASONS[name], versions[name], line, "ours") for name, line in written.items()]
     if OURS in written:
-        rows.insert(0, ("*the teacher*", {**written[OURS], "interventions": {}}, "teacher"))
+        rows.insert(0, ("*the teacher*", "", {**written[OURS], "interventions": {}}, "teacher"))
     body = []
-    for title, line, author in rows:
+    for title, candidates, line, author in rows:
         claimed, named = line["claims"][author], line["truth"].get(author)
         each = claimed["claims"] / claimed["reasons"] if claimed["reasons"] else None
-        cells = [title, NOTHING if each is None else f"{each:.1f}", *(_figure(claimed.get(share)) for share in CLAIMED)]
+        cells = [
+            title,
+            candidates,
+            NOTHING if each is None else f"{each:.1f}",
+            *(_figure(claimed.get(share)) for share in CLAIMED),
+        ]
         if truth:
             cells += [_chance(named) if named else ""]
         body.append([*cells, *(_movement(line["interventions"].get(name)) for name in moved)])
-    heads = ["model", "claims a reason", *CLAIMED.values(), *(["true reason named"] if truth else [])]
+    heads = ["model", "versions", "claims a reason", *CLAIMED.values(), *(["true reason named"] if truth else [])]
     return _markdown([*heads, *(f"{name}: cited, other" for name in moved)], body)
 
 
