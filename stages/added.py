@@ -26,6 +26,7 @@ def added() -> str:
 
     from thinkrec.gate.added import add_group, read_members
     from thinkrec.lm.experts import train_experts
+    from thinkrec.lm.trainer import ended_phases_kept
     from thinkrec.lm.workbench import open_global
 
     torch.manual_seed(params.seed)
@@ -35,7 +36,7 @@ def added() -> str:
     numbers = range(len(groups.centroids) + 1, len(groups.centroids) + len(members) + 1)
     for users in members:
         groups = add_group(groups, users, bench.features.user_bank)
-    with artifacts.atomic(artifacts.ADDED) as partial:
+    with ended_phases_kept(), artifacts.atomic(artifacts.ADDED) as partial:
         grouping.save(groups, partial)
         identity.stamp(partial, made_with)
         results = train_experts(

@@ -9,6 +9,7 @@ def experts() -> str:
     from thinkrec.gate import groups as grouping
     from thinkrec.lm import identity
     from thinkrec.lm.experts import train_experts
+    from thinkrec.lm.trainer import ended_phases_kept
     from thinkrec.lm.workbench import open_global
     from thinkrec.params import load
 
@@ -24,7 +25,7 @@ def experts() -> str:
         min_users=params.experts.min_users,
         seed=params.seed,
     )
-    with artifacts.atomic(artifacts.EXPERTS) as partial:
+    with ended_phases_kept(), artifacts.atomic(artifacts.EXPERTS) as partial:
         grouping.save(groups, partial)
         identity.stamp(partial, {"sft": identity.hash_of(artifacts.SFT)})
         every = range(1, len(groups.centroids) + 1)

@@ -553,7 +553,9 @@ def test_a_killed_stage_resumes_and_ends_as_if_nothing_had_been(
     steps = int(next(project.glob(checkpoint)).parent.name.removeprefix("checkpoint-"))
 
     run_stage(project, "sft")
-    trained = re.findall(r"projector: step (\d+)/", capfd.readouterr().err)
+    told = capfd.readouterr().err
+    assert "thinking: step" not in told  # nor did the phase that had ended
+    trained = re.findall(r"projector: step (\d+)/", told)
     assert trained
     assert min(map(int, trained)) > steps  # the epochs before the kill did not run again
     assert digests(project, *declared_outs("sft")) == digests(finished, *declared_outs("sft"))

@@ -40,8 +40,8 @@ from thinkrec.features.running import running_counts
 from thinkrec.features.statistics import Counts, ItemContent, counts_before, item_content, statistics_of
 from thinkrec.gate import fit as gating
 from thinkrec.gate import groups as grouping
+from thinkrec.generation import Decoding, generate
 from thinkrec.lm.experts import install_experts
-from thinkrec.lm.generation import Decoding, generate
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import RecommenderLM, SlotValues
 from thinkrec.lm.scoring import score

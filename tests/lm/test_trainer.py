@@ -18,7 +18,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from thinkrec.lm.trainer import CHECKPOINTS, PLAIN, WEIGHTS, TrainResult, TrainSettings, train
+from thinkrec.lm.trainer import CHECKPOINTS, PLAIN, WEIGHTS, TrainResult, TrainSettings, ended_phases_kept, train
 from thinkrec.params import Metric
 
 SETTINGS = TrainSettings(name="phase", epochs=4, learning_rate=0.05, weight_decay=0.01, seed=3)
@@ -160,6 +160,42 @@ def test_checkpoints_hold_only_what_trains_and_go_when_all_is_done() -> None:
     assert not list(checkpoint.glob("*.bin")) and not (checkpoint / "model.safetensors").exists()
     run(Objective(), Validate(RISING))
     assert not list(CHECKPOINTS.iterdir()) or all("phase" not in path.name for path in CHECKPOINTS.iterdir())
+
+
+def two_phases(objectives: list[float], *, killed: bool = False) -> tuple[list[TrainResult], list[Tensor], list[int]]:
+    """Two phases, the second of which begins with something drawn; their results, weights and numbers of steps."""
+    with ended_phases_kept():
+        first = Remembering()
+        results = [run(first, Validate(objectives))]
+        drawn = torch.randn(4)
+        second = Remembering()
+        with torch.no_grad():
+            second.weight.copy_(drawn)
+        validate = Validate(RISING, kill_at=1 if killed else None)
+        results.append(run(second, validate, settings=replace(SETTINGS, name="second", epochs=2)))
+    return results, [first.weight, drawn, second.weight], [len(first.losses), len(second.losses)]
+
+
+@pytest.mark.parametrize("objectives", [RISING, [0.9, 0.1, 0.3, 0.2], [float("nan")] * 4])
+def test_of_killed_phases_those_that_had_ended_are_not_trained_again(objectives: list[float]) -> None:
+    expected, weights, steps = two_phases(objectives)
+    assert steps == [20, 10] and not list(CHECKPOINTS.iterdir())
+    with pytest.raises(Killed):
+        two_phases(objectives, killed=True)
+    torch.manual_seed(999)
+    again, found, trained = two_phases(objectives)
+    assert trained == [0, 10] and repr(again) == repr(expected)  # NaN is NaN
+    assert all(mine.equal(theirs) for mine, theirs in zip(found, weights, strict=True))
+    assert not list(CHECKPOINTS.iterdir())
+
+
+def test_a_phase_by_itself_leaves_nothing_behind() -> None:
+    trained = []
+    for _ in range(2):
+        objective = Remembering()
+        run(objective, Validate(RISING))
+        trained.append(len(objective.losses))
+    assert trained == [20, 20] and not list(CHECKPOINTS.iterdir())
 
 
 @pytest.mark.parametrize("lacking", ["everything", "random state"])

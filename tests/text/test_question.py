@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tests.builders import SLOTS, TITLES, interactions, item_tokens, layout_of, recommender, tokenizer
-from thinkrec.lm.generation import Decoding, generate
+from thinkrec.generation import Decoding, generate
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import score
 from thinkrec.params import PromptParams, Slot

@@ -17,7 +17,7 @@ from thinkrec.evaluation.tables import BEST, EVALUATED, ORACLE, OURS
 from thinkrec.gate.fit import Routing
 from thinkrec.gate.groups import UserGroups
 from thinkrec.gate.routing import centroid_routing, routing_cases
-from thinkrec.lm.generation import Decoding, Judge, generate
+from thinkrec.generation import Decoding, Judge, generate
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench

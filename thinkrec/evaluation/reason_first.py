@@ -8,7 +8,7 @@ also trained to explain first is `sft.reason_first`. Measured are:
   distribution that the score is read from, before a word of the reason is there; so this estimates the same score by
   k coins, and can only be worse until k is large. It shows what such an average costs, not what thinking brings;
 - `reason_first_k`: k reasons are sampled with no verdict before them, the question is put again after each, and the
-  probabilities that are read there are averaged (`lm.generation.reason_first`). Here the reason does come first.
+  probabilities that are read there are averaged (`generation.reason_first`). Here the reason does come first.
   Without `sft.reason_first` the model was not trained on prompts of this form: what it loses there is the price of the
   form and of the reason together, and a gain would be one in spite of it. With it, the form is known, but the reasons
   that it learned from were kept for being right, and its own are not (`lm.finetune`).
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from thinkrec.evaluation.intervals import bootstrap, interval
 from thinkrec.gate.fit import Routing
-from thinkrec.lm.generation import Decoding, generate, reason_first
+from thinkrec.generation import Decoding, generate, reason_first
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench

@@ -1,4 +1,4 @@
-"""The language model's room: backbone, slots, losses, training, fusion, scoring, generation."""
+"""The language model's room: backbone, slots, losses, training, fusion, scoring."""
 
 import warnings
 

@@ -4,7 +4,7 @@ A phase is a module whose forward returns a loss, a plan of steps per epoch (a f
 validation that returns measures, one of which says which epoch is best. The best epoch's weights are kept. Only what
 requires a gradient is trained, checkpointed and restored, so checkpoints of an adapter are small. A killed phase,
 started again with the same weights, plan, settings and number of processes, goes on from its last checkpoint to the
-same bytes.
+same bytes; one that had ended when its stage was killed is not trained again (`ended_phases_kept`).
 
 A step may be cut into pieces, one for every pass of every process: gradients are accumulated over a process's passes
 and averaged over processes (`torchrun`), and the result is that of the whole step. Processes keep all weights (DDP), or
@@ -21,7 +21,8 @@ import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -47,12 +48,14 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
+from thinkrec.artifacts import atomic
 from thinkrec.errors import UserError
 from thinkrec.lm import processes
 from thinkrec.params import Metric, TrainerParams
 
 CHECKPOINTS = Path(".cache") / "checkpoints"
 WEIGHTS = "trainable.safetensors"
+ENDED, RANDOM = "ended.json", "random.safetensors"  # of a phase that ended: its result, and the random state after it
 SHORTEST_WARMED = 20  # steps: warm-up begins at a rate of 0, and a phase of one step would learn nothing
 Measure = Metric | Literal["think_loss"]
 HIGHER_IS_BETTER: dict[Measure, bool] = {
@@ -63,6 +66,8 @@ PLAIN = TrainerParams(
 )
 
 Cut = Callable[[Any, int], Sequence[Any]]
+
+_kept: ContextVar[list[Path] | None] = ContextVar("ended_phases", default=None)  # folders, within a block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +90,23 @@ class TrainResult:
 
     epochs: list[dict[str, float]]
     best: dict[str, float]
+
+
+@contextmanager
+def ended_phases_kept() -> Iterator[None]:
+    """A block of several phases and of the writing of what they made, such as a stage.
+
+    What of it had ended when it was killed, or failed, is taken over the next time, not trained again.
+    """
+    token = _kept.set([])
+    try:
+        yield
+        processes.wait()
+        if processes.rank() == 0:
+            for folder in _kept.get() or []:
+                shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        _kept.reset(token)
 
 
 def train(
@@ -119,6 +141,11 @@ def train(
     pieces = passes * processes.count() if cut else 1
     key = _fingerprint(objective, steps, cut, pieces, collate, settings, inputs)
     folder = CHECKPOINTS / f"{settings.name}-{processes.from_main(key)}"
+    kept = _kept.get()
+    if kept is not None:
+        kept.append(folder)
+        if processes.from_main((folder / ENDED).is_file()):
+            return _take_over(objective, folder)
     device = next(objective.parameters()).device
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -177,12 +204,41 @@ def train(
     trainer.bring_together()
     objective.eval()
     epochs = _by_epoch(trainer.state.log_history, steps.starts)
+    at = trainer.state.best_global_step
+    best = [measures for measures, end in zip(epochs, steps.starts[1:], strict=False) if end == at]
+    result = TrainResult(epochs, best[0] if best else epochs[-1])
     processes.wait()
     if processes.rank() == 0:
-        shutil.rmtree(folder, ignore_errors=True)
-    kept = trainer.state.best_global_step
-    best = [measures for measures, end in zip(epochs, steps.starts[1:], strict=False) if end == kept]
-    return TrainResult(epochs, best[0] if best else epochs[-1])
+        if kept is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            _keep(objective, folder, result)
+    return result
+
+
+def _keep(objective: nn.Module, folder: Path, result: TrainResult) -> None:
+    """Put into the place of a phase's checkpoints what it ended with."""
+    with atomic(folder) as partial:
+        partial.mkdir()
+        save_file({name: weight.detach().clone() for name, weight in _trainable(objective)}, partial / WEIGHTS)
+        random = {"cpu": torch.get_rng_state()}  # what is drawn after this phase must not tell whether it was trained
+        if torch.cuda.is_available():
+            random["cuda"] = torch.cuda.get_rng_state()
+        save_file(random, partial / RANDOM)
+        (partial / ENDED).write_text(json.dumps(asdict(result)), encoding="utf-8")  # measures may be NaN
+
+
+def _take_over(objective: nn.Module, folder: Path) -> TrainResult:
+    """What a phase ended with that was not lost with its stage; `objective` gets its weights."""
+    saved, random = load_file(folder / WEIGHTS), load_file(folder / RANDOM)
+    with torch.no_grad():
+        for name, weight in _trainable(objective):
+            weight.copy_(saved[name])
+    torch.set_rng_state(random["cpu"])
+    if "cuda" in random and torch.cuda.is_available():
+        torch.cuda.set_rng_state(random["cuda"])
+    objective.eval()
+    return TrainResult(**json.loads((folder / ENDED).read_text(encoding="utf-8")))
 
 
 def computes_in_bf16(params: TrainerParams, device: torch.device) -> bool:

@@ -150,7 +150,7 @@ class Layout(ABC):
     def thinking_first(self, block: Block) -> Block:
         """A target's `block` once more, as a target that thinks first: the question, its thought, the question again.
 
-        These are the tokens that `lm.generation.reason_first` puts together: in the verdict's place a full stop, which
+        These are the tokens that `generation.reason_first` puts together: in the verdict's place a full stop, which
         is given, then the thought, whose end is predicted but not read, then the question, and from there the verdict.
         """
         question, thought = block.tokens[: block.verdict + 1], self.thoughts[block.row].tolist()

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.builders import FAMILIES, Family, interactions, layout_of, recommender, tokenizer
-from thinkrec.lm.generation import Decoding, Judge, choose, generate, reason_first, sentence_ends
+from thinkrec.generation import Decoding, Judge, choose, generate, reason_first, sentence_ends
 from thinkrec.lm.model import RecommenderLM, SoftPrompt
 from thinkrec.lm.scoring import score
 from thinkrec.synthesis.verdict import parse_verdict
@@ -180,7 +180,7 @@ def test_the_best_sentences_stay_and_candidates_know_nothing_of_each_other(
     layout, rows = layout_of(table, layout=kind), np.asarray([5, 23, 0, 12, 17])
     add_to_logits(monkeypatch, model, [layout.vocabulary.end], 3.0)  # some end early, some never
     every_fourth = torch.arange(model.backbone.get_output_embeddings().out_features).remainder(4) == 0
-    monkeypatch.setattr("thinkrec.lm.generation.sentence_ends", lambda *_: every_fourth)
+    monkeypatch.setattr("thinkrec.generation.sentence_ends", lambda *_: every_fourth)
 
     asked: list[tuple[int, str]] = []
 
@@ -207,7 +207,7 @@ def test_candidates_that_were_not_taken_are_forgotten(
     layout, new, count, seen = layout_of(table), 12, 5, []
     add_to_logits(monkeypatch, model, [layout.vocabulary.end], -100.0)
     every = torch.ones(model.backbone.get_output_embeddings().out_features, dtype=torch.bool)
-    monkeypatch.setattr("thinkrec.lm.generation.sentence_ends", lambda *_: every)  # sentences of one token
+    monkeypatch.setattr("thinkrec.generation.sentence_ends", lambda *_: every)  # sentences of one token
     plain = model.hidden_states
     monkeypatch.setattr(model, "hidden_states", lambda *given: seen.append(given[1].shape[-1]) or plain(*given))
     decoding = Decoding(max_new_tokens=new, temperature=1.5, candidates=count)
@@ -329,7 +329,7 @@ def test_thinking_first_is_the_same_in_training_as_when_it_is_asked_for(
         at = [(self.rows[prompt], int(self.length[prompt, 0])) for prompt in going[:, 0].nonzero()[:, 0].tolist()]
         return torch.tensor([[*thoughts[row], end][written] for row, written in at])
 
-    monkeypatch.setattr("thinkrec.lm.generation._Answers.choose", forced)
+    monkeypatch.setattr("thinkrec.generation._Answers.choose", forced)
     _, asked = reason_first(model, tokenizer(), layout, rows, Decoding(max_new_tokens=NEW))
     learned = {row: np.asarray([*stop, *thought, end], np.int32) for row, thought in thoughts.items()}
     taught = replace(layout, reasons=learned, thoughts=learned)
