@@ -48,9 +48,10 @@ from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench, open_global
 from thinkrec.params import Params
 from thinkrec.params import load as load_params
+from thinkrec.synthesis.claims import Claim
 from thinkrec.synthesis.instances import judge_of
 from thinkrec.synthesis.prompts import Instance, Shown
-from thinkrec.synthesis.verifier import Catalogue, Claim, claims_of, thesaurus_of
+from thinkrec.synthesis.verifier import Catalogue, claims_of, thesaurus_of
 from thinkrec.text.layout import Layout
 
 Floats = NDArray[np.float32]

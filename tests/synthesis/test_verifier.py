@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thinkrec.data import words
+from thinkrec.synthesis.claims import Check, Claim
 from thinkrec.synthesis.embedded import answer, meaning
 from thinkrec.synthesis.prompts import Shown, question
-from thinkrec.synthesis.verifier import Catalogue, Check, Claim, check, claims_of, thesaurus_of
+from thinkrec.synthesis.verifier import Catalogue, check, claims_of, thesaurus_of
 
 HISTORY = [
     Shown(title="Iron Harbour", keywords=["war", "ships", "suspenseful"], liked=True),

@@ -35,8 +35,9 @@ from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import SlotValues
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench
+from thinkrec.synthesis.claims import Thesaurus
 from thinkrec.synthesis.prompts import Instance, Shown
-from thinkrec.synthesis.verifier import Catalogue, Thesaurus, about, claims_of
+from thinkrec.synthesis.verifier import Catalogue, about, claims_of
 from thinkrec.text.items import Ragged, encode, item_text
 
 Rows = NDArray[np.int64]

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from thinkrec.data.words import TRAITS
 from thinkrec.evaluation.intervals import mean_interval
 from thinkrec.metrics import says_yes
+from thinkrec.synthesis.claims import Check, Thesaurus
 from thinkrec.synthesis.prompts import Instance
 from thinkrec.synthesis.verdict import parse_verdict
-from thinkrec.synthesis.verifier import Catalogue, Check, Thesaurus, check
+from thinkrec.synthesis.verifier import Catalogue, check
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 

@@ -29,9 +29,10 @@ from thinkrec.evaluation.tables import ALPHA, HINDSIGHT, OURS
 from thinkrec.gate.routing import CASES
 from thinkrec.metrics import auc, says_yes
 from thinkrec.params import PromptParams
+from thinkrec.synthesis.claims import Claim, Thesaurus
 from thinkrec.synthesis.instances import catalogue_of, instance_reader
 from thinkrec.synthesis.prompts import Instance, plain
-from thinkrec.synthesis.verifier import Catalogue, Claim, Thesaurus, about, check
+from thinkrec.synthesis.verifier import Catalogue, about, check
 
 MOST_TARGETS = 60
 USER_BYTES = 4_300_000  # of all users and the items that they name, as the page writes them

@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from thinkrec.params import TraceParams
+from thinkrec.synthesis.claims import Check, Claim, Thesaurus
 from thinkrec.synthesis.client import Reply
 from thinkrec.synthesis.prompts import Fault, Instance
 from thinkrec.synthesis.structure import Parts, read_parts, trace_text
 from thinkrec.synthesis.verdict import WORDS, split_verdict
-from thinkrec.synthesis.verifier import Catalogue, Check, Claim, Thesaurus, check
+from thinkrec.synthesis.verifier import Catalogue, check
 
 Finding = str | None  # what is wrong, in a few words; None: nothing
 

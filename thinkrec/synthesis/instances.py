@@ -9,8 +9,9 @@ import pandas as pd
 from thinkrec.artifacts import keyword_lists
 from thinkrec.data.histories import history_bounds
 from thinkrec.params import PromptParams
+from thinkrec.synthesis.claims import Thesaurus
 from thinkrec.synthesis.prompts import Instance, Shown, plain
-from thinkrec.synthesis.verifier import Catalogue, Thesaurus, check
+from thinkrec.synthesis.verifier import Catalogue, check
 
 
 def instance_reader(
