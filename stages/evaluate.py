@@ -14,10 +14,11 @@ def evaluate() -> str:
     from thinkrec.evaluation.reasons import score_claims, score_reasons, score_truth
     from thinkrec.gate import fit as gating
     from thinkrec.gate import groups as grouping
+    from thinkrec.judging import Tastes, judge_of
     from thinkrec.lm.experts import install_experts
     from thinkrec.lm.workbench import open_global
     from thinkrec.params import load
-    from thinkrec.synthesis.instances import catalogue_of, instance_reader, judge_of
+    from thinkrec.synthesis.instances import catalogue_of, instance_reader
     from thinkrec.synthesis.verifier import thesaurus_of
 
     params = load()
@@ -36,7 +37,8 @@ def evaluate() -> str:
     read = instance_reader(bench.interactions, items, keywords, params.prompt)
     catalogue, thesaurus = catalogue_of(items, keywords), thesaurus_of(params.teacher.endpoint)
 
-    judge = judge_of(read, catalogue, thesaurus)
+    tastes = Tastes.of(bench.features, artifacts.keyword_lists(keywords, params.prompt.keywords), params.prompt.slots)
+    judge = judge_of(read, catalogue, thesaurus, tastes, bench.features)
     reasons = write_reasons(bench, router, routing, predictions, traces, judge, params.evaluate, seed=params.seed)
     artifacts.write_table(artifacts.PREDICTIONS, predictions)
     artifacts.write_table(artifacts.REASONS, reasons)

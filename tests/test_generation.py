@@ -198,6 +198,8 @@ def test_the_best_sentences_stay_and_candidates_know_nothing_of_each_other(
     assert together == [naive_best(model, layout, row, decoding, judge) for row in rows.tolist()]
     assert of_all == sorted(asked)  # finished answers are left in peace
     assert together == [best(rows[[at]])[0] for at in range(len(rows))]
+    monkeypatch.setattr("thinkrec.generation.TOGETHER", 2)
+    assert together == best(rows)
     assert together != generate(model, tokenizer(), layout, rows, decoding)  # without a judge nothing is chosen
 
 

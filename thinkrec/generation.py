@@ -7,7 +7,7 @@ position does too.
 Decoding is greedy, or draws each token by a number that depends on the seed, the prompt's tokens and the token's place
 in the answer alone: batches, processes, the other rows asked for and a row's number change nothing. With a judge,
 answers grow sentence by sentence: several are drawn for each place, and the one that the judge finds least bad stays.
-They stand in one sequence behind the prompt, which is read once, each blind to the others.
+Some at a time stand in one sequence behind the prompt, which is read once, each blind to the others.
 
 Shapes: B prompts, T their padded length and what was written since, C candidates, K tokens, V vocabulary.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -31,6 +32,8 @@ from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import routed_batches
 from thinkrec.params import EvaluateParams
 from thinkrec.text.layout import Batch, Layout
+
+TOGETHER = 16  # candidates read side by side: each attends to all of them, though it sees its own only
 
 Judge = Callable[[int, str], tuple[int, ...]]  # a row and its answer so far -> how bad that is, the least being best
 
@@ -96,7 +99,7 @@ def generate(
             answer.write(decoding)
         else:
             answer.write_best(decoding, judge, ends, tokenizer)
-        written += zip(answer.rows.tolist(), answer.texts(tokenizer), strict=True)
+        written += zip(answer.rows.tolist(), answer.only_texts(tokenizer), strict=True)
     answers = dict(processes.gather(written))
     return [answers[row] for row in rows.tolist()]
 
@@ -132,7 +135,7 @@ def reason_first(
         answer.read(answer.embeddings(stop.expand(len(answer.rows), 1, -1)))
         answer.write(decoding)
         score = answer.ask_again([asked[row] for row in answer.rows.tolist()]).float().cpu().tolist()
-        found += zip(answer.rows.tolist(), zip(answer.texts(tokenizer), score, strict=True), strict=True)
+        found += zip(answer.rows.tolist(), zip(answer.only_texts(tokenizer), score, strict=True), strict=True)
     answers = dict(processes.gather(found))
     texts, scores = zip(*(answers[row] for row in rows.tolist()), strict=True) if len(rows) else ((), ())
     return list(texts), np.asarray(scores, np.float32)
@@ -143,6 +146,7 @@ class _Answers:
 
     Attributes:
         rows: the interactions that they are about (B,).
+        first: the number of the first candidate.
         prompts: a number (B,) for the tokens of each prompt.
         hidden: states (B, C, D) that the next token is predicted from.
         seen: which of the tokens so far the next ones see (B, C, T).
@@ -157,7 +161,8 @@ class _Answers:
         self.model = model
         self.at = batch.verdicts
         self.rows = batch.first_target.cpu().numpy()
-        self.cache = DynamicCache(config=model.backbone.config)
+        self.first = 0
+        self.cache = DynamicCache()  # not the model's own kind, which may forget what a mask of ours still shows
         self.embedded = model.embed(batch)
         states = model.hidden_states(self.embedded, batch.attention_mask, batch.position_ids, self.cache)
         sequence, place = self.at[:, :1], self.at[:, 1:]
@@ -213,42 +218,48 @@ class _Answers:
 
     def write_best(self, decoding: Decoding, judge: Judge, ends: Tensor, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write the likeliest verdict, and after it sentence by sentence the best of so many candidates."""
-        count = decoding.candidates
         self.write(replace(decoding, temperature=0.0), ends)
         while not (over := self.over(decoding)[:, 0]).all():
-            self.take(torch.zeros_like(self.position).expand(-1, count))
-            self.write(decoding, ends)
-            texts = self.texts(tokenizer)
-            best = torch.zeros_like(self.position[:, :1])
-            for at in (~over).nonzero().flatten().tolist():
-                bad = [judge(int(self.rows[at]), text) for text in texts[at * count : (at + 1) * count]]
-                best[at] = bad.index(min(bad))
-            self.take(best)
-            self.forget()
+            self.catch_up()
+            least: dict[int, tuple[int, ...]] = {}
+            best: list[list[int]] = [[] for _ in self.rows]
+            for first in range(0, decoding.candidates, TOGETHER):
+                several = self.branched(range(first, min(first + TOGETHER, decoding.candidates)))
+                several.write(decoding, ends)
+                texts, tokens = several.texts(tokenizer), several.written_since(self)
+                for at in (~over).nonzero().flatten().tolist():
+                    for text, sentence in zip(texts[at], tokens[at], strict=True):
+                        bad = judge(int(self.rows[at]), text)
+                        if at not in least or bad < least[at]:
+                            least[at], best[at] = bad, sentence
+                self.cache.crop(self.seen.shape[2] - several.seen.shape[2])
+            self.extend(best)
 
     def over(self, decoding: Decoding) -> Tensor:
         """Which answers (B, C) may not go on."""
         return self.ended | (self.length >= decoding.max_new_tokens)
 
-    def take(self, index_BC: Tensor) -> None:
-        """Go on with these candidates, some of them several times."""
-        prompt = torch.arange(len(index_BC), device=index_BC.device)[:, None]
-        self.hidden, self.seen, self.position = (
-            each[prompt, index_BC] for each in (self.hidden, self.seen, self.position)
-        )
-        self.length, self.ended, self.unread = (
-            each[prompt, index_BC] for each in (self.length, self.ended, self.unread)
-        )
-        self.tokens = [token[prompt, index_BC] for token in self.tokens]
+    def branched(self, numbers: range) -> _Answers:
+        """Candidates of these numbers, written as far as the only one (C = 1) is; they read into the same cache."""
+        several = copy(self)
+        several.first = numbers.start
+        for name in ("hidden", "seen", "position", "length", "ended", "unread"):
+            one = getattr(self, name)
+            setattr(several, name, one.expand(-1, len(numbers), *one.shape[2:]))
+        several.tokens = [token.expand(-1, len(numbers)) for token in self.tokens]
+        return several
 
-    def forget(self) -> None:
-        """Drop from the cache what no answer sees, being padding or of a candidate that was not taken (C = 1 now)."""
-        kept = self.seen.sum(-1).max()
-        order = self.seen[:, 0].byte().argsort(dim=1, descending=True, stable=True)[:, :kept]
-        self.seen = self.seen.gather(2, order[:, None])
-        for layer in self.cache.layers:
-            at = order[:, None, :, None].expand(-1, layer.keys.shape[1], -1, layer.keys.shape[3])
-            layer.keys, layer.values = layer.keys.gather(2, at), layer.values.gather(2, at)
+    def extend(self, sentences: Sequence[Sequence[int]]) -> None:
+        """Write on with these tokens, of every prompt's only candidate (C = 1) its own, and read them."""
+        end, width = self.model.vocabulary.end, max(map(len, sentences))
+        padded = [[[*tokens, *[end] * (width - len(tokens))]] for tokens in sentences]
+        tokens_BCK = torch.tensor(padded, device=self.position.device)
+        length = torch.tensor([[len(tokens)] for tokens in sentences], device=self.position.device)
+        own = torch.arange(width, device=length.device) < length[..., None]
+        self.read(self.embeddings(tokens_BCK), own)
+        self.tokens += tokens_BCK.unbind(2)
+        self.length = self.length + length
+        self.ended = self.ended | (own & (tokens_BCK == end)).any(2)
 
     def catch_up(self) -> None:
         """Read the last tokens that were written."""
@@ -260,7 +271,11 @@ class _Answers:
         """The next tokens of those that go on (k,), prompt by prompt."""
         prompt, candidate = (place.cpu().numpy() for place in going_BC.nonzero(as_tuple=True))
         return choose(
-            self.logits(going_BC), decoding, self.prompts[prompt], self.length[going_BC].cpu().numpy(), candidate
+            self.logits(going_BC),
+            decoding,
+            self.prompts[prompt],
+            self.length[going_BC].cpu().numpy(),
+            self.first + candidate,
         )
 
     def ask_again(self, length: Sequence[int]) -> Tensor:
@@ -275,10 +290,24 @@ class _Answers:
         self.read(embedded, own)
         return self.model.score_of(self.logits(torch.ones_like(self.ended)))
 
-    def texts(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-        """What was written, of every prompt its candidates (B * C)."""
-        texts = tokenizer.batch_decode(torch.stack(self.tokens, dim=2).flatten(0, 1), skip_special_tokens=True)
-        return [text.strip() for text in texts]
+    def written_since(self, before: _Answers) -> list[list[list[int]]]:
+        """The tokens of every prompt's candidates (B, C) since they branched from there, the end token included."""
+        steps = torch.stack(self.tokens[len(before.tokens) :], dim=2)
+        count = self.length - before.length
+        return [
+            [tokens[:size] for tokens, size in zip(*each, strict=True)]
+            for each in zip(steps.tolist(), count.tolist(), strict=True)
+        ]
+
+    def texts(self, tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
+        """What was written, of every prompt its candidates (B, C)."""
+        steps = torch.stack(self.tokens, dim=2)
+        texts = iter(tokenizer.batch_decode(steps.flatten(0, 1), skip_special_tokens=True))
+        return [[next(texts).strip() for _ in range(steps.shape[1])] for _ in steps]
+
+    def only_texts(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+        """What was written (B), of one candidate each."""
+        return [text for [text] in self.texts(tokenizer)]
 
 
 def sentence_ends(model: RecommenderLM, tokenizer: PreTrainedTokenizerBase) -> Tensor:

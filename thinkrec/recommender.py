@@ -41,6 +41,7 @@ from thinkrec.features.statistics import Counts, ItemContent, counts_before, ite
 from thinkrec.gate import fit as gating
 from thinkrec.gate import groups as grouping
 from thinkrec.generation import Decoding, generate
+from thinkrec.judging import Tastes, judge_of
 from thinkrec.lm.experts import install_experts
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import RecommenderLM, SlotValues
@@ -49,7 +50,6 @@ from thinkrec.lm.workbench import Workbench, open_global
 from thinkrec.params import Params
 from thinkrec.params import load as load_params
 from thinkrec.synthesis.claims import Claim
-from thinkrec.synthesis.instances import judge_of
 from thinkrec.synthesis.prompts import Instance, Shown
 from thinkrec.synthesis.verifier import Catalogue, claims_of, thesaurus_of
 from thinkrec.text.layout import Layout
@@ -144,6 +144,7 @@ class Recommender:
         self._feature_model, self._item_side = feature_model, feature_model.items()
         self._titles: list[str] = items["title"].tolist()
         self._keywords = artifacts.keyword_lists(keywords, params.prompt.keywords)
+        self._tastes = Tastes.of(bench.features, self._keywords, params.prompt.slots)
         self._catalogue = Catalogue(self._titles, {word for words in self._keywords for word in words})
         self._user_ids, self._item_ids = pd.Index(users["user_id"]), pd.Index(items["item_id"])
         self._content: ItemContent = item_content(items)
@@ -259,7 +260,13 @@ class Recommender:
             router=self._router,
             routing=view.routing,
             route=view.question,
-            judge=judge_of(lambda _: Instance(history=history, target=target), self._catalogue, thesaurus),
+            judge=judge_of(
+                lambda _: Instance(history=history, target=target),
+                self._catalogue,
+                thesaurus,
+                self._tastes,
+                view.features,
+            ),
         )[0]
         names = ["global", *(f"expert_{column}" for column in range(1, view.routing.shape[1]))]
         return Explanation(

@@ -92,19 +92,6 @@ class TestTheEmbeddedTeachersGrammar:
             ("titles", "disliked", (1, 3)),
         ]
 
-    def test_the_less_is_untrue_and_the_more_is_said_the_better(self) -> None:
-        texts = [
-            "Yes. Liked war (1 of 2). This one brings war. It fits.",
-            "Yes. Liked war (1 of 2). It fits.",
-            "Yes. It fits.",
-            "Yes. Liked war (1 of 2). This one brings war. It does not fit.",
-            "Yes. Liked war (2 of 2). It fits.",
-            "Yes. Liked war (2 of 2) and gloom (1 of 1). It does not fit.",
-        ]
-        bad = [checked(text).badness for text in texts]
-        assert bad == [(0, -2), (0, -1), (0, 0), (1, -2), (1, 0), (3, 0)]
-        assert bad == sorted(bad)
-
     def test_what_was_never_shown_is_ungrounded(self) -> None:
         text = "No. Disliked heist (1 of 1) and gloom (2 of 2). One such title is Seven Keys. This one is about love."
         assert names(checked(text).ungrounded) == ["heist", "gloom", "Seven Keys", "love"]

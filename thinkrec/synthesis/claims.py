@@ -92,16 +92,6 @@ class Check:
         """Whether it claims anything, and nothing that is not so."""
         return bool(self.claims) and all(claim.true for claim in self.claims)
 
-    @property
-    def badness(self) -> tuple[int, int]:
-        """How bad the text is, the least being best: by what of it is not so, and then by how little it says.
-
-        A conclusion that is not the text's own verdict is not so, either.
-        """
-        true = sum(claim.true for claim in self.claims)
-        own = self.conclusion in (None, self.verdict)
-        return len(self.claims) - true + (not own), -true
-
     def agrees(self, verdict: bool) -> bool:
         """Whether it states `verdict` and does not argue itself into the other one."""
         return self.verdict == verdict and self.conclusion in (None, verdict)

@@ -9,9 +9,8 @@ import pandas as pd
 from thinkrec.artifacts import keyword_lists
 from thinkrec.data.histories import history_bounds
 from thinkrec.params import PromptParams
-from thinkrec.synthesis.claims import Thesaurus
 from thinkrec.synthesis.prompts import Instance, Shown, plain
-from thinkrec.synthesis.verifier import Catalogue, check
+from thinkrec.synthesis.verifier import Catalogue
 
 
 def instance_reader(
@@ -39,15 +38,3 @@ def catalogue_of(items: pd.DataFrame, keywords: pd.DataFrame) -> Catalogue:
     """All titles and keywords: what a text may name without having been shown it."""
     words = dict.fromkeys(word for named in keywords["keywords"] for word in named)  # in order: the first of two wins
     return Catalogue(map(plain, items["title"]), words)
-
-
-def judge_of(
-    read: Callable[[int], Instance], catalogue: Catalogue, thesaurus: Thesaurus
-) -> Callable[[int, str], tuple[int, int]]:
-    """A function from a row number and a text about it to how bad that is by what `read` shows (`Check.badness`)."""
-
-    def judge(row: int, text: str) -> tuple[int, int]:
-        shown = read(row)
-        return check(text, shown.history, shown.target, catalogue, thesaurus).badness
-
-    return judge
