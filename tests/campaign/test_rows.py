@@ -127,10 +127,26 @@ class TestPlan:
         assert set(further) == set(SEEDED)
         for name, row in further.items():
             changed = {change.split()[0] for change in changed_params(row, {"params": first[name].params})}
-            assert changed == {"seed", *NO_REASONS}
+            assert changed == {"seed"}
+            assert set(row.overrides) - set(first[name].overrides) == {"seed", *NO_REASONS}
             assert (row.params["seed"], row.params["evaluate"]["reasons"]) == (3, 0)
             assert row.experiment != first[name].experiment
             assert row_path("embedded", name, row.seed) == Path(f"tables/embedded/seeds/3/{name}.json")
+
+    def test_how_reasons_are_written_is_nothing_to_a_seed_that_writes_none(self, project: Path) -> None:
+        def planned(seed: int | None) -> Row:
+            return plan("embedded", raw=None, names=[BASE], seed=seed)[BASE]
+
+        before = {seed: planned(seed) for seed in (None, 3)}
+        for seed, row in before.items():
+            write_json(project / row_path("embedded", BASE, seed), {"params": row.params})
+        set_params(project, {"evaluate.candidates": 2})
+        assert changed_params(planned(None), {"params": before[None].params})
+        assert planned(None).experiment != before[None].experiment
+        assert not changed_params(planned(3), {"params": before[3].params})
+        assert planned(3).experiment == before[3].experiment
+        write_json(project / row_path("embedded", BASE), {"params": planned(None).params})
+        assert set(read_seeds("embedded")) == {7, 3}
 
     def test_small_parameters_make_rows_too(self, project: Path) -> None:
         set_params(project, SMALL)

@@ -54,6 +54,7 @@ ROWS: dict[str, Overrides] = {
 SEEDED = (BASE, "no_thinking", "no_experts", "neither")
 FURTHER_SEEDS = (1, 2, 3, 4)
 NO_REASONS = {"evaluate.reasons": 0}
+OF_REASONS = "evaluate."  # parameters that shape what is written, and no score: nothing to a run that writes nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,8 @@ def plan(dataset: str, *, raw: Path | None, names: Sequence[str] = (), seed: int
         if (not names or name in names) and (seed is None or name in SEEDED):
             overrides = {**about, **changes, **({} if seed is None else {"seed": seed, **NO_REASONS})}
             known = known_by(resolve(params, overrides))
-            digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:7]
+            counted = known if seed is None else _of_scores(known)
+            digest = hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:7]
             experiment = f"{dataset.replace(':', '-')}-{name}-{digest}"  # a git reference has no colon
             rows[name] = Row(name=name, overrides=overrides, params=known, experiment=experiment, seed=seed)
     return rows
@@ -202,7 +204,7 @@ def read_joint(dataset: str, *, root: Path = Path()) -> dict[str, dict[str, Any]
 def read_seeds(dataset: str, *, root: Path = Path()) -> dict[int, dict[str, dict[str, Any]]]:
     """The row files by seed, that of `params.yaml` first: of SEEDED rows that ran alike but for the seed.
 
-    A further seed's file is left out where its other parameters, NO_REASONS apart, are not those of the first's.
+    A further seed's file is left out where its other parameters are not those of the first's, reasons' apart.
     """
     files = {name: file for name, file in read_rows(dataset, root=root).items() if name in SEEDED}
     if BASE not in files:
@@ -221,15 +223,20 @@ def read_seeds(dataset: str, *, root: Path = Path()) -> dict[int, dict[str, dict
 
 
 def _but_for_seed(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in _flat(params).items() if name not in {"seed", *NO_REASONS}}
+    return {name: value for name, value in _of_scores(params).items() if name != "seed"}
+
+
+def _of_scores(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in _flat(params).items() if not name.startswith(OF_REASONS)}
 
 
 def changed_params(row: Row, file: Mapping[str, Any]) -> list[str]:
     """What differs between the parameters of a row's file and those it would run with now: nothing if it is done.
 
-    Each as `experts.n 3 -> 4`.
+    Each as `experts.n 3 -> 4`. To a further seed, which writes no reasons, those of reasons are nothing.
     """
-    then, now = (_flat(params) for params in (file["params"], row.params))
+    counted = _flat if row.seed is None else _of_scores
+    then, now = (counted(params) for params in (file["params"], row.params))
     return [
         f"{name} {then.get(name, '(none)')} -> {now.get(name, '(none)')}"
         for name in sorted(then | now)
