@@ -49,6 +49,18 @@ def test_a_task_is_alive_while_its_process_is(tmp_path: Path, monkeypatch: pytes
     assert not experiments.is_alive(Task(id="ccccccc", state="Running"))
 
 
+def test_a_task_has_a_log_once_its_stages_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, files in {"aaaaaaa1": [".run", ".json", ".out"], "bbbbbbb1": [".run"]}.items():
+        folder = experiments.RUN_FILES / name
+        folder.mkdir(parents=True)
+        for suffix in files:
+            (folder / f"{name}{suffix}").touch()
+    assert experiments.has_log(Task(id="aaaaaaa", state="Failed"))
+    assert not experiments.has_log(Task(id="bbbbbbb", state="Failed"))
+    assert not experiments.has_log(Task(id="ccccccc", state="Failed"))
+
+
 class TestCheck:
     @pytest.fixture(autouse=True)
     def repository(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -16,7 +16,8 @@ import yaml
 from project import ENVIRONMENT, ROOT, call, make_project
 
 from thinkrec.campaign import experiments
-from thinkrec.campaign.fill import fill, write_tables
+from thinkrec.campaign.experiments import Task
+from thinkrec.campaign.fill import fill, settle, write_tables
 from thinkrec.campaign.render import fill_markers, readme_block, render
 from thinkrec.campaign.rows import BASE, plan, read_joint, read_rows, read_seeds
 from thinkrec.campaign.spread import Spread, across
@@ -194,6 +195,106 @@ class TestQueue:
         run(["experts_1"], again=True)
         after = read_rows(DATASET)["experts_1"]["lines"]["experts_1"]["test"]["auc"]
         assert after["value"] < before["lines"]["experts_1"]["test"]["auc"]["value"]
+
+
+class Queue:
+    """DVC's queue as told: what each look at it lists, and which experiments are finished by the last; notes calls."""
+
+    def __init__(self, looks: list[dict[str, str]], *, logs: bool = True, workers: int = 1) -> None:
+        self.looks = looks
+        self.logs = logs
+        self.workers = workers
+        self.calls: list[str] = []
+
+    def status(self) -> tuple[dict[str, Task], int]:
+        look = self.looks.pop(0)
+        return {name: Task(id=name, state=state) for name, state in look.items()}, self.workers
+
+    def fetch(self, name: str) -> str | None:
+        return None if self.looks else name
+
+    def has_log(self, task: Task) -> bool:
+        return self.logs
+
+    def is_alive(self, task: Task) -> bool:
+        return False
+
+    def put(self, name: str, overrides: Any) -> None:
+        self.calls.append(f"put {name}")
+
+    def drop(self, task: Task) -> None:
+        self.calls.append(f"drop {task.id}")
+
+    def forget(self, name: str) -> None:
+        pass
+
+    def start(self, jobs: int) -> None:
+        pass
+
+
+class TestSettle:
+    @pytest.mark.parametrize(
+        ("looks", "options", "failed", "calls"),
+        [
+            pytest.param(
+                [{"e": "Queued"}, {}, {"e": "Running"}, {"e": "Success"}], {}, {}, [], id="taken up between two lists"
+            ),
+            pytest.param([{}, {"e": "Running"}, {"e": "Success"}], {}, {}, [], id="so at the first look"),
+            pytest.param([{}, {}, {"e": "Success"}], {}, {}, ["put e"], id="new"),
+            pytest.param(
+                [{"e": "Queued"}, {"e": "Running"}, {"e": "Queued"}, {"e": "Success"}],
+                {"workers": 0},
+                {},
+                [],
+                id="a worker that did not answer at once",
+            ),
+            pytest.param(
+                [{"e": "Running"}, {"e": "Running"}, {"e": "Success"}],
+                {"workers": 0},
+                {},
+                ["drop e", "put e"],
+                id="left by a crash",
+            ),
+            pytest.param(
+                [{"e": "Queued"}, {"e": "Failed"}, {"e": "Running"}, {"e": "Success"}],
+                {"logs": False},
+                {},
+                ["drop e", "put e"],
+                id="failed before it began",
+            ),
+            pytest.param(
+                [{"e": "Queued"}, *[{"e": "Failed"}] * 3, {}],
+                {"logs": False},
+                {"row": "dvc queue logs e"},
+                ["drop e", "put e"] * 2,
+                id="failed before it began, every time",
+            ),
+            pytest.param(
+                [{"e": "Queued"}, {"e": "Failed"}, {}], {}, {"row": "dvc queue logs e"}, [], id="failed with a log"
+            ),
+            pytest.param(
+                [{"e": "Queued"}, {}, {}, {}],
+                {},
+                {"row": "someone took it off the queue"},
+                [],
+                id="taken off the queue",
+            ),
+        ],
+    )
+    def test_only_what_nobody_works_on_is_queued_or_given_up(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        looks: list[dict[str, str]],
+        options: dict[str, Any],
+        failed: dict[str, str],
+        calls: list[str],
+    ) -> None:
+        queue = Queue(looks, **options)
+        for name in ("status", "fetch", "has_log", "is_alive", "put", "drop", "forget", "start"):
+            monkeypatch.setattr(experiments, name, getattr(queue, name))
+        row = mock.Mock(experiment="e", overrides={})
+        assert settle({"row": row}, lambda row, run: "", jobs=1, say=lambda text: None, pause=0) == failed
+        assert queue.calls == calls
 
 
 COMMITTED = sorted(path.stem for path in (ROOT / "tables").glob("*.md"))

@@ -130,6 +130,11 @@ def is_alive(task: Task) -> bool:
     return False
 
 
+def has_log(task: Task) -> bool:
+    """Whether a task came as far as running stages; without, it failed while DVC set it up, and left no word of why."""
+    return any(RUN_FILES.glob(f"{task.id}*/*.out"))
+
+
 def drop(task: Task) -> None:
     """Take a task that is not at work off the queue."""
     if task.state == "Running":

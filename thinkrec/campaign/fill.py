@@ -41,6 +41,8 @@ from thinkrec.errors import UserError
 
 README = Path("README.md")
 PAUSE = 15.0  # seconds between two looks at the queue, each of which costs most of a second of one core
+OVER = ("Failed", "Success")
+RETRIES = 2
 
 Collect = Callable[[Row, Run], str]  # writes what a run adds, and tells it in a few words
 
@@ -150,7 +152,9 @@ def settle(
 ) -> dict[str, str]:
     """Have every row's experiment finished and collected; returns why some failed, by name.
 
-    What an earlier call finished or queued is taken up; only the rest is queued. One that fails stops no other.
+    What an earlier call finished or queued is taken up; only the rest is queued. One that fails stops no other; one
+    that failed before its first stage began (workers that start at once can trip over each other, DVC issue 10673) is
+    queued again, RETRIES times at most.
     """
     waiting = {}
     for name, row in rows.items():
@@ -161,46 +165,76 @@ def settle(
     if not waiting:
         return {}
 
-    tasks, workers = experiments.status()
-    for row in waiting.values():
-        task = tasks.get(row.experiment)
-        if task and _is_over(task, workers):
-            experiments.drop(task)
-        if not task or _is_over(task, workers):
-            experiments.forget(row.experiment)  # one whose files are gone would be in the way
-            experiments.put(row.experiment, row.overrides)
+    tasks, workers, over = _look(waiting, pause)
+    for name, row in waiting.items():
+        if name in over:
+            _queue(row, tasks)
     experiments.start(jobs)
 
     failed: dict[str, str] = {}
     began: dict[str, float] = {}
+    tries: Counter[str] = Counter()
     while waiting:
         time.sleep(pause)
-        tasks, workers = experiments.status()
+        tasks, workers, over = _look(waiting, pause)
         for name, row in list(waiting.items()):
             task = tasks.get(row.experiment)
             if task and task.state == "Running" and name not in began:
                 began[name] = time.monotonic()
                 say(f"{name}: running")
-            if task and not _is_over(task, workers):
+            if name not in over:
+                continue
+            run = experiments.fetch(row.experiment)
+            if not run and task and not experiments.has_log(task) and tries[name] < RETRIES:
+                tries[name] += 1
+                began.pop(name, None)
+                say(f"{name}: ended before it began; queued again")
+                _queue(row, tasks)
                 continue
             del waiting[name]
-            if run := experiments.fetch(row.experiment):
+            if run:
                 minutes = f" in {(time.monotonic() - began[name]) / 60:.1f} min" if name in began else ""
                 say(f"{name}: done{minutes}; {collect(row, run)}")
             else:
-                failed[name] = f"dvc queue logs {row.experiment}"
-                say(f"{name}: failed; its log: {failed[name]}")
+                failed[name] = f"dvc queue logs {row.experiment}" if task else "someone took it off the queue"
+                say(f"{name}: failed ({failed[name]})")
         states = [task.state for row in waiting.values() if (task := tasks.get(row.experiment))]
         if "Queued" in states and workers < jobs:  # one that found the queue empty, or itself unanswered, has left
             experiments.start(jobs)
     return failed
 
 
-def _is_over(task: Task, workers: int) -> bool:
-    """Whether nothing works on a task any more, nor will: a crash leaves it Running without a process."""
-    if task.state == "Running":
-        return not workers and not experiments.is_alive(task)
-    return task.state != "Queued"
+def _queue(row: Row, tasks: Mapping[str, Task]) -> None:
+    """Put a row on the queue, in the place of what is over."""
+    if task := tasks.get(row.experiment):
+        experiments.drop(task)
+    experiments.forget(row.experiment)  # one whose files are gone would be in the way
+    experiments.put(row.experiment, row.overrides)
+
+
+def _look(rows: Mapping[str, Row], pause: float) -> tuple[dict[str, Task], int, set[str]]:
+    """The queue's tasks by experiment, how many workers answer, and the rows on which nothing works, nor will.
+
+    A row that seems lost is looked at twice: one that a worker takes up while DVC lists first what runs and then what
+    waits is in neither list, and a worker that sets one up may answer too late.
+    """
+    tasks, workers = experiments.status()
+    lost = _lost(rows, tasks, workers)
+    if lost:
+        time.sleep(pause)
+        tasks, workers = experiments.status()
+        lost &= _lost(rows, tasks, workers)
+    over = {name for name, row in rows.items() if (task := tasks.get(row.experiment)) and task.state in OVER}
+    return tasks, workers, over | lost
+
+
+def _lost(rows: Mapping[str, Row], tasks: Mapping[str, Task], workers: int) -> set[str]:
+    """The rows that the queue does not know, or calls running though no process is left of them, as after a crash."""
+
+    def is_lost(task: Task | None) -> bool:
+        return not task or (task.state == "Running" and not workers and not experiments.is_alive(task))
+
+    return {name for name, row in rows.items() if is_lost(tasks.get(row.experiment))}
 
 
 def _collect(dataset: str, row: Row, run: Run, *, base: Run) -> str:
