@@ -14,7 +14,7 @@ def evaluate() -> str:
     from thinkrec.evaluation.reasons import score_claims, score_reasons, score_truth
     from thinkrec.gate import fit as gating
     from thinkrec.gate import groups as grouping
-    from thinkrec.judging import Tastes, judge_of
+    from thinkrec.judging import ReasonJudge, Tastes
     from thinkrec.lm.experts import install_experts
     from thinkrec.lm.workbench import open_global
     from thinkrec.params import load
@@ -38,7 +38,7 @@ def evaluate() -> str:
     catalogue, thesaurus = catalogue_of(items, keywords), thesaurus_of(params.teacher.endpoint)
 
     tastes = Tastes.of(bench.features, artifacts.keyword_lists(keywords, params.prompt.keywords), params.prompt.slots)
-    judge = judge_of(read, catalogue, thesaurus, tastes, bench.features)
+    judge = ReasonJudge(read=read, catalogue=catalogue, thesaurus=thesaurus, tastes=tastes, features=bench.features)
     reasons = write_reasons(bench, router, routing, predictions, traces, judge, params.evaluate, seed=params.seed)
     artifacts.write_table(artifacts.PREDICTIONS, predictions)
     artifacts.write_table(artifacts.REASONS, reasons)

@@ -14,7 +14,17 @@ import torch
 from numpy.typing import NDArray
 
 from tests.builders import FAMILIES, Family, interactions, layout_of, recommender, tokenizer
-from thinkrec.generation import Decoding, Judge, choose, generate, reason_first, sentence_ends
+from thinkrec.generation import (
+    NUDGE,
+    Decoding,
+    Judge,
+    choose,
+    generate,
+    next_of,
+    reason_first,
+    sentence_ends,
+    word_tokens,
+)
 from thinkrec.lm.model import RecommenderLM, SoftPrompt
 from thinkrec.lm.scoring import score
 from thinkrec.synthesis.verdict import parse_verdict
@@ -143,6 +153,22 @@ def test_an_answers_draws_differ_from_token_to_token() -> None:
     assert (first == second).sum() <= 2 and len(set(first.tolist())) > 40
 
 
+class Dice:
+    """A judge by chance, with ties; notes what it is asked, and wants words of one to three tokens, or nothing."""
+
+    WORDS = ("", "a Yes", "low", " ")
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, str]] = []
+
+    def badness(self, row: int, text: str) -> tuple[int, ...]:
+        self.asked.append((row, text))
+        return (zlib.crc32(f"{row} {text}".encode()) % 3,)
+
+    def wanted(self, row: int, text: str) -> str:
+        return self.WORDS[zlib.crc32(f"{row} {text}".encode()) % 4]
+
+
 @torch.no_grad()
 def naive_best(model: RecommenderLM, layout: Layout, row: int, decoding: Decoding, judge: Judge) -> str:
     """Sentence by sentence, each candidate by itself, the whole sequence anew for every token; without ties."""
@@ -157,19 +183,30 @@ def naive_best(model: RecommenderLM, layout: Layout, row: int, decoding: Decodin
         while len(written) < decoding.max_new_tokens:
             new = model.backbone.get_input_embeddings()(torch.tensor([written], dtype=torch.int64))
             logits = model.backbone(inputs_embeds=torch.cat([prompt, new], dim=1)).logits[:, -1]
+            if candidate in (3, 7):
+                logits[0, nudged(written[len(before) :])] += NUDGE
             place = (np.asarray([number]) for number in (key, len(written), candidate))
             written.append(int(choose(logits, decoding, *place)))
-            if written[-1] in over or written[-1] % 4 == 0:
+            if written[-1] in over or written[-1] % 4:
                 break
         return written
 
     def text(tokens: list[int]) -> str:
         return tokenizer().decode(tokens, skip_special_tokens=True).strip()
 
+    def nudged(since: list[int]) -> list[int]:
+        """The next token of the wanted word, or none, by matching tokens as characters."""
+        wanted = judge.wanted(row, text(best))
+        tokens = tokenizer()(f" {wanted}", add_special_tokens=False)["input_ids"] if wanted else []
+        word, sentence = ("".join(map(chr, numbers)) for numbers in (tokens, since))
+        if word in sentence:
+            return []
+        return [tokens[max(size for size in range(len(word)) if sentence.endswith(word[:size]))]]
+
     best = sentence([], 0, replace(decoding, temperature=0.0))
     while len(best) < decoding.max_new_tokens and best[-1] not in over:
         candidates = [sentence(best, number, decoding) for number in range(decoding.candidates)]
-        best = min(candidates, key=lambda tokens: judge(row, text(tokens)))
+        best = min(candidates, key=lambda tokens: judge.badness(row, text(tokens)))
     return text(best)
 
 
@@ -178,29 +215,27 @@ def test_the_best_sentences_stay_and_candidates_know_nothing_of_each_other(
     table: pd.DataFrame, model: RecommenderLM, kind: Literal["stream", "question"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout, rows = layout_of(table, layout=kind), np.asarray([5, 23, 0, 12, 17])
-    add_to_logits(monkeypatch, model, [layout.vocabulary.end], 3.0)  # some end early, some never
-    every_fourth = torch.arange(model.backbone.get_output_embeddings().out_features).remainder(4) == 0
-    monkeypatch.setattr("thinkrec.generation.sentence_ends", lambda *_: every_fourth)
+    add_to_logits(monkeypatch, model, [layout.vocabulary.end], 1.0)  # some end early, some never
+    most = torch.arange(model.backbone.get_output_embeddings().out_features).remainder(4) != 0
+    monkeypatch.setattr("thinkrec.generation.sentence_ends", lambda *_: most)
 
-    asked: list[tuple[int, str]] = []
-
-    def judge(row: int, text: str) -> tuple[int, ...]:
-        asked.append((row, text))
-        return (zlib.crc32(f"{row} {text}".encode()) % 3,)  # with ties
-
-    decoding = Decoding(max_new_tokens=12, temperature=1.5, top_p=0.9, seed=4, candidates=5)
+    judge = Dice()
+    decoding = Decoding(max_new_tokens=12, temperature=1.5, top_p=0.9, seed=4, candidates=9)
 
     def best(rows: NDArray[np.int64]) -> list[str]:
         return generate(model, tokenizer(), layout, rows, decoding, judge=judge)
 
-    together, of_all = best(rows), sorted(asked)
-    asked.clear()
+    together, of_all = best(rows), sorted(judge.asked)
+    assert all(together)
+    judge.asked.clear()
     assert together == [naive_best(model, layout, row, decoding, judge) for row in rows.tolist()]
-    assert of_all == sorted(asked)  # finished answers are left in peace
+    assert of_all == sorted(judge.asked)  # finished answers are left in peace
     assert together == [best(rows[[at]])[0] for at in range(len(rows))]
     monkeypatch.setattr("thinkrec.generation.TOGETHER", 2)
     assert together == best(rows)
     assert together != generate(model, tokenizer(), layout, rows, decoding)  # without a judge nothing is chosen
+    monkeypatch.setattr("thinkrec.generation.NUDGE", 0.0)
+    assert together != best(rows)
 
 
 def test_candidates_that_were_not_taken_are_forgotten(
@@ -213,8 +248,39 @@ def test_candidates_that_were_not_taken_are_forgotten(
     plain = model.hidden_states
     monkeypatch.setattr(model, "hidden_states", lambda *given: seen.append(given[1].shape[-1]) or plain(*given))
     decoding = Decoding(max_new_tokens=new, temperature=1.5, candidates=count)
-    generate(model, tokenizer(), layout, np.asarray([23]), decoding, judge=lambda *_: (0,))
+    generate(model, tokenizer(), layout, np.asarray([23]), decoding, judge=Dice())
     assert max(seen) <= seen[0] + new + count
+
+
+def test_a_wanted_word_is_data() -> None:
+    words = tokenizer()
+    assert word_tokens(words, "") == []
+    for word in ("Yes", "no Yes", words.eos_token):
+        tokens = word_tokens(words, word)
+        assert words.decode(tokens) == f" {word}" and words.eos_token_id not in tokens
+
+
+@pytest.mark.parametrize(
+    ("word", "written", "token"),
+    [
+        ([], [], None),
+        ([], [7], None),
+        ([7], [], 7),
+        ([7], [8], 7),
+        ([7], [7], None),
+        ([7], [8, 7, 9], None),
+        ([7, 8, 9], [7], 8),
+        ([7, 8, 9], [7, 8], 9),
+        ([7, 8, 9], [8, 7], 8),
+        ([7, 8, 9], [7, 9], 7),
+        ([7, 8, 9], [1, 7, 8, 9, 1], None),
+        ([7, 7, 8], [7, 7, 7], 8),
+    ],
+)
+def test_the_next_token_of_a_word_goes_on_with_it_or_begins_it(
+    word: list[int], written: list[int], token: int | None
+) -> None:
+    assert next_of(word, written) == token
 
 
 def test_sentences_end_where_a_token_ends_with_a_mark(table: pd.DataFrame) -> None:
@@ -309,7 +375,7 @@ def test_reason_first_equals_a_naive_loop_whatever_the_batch(
     table: pd.DataFrame, model: RecommenderLM, kind: Literal["stream", "question"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout, rows = layout_of(table, layout=kind), np.asarray([5, 23, 0, 12, 17])
-    add_to_logits(monkeypatch, model, [layout.vocabulary.end], 4.0)  # some end early, some never
+    add_to_logits(monkeypatch, model, [layout.vocabulary.end], 1.0)  # some end early, some never
     expected = [naive_reason_first(model, layout, row, NEW) for row in rows.tolist()]
     texts, scores = reason_first(model, tokenizer(), layout, rows, Decoding(max_new_tokens=NEW))
     assert texts == [text for text, _ in expected]

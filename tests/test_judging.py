@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from thinkrec.judging import SHRINKAGE, Pulls, Tastes, badness, judge_of, passed_over
+from thinkrec.judging import SHRINKAGE, Pulls, ReasonJudge, Tastes, badness, broken, passed_over, wanted
 from thinkrec.synthesis.claims import Check
 from thinkrec.synthesis.prompts import Instance, Shown
 from thinkrec.synthesis.verifier import Catalogue, check
@@ -37,43 +37,88 @@ class TestBadness:
             "Yes. Liked war (2 of 2). It fits.",
             "Yes. Liked war (2 of 2) and gloom (1 of 1). It does not fit.",
         ]
-        bad = [badness(checked(text), {}) for text in texts]
-        assert bad == [(0, 0, -2), (0, 0, -1), (0, 0, 0), (1, 0, -2), (1, 0, 0), (3, 0, 0)]
+        bad = [badness(text, checked(text), {}) for text in texts]
+        assert bad == [
+            (0, *rest) for rest in [(0, 0, 0, -2), (0, 0, 0, -1), (0,) * 4, (1, 0, 0, -2), (1, 0, 0, 0), (3, 0, 0, 0)]
+        ]
         assert bad == sorted(bad)
 
     def test_what_is_passed_over_counts_after_what_is_untrue_and_before_how_much_is_said(self) -> None:
         texts = [
+            "Yes. This one brings sea, war. It fits.",
             "Yes. This one brings sea. It fits.",
             "Yes. Liked war (1 of 2). This one brings war. It fits.",
             "Yes. It fits.",
-            "Yes. Liked gloom (1 of 1). This one brings sea. It fits.",
+            "Yes. Liked gloom (1 of 1). This one brings sea, war. It fits.",
         ]
-        bad = [badness(checked(text), PULLS) for text in texts]
-        assert bad == [(0, 0, -1), (0, 1, -2), (0, 3, 0), (1, 0, -1)]
+        bad = [badness(text, checked(text), PULLS) for text in texts]
+        assert bad == [(0, 0, 0, 1, -2), (0, 0, 0, 3, -1), (0, 0, 1, 3, -2), (0, 0, 3, 3, 0), (0, 1, 0, 1, -2)]
         assert bad == sorted(bad)
+
+    def test_what_is_broken_counts_first(self) -> None:
+        texts = ["Yes. Liked war (2 of 2). It fits.", "Yes. This one brings sea, sea. It fits."]
+        bad = [badness(text, checked(text), PULLS) for text in texts]
+        assert bad == [(0, 1, 1, 3, 0), (1, 0, 0, 3, -1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ('Yes. Liked "Iron Harbour". This one brings sea. It fits.', 0),
+        ('Yes. Liked "Iron. This one brings sea. It fits.', 1),
+        ("Yes. Liked war (1 of 2). This one brings war. It fits.", 0),  # in two sentences
+        ("Yes. This one brings sea, war, Sea. It fits.", 1),
+        ("Yes. This one brings seas, sea-shanties (1 of 1), chelsea. It fits.", 0),
+        ('Yes. This one brings slow, slow, slow "fun. It fits.', 3),
+        ("Yes. This one is fit, fit. It fits.", 0),  # no keyword
+    ],
+)
+def test_broken_is_a_quotation_without_end_and_a_keyword_twice_in_a_sentence(text: str, count: int) -> None:
+    assert broken(text, PULLS) == count
 
 
 class TestPassedOver:
     @pytest.mark.parametrize(
-        ("text", "count"),
+        ("text", "counts"),
         [
-            ("Yes. This one brings sea.", 0),
-            ("Yes. Liked war (1 of 2). This one brings slow.", 1),
-            ("Yes. Against it stands slow, disliked (1 of 1).", 3),  # named, but not in favour of the verdict
-            ("Yes. Liked gloom (1 of 1).", 3),  # not of the target
-            ("No. Disliked slow (1 of 1).", 0),
-            ("No. For it stands war, liked (1 of 2). The target has war.", 1),
-            ("No. Disliked sad (1 of 1).", 3),
-            ("Who knows. This one brings sea.", 3),
+            ("Yes. This one brings sea.", (0, 3)),
+            ("Yes. This one brings war and sea.", (0, 1)),
+            ("Yes. Liked war (1 of 2). This one brings slow.", (1, 2)),
+            ("Yes. Against it stands slow, disliked (1 of 1).", (3, 3)),  # named, but not in favour of the verdict
+            ("Yes. Liked gloom (1 of 1).", (3, 3)),  # not of the target
+            ("No. Disliked slow (1 of 1).", (0, 3)),
+            ("No. For it stands war, liked (1 of 2). The target has war.", (1, 3)),
+            ("No. Disliked sad (1 of 1).", (3, 3)),
+            ("Who knows. This one brings sea.", (3, 3)),
         ],
     )
-    def test_it_is_what_pulls_harder_towards_the_verdict(self, text: str, count: int) -> None:
-        assert passed_over(checked(text), PULLS) == count
+    def test_it_is_what_pulls_harder_towards_the_verdict(self, text: str, counts: tuple[int, int]) -> None:
+        assert passed_over(checked(text), PULLS) == counts
 
     def test_where_nothing_pulls_any_keyword_will_do(self) -> None:
         nothing = dict.fromkeys(PULLS, 0.0)
-        assert passed_over(checked("Yes. This one brings slow."), nothing) == 0
-        assert passed_over(checked("Yes. It fits."), {}) == 0
+        assert passed_over(checked("Yes. This one brings slow, war."), nothing) == (0, 0)
+        assert passed_over(checked("Yes. It fits."), {}) == (0, 0)
+
+
+class TestWanted:
+    @pytest.mark.parametrize(
+        ("text", "word"),
+        [
+            ("Yes.", "sea"),
+            ("Yes. Liked war (1 of 2).", "sea"),
+            ("Yes. This one brings sea.", "war"),
+            ("Yes. This one brings sea and war.", ""),  # what is left pulls away
+            ("No.", "slow"),
+            ("No. This one brings slow.", ""),
+            ("Who knows.", ""),
+        ],
+    )
+    def test_it_is_what_pulls_hardest_of_what_is_not_named(self, text: str, word: str) -> None:
+        assert wanted(checked(text), PULLS) == word
+
+    def test_nothing_is_wanted_where_nothing_pulls(self) -> None:
+        assert wanted(checked("Yes."), dict.fromkeys(PULLS, 0.0)) == wanted(checked("Yes."), {}) == ""
 
 
 class TestTastes:
@@ -109,6 +154,13 @@ def test_a_judge_knows_the_rows_user() -> None:
     users = np.asarray([[1.0], [-1.0]], np.float32)
     features: Any = SimpleNamespace(user_vectors=lambda rows: users[rows])
     told = Told(TestTastes.ITEMS, TestTastes.KEYWORDS)
-    judge = judge_of(lambda _: Instance(history=HISTORY, target=TARGET), CATALOGUE, str, told, features)
-    assert judge(0, "Yes. This one brings sea. It fits.") == (0, 0, -1)
-    assert judge(1, "Yes. This one brings sea. It fits.") == (0, 2, -1)
+    judge = ReasonJudge(
+        read=lambda _: Instance(history=HISTORY, target=TARGET),
+        catalogue=CATALOGUE,
+        thesaurus=str,
+        tastes=told,
+        features=features,
+    )
+    text = "Yes. This one brings sea. It fits."
+    assert [judge.badness(row, text) for row in (0, 1)] == [(0, 0, 0, 3, -1), (0, 0, 2, 3, -1)]
+    assert [judge.wanted(row, "Yes.") for row in (0, 1)] == ["sea", "slow"]

@@ -6,8 +6,9 @@ position does too.
 
 Decoding is greedy, or draws each token by a number that depends on the seed, the prompt's tokens and the token's place
 in the answer alone: batches, processes, the other rows asked for and a row's number change nothing. With a judge,
-answers grow sentence by sentence: several are drawn for each place, and the one that the judge finds least bad stays.
-Some at a time stand in one sequence behind the prompt, which is read once, each blind to the others.
+answers grow sentence by sentence: several are drawn for each place, some of them nudged towards a word that the judge
+wants, and the one that it finds least bad stays. Some at a time stand in one sequence behind the prompt, which is
+read once, each blind to the others.
 
 Shapes: B prompts, T their padded length and what was written since, C candidates, K tokens, V vocabulary.
 """
@@ -15,10 +16,10 @@ Shapes: B prompts, T their padded length and what was written since, C candidate
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -34,8 +35,18 @@ from thinkrec.params import EvaluateParams
 from thinkrec.text.layout import Batch, Layout
 
 TOGETHER = 16  # candidates read side by side: each attends to all of them, though it sees its own only
+NUDGED_EVERY = 4  # candidates; like NUDGE chosen on valid, with the table in NOTES
+NUDGE = 9.0  # nats that the next token of a wanted word gains
 
-Judge = Callable[[int, str], tuple[int, ...]]  # a row and its answer so far -> how bad that is, the least being best
+
+class Judge(Protocol):
+    """What an answer is held to."""
+
+    def badness(self, row: int, text: str) -> tuple[int, ...]:
+        """How bad the answer to a row is so far, the least being best."""
+
+    def wanted(self, row: int, text: str) -> str:
+        """The word that the answer to a row, as far as it is written, had better name next; empty if none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +96,8 @@ def generate(
     """The answer (verdict, then reason) to every row, in the order of `rows`; weights as in `routed_batches`.
 
     With a `judge` and several `decoding.candidates`, the verdict is the likeliest one and every sentence after it the
-    best of its candidates, the first of equals.
+    best of its candidates, the first of equals. For the last of every NUDGED_EVERY of them the next token of the word
+    that the judge wants is NUDGE nats likelier.
     """
     model.eval()
     ends = None if judge is None or decoding.candidates == 1 else sentence_ends(model, tokenizer)
@@ -155,6 +167,8 @@ class _Answers:
         length: how many were written (B, C).
         ended: whether the end token was (B, C).
         unread: whether the last token is yet to be read (B, C).
+        branch: how many tokens were written before the candidates parted.
+        wanted: the tokens of the word that the next sentence had better name, of every prompt.
     """
 
     def __init__(self, model: RecommenderLM, batch: Batch) -> None:
@@ -174,6 +188,8 @@ class _Answers:
         self.tokens: list[Tensor] = []
         self.length = torch.zeros_like(self.position)
         self.ended = self.unread = torch.zeros_like(self.position, dtype=torch.bool)
+        self.branch = 0
+        self.wanted: list[list[int]] = [[] for _ in self.rows]
 
     def embeddings(self, tokens: Tensor) -> Tensor:
         """Input embeddings of tokens."""
@@ -221,6 +237,8 @@ class _Answers:
         self.write(replace(decoding, temperature=0.0), ends)
         while not (over := self.over(decoding)[:, 0]).all():
             self.catch_up()
+            so_far = zip(self.rows.tolist(), self.only_texts(tokenizer), strict=True)
+            self.wanted = [word_tokens(tokenizer, judge.wanted(row, text)) for row, text in so_far]
             least: dict[int, tuple[int, ...]] = {}
             best: list[list[int]] = [[] for _ in self.rows]
             for first in range(0, decoding.candidates, TOGETHER):
@@ -229,7 +247,7 @@ class _Answers:
                 texts, tokens = several.texts(tokenizer), several.written_since(self)
                 for at in (~over).nonzero().flatten().tolist():
                     for text, sentence in zip(texts[at], tokens[at], strict=True):
-                        bad = judge(int(self.rows[at]), text)
+                        bad = judge.badness(int(self.rows[at]), text)
                         if at not in least or bad < least[at]:
                             least[at], best[at] = bad, sentence
                 self.cache.crop(self.seen.shape[2] - several.seen.shape[2])
@@ -242,7 +260,7 @@ class _Answers:
     def branched(self, numbers: range) -> _Answers:
         """Candidates of these numbers, written as far as the only one (C = 1) is; they read into the same cache."""
         several = copy(self)
-        several.first = numbers.start
+        several.first, several.branch = numbers.start, len(self.tokens)
         for name in ("hidden", "seen", "position", "length", "ended", "unread"):
             one = getattr(self, name)
             setattr(several, name, one.expand(-1, len(numbers), *one.shape[2:]))
@@ -269,14 +287,15 @@ class _Answers:
 
     def choose(self, decoding: Decoding, going_BC: Tensor) -> Tensor:
         """The next tokens of those that go on (k,), prompt by prompt."""
-        prompt, candidate = (place.cpu().numpy() for place in going_BC.nonzero(as_tuple=True))
-        return choose(
-            self.logits(going_BC),
-            decoding,
-            self.prompts[prompt],
-            self.length[going_BC].cpu().numpy(),
-            self.first + candidate,
-        )
+        prompt, column = (place.cpu().numpy() for place in going_BC.nonzero(as_tuple=True))
+        candidate, logits = self.first + column, self.logits(going_BC)
+        since = self.tokens[self.branch :]
+        sentences = torch.stack([tokens[going_BC] for tokens in since], dim=1).tolist() if since else [[]] * len(prompt)
+        for at in np.flatnonzero(candidate % NUDGED_EVERY == NUDGED_EVERY - 1).tolist():
+            token = next_of(self.wanted[prompt[at]], sentences[at])
+            if token is not None:
+                logits[at, token] += NUDGE
+        return choose(logits, decoding, self.prompts[prompt], self.length[going_BC].cpu().numpy(), candidate)
 
     def ask_again(self, length: Sequence[int]) -> Tensor:
         """The scores (B,) after each target's own last `length` (B,) tokens, up to the verdict, stood once more."""
@@ -308,6 +327,18 @@ class _Answers:
     def only_texts(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
         """What was written (B), of one candidate each."""
         return [text for [text] in self.texts(tokenizer)]
+
+
+def word_tokens(tokenizer: PreTrainedTokenizerBase, word: str) -> list[int]:
+    """The tokens of a word within a sentence; it is data, no special token."""
+    return tokenizer(f" {word}", add_special_tokens=False, split_special_tokens=True)["input_ids"] if word else []
+
+
+def next_of(word: list[int], written: list[int]) -> int | None:
+    """The token of a word that goes on with what was written, or begins it; None where all of it stands there."""
+    if any(written[at : at + len(word)] == word for at in range(len(written) + 1)):
+        return None
+    return next(word[size] for size in reversed(range(len(word))) if written[len(written) - size :] == word[:size])
 
 
 def sentence_ends(model: RecommenderLM, tokenizer: PreTrainedTokenizerBase) -> Tensor:

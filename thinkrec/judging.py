@@ -1,4 +1,4 @@
-"""Which of several versions of a reason is best: the least untrue, then the one that names what matters to the user.
+"""Which of several versions of a reason is best: the least broken, then the least untrue, then what names what matters.
 
 What was shown says what is true (`synthesis.verifier`). What matters is what the score rests on, which is the feature
 model more than the text: a keyword *pulls* at a user as the items do that have it,
@@ -10,8 +10,10 @@ where e are the feature model's vectors. Nothing of valid, test or a world's tru
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -25,7 +27,7 @@ from thinkrec.synthesis.prompts import Instance
 from thinkrec.synthesis.verifier import Catalogue, check
 
 Floats = NDArray[np.float32]
-Badness = tuple[int, int, int]
+Badness = tuple[int, int, int, int, int]
 Pulls = Mapping[str, float]  # keyword, in lower case -> how hard it pulls towards liking
 
 SHRINKAGE = 10  # items: a keyword of few items pulls little
@@ -59,35 +61,80 @@ class Tastes:
         return {word: float(user_d @ self._vectors[word]) if word in self._vectors else 0.0 for word in lower}
 
 
-def judge_of(
-    read: Callable[[int], Instance], catalogue: Catalogue, thesaurus: Thesaurus, tastes: Tastes, features: Features
-) -> Callable[[int, str], Badness]:
-    """A function from a row of `features` and a text about it to how bad that is, by what `read` shows of the row."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasonJudge:
+    """What `generation` holds reasons to, by what `read` shows of a row of `features`."""
 
-    def judge(row: int, text: str) -> Badness:
-        shown = read(row)
-        pulls = tastes.pulls(features.user_vectors(np.asarray([row]))[0], shown.target.keywords)
-        return badness(check(text, shown.history, shown.target, catalogue, thesaurus), pulls)
+    read: Callable[[int], Instance]
+    catalogue: Catalogue
+    thesaurus: Thesaurus
+    tastes: Tastes
+    features: Features
 
-    return judge
+    def badness(self, row: int, text: str) -> Badness:
+        """How bad a text about a row is."""
+        return badness(text, self._check(row, text), self._pulls(row))
+
+    def wanted(self, row: int, text: str) -> str:
+        """The keyword of the target that a text about a row had better name next; empty if none."""
+        return wanted(self._check(row, text), self._pulls(row))
+
+    def _check(self, row: int, text: str) -> Check:
+        shown = self.read(row)
+        return check(text, shown.history, shown.target, self.catalogue, self.thesaurus)
+
+    def _pulls(self, row: int) -> Pulls:
+        user_d = self.features.user_vectors(np.asarray([row]))[0]
+        return self.tastes.pulls(user_d, self.read(row).target.keywords)
 
 
-def badness(checked: Check, pulls: Pulls) -> Badness:
-    """How bad a text is, the least being best: what of it is not so; what it passes over; how little it says.
+def badness(text: str, checked: Check, pulls: Pulls) -> Badness:
+    """How bad a text is, the least being best, by one thing after the other.
 
-    A conclusion that is not the text's own verdict is not so, either. Passed over are the target's keywords that pull
-    harder towards the verdict than each that the text names in its favour, all if it names none.
+    How much of it is broken. How much is untrue, a conclusion against the text's own verdict with it. How many of the
+    target's keywords pull harder towards the verdict than the hardest that the text names in its favour, then than the
+    second. How little it says.
     """
     true = sum(claim.true for claim in checked.claims)
-    own = checked.conclusion in (None, checked.verdict)
-    return len(checked.claims) - true + (not own), passed_over(checked, pulls), -true
+    untrue = len(checked.claims) - true + (checked.conclusion not in (None, checked.verdict))
+    return broken(text, pulls), untrue, *passed_over(checked, pulls), -true
 
 
-def passed_over(checked: Check, pulls: Pulls) -> int:
-    """How many of the target's keywords pull harder towards the verdict than each that is named in its favour."""
+def broken(text: str, keywords: Iterable[str]) -> int:
+    """Quotations that never end, and mentions of a keyword, in lower case, that its sentence has made already."""
+    sentences = re.split(r"(?<=[.!?])\s", text.lower())
+    mentions = [len(re.findall(rf"\b{re.escape(word)}\b", said)) for said in sentences for word in keywords]
+    return text.count('"') % 2 + sum(count - 1 for count in mentions if count)
+
+
+def passed_over(checked: Check, pulls: Pulls) -> tuple[int, int]:
+    """How many of the target's keywords pull harder towards the verdict than the best and the second that are named.
+
+    All, where none, or no second, is named in favour of the verdict.
+    """
     if checked.verdict is None:
-        return len(pulls)
-    sign, speaks_for = 1 if checked.verdict else -1, IN_FAVOUR[checked.verdict]
-    named = {claim.name.lower() for claim in checked.claims if claim.kind == "keyword" and claim.says in speaks_for}
-    best = max((sign * pull for word, pull in pulls.items() if word in named), default=-np.inf)
-    return sum(sign * pull > best for pull in pulls.values())
+        return len(pulls), len(pulls)
+    ours = towards(checked.verdict, pulls)
+    best = sorted((ours[word] for word in in_favour(checked) & set(ours)), reverse=True)
+    first, second = [*best, -np.inf, -np.inf][:2]
+    return sum(pull > first for pull in ours.values()), sum(pull > second for pull in ours.values())
+
+
+def wanted(checked: Check, pulls: Pulls) -> str:
+    """The keyword that pulls hardest towards a text's verdict, of those that it does not name; empty if none pulls."""
+    if checked.verdict is None:
+        return ""
+    named = in_favour(checked)
+    ours = {word: pull for word, pull in towards(checked.verdict, pulls).items() if pull > 0 and word not in named}
+    return max(ours, key=lambda word: ours[word], default="")
+
+
+def towards(verdict: bool, pulls: Pulls) -> Pulls:
+    """How hard keywords pull towards a verdict."""
+    return {word: pull if verdict else -pull for word, pull in pulls.items()}
+
+
+def in_favour(checked: Check) -> set[str]:
+    """The keywords that a text names in favour of its verdict, in lower case."""
+    speaks_for = IN_FAVOUR[bool(checked.verdict)]
+    return {claim.name.lower() for claim in checked.claims if claim.kind == "keyword" and claim.says in speaks_for}

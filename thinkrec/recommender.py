@@ -41,7 +41,7 @@ from thinkrec.features.statistics import Counts, ItemContent, counts_before, ite
 from thinkrec.gate import fit as gating
 from thinkrec.gate import groups as grouping
 from thinkrec.generation import Decoding, generate
-from thinkrec.judging import Tastes, judge_of
+from thinkrec.judging import ReasonJudge, Tastes
 from thinkrec.lm.experts import install_experts
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import RecommenderLM, SlotValues
@@ -260,12 +260,12 @@ class Recommender:
             router=self._router,
             routing=view.routing,
             route=view.question,
-            judge=judge_of(
-                lambda _: Instance(history=history, target=target),
-                self._catalogue,
-                thesaurus,
-                self._tastes,
-                view.features,
+            judge=ReasonJudge(
+                read=lambda _: Instance(history=history, target=target),
+                catalogue=self._catalogue,
+                thesaurus=thesaurus,
+                tastes=self._tastes,
+                features=view.features,
             ),
         )[0]
         names = ["global", *(f"expert_{column}" for column in range(1, view.routing.shape[1]))]
