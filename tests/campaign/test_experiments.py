@@ -95,5 +95,5 @@ class TestCheck:
 
     def test_no_experiment_is_found_where_none_ran(self, repository: Path) -> None:
         self.commit(repository)
-        assert experiments.finished("embedded-thinkrec-1a2b3c4") == []
+        assert experiments.finished() == []
         assert experiments.fetch("embedded-thinkrec-1a2b3c4") is None

@@ -196,6 +196,21 @@ class TestQueue:
         after = read_rows(DATASET)["experts_1"]["lines"]["experts_1"]["test"]["auc"]
         assert after["value"] < before["lines"]["experts_1"]["test"]["auc"]["value"]
 
+    def test_joint_leads_are_of_the_runs_that_the_files_name_though_parameters_are_new(
+        self, project: Path, unlucky: str
+    ) -> None:
+        params = project / "params.yaml"
+        before = read_joint(DATASET)["no_experts"]
+        text = params.read_text(encoding="utf-8")
+        params.write_text(re.sub(r"candidates: \d+", "candidates: 9", text), encoding="utf-8")
+        _, said = run(["no_experts"], seeds=("7", "1"))  # of seed 1 the parameters of reasons undo nothing
+        assert [line for line in said if ": to run" in line] == [
+            f"{name}: to run, as parameters changed: evaluate.candidates 3 -> 9" for name in (BASE, "no_experts")
+        ]
+        after = read_joint(DATASET)["no_experts"]
+        assert after["runs"]["1"] == before["runs"]["1"] and after["runs"]["7"] != before["runs"]["7"]
+        assert spread(DATASET)["no_experts"]["lead"]["auc"] == after["leads"]["no_experts"]["auc"]
+
 
 class Queue:
     """DVC's queue as told: what each look at it lists, and which experiments are finished by the last; notes calls."""

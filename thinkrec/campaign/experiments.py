@@ -27,8 +27,8 @@ from thinkrec.errors import UserError
 
 DVC = (sys.executable, "-m", "dvc")
 CODE = ("stages", "thinkrec", "dvc.yaml")
-# What a run is named after in git: refs/exps/<first two of the commit it started from>/<the rest>/<name>.
-FINISHED = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")
+# What a finished run is in git: its commit, then refs/exps/<first two of the commit it started from>/<the rest>/<name>.
+FINISHED = re.compile(r"(?P<commit>\w+) (?P<reference>refs/exps/(?P<first>\w{2})/(?P<rest>\w{38})/(?P<name>.+))")
 RUN_FILES = Path(".dvc") / "tmp" / "exps" / "run"
 
 
@@ -142,24 +142,25 @@ def drop(task: Task) -> None:
     _dvc("queue", "remove", task.id)
 
 
-def finished(name: str) -> list[re.Match[str]]:
-    """The finished experiments of that name, newest first, as matches of FINISHED."""
-    listed = _git("for-each-ref", "--sort=-committerdate", "--format=%(refname)", "refs/exps").split()
-    return [found for reference in listed if (found := FINISHED.fullmatch(reference)) and found[3] == name]
+def finished() -> list[re.Match[str]]:
+    """The finished experiments, newest first, as matches of FINISHED."""
+    listed = _git("for-each-ref", "--sort=-committerdate", "--format=%(objectname) %(refname)", "refs/exps")
+    return [found for line in listed.splitlines() if (found := FINISHED.fullmatch(line))]
 
 
 def forget(name: str) -> None:
     """Remove all finished experiments of that name, so that it can be queued again."""
-    for found in finished(name):
-        _git("update-ref", "-d", found[0])
+    for found in finished():
+        if found["name"] == name:
+            _git("update-ref", "-d", found["reference"])
 
 
-def fetch(name: str) -> Run | None:
-    """What the newest finished experiment of that name left; None if there is none, or its files cannot be had."""
-    newest = next(iter(finished(name)), None)
-    if newest is None:
+def fetch(run: str) -> Run | None:
+    """What the newest finished experiment of that name, or id, left; None if there is none, or its files are gone."""
+    found = next((one for one in finished() if one["name"] == run or one["commit"].startswith(run)), None)
+    if found is None:
         return None
-    revision, start_commit = _git("rev-parse", newest[0]).strip(), newest[1] + newest[2]
+    revision, start_commit = found["commit"], found["first"] + found["rest"]
     with tempfile.TemporaryDirectory() as folder, suppress(UserError):
         root, evaluated = Path(folder), artifacts.PREDICTIONS.parent
         (root / evaluated.parent).mkdir()

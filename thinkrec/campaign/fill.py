@@ -28,7 +28,6 @@ from thinkrec.campaign.rows import (
     campaign,
     changed_params,
     joint_path,
-    plan,
     read_joint,
     read_rows,
     read_seeds,
@@ -86,9 +85,9 @@ def fill(
     try:
         if ahead:
             experiments.check()
-            failed = _run(dataset, ahead, rows, raw=raw, jobs=jobs, say=say, pause=pause)
+            failed = _run(dataset, ahead, rows, jobs=jobs, say=say, pause=pause)
         for name in SEEDED:
-            _join(dataset, name, raw=raw, say=say)
+            _join(dataset, name, say=say)
     except KeyboardInterrupt:
         raise UserError(
             "interrupted; what is queued goes on in the background (dvc queue status), and the same command "
@@ -110,7 +109,6 @@ def _run(
     ahead: Mapping[str, Row],
     rows: Mapping[str, Row],
     *,
-    raw: Path | None,
     jobs: int,
     say: Callable[[str], None],
     pause: float,
@@ -128,13 +126,13 @@ def _run(
         said = _collect(dataset, row, run, base=bases[row.seed])
         left[row.name] -= 1
         if not left[row.name]:
-            _join(dataset, row.name, raw=raw, say=say)
+            _join(dataset, row.name, say=say)
         return said
 
     first = {}
     for title, row in rows.items():
         if row.name == BASE and row.seed in {other.seed for other in ahead.values()}:
-            run = None if title in ahead else experiments.fetch(row.experiment)
+            run = None if title in ahead else experiments.fetch(artifacts.read_json(_path(dataset, row))["experiment"])
             if run is None:
                 first[title] = row
             else:
@@ -247,7 +245,7 @@ def _collect(dataset: str, row: Row, run: Run, *, base: Run) -> str:
     return f"test AUC {test['auc']['value']:.4f}, UAUC {test['uauc']['value']:.4f}"
 
 
-def _join(dataset: str, name: str, *, raw: Path | None, say: Callable[[str], None]) -> None:
+def _join(dataset: str, name: str, *, say: Callable[[str], None]) -> None:
     """Write the joint lead over a row of the seeds that it is done with, if they are several and not those written."""
     if name not in SEEDED:
         return
@@ -256,16 +254,14 @@ def _join(dataset: str, name: str, *, raw: Path | None, say: Callable[[str], Non
     if len(ids) < 2 or read_joint(dataset).get(name, {}).get("runs") == ids:
         return
     runs = {}
-    default, *_ = by_seed
-    for seed in by_seed:
-        planned = plan(dataset, raw=raw, names=[BASE, name], seed=None if seed == default else seed)
-        base = experiments.fetch(planned[BASE].experiment)
-        run = base if name == BASE else experiments.fetch(planned[name].experiment)
+    for seed, (base_id, run_id) in ids.items():
+        base = experiments.fetch(base_id)
+        run = base if name == BASE else experiments.fetch(run_id)
         if base is None or run is None:
             say(f"{name}: no joint lead over {len(ids)} seeds, as predictions of seed {seed} are not at hand; --again")
             return
-        runs[seed] = (run, base)
-    artifacts.write_json(joint_path(dataset, name), joint_file(name, runs, seed=default))
+        runs[int(seed)] = (run, base)
+    artifacts.write_json(joint_path(dataset, name), joint_file(name, runs, seed=next(iter(runs))))
     write_tables(dataset)
     say(f"{name}: joint lead over {len(runs)} seeds")
 
