@@ -28,7 +28,9 @@ from thinkrec.errors import UserError
 DVC = (sys.executable, "-m", "dvc")
 CODE = ("stages", "thinkrec", "dvc.yaml")
 # What a finished run is in git: its commit, then refs/exps/<first two of the commit it started from>/<the rest>/<name>.
-FINISHED = re.compile(r"(?P<commit>\w+) (?P<reference>refs/exps/(?P<first>\w{2})/(?P<rest>\w{38})/(?P<name>.+))")
+FINISHED = re.compile(
+    r"(?P<commit>[0-9a-f]{40}) (?P<reference>refs/exps/(?P<first>[0-9a-f]{2})/(?P<rest>[0-9a-f]{38})/(?P<name>.+))"
+)
 RUN_FILES = Path(".dvc") / "tmp" / "exps" / "run"
 
 

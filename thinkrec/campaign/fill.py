@@ -40,8 +40,8 @@ from thinkrec.errors import UserError
 
 README = Path("README.md")
 PAUSE = 15.0  # seconds between two looks at the queue, each of which costs most of a second of one core
-OVER = ("Failed", "Success")
-RETRIES = 2
+OVER = ("Failed", "Success")  # states of a task that no worker goes on with
+RETRIES = 2  # of a run that DVC could not start
 
 Collect = Callable[[Row, Run], str]  # writes what a run adds, and tells it in a few words
 
