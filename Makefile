@@ -22,7 +22,7 @@ test: .venv/made  ## run the tests
 	pytest
 
 # What is done is not run again; interrupted, it goes on where it was. RAW: the raw files of a real dataset.
-DATASET ?= embedded
+DATASET ?= synthetic
 JOBS ?= 1
 tables: .venv/made  ## fill the paper's tables: make tables DATASET=ml-1m RAW=/path JOBS=2 [ROWS=no_thinking,collm] [SEEDS=7,1]
 	thinkrec-stage tables --dataset $(DATASET) --jobs $(JOBS) $(if $(RAW),--raw "$(RAW)") $(if $(ROWS),--rows $(ROWS)) $(if $(SEEDS),--seeds $(SEEDS))

@@ -47,7 +47,7 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel, Qwen3Config
 
 from thinkrec.features.bank import Features
-from thinkrec.lm.experts import add_expert, add_lora, expert_folder, save_adapter
+from thinkrec.lm.adapters import add_expert, add_lora, expert_folder, save_adapter
 from thinkrec.lm.finetune import Objective
 from thinkrec.lm.mixture import Router, install
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues

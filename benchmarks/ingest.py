@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import Goal, Line, as_text, duration, faster, in_child, in_turn, megabytes, peak_resident
 from thinkrec import artifacts
-from thinkrec.data import report
-from thinkrec.data.histories import history_bounds
-from thinkrec.data.ingest import ingest
+from thinkrec.history import history_bounds
+from thinkrec.ingest import overview as report
+from thinkrec.ingest.dataset import ingest
 from thinkrec.params import DatasetParams
 
 MILLION = 1_000_000

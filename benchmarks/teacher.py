@@ -22,8 +22,8 @@ import pandas as pd  # what a stage that asks has loaded, too
 
 from benchmarks.measure import Goal, Line, duration, in_child, megabytes
 from thinkrec.params import PARAMS_FILE, TeacherParams, load
-from thinkrec.synthesis.client import Teacher, open_teacher
 from thinkrec.synthesis.traces import Rows, synthesise
+from thinkrec.teacher.client import Teacher, open_teacher
 
 SECONDS = 0.2  # that an answer takes
 CONCURRENCY = 64
@@ -117,7 +117,7 @@ def _peak() -> int | None:
 
 
 def replayed(count: int) -> float:
-    """Seconds that so many traces take when all their answers are in the store (the embedded teacher's)."""
+    """Seconds that so many traces take when all their answers are in the store (the offline teacher's)."""
     world, rows = _world(count)
     params = load(Path(__file__).parents[1] / PARAMS_FILE)
     with tempfile.TemporaryDirectory() as folder:

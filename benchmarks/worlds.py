@@ -14,8 +14,8 @@ from peft import PeftModel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from thinkrec.features.bank import Features
+from thinkrec.lm.adapters import add_lora
 from thinkrec.lm.backbone import build_tokenizer
-from thinkrec.lm.experts import add_lora
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues
 from thinkrec.params import LoraParams, PromptParams, Slot
 from thinkrec.text.items import Ragged, encode
@@ -43,7 +43,7 @@ class Shape:
         return f"{self.layers} x {self.hidden}"
 
 
-SHAPES = (Shape(96), Shape(256))  # the embedded backbone, and a wider one
+SHAPES = (Shape(96), Shape(256))  # the tiny backbone, and a wider one
 
 
 def ratings(counts: NDArray[np.integer], *, items: int = ITEMS, seed: int = 0) -> pd.DataFrame:

@@ -8,7 +8,7 @@ def added() -> str:
     paths are absolute, or git has the files.
     """
     from thinkrec import artifacts
-    from thinkrec.gate import groups as grouping
+    from thinkrec.experts import groups as grouping
     from thinkrec.lm import identity
     from thinkrec.params import load
 
@@ -24,8 +24,8 @@ def added() -> str:
 
     import torch
 
-    from thinkrec.gate.added import add_group, read_members
-    from thinkrec.lm.experts import train_experts
+    from thinkrec.experts.added import add_group, read_members
+    from thinkrec.lm.adapters import train_experts
     from thinkrec.lm.trainer import ended_phases_kept
     from thinkrec.lm.workbench import open_global
 

@@ -4,9 +4,9 @@
 def baselines() -> str:
     """Fit the baselines on train and score valid and test rows."""
     from thinkrec import artifacts
-    from thinkrec.data.histories import PROTOCOLS
     from thinkrec.evaluation.baselines import baseline_fits, baseline_scores
     from thinkrec.features import bank
+    from thinkrec.history import PROTOCOLS
     from thinkrec.params import load
 
     scores, metrics = baseline_scores(

@@ -18,8 +18,8 @@ def bundle(
     """
     from stages import keywords, traces
     from thinkrec.params import load
-    from thinkrec.synthesis.bundle import read_bundle, write_bundle
-    from thinkrec.synthesis.client import open_replay, place, store_path
+    from thinkrec.teacher.bundle import read_bundle, write_bundle
+    from thinkrec.teacher.client import open_replay, place, store_path
 
     if action == "import":
         new, same, of = read_bundle(file, store_path())

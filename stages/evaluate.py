@@ -7,19 +7,19 @@ def evaluate() -> str:
     import typer
 
     from thinkrec import artifacts
+    from thinkrec.claims.instances import catalogue_of, instance_reader
+    from thinkrec.claims.verifier import thesaurus_of
     from thinkrec.evaluation import plots, reason_first, tables
     from thinkrec.evaluation.faithfulness import interventions
     from thinkrec.evaluation.learned import score_likeness
     from thinkrec.evaluation.predict import predict, write_reasons
     from thinkrec.evaluation.reasons import score_claims, score_reasons, score_truth
-    from thinkrec.gate import fit as gating
-    from thinkrec.gate import groups as grouping
-    from thinkrec.judging import ReasonJudge, Tastes
-    from thinkrec.lm.experts import install_experts
+    from thinkrec.experts import fit as gating
+    from thinkrec.experts import groups as grouping
+    from thinkrec.lm.adapters import install_experts
     from thinkrec.lm.workbench import open_global
     from thinkrec.params import load
-    from thinkrec.synthesis.instances import catalogue_of, instance_reader
-    from thinkrec.synthesis.verifier import thesaurus_of
+    from thinkrec.reasons.judging import ReasonJudge, Tastes
 
     params = load()
     bench = open_global(params.prompt)

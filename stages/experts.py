@@ -6,9 +6,9 @@ def experts() -> str:
     import torch
 
     from thinkrec import artifacts
-    from thinkrec.gate import groups as grouping
+    from thinkrec.experts import groups as grouping
     from thinkrec.lm import identity
-    from thinkrec.lm.experts import train_experts
+    from thinkrec.lm.adapters import train_experts
     from thinkrec.lm.trainer import ended_phases_kept
     from thinkrec.lm.workbench import open_global
     from thinkrec.params import load

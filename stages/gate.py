@@ -4,10 +4,10 @@
 def gate() -> str:
     """Route every user to a mixture of the experts."""
     from thinkrec import artifacts
-    from thinkrec.data.histories import late_train_rows
-    from thinkrec.gate import groups as grouping
-    from thinkrec.gate.fit import fit_routing, save
-    from thinkrec.lm.experts import install_experts
+    from thinkrec.experts import groups as grouping
+    from thinkrec.experts.fit import fit_routing, save
+    from thinkrec.history import late_train_rows
+    from thinkrec.lm.adapters import install_experts
     from thinkrec.lm.workbench import open_global
     from thinkrec.params import load
 

@@ -4,8 +4,8 @@
 def ingest() -> str:
     """Read raw ratings and metadata, label and split them by time."""
     from thinkrec import artifacts
-    from thinkrec.data import report
-    from thinkrec.data.ingest import ingest as read
+    from thinkrec.ingest import overview as report
+    from thinkrec.ingest.dataset import ingest as read
     from thinkrec.params import load
 
     found = read(load().dataset)

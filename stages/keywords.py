@@ -9,9 +9,9 @@ from stages._command import DryRun, note
 
 if TYPE_CHECKING:
     from thinkrec.params import Params
-    from thinkrec.synthesis.client import Teacher
-    from thinkrec.synthesis.quote import Quote
     from thinkrec.synthesis.summaries import Summaries
+    from thinkrec.teacher.client import Teacher
+    from thinkrec.teacher.quote import Quote
 
 
 def keywords(dry_run: DryRun = False) -> str:
@@ -20,14 +20,14 @@ def keywords(dry_run: DryRun = False) -> str:
 
     from thinkrec import artifacts
     from thinkrec.params import load
-    from thinkrec.synthesis.batch import carry_out
-    from thinkrec.synthesis.client import open_teacher
-    from thinkrec.synthesis.quote import show
+    from thinkrec.teacher.batch import carry_out
+    from thinkrec.teacher.client import open_teacher
+    from thinkrec.teacher.quote import show
 
     params = load()
     if dry_run:
         return show([price(params)])
-    if params.keywords.source == "embedded":
+    if params.keywords.source == "tfidf":
         made, sent = ask(params, None), ""
     else:
         teacher = open_teacher(params.teacher)
@@ -44,9 +44,9 @@ def keywords(dry_run: DryRun = False) -> str:
 
 def price(params: Params) -> Quote:
     """What the stage would still ask the teacher."""
-    from thinkrec.synthesis.quote import Quote, quote
+    from thinkrec.teacher.quote import Quote, quote
 
-    if params.keywords.source == "embedded":
+    if params.keywords.source == "tfidf":
         return Quote(stage="keywords", notes=("keywords: extracted without a teacher, as keywords.source has it",))
     return quote("keywords", partial(ask, params), params.teacher, turns=1)
 

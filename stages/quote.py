@@ -7,7 +7,7 @@ def quote() -> str:
     """Say what the keywords and traces of params.yaml would ask the teacher and cost; send nothing."""
     from stages import keywords, traces
     from thinkrec.params import load
-    from thinkrec.synthesis.quote import show
+    from thinkrec.teacher.quote import show
 
     params = load()
     return show([keywords.price(params), traces.price(params)])

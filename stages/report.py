@@ -4,14 +4,14 @@
 def report() -> str:
     """Write the report: tables, curves, experts, and a browser of users with their reasons."""
     from thinkrec import artifacts
+    from thinkrec.claims.verifier import thesaurus_of
     from thinkrec.evaluation.tables import OURS
+    from thinkrec.experts import fit as gating
+    from thinkrec.experts import groups as grouping
     from thinkrec.features import bank
-    from thinkrec.gate import fit as gating
-    from thinkrec.gate import groups as grouping
     from thinkrec.params import load
     from thinkrec.report.contents import Made, contents
     from thinkrec.report.page import page
-    from thinkrec.synthesis.verifier import thesaurus_of
 
     params = load()
     features, groups = bank.load(artifacts.FEATURES), grouping.load(artifacts.ADDED)

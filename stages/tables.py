@@ -7,7 +7,7 @@ import typer
 
 
 def tables(
-    dataset: Annotated[str, typer.Option(help="As in dataset.name: embedded, ml-1m.")],
+    dataset: Annotated[str, typer.Option(help="As in dataset.name: synthetic, ml-1m.")],
     raw: Annotated[Path | None, typer.Option(help="Its raw files, where dataset.raw does not name them.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; the cores are shared out among them.")] = 1,
     rows: Annotated[str, typer.Option(help="These rows only, as in: no_thinking,no_experts")] = "",

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from thinkrec.params import Params
-    from thinkrec.synthesis.client import Teacher
-    from thinkrec.synthesis.quote import Quote
     from thinkrec.synthesis.traces import Synthesis
+    from thinkrec.teacher.client import Teacher
+    from thinkrec.teacher.quote import Quote
 
 
 def traces(dry_run: DryRun = False) -> str:
@@ -22,9 +22,9 @@ def traces(dry_run: DryRun = False) -> str:
 
     from thinkrec import artifacts
     from thinkrec.params import load
-    from thinkrec.synthesis.batch import carry_out
-    from thinkrec.synthesis.client import open_teacher
-    from thinkrec.synthesis.quote import show
+    from thinkrec.teacher.batch import carry_out
+    from thinkrec.teacher.client import open_teacher
+    from thinkrec.teacher.quote import show
 
     params = load()
     if dry_run:
@@ -44,8 +44,8 @@ def traces(dry_run: DryRun = False) -> str:
 def price(params: Params) -> Quote:
     """What the stage would still ask the teacher, by the keywords of params.yaml, made or not."""
     from thinkrec import artifacts
-    from thinkrec.synthesis.quote import quote
     from thinkrec.synthesis.summaries import foresee
+    from thinkrec.teacher.quote import quote
 
     words, changing = foresee(artifacts.read_table(artifacts.ITEMS), params.keywords, params.teacher)
     work = partial(ask, params, words=words)
@@ -55,9 +55,9 @@ def price(params: Params) -> Quote:
 def ask(params: Params, teacher: Teacher, *, words: pd.DataFrame | None = None) -> Synthesis:
     """What this teacher's answers to the stage's questions come to; `words`: keywords other than the pipeline's."""
     from thinkrec import artifacts
+    from thinkrec.experts.groups import group_of
     from thinkrec.features import bank
-    from thinkrec.gate.groups import group_of
-    from thinkrec.synthesis.choice import choose_instances
+    from thinkrec.synthesis.sampling import choose_instances
     from thinkrec.synthesis.traces import synthesise
 
     interactions = artifacts.read_table(artifacts.INTERACTIONS)

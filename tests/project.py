@@ -34,7 +34,7 @@ ENVIRONMENT = {
 
 SMALL: dict[str, Any] = {
     "seed": 7,
-    "dataset.name": "embedded-small",
+    "dataset.name": "synthetic-small",
     "prompt.history": 6,
     "prompt.keywords": 4,
     "keywords.max_per_item": 6,

@@ -12,19 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from peft import PeftModel
-from project import NEWCOMERS, copy_project, finished_project, run_stage
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner, Result
 
 from stages.__main__ import app
+from tests.project import NEWCOMERS, copy_project, finished_project, run_stage
 from thinkrec import artifacts
 from thinkrec.artifacts import FEATURE_MODEL, FEATURES, INTERACTIONS, ITEMS, KEYWORDS, PREDICTIONS, REASONS, read_table
 from thinkrec.errors import UserError
+from thinkrec.experts import fit as gating
+from thinkrec.experts import groups as grouping
+from thinkrec.experts.routing import centroid_routing
 from thinkrec.features import bank
 from thinkrec.features.statistics import causal_statistics
-from thinkrec.gate import fit as gating
-from thinkrec.gate import groups as grouping
-from thinkrec.gate.routing import centroid_routing
 from thinkrec.lm.scoring import score
 from thinkrec.params import load as load_params
 from thinkrec.recommender import Recommender

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from benchmarks import cuda
 from benchmarks.cuda import LayoutName, Peak, Rates
 from tests.builders import FAMILIES, Family
-from thinkrec.lm.experts import add_lora
+from thinkrec.lm.adapters import add_lora
 from thinkrec.lm.finetune import Objective
 from thinkrec.lm.mixture import MixtureLinear
 from thinkrec.lm.scoring import score

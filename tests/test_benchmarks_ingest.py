@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.ingest import AMAZON, HISTORY, amazon, listed, movielens, one_run
 from benchmarks.measure import STATUS
-from thinkrec.data.histories import history_bounds
+from thinkrec.history import history_bounds
 
 
 @pytest.mark.parametrize(

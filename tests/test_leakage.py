@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from project import PIPELINE, copy_project, digests, finished_project, run_stage
 
+from tests.project import PIPELINE, copy_project, digests, finished_project, run_stage
 from thinkrec.artifacts import INTERACTIONS, PREDICTIONS, SCHEMAS, TRUTH, read_table, write_table
 from thinkrec.evaluation.intervals import bootstrap, interval
 from thinkrec.evaluation.tables import HINDSIGHT

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from peft import PeftModel
-from project import copy_project, digests, finished_project, run_stage
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.project import copy_project, digests, finished_project, run_stage
 from thinkrec import artifacts
 from thinkrec.errors import UserError
 from thinkrec.export import export

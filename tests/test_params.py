@@ -46,9 +46,9 @@ def refusal(load_it: Any, *arguments: Any) -> str:
 
 def test_the_repositorys_params_load() -> None:
     params = load(ROOT / "params.yaml")
-    assert params.dataset.name == "embedded"  # what `make repro` runs without a network
+    assert params.dataset.name == "synthetic"  # what `make repro` runs without a network
     assert params.backbone.name == "tiny"
-    assert params.teacher.endpoint == "embedded"
+    assert params.teacher.endpoint == "offline"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_key_like_nothing_known_is_still_refused_in_one_line(given: Any, key: 
         (
             "teacher.mode",
             "batch",
-            "teacher with mode=batch needs an endpoint that has a Batch API; the embedded one answers at once",
+            "teacher with mode=batch needs an endpoint that has a Batch API; the offline one answers at once",
         ),
         ("teacher.mode", "later", "teacher.mode should be 'live' or 'batch' (it is 'later')"),
         ("teacher.max_cost", "5", "teacher with max_cost needs prompt_price, too; set it (per million tokens)"),

@@ -14,7 +14,11 @@ from typing import Any
 import pytest
 import yaml
 from dvc.repo import Repo
-from project import (
+from typer.testing import CliRunner
+
+from stages.__main__ import PIPELINE as COMMANDS
+from stages.__main__ import app
+from tests.project import (
     MADE,
     NEWCOMERS,
     PIPELINE,
@@ -29,10 +33,6 @@ from project import (
     run_stage,
     set_params,
 )
-from typer.testing import CliRunner
-
-from stages.__main__ import PIPELINE as COMMANDS
-from stages.__main__ import app
 from thinkrec.errors import UserError
 from thinkrec.params import load
 

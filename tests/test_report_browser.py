@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import PROGRAM, Browser, browser
-from report_made import KEYWORDS, SETTINGS, made, prompt
 
+from tests.browser import PROGRAM, Browser, browser
+from tests.report_made import KEYWORDS, SETTINGS, made, prompt
 from thinkrec.report.contents import contents
 from thinkrec.report.page import page
 

@@ -21,7 +21,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from project import (
+from typer.testing import CliRunner, Result
+
+from stages.__main__ import app
+from tests.project import (
     PIPELINE,
     call,
     copy_project,
@@ -36,9 +39,6 @@ from project import (
     set_params,
     start_stage,
 )
-from typer.testing import CliRunner, Result
-
-from stages.__main__ import app
 from thinkrec.artifacts import (
     ADDED,
     EXPERTS,
@@ -56,13 +56,13 @@ from thinkrec.artifacts import (
     read_json,
     read_table,
 )
-from thinkrec.data.catalogue import DATASETS
+from thinkrec.experts import fit as gating
+from thinkrec.experts import groups as grouping
+from thinkrec.experts.routing import centroid_routing
 from thinkrec.features import bank
-from thinkrec.gate import fit as gating
-from thinkrec.gate import groups as grouping
-from thinkrec.gate.routing import centroid_routing
+from thinkrec.ingest.catalogue import DATASETS
 from thinkrec.lm.mixture import read_lora
-from thinkrec.synthesis import client
+from thinkrec.teacher import client
 
 STAGES = list(PIPELINE)
 
@@ -129,8 +129,8 @@ class TestReproduction:
             "traces.choice": ("hard", {"traces"}, after["traces"]),
         }
         code = {
-            "thinkrec/gate/routing.py": (after["gate"], after["gate"]),  # groups.py alone is the experts'
-            "thinkrec/synthesis/prompts.py": (
+            "thinkrec/experts/routing.py": (after["gate"], after["gate"]),  # groups.py alone is the experts'
+            "thinkrec/claims/prompts.py": (
                 {"keywords", "traces", "evaluate", "report"},
                 after["traces"] | {"keywords"},
             ),
@@ -138,7 +138,7 @@ class TestReproduction:
                 {"keywords", "traces", "evaluate", "report"},
                 after["traces"] | {"keywords"},
             ),
-            "thinkrec/gate/added.py": (after["added"], after["added"]),
+            "thinkrec/experts/added.py": (after["added"], after["added"]),
             "stages/gate.py": ({"gate"}, after["gate"]),
             "thinkrec/report/page.css": ({"report"}, {"report"}),
             "stages/pin.py": (set(), set()),
@@ -443,7 +443,7 @@ STOPS = {
     ),
     "missing archive": ("ingest", _with(dataset__name="ml-1m", dataset__raw="x.zip"), "x.zip: no such file or folder"),
     "broken archive": ("ingest", _broken_archive, "ml.zip: not a whole zip archive"),
-    "unknown dataset": ("ingest", _with(dataset__name="embeded"), "did you mean embedded?"),
+    "unknown dataset": ("ingest", _with(dataset__name="syntetic"), "did you mean synthetic?"),
     "empty split": ("ingest", _empty_split, "no ratings in the valid window, [2002-04-01, 2002-09-01) UTC"),
     "too many malformed rows": ("ingest", _bad_rows, "first line 8: rating is not a number; mend the file or raise"),
     "no tokenizer": ("backbone", _no_tokenizer, "models/mine: model directory without tokenizer"),

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console, RenderableType
 
+from thinkrec.claims.prompts import Shown
+from thinkrec.claims.verifier import Catalogue, claims_of
 from thinkrec.recommender import Explanation, claims_table
-from thinkrec.synthesis.prompts import Shown
-from thinkrec.synthesis.verifier import Catalogue, claims_of
 from thinkrec.terminal import explanation_table, read_history, read_ids, recommendations_table, write_scores
 
 

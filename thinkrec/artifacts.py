@@ -52,7 +52,7 @@ TABLE = (
 )  # every model, metric, interval and difference: in git, too wide for `exp show`
 
 TOKEN_CACHE = Path(".cache") / "tokens"
-RESPONSES = Path(".cache") / "responses.sqlite"  # teachers' answers, paid for; see thinkrec/synthesis/store.py
+RESPONSES = Path(".cache") / "responses.sqlite"  # teachers' answers, paid for; see thinkrec/teacher/store.py
 
 SPLITS = ("train", "valid", "test")
 

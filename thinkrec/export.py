@@ -20,9 +20,9 @@ from peft import PeftModel
 
 from thinkrec import artifacts
 from thinkrec.errors import UserError
-from thinkrec.gate import groups as grouping
+from thinkrec.experts import groups as grouping
+from thinkrec.lm.adapters import expert_folders
 from thinkrec.lm.backbone import open_backbone, save_model
-from thinkrec.lm.experts import expert_folders
 from thinkrec.lm.mixture import read_lora
 from thinkrec.lm.workbench import global_parts
 from thinkrec.params import PromptParams

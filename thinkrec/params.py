@@ -163,7 +163,7 @@ class PromptParams(Section):
 class KeywordParams(Section):
     """Keyword summaries of item metadata (stage `keywords`)."""
 
-    source: Literal["embedded", "teacher"]
+    source: Literal["tfidf", "teacher"]
     max_per_item: Annotated[Positive, Field(le=10)]
 
 
@@ -221,7 +221,7 @@ class GsasRecParams(SasRecParams):
 
 
 class BackboneParams(Section):
-    """The causal language model (stage `backbone`); the sizes describe the embedded `tiny` one."""
+    """The causal language model (stage `backbone`); the sizes describe the `tiny` one."""
 
     name: str
     load_in_4bit: bool
@@ -246,7 +246,7 @@ class BackboneParams(Section):
 
 
 class TeacherParams(Section):
-    """Which teacher is asked: `embedded`, or the base URL of any OpenAI-compatible endpoint."""
+    """Which teacher is asked: `offline`, or the base URL of any OpenAI-compatible endpoint."""
 
     endpoint: str
     model: str
@@ -280,8 +280,8 @@ class TeacherParams(Section):
 
     @model_validator(mode="after")
     def _batches_are_remote(self) -> Self:
-        if self.mode == "batch" and self.endpoint == "embedded":
-            raise ValueError("with mode=batch needs an endpoint that has a Batch API; the embedded one answers at once")
+        if self.mode == "batch" and self.endpoint == "offline":
+            raise ValueError("with mode=batch needs an endpoint that has a Batch API; the offline one answers at once")
         return self
 
     @model_validator(mode="after")

@@ -31,27 +31,27 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from thinkrec import artifacts
+from thinkrec.claims.claims import Claim
+from thinkrec.claims.prompts import Instance, Shown
+from thinkrec.claims.verifier import Catalogue, claims_of, thesaurus_of
 from thinkrec.errors import UserError
+from thinkrec.experts import fit as gating
+from thinkrec.experts import groups as grouping
 from thinkrec.features import models
 from thinkrec.features.bank import Features
 from thinkrec.features.ratings import Ratings
 from thinkrec.features.recommender import Recommender as FeatureModel
 from thinkrec.features.running import running_counts
 from thinkrec.features.statistics import Counts, ItemContent, counts_before, item_content, statistics_of
-from thinkrec.gate import fit as gating
-from thinkrec.gate import groups as grouping
-from thinkrec.generation import Decoding, generate
-from thinkrec.judging import ReasonJudge, Tastes
-from thinkrec.lm.experts import install_experts
+from thinkrec.lm.adapters import install_experts
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import RecommenderLM, SlotValues
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench, open_global
 from thinkrec.params import Params
 from thinkrec.params import load as load_params
-from thinkrec.synthesis.claims import Claim
-from thinkrec.synthesis.prompts import Instance, Shown
-from thinkrec.synthesis.verifier import Catalogue, claims_of, thesaurus_of
+from thinkrec.reasons.decoding import Decoding, generate
+from thinkrec.reasons.judging import ReasonJudge, Tastes
 from thinkrec.text.layout import Layout
 
 Floats = NDArray[np.float32]

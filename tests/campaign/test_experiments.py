@@ -9,16 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from project import ENVIRONMENT, call
 
+from tests.project import ENVIRONMENT, call
 from thinkrec.campaign import experiments
 from thinkrec.campaign.experiments import Task
 from thinkrec.errors import UserError
 
 STATUS = """Task     Name                        Created       Status
-dd5d641  embedded-experts_1-1a2b3c4  01:46 AM      Running
-bf42807  embedded-collm-77ab3c4      Mar 02, 2026  Queued
-0a11111  embedded-experts_1-1a2b3c4  01:46 AM      Failed
+dd5d641  synthetic-experts_1-1a2b3c4  01:46 AM      Running
+bf42807  synthetic-collm-77ab3c4      Mar 02, 2026  Queued
+0a11111  synthetic-experts_1-1a2b3c4  01:46 AM      Failed
 7b41e54                              01:46 AM      Success
 
 Worker status: 1 active, 2 idle
@@ -28,8 +28,8 @@ Worker status: 1 active, 2 idle
 def test_status_lists_tasks_by_name_and_counts_workers() -> None:
     tasks, workers = experiments.parse_status(STATUS)
     assert workers == 3
-    assert tasks["embedded-experts_1-1a2b3c4"] == Task(id="dd5d641", state="Running")  # not the one that failed
-    assert tasks["embedded-collm-77ab3c4"] == Task(id="bf42807", state="Queued")
+    assert tasks["synthetic-experts_1-1a2b3c4"] == Task(id="dd5d641", state="Running")  # not the one that failed
+    assert tasks["synthetic-collm-77ab3c4"] == Task(id="bf42807", state="Queued")
 
 
 def test_an_empty_queue_has_no_tasks() -> None:
@@ -96,4 +96,4 @@ class TestCheck:
     def test_no_experiment_is_found_where_none_ran(self, repository: Path) -> None:
         self.commit(repository)
         assert experiments.finished() == []
-        assert experiments.fetch("embedded-thinkrec-1a2b3c4") is None
+        assert experiments.fetch("synthetic-thinkrec-1a2b3c4") is None

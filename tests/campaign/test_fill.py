@@ -13,8 +13,8 @@ from unittest import mock
 
 import pytest
 import yaml
-from project import ENVIRONMENT, ROOT, call, make_project
 
+from tests.project import ENVIRONMENT, ROOT, call, make_project
 from thinkrec.campaign import experiments
 from thinkrec.campaign.experiments import Task
 from thinkrec.campaign.fill import fill, settle, write_tables
@@ -23,7 +23,7 @@ from thinkrec.campaign.rows import BASE, plan, read_joint, read_rows, read_seeds
 from thinkrec.campaign.spread import Spread, across
 from thinkrec.errors import UserError
 
-DATASET = "embedded-small"
+DATASET = "synthetic-small"
 
 # A run whose ThinkRec is worse with fewer experts, and which fails with four, or of seed 2.
 FAKE = """

@@ -144,13 +144,13 @@ class TestAccuracy:
         ]
 
     def test_a_dataset_that_the_paper_lacks_has_no_figures_of_it(self) -> None:
-        assert "paper" not in accuracy("embedded", merged(files()))
+        assert "paper" not in accuracy("synthetic", merged(files()))
 
     def test_worlds_say_how_much_of_what_can_be_known_is_known(self) -> None:
         world = files()
         for name, share in {"thinkrec": 0.846, "mf": -0.01}.items():
             world["thinkrec"]["lines"][name]["test"]["possible_lift"] = share
-        table = accuracy("embedded", merged(world))
+        table = accuracy("synthetic", merged(world))
         assert cells(table, "model")[-1] == "of the possible lift"
         assert cells(table, "**ThinkRec**")[-1] == "84.6 %"
         assert cells(table, "matrix factorisation")[-1] == "−1.0 %"
@@ -209,9 +209,9 @@ class TestPage:
 
     def test_learned_measures_are_shown_where_a_line_has_one(self) -> None:
         made = files()
-        assert "BERTScore" not in render("embedded", made, {})
+        assert "BERTScore" not in render("synthetic", made, {})
         made["tallrec"]["lines"]["tallrec"]["reasons"]["bertscore"] = 0.71
-        part = render("embedded", made, {}).partition("## Reasons")[2].partition("##")[0]
+        part = render("synthetic", made, {}).partition("## Reasons")[2].partition("##")[0]
         assert [cells(part, title)[5] for title in ("model", "**ThinkRec**", "text only (as TALLRec)")] == [
             "BERTScore",
             "–",
@@ -362,7 +362,7 @@ class TestClaims:
         assert "Here 5 hold, 2 are open, 2 fail" in summary
 
     def test_nothing_is_claimed_where_the_paper_does_not_lead_on_every_dataset(self) -> None:
-        summary, table = claims("embedded", files(), {})
+        summary, table = claims("synthetic", files(), {})
         assert summary.startswith("The paper says 25 times")
         assert "| SASRec | AUC | at least +.0771 (all of its datasets) | not run yet |  |" in table
         assert "| SASRec | UAUC |" not in table
@@ -379,7 +379,7 @@ class TestMarkers:
 
     def test_another_datasets_are_left_alone(self) -> None:
         text = f"{self.OPEN}\nold\n{self.CLOSE}"
-        assert fill_markers(text, "embedded", "new") == text
+        assert fill_markers(text, "synthetic", "new") == text
 
     def test_one_that_is_not_closed_is_an_error(self) -> None:
         with pytest.raises(UserError, match=r"<!-- tables:ml-1m --> is not followed by <!-- /tables -->"):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
-from project import ROOT, SMALL, set_params
 
+from tests.project import ROOT, SMALL, set_params
 from thinkrec.artifacts import write_json
 from thinkrec.campaign.experiments import literal
 from thinkrec.campaign.rows import (
@@ -52,13 +52,13 @@ def test_a_row_changes_what_it_says_and_nothing_else(row: str, project: Path) ->
 
 @pytest.mark.parametrize("row", ROWS)
 def test_dvc_writes_the_parameters_that_the_row_is_known_by(row: str, project: Path) -> None:
-    planned = plan("embedded", raw=None, names=[row])[row]
+    planned = plan("synthetic", raw=None, names=[row])[row]
     apply_overrides(str(project / "params.yaml"), [f"{k}={literal(v)}" for k, v in planned.overrides.items()])
     assert known_by(load(project / "params.yaml")) == planned.params
 
 
 @pytest.mark.parametrize(
-    "value", [None, True, 0, 3, 0.25, "embedded-small", HARD, "\\'", "\\", "null", "3", [], ["user", "item"]]
+    "value", [None, True, 0, 3, 0.25, "synthetic-small", HARD, "\\'", "\\", "null", "3", [], ["user", "item"]]
 )
 def test_a_value_survives_dvcs_command_line(value: Any, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("a: {b: 1}\n")
@@ -68,18 +68,18 @@ def test_a_value_survives_dvcs_command_line(value: Any, tmp_path: Path) -> None:
 
 class TestDone:
     def test_with_the_same_parameters(self, project: Path) -> None:
-        row = plan("embedded-small", raw=None, names=["no_experts"])["no_experts"]
+        row = plan("synthetic-small", raw=None, names=["no_experts"])["no_experts"]
         assert changed_params(row, {"params": row.params}) == []
 
     def test_not_after_a_change_and_it_says_which(self, project: Path) -> None:
-        before = plan("embedded-small", raw=None, names=[BASE])[BASE]
+        before = plan("synthetic-small", raw=None, names=[BASE])[BASE]
         set_params(project, {"sft.epochs": 9})
-        after = plan("embedded-small", raw=None, names=[BASE])[BASE]
+        after = plan("synthetic-small", raw=None, names=[BASE])[BASE]
         assert changed_params(after, {"params": before.params}) == [f"sft.epochs {before.params['sft']['epochs']} -> 9"]
         assert after.experiment != before.experiment
 
     def test_not_when_a_parameter_is_new(self, project: Path) -> None:
-        row = plan("embedded-small", raw=None, names=[BASE])[BASE]
+        row = plan("synthetic-small", raw=None, names=[BASE])[BASE]
         older = {**row.params, "sft": {key: value for key, value in row.params["sft"].items() if key != "pairwise"}}
         assert changed_params(row, {"params": older}) == [f"sft.pairwise (none) -> {row.params['sft']['pairwise']}"]
 
@@ -94,11 +94,11 @@ class TestDone:
 
 class TestPlan:
     def test_all_rows_unless_some_are_named_always_in_order(self, project: Path) -> None:
-        assert list(plan("embedded", raw=None)) == list(ROWS)
-        assert list(plan("embedded", raw=None, names=["experts_1", "no_thinking"])) == ["no_thinking", "experts_1"]
+        assert list(plan("synthetic", raw=None)) == list(ROWS)
+        assert list(plan("synthetic", raw=None, names=["experts_1", "no_thinking"])) == ["no_thinking", "experts_1"]
 
     def test_the_names_of_experiments_differ(self, project: Path) -> None:
-        rows = [row for dataset in ("embedded", "embedded-small") for row in plan(dataset, raw=None).values()]
+        rows = [row for dataset in ("synthetic", "synthetic-small") for row in plan(dataset, raw=None).values()]
         assert len({row.experiment for row in rows}) == 2 * len(ROWS)
 
     def test_git_takes_the_names_of_experiments(self, project: Path) -> None:
@@ -111,9 +111,9 @@ class TestPlan:
             ("ml-1m", None, [], "--raw: ml-1m needs its raw files; download https://.*ml-1m.zip"),
             ("own", None, [], "--raw: own needs its raw files; give their path"),
             ("ml-1m", Path("nowhere.zip"), [], "--raw: no such file or folder: nowhere.zip"),
-            ("embedded", Path("nowhere.zip"), [], "--raw: embedded is generated .* leave --raw out"),
+            ("synthetic", Path("nowhere.zip"), [], "--raw: embedded is generated .* leave --raw out"),
             ("ml-1n", None, [], "no dataset 'ml-1n'; did you mean ml-1m"),
-            ("embedded", None, ["no_expert"], "--rows: no row 'no_expert'; did you mean no_experts"),
+            ("synthetic", None, ["no_expert"], "--rows: no row 'no_expert'; did you mean no_experts"),
         ],
     )
     def test_what_cannot_be_is_refused_in_a_line(
@@ -123,7 +123,7 @@ class TestPlan:
             plan(dataset, raw=raw, names=names)
 
     def test_further_seeds_run_thinkrec_and_its_ablations_without_reasons(self, project: Path) -> None:
-        first, further = plan("embedded", raw=None), plan("embedded", raw=None, seed=3)
+        first, further = plan("synthetic", raw=None), plan("synthetic", raw=None, seed=3)
         assert set(further) == set(SEEDED)
         for name, row in further.items():
             changed = {change.split()[0] for change in changed_params(row, {"params": first[name].params})}
@@ -131,26 +131,26 @@ class TestPlan:
             assert set(row.overrides) - set(first[name].overrides) == {"seed", *NO_REASONS}
             assert (row.params["seed"], row.params["evaluate"]["reasons"]) == (3, 0)
             assert row.experiment != first[name].experiment
-            assert row_path("embedded", name, row.seed) == Path(f"tables/embedded/seeds/3/{name}.json")
+            assert row_path("synthetic", name, row.seed) == Path(f"tables/synthetic/seeds/3/{name}.json")
 
     def test_how_reasons_are_written_is_nothing_to_a_seed_that_writes_none(self, project: Path) -> None:
         def planned(seed: int | None) -> Row:
-            return plan("embedded", raw=None, names=[BASE], seed=seed)[BASE]
+            return plan("synthetic", raw=None, names=[BASE], seed=seed)[BASE]
 
         before = {seed: planned(seed) for seed in (None, 3)}
         for seed, row in before.items():
-            write_json(project / row_path("embedded", BASE, seed), {"params": row.params})
+            write_json(project / row_path("synthetic", BASE, seed), {"params": row.params})
         set_params(project, {"evaluate.candidates": 2})
         assert changed_params(planned(None), {"params": before[None].params})
         assert planned(None).experiment != before[None].experiment
         assert not changed_params(planned(3), {"params": before[3].params})
         assert planned(3).experiment == before[3].experiment
-        write_json(project / row_path("embedded", BASE), {"params": planned(None).params})
-        assert set(read_seeds("embedded")) == {7, 3}
+        write_json(project / row_path("synthetic", BASE), {"params": planned(None).params})
+        assert set(read_seeds("synthetic")) == {7, 3}
 
     def test_small_parameters_make_rows_too(self, project: Path) -> None:
         set_params(project, SMALL)
-        assert plan("embedded-small", raw=None)["experts_4"].params["experts"]["n"] == 4
+        assert plan("synthetic-small", raw=None)["experts_4"].params["experts"]["n"] == 4
 
 
 class TestSeeds:
@@ -167,35 +167,37 @@ class TestSeeds:
 
     def test_files_of_a_seed_that_ran_otherwise_are_not_read_together_with_the_defaults(self, project: Path) -> None:
         for seed in (None, 1, 3):
-            for name, row in plan("embedded", raw=None, names=SEEDED, seed=seed).items():
-                write_json(project / row_path("embedded", name, seed), {"params": row.params})
+            for name, row in plan("synthetic", raw=None, names=SEEDED, seed=seed).items():
+                write_json(project / row_path("synthetic", name, seed), {"params": row.params})
         set_params(project, {"gate.epochs": 9})
-        row = plan("embedded", raw=None, names=["neither"], seed=3)["neither"]
-        write_json(project / row_path("embedded", "neither", 3), {"params": row.params})
-        (project / row_path("embedded", BASE, 1)).unlink()  # without it, the others of that seed have no lead
-        found = read_seeds("embedded")
+        row = plan("synthetic", raw=None, names=["neither"], seed=3)["neither"]
+        write_json(project / row_path("synthetic", "neither", 3), {"params": row.params})
+        (project / row_path("synthetic", BASE, 1)).unlink()  # without it, the others of that seed have no lead
+        found = read_seeds("synthetic")
         assert {seed: set(files) for seed, files in found.items()} == {7: set(SEEDED), 3: set(SEEDED) - {"neither"}}
 
 
 class TestCampaign:
     def test_further_seeds_stand_beside_the_same_row_of_the_default(self, project: Path) -> None:
-        rows = campaign("embedded", raw=None, names=["no_experts", "collm"], seeds=[None, 1])
+        rows = campaign("synthetic", raw=None, names=["no_experts", "collm"], seeds=[None, 1])
         assert list(rows) == [BASE, f"{BASE} of seed 1", "collm", "no_experts", "no_experts of seed 1"]
-        assert len(campaign("embedded", raw=None, seeds=seeds_called())) == len(ROWS) + len(SEEDED) * len(FURTHER_SEEDS)
+        assert len(campaign("synthetic", raw=None, seeds=seeds_called())) == len(ROWS) + len(SEEDED) * len(
+            FURTHER_SEEDS
+        )
 
     def test_the_defaults_base_row_is_always_there_and_a_seeds_only_if_a_row_needs_it(self, project: Path) -> None:
-        assert list(campaign("embedded", raw=None, names=["neither"], seeds=[2])) == [
+        assert list(campaign("synthetic", raw=None, names=["neither"], seeds=[2])) == [
             *(BASE, f"{BASE} of seed 2", "neither of seed 2")
         ]
-        assert list(campaign("embedded", raw=None, names=["collm"], seeds=[None])) == [BASE, "collm"]
+        assert list(campaign("synthetic", raw=None, names=["collm"], seeds=[None])) == [BASE, "collm"]
 
     def test_a_row_that_runs_with_one_seed_alone_is_refused_with_others(self, project: Path) -> None:
         with pytest.raises(UserError, match="--rows: collm, experts_2 runs with seed 7 alone; with --seeds: thinkrec"):
-            campaign("embedded", raw=None, names=["collm", "neither", "experts_2"], seeds=[2])
+            campaign("synthetic", raw=None, names=["collm", "neither", "experts_2"], seeds=[2])
 
     def test_neighbours_in_the_queue_train_nothing_twice(self, project: Path) -> None:
         """Of what the base row does not leave in the cache: a backbone without keywords, a model without traces."""
-        rows = [row for row in campaign("embedded", raw=None, seeds=seeds_called()).values() if row.name != BASE]
+        rows = [row for row in campaign("synthetic", raw=None, seeds=seeds_called()).values() if row.name != BASE]
 
         def made(row: Row) -> tuple[int, str] | None:
             if "prompt.keywords" in row.overrides:

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from builders import features_of
-from project import dataset_params
 
+from tests.builders import features_of
+from tests.project import dataset_params
 from thinkrec import metrics
-from thinkrec.data.histories import frozen
 from thinkrec.evaluation.baselines import (
     PLAIN,
     Fit,
@@ -26,6 +25,7 @@ from thinkrec.evaluation.baselines import (
     running_rates,
     train_rate,
 )
+from thinkrec.history import frozen
 
 KERNELS = {"smoothing": 5.0, "kernel_history": 20}
 FITS: dict[str, Fit] = PLAIN | {"logistic_kernels": partial(logistic_kernels, **KERNELS)}
@@ -261,7 +261,7 @@ class TestLearned:
 @pytest.fixture(scope="module")
 def movielens(real_data: Path) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """MovieLens 1M's interactions in the windows, and the plain scores."""
-    from thinkrec.data.ingest import ingest
+    from thinkrec.ingest.dataset import ingest
 
     ingested = ingest(dataset_params(name="ml-1m", raw=real_data / "ml-1m-window.zip"))
     scores = protocol_scores(ingested.interactions, ingested.items, FITS)

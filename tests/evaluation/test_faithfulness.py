@@ -11,15 +11,15 @@ import pandas as pd
 import pytest
 
 from tests.builders import TITLES, interactions, item_tokens, layout_of, recommender, tokenizer
+from thinkrec.claims.instances import catalogue_of, instance_reader
+from thinkrec.claims.prompts import Instance, Shown
+from thinkrec.claims.verifier import Catalogue, about, claims_of
 from thinkrec.evaluation.faithfulness import Counterfactual, cited, compared, interventions, matched, score_shown
-from thinkrec.gate.fit import Routing
+from thinkrec.experts.fit import Routing
 from thinkrec.lm.recipes import RECIPES
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench
 from thinkrec.params import PromptParams
-from thinkrec.synthesis.instances import catalogue_of, instance_reader
-from thinkrec.synthesis.prompts import Instance, Shown
-from thinkrec.synthesis.verifier import Catalogue, about, claims_of
 from thinkrec.text.items import encode
 
 SAME = 1e-5

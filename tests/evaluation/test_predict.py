@@ -15,12 +15,12 @@ from safetensors.numpy import load_file, save_file
 
 from tests.builders import causal_lm, features_of, interactions, layout_of, recommender, tokenizer
 from thinkrec.artifacts import BASELINES, PREDICTIONS, read_table, write_table
-from thinkrec.data.histories import frozen
 from thinkrec.errors import UserError
 from thinkrec.evaluation.predict import expert_oracle, known_before, predict
-from thinkrec.gate.fit import Routing
-from thinkrec.gate.groups import UserGroups
-from thinkrec.gate.routing import CASES, centroid_routing
+from thinkrec.experts.fit import Routing
+from thinkrec.experts.groups import UserGroups
+from thinkrec.experts.routing import CASES, centroid_routing
+from thinkrec.history import frozen
 from thinkrec.lm.mixture import Router, install
 from thinkrec.lm.recipes import RECIPES
 from thinkrec.lm.scoring import score

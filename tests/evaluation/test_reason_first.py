@@ -10,7 +10,7 @@ import pytest
 
 from tests.builders import interactions, layout_of, recommender, tokenizer
 from thinkrec.evaluation.reason_first import VERDICT_FIRST, counts, measure, sample_users, to_text
-from thinkrec.gate.fit import Routing
+from thinkrec.experts.fit import Routing
 from thinkrec.lm.recipes import RECIPES
 from thinkrec.lm.workbench import Workbench
 from thinkrec.metrics import auc

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from thinkrec.claims.prompts import Instance, Shown
+from thinkrec.claims.verifier import Catalogue
 from thinkrec.evaluation.reasons import (
     bleu,
     meteor_exact_stem,
@@ -18,8 +20,6 @@ from thinkrec.evaluation.reasons import (
     score_truth,
     words,
 )
-from thinkrec.synthesis.prompts import Instance, Shown
-from thinkrec.synthesis.verifier import Catalogue
 
 TEXT = "Yes. The user liked slow dramas before, and this is one."
 

@@ -13,12 +13,12 @@ from safetensors.numpy import load_file
 
 from tests.builders import ITEMS, features_of, interactions, item_table
 from tests.features.worlds import KINDS, params_of
-from thinkrec.data.histories import PROTOCOLS, Protocol, history_bounds
 from thinkrec.errors import UserError
 from thinkrec.features import bank
 from thinkrec.features.bank import SHARED, Features, fit_features, fits_of_train, load, save
 from thinkrec.features.models import fit_model, refit
 from thinkrec.features.ratings import Ratings
+from thinkrec.history import PROTOCOLS, Protocol, history_bounds
 from thinkrec.metrics import auc
 from thinkrec.params import FeatureModel, FeatureParams
 

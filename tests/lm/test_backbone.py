@@ -13,6 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from tests.builders import FAMILIES, REASON, TITLES, Family, causal_lm, interactions, layout_of, recommender, tokenizer
 from thinkrec.errors import UserError
+from thinkrec.lm.adapters import add_lora, save_adapter
 from thinkrec.lm.backbone import (
     PACKED,
     NextToken,
@@ -24,7 +25,6 @@ from thinkrec.lm.backbone import (
     save_model,
     write_reference,
 )
-from thinkrec.lm.experts import add_lora, save_adapter
 from thinkrec.lm.mixture import install
 from thinkrec.lm.scoring import score
 from thinkrec.params import BackboneParams, LoraParams

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from tests.builders import FAMILIES, Family, causal_lm, interactions, layout_of, recommender
 from thinkrec.errors import UserError
-from thinkrec.lm.experts import add_expert, add_lora, expert_folder, expert_folders, save_adapter
+from thinkrec.lm.adapters import add_expert, add_lora, expert_folder, expert_folders, save_adapter
 from thinkrec.lm.mixture import MixtureLinear, Router, install, read_lora
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import score

@@ -13,7 +13,7 @@ import torch
 from tests.builders import FAMILIES, Family, interactions, layout_of, recommender
 from tests.lm import work
 from thinkrec.lm import sft
-from thinkrec.lm.experts import add_expert, add_lora, save_adapter
+from thinkrec.lm.adapters import add_expert, add_lora, save_adapter
 from thinkrec.lm.model import RecommenderLM, SoftPrompt
 from thinkrec.lm.recipes import RECIPES
 from thinkrec.lm.scoring import score

@@ -27,12 +27,12 @@ from torch import Tensor
 from tests.builders import interactions, layout_of, recommender, tokenizer
 from thinkrec import artifacts
 from thinkrec.errors import UserError
-from thinkrec.generation import Decoding, generate
 from thinkrec.lm import processes, scoring
 from thinkrec.lm.finetune import Objective, finetune
 from thinkrec.lm.mixture import MixtureLinear, Router
 from thinkrec.lm.trainer import PLAIN, TrainSettings
 from thinkrec.params import SftParams
+from thinkrec.reasons.decoding import Decoding, generate
 
 REASON = np.asarray([70, 71, 72, 1], np.int32)
 SFT = SftParams(

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from report_made import HOSTILE, REASON, SETTINGS, TITLES, made, prompt
 
+from tests.report_made import HOSTILE, REASON, SETTINGS, TITLES, made, prompt
 from thinkrec.report import contents as report
 from thinkrec.report.contents import contents, encoded, marked
 from thinkrec.report.page import LARGEST, page

@@ -4,8 +4,8 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
+from thinkrec.claims.prompts import Instance, Shown
 from thinkrec.synthesis.examples import write_examples
-from thinkrec.synthesis.prompts import Instance, Shown
 
 KEPT = pd.DataFrame({"row": [4, 5], "label": [0, 1], "turns": [2, 1], "text": ["No. War.", "Yes. Love."]})
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from thinkrec.claims.prompts import Instance, Shown
+from thinkrec.claims.verifier import Catalogue
 from thinkrec.params import TraceParams
-from thinkrec.synthesis.client import Reply
 from thinkrec.synthesis.filters import FAULTS, FILTERS, Given, Rules, find_fault, mentions_hint, near_duplicates
-from thinkrec.synthesis.prompts import Instance, Shown
-from thinkrec.synthesis.verifier import Catalogue
+from thinkrec.teacher.client import Reply
 
 LIMITS = TraceParams(choice="balanced", train=0, held_out=0, max_turns=3, min_words=6, max_words=40, max_similarity=1.0)
 INSTANCE = Instance(

@@ -1,4 +1,4 @@
-"""Keywords: what the cleaning lets through, and what the embedded extractor makes of metadata."""
+"""Keywords: what the cleaning lets through, and what the TF-IDF extractor makes of metadata."""
 
 import numpy as np
 import pandas as pd

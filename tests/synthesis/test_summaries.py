@@ -7,17 +7,17 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from project import ROOT
-from scripted import scripted
 
+from tests.project import ROOT
+from tests.teacher.scripted import scripted
 from thinkrec.artifacts import FALLBACKS, KEYWORDS, write_table
 from thinkrec.errors import UserError
 from thinkrec.params import load
-from thinkrec.synthesis.client import Reply, open_teacher
 from thinkrec.synthesis.filters import refusal
-from thinkrec.synthesis.item_prompts import LONGEST_DESCRIPTION, SYSTEM, item_question, item_writer, read_item
 from thinkrec.synthesis.keywords import clean_keywords, extract_keywords, instructs
 from thinkrec.synthesis.summaries import FAULTS, MOST_CHARACTERS, MOST_WORDS, read_keywords, summarise
+from thinkrec.teacher.client import Reply, open_teacher
+from thinkrec.teacher.item_prompts import LONGEST_DESCRIPTION, SYSTEM, item_question, item_writer, read_item
 
 TEACHER = load(ROOT / "params.yaml").teacher
 HOSTILE = [
@@ -211,7 +211,7 @@ class TestAsking:
             await send({"type": "http.response.start", "status": 500, "headers": []})
             await send({"type": "http.response.body", "body": b"oops"})
 
-        with pytest.raises(UserError, match="teacher at embedded") as caught:
+        with pytest.raises(UserError, match="teacher at offline") as caught:
             run(ITEMS, app=broken)
         assert "\n" not in str(caught.value)
 
@@ -251,7 +251,7 @@ class TestQuestion:
 
 class TestHostileMetadata:
     @pytest.mark.parametrize("text", HOSTILE)
-    def test_the_embedded_teacher_and_the_extractor_answer_as_if_it_were_not_there(self, text):
+    def test_the_offline_teacher_and_the_extractor_answer_as_if_it_were_not_there(self, text):
         harmless = make_items([("Dusk", 1973, ["Drama"], "A bleak war."), ("Dawn", 1974, ["Drama"], "A tale of hope.")])
         hostile = harmless.copy()
         hostile["description"] = [f"{description} {text}" for description in harmless["description"]]
@@ -293,7 +293,7 @@ class TestHostileMetadata:
         assert not instructs(text)
 
 
-def test_the_embedded_teacher_is_asked_for_real_and_errs_at_times():
+def test_the_offline_teacher_is_asked_for_real_and_errs_at_times():
     items = make_items([(f"Title {n}", 1990, ["Drama"], f"A story of revenge, {n}: bleak.") for n in range(300)])
     made = run(items)
     assert made.stats["asked"] == 300

@@ -5,18 +5,18 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from scripted import scripted
 
 from tests.project import teacher_params
+from tests.teacher.scripted import scripted
 from thinkrec.artifacts import REJECTED, TRACES, write_table
+from thinkrec.claims.instances import instance_reader
+from thinkrec.claims.prompts import Shown, question
+from thinkrec.claims.verdict import parse_verdict
 from thinkrec.errors import UserError
 from thinkrec.params import PromptParams, TraceParams
-from thinkrec.synthesis.client import open_teacher
 from thinkrec.synthesis.filters import FAULTS
-from thinkrec.synthesis.instances import instance_reader
-from thinkrec.synthesis.prompts import Shown, question
 from thinkrec.synthesis.traces import synthesise
-from thinkrec.synthesis.verdict import parse_verdict
+from thinkrec.teacher.client import open_teacher
 
 PROMPT = PromptParams(
     layout="stream", history=3, history_labels="both", max_tokens=2048, keywords=2, slots=(), soft_tokens=0
@@ -56,7 +56,7 @@ def text(verdict, fit="So much for that."):
 
 def run(world, rows, app=None, traces=TRACE, concurrency=3, prompt=PROMPT, **teacher):
     teacher = open_teacher(
-        teacher_params("embedded", concurrency=concurrency, **teacher),
+        teacher_params("offline", concurrency=concurrency, **teacher),
         app=app,
         retries=0,
     )
@@ -263,7 +263,7 @@ def test_a_failing_teacher_stops_the_loop_with_one_line(world):
         await send({"type": "http.response.start", "status": 500, "headers": []})
         await send({"type": "http.response.body", "body": b"oops"})
 
-    with pytest.raises(UserError, match="teacher at embedded"):
+    with pytest.raises(UserError, match="teacher at offline"):
         run(world, [4, 6, 8], broken)
 
 

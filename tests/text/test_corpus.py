@@ -1,4 +1,4 @@
-"""What the embedded backbone is pretrained on: train alone, and histories written out as prompts show them."""
+"""What the tiny backbone is pretrained on: train alone, and histories written out as prompts show them."""
 
 from __future__ import annotations
 

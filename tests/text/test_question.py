@@ -12,10 +12,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tests.builders import SLOTS, TITLES, interactions, item_tokens, layout_of, recommender, tokenizer
-from thinkrec.generation import Decoding, generate
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import score
 from thinkrec.params import PromptParams, Slot
+from thinkrec.reasons.decoding import Decoding, generate
 from thinkrec.text.layout import ITEM, USER, Layout, Window
 from thinkrec.text.layouts import make_layout
 from thinkrec.text.question import PHRASINGS, question_text

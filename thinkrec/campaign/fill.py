@@ -35,8 +35,8 @@ from thinkrec.campaign.rows import (
     seeds_called,
 )
 from thinkrec.campaign.spread import across, run_ids
-from thinkrec.data.catalogue import find
 from thinkrec.errors import UserError
+from thinkrec.ingest.catalogue import find
 
 README = Path("README.md")
 PAUSE = 15.0  # seconds between two looks at the queue, each of which costs most of a second of one core

@@ -10,7 +10,7 @@ from thinkrec.evaluation.tables import OURS
 
 Figures = dict[str, dict[str, float]]  # model -> metric -> figure
 
-# Our `dataset.name` -> the paper's dataset. The embedded worlds are not in the paper.
+# Our `dataset.name` -> the paper's dataset. The synthetic worlds are not in the paper.
 DATASETS = {"ml-1m": "ML1M"}
 
 

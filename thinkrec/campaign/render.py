@@ -96,7 +96,7 @@ LEGEND = (
 )
 ACCURACY_NOTE = (
     "In the paper, every language model is Llama3-8B. Ours are of one seed, those over seeds stand below. Rows "
-    "other than ThinkRec have its hyper-parameters; those of the ordinary recommenders were chosen on the embedded "
+    "other than ThinkRec have its hyper-parameters; those of the ordinary recommenders were chosen on the synthetic "
     "world's valid split. All rows have one pretrained backbone, but those without keywords one that never met any."
 )
 UNKNOWN_NOTE = "The paper does not have this dataset."

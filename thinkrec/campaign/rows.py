@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from thinkrec import artifacts
-from thinkrec.data.catalogue import find
 from thinkrec.errors import UserError
 from thinkrec.evaluation.tables import OURS
+from thinkrec.ingest.catalogue import find
 from thinkrec.params import Params, load
 
 Overrides = Mapping[str, Any]  # dotted name of a parameter -> its value

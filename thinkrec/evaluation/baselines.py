@@ -8,7 +8,7 @@ and items) a probability of "like" (n). On the table itself that is the online p
 interaction is known, of any split. On `frozen(table)` it is the frozen one. Scores are meant for valid and test rows:
 all fits have seen the labels of train.
 
-The constants were chosen on valid, by log loss summed over MovieLens 1M and the embedded world; the comments give what
+The constants were chosen on valid, by log loss summed over MovieLens 1M and the synthetic world; the comments give what
 was compared.
 """
 
@@ -28,12 +28,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from thinkrec.data.histories import Protocol, frozen
 from thinkrec.features.bank import Features
 from thinkrec.features.models import MODELS, fit_model
 from thinkrec.features.ratings import Ratings
 from thinkrec.features.running import global_rate, log_odds, running_counts, smoothed_rate
 from thinkrec.features.statistics import causal_statistics
+from thinkrec.history import Protocol, frozen
 from thinkrec.metrics import auc, uauc
 from thinkrec.params import FeatureModel, Params, RecommenderParams
 

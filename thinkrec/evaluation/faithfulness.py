@@ -29,15 +29,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from thinkrec.artifacts import keyword_lists
+from thinkrec.claims.claims import Thesaurus
+from thinkrec.claims.prompts import Instance, Shown
+from thinkrec.claims.verifier import Catalogue, about, claims_of
 from thinkrec.evaluation.intervals import mean_interval
-from thinkrec.gate.fit import Routing
+from thinkrec.experts.fit import Routing
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import SlotValues
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench
-from thinkrec.synthesis.claims import Thesaurus
-from thinkrec.synthesis.prompts import Instance, Shown
-from thinkrec.synthesis.verifier import Catalogue, about, claims_of
 from thinkrec.text.items import Ragged, encode, item_text
 
 Rows = NDArray[np.int64]

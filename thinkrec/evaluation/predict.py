@@ -10,19 +10,19 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from thinkrec.artifacts import BASELINES, SPLITS
-from thinkrec.data.histories import history_bounds, warm_rows
 from thinkrec.errors import UserError
 from thinkrec.evaluation.baselines import FROZEN
 from thinkrec.evaluation.tables import BEST, EVALUATED, ORACLE, OURS
-from thinkrec.gate.fit import Routing
-from thinkrec.gate.groups import UserGroups
-from thinkrec.gate.routing import centroid_routing, routing_cases
-from thinkrec.generation import Decoding, Judge, generate
+from thinkrec.experts.fit import Routing
+from thinkrec.experts.groups import UserGroups
+from thinkrec.experts.routing import centroid_routing, routing_cases
+from thinkrec.history import history_bounds, warm_rows
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench
 from thinkrec.metrics import Floats, log_losses, per_user
 from thinkrec.params import EvaluateParams
+from thinkrec.reasons.decoding import Decoding, Judge, generate
 
 Rows = NDArray[np.int64]
 

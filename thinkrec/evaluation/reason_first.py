@@ -28,13 +28,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thinkrec.claims.verdict import parse_verdict
 from thinkrec.evaluation.intervals import bootstrap, interval
-from thinkrec.gate.fit import Routing
-from thinkrec.generation import Decoding, generate, reason_first
+from thinkrec.experts.fit import Routing
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench
-from thinkrec.synthesis.verdict import parse_verdict
+from thinkrec.reasons.decoding import Decoding, generate, reason_first
 
 METRICS = ("auc", "uauc")
 TEMPERATURE = 1.0

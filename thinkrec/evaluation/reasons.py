@@ -22,13 +22,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from thinkrec.data.words import TRAITS
+from thinkrec.claims.claims import Check, Thesaurus
+from thinkrec.claims.prompts import Instance
+from thinkrec.claims.verdict import parse_verdict
+from thinkrec.claims.verifier import Catalogue, check
 from thinkrec.evaluation.intervals import mean_interval
 from thinkrec.metrics import says_yes
-from thinkrec.synthesis.claims import Check, Thesaurus
-from thinkrec.synthesis.prompts import Instance
-from thinkrec.synthesis.verdict import parse_verdict
-from thinkrec.synthesis.verifier import Catalogue, check
+from thinkrec.synthetic.synonyms import MEANINGS, meaning
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 
@@ -187,14 +187,11 @@ def score_truth(
     return scores
 
 
-_VALUE_OF = {word: value for values in TRAITS.values() for value, synonyms in values.items() for word in synonyms}
-
-
 def _named(text: str, value: str, keywords: Sequence[str]) -> tuple[float, float, float, float]:
     """The four shares of `score_truth`, of one text."""
-    said = {_VALUE_OF.get(word, word) for word in words(text)}
-    inside = {_VALUE_OF.get(word.lower(), word.lower()) for word in keywords}
-    traits = inside & set(_VALUE_OF.values())
+    said = set(map(meaning, words(text)))
+    inside = {meaning(word.lower()) for word in keywords}
+    traits = inside & set(MEANINGS.values())
     chances = [len(said & held) / len(held) if value in held else 0.0 for held in (inside, traits)]
     return float(value in said), chances[0], chances[1], float(value in inside)
 

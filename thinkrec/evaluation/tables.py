@@ -15,7 +15,7 @@ import pandas as pd
 from thinkrec.artifacts import SPLITS
 from thinkrec.evaluation.baselines import FROZEN
 from thinkrec.evaluation.intervals import DRAWS, HEADLINE, Bootstrap, bootstrap, holm, interval, p_value
-from thinkrec.gate.routing import CASES
+from thinkrec.experts.routing import CASES
 from thinkrec.metrics import Bools, Floats, score_table
 
 OURS = "thinkrec"

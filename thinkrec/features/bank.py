@@ -31,12 +31,12 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from thinkrec.artifacts import FEATURES, atomic
-from thinkrec.data.histories import PROTOCOLS, Protocol
 from thinkrec.errors import UserError
 from thinkrec.features.models import fit_model, refit
 from thinkrec.features.ratings import Ratings
 from thinkrec.features.recommender import ItemSide, Recommender, turn
 from thinkrec.features.statistics import causal_statistics
+from thinkrec.history import PROTOCOLS, Protocol
 from thinkrec.metrics import auc, validation
 from thinkrec.params import FeatureParams, RecommenderParams
 

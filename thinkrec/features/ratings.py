@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from thinkrec.data.histories import history_bounds
+from thinkrec.history import history_bounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

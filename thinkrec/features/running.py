@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from thinkrec.data.histories import history_bounds
+from thinkrec.history import history_bounds
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from thinkrec.data.histories import history_bounds
 from thinkrec.features.running import log_odds, running_counts, smoothed_rate
+from thinkrec.history import history_bounds
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

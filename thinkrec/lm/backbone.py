@@ -1,4 +1,4 @@
-"""The causal language model: the embedded tiny one, built and pretrained here, or any `transformers` model.
+"""The causal language model: the tiny one, built and pretrained here, or any `transformers` model.
 
 `out/backbone` is either a whole model directory (`tiny`) or a `reference.json` that pins a local directory by the
 hashes of its files or a hub model by its revision (from `models.lock.json`). `open_backbone` reads both, and nothing

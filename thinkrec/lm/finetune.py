@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
+from thinkrec.claims.verdict import split_verdict
 from thinkrec.lm import processes
 from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss
 from thinkrec.lm.model import RecommenderLM
@@ -44,7 +45,6 @@ from thinkrec.lm.steps import WHOLE_STEP, Step, collate, cut, passes, share, ste
 from thinkrec.lm.trainer import TrainResult, TrainSettings, train
 from thinkrec.metrics import log_loss, validation
 from thinkrec.params import SftParams
-from thinkrec.synthesis.verdict import split_verdict
 from thinkrec.text.items import encode
 from thinkrec.text.layout import Batch, Layout
 

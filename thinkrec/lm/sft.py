@@ -19,8 +19,8 @@ from torch import nn
 from thinkrec import artifacts
 from thinkrec.errors import UserError
 from thinkrec.lm import identity
+from thinkrec.lm.adapters import add_lora, save_adapter
 from thinkrec.lm.backbone import save_model
-from thinkrec.lm.experts import add_lora, save_adapter
 from thinkrec.lm.finetune import finetune
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.recipes import RECIPES, Part
@@ -53,7 +53,7 @@ def fit_global(
 ) -> tuple[dict[str, TrainResult], PeftModel | None]:
     """Train the global model in place; returns the result of every phase by name, and the adapter if there is one.
 
-    Some traces are held out of all phases, to tell by `think_loss` how well such are predicted; the embedded backbone
+    Some traces are held out of all phases, to tell by `think_loss` how well such are predicted; the tiny backbone
     has read them in its pretraining, as all of train's (`text.corpus`).
 
     Raises:

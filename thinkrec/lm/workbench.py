@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from thinkrec import artifacts
-from thinkrec.data.histories import frozen
 from thinkrec.features import bank
+from thinkrec.history import frozen
 from thinkrec.lm import identity
 from thinkrec.lm.backbone import check_positions, open_backbone
 from thinkrec.lm.finetune import encode_reasons

@@ -21,18 +21,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from thinkrec.artifacts import keyword_lists, rounded
-from thinkrec.data.histories import history_bounds
+from thinkrec.claims.claims import Claim, Thesaurus
+from thinkrec.claims.instances import catalogue_of, instance_reader
+from thinkrec.claims.prompts import Instance, plain
+from thinkrec.claims.verifier import Catalogue, about, check
 from thinkrec.evaluation import plots
 from thinkrec.evaluation.baselines import FROZEN
 from thinkrec.evaluation.intervals import HEADLINE
 from thinkrec.evaluation.tables import ALPHA, HINDSIGHT, OURS
-from thinkrec.gate.routing import CASES
+from thinkrec.experts.routing import CASES
+from thinkrec.history import history_bounds
 from thinkrec.metrics import auc, says_yes
 from thinkrec.params import PromptParams
-from thinkrec.synthesis.claims import Claim, Thesaurus
-from thinkrec.synthesis.instances import catalogue_of, instance_reader
-from thinkrec.synthesis.prompts import Instance, plain
-from thinkrec.synthesis.verifier import Catalogue, about, check
 
 MOST_TARGETS = 60
 USER_BYTES = 4_300_000  # of all users and the items that they name, as the page writes them

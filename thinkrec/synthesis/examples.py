@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
+from thinkrec.claims.prompts import Instance, as_data
+from thinkrec.claims.verdict import WORDS
 from thinkrec.synthesis.filters import FAULTS
-from thinkrec.synthesis.prompts import Instance, as_data
-from thinkrec.synthesis.verdict import WORDS
 
 LONGEST = 4000  # characters of a prompt or an answer that are shown
 

@@ -18,13 +18,13 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from thinkrec.claims.claims import Check, Claim, Thesaurus
+from thinkrec.claims.prompts import Fault, Instance
+from thinkrec.claims.structure import Parts, read_parts, trace_text
+from thinkrec.claims.verdict import WORDS, split_verdict
+from thinkrec.claims.verifier import Catalogue, check
 from thinkrec.params import TraceParams
-from thinkrec.synthesis.claims import Check, Claim, Thesaurus
-from thinkrec.synthesis.client import Reply
-from thinkrec.synthesis.prompts import Fault, Instance
-from thinkrec.synthesis.structure import Parts, read_parts, trace_text
-from thinkrec.synthesis.verdict import WORDS, split_verdict
-from thinkrec.synthesis.verifier import Catalogue, check
+from thinkrec.teacher.client import Reply
 
 Finding = str | None  # what is wrong, in a few words; None: nothing
 

@@ -1,6 +1,6 @@
 """Keywords: noisy item metadata reduced to a few words per item (METHOD section 2).
 
-The embedded extractor needs no language model. An item's keywords are its categories, then the words of its
+The TF-IDF extractor needs no language model. An item's keywords are its categories, then the words of its
 description by TF-IDF (names last: they are trivia oftener than not). Prompts show the title anyway, so its words serve
 only where there is nothing else; an item without a description also gets its decade, such as "1990s". What is no
 keyword goes first: markup, addresses, sentences that sell the item or give orders, stop words and words that a large

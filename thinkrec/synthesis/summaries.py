@@ -1,4 +1,4 @@
-"""Keywords by a teacher: a question per item, its answer checked, the embedded extractor where it is no good.
+"""Keywords by a teacher: a question per item, its answer checked, the TF-IDF extractor where it is no good.
 
 Items whose metadata is the same ask once. An answer is used only if it is a list of keywords: `read_keywords` says why
 it is not, and that reason, with the answer, is in the table of fallbacks. Checked is an answer's form; metadata that
@@ -18,13 +18,13 @@ from typing import Any, Literal
 import pandas as pd
 
 from thinkrec.artifacts import FALLBACKS, SCHEMAS
+from thinkrec.claims.prompts import LONGEST, Message, one_line
 from thinkrec.params import KeywordParams, TeacherParams
-from thinkrec.synthesis.client import Reply, Session, Teacher, Unanswered, open_teacher
 from thinkrec.synthesis.filters import refusal
-from thinkrec.synthesis.item_prompts import item_question, item_writer
 from thinkrec.synthesis.keywords import EDGES, clean_keywords, extract_keywords, instructs, keyword_stats
-from thinkrec.synthesis.pool import ask_all
-from thinkrec.synthesis.prompts import LONGEST, Message, one_line
+from thinkrec.teacher.client import Reply, Session, Teacher, Unanswered, open_teacher
+from thinkrec.teacher.item_prompts import item_question, item_writer
+from thinkrec.teacher.pool import ask_all
 
 Fault = Literal["refused", "truncated", "empty", "instruction", "verdict", "sentences"]
 FAULTS: tuple[Fault, ...] = ("refused", "truncated", "empty", "instruction", "verdict", "sentences")

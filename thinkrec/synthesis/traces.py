@@ -23,16 +23,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from thinkrec.artifacts import REJECTED, SCHEMAS, TRACES
+from thinkrec.claims.instances import catalogue_of, instance_reader
+from thinkrec.claims.prompts import Fault, Instance, follow_up, gives_label_away, question
+from thinkrec.claims.structure import Parts, trace_text
+from thinkrec.claims.verifier import thesaurus_of
 from thinkrec.params import PromptParams, TeacherParams, TraceParams
-from thinkrec.synthesis.budget import cost_of
-from thinkrec.synthesis.client import Session, Teacher
 from thinkrec.synthesis.examples import write_examples
 from thinkrec.synthesis.filters import FAULTS, NEAR_DUPLICATE, Given, Rules, find_fault, near_duplicates
-from thinkrec.synthesis.instances import catalogue_of, instance_reader
-from thinkrec.synthesis.pool import ask_all
-from thinkrec.synthesis.prompts import Fault, Instance, follow_up, gives_label_away, question
-from thinkrec.synthesis.structure import Parts, trace_text
-from thinkrec.synthesis.verifier import thesaurus_of
+from thinkrec.teacher.budget import cost_of
+from thinkrec.teacher.client import Session, Teacher
+from thinkrec.teacher.pool import ask_all
 
 Rows = npt.NDArray[np.int64]
 

@@ -1,4 +1,4 @@
-"""The text that the embedded backbone is pretrained on. Nothing in it comes from valid or test.
+"""The text that the tiny backbone is pretrained on. Nothing in it comes from valid or test.
 
 Two kinds of documents: what is known of items that occur in train (their line as prompts show it, their description),
 and train's traces, each after the history and the target that it reasons about, written out as the layout does. A
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from thinkrec.data.histories import history_bounds
+from thinkrec.history import history_bounds
 from thinkrec.params import PromptParams
 from thinkrec.text.items import item_texts
 from thinkrec.text.question import question_text

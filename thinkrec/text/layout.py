@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from thinkrec.data.histories import history_bounds
+from thinkrec.history import history_bounds
 from thinkrec.text.items import Ragged
 from thinkrec.text.vocabulary import Vocabulary
 

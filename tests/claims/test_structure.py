@@ -1,0 +1,75 @@
+"""The form of an answer: labels are read by rule, whatever markup chat models put around them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thinkrec.claims.structure import PARTS, read_parts, trace_text, write_answer
+from thinkrec.claims.verdict import parse_verdict
+
+PARTS_READ = {"history": "Liked war films.", "taste": "Prefers bleak ones.", "fit": "It is bleak."}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Verdict: Yes\nHistory: Liked war films.\nTaste: Prefers bleak ones.\nFit: It is bleak.",
+        "Yes\nHistory: liked war films\nTaste: prefers bleak ones\nFit: it is bleak",
+        "VERDICT: YES\n\nHISTORY: Liked war films.\n\nTASTE: Prefers bleak ones.\n\nFIT: It is bleak.",
+        "**Verdict:** Yes\n**History:** Liked **war** films.\n**Taste**: Prefers bleak ones.\n*Fit:* It is bleak.",
+        "1. Verdict: Yes\n2. History: Liked war films.\n3) **Taste:** Prefers bleak ones.\n(4) Fit: It is bleak.",
+        "- Verdict: Yes\n- History: Liked war films.\n- Taste: Prefers bleak ones.\n- Fit: It is bleak.",
+        "## Verdict: Yes\n## History\n- Liked\n- war films\n\n## Taste\nPrefers bleak\nones.\n"
+        "---\n## Fit\nIt is bleak.",
+        "```\nVerdict: Yes\nHistory: Liked war films.\nTaste: Prefers bleak ones.\nFit: It is bleak.\n```",
+        "Verdict: Yes, they would.\nFit: It is bleak.\nTaste: Prefers bleak ones.\nHistory: Liked war films.",
+        "Verdict: Yes\nWhat the history shows: Liked war films.\nUser’s preferences – Prefers bleak ones.\n"
+        "How the target fits\uff1a It is bleak.",
+    ],
+)
+def test_labels_are_read_whatever_surrounds_them(answer):
+    assert parse_verdict(answer) is True
+    assert read_parts(answer) == PARTS_READ
+    assert trace_text(True, read_parts(answer)) == "Yes. Liked war films. Prefers bleak ones. It is bleak."
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ("", "History is missing"),
+        ("Yes. Because of war.", "History is missing"),
+        ("Verdict: Yes\nHistory: War.\nFit: It fits.", "Taste is missing"),
+        ("Verdict: Yes\nHistory: War.\nTaste: **\nFit: It fits.", "Taste is empty"),
+        ("Verdict: Yes\nHistory: War.\nTaste: War.\nHistory: Love.\nFit: It fits.", "History is given twice"),
+        ("Verdict: Yes\nHistory: War.\nTaste: War.\nFit: It fits.\nVerdict: No", "Verdict is given twice"),
+        ("Yes.\nVerdict: No\nHistory: War.\nTaste: War.\nFit: It fits.", "Verdict is given twice"),
+        ("Verdict: Yes\nHistory shows war.\nTaste: War.\nFit: It fits.", "History is missing"),
+    ],
+)
+def test_what_is_missing_or_twice_there_is_named(answer, fault):
+    with pytest.raises(ValueError, match=fault):
+        read_parts(answer)
+
+
+def test_a_keyword_alone_on_a_line_is_no_label():
+    text = "Verdict: Yes\nHistory: Liked\n- history\n- taste\nTaste: War.\nFit: It fits."
+    assert read_parts(text)["history"] == "Liked history taste."
+
+
+SENTENCE = st.from_regex(r"[A-Z][a-z]{1,8}( [a-z]{1,8}){0,6}\.", fullmatch=True)
+
+
+@given(st.booleans(), st.tuples(SENTENCE, SENTENCE, SENTENCE))
+def test_what_is_written_is_read(verdict, sentences):
+    parts = dict(zip(PARTS, sentences, strict=True))
+    answer = write_answer(verdict, parts)
+    assert parse_verdict(answer) is verdict
+    assert read_parts(answer) == parts
+
+
+@given(st.text(alphabet=st.sampled_from("VerdictHsoyTaFi:*#-. \n`1_")))
+def test_any_text_is_read_or_refused_in_one_line(text):
+    try:
+        assert all("\n" not in part and part for part in read_parts(text).values())
+    except ValueError as fault:
+        assert "\n" not in str(fault)

@@ -1,0 +1,87 @@
+"""A group more: the others, and the space they lie in, stay; what of a file is of no use is counted or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from thinkrec.errors import UserError
+from thinkrec.experts.added import add_group, read_members
+from thinkrec.experts.groups import UserGroups
+from thinkrec.experts.routing import centroid_routing
+
+USERS = pd.DataFrame({"user_id": ["a", "b", "c", "d", "e"]})
+GROUPS = UserGroups(
+    group=np.asarray([0, 0, 1, 1, -1], np.int32),  # e is not in train
+    centroids=np.asarray([[1, 0], [0, 1]], np.float32),
+    mean=np.asarray([10, 0], np.float32),
+    spread=np.asarray([2, 1], np.float32),
+)
+VECTORS = np.asarray([[12, 0], [6, -2], [10, 1], [8, -4], [0, 0]], np.float32)
+
+
+def files(folder: Path, *texts: str) -> list[Path]:
+    paths = [folder / f"{number}.txt" for number in range(len(texts))]
+    for path, text in zip(paths, texts, strict=True):
+        path.write_text(text, encoding="utf-8")
+    return paths
+
+
+def test_the_new_groups_centroid_is_its_users_mean_in_the_space_of_the_others() -> None:
+    more = add_group(GROUPS, np.asarray([1, 3]), VECTORS)
+    # (6, -2) and (8, -4) are (-2, -2) and (-1, -4) there.
+    np.testing.assert_allclose(more.centroids, [[1, 0], [0, 1], [-1.5, -3]])
+    assert more.group.tolist() == [0, 2, 1, 2, -1]
+    assert (more.mean == GROUPS.mean).all() and (more.spread == GROUPS.spread).all()
+    assert GROUPS.group.tolist() == [0, 0, 1, 1, -1]  # not changed in place
+
+
+def test_routing_gains_a_column_and_the_new_users_go_there() -> None:
+    routing = centroid_routing(VECTORS, add_group(GROUPS, np.asarray([1, 3]), VECTORS), 0.1)
+    assert routing.shape == (5, 4)
+    np.testing.assert_allclose(routing.sum(1), 1, atol=1e-6)
+    assert routing.argmax(1).tolist() == [1, 3, 2, 3, 0]
+
+
+def test_files_name_users_one_a_line(tmp_path: Path) -> None:
+    members, counts = read_members(files(tmp_path, "d\n\n b \nd\n", "\ufeffc\r\ne\nx\ny"), USERS, GROUPS)
+    assert [users.tolist() for users in members] == [[1, 3], [2]]
+    assert counts == [
+        {"users": 2, "unknown": 0, "not_in_train": 0},
+        {"users": 1, "unknown": 2, "not_in_train": 1},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["a\n", ""], "1.txt: names nobody whom train knows; one id a line, as in column user_id of"),
+        (["x\ne\n"], "0.txt: names nobody whom train knows"),
+        (["a\nb\n", "c\nb\n"], "1.txt: user 'b' is in .*0.txt, too; keep each user in one file"),
+    ],
+)
+def test_what_cannot_be_added_is_refused_in_a_line(tmp_path: Path, texts: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        read_members(files(tmp_path, *texts), USERS, GROUPS)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.txt: no such file; experts.added should name files of user ids$"):
+        read_members([tmp_path / "nowhere.txt"], USERS, GROUPS)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_members([tmp_path], USERS, GROUPS)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="binary: not UTF-8 text; save it as UTF-8, one user id a line"):
+        read_members([tmp_path / "binary"], USERS, GROUPS)
+
+
+def test_one_group_is_none_to_tell_another_from(tmp_path: Path) -> None:
+    one = UserGroups(
+        group=GROUPS.group.clip(max=0), centroids=GROUPS.centroids[:1], mean=GROUPS.mean, spread=GROUPS.spread
+    )
+    with pytest.raises(UserError, match=r"experts\.added: the users form 1 groups, .*; set experts.n to 2 or more"):
+        read_members(files(tmp_path, "a"), USERS, one)

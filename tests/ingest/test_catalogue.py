@@ -1,0 +1,87 @@
+"""Every dataset that may be named says where it comes from, who may use it and how it is split."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.project import dataset_params
+from thinkrec.errors import UserError
+from thinkrec.ingest import download
+from thinkrec.ingest.catalogue import DATASETS, FAMILIES, chosen, find
+from thinkrec.ingest.splits import LastMonths, Windows
+
+PUBLISHED = [name for name, dataset in DATASETS.items() if dataset.files]
+EVERY = [*PUBLISHED, *(f"{family}:Movies_and_TV" for family in FAMILIES)]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_published_datasets_say_all_of_it(name: str) -> None:
+    dataset = find(name)
+    assert dataset.name == name
+    assert dataset.title and dataset.licence
+    assert all(re.fullmatch(r"https://[^\s{}]+\.(zip|gz)", file.address) for file in dataset.files)
+    assert all(file.md5 is None or re.fullmatch(r"[0-9a-f]{32}", file.md5) for file in dataset.files)
+    assert dataset.threshold == (4 if name.startswith("amazon") else 3)
+    assert dataset.core == (0 if name.startswith("ml-") else 20)
+
+
+def test_movielens_has_published_checksums_and_the_others_none() -> None:
+    assert {name: all(file.md5 for file in find(name).files) for name in EVERY} == {
+        name: name.startswith("ml-") for name in EVERY
+    }
+
+
+def test_a_category_names_its_files() -> None:
+    names = [file.name for file in find("amazon-2018:Gift_Cards").files]
+    assert names == ["Gift_Cards_5.json.gz", "meta_Gift_Cards.json.gz"]
+    names = [file.name for file in find("amazon-2023:All_Beauty").files]
+    assert names == ["All_Beauty.jsonl.gz", "meta_All_Beauty.jsonl.gz"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ml1m", "no dataset 'ml1m'; did you mean ml-1m?"),
+        ("amazon-2018", "'nothing' is no category of amazon-2018; write it as its files do: amazon-2018:Gift_Cards"),
+        ("amazon-2023:gift cards", "'gift cards' is no category of amazon-2023"),
+        ("amazon-2018:../../etc", "'../../etc' is no category of amazon-2018"),
+        ("amazon-2014:Books", "did you mean amazon-201"),
+        ("", "no dataset ''"),
+    ],
+)
+def test_what_is_no_dataset_is_told_with_what_is(name: str, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)) as stop:
+        find(name)
+    assert "\n" not in str(stop.value)
+
+
+def test_parameters_have_their_say() -> None:
+    params = dataset_params(name="ml-1m", threshold=4, core=5, windows={"months": [3, 2, 1]})
+    dataset = chosen(params)
+    assert (dataset.threshold, dataset.core) == (4, 5)
+    assert dataset.windows == LastMonths(train=3, valid=2, test=1)
+    assert isinstance(chosen(dataset_params(name="ml-1m")).windows, Windows)
+    assert chosen(dataset_params(name="yelp", core=0)).core == 0
+
+
+def test_yelp_is_for_its_reader_to_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "fetch", lambda *_: pytest.fail("downloaded"))
+    with pytest.raises(UserError, match=r"^dataset\.raw: yelp has terms that you must accept yourself on Yelp's site"):
+        find("yelp").source(None)
+
+
+def test_a_generated_dataset_reads_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"set dataset\.raw to null"):
+        find("synthetic").source(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ml-25m", "amazon-2018:Gift_Cards"])
+def test_where_there_is_no_path_the_downloads_are_opened(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "fetch", lambda *_: tmp_path)
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}: no ")):  # it looks there, and finds nothing
+        find(name).source(None)

@@ -1,0 +1,36 @@
+"""Whatever a metadata file holds, one line of visible characters comes out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thinkrec.ingest.clean import plain_text
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("<p>Tom &amp; Jerry</p><br/>again", "Tom & Jerry again"),
+        ("&lt;b&gt;bold&lt;/b&gt; &amp;amp; more", "bold & more"),
+        ("a\x00b\u202ec\ud800d\n\t e\u00a0f", "a b c d e f"),
+        ("1 < 2 and 3 > 2, I <3 it", "1 < 2 and 3 > 2, I <3 it"),
+        ("<!-- hidden <b> --><script src='x'>shown</script>", "shown"),
+        ("", ""),
+    ],
+)
+def test_markup_entities_and_invisible_characters_go(text: str, plain: str) -> None:
+    assert plain_text(text) == plain
+
+
+@given(st.text())
+def test_the_result_is_one_tidy_line_that_a_file_can_hold(text: str) -> None:
+    plain = plain_text(text)
+    assert plain == " ".join(plain.split())
+    plain.encode("utf-8")
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126)))
+def test_plain_ascii_takes_a_short_way_to_the_same_text(text: str) -> None:
+    assert f"{plain_text(text)} é".strip() == plain_text(f"{text} é")

@@ -1,0 +1,314 @@
+"""Ratings of one's own: a mapping of columns is enough, in any of the formats, and what is wrong is one line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import multiprocessing
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.ingest.whole import Whole, gather
+from tests.project import dataset_params
+from thinkrec.errors import UserError
+from thinkrec.ingest.catalogue import chosen
+from thinkrec.ingest.dataset import ingest
+from thinkrec.ingest.raw import Chunk, Part, Source
+from thinkrec.ingest.splits import Shares, SplitColumn
+from thinkrec.params import DatasetParams
+
+COLUMNS = {"user": "who", "item": "what", "rating": "stars", "timestamp": "when"}
+TABLE = pd.DataFrame(
+    {"who": [7, 7, 12], "what": ["a", "b", "a"], "stars": [4.5, 1.0, 3.0], "when": [1_500_000_000, 3, 4], "more": "x"}
+)
+READ = [["7", "a", 4.5, 1_500_000_000], ["7", "b", 1.0, 3], ["12", "a", 3.0, 4]]
+
+
+def save(table: pd.DataFrame, path: Path) -> Path:
+    """Write a table in the format of the path's ending."""
+    plain = path.with_suffix("") if path.suffix == ".gz" else path
+    match plain.suffix:
+        case ".csv":
+            table.to_csv(plain, index=False)
+        case ".tsv":
+            table.to_csv(plain, index=False, sep="\t")
+        case ".parquet":
+            table.to_parquet(plain, row_group_size=2)
+        case _:
+            table.to_json(plain, orient="records", lines=True, date_format="iso")
+    if plain != path:
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
+    return path
+
+
+def own(raw: Path | None, columns: dict[str, str] | None = COLUMNS, **changes: Any) -> DatasetParams:
+    threshold = None if columns and "label" in columns else 3
+    return dataset_params(name="own", raw=raw, columns=columns, **{"threshold": threshold, **changes})
+
+
+def opened(params: DatasetParams) -> Source:
+    return chosen(params).source(params.raw)
+
+
+def ratings(raw: Whole) -> list[list[Any]]:
+    return raw.ratings.astype({"user_id": str, "item_id": str}).to_numpy().tolist()
+
+
+@pytest.mark.parametrize(
+    "name", ["r.csv", "r.tsv", "r.jsonl", "r.json", "r.parquet", "R.CSV", "r.csv.gz", "r.jsonl.gz"]
+)
+def test_every_format_reads_the_same(name: str, tmp_path: Path) -> None:
+    raw = gather(opened(own(save(TABLE, tmp_path / name) if name != "R.CSV" else _upper(tmp_path))))
+    assert ratings(raw) == READ
+    assert (raw.rows, raw.bad_rows, len(raw.items)) == (3, 0, 0)
+
+
+def _upper(folder: Path) -> Path:
+    return save(TABLE, folder / "r.csv").rename(folder / "R.CSV")
+
+
+TIMES: dict[str, Callable[[int], Any]] = {
+    "seconds": lambda s: s,
+    "milliseconds": lambda s: s * 1000,
+    "nanoseconds": lambda s: s * 10**9,
+    "parts of a second": lambda s: s + 0.5,
+    "iso": lambda s: datetime.fromtimestamp(s, UTC).isoformat(),
+    "iso without zone": lambda s: datetime.fromtimestamp(s, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+    "moments": lambda s: datetime.fromtimestamp(s, UTC),
+    "float": float,
+}
+
+
+@pytest.mark.parametrize("kind", TIMES)
+@pytest.mark.parametrize("name", ["r.csv", "r.jsonl", "r.parquet"])
+def test_times_may_be_given_in_many_ways(kind: str, name: str, tmp_path: Path) -> None:
+    seconds = [1_500_000_000, 1_400_000_001, 1_300_000_000]
+    table = TABLE.assign(when=[TIMES[kind](s) for s in seconds])
+    raw = gather(opened(own(save(table, tmp_path / name))))
+    assert raw.ratings["timestamp"].tolist() == seconds
+    assert raw.bad_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("five,7", "That line: a,b,five,7"),
+        ("5,2020-01-01", "the ratings are of 2020-01-01 to"),
+        (
+            "5,2020-01-01\na,c,4,2020-02-01\na,d,1,2020-03-01",
+            "all 1 ratings of train are liked .liked: over 3.0., which",
+        ),
+    ],
+)
+def test_a_message_shows_what_was_read(row: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text(f"who,what,stars,when\na,b,{row}\n")
+    with pytest.raises(UserError, match=said):
+        ingest(own(tmp_path / "r.csv", windows={"months": [1, 1, 1]}))
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_what_sets_the_fields_apart_follows_from_the_first_line(mark: str, tmp_path: Path) -> None:
+    TABLE.assign(more="1,2,3,4,5").to_csv(tmp_path / "r.csv", index=False, sep=mark)
+    (tmp_path / "i.csv").write_text(f"id{mark}  name\na{mark}Title, The\n")
+    about = {"file": tmp_path / "i.csv", "item": "id", "title": "name"}
+    raw = gather(opened(own(tmp_path / "r.csv", items=about)))
+    assert ratings(raw) == READ
+    assert raw.items["title"].tolist() == ["Title, The"]
+
+
+def test_a_column_has_one_meaning() -> None:
+    with pytest.raises(ValueError, match=r"should name each column once \(they are who, who, stars, when\)"):
+        own(None, {**COLUMNS, "item": "who"})
+
+
+@pytest.mark.parametrize(
+    ("value", "year"), [("1999", 1999), ("1999.0", 1999), ("1999-05-03", 1999), ("3/5/1999", pd.NA)]
+)
+def test_a_year_may_be_given_as_a_date(value: str, year: Any, tmp_path: Path) -> None:
+    items = save(pd.DataFrame({"id": ["a"], "released": [value]}), tmp_path / "i.csv")
+    about = {"file": items, "item": "id", "year": "released"}
+    read = opened(own(save(TABLE, tmp_path / "r.csv"), items=about)).items({"a"})
+    assert read.table["year"].tolist() == [year]
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.jsonl", "r.parquet"])
+@pytest.mark.parametrize("labels", [[1, 0, 1], [True, False, True], ["yes", "No", "yes"]])
+def test_labels_are_taken_as_they_are(name: str, labels: list[Any], tmp_path: Path) -> None:
+    columns = {"user": "who", "item": "what", "label": "liked", "timestamp": "when"}
+    params = own(save(TABLE.assign(liked=labels), tmp_path / name), columns)
+    assert (gather(opened(params)).ratings["rating"] > chosen(params).threshold).tolist() == [True, False, True]
+
+
+def test_a_folder_of_files_is_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name, rows in (("b.csv", TABLE[1:]), ("a.csv", TABLE[:1])):
+        save(rows, tmp_path / name)
+    with (tmp_path / "b.csv").open("a") as file:
+        file.write("broken\n")
+    (tmp_path / "README.txt").write_text("notes")
+    source = opened(own(tmp_path))
+    raw = gather(source)
+    assert ratings(raw) == READ
+    assert raw.quarantine[["file", "row"]].to_numpy().tolist() == [["b.csv", 4]]
+    assert len(source.parts) == 2
+
+
+def rows_of(read: Callable[[Part], Iterable[Chunk]], part: Part) -> int:
+    return sum(len(chunk.table) for chunk in read(part))
+
+
+def test_a_parquet_files_row_groups_are_parts_that_other_processes_can_read(tmp_path: Path) -> None:
+    table = TABLE.assign(stars=[4.5, None, 3.0])
+    source = opened(own(save(table, tmp_path / "r.parquet")))
+    assert len(source.parts) == 2
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as another:
+        assert list(another.map(partial(rows_of, source.read), source.parts)) == [1, 1]
+    raw = gather(source)
+    assert raw.quarantine[["row", "reason"]].to_numpy().tolist() == [[2, "rating is not a number"]]
+    assert json.loads(raw.quarantine["text"][0])["what"] == "b"
+
+
+def test_json_objects_may_leave_out_what_others_hold(tmp_path: Path) -> None:
+    lines = ['{"who": 1, "what": 2, "when": 3}', '{"who": 1, "what": 2, "stars": 4, "when": 3}']
+    (tmp_path / "r.jsonl").write_text("\n".join(lines))
+    raw = gather(opened(own(tmp_path / "r.jsonl")))
+    assert (raw.quarantine["reason"].tolist(), len(raw.ratings)) == (["rating is not a number"], 1)
+
+
+def test_a_parquet_time_that_python_does_not_know_costs_only_its_row(tmp_path: Path) -> None:
+    moments = pa.array([1_500_000_000, 10**12, 3], pa.timestamp("s")).cast(pa.timestamp("ms"))
+    table = pa.table({**{name: TABLE[name].to_list() for name in ("who", "what", "stars")}, "when": moments})
+    pq.write_table(table, tmp_path / "r.parquet")
+    raw = gather(opened(own(tmp_path / "r.parquet")))
+    assert raw.ratings["timestamp"].tolist() == [1_500_000_000, 3]
+    assert raw.quarantine["row"].tolist() == [2]
+
+
+ITEMS = pd.DataFrame(
+    {
+        "id": ["a", "b", "b", "c", ""],
+        "name": ["<i>One</i>", None, "again", "unrated", "nobody"],
+        "made": [1999, None, 3, 4, 5],
+        "kinds": ["Drama|War, civil", "x; y", "", "", ""],
+        "plot": ["A plot.", "", "", "", ""],
+        "tagline": ["A line.", "Other", "", "", ""],
+    }
+)
+ABOUT = {"item": "id", "title": "name", "year": "made", "categories": "kinds", "description": ["tagline", "plot"]}
+
+
+@pytest.mark.parametrize("name", ["i.csv", "i.jsonl", "i.parquet"])
+def test_metadata_of_ones_own_is_mapped_joined_and_cleaned(name: str, tmp_path: Path) -> None:
+    path = save(ITEMS, tmp_path / name)
+    source = opened(own(save(TABLE, tmp_path / "r.tsv"), items={"file": path, **ABOUT}))
+    items = source.items({"a", "b"})
+    assert items.table["item_id"].tolist() == ["a", "b"]
+    assert items.table["title"].tolist() == ["One", ""]
+    assert items.table["year"].tolist() == [1999, pd.NA]
+    assert items.table["categories"].tolist() == [["Drama", "War, civil"], ["x", "y"]]
+    assert items.table["description"].tolist() == ["A line. A plot.", "Other"]
+    assert (items.duplicated, items.repaired) == (1, {"markup": 1})
+    assert [(fault.row, fault.reason) for fault in items.faults] == [(6 if name == "i.csv" else 5, "no item id")]
+
+
+def test_integer_ids_join_to_integer_ids(tmp_path: Path) -> None:
+    table = TABLE.assign(what=[1, 2, 1])
+    items = save(pd.DataFrame({"id": [2, 1], "name": ["two", "one"]}), tmp_path / "i.parquet")
+    about = {"file": items, "item": "id", "title": "name", "description": "name"}
+    raw = gather(opened(own(save(table, tmp_path / "r.csv"), items=about)))
+    assert raw.items[["item_id", "title", "description"]].to_numpy().tolist() == [
+        ["2"] + ["two"] * 2,
+        ["1"] + ["one"] * 2,
+    ]
+
+
+def test_metadata_beside_the_ratings_is_not_read_as_ratings(tmp_path: Path) -> None:
+    save(TABLE, tmp_path / "r.csv")
+    items = save(ITEMS, tmp_path / "i.csv")
+    assert ratings(gather(opened(own(tmp_path, items={"file": items, **ABOUT})))) == READ
+
+
+def test_splits_of_ones_own_follow_the_column_and_else_shares_of_time(tmp_path: Path) -> None:
+    path = save(TABLE.assign(part=["train", "valid", "test"]), tmp_path / "r.csv")
+    assert chosen(own(path)).windows == Shares(train=0.8, valid=0.1, test=0.1)
+    with_column = own(path, {**COLUMNS, "split": "part"})
+    assert chosen(with_column).windows == SplitColumn()
+    chunk = next(iter(opened(with_column).read(opened(with_column).parts[0])))
+    assert chunk.table["split"].to_pylist() == ["train", "valid", "test"]
+
+
+def refused(params: DatasetParams) -> str:
+    with pytest.raises(UserError) as stop:
+        gather(opened(params))
+    assert "\n" not in str(stop.value)
+    return str(stop.value)
+
+
+def test_an_unknown_column_is_told_with_the_nearest_and_those_there_are(tmp_path: Path) -> None:
+    for name in ("r.csv", "r.tsv", "r.jsonl", "r.parquet"):
+        path = save(TABLE, tmp_path / name)
+        assert refused(own(path, {**COLUMNS, "rating": "star"})) == (
+            f"dataset.columns.rating: no column 'star' in {path}; did you mean 'stars'? "
+            "Found: who, what, stars, when, more"
+        )
+    about = {"file": save(ITEMS, tmp_path / "i.csv"), **ABOUT, "description": ["plot", "tag"]}
+    assert "dataset.items.description.1: no column 'tag'" in refused(own(tmp_path / "r.csv", items=about))
+    label = {"user": "who", "item": "what", "label": "liked", "timestamp": "when"}
+    assert refused(own(tmp_path / "r.csv", label)).startswith("dataset.columns.label: no column 'liked'")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"raw": None}, "dataset.raw: own is read from a file or folder; pass -S dataset.raw=PATH"),
+        ({"columns": None}, "dataset.columns: say which columns of your files are which"),
+        ({"threshold": None}, "dataset.threshold: say above which value of 'stars' a rating counts as liked"),
+        ({"windows": "column"}, "dataset.windows: column needs the name of the column"),
+        ({"windows": {"weeks": [1, 2, 3]}}, "dataset.windows: no rule has the keys weeks"),
+        ({"raw": "r.xlsx"}, "no .csv, .tsv, .jsonl, .json, .parquet file"),
+        ({"raw": "absent.csv"}, "no such file or folder"),
+        ({"raw": "two"}, "holds 2 files (a.csv, b.tsv); name the one that is meant"),
+        ({"raw": "empty.csv"}, "empty.csv: its first line is empty; it should name the columns"),
+        ({"raw": "old.csv"}, "old.csv: no lines of text; save it as UTF-8, with LF or CRLF"),
+        ({"raw": "wide.csv"}, "wide.csv: no lines of text; save it as UTF-8"),
+        ({"raw": "coloured.csv"}, r"no column 'who' in coloured.csv; Found: \x1b[31mred\x07"),
+        ({"items": {"file": "no.csv", "item": "id"}}, "no.csv: no such file or folder; set dataset.items.file to"),
+        (
+            {"name": "synthetic", "columns": None},
+            "dataset.raw: synthetic is generated and reads no file; name the dataset",
+        ),
+        ({"raw": "header.csv"}, "holds no ratings"),
+        ({"raw": "twice.csv"}, "has two columns 'who'; rename one of them"),
+        ({"raw": "text.parquet"}, "not a readable parquet file"),
+        ({"raw": "cut.parquet"}, "not a readable parquet file"),
+        ({"name": "ml-1m"}, "dataset.columns: ml-1m has its own; set it to null, or dataset.name to own"),
+    ],
+)
+def test_what_cannot_be_read_stops_with_one_line(
+    changes: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(TABLE, Path("r.csv"))
+    Path("r.xlsx").write_bytes(b"PK\x05\x06" + bytes(18))
+    Path("two").mkdir()
+    save(TABLE, Path("two/a.csv"))
+    save(TABLE, Path("two/b.tsv"))
+    Path("empty.csv").write_text("")
+    Path("old.csv").write_bytes(b"who,what,stars,when\r1,2,3,4\r")
+    Path("wide.csv").write_text("who,what,stars,when\n", encoding="utf-16")
+    Path("coloured.csv").write_text("\x1b[31mred\x07\n")
+    Path("header.csv").write_text("who,what,stars,when\n")
+    Path("twice.csv").write_text("who,what,stars,when,who\n1,2,3,4,5\n")
+    Path("text.parquet").write_text("who,what\n")
+    Path("cut.parquet").write_bytes(save(TABLE, Path("r.parquet")).read_bytes()[:300])
+    given = {"name": "own", "raw": "r.csv", "columns": COLUMNS, "threshold": 3, **changes}
+    assert said in refused(dataset_params(**given))

@@ -1,0 +1,42 @@
+"""A source read whole, as tests of readers look at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import pandas as pd
+import pyarrow as pa
+
+from thinkrec.ingest.partitions import check_ratings, in_files, read_part
+from thinkrec.ingest.raw import TRUTH, Source, quarantine_table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """Ratings (and their truth, where it is known) and metadata in input order; the malformed rows of both."""
+
+    ratings: pd.DataFrame
+    items: pd.DataFrame
+    quarantine: pd.DataFrame
+    rows: int
+    bad_rows: int
+    truth: pd.DataFrame | None
+
+
+def gather(source: Source) -> Whole:
+    """All of a source in memory, however many of its rows are malformed."""
+    reads = list(map(partial(read_part, read=source.read, max_bad_share=1.0), source.parts))
+    faults, rows = in_files(source.parts, reads), sum(read.rows for read in reads)
+    check_ratings(source.parts, faults, rows, max_bad_share=1.0)
+    whole = pa.concat_tables([read.table for read in reads]).unify_dictionaries().to_pandas()
+    items = source.items(set(whole["item_id"].cat.categories))
+    truth = [column.name for column in TRUTH]
+    return Whole(
+        ratings=whole.drop(columns=truth, errors="ignore"),
+        items=items.table,
+        quarantine=quarantine_table([*faults, *items.faults]),
+        rows=rows,
+        bad_rows=len(faults),
+        truth=whole[truth] if truth[0] in whole else None,
+    )

@@ -1,0 +1,166 @@
+"""Of several versions the least untrue is best, then the one that names what pulls hardest; worked out by hand."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from thinkrec.claims.claims import Check
+from thinkrec.claims.prompts import Instance, Shown
+from thinkrec.claims.verifier import Catalogue, check
+from thinkrec.reasons.judging import SHRINKAGE, Pulls, ReasonJudge, Tastes, badness, broken, passed_over, wanted
+
+HISTORY = [
+    Shown(title="Iron Harbour", keywords=["war", "ships"], liked=True),
+    Shown(title="Quiet Orchard", keywords=["Slow", "sad"], liked=False),
+    Shown(title="Night", keywords=["war", "noir"], liked=False),
+]
+TARGET = Shown(title="Low Tide", keywords=["sea", "war", "Slow"])
+CATALOGUE = Catalogue(["Iron Harbour", "Quiet Orchard", "Night", "Low Tide"], ["war", "slow", "sea", "sad", "gloom"])
+PULLS = {"sea": 0.5, "war": 0.2, "slow": -0.9}
+
+
+def checked(text: str) -> Check:
+    return check(text, HISTORY, TARGET, CATALOGUE)
+
+
+class TestBadness:
+    def test_the_less_is_untrue_and_the_more_is_said_the_better(self) -> None:
+        texts = [
+            "Yes. Liked war (1 of 2). This one brings war. It fits.",
+            "Yes. Liked war (1 of 2). It fits.",
+            "Yes. It fits.",
+            "Yes. Liked war (1 of 2). This one brings war. It does not fit.",
+            "Yes. Liked war (2 of 2). It fits.",
+            "Yes. Liked war (2 of 2) and gloom (1 of 1). It does not fit.",
+        ]
+        bad = [badness(text, checked(text), {}) for text in texts]
+        assert bad == [
+            (0, *rest) for rest in [(0, 0, 0, -2), (0, 0, 0, -1), (0,) * 4, (1, 0, 0, -2), (1, 0, 0, 0), (3, 0, 0, 0)]
+        ]
+        assert bad == sorted(bad)
+
+    def test_what_is_passed_over_counts_after_what_is_untrue_and_before_how_much_is_said(self) -> None:
+        texts = [
+            "Yes. This one brings sea, war. It fits.",
+            "Yes. This one brings sea. It fits.",
+            "Yes. Liked war (1 of 2). This one brings war. It fits.",
+            "Yes. It fits.",
+            "Yes. Liked gloom (1 of 1). This one brings sea, war. It fits.",
+        ]
+        bad = [badness(text, checked(text), PULLS) for text in texts]
+        assert bad == [(0, 0, 0, 1, -2), (0, 0, 0, 3, -1), (0, 0, 1, 3, -2), (0, 0, 3, 3, 0), (0, 1, 0, 1, -2)]
+        assert bad == sorted(bad)
+
+    def test_what_is_broken_counts_first(self) -> None:
+        texts = ["Yes. Liked war (2 of 2). It fits.", "Yes. This one brings sea, sea. It fits."]
+        bad = [badness(text, checked(text), PULLS) for text in texts]
+        assert bad == [(0, 1, 1, 3, 0), (1, 0, 0, 3, -1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ('Yes. Liked "Iron Harbour". This one brings sea. It fits.', 0),
+        ('Yes. Liked "Iron. This one brings sea. It fits.', 1),
+        ("Yes. Liked war (1 of 2). This one brings war. It fits.", 0),  # in two sentences
+        ("Yes. This one brings sea, war, Sea. It fits.", 1),
+        ("Yes. This one brings seas, sea-shanties (1 of 1), chelsea. It fits.", 0),
+        ('Yes. This one brings slow, slow, slow "fun. It fits.', 3),
+        ("Yes. This one is fit, fit. It fits.", 0),  # no keyword
+    ],
+)
+def test_broken_is_a_quotation_without_end_and_a_keyword_twice_in_a_sentence(text: str, count: int) -> None:
+    assert broken(text, PULLS) == count
+
+
+class TestPassedOver:
+    @pytest.mark.parametrize(
+        ("text", "counts"),
+        [
+            ("Yes. This one brings sea.", (0, 3)),
+            ("Yes. This one brings war and sea.", (0, 1)),
+            ("Yes. Liked war (1 of 2). This one brings slow.", (1, 2)),
+            ("Yes. Against it stands slow, disliked (1 of 1).", (3, 3)),  # named, but not in favour of the verdict
+            ("Yes. Liked gloom (1 of 1).", (3, 3)),  # not of the target
+            ("No. Disliked slow (1 of 1).", (0, 3)),
+            ("No. For it stands war, liked (1 of 2). The target has war.", (1, 3)),
+            ("No. Disliked sad (1 of 1).", (3, 3)),
+            ("Who knows. This one brings sea.", (3, 3)),
+        ],
+    )
+    def test_it_is_what_pulls_harder_towards_the_verdict(self, text: str, counts: tuple[int, int]) -> None:
+        assert passed_over(checked(text), PULLS) == counts
+
+    def test_where_nothing_pulls_any_keyword_will_do(self) -> None:
+        nothing = dict.fromkeys(PULLS, 0.0)
+        assert passed_over(checked("Yes. This one brings slow, war."), nothing) == (0, 0)
+        assert passed_over(checked("Yes. It fits."), {}) == (0, 0)
+
+
+class TestWanted:
+    @pytest.mark.parametrize(
+        ("text", "word"),
+        [
+            ("Yes.", "sea"),
+            ("Yes. Liked war (1 of 2).", "sea"),
+            ("Yes. This one brings sea.", "war"),
+            ("Yes. This one brings sea and war.", ""),  # what is left pulls away
+            ("No.", "slow"),
+            ("No. This one brings slow.", ""),
+            ("Who knows.", ""),
+        ],
+    )
+    def test_it_is_what_pulls_hardest_of_what_is_not_named(self, text: str, word: str) -> None:
+        assert wanted(checked(text), PULLS) == word
+
+    def test_nothing_is_wanted_where_nothing_pulls(self) -> None:
+        assert wanted(checked("Yes."), dict.fromkeys(PULLS, 0.0)) == wanted(checked("Yes."), {}) == ""
+
+
+class TestTastes:
+    ITEMS = np.asarray([[2.0, 0.0], [0.0, 4.0], [4.0, 2.0], [0.0, 0.0]], np.float32)  # the last was never seen
+    KEYWORDS = (["war", "War"], ["sea", "war"], ["sea"], ["gloom", "sea"])
+
+    def test_keywords_pull_as_the_items_do_that_have_them(self) -> None:
+        # The known items' mean is (2, 2). war: (0, -2) + (-2, 2); sea: (-2, 2) + (2, 0).
+        user = np.asarray([3.0, 1.0], np.float32)
+        pulls = Tastes(self.ITEMS, self.KEYWORDS).pulls(user, ["War", "sea", "gloom", "new"])
+        shrunk = 2 + SHRINKAGE
+        assert pulls == pytest.approx({"war": -6 / shrunk, "sea": 2 / shrunk, "gloom": 0, "new": 0})
+
+    def test_of_features_the_fit_on_all_of_train_counts_and_none_where_the_model_is_told_none(self) -> None:
+        bank = np.concatenate([self.ITEMS, 9 * self.ITEMS])  # a fold's vectors come after
+        features: Any = SimpleNamespace(item_bank=bank)
+        user = np.asarray([3.0, 1.0], np.float32)
+        told = Tastes.of(features, self.KEYWORDS, ["user", "item"]).pulls(user, ["war"])
+        assert told == Tastes(self.ITEMS, self.KEYWORDS).pulls(user, ["war"])
+        assert Tastes.of(features, self.KEYWORDS, []).pulls(user, ["war", "sea"]) == {"war": 0.0, "sea": 0.0}
+
+    def test_nothing_known_pulls_nowhere(self) -> None:
+        nobody = np.zeros(2, np.float32)
+        assert Tastes(self.ITEMS, self.KEYWORDS).pulls(nobody, ["war"]) == {"war": 0.0}
+        assert Tastes(0 * self.ITEMS, self.KEYWORDS).pulls(nobody + 1, ["war"]) == {"war": 0.0}
+
+
+def test_a_judge_knows_the_rows_user() -> None:
+    class Told(Tastes):
+        def pulls(self, user_d: Any, keywords: Any) -> Pulls:
+            return {word.lower(): float(user_d[0]) * PULLS[word.lower()] for word in keywords}
+
+    users = np.asarray([[1.0], [-1.0]], np.float32)
+    features: Any = SimpleNamespace(user_vectors=lambda rows: users[rows])
+    told = Told(TestTastes.ITEMS, TestTastes.KEYWORDS)
+    judge = ReasonJudge(
+        read=lambda _: Instance(history=HISTORY, target=TARGET),
+        catalogue=CATALOGUE,
+        thesaurus=str,
+        tastes=told,
+        features=features,
+    )
+    text = "Yes. This one brings sea. It fits."
+    assert [judge.badness(row, text) for row in (0, 1)] == [(0, 0, 0, 3, -1), (0, 0, 2, 3, -1)]
+    assert [judge.wanted(row, "Yes.") for row in (0, 1)] == ["sea", "slow"]

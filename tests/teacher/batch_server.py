@@ -1,0 +1,237 @@
+"""A loopback server that speaks the Batch API: files, batches, and chat completions beside them.
+
+What it does by itself is right. A test says how batches end (`finish`), what a request gets (`answer`), and what goes
+wrong on the way (`faults`, one after the other, by method and the path's first part below /v1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from thinkrec.teacher.client import Teacher, Unanswered
+from thinkrec.teacher.offline import complete
+
+PAGE = 2  # batches of one page at most, however many are asked for
+
+Answer = tuple[int, Any] | str | None  # status and body; a line of the output file as it is; no line at all
+
+
+def completion(text: str | None, **changes: Any) -> dict[str, Any]:
+    """A chat completion that says `text`; `changes` are of its message."""
+    message = {"role": "assistant", "content": text, **changes}
+    return {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "m",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
+    }
+
+
+def questions(*texts: str) -> Callable[[Teacher], list[str]]:
+    """Work that asks each of `texts`, and whoever answers "again" once more; makes a list of the answers."""
+
+    def work(teacher: Teacher) -> list[str]:
+        async def run() -> tuple[list[str], list[Unanswered]]:
+            said: list[str] = []
+            missing: list[Unanswered] = []
+            async with teacher.session() as session:
+                for text in texts:
+                    messages = [{"role": "user", "content": text}]
+                    try:
+                        reply = await session.ask(messages)
+                        if reply.text == "again":
+                            further = [{"role": "assistant", "content": "again"}, {"role": "user", "content": "so?"}]
+                            reply = await session.ask([*messages, *further])
+                        said.append(reply.text)
+                    except Unanswered as error:
+                        missing.append(error)
+            return said, missing
+
+        said, missing = asyncio.run(run())
+        if missing:
+            raise missing[0]
+        return said
+
+    return work
+
+
+class BatchServer:
+    """What the server has and does; its address is `endpoint`."""
+
+    def __init__(self) -> None:
+        self.endpoint = ""
+        self.answer: Callable[[dict[str, Any], int], Answer] = lambda request, _: (200, complete(request))
+        self.files: dict[str, bytes] = {}
+        self.batches: dict[str, dict[str, Any]] = {}
+        self.faults: dict[str, list[str | Callable[[], None]]] = {}
+        self.asked: Counter[str] = Counter()  # in batches and out of them, by the question's key or last message
+        self.calls: Counter[str] = Counter()
+        self.heard: list[dict[str, Any]] = []  # bodies of chat completions
+        self.lock = threading.RLock()
+
+    def finish(self, status: str = "completed", *, keep: Callable[[int], bool] = lambda place: True) -> None:
+        """End all batches that have not ended; requests (by their place) that are not kept get no answer."""
+        with self.lock:
+            for batch in self.batches.values():
+                if batch["status"] == "in_progress":
+                    self._end(batch, status, keep)
+
+    def _end(self, batch: dict[str, Any], status: str, keep: Callable[[int], bool]) -> None:
+        output, errors = [], []
+        requests = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
+        for place, request in enumerate(requests if status != "failed" else ()):
+            key = request["custom_id"]
+            if not keep(place):
+                if status == "expired":
+                    error = {"code": "batch_expired", "message": "This request could not be executed in time."}
+                    errors.append(json.dumps({"custom_id": key, "response": None, "error": error}))
+                continue
+            self.asked[key] += 1
+            found = self.answer(request["body"], self.asked[key])
+            if isinstance(found, str):
+                output.append(found)
+            elif found:
+                response = {"status_code": found[0], "request_id": "r", "body": found[1]}
+                line = json.dumps({"id": "l", "custom_id": key, "response": response, "error": None})
+                (output if found[0] == 200 else errors).append(line)
+        output.reverse()  # in no order, as the API has it
+        batch["status"] = status
+        for name, lines in (("output_file_id", output), ("error_file_id", errors)):
+            if lines:
+                batch[name] = self._keep("".join(f"{line}\n" for line in lines).encode())
+        if status == "failed":
+            batch["errors"] = {"object": "list", "data": [{"code": "token_limit", "message": "Too many tokens."}]}
+
+    def _keep(self, content: bytes) -> str:
+        name = f"file-{len(self.files)}"
+        self.files[name] = content
+        return name
+
+    def upload(self, body: bytes, content_type: str) -> dict[str, Any]:
+        boundary = content_type.partition("boundary=")[2].strip('"').encode()
+        parts = [part.partition(b"\r\n\r\n") for part in body.split(b"--" + boundary)[1:-1]]
+        named = {re.search(rb'name="(\w+)"', head)[1]: content.removesuffix(b"\r\n") for head, _, content in parts}
+        assert named[b"purpose"] == b"batch"
+        return {"id": self._keep(named[b"file"]), "object": "file", "purpose": "batch"}
+
+    def create(self, body: dict[str, Any]) -> dict[str, Any]:
+        assert body["endpoint"] == "/v1/chat/completions" and body["completion_window"] == "24h"
+        lines = self.files[body["input_file_id"]].splitlines()
+        requests = [json.loads(line) for line in lines]
+        assert len({request["custom_id"] for request in requests}) == len(requests)
+        assert all(request["method"] == "POST" and request["url"] == body["endpoint"] for request in requests)
+        name = f"batch_{len(self.batches)}"
+        self.batches[name] = {
+            "id": name,
+            "object": "batch",
+            "status": "in_progress",
+            "created_at": int(time.time()),
+            "request_counts": {"total": len(lines), "completed": 0, "failed": 0},
+            **body,
+        }
+        return self.batches[name]
+
+    def page(self, query: dict[str, list[str]]) -> dict[str, Any]:
+        newest = list(self.batches.values())[::-1]
+        after = query.get("after", [""])[0]
+        start = next((place + 1 for place, batch in enumerate(newest) if batch["id"] == after), 0)
+        return {"object": "list", "data": newest[start : start + PAGE], "has_more": start + PAGE < len(newest)}
+
+
+@contextmanager
+def batch_server() -> Iterator[BatchServer]:
+    server = BatchServer()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.reply("GET", b"")
+
+        def do_POST(self) -> None:
+            self.reply("POST", self.rfile.read(int(self.headers["content-length"])))
+
+        def reply(self, method: str, body: bytes) -> None:
+            address = urlsplit(self.path)
+            first, *rest = address.path.removeprefix("/v1/").split("/")
+            with server.lock:
+                server.calls[f"{method} {first}"] += 1
+                faults = server.faults.get(f"{method} {first}", [])
+                fault = faults.pop(0) if faults else None
+                if fault in ("429", "500", "404"):
+                    return self.send(int(fault), json.dumps({"error": {"message": "no"}}).encode())
+                if fault == "page":
+                    return self.send(200, b"<html>hello</html>", "text/html")
+                found: Any
+                match method, first, rest:
+                    case "POST", "files", []:
+                        found = server.upload(body, self.headers["content-type"])
+                    case "GET", "files", [name, "content"]:
+                        found = server.files[name]
+                    case "POST", "batches", []:
+                        found = server.create(json.loads(body))
+                    case "GET", "batches", []:
+                        found = server.page(parse_qs(address.query))
+                    case "GET", "batches", [name] if name in server.batches:
+                        found = server.batches[name]
+                    case "POST", "chat", ["completions"]:
+                        request = json.loads(body)
+                        server.heard.append(request)
+                        found = server.answer(request, 1)[1]
+                    case _:
+                        return self.send(404, b'{"error": {"message": "no such thing"}}')
+            if callable(fault):  # what was asked for is done, and the asker may be gone
+                fault()
+            content = found if isinstance(found, bytes) else json.dumps(found).encode()
+            if fault == "cut":  # done, without an answer or in the middle of one
+                self.send(200, content, cut=len(content) // 2 if isinstance(found, bytes) else 0)
+            else:
+                self.send(200, content)
+
+        def send(self, status: int, content: bytes, kind: str = "application/json", cut: int | None = None) -> None:
+            if cut != 0:
+                self.send_response(status)
+                self.send_header("content-type", kind)
+                self.send_header("content-length", str(len(content)))
+                self.send_header("retry-after-ms", "1")
+                self.end_headers()
+            if cut is None:
+                self.wfile.write(content)
+            else:
+                self.wfile.write(content[:cut])
+                self.wfile.flush()
+                self.connection.shutdown(socket.SHUT_RDWR)
+                self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:  # a client that was killed
+            pass
+
+    httpd = Server(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    server.endpoint = f"http://127.0.0.1:{httpd.server_port}/v1"
+    try:
+        yield server
+    finally:
+        httpd.shutdown()
+        httpd.server_close()
+        thread.join()

@@ -1,0 +1,449 @@
+"""The Batch API: the same answers as live, nothing submitted twice whatever is killed, failures bounded."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from stages.__main__ import app
+from tests.project import ROOT, SMALL, digests, run_stage, set_params, teacher_params
+from tests.teacher.batch_server import batch_server, completion, questions
+from thinkrec.errors import UserError
+from thinkrec.teacher import batch
+from thinkrec.teacher.batch import Waiting, carry_out
+from thinkrec.teacher.client import open_teacher
+from thinkrec.teacher.store import open_store
+
+KEY = "sk-do-not-note-me"
+STORE = Path(".cache/responses.sqlite")
+RUN = """
+import sys
+sys.path[:0] = sys.argv[2:]
+from tests.project import teacher_params
+from tests.teacher.batch_server import questions
+from thinkrec.teacher.batch import carry_out
+from thinkrec.teacher.client import open_teacher
+print(carry_out(questions("a", "b"), open_teacher(teacher_params(sys.argv[1], mode="batch"))))
+"""
+
+
+@pytest.fixture(autouse=True)
+def place_and_key(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("THINKREC_STORE", raising=False)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("THINKREC_TEACHER_KEY", KEY)
+
+
+@pytest.fixture
+def server():
+    """A server that repeats what it is asked."""
+    with batch_server() as running:
+        running.answer = lambda request, _: (200, completion(request["messages"][-1]["content"]))
+        yield running
+
+
+def go(server, *texts, **changes):
+    """One run of the stage."""
+    settings = {"mode": "batch", "timeout": 5.0, **changes}
+    return carry_out(questions(*texts), open_teacher(teacher_params(server.endpoint, **settings), retries=1))
+
+
+def waits(server, *texts, **changes):
+    """The line of a run that has to wait."""
+    with pytest.raises(Waiting) as caught:
+        go(server, *texts, **changes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def refusal(server, *texts, **changes):
+    with pytest.raises(UserError) as caught:
+        go(server, *texts, **changes)
+    assert not isinstance(caught.value, Waiting)
+    assert "\n" not in str(caught.value) and KEY not in str(caught.value)
+    return str(caught.value)
+
+
+def stored(path=STORE):
+    with open_store(path) as store:
+        return sorted(store.connection.execute("SELECT key, answer FROM responses"))
+
+
+def command(folder, *arguments):
+    with chdir(folder):
+        return CliRunner().invoke(app, list(arguments))
+
+
+def project(folder, changes, *stages):
+    folder.mkdir()
+    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    set_params(folder, SMALL | {"teacher.model": "m"} | changes)
+    for stage in stages:
+        run_stage(folder, stage)
+    return folder
+
+
+def test_waves_of_batches_make_the_traces_that_a_live_run_makes_byte_for_byte(tmp_path):
+    with batch_server() as server:
+        live = project(tmp_path / "live", {"teacher.endpoint": server.endpoint}, "ingest", "keywords")
+        assert command(live, "traces").exit_code == 0
+        settings = {"teacher.endpoint": server.endpoint, "teacher.mode": "batch"}
+        batches = project(tmp_path / "batches", settings, "ingest", "keywords")
+        for wave in range(SMALL.get("traces.max_turns", 3)):
+            result = command(batches, "traces")
+            assert result.exit_code == 1
+            assert result.stderr.startswith(f"traces: waiting for the teacher at {server.endpoint}: ")
+            assert len(server.batches) == wave + 1
+            assert not (batches / "out" / "traces").exists()
+            server.finish()
+        assert command(batches, "traces").exit_code == 0
+    assert len(server.batches) == 3
+    assert set(server.asked.values()) == {1}
+    made = ("out/traces", "metrics/traces.json")
+    assert digests(batches, *made) == digests(live, *made)
+    assert len(digests(live, *made)) >= 3
+    assert stored(batches / STORE) == stored(live / STORE)
+    assert sum(server.asked.values()) == len(stored(live / STORE)) == len(server.heard)
+
+
+def test_keywords_by_batches_are_those_of_a_live_run_and_the_run_log_has_what_they_took(tmp_path):
+    with batch_server() as server:
+        made = ("out/keywords", "metrics/keywords.json")
+        settings = {"teacher.endpoint": server.endpoint, "keywords.source": "teacher"}
+        live = project(tmp_path / "live", settings, "ingest", "keywords")
+        batches = project(tmp_path / "batches", settings | {"teacher.mode": "batch"}, "ingest")
+        assert "waiting for the teacher" in command(batches, "keywords").stderr
+        assert not (batches / "out" / "keywords").exists()
+        server.finish()
+        assert command(batches, "keywords").exit_code == 0
+    assert len(server.batches) == 1
+    assert digests(batches, *made) == digests(live, *made)
+    log = [json.loads(line) for line in (batches / ".cache" / "runs.jsonl").read_text().splitlines()]
+    stats = json.loads((batches / "metrics" / "keywords.json").read_text())
+    assert [line["done"] for line in log] == [False, True]
+    assert [line["requests"] for line in log] == [stats["asked"], 0]
+    assert [line["prompt_tokens"] for line in log] == [0, stats["prompt_tokens"]]
+
+
+def test_a_run_while_batches_are_under_way_says_how_far_they_are_and_submits_nothing(server):
+    said = waits(server, "a", "b", "c")
+    assert f"waiting for the teacher at {server.endpoint}: 3 questions submitted (batch_0); run again" in said
+    server.batches["batch_0"]["request_counts"] = {"total": 3, "completed": 2, "failed": 1}
+    said = waits(server, "a", "b", "c")
+    assert "2 of 3 questions under way answered, 1 failed; run again" in said
+    assert len(server.batches) == 1
+
+
+def test_what_the_store_knows_is_not_submitted_and_needs_no_key(server, monkeypatch):
+    waits(server, "a")
+    server.finish()
+    assert go(server, "a") == ["a"]
+    monkeypatch.delenv("THINKREC_TEACHER_KEY")
+    elsewhere = server.endpoint
+    assert go(server, "a") == ["a"]
+    server.endpoint = "https://teacher.invalid/v1"
+    assert "needs a key; set THINKREC_TEACHER_KEY" in refusal(server, "b")
+    server.endpoint = elsewhere
+
+
+def test_equal_questions_are_submitted_once(server):
+    assert "1 question submitted" in waits(server, "a", "a", "a")
+    server.finish()
+    assert go(server, "a", "a", "a") == ["a"] * 3
+
+
+def test_what_failed_is_submitted_again_with_the_next_turns(server):
+    def answer(request, times):
+        text = request["messages"][-1]["content"]
+        if text == "b" and times == 1:
+            return 429, {"error": {"message": "too many"}}
+        return 200, completion("again" if text == "c" else text)
+
+    server.answer = answer
+    waits(server, "a", "b", "c")
+    server.finish()
+    assert "2 answers collected; 1 failed (too many); 2 questions submitted (batch_1)" in waits(server, "a", "b", "c")
+    server.finish()
+    assert go(server, "a", "b", "c") == ["a", "b", "so?"]
+    assert sorted(server.asked.values()) == [1, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        (400, {"error": {"message": f"bad {KEY}\nrequest"}}),
+        (200, {"object": "what?"}),
+        (200, ["not", "an", "object"]),
+        '{"custom_id": "unknown", "response": {"status_code": 200, "body": {"choices": []}}}',
+        '{"custom_id": 3, "response": []}',
+        '{"half a li',
+        "[]",
+        None,
+    ],
+)
+def test_a_question_fails_in_so_many_batches_and_no_more(server, broken):
+    server.answer = lambda request, times: (
+        broken if request["messages"][0]["content"] == "b" else (200, completion("x"))
+    )
+    for _ in range(batch.ATTEMPTS):
+        assert "1 question" in waits(server, "b")
+        server.finish()
+    said = refusal(server, "b")
+    assert f"teacher at {server.endpoint}: 1 question without an answer after {batch.ATTEMPTS} batches (" in said
+    assert len(server.batches) == batch.ATTEMPTS
+    server.answer = lambda request, times: (200, completion("x"))
+    waits(server, "b")  # after that line it is asked anew
+    server.finish()
+    assert go(server, "b") == ["x"]
+
+
+def test_the_others_are_answered_before_failures_end_the_run(server):
+    server.answer = lambda request, times: (
+        (400, {"error": {"message": "no"}})
+        if request["messages"][0]["content"] == "b"
+        else (200, completion("again" if times == 1 and len(request["messages"]) == 1 else "x"))
+    )
+    for _ in range(batch.ATTEMPTS):
+        waits(server, "b", "c")
+        server.finish()
+    assert "1 question without" in refusal(server, "b", "c")
+    assert len(stored()) == 2  # both turns of "c"
+
+
+def test_a_refusal_and_an_empty_answer_are_answers_as_in_a_live_run(server):
+    server.answer = lambda request, _: (200, completion(None, refusal="I will not."))
+    waits(server, "a")
+    server.finish()
+    assert go(server, "a") == [""]
+    assert json.loads(stored()[0][1])["refusal"] == "I will not."
+
+
+def test_a_question_that_the_host_refuses_to_pass_on_is_refused_as_in_a_live_run(server):
+    error = {"error": {"code": "content_filter", "message": f"not with {KEY}"}}
+    server.answer = lambda request, _: (400, error)
+    waits(server, "a")
+    server.finish()
+    assert go(server, "a") == [""]
+    kept = json.loads(stored()[0][1])
+    assert (kept["refusal"], kept["finish_reason"]) == ("not with ***", "content_filter")
+
+
+def test_an_expired_batch_keeps_what_it_answered_and_the_rest_is_submitted_again(server):
+    texts = [str(n) for n in range(6)]
+    waits(server, *texts)
+    server.finish("expired", keep=lambda place: place < 4)
+    said = waits(server, *texts)
+    assert "4 answers collected; 2 failed (This request could not be executed in time.); 2 questions submitted" in said
+    server.finish()
+    assert go(server, *texts) == texts
+    assert set(server.asked.values()) == {1}
+
+
+def test_a_batch_that_the_server_refuses_as_a_whole_counts_as_failed_and_says_why(server):
+    for _ in range(batch.ATTEMPTS):
+        waits(server, "a")
+        server.finish("failed")
+    assert "(Too many tokens.)" in refusal(server, "a")
+
+
+def test_a_cancelled_batch_stops_the_run_once_and_the_next_submits_the_rest(server):
+    waits(server, "a", "b", "c")
+    server.batches["batch_0"]["status"] = "cancelling"
+    waits(server, "a", "b", "c")
+    server.batches["batch_0"]["status"] = "in_progress"
+    server.finish("cancelled", keep=lambda place: place == 0)
+    said = refusal(server, "a", "b", "c")
+    assert "batch_0 cancelled before the end; 1 answer kept" in said
+    assert len(server.batches) == 1
+    assert "2 questions submitted (batch_1)" in waits(server, "a", "b", "c")
+
+
+def test_files_keep_to_the_limits_of_the_api(server, monkeypatch):
+    monkeypatch.setattr(batch, "MOST_REQUESTS", 3)
+    texts = [f"{n}" for n in range(8)]
+    assert "8 questions submitted (batch_0, batch_1, batch_2)" in waits(server, *texts)
+    assert [one["request_counts"]["total"] for one in server.batches.values()] == [3, 3, 2]
+    monkeypatch.setattr(batch, "MOST_BYTES", len(server.files["file-0"]))
+    more = ["x" * 40, *"abcde"]
+    waits(server, *texts, *more)
+    sizes = [len(server.files[one["input_file_id"]]) for one in server.batches.values()]
+    assert max(sizes) <= batch.MOST_BYTES and len(sizes) == 6
+    server.finish()
+    assert go(server, *texts, *more) == [*texts, *more]
+
+
+def test_batches_that_end_one_by_one_are_collected_one_by_one(server, monkeypatch):
+    monkeypatch.setattr(batch, "MOST_REQUESTS", 1)
+    server.answer = lambda request, _: (200, completion("again" if len(request["messages"]) == 1 else "x"))
+    waits(server, "a", "b")
+    server.batches["batch_1"]["status"] = "validating"
+    server.finish()
+    assert "1 answer collected; 1 question submitted (batch_2); 0 of 1 question under way answered" in waits(
+        server, "a", "b"
+    )
+
+
+def test_a_cap_cuts_what_one_run_submits_in_the_words_of_a_live_run(server):
+    texts = [str(n) for n in range(5)]
+    for place in range(2):
+        said = waits(server, *texts, max_requests=2)
+        assert f"2 questions submitted (batch_{place}); all teacher.max_requests=2 of this run are sent" in said
+        server.finish()
+    assert "1 question submitted (batch_2); run again" in waits(server, *texts, max_requests=2)
+    server.finish()
+    assert go(server, *texts, max_requests=2) == texts
+
+
+def test_a_cap_on_money_leaves_room_for_the_longest_answers(server):
+    # Some 100 characters are 25 tokens of a prompt, and an answer may be 100: 0.001 x 125 each.
+    settings = {"prompt_price": 1000.0, "completion_price": 1000.0, "request": {"max_tokens": 100}}
+    texts = [str(n) for n in range(10)]
+    said = waits(server, *texts, **settings, max_cost=0.4)
+    assert "3 questions submitted (batch_0); teacher.max_cost=0.4 has no room for another request" in said
+
+
+def test_a_cap_that_leaves_no_room_at_all_is_said(server):
+    said = refusal(server, "a", max_tokens_spent=10)
+    assert "teacher.max_tokens_spent=10 has no room for another request" in said
+    assert not server.files
+
+
+@pytest.mark.parametrize("call", ["POST files", "POST batches"])
+@pytest.mark.parametrize("again", [False, True])
+def test_killed_between_any_two_steps_nothing_is_submitted_twice(server, call, again):
+    """The server kills the run after it has done what was asked for, before the run hears of that."""
+    others = [{"id": f"other-{n}", "input_file_id": f"none-{n}", "status": "completed"} for n in range(3)]
+
+    def start():
+        paths = [str(ROOT / "tests"), str(ROOT / "tests" / "synthesis")]
+        return subprocess.Popen(
+            [sys.executable, "-c", RUN, server.endpoint, *paths],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    running = []
+    server.faults[call] = [lambda: (running[0].send_signal(signal.SIGKILL), running[0].wait())]
+    running.append(start())
+    assert running[0].wait(timeout=60) == -signal.SIGKILL
+    for other in others:  # of the same account, created since
+        server.batches[other["id"]] = {**other, "object": "batch", "created_at": 2_000_000_000}
+    if again:  # ended by the time somebody comes back
+        server.finish()
+    ours = lambda: [one for one in server.batches.values() if one["input_file_id"] in server.files]  # noqa: E731
+    if not (again and call == "POST batches"):
+        waits(server, "a", "b")
+        assert len(ours()) == 1
+        server.finish()
+    assert go(server, "a", "b") == ["a", "b"]
+    assert len(ours()) == 1
+    assert set(server.asked.values()) == {1}
+
+
+def test_a_creation_without_an_answer_is_not_repeated_unseen(server):
+    server.faults["POST batches"] = ["cut"]
+    assert "cannot be reached" in refusal(server, "a")
+    assert "0 of 1 question under way answered" in waits(server, "a")
+    assert server.calls["POST batches"] == len(server.batches) == 1
+
+
+def test_a_creation_that_was_refused_is_made_again_by_the_next_run(server):
+    server.faults["POST batches"] = ["500"]
+    refusal(server, "a")
+    assert "1 question submitted" in waits(server, "a")
+    assert len(server.batches) == 1
+
+
+def test_an_upload_that_fails_is_repeated_whole(server):
+    server.faults["POST files"] = ["500"]
+    waits(server, "a", "b")
+    assert len(server.files["file-0"].splitlines()) == 2
+
+
+@pytest.mark.parametrize("fault", ["cut", "500", "page"])
+def test_an_output_that_does_not_arrive_whole_is_fetched_again(server, fault):
+    waits(server, "a", "b")
+    server.finish()
+    server.faults["GET files"] = [fault] * 2
+    refusal(server, "a", "b")
+    server.faults.clear()
+    assert go(server, "a", "b") == ["a", "b"]
+    assert len(server.batches) == 1
+
+
+@pytest.mark.parametrize("call", ["POST files", "POST batches"])
+def test_a_server_without_batches_is_one_line_and_can_be_asked_live(server, call):
+    server.faults[call] = ["404"]
+    assert "has no Batch API; set teacher.mode=live" in refusal(server, "a")
+    assert go(server, "a", mode="live") == ["a"]
+
+
+@pytest.mark.parametrize("call", ["POST files", "POST batches", "GET batches"])
+def test_a_web_page_in_place_of_an_answer_is_one_line(server, call):
+    if call == "GET batches":
+        waits(server, "a")
+    server.faults[call] = ["page"]
+    assert "not as an OpenAI-compatible API" in refusal(server, "a")
+
+
+def test_a_batch_that_is_gone_is_one_line_that_says_the_way_out(server):
+    waits(server, "a")
+    server.batches.clear()
+    said = refusal(server, "a")
+    assert "does not know our batch; use the key that submitted it or, if it is gone, move .cache" in said
+    Path(said.partition("move ")[2].removesuffix(" away")).rename("elsewhere")
+    assert "1 question submitted" in waits(server, "a")
+
+
+def test_a_server_that_cannot_list_its_batches_is_one_line(server):
+    server.faults["POST batches"] = ["cut"]
+    refusal(server, "a")
+    server.faults["GET batches"] = ["page"]
+    assert "not as an OpenAI-compatible API" in refusal(server, "a")
+    waits(server, "a")
+    assert len(server.batches) == 1
+
+
+def test_no_key_is_in_the_notes(server):
+    server.answer = lambda *_: (400, {"error": {"message": f"key {KEY}"}})
+    waits(server, "a")
+    server.finish()
+    waits(server, "a")
+    for path in Path(".cache").iterdir():
+        assert KEY.encode() not in path.read_bytes()
+
+
+def test_damaged_notes_are_a_user_error_in_one_line(server):
+    waits(server, "a")
+    Path(".cache/responses-batches.sqlite").write_bytes(b"not a database at all, but long enough to look like one" * 20)
+    assert "the notes of submitted batches are damaged" in refusal(server, "a")
+
+
+def test_a_live_run_does_not_pay_for_what_is_under_way(server):
+    waits(server, "a", "b")
+    assert "2 questions under way in batches, and would be paid for twice" in refusal(server, "a", "b", mode="live")
+    assert not server.heard
+    assert go(server, "c", mode="live") == ["c"]  # of which no batch knows
+    server.finish()
+    assert go(server, "a", "b") == go(server, "a", "b", mode="live") == ["a", "b"]
+    assert len(server.heard) == 1
+
+
+def test_two_runs_at_a_time_submit_once(server):
+    async def both():
+        return await asyncio.gather(*(asyncio.to_thread(waits, server, "a", "b") for _ in range(2)))
+
+    said = asyncio.run(both())
+    assert Counter("submitted" in line for line in said) == {True: 1, False: 1}
+    assert len(server.batches) == 1

@@ -1,0 +1,228 @@
+"""Quotes: figures by hand from what the store knows and what it does not, before anything is sent."""
+
+import json
+import re
+from contextlib import chdir, suppress
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from stages.__main__ import app
+from tests.project import ROOT, SMALL, run_stage, set_params, teacher_params
+from tests.teacher.batch_server import batch_server, completion, questions
+from thinkrec.teacher.batch import Waiting, carry_out
+from thinkrec.teacher.client import open_teacher
+from thinkrec.teacher.quote import NOTHING, Quote, Range, quote, quote_table, total
+
+PLACE = "https://teacher.invalid/v1"
+A, B = "aaaa", "bbbbbbbb"  # four and eight characters
+
+
+@pytest.fixture(autouse=True)
+def place_without_a_key(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("THINKREC_STORE", "THINKREC_TEACHER_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def server():
+    """A server that repeats what it is asked, for 7 tokens of a prompt and 3 of an answer."""
+    with batch_server() as running:
+        running.answer = lambda request, _: (200, completion(request["messages"][-1]["content"]))
+        yield running
+
+
+def quoted(*texts, turns=3, endpoint=PLACE, **changes):
+    return quote("traces", questions(*texts), teacher_params(endpoint, **changes), turns=turns)
+
+
+def ask(server, *texts):
+    carry_out(questions(*texts), open_teacher(teacher_params(server.endpoint)))
+
+
+def span(least, most):
+    return Range(least=pytest.approx(least), most=pytest.approx(most))
+
+
+def test_nothing_is_known_of_a_new_teacher_and_everything_assumed_is_said():
+    found = quoted(A, B)
+    assert (found.questions, found.answered, found.submitted) == (2, 0, 0)
+    assert found.requests == span(2, 6)
+    # Characters / 4; each of two further turns repeats the question, and 1 + 2 times 200 of an answer and 60 after it.
+    assert found.prompt_tokens == span(12 / 4, 3 * 12 / 4 + 2 * 3 * 260)
+    assert found.completion_tokens == span(2 * 200, 6 * 200)
+    assert found.cost is None
+    assert found.seconds == span(3, 3)  # at least an answer's time
+    said = " ".join(found.notes)
+    for part in ("4 characters", "200 an answer assumed", "no price set: give teacher.prompt_price", "3 s an answer"):
+        assert part in said
+
+
+def test_prices_are_of_a_million_tokens():
+    found = quoted(A, B, turns=1, prompt_price=2.0, completion_price=8.0)
+    assert found.cost == span((3 * 2 + 400 * 8) / 1e6, (3 * 2 + 400 * 8) / 1e6)
+    assert "price" not in " ".join(found.notes)
+
+
+@pytest.mark.parametrize("missing", ["prompt_price", "completion_price"])
+def test_one_price_alone_makes_no_cost(missing):
+    prices = {"prompt_price": 1.0, "completion_price": 1.0, missing: None}
+    assert quoted(A, **prices).cost is None
+
+
+def test_a_ceiling_of_the_requests_bounds_the_answers():
+    assert quoted(A, turns=1, request={"max_tokens": 1000}).completion_tokens == span(200, 1000)
+    assert quoted(A, turns=1, request={"max_completion_tokens": 50}).completion_tokens == span(50, 50)
+
+
+def test_answers_in_the_store_cost_nothing_and_teach_what_others_take(server):
+    ask(server, A)
+    found = quoted(A, B, endpoint=server.endpoint)
+    assert (found.questions, found.answered) == (2, 1)
+    assert found.requests == span(1, 3)
+    per_character = 7 / 4
+    assert found.prompt_tokens == span(8 * per_character, 3 * 8 * per_character + 3 * (3 + 60))
+    assert found.completion_tokens == span(3, 9)
+    assert "3 an answer" in " ".join(found.notes)
+    ask(server, B)
+    done = quoted(A, B, endpoint=server.endpoint)
+    assert (done.answered, done.requests, done.cost) == (2, NOTHING, NOTHING)
+    assert done.notes == ("traces: all answers are in the store",)
+
+
+def test_a_second_turn_that_is_open_leaves_fewer_to_come(server):
+    server.answer = lambda request, _: (200, completion("again"))
+    ask(server, A)
+    with_two = quoted(A, endpoint=server.endpoint, turns=3)
+    assert (with_two.answered, with_two.requests) == (2, NOTHING)  # the helper asks twice at most
+    from thinkrec.teacher.store import open_store, request_key
+
+    with open_store(Path(".cache/responses.sqlite")) as store:
+        second = [{"role": "user", "content": A}, {"role": "assistant", "content": "again"},
+                  {"role": "user", "content": "so?"}]  # fmt: skip
+        key = request_key(server.endpoint, {"model": "m", "messages": second})
+        assert store.get(key)
+        store.connection.execute("DELETE FROM responses WHERE key = ?", (key,))
+    found = quoted(A, endpoint=server.endpoint, turns=3)
+    assert (found.questions, found.answered, found.requests) == (1, 1, span(1, 2))
+
+
+def test_answers_to_questions_that_will_change_tell_of_tokens_alone(server):
+    ask(server, A)
+    found = quote("traces", questions(A), teacher_params(server.endpoint), turns=1, changing="because")
+    assert (found.questions, found.answered, found.requests) == (1, 0, span(1, 1))
+    assert found.completion_tokens == span(3, 3)
+    assert found.notes[0] == "traces: because"
+
+
+def test_equal_questions_are_sent_once_and_may_part_after_the_first_answer():
+    found = quoted(A, A, A, turns=2)
+    assert found.questions == 1
+    assert found.requests == span(1, 4)
+
+
+@pytest.mark.parametrize(
+    ("limits", "seconds"),
+    [
+        ({"concurrency": 1}, (6, 6)),
+        ({"requests_per_minute": 1}, (120, 120)),
+        ({"tokens_per_minute": 100}, ((3 + 400) / 100 * 60,) * 2),
+        ({"mode": "batch"}, (0, 24 * 3600)),
+    ],
+)
+def test_time_is_that_of_the_tightest_limit(limits, seconds):
+    assert quoted(A, B, turns=1, **limits).seconds == span(*seconds)
+
+
+def test_a_cap_is_said():
+    assert "teacher.max_requests=5 may end a run before that" in " ".join(quoted(A, max_requests=5).notes)
+
+
+def test_what_is_under_way_in_batches_is_not_sent_again(server, monkeypatch):
+    monkeypatch.setenv("THINKREC_TEACHER_KEY", "k")
+    batches = teacher_params(server.endpoint, mode="batch")
+    with suppress(Waiting):
+        carry_out(questions(A), open_teacher(batches))
+    found = quoted(A, B, turns=1, endpoint=server.endpoint, mode="batch")
+    assert (found.submitted, found.requests) == (1, span(1, 1))
+
+
+def test_the_offline_teacher_is_free():
+    found = quoted(A, endpoint="offline")
+    assert (found.requests, found.cost) == (NOTHING, NOTHING)
+    assert "free" in found.notes[0]
+
+
+def test_a_total_has_a_cost_only_if_all_have():
+    one = Quote(stage="a", requests=Range(least=1, most=2), cost=Range(least=3, most=4))
+    assert total([one, one]).requests == Range(least=2, most=4)
+    assert total([one, one]).cost == Range(least=6, most=8)
+    assert total([one, Quote(stage="b", cost=None)]).cost is None
+    assert quote_table([one, Quote(stage="b", cost=None)])
+
+
+def command(folder, *arguments):
+    with chdir(folder):
+        return CliRunner().invoke(app, list(arguments))
+
+
+def project(folder, changes):
+    folder.mkdir()
+    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    set_params(folder, SMALL | {"teacher.model": "m"} | changes)
+    run_stage(folder, "ingest")
+    return folder
+
+
+def logged(folder):
+    return [json.loads(line) for line in (folder / ".cache" / "runs.jsonl").read_text().splitlines()]
+
+
+def test_a_dry_run_of_every_stage_needs_no_key_and_its_quote_holds(tmp_path, monkeypatch):
+    with batch_server() as server:
+        settings = {"teacher.endpoint": server.endpoint, "keywords.source": "teacher", "teacher.prompt_price": 1.0,
+                    "teacher.completion_price": 1.0}  # fmt: skip
+        folder = project(tmp_path / "p", settings)
+        both = command(folder, "quote")
+        assert both.exit_code == 0, both.stderr
+        assert all(name in both.stdout for name in ("keywords", "traces", "total"))
+        assert not (folder / "out" / "keywords").exists()
+        for stage in ("keywords", "traces"):
+            dry = command(folder, stage, "--dry-run")
+            bounds = re.search(r"nothing sent; to send: ([\d,]+)(?: to ([\d,]+))? requests, cost \d", dry.stdout)
+            assert bounds, dry.stdout
+            least, most = (int((bound or bounds[1]).replace(",", "")) for bound in bounds.groups())
+            assert not (server.heard or (folder / "out" / stage).exists())
+            assert command(folder, stage).exit_code == 0
+            assert 0 < least <= len(server.heard) <= most
+            server.heard.clear()
+            assert "to send: 0 requests, cost 0.00" in command(folder, stage, "--dry-run").stdout
+        assert not server.heard
+
+
+def test_keywords_still_to_come_make_new_questions_of_all_whatever_is_in_the_store(tmp_path, monkeypatch):
+    def to_send(folder):
+        said = command(folder, "traces", "--dry-run").stdout
+        return re.search(r"to send: ([\d,]+)", said)[1], "still to come" in said
+
+    with batch_server() as server:
+        folder = project(tmp_path / "p", {"teacher.endpoint": server.endpoint})
+        assert command(folder, "keywords").exit_code == command(folder, "traces").exit_code == 0
+        assert to_send(folder) == ("0", False)
+        set_params(folder, {"keywords.source": "teacher"})
+        assert to_send(folder) == (str(SMALL["traces.train"] + SMALL["traces.held_out"]), True)
+        # Once the answers are there, the table of other keywords that an earlier run has left is not looked at.
+        before = (folder / "out/keywords/keywords.parquet").read_bytes()
+        assert command(folder, "keywords").exit_code == command(folder, "traces").exit_code == 0
+        (folder / "out/keywords/keywords.parquet").write_bytes(before)
+        assert to_send(folder) == ("0", False)
+        assert [line["stage"] for line in logged(folder)] == ["keywords", "traces"] * 2  # and no dry run
+
+
+def test_a_dry_run_of_the_default_says_that_it_is_free(tmp_path):
+    folder = project(tmp_path / "p", {"teacher.model": "offline"})
+    said = command(folder, "quote").stdout
+    assert "the offline teacher is free" in said
+    assert "to send: 0 requests" in said

@@ -1,0 +1,140 @@
+"""Names in text: words and marks, what stands at a place, what reads like a name that nobody knows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from thinkrec.claims.cues import Says
+
+_NO_NAMES = frozenset(("yes", "no", "liked", "disliked", "history", "target", "verdict"))  # quoted, they cite the form
+_SMALL_WORDS = "a an and as at by de der des di du for from in la le of on or the to und vs with"
+_SMALL = frozenset(_SMALL_WORDS.split())
+_LONGEST_NAME = 12  # words of something quoted that could be a title
+
+_TOKEN = re.compile(
+    r"(?P<count>\(\s*(?P<some>\d{1,4})\s*(?:/|(?:out\s+)?of)\s*(?:the\s+)?(?P<all>\d{1,4})(?:\s(?P<label>[^()]{0,30}))?\))"
+    r"|(?P<word>[^\W_]+(?:['\u2019][^\W_]+)*)"
+    r"|(?P<mark>\n|[^\w\s\"'\u201c\u201d\u2018\u2019\u00ab\u00bb*_`-])"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word, a mark or a count, in the forms that names are compared in."""
+
+    text: str  # without a possessive ending
+    lower: str
+    folded: str  # without the plural's ending
+    possessive: bool
+    mark: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    word: Word
+    start: int
+    end: int
+    joined: bool  # by a hyphen to the token before
+    count: tuple[int, int] | None
+    label: str  # within the count: "(0 of 3 liked)"
+
+    def counted(self, says: Says) -> tuple[int, int] | None:
+        """The count as one of those that were `says`: of the others, if its own label says so."""
+        if self.count is None:
+            return None
+        some, seen = self.count
+        other = "liked" if says in ("disliked", "avoids") else "disliked"
+        return (seen - some, seen) if re.search(rf"\b{other}\b", self.label) else self.count
+
+
+@lru_cache(maxsize=1 << 17)
+def _word(text: str) -> Word:
+    possessive = text.endswith(("'s", "\u2019s"))
+    bare = text[:-2] if possessive else text
+    lower = bare.lower().replace("\u2019", "'")
+    return Word(bare, lower, _singular(lower), possessive, not text[0].isalnum())
+
+
+def _singular(word: str) -> str:
+    """`word` in a form that its singular and plural share; not always a word."""
+    if len(word) > 4 and re.search("(?:ss|sh|ch|x)es$", word):
+        return word[:-2]
+    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
+        word = word[:-1]
+    return f"{word[:-2]}y" if len(word) > 3 and word.endswith("ie") else word
+
+
+def tokens_of(text: str) -> list[Token]:
+    tokens: list[Token] = []
+    for found in _TOKEN.finditer(text):
+        start, end = found.span()
+        joined = bool(tokens) and tokens[-1].end == start - 1 and text[start - 1] == "-"
+        count = (int(found["some"]), int(found["all"])) if found["count"] else None
+        tokens.append(Token(_word(found[0]), start, end, joined, count, found["label"] or ""))
+    return tokens
+
+
+@lru_cache(maxsize=1 << 17)
+def words_of(name: str, cased: bool = True) -> tuple[str, ...]:
+    """A name as it is looked up in running text: words and the marks between them."""
+    words = [token.word for token in tokens_of(name)]
+    while words and words[-1].mark:
+        words.pop()
+    while words and words[0].mark:
+        words.pop(0)
+    return tuple(word.text if cased else word.folded for word in words)
+
+
+@lru_cache(maxsize=1 << 17)
+def bare_words(name: str) -> tuple[str, ...]:
+    """A name as it is looked up in quotes: words in lower case, without marks and a year at the end."""
+    words = [token.word.lower for token in tokens_of(name) if not token.word.mark]
+    if len(words) > 1 and re.fullmatch(r"(?:19|20)\d\d", words[-1]):
+        words.pop()
+    return tuple(words)
+
+
+class Names:
+    """Names by their words; the longest that stands at a place is found in one look-up per length."""
+
+    __slots__ = ("_cased", "_lengths", "_names")
+
+    def __init__(self, *, cased: bool) -> None:
+        self._cased = cased
+        self._names: dict[tuple[str, ...], str] = {}
+        self._lengths: dict[str, list[int]] = {}
+
+    def add(self, name: str, meant: str) -> None:
+        """`name` stands for `meant`; the first of several keeps the name."""
+        words = words_of(name, self._cased)
+        if not words or words in self._names:
+            return
+        self._names[words] = meant
+        lengths = self._lengths.setdefault(words[0], [])
+        if len(words) not in lengths:
+            lengths.append(len(words))
+            lengths.sort(reverse=True)
+
+    def at(self, words: Sequence[str], place: int) -> tuple[str, int]:
+        """What the longest name that begins at `place` stands for, and its length; length 0 without any."""
+        for length in self._lengths.get(words[place], ()):
+            name = tuple(words[place : place + length])  # at the end of `words` it may be shorter
+            meant = self._names.get(name)
+            if meant is not None and len(name) == length:
+                return meant, length
+        return "", 0
+
+    def get(self, name: str) -> str | None:
+        """What `name` stands for."""
+        return self._names.get(words_of(name, self._cased))
+
+
+def looks_like_a_name(quoted: str) -> bool:
+    """Whether quoted text that nobody knows is a title in form: a few words with capitals, not a sentence."""
+    words = [token.word.text for token in tokens_of(quoted) if not token.word.mark]
+    if not 0 < len(words) <= _LONGEST_NAME or " ".join(words).lower() in _NO_NAMES or not words[0][0].isupper():
+        return False
+    return all(not word[0].islower() or word in _SMALL for word in words)

@@ -1,0 +1,415 @@
+"""Are a reason's claims true of what was shown? (METHOD section 2: what may be kept; section 6: what is measured.)
+
+A reason is anybody's text: the offline teacher's, a language model's free prose, our student's. Read from left to
+right, it names titles and keywords, and the cues around them (`synthesis.cues`) make claims of that: shown to be liked
+or disliked, preferred or avoided, had or lacked by the target. Every claim is looked up in the history and the target.
+
+What is a claim:
+
+- a title: one shown, or any title of the catalogue in its own case (of one word, only one that is shown or quoted);
+- whatever is quoted and reads like a name, known or not;
+- a keyword that is shown, if a cue stands before it in its clause or after it ("... was liked");
+- a keyword of the catalogue that is not shown, only as an element of the list right behind a cue: any other word of
+  prose is the keyword of some item;
+- anything with a count behind it, "(2 of 3)".
+
+Cues are English. A count of all titles ("4 of 10 titles were liked") is a claim about the history.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from thinkrec.claims import cues
+from thinkrec.claims.claims import Check, Claim, Sight, Thesaurus
+from thinkrec.claims.cues import Says
+from thinkrec.claims.names import Names, Token, bare_words, looks_like_a_name, tokens_of, words_of
+from thinkrec.claims.prompts import Shown
+from thinkrec.claims.verdict import split_verdict
+from thinkrec.synthetic.synonyms import meaning
+
+_QUOTED = re.compile(
+    r"\"([^\"\n]{1,160})\"|\u201c([^\u201c\u201d\n]{1,160})\u201d|\u00ab([^\u00ab\u00bb\n]{1,160})\u00bb"
+    r"|(?<!\w)'((?:[^'\n]|(?<=\w)'(?=\w)){1,160})'(?!\w)"
+    r"|\u2018((?:[^\u2018\u2019\n]|(?<=\w)\u2019(?=\w)){1,160})\u2019(?!\w)"
+    r"|(?<![\w*])\*([^*\n]{1,160})\*(?![\w*])"
+)
+_TOTAL = re.compile(
+    r"(?P<some>\d{1,4}) (?:out )?of (?:the |all )?(?P<all>\d{1,4}) (?:(?!liked|disliked)[\w-]+ ){0,3}"
+    r"(?:was|were) (?P<says>liked|disliked)\b",
+    re.IGNORECASE,
+)
+_CONCLUSION = re.compile(
+    r"\b(?:it|target|this one|which)\s+"
+    r"(?:(?:is|seems|looks|would|should|will|be|still|therefore|thus|also|clearly)\s+){0,3}"
+    r"(?P<no>(?:(?:does|do|is|will|would)\s+not|(?:does|do|is|wo|would)n['\u2019]t|not|unlikely\s+to)\s+"
+    r"(?:be\s+|really\s+)?)?"
+    r"(?P<fits>fits?\b|suits?\b|(?:a\s+)?(?:good|strong|natural|poor|bad|weak)\s+(?:fit|match)\b)",
+    re.IGNORECASE,
+)
+
+
+class Catalogue:
+    """The titles and keywords of all items, indexed by their first words: made once, looked up for every text."""
+
+    def __init__(self, titles: Iterable[str], keywords: Iterable[str]) -> None:
+        self.titles = Names(cased=True)
+        self.quoted: dict[tuple[str, ...], str] = {}
+        for title in titles:
+            words = bare_words(title)
+            self.quoted.setdefault(words, title)
+            # A title with one capital, or of one word, could be the beginning of any sentence.
+            if sum(not word[0].islower() for word in words_of(title) if word[0].isalnum()) > 1:
+                self.titles.add(title, title)
+        self.keywords = Names(cased=False)
+        for keyword in sorted(set(keywords)):  # of words that differ in number the first lends its name to all
+            self.keywords.add(keyword, keyword.lower())
+
+
+def check(
+    text: str, history: Sequence[Shown], target: Shown, catalogue: Catalogue, thesaurus: Thesaurus = str
+) -> Check:
+    """Everything that `text` claims, each claim held against the `history` (oldest first) and the `target`.
+
+    `thesaurus` says which keywords mean the same. Give the author's own, such as `meaning`: counts go by it.
+    """
+    parts = split_verdict(text)
+    return Check(
+        verdict=None if parts is None else parts[0],
+        conclusion=_conclusion(text),
+        claims=claims_of(text, history, target, catalogue, thesaurus),
+    )
+
+
+def claims_of(
+    text: str, history: Sequence[Shown], target: Shown, catalogue: Catalogue, thesaurus: Thesaurus = str
+) -> list[Claim]:
+    """The claims of `text`, each once, in their order, counts of all titles last; arguments as for `check`."""
+    parts = split_verdict(text)
+    body = text if parts is None else parts[1]
+    sight = Sight(history, target, thesaurus)
+    mentions = dict.fromkeys(
+        (mention.kind, mention.name, mention.says, mention.count)
+        for mention in _Reading(body, sight, catalogue).mentions
+        if mention.claimed
+    )
+    totals: dict[tuple[Says, tuple[int, int]], None] = {}
+    for found in _TOTAL.finditer(body):
+        says: Says = "liked" if found["says"].lower() == "liked" else "disliked"
+        totals[says, (int(found["some"]), int(found["all"]))] = None
+    return [
+        *(sight.claim(*mention) for mention in mentions),
+        *(sight.claim("history", "titles", *total) for total in totals),
+    ]
+
+
+def about(claim: Claim, shown: Sequence[Shown], thesaurus: Thesaurus = str) -> list[bool]:
+    """Which of the items `shown` a claim speaks of: that have its title, or its keyword as it is looked up in them all.
+
+    A claim about all titles speaks of none in particular.
+    """
+    if claim.kind == "item":
+        return [item.title == claim.name for item in shown]
+    if claim.kind == "keyword" and shown:
+        return Sight(shown[:-1], shown[-1], thesaurus).having(claim.name)
+    return [False] * len(shown)
+
+
+def _conclusion(text: str) -> bool | None:
+    """Whether the last sentence that speaks of fitting says that the target fits."""
+    found = list(_CONCLUSION.finditer(text))
+    if not found:
+        return None
+    return not found[-1]["no"] and not re.search("poor|bad|weak", found[-1]["fits"], re.IGNORECASE)
+
+
+def thesaurus_of(endpoint: str) -> Thesaurus:
+    """The thesaurus by which the teacher at `endpoint` counts keywords, as its students do."""
+    return meaning if endpoint == "offline" else str
+
+
+def _phrases(table: Iterable[tuple[str, str]]) -> Names:
+    names = Names(cased=True)  # as written here: in lower case
+    for phrase, meant in table:
+        names.add(phrase, meant)
+    return names
+
+
+_SAME = "same"
+_CUE_AT = _phrases(
+    [
+        *((phrase, says) for says, phrases in cues.CUES.items() for phrase in phrases),
+        *((phrase, _SAME) for phrase in cues.EXAMPLES),
+        *((phrase, "") for phrase in ("not only", "not just", "no doubt", "no wonder")),
+    ]
+)
+_SUBJECT_AT = _phrases(
+    [*((phrase, "target") for phrase in cues.TARGETS), *((phrase, "other") for phrase in cues.OTHERS)]
+)
+_SAYS: dict[str, Says] = {says: says for says in cues.CUES}
+
+
+@dataclass(slots=True)
+class _Mention:
+    kind: Literal["item", "keyword"]
+    name: str
+    says: Says
+    claimed: bool  # an uncued keyword is a claim only if something after it makes it one
+    end: int  # the token behind it
+    count: tuple[int, int] | None = None
+
+
+@dataclass(slots=True)
+class _Clause:
+    """What the words so far say of the next name."""
+
+    says: Says | None = None
+    listing: bool = False  # still in the list right behind the cue
+    comma: bool = False  # since the cue
+    negated: int = -cues.REACH - 1  # place of the last negation
+    hedged: int = -cues.REACH - 1
+    of_target: bool = False  # the target is its subject
+    waiting: list[_Mention] = field(default_factory=list)  # named, nothing said of them yet
+
+
+class _Reading:
+    """One pass over a text; `mentions` is what came of it."""
+
+    def __init__(self, text: str, sight: Sight, catalogue: Catalogue) -> None:
+        self._text, self._sight, self._catalogue = text, sight, catalogue
+        self._tokens = tokens_of(text)
+        self._exact = [token.word.text for token in self._tokens]
+        self._lower = [token.word.lower for token in self._tokens]
+        self._folded = [token.word.folded for token in self._tokens]
+        self._quotes = {found.start(found.lastindex or 0): found for found in _QUOTED.finditer(text)}
+        self._clause = _Clause()
+        self._topic: Says = "named"  # what the sentence before was about
+        self._fresh = True  # at the beginning of a sentence
+        self.mentions: list[_Mention] = []
+        place = 0
+        while place < len(self._tokens):
+            place = self._step(place)
+
+    def _step(self, place: int) -> int:
+        """Read what stands at `place`; returns the place behind it."""
+        token, fresh = self._tokens[place], self._fresh
+        self._fresh = False
+        if token.count is not None:
+            self._counted(token, place)
+            return place + 1
+        if token.word.mark:
+            self._mark(place)
+            return place + 1
+        for read in (self._quote, self._title):
+            behind = read(place, fresh)
+            if behind:
+                return behind
+        if token.joined:
+            return place + 1  # the rest of a compound
+        cue, cue_length = _CUE_AT.at(self._lower, place)
+        keyword, shown, length = self._keyword_at(place)
+        # "love of" is a cue, but in a list behind another one "love" is an element.
+        if length > cue_length or (length == cue_length > 0 and self._clause.listing):
+            return self._keyword(keyword, shown, place, place + length)
+        if cue_length:
+            return self._cue(cue, place, place + cue_length)
+        return self._other(place)
+
+    # Names
+
+    def _quote(self, place: int, fresh: bool) -> int:
+        found = self._quotes.get(self._tokens[place].start)
+        if found is None:
+            return 0
+        inner, end = found[found.lastindex or 0], found.end()
+        behind = place
+        while behind < len(self._tokens) and self._tokens[behind].start < end:
+            behind += 1
+        words = bare_words(inner)
+        title = self._sight.quoted.get(words) or self._catalogue.quoted.get(words)
+        keyword = self._sight.keywords.get(inner) or self._catalogue.keywords.get(inner)
+        if keyword is not None and not (title and inner[:1].isupper()):
+            written = " ".join(inner.lower().split()).strip(".,;:!?")
+            self._add("keyword", self._sight.keyword(written, keyword), behind, claimed=True)
+        elif title is not None:
+            self._item(title, behind)
+        elif found[0][0] != "*" and looks_like_a_name(inner):
+            self._item(inner.strip(" .,;:"), behind)
+        else:
+            return 0
+        return behind
+
+    def _title(self, place: int, fresh: bool) -> int:
+        title, length = self._sight.titles.at(self._exact, place)
+        if length == 1 and (fresh or self._exact[place][0].islower()):
+            length = 0
+        other, longer = self._catalogue.titles.at(self._exact, place)
+        if longer > length:
+            title, length = other, longer
+        if not length or self._cuts_compound(place, place + length):
+            return 0
+        self._item(title, place + length)
+        return place + length
+
+    def _keyword_at(self, place: int) -> tuple[str, bool, int]:
+        """The longest keyword at `place`, whether it is a shown one, and its length."""
+        own, length = self._sight.keywords.at(self._folded, place)
+        other, longer = self._catalogue.keywords.at(self._folded, place)
+        shown = length >= longer
+        name, length = (own, length) if shown else (other, longer)
+        if not length or self._cuts_compound(place, place + length):
+            return "", False, 0
+        written = " ".join(self._lower[place : place + length])
+        return (self._sight.keyword(written, name) if shown else name), shown, length
+
+    def _cuts_compound(self, start: int, end: int) -> bool:
+        return self._tokens[start].joined or (end < len(self._tokens) and self._tokens[end].joined)
+
+    def _item(self, title: str, end: int) -> None:
+        is_target = self._sight.is_target(title)
+        taste = self._clause.says in ("liked", "disliked", "prefers", "avoids") and not is_target
+        mention = self._add("item", title, end, claimed=True, says=None if taste else "named")
+        if not taste:
+            self._clause.of_target = is_target
+            if not is_target:
+                self._clause.waiting.append(mention)
+
+    def _keyword(self, name: str, shown: bool, start: int, end: int) -> int:
+        clause = self._clause
+        if shown:
+            # "a break from war films": of the target only a list right behind the cue is surely said.
+            listed = clause.listing or clause.says not in ("target", "lacks")
+            mention = self._add("keyword", name, end, claimed=clause.says is not None and listed)
+            if clause.says is None:
+                clause.waiting.append(mention)
+        elif self._ends_element(end) and (clause.listing or self._has_count(end)):
+            self._add("keyword", name, end, claimed=True)
+        else:
+            return self._other(start)
+        return end
+
+    def _ends_element(self, place: int) -> bool:
+        """Whether a list's element may end before `place`: so it does before marks, links and "stories"."""
+        if place >= len(self._tokens):
+            return True
+        word = self._tokens[place].word
+        return word.mark or word.lower in cues.NOUNS or word.lower in ("and", "or", "nor", "but", "as")
+
+    def _has_count(self, place: int) -> bool:
+        return place < len(self._tokens) and self._tokens[place].count is not None
+
+    def _add(
+        self, kind: Literal["item", "keyword"], name: str, end: int, *, claimed: bool, says: Says | None = None
+    ) -> _Mention:
+        mention = _Mention(kind, name, says or self._clause.says or "named", claimed, end)
+        self.mentions.append(mention)
+        return mention
+
+    # What is said of them
+
+    def _counted(self, token: Token, place: int) -> None:
+        last = self.mentions[-1] if self.mentions else None
+        before = place
+        while before and self._lower[before - 1] in cues.NOUNS:  # "sad films (0 of 1)"
+            before -= 1
+        if last is not None and last.end == before:
+            last.count, last.claimed = token.counted(last.says), True
+        elif place and self._clause.says is not None and not self._tokens[place - 1].word.mark:
+            word = self._tokens[place - 1].word.lower
+            if word not in cues.NOUNS and word not in cues.FILLERS:  # a name that nobody knows
+                unknown = self._add("keyword", word, place + 1, claimed=True)
+                unknown.count = token.counted(unknown.says)
+
+    def _mark(self, place: int) -> None:
+        token, clause = self._tokens[place], self._clause
+        mark = token.word.text
+        following = self._text[token.end : token.end + 1]
+        if mark == "\n" or (mark in ".!?;\u2026" and not (following.isalnum() or following == ",")):
+            if clause.says is not None:
+                self._topic = clause.says
+            self._clause, self._fresh = _Clause(), True
+        elif mark in ",\u2013\u2014":
+            clause.comma = True
+            if not clause.listing:
+                clause.says = None
+
+    def _cue(self, cue: str, start: int, end: int) -> int:
+        clause = self._clause
+        if not cue:
+            return end
+        says: Says = self._topic if cue == _SAME else _SAYS[cue]
+        if says == "prefers" and not {"did", "didn't"}.isdisjoint(self._lower[max(start - cues.REACH, 0) : start]):
+            says = "liked"
+        if start - clause.negated <= cues.REACH:
+            says = cues.OPPOSITE[says]
+        hedged = start - clause.hedged <= cues.REACH
+        if cue in ("liked", "disliked") and self._follows_its_names(start, end):
+            if hedged:  # "would be liked": a guess
+                return end
+            counted = self._has_count(end)
+            named = self.mentions[-1:] if counted else clause.waiting
+            for mention in named:
+                mention.says, mention.claimed = says, True
+                if counted:
+                    mention.count = self._tokens[end].counted(says)
+            clause.waiting, clause.says, clause.listing = [], None, False
+            return end + counted
+        if hedged:
+            says = "named"
+        elif says in ("target", "lacks"):
+            if clause.says not in (None, "target", "lacks"):
+                return end  # "liked films about ...": it is the liking that goes on
+            if not clause.of_target:
+                # Of anybody else: such words are too common for what follows to be a claim.
+                if says == "lacks" or self._lower[start] != "about":
+                    clause.says = None
+                    return end
+                says = "named"
+        clause.says, clause.listing, clause.comma = says, True, False
+        clause.negated = clause.hedged = -cues.REACH - 1
+        return end
+
+    def _follows_its_names(self, start: int, end: int) -> bool:
+        """Whether a cue speaks of what was named before it: "X, disliked (1 of 2)", "X (liked)", "X was liked"."""
+        if end >= len(self._tokens):
+            return True
+        behind = self._tokens[end]
+        if behind.count is not None or behind.word.text in (")", ",", ".", ";"):
+            return True
+        before = [word for word in self._lower[max(start - 3, 0) : start] if word not in ("also", "both", "all", "not")]
+        return bool(before) and before[-1] in cues.PASSIVE
+
+    def _other(self, place: int) -> int:
+        """A word that names nothing: it may change what is said, or end it."""
+        clause, word = self._clause, self._lower[place]
+        subject, length = _SUBJECT_AT.at(self._lower, place)
+        if length:
+            clause.says, clause.listing = None, False
+            clause.of_target = subject == "target"
+            last = self._tokens[place + length - 1]
+            if clause.of_target and (last.word.possessive or self._text[last.end : last.end + 1] == ":"):
+                clause.says, clause.listing = "target", True
+            return place + length
+        if word in cues.BOUNDARIES or (word == "to" and self.mentions and self.mentions[-1].end == place):
+            self._clause = _Clause(of_target=clause.of_target)
+        elif word in cues.NEGATIONS or word.endswith("n't"):
+            if clause.says in ("target", "lacks") and clause.listing:  # "has no war"
+                clause.says = "lacks"
+            elif word == "neither" and clause.says is not None and clause.listing:
+                clause.says = cues.OPPOSITE[clause.says]
+            elif word != "nor":
+                clause.says, clause.listing = None, False
+            if clause.says is None:
+                clause.negated = place
+        elif word in cues.HEDGES:
+            clause.hedged = place
+        elif word in ("like", "love") and place - max(clause.negated, clause.hedged) <= cues.REACH:
+            return self._cue("prefers", place, place + 1)
+        elif word not in cues.FILLERS and word not in cues.NOUNS:
+            clause.listing = False
+            if clause.comma:
+                clause.says = None
+        return place + 1

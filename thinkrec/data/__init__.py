@@ -1,1 +1,0 @@
-"""Datasets, readers, the embedded world, splits and histories: raw ratings in, one table of interactions out."""

@@ -1,0 +1,157 @@
+"""What is done with each part of a dataset on its own, by whoever reads it (`data.cluster`).
+
+A part is read once, chunk by chunk; of a row, two codes and two numbers are kept (some 20 bytes). Its rows outside the
+windows go as soon as these are known, which for windows counted back from the newest rating is after every part has
+been read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from thinkrec.artifacts import SPLITS
+from thinkrec.errors import UserError
+from thinkrec.ingest.raw import RATINGS, Chunk, Fault, Part
+from thinkrec.ingest.splits import Windows, split_codes
+
+DAY = 86_400  # seconds
+MANY_FAULTS = (
+    100_000  # malformed rows after which it is not waited for the end of the part to say that there are too many
+)
+SHOWN = 80  # characters of a malformed row in a message
+
+SPLIT_CODE = pa.field("split_code", pa.int8())  # the number in SPLITS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """One part as read.
+
+    Attributes:
+        table: its good rows in input order, as `raw.RATINGS` says, with the split or the truth where they are known.
+        faults: its malformed rows, counted from the beginning of the part.
+        rows: rating rows met, the malformed ones included.
+        lines: lines read.
+    """
+
+    table: pa.Table
+    faults: list[Fault]
+    rows: int
+    lines: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What there is to know of a part before its rows are looked at: little, however long it is."""
+
+    faults: list[Fault]
+    rows: int
+    lines: int
+    days: Counter[int] = field(default_factory=Counter)  # good rows by day since 1970
+    oldest: int | None  # timestamp, None without good rows
+    newest: int | None
+    names: Counter[str] | None  # good rows by what their split column says; None without one
+
+
+def read_part(part: Part, *, read: Callable[[Part], Iterator[Chunk]], max_bad_share: float) -> Read:
+    """Read one part.
+
+    Raises:
+        UserError: too many of its rows are malformed.
+    """
+    tables: list[pa.Table] = []
+    faults: list[Fault] = []
+    rows = lines = 0
+    with tqdm(unit=" rows", unit_scale=True, desc=part.name or None, disable=None, leave=False) as bar:
+        for chunk in read(part):
+            tables.append(chunk.table)
+            faults += chunk.faults
+            rows += chunk.rows
+            lines += chunk.lines
+            bar.update(chunk.rows)
+            if len(faults) > MANY_FAULTS:
+                check_ratings([part], faults, rows, max_bad_share=max_bad_share)
+    table = pa.concat_tables(tables) if tables else RATINGS.empty_table()
+    return Read(table=table, faults=faults, rows=rows, lines=lines)
+
+
+def check_ratings(parts: Sequence[Part], faults: list[Fault], rows: int, *, max_bad_share: float) -> None:
+    """Stop where there are no ratings in all of these parts, or too many malformed ones.
+
+    Raises:
+        UserError: there are.
+    """
+    if not rows:
+        raise UserError(f"{parts[0].where}: holds no ratings; is it the file that is meant?")
+    share = len(faults) / rows
+    if share > max_bad_share:
+        first = faults[0]
+        raise UserError(
+            f"{first.file}: {len(faults)} of {rows} rating rows are malformed ({share:.1%}, the limit is "
+            f"{max_bad_share:.1%}), first line {first.row}: {first.reason}; "
+            f"mend the file or raise dataset.max_bad_share. That line: {first.text[:SHOWN]}"
+        )
+
+
+def in_files(parts: Sequence[Part], reads: Sequence[Read | Summary]) -> list[Fault]:
+    """All malformed rows, counted from the beginning of their files, of which several parts may be."""
+    faults: list[Fault] = []
+    before, lines = None, 0
+    for part, one in zip(parts, reads, strict=True):
+        if (part.path, part.inside) != before:
+            before, lines = (part.path, part.inside), 0
+        faults += [fault._replace(row=fault.row + lines) for fault in one.faults]
+        lines += one.lines
+    return faults
+
+
+def summary(read: Read) -> Summary:
+    """Of one part."""
+    days: Counter[int] = Counter()
+    for times in read.table["timestamp"].chunks:
+        number, count = np.unique(times.to_numpy() // DAY, return_counts=True)
+        days.update(dict(zip(number.tolist(), count.tolist(), strict=True)))
+    oldest, newest = pc.min_max(read.table["timestamp"]).as_py().values()
+    names = None
+    if "split" in read.table.column_names:
+        told = pc.value_counts(read.table["split"].cast(pa.string()))
+        names = Counter({str(one["values"]): one["counts"] for one in told.to_pylist()})
+    return Summary(
+        faults=read.faults,
+        rows=read.rows,
+        lines=read.lines,
+        days=days,
+        oldest=oldest,
+        newest=newest,
+        names=names,
+    )
+
+
+def inside(read: Read, *, windows: Windows | None) -> pa.Table:
+    """The rows of one part within the windows, their split's number in a column of its own.
+
+    Without windows the part's own split column says which split a row is of.
+    """
+    table, codes = read.table, []
+    if windows is None:
+        numbers = pa.array(range(len(SPLITS)), pa.int8())
+        found = pc.index_in(table["split"].cast(pa.string()), value_set=pa.array(SPLITS))
+        codes = [pc.fill_null(numbers.take(chunk), -1) for chunk in found.chunks]
+    else:
+        codes = [pa.array(split_codes(times.to_numpy(), windows)) for times in table["timestamp"].chunks]
+    code = pa.chunked_array(codes, pa.int8())
+    table = table.drop_columns(["split"] if "split" in table.column_names else []).append_column(SPLIT_CODE, code)
+    within = pc.greater_equal(code, 0)
+    if not pc.all(within, min_count=0).as_py():
+        table = table.filter(within)
+        for name in ("user_id", "item_id"):  # ids that only rows outside have are forgotten
+            ids = table[name].cast(pa.string()).dictionary_encode()
+            table = table.set_column(table.column_names.index(name), name, ids)
+    return table

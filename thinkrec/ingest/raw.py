@@ -1,0 +1,161 @@
+"""What every dataset hands to `ingest`: ratings in bounded chunks and metadata of chosen items, before any rule.
+
+A `Source` is a dataset opened for reading. Its parts can be read independently and in any order, also by other
+processes; put together in their own order, their chunks are the dataset in input order. Nothing but the chunk at hand
+is held in memory. `Raw` is a dataset that was generated in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+
+from thinkrec.ingest.clean import plain_text
+
+QUARANTINE_TEXT = 200  # characters kept of a malformed row
+
+IDS = pa.dictionary(pa.int32(), pa.string())
+RATINGS = pa.schema(
+    {
+        "user_id": IDS,
+        "item_id": IDS,
+        "rating": pa.float32(),  # a label is a rating of 0 or 1
+        "timestamp": pa.int64(),  # seconds since 1970 UTC
+    }
+)
+SPLIT = pa.field("split", IDS)  # only where the dataset names the split of each of its rows
+TRUTH = (pa.field("probability", pa.float32()), pa.field("reason", pa.string()))  # only worlds know it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A piece of a dataset's ratings that can be read on its own.
+
+    Attributes:
+        path: a file on disk, an archive perhaps.
+        inside: names that lead to the ratings in an archive, the outermost first; empty for a plain file.
+        start: first byte of the piece, of a plain file (first row group of a parquet file).
+        end: the byte (row group) after its last; None: to the end. A line belongs to the part in which it begins.
+    """
+
+    path: Path
+    inside: tuple[str, ...] = ()
+    start: int = 0
+    end: int | None = None
+
+    @property
+    def where(self) -> str:
+        """The path on disk, and within an archive, as messages give it."""
+        return ": ".join(map(str, (self.path, *self.inside)))
+
+    @property
+    def name(self) -> str:
+        """The file's own name, as the quarantine gives it."""
+        name = (self.inside[-1] if self.inside else self.path.name).rpartition("/")[2]
+        return name.encode("utf-8", "replace").decode()  # a name need not be text; the quarantine's are
+
+
+class Fault(NamedTuple):
+    """A malformed row: the 1-based line (row of a parquet file), counted from the beginning of what was read."""
+
+    file: str
+    row: int
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Consecutive rows of one part.
+
+    Attributes:
+        table: the good ones, in the schema `RATINGS`, with `SPLIT` or `TRUTH` where the dataset knows them.
+        faults: the others; their rows count from the beginning of the part.
+        rows: rating rows met, the malformed ones included.
+        lines: lines read, headers and blank ones included: what a later part of the same file adds to its rows.
+    """
+
+    table: pa.Table
+    faults: list[Fault] = field(default_factory=list)
+    rows: int
+    lines: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Items:
+    """Metadata of the items asked for.
+
+    Attributes:
+        table: `item_id`, `title`, `year` (Int16, null where unknown), `categories` (lists of strings), `description`:
+            one row an item, text as `clean.plain_text` leaves it; an item without metadata has no row.
+        faults: malformed records, of other items too.
+        duplicated: records of an item that had one already; the first counts.
+        repaired: how many records needed which repair of their text.
+    """
+
+    table: pd.DataFrame
+    faults: list[Fault] = field(default_factory=list)
+    duplicated: int = 0
+    repaired: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A dataset opened for reading.
+
+    Attributes:
+        parts: in input order; parts of one file stand together.
+        read: the chunks of one part, in order, each of bounded size. Can be pickled, unless the dataset is generated.
+        items: metadata of the items with these ids; the other records are read and let go.
+    """
+
+    parts: tuple[Part, ...]
+    read: Callable[[Part], Iterator[Chunk]]
+    items: Callable[[Collection[str]], Items]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raw:
+    """A dataset that is in memory because it was generated there, in input order.
+
+    Attributes:
+        ratings: `user_id`, `item_id` (categories of strings), `rating` (stars, float32), `timestamp` (seconds since
+            1970 UTC, int64).
+        items: `item_id`, `title`, `year` (Int16, null where unknown), `categories` (lists of strings), `description`.
+        truth: `probability` and `reason` of each rating, or None.
+    """
+
+    ratings: pd.DataFrame
+    items: pd.DataFrame
+    truth: pd.DataFrame | None = None
+
+
+def quarantine_table(rows: Iterable[tuple[str, int, str, str]] = ()) -> pd.DataFrame:
+    """A quarantine table of (file, row, reason, text), the text cut to what a person needs to find the fault."""
+    table = pd.DataFrame(list(rows), columns=["file", "row", "reason", "text"])
+    table = table.astype({"file": "str", "row": "int64", "reason": "str", "text": "str"})
+    return table.assign(text=table["text"].str.slice(stop=QUARANTINE_TEXT))
+
+
+def held(raw: Raw) -> Source:
+    """What is in memory already, as a source of one part and one chunk."""
+    return Source(parts=(Part(path=Path()),), read=partial(_held_chunk, raw), items=partial(_held_items, raw))
+
+
+def _held_chunk(raw: Raw, part: Part) -> Iterator[Chunk]:
+    frame = raw.ratings if raw.truth is None else pd.concat([raw.ratings, raw.truth], axis=1)
+    extra = [column for column in (SPLIT, *TRUTH) if column.name in frame]
+    schema = pa.schema([*RATINGS, *extra])
+    table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+    yield Chunk(table=table.replace_schema_metadata(None), rows=len(table), lines=len(table))
+
+
+def _held_items(raw: Raw, wanted: Collection[str]) -> Items:
+    table = raw.items[raw.items["item_id"].isin(list(wanted))]
+    return Items(table=table.assign(**{name: table[name].map(plain_text) for name in ("title", "description")}))

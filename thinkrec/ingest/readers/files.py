@@ -1,0 +1,279 @@
+"""The bytes of a dataset's files, wherever they lie: on disk, gzipped, in a zip, in a tar, in a tar in a zip.
+
+Nothing is ever extracted: what an archive holds streams through, so that no member's path is used for writing. An
+archive that unpacks to far more than any honest one is refused while it does so.
+"""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Any, cast
+
+from thinkrec.errors import UserError
+from thinkrec.ingest.raw import Part
+
+BLOCK = 1 << 22  # bytes read at a time
+PIECE = 1 << 28  # bytes of a file that is read in pieces
+MAX_LINE = 1 << 20  # bytes: a longer line is not a line of a rating file
+MAX_RATIO = 200  # unpacked bytes over packed ones; text shrinks by 3 to 20
+ANY_SIZE = 1 << 26  # bytes that any archive may unpack to
+DEPTH = 2  # archives within one another
+
+GZIP, ZIP, TAR = b"\x1f\x8b", b"PK\x03\x04", b"ustar"
+TAR_BLOCK = 1 << 18  # bytes of a tar read at a time
+TAR_AT = 257  # where a tar's first header says that it is one
+OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7-Zip", b"Rar!": "RAR"}
+AGAIN = "download it again"
+
+
+class Stream:
+    """A readable stream whose faults are one line, and which ends where an honest archive would have."""
+
+    def __init__(self, inner: IO[bytes], path: Path, *, unpacks: bool = False) -> None:
+        self.unpacks = unpacks
+        self._inner, self._path, self._ahead, self._met = inner, path, b"", 0
+        self._limit = max(ANY_SIZE, MAX_RATIO * path.stat().st_size)
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes, none at the end.
+
+        Raises:
+            UserError: the file is broken, or unpacks without bound.
+        """
+        if self._ahead:
+            block, self._ahead = self._ahead[:size], self._ahead[size:]
+            return block
+        with _told(self._path):
+            block = self._inner.read(size)
+        self._met += len(block)
+        if self._met > self._limit:
+            raise UserError(
+                f"{self._path}: unpacks to over {MAX_RATIO} times its size, which no rating file does; {AGAIN}"
+            )
+        return block
+
+    def head(self, size: int) -> bytes:
+        """The next bytes, which stay to be read."""
+        while len(self._ahead) < size:
+            ahead, self._ahead = self._ahead, b""
+            more = self.read(size - len(ahead))
+            self._ahead = ahead + more
+            if not more:
+                break
+        return self._ahead[:size]
+
+
+@contextmanager
+def opened(part: Part) -> Iterator[Stream]:
+    """The bytes of `part`'s file, from its beginning, unpacked.
+
+    Raises:
+        UserError: it is missing, broken, or packed in a way that is not read here.
+    """
+    found = _walk(part.path)
+    try:
+        for inside, stream in found:
+            if inside == part.inside:
+                yield stream
+                return
+        raise UserError(f"{part.path}: no {part.name} in this archive; {AGAIN}")
+    finally:
+        found.close()
+
+
+def places(path: Path, wanted: Collection[str] = (), *, parameter: str = "dataset.raw") -> list[Part]:
+    """The files at `path`: of a folder and the folders in it, of an archive, or the one that it is.
+
+    Looking into an archive ends when all the names `wanted` have been seen (a tar is read to be looked into).
+    `parameter` says what to mend.
+
+    Raises:
+        UserError: there is nothing at `path`, or it is broken.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder; set {parameter} to an archive, folder or file")
+    if path.is_dir():
+        return [Part(path=file) for file in sorted([*path.glob("*"), *path.glob("*/*")]) if file.is_file()]
+    if not path.is_file():
+        raise UserError(f"{path}: neither a file nor a folder; set {parameter} to an archive, folder or file")
+    found: list[Part] = []
+    for inside, _ in _walk(path):
+        found.append(Part(path=path, inside=inside))
+        if wanted and set(wanted) <= {plain_name(part) for part in found}:
+            break
+    return found
+
+
+def plain_name(part: Part) -> str:
+    """The name of a part's file, unpacked."""
+    return part.name[:-3] if part.name.lower().endswith(".gz") else part.name
+
+
+def pick(path: Path, found: Sequence[Part], names: Sequence[str], hint: str) -> Part:
+    """The file with the first of the `names` that is there, the one least deep.
+
+    Raises:
+        UserError: none of them is; `hint` says what to set dataset.raw to.
+    """
+    for name in names:
+        fitting = [part for part in found if plain_name(part) == name]
+        if fitting:
+            return min(fitting, key=lambda part: (len(part.path.parts), "/".join(part.inside).count("/"), part.inside))
+    kind = "folder" if path.is_dir() else "archive"
+    raise UserError(f"{path}: no {' or '.join(names)} in this {kind}; {hint}")
+
+
+def pick_pair(path: Path, ratings: Sequence[str], items: Sequence[str], hint: str) -> tuple[Part, Part]:
+    """The ratings and the item metadata at `path`: a folder, an archive, or the ratings' own file, items beside it.
+
+    Raises:
+        UserError: one of them is not there.
+    """
+    found = places(path, (ratings[0], items[0]))
+    if found == [Part(path=path)]:
+        beside = [Part(path=file) for file in sorted(path.parent.glob("*")) if file.is_file()]
+        return found[0], pick(path.parent, beside, items, hint)
+    return pick(path, found, ratings, hint), pick(path, found, items, hint)
+
+
+def ranges(part: Part) -> list[Part]:
+    """An uncompressed file on disk as pieces of some `PIECE` bytes, anything else as it is."""
+    size = part.path.stat().st_size
+    with opened(part) as stream:
+        if part.inside or stream.unpacks or size <= PIECE:
+            return [part]
+    edges = [*range(0, size - PIECE // 2, PIECE), size]
+    return [replace(part, start=start, end=end) for start, end in pairwise(edges)]
+
+
+def blocks(stream: Stream, where: str, *, quotes: bool = False) -> Iterator[bytes]:
+    """Blocks of whole lines (records, where `quotes` may hold line ends) of some `BLOCK` bytes.
+
+    Raises:
+        UserError: a line is longer than MAX_LINE.
+    """
+    carry, line = b"", 1
+    while block := stream.read(BLOCK):
+        if b"\n" not in block and len(carry) + len(block) <= MAX_LINE:
+            carry += block
+            continue
+        block = carry + block
+        end = block.rfind(b"\n") + 1
+        if quotes:
+            end = _before_open_quote(block, end)
+        carry = block[end:]
+        line += block.count(b"\n", 0, end)
+        if len(carry) > MAX_LINE:
+            raise UserError(f"{where}: line {line} is over {MAX_LINE} bytes long; is this a text file?")
+        if end:
+            yield block[:end]
+    if carry:
+        yield carry
+
+
+def _before_open_quote(block: bytes, end: int) -> int:
+    """The last end of a line, up to `end`, at which no quoted text is open; `end` where there is none near."""
+    odd, at = block.count(b'"', 0, end) % 2, end
+    while odd and len(block) - at <= MAX_LINE:
+        before = block.rfind(b"\n", 0, block.rfind(b'"', 0, at)) + 1
+        odd ^= block.count(b'"', before, at) % 2
+        at = before
+    return end if odd else at
+
+
+def pieces(block: bytes, size: int, *, quotes: bool) -> Iterator[bytes]:
+    """A block as pieces of whole lines (records, where `quotes` may hold line ends) of some `size` bytes."""
+    at = 0
+    while at < len(block):
+        end = at
+        while end == at or (quotes and end < len(block) and block.count(b'"', at, end) % 2):
+            end = block.find(b"\n", end + size) + 1 or len(block)
+        yield block[at:end]
+        at = end
+
+
+def within(part: Part) -> Iterator[bytes]:
+    """Blocks of the lines of an uncompressed file that begin within the part's bytes."""
+    assert not part.inside, "only a plain file has parts"
+    with _told(part.path), part.path.open("rb") as file:
+        at = part.start
+        if at:
+            file.seek(at - 1)
+            at += len(file.readline()) - 1  # the line begun before, or the line end right before
+        end = part.path.stat().st_size if part.end is None else part.end
+        carry = b""
+        while at < end and (block := file.read(min(BLOCK, end - at))):
+            at += len(block)
+            if at >= end and not block.endswith(b"\n"):
+                block += file.readline(MAX_LINE)
+            cut = block.rfind(b"\n") + 1
+            if at >= end:
+                cut = len(block)
+            if cut:
+                yield carry + block[:cut]
+                carry = b""
+            carry += block[cut:]
+            if len(carry) > MAX_LINE:
+                raise UserError(f"{part.path}: a line is over {MAX_LINE} bytes long; is this a text file?")
+        if carry:
+            yield carry
+
+
+def _walk(path: Path) -> Generator[tuple[tuple[str, ...], Stream], None, None]:
+    """Every file within the one at `path`: the names that lead to it, and its bytes, good until the next is asked."""
+    with _told(path), path.open("rb") as file:
+        yield from _unpacked(file, path, DEPTH)
+
+
+def _unpacked(inner: IO[bytes], path: Path, depth: int) -> Iterator[tuple[tuple[str, ...], Stream]]:
+    stream = Stream(inner, path)
+    if stream.head(2) == GZIP:
+        stream = Stream(cast("IO[bytes]", gzip.GzipFile(fileobj=cast(Any, stream))), path, unpacks=True)
+    head = stream.head(TAR_AT + len(TAR))
+    for magic, name in OTHERS.items():
+        if head.startswith(magic):
+            raise UserError(f"{path}: packed with {name}, which is not read here; unpack it and name the folder")
+    if head.startswith(ZIP):
+        if depth < DEPTH:
+            raise UserError(f"{path}: holds a zip within an archive; unpack it and name the folder")
+        with zipfile.ZipFile(inner) as archive:
+            for info in archive.infolist():
+                if not info.is_dir():
+                    with archive.open(info) as member:
+                        for inside, found in _unpacked(member, path, depth - 1):
+                            yield (info.filename, *inside), found
+    elif head[TAR_AT:] == TAR and depth:
+        with tarfile.open(fileobj=cast(Any, stream), mode="r|", bufsize=TAR_BLOCK) as tar:
+            for entry in tar:
+                data = tar.extractfile(entry) if entry.isfile() else None
+                if data is not None:
+                    for inside, found in _unpacked(data, path, depth - 1):
+                        yield (entry.name, *inside), found
+    else:
+        suffix = next((end for end in (".zip", ".tar", ".tgz", ".gz") if path.name.endswith(end)), None)
+        if suffix and depth == DEPTH and not (suffix == ".gz" and stream.unpacks):
+            raise UserError(f"{path}: not a {suffix[1:]} file, though its name says so; {AGAIN}")
+        yield (), stream
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Faults of files and archives, each as one line."""
+    try:
+        yield
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path}: not a whole zip archive ({error}); {AGAIN}") from None
+    except (zlib.error, EOFError, gzip.BadGzipFile, tarfile.TarError) as error:
+        raise UserError(f"{path}: not a whole archive ({error}); {AGAIN}") from None
+    except (NotImplementedError, RuntimeError) as error:  # what zipfile raises for exotic compression and passwords
+        raise UserError(f"{path}: cannot read this archive ({error}); {AGAIN}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it ({error.strerror or error}); check the file") from None

@@ -1,0 +1,1 @@
+"""Reasons: how they are decoded and judged."""

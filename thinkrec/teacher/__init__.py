@@ -1,0 +1,1 @@
+"""Asking an OpenAI-compatible endpoint, and the offline teacher."""

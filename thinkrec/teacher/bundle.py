@@ -1,0 +1,114 @@
+"""Bundles: the answers behind one run of keywords and traces, as a file that others replay without asking anybody.
+
+Gzipped JSON lines: first what the answers are (format, endpoint without user and password, model), then one answer a
+line beside the hash of its question, in the order of the hashes, so that equal answers are equal bytes. No key, no
+request and no id of a user is in it; who replays it has the same data and parameters, which give the same questions.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from thinkrec.artifacts import atomic
+from thinkrec.claims.prompts import plain
+from thinkrec.errors import UserError
+from thinkrec.teacher.store import Answer, open_store, read_answer
+
+FORMAT = "thinkrec responses 1"
+
+LONGEST_LINE = 2**26  # characters
+
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+def write_bundle(path: Path, store: Path, keys: Iterable[str], *, endpoint: str, model: str) -> None:
+    """Write the answers that stand in `store` under `keys`; `endpoint` and `model` say whose they are.
+
+    Raises:
+        UserError: an answer is not in the store, the store cannot be used, or the file cannot be written.
+    """
+    header = {"format": FORMAT, "endpoint": endpoint, "model": model}
+    with _written(path) as file, open_store(store) as answers:
+        file.write(_line(header))
+        for key in sorted(keys):
+            answer = answers.get(key)
+            if answer is None:
+                raise UserError(f"{store}: an answer of this run is gone; run the stage that asks for it")
+            file.write(_line({"key": key, "answer": asdict(answer)}))
+
+
+def read_bundle(path: Path, store: Path) -> tuple[int, int, dict[str, str]]:
+    """Put a bundle's answers into `store`: all of them or, where one contradicts what stands there, none.
+
+    Returns: how many are new, how many were there already, and the bundle's header.
+
+    Raises:
+        UserError: the file is missing or no whole bundle, an answer contradicts the store's, or the store cannot be
+            used.
+    """
+    lines = _objects(path)
+    _, header = next(lines, (1, {}))
+    if header.get("format") != FORMAT or not {"endpoint", "model"} <= set(header):
+        raise UserError(f"{path}: not a bundle of this version ({FORMAT!r}); have it exported anew")
+    with open_store(store) as answers:
+        new, same, other = answers.put_all(_entry(path, number, found) for number, found in lines)
+    if other:
+        raise UserError(
+            f"{path}: {other} of its answers differ from those in {store}; move that file away (or name another in "
+            "THINKREC_STORE) and import again"
+        )
+    return new, same, {name: plain(str(header[name])) for name in ("endpoint", "model")}
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[gzip.GzipFile]:
+    """A new gzip file that takes its place once it is whole; neither its name nor the time are in its bytes."""
+    try:
+        with (
+            atomic(path) as partial,
+            partial.open("wb") as raw,
+            gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as file,
+        ):
+            yield file
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name a file in a folder of yours") from None
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode()
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each line's number and object."""
+    number = 0
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            while line := file.readline(LONGEST_LINE):
+                number += 1
+                found = json.loads(line)
+                if not isinstance(found, dict):
+                    raise ValueError("should be an object")
+                yield number, found
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; name a bundle that thinkrec-stage bundle export wrote") from None
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a whole bundle (about line {number}: {error}); get it again") from None
+
+
+def _entry(path: Path, number: int, found: dict[str, Any]) -> tuple[str, Answer]:
+    """A line's key and answer."""
+    key = found.get("key")
+    try:
+        if not (isinstance(key, str) and _KEY.fullmatch(key)):
+            raise ValueError("a key should be 64 hexadecimal digits")
+        return key, read_answer(json.dumps(found.get("answer")))
+    except ValueError as error:
+        raise UserError(f"{path}: line {number}: {error}; get the bundle again") from None

@@ -1,0 +1,293 @@
+"""The offline teacher: a small ASGI app that answers like an OpenAI-compatible server, from the prompt alone.
+
+It reads the history and the target out of the request's text and knows nothing else: no labels, no true reasons.
+Each keyword of the target is weighed by how much oftener than usual the user liked what has it,
+
+    weight(k) = trust(k) · (logit((liked_k + s·p) / (seen_k + s)) - logit(p)),    p = (liked + 1) / (seen + 2),
+
+where liked_k and seen_k count the history's titles with k or a synonym of it, so a keyword that the whole history
+shares weighs next to nothing. The verdict is the sign of logit(p) + sum of weights. Synonyms are what a language
+model knows of English; this one knows those of the synthetic world's vocabulary, not what any item or user of it is,
+and trusts other words (genres, names) half as much.
+
+Like any teacher it errs: some verdicts are turned round, some corrections are ignored and some repeated aloud, which
+gives the reflect loop and its filters work to do. All of that is drawn from hashes of the request, so equal requests
+get equal answers.
+
+In "(a of n)", n counts the history's titles with the keyword or a synonym, a those of them that the sentence is about:
+the liked ones after "liked" and "prefers", the disliked ones after "disliked" and "avoids".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from thinkrec.claims.prompts import HISTORY, LIKED, TARGET
+from thinkrec.claims.structure import Parts, write_answer
+from thinkrec.claims.verdict import WORDS, parse_verdict
+from thinkrec.synthetic.synonyms import MEANINGS, meaning
+from thinkrec.teacher.item_prompts import read_item
+from thinkrec.teacher.offline_keywords import keywords_answer
+
+SMOOTHING = 1.0
+TRUST = {True: 1.0, False: 0.5}  # in words whose synonyms it knows, and in others
+FLIPPED = 0.05  # share of first verdicts turned round
+STUBBORN = 0.15  # share of corrections ignored
+LEAKED = 0.08  # share of corrections repeated in the answer
+LONGEST_TITLE = 40  # characters of a title worth repeating
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+_BLOCK = re.compile(rf"^<({HISTORY}|{TARGET})>\n(.*?)^</\1>$", re.MULTILINE | re.DOTALL)
+_CORRECTION = re.compile(r"\bright\b[^.;]*?\b(Yes|No)\b")
+
+# Per verdict, what a sentence may sound like; the strongest keyword is always the first thing named.
+_EVIDENCE = {
+    True: ("Liked {}.", "The history shows a liking for {}.", "The user liked {}."),
+    False: ("Disliked {}.", "The history shows a dislike of {}.", "The user disliked {}."),
+}
+_COUNTER = {True: "Against it stands {}, disliked ({}).", False: "For it stands {}, liked ({})."}
+_CONTRAST = {True: "Avoids {} ({}).", False: "Prefers {} ({})."}
+_TARGET = ("This one is about {}.", "This one brings {}.", "The target has {}.")
+_NO_CONTRAST = "Nothing else stands out."
+_CLOSING = {True: ("It fits.", "It still fits."), False: ("It does not fit.", "It still does not fit.")}
+_NOTHING = {True: "Nothing in the history speaks against it;", False: "Nothing in the history speaks for it;"}
+_OUTWEIGHED = {True: "Little in the history speaks for it, but", False: "Little in the history speaks against it, but"}
+_LEAKS = ("You are right, the correct answer is {word}. {rest}", "As you pointed out, {word} is right. {rest}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What a history says of one keyword: how many liked and disliked titles have it or a synonym, and its weight."""
+
+    keyword: str
+    liked: int
+    disliked: int
+    weight: float
+
+    def count(self, verdict: bool) -> str:
+        """How many of the titles with the keyword were liked (or disliked), as "2 of 3"."""
+        return f"{self.of(verdict)} of {self.liked + self.disliked}"
+
+    def of(self, verdict: bool) -> int:
+        """The number of titles with the keyword that were liked (or disliked)."""
+        return self.liked if verdict else self.disliked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One question as read from a prompt: a history of (title, keywords, liked), oldest first, and the target."""
+
+    history: Sequence[tuple[str, Sequence[str], bool]]
+    target: Sequence[str]
+
+    def seen(self, verdict: bool) -> int:
+        """How many titles of the history were liked (or disliked)."""
+        return sum(liked == verdict for _, _, liked in self.history)
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """`POST /v1/chat/completions` in OpenAI's response shape; anything else is an error in OpenAI's error shape."""
+    if scope["type"] != "http":
+        return
+    body = b""
+    while True:
+        event = await receive()
+        body += event.get("body", b"")
+        if not event.get("more_body", False):
+            break
+    if (scope["method"], scope["path"]) != ("POST", "/v1/chat/completions"):
+        status, value = 404, _error(f"{scope['method']} {scope['path']} is not served here")
+    else:
+        try:
+            status, value = 200, complete(json.loads(body))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            status, value = 400, _error(f"not a question this teacher can read: {error}")
+    content = json.dumps(value).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+def complete(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The response to a chat completion request: a function of the request and nothing else."""
+    messages = request["messages"]
+    text = answer(messages)
+    prompt_tokens = sum(len(message["content"].split()) for message in messages)
+    completion_tokens = len(text.split())
+    return {
+        "id": f"chatcmpl-{_digest(messages).hex()[:24]}",
+        "object": "chat.completion",
+        "created": 0,
+        "model": request["model"],
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+        "usage": {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+        },
+    }
+
+
+def answer(messages: Sequence[Mapping[str, str]]) -> str:
+    """The teacher's next message: its own verdict at first, then an argument for the verdict it was told is right.
+
+    Raises:
+        ValueError: the first user message holds no readable question.
+    """
+    spoken = [message["content"] for message in messages if message["role"] == "user"]
+    if not spoken:
+        raise ValueError("no user message")
+    if (item := read_item(spoken[0])) is not None:
+        return keywords_answer(item, _digest(messages))
+    case = read_case(spoken[0])
+    told = [found[1] == WORDS[True] for text in spoken[1:] if (found := _CORRECTION.search(text))]
+    verdict, style = judge(case), _digest(messages)
+    if not told:
+        return write_answer(verdict, explain(case, verdict, style))
+    before = [message["content"] for message in messages if message["role"] == "assistant"]
+    draw = _uniform(style)
+    if draw < STUBBORN:
+        last = parse_verdict(before[-1]) if before else None
+        verdict = verdict if last is None else last
+        return write_answer(verdict, explain(case, verdict, style))
+    parts = explain(case, told[-1], style)
+    if draw < STUBBORN + LEAKED:
+        aloud = _pick(_LEAKS, style[9]).format(word=WORDS[told[-1]], rest=parts["history"])
+        parts = {**parts, "history": aloud}
+    return write_answer(told[-1], parts)
+
+
+def read_case(text: str) -> Case:
+    """The history and the target of a prompt.
+
+    Raises:
+        ValueError: a block is missing or is not JSON lines of the expected keys.
+    """
+    blocks = {found[1]: [json.loads(line) for line in found[2].splitlines()] for found in _BLOCK.finditer(text)}
+    if set(blocks) != {HISTORY, TARGET} or len(blocks[TARGET]) != 1:
+        raise ValueError(f"it should hold one <{HISTORY}> and one <{TARGET}> block")
+    liked = {name: verdict for verdict, name in LIKED.items()}
+    return Case(
+        history=[(line["title"], line["keywords"], liked[line["verdict"]]) for line in blocks[HISTORY]],
+        # Two words of one meaning are one piece of evidence, under the first word's name.
+        target=list({meaning(word): word for word in reversed(blocks[TARGET][0]["keywords"])}.values())[::-1],
+    )
+
+
+def weigh(case: Case, keywords: Sequence[str]) -> list[Evidence]:
+    """The evidence on each of `keywords`, in their order."""
+    usual = (case.seen(True) + 1) / (len(case.history) + 2)
+    history = [(set(map(meaning, named)), liked) for _, named, liked in case.history]
+    found = []
+    for keyword in keywords:
+        verdicts = [liked for meanings, liked in history if meaning(keyword) in meanings]
+        liked, seen = sum(verdicts), len(verdicts)
+        weight = TRUST[keyword in MEANINGS] * (_logit((liked + SMOOTHING * usual) / (seen + SMOOTHING)) - _logit(usual))
+        found.append(Evidence(keyword=keyword, liked=liked, disliked=seen - liked, weight=weight))
+    return found
+
+
+def judge(case: Case) -> bool:
+    """The teacher's own verdict.
+
+    The noise is drawn from the evidence, not from the text: words that are no evidence cannot change a verdict.
+    """
+    evidence = [found for found in weigh(case, case.target) if found.liked or found.disliked]
+    usual = (case.seen(True) + 1) / (len(case.history) + 2)
+    verdict = _logit(usual) + sum(found.weight for found in evidence) >= 0
+    drawn_from = [
+        [liked for _, _, liked in case.history],
+        sorted((found.keyword, found.liked, found.disliked) for found in evidence),
+    ]
+    return verdict != (_uniform(_digest(drawn_from)) < FLIPPED)
+
+
+def explain(case: Case, verdict: bool, style: bytes) -> Parts:
+    """A short argument for `verdict` that claims nothing the prompt does not show; `style` varies the wording."""
+    if not case.history:
+        subject = _about(case.target[:2], style)
+        fit = _join(subject, "Nothing speaks for or against it.")
+        return {"history": "The history is empty.", "taste": "No taste is known.", "fit": fit}
+    sign = 1 if verdict else -1
+    evidence = sorted(weigh(case, case.target), key=lambda found: -sign * found.weight)
+    support = [found for found in evidence if found.of(verdict) and sign * found.weight > 0][:2]
+    # Told that it was wrong, it may have to argue from a keyword that speaks the other way on the whole.
+    support = support or [found for found in evidence if found.of(verdict)][:1]
+    against = [found for found in reversed(evidence) if found.of(not verdict) and sign * found.weight < 0]
+    against = [found for found in against if found not in support]
+    if support:
+        named = " and ".join(f"{found.keyword} ({found.count(verdict)})" for found in support)
+        first = _pick(_EVIDENCE[verdict], style[0]).format(named)
+        example = _example(case, support[0].keyword, verdict) if style[1] % 2 else ""
+        subject = _about([found.keyword for found in support], style)
+    else:
+        opening = (_OUTWEIGHED if against else _NOTHING)[verdict]
+        first = f"{opening} {case.seen(verdict)} of {len(case.history)} titles were {LIKED[verdict]}."
+        example = ""
+        subject = _about(case.target[:2], style)
+    if against:
+        contrast = _COUNTER[verdict].format(against[0].keyword, against[0].count(not verdict))
+    else:
+        contrast = _contrast(case, verdict, sign)
+    return {
+        "history": _join(first, example),
+        "taste": contrast or _NO_CONTRAST,
+        "fit": _join(subject, _CLOSING[verdict][bool(against)]),
+    }
+
+
+def _contrast(case: Case, verdict: bool, sign: int) -> str:
+    """What the user avoids (or, for a No, prefers) elsewhere in the history: the other half of the taste."""
+    known = set(map(meaning, case.target))
+    others = sorted({word for _, named, _ in case.history for word in named if meaning(word) not in known})
+    found = min(weigh(case, others), key=lambda other: sign * other.weight, default=None)
+    if found is None or sign * found.weight >= 0 or not found.of(not verdict):
+        return ""
+    return _CONTRAST[verdict].format(found.keyword, found.count(not verdict))
+
+
+def _example(case: Case, keyword: str, verdict: bool) -> str:
+    """The latest title that bears the evidence out."""
+    titles = [
+        title for title, named, liked in case.history if liked == verdict and meaning(keyword) in map(meaning, named)
+    ]
+    fits = titles and 0 < len(titles[-1]) <= LONGEST_TITLE and '"' not in titles[-1]
+    return f'One such title is "{titles[-1]}".' if fits else ""
+
+
+def _about(keywords: Sequence[str], style: bytes) -> str:
+    return _pick(_TARGET, style[2]).format(", ".join(keywords)) if keywords else ""
+
+
+def _join(*sentences: str) -> str:
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _pick(options: Sequence[str], number: int) -> str:
+    return options[number % len(options)]
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share))
+
+
+def _digest(value: Any) -> bytes:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
+
+
+def _uniform(digest: bytes) -> float:
+    """A number in [0, 1) that the digest decides; the first bytes are left to the choice of words."""
+    return int.from_bytes(digest[16:24], "big") / 2**64
+
+
+def _error(message: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
