@@ -43,9 +43,12 @@ def command(work: Callable[..., str]) -> Callable[..., None]:
 
     @functools.wraps(work)
     def run(*args: object, debug: bool = False, **options: object) -> None:
+        from thinkrec import artifacts
         from thinkrec.errors import UserError
 
         main = os.environ.get("RANK", "0") == "0"
+        if main:
+            artifacts.recover(artifacts.ROOT)
         began = time.monotonic()
         summary = None
         _noted.clear()

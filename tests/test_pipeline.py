@@ -8,12 +8,15 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import yaml
 from dvc.repo import Repo
+from dvc.stage.run import cmd_run
 from typer.testing import CliRunner
 
 from stages.__main__ import PIPELINE as COMMANDS
@@ -23,9 +26,11 @@ from tests.project import (
     NEWCOMERS,
     PIPELINE,
     ROOT,
+    call,
     declared_outs,
     declared_params,
     digests,
+    dvc,
     finished_project,
     leaves,
     make_project,
@@ -215,3 +220,36 @@ def test_plots_and_metrics_are_in_git_not_in_the_cache() -> None:
     for stage in STAGES:
         for entry in [*PIPELINE[stage].get("metrics", []), *PIPELINE[stage].get("plots", [])]:
             assert next(iter(entry.values()))["cache"] is False, json.dumps(entry)
+
+
+def test_no_out_keeps_its_stage_out_of_the_run_cache() -> None:
+    # DVC does not save a run that has an uncached out which is neither a metric nor a plot.
+    for stage in PIPELINE.values():
+        assert all(isinstance(out, str) for out in stage["outs"])
+
+
+def test_evaluate_is_taken_from_the_run_cache_when_one_goes_back(tmp_path: Path) -> None:
+    """Of a stage with the outs of `evaluate`, whose command writes its parameter into each of them."""
+    outs = sorted(declared_outs("evaluate"))
+    files = [f"{out}/table.json" if out.startswith("out/") else out for out in outs]
+    code = [
+        "from pathlib import Path",
+        f"for path in map(Path, {files}):",
+        "    path.parent.mkdir(parents=True, exist_ok=True)",
+        "    path.write_text(Path('params.yaml').read_text())",
+    ]
+    (tmp_path / "code.py").write_text("\n".join(code), encoding="utf-8")
+    kinds = {kind: PIPELINE["evaluate"][kind] for kind in ("outs", "metrics", "plots")}
+    stage = {"cmd": f"{sys.executable} code.py", "deps": ["code.py"], "params": ["seed"], **kinds}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"evaluate": stage}}), encoding="utf-8")
+    call(tmp_path, "git", "init", "--quiet")
+    dvc(tmp_path, "init", "--quiet")
+    ran = []
+    with chdir(tmp_path), Repo(tmp_path) as repo:
+        for seed in (7, 8, 7):
+            (tmp_path / "params.yaml").write_text(f"seed: {seed}\n", encoding="utf-8")
+            with mock.patch("dvc.stage.run.cmd_run", side_effect=cmd_run) as run:
+                repo.reproduce()
+            ran.append(run.called)
+            assert {file: (tmp_path / file).read_text() for file in files} == dict.fromkeys(files, f"seed: {seed}\n")
+    assert ran == [True, True, False]

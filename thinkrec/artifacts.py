@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from thinkrec.errors import UserError
 
@@ -47,12 +49,12 @@ BASELINES = ROOT / "baselines" / "scores.parquet"
 PREDICTIONS = ROOT / "evaluate" / "predictions.parquet"
 REASONS = ROOT / "evaluate" / "reasons.parquet"
 REPORT = ROOT / "report" / "report.html"
-TABLE = (
-    Path("tables") / "evaluate.json"
-)  # every model, metric, interval and difference: in git, too wide for `exp show`
+TABLE = ROOT / "evaluate" / "table.json"  # every model, metric, interval and difference
 
 TOKEN_CACHE = Path(".cache") / "tokens"
 RESPONSES = Path(".cache") / "responses.sqlite"  # teachers' answers, paid for; see thinkrec/teacher/store.py
+
+ASIDE = ".old"  # ends the name of a folder that is being replaced
 
 SPLITS = ("train", "valid", "test")
 
@@ -138,26 +140,60 @@ SCHEMAS: dict[Path, pa.Schema] = {
 OPEN_SCHEMAS = {BASELINES, PREDICTIONS}  # further columns may follow the named ones
 
 
+def missing_artifact(path: Path) -> UserError:
+    """The error of an artefact that is not there: it names the stage to run."""
+    return UserError(f"{path}: no such artefact; run its stage first: dvc repro {stage_of(path)}".rstrip())
+
+
+def faulty_artifact(path: Path, fault: str) -> UserError:
+    """The error of an artefact that is there and is not what it should be, in one line."""
+    return UserError(f"{path}: {' '.join(fault.split())}; rerun its stage: dvc repro {stage_of(path)}".rstrip())
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A sibling path to write a file or folder to; it takes the place of `path` only if the block succeeds.
 
     Of several processes that write the same (torchrun), the main one's counts. The others write to folders and files of
-    their own, whole while they last, and thrown away.
+    their own, which last as long as the block.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     rank = os.environ.get("RANK", "0")
-    own = ".partial" if rank == "0" else f".partial{rank}"
-    partial = path.with_name(f".{path.name}{own}")
+    suffix = ".partial" if rank == "0" else f".partial{rank}"
+    partial = path.with_name(f".{path.name}{suffix}")
+    if rank == "0":
+        recover(path.parent)
     _remove(partial)
     try:
         yield partial
-        if rank == "0" or any(folder.name.endswith(own) for folder in path.parents):
-            if partial.is_dir():
-                _remove(path)  # a folder cannot be replaced in one call; a file can
-            os.replace(partial, path)
+        if rank == "0" or any(folder.name.endswith(suffix) for folder in path.parents):
+            _replace(path, partial)
     finally:
         _remove(partial)
+
+
+def _replace(path: Path, new: Path) -> None:
+    """Put the file or folder `new` in the place of `path`.
+
+    No call replaces a folder that is not empty, so the old one is moved aside first. A process that is killed before
+    the new one is in its place leaves the old one aside, and `recover` puts it back.
+    """
+    if path.is_dir() or (new.is_dir() and path.exists()):
+        aside = path.with_name(f".{path.name}{ASIDE}")
+        _remove(aside)
+        os.rename(path, aside)
+        os.rename(new, path)
+        _remove(aside)
+    else:
+        os.replace(new, path)
+
+
+def recover(folder: Path) -> None:
+    """Put back every artefact in `folder` that a killed process had moved aside and not replaced yet."""
+    for aside in folder.glob(f".*{ASIDE}"):
+        path = aside.with_name(aside.name.removeprefix(".").removesuffix(ASIDE))
+        if not path.exists():
+            os.rename(aside, path)
 
 
 def _remove(path: Path) -> None:
@@ -198,16 +234,47 @@ def read_table(path: Path, *, root: Path = Path()) -> pd.DataFrame:
     try:
         table = pq.read_table(root / path)
     except FileNotFoundError:
-        raise UserError(f"{root / path}: no such artefact; run its stage first: dvc repro {stage_of(path)}") from None
+        raise missing_artifact(root / path) from None
     except (pa.ArrowInvalid, OSError) as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"{root / path}: not a readable parquet file ({said}); rerun its stage") from None
-    expected = SCHEMAS[path]
-    found = table.schema.remove_metadata()
-    for field in expected:
-        if field.name not in found.names or found.field(field.name).type != field.type:
-            raise UserError(f"{root / path}: column {field.name} should be {field.type}; rerun its stage")
+        raise faulty_artifact(root / path, f"not a readable parquet file ({error})") from None
+    for field in SCHEMAS[path]:
+        if field.name not in table.column_names or table.schema.field(field.name).type != field.type:
+            raise faulty_artifact(root / path, f"column {field.name} should be {field.type}")
     return table.to_pandas()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], *, metadata: dict[str, str] | None = None) -> None:
+    """Write named arrays as one safetensors file, with texts in its header."""
+    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    with atomic(path) as partial:
+        save_file(contiguous, partial, metadata=metadata)
+
+
+def read_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Read the named arrays of a safetensors file; all of them if none are named.
+
+    Raises:
+        UserError: the file is absent, is not one of safetensors, or lacks one of these arrays.
+    """
+    with _open_tensors(path) as file:
+        return {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
+
+
+def read_tensor_metadata(path: Path) -> dict[str, str]:
+    """The texts in the header of a safetensors file. Raises as `read_tensors` does."""
+    with _open_tensors(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _open_tensors(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except FileNotFoundError:
+        raise missing_artifact(path) from None
+    except (SafetensorError, OSError) as error:
+        raise faulty_artifact(path, f"not the tensors that it should hold ({error})") from None
 
 
 def cached_tokens(
@@ -255,9 +322,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such artefact; run its stage first: dvc repro {stage_of(path)}") from None
+        raise missing_artifact(path) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); rerun its stage") from None
+        raise faulty_artifact(path, f"not valid JSON ({error})") from None
 
 
 def write_metrics(stage: str, values: dict[str, Any], *, digits: int = 4) -> None:
@@ -293,7 +360,6 @@ def keyword_lists(keywords: pd.DataFrame, limit: int) -> list[list[str]]:
 
 def stage_of(path: Path) -> str:
     """The stage that makes the artefact at `path`: what to run when it is not there."""
-    parts = [
-        part for part in path.parts if part not in (ROOT.name, METRICS.name, PLOTS.name, TABLE.parent.name, os.sep)
-    ]
-    return Path(parts[0]).stem if parts else ""
+    tops = (ROOT.name, METRICS.name, PLOTS.name)
+    *_, last = [-1, *(at for at, part in enumerate(path.parts) if part in tops)]
+    return Path(*path.parts[last + 1 : last + 2]).stem

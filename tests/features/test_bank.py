@@ -324,12 +324,12 @@ def test_too_few_users_to_cut_into_folds_are_a_user_error() -> None:
 
 
 def test_a_missing_or_foreign_file_is_a_user_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="dvc repro features"):
-        load(tmp_path / "nowhere.safetensors")
+    with pytest.raises(UserError, match=r"no such artefact; .* dvc repro features"):
+        load(tmp_path / "out" / "features" / "features.safetensors")
     (tmp_path / "foreign").write_bytes(b"something else")
-    with pytest.raises(UserError, match="not a features artefact"):
+    with pytest.raises(UserError, match="not the tensors that it should hold"):
         load(tmp_path / "foreign")
     save({"online": features_of(table())}, tmp_path / "one")  # as an earlier version's file, which lacks a protocol
-    with pytest.raises(UserError, match=r"not a features artefact .*user_row.*; rerun its stage"):
+    with pytest.raises(UserError, match=r"not the tensors that it should hold .*user_row.*; rerun its stage"):
         load(tmp_path / "one", protocol="frozen")
     assert bank.FEATURES.name == "features.safetensors"

@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from tests.synthesis.test_traces import PROMPT, TRACE, lines, messages_of, run
 
+from tests.synthesis.test_traces import PROMPT, TRACE, lines, messages_of, run
 from tests.teacher.scripted import scripted
 from thinkrec.claims.prompts import HISTORY, TARGET
 from thinkrec.synthesis.keywords import clean_keywords, extract_keywords

@@ -171,7 +171,7 @@ def fetch(run: str) -> Run | None:
         return Run(
             id=revision[:12],
             commit=start_commit[:7] + ("+" if changed else ""),
-            table=json.loads(_git("show", f"{revision}:{artifacts.TABLE.as_posix()}")),
+            table=artifacts.read_json(root / artifacts.TABLE),
             metrics=json.loads(_git("show", f"{revision}:{(artifacts.METRICS / 'evaluate.json').as_posix()}")),
             predictions=artifacts.read_table(artifacts.PREDICTIONS, root=root),
             reasons=artifacts.read_table(artifacts.REASONS, root=root),

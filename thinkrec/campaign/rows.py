@@ -23,7 +23,7 @@ from thinkrec.ingest.catalogue import find
 from thinkrec.params import Params, load
 
 Overrides = Mapping[str, Any]  # dotted name of a parameter -> its value
-FOLDER = artifacts.TABLE.parent
+FOLDER = Path("tables")
 BASE = OURS
 
 NO_THINKING = {"sft.think_share": 0}

@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from thinkrec.artifacts import ADDED, atomic
-from thinkrec.errors import UserError
+from thinkrec.artifacts import ADDED, atomic, faulty_artifact, read_tensors, write_tensors
 from thinkrec.experts.gate import Gate, gate_routing, train_gate
 from thinkrec.experts.groups import UserGroups
 from thinkrec.experts.routing import CASES, centroid_routing, routing_cases
@@ -130,9 +127,9 @@ def save(routing: Routing, folder: Path, *, temperature: float) -> None:
     with atomic(folder) as partial:
         partial.mkdir()
         identity.stamp(partial, made_with(temperature))
-        save_file({"weights": routing.weights}, partial / ROUTING_FILE)
+        write_tensors(partial / ROUTING_FILE, {"weights": routing.weights})
         if routing.gate:
-            save_file(routing.gate, partial / GATE_FILE)
+            write_tensors(partial / GATE_FILE, routing.gate)
 
 
 def load(folder: Path, groups: UserGroups, *, states: int, temperature: float) -> Routing:
@@ -142,22 +139,15 @@ def load(folder: Path, groups: UserGroups, *, states: int, temperature: float) -
         UserError: there is none, or it is another one's.
     """
     path, gate_path = folder / ROUTING_FILE, folder / GATE_FILE
-    try:
-        tensors = load_file(path)
-        gate = load_file(gate_path) if gate_path.exists() else {}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such artefact; run its stage first: dvc repro gate") from None
-    except SafetensorError:
-        raise UserError(f"{folder}: not readable as safetensors; rerun its stage: dvc repro gate") from None
+    tensors = read_tensors(path)
+    gate = read_tensors(gate_path) if gate_path.exists() else {}
     identity.check(folder, made_with(temperature))
     n, width = groups.centroids.shape
     if {name: tensor.shape for name, tensor in tensors.items()} != {"weights": (states, n + 1)}:
-        raise UserError(
-            f"{path}: not the weights of {states} user states and {n} experts; rerun its stage: dvc repro gate"
-        )
+        raise faulty_artifact(path, f"not the weights of {states} user states and {n} experts")
     if gate and {name: tensor.shape for name, tensor in gate.items()} != {
         "projection": (width, width),
         "global_logit": (),
     }:
-        raise UserError(f"{gate_path}: not a gate over {width} dimensions; rerun its stage: dvc repro gate")
+        raise faulty_artifact(gate_path, f"not a gate over {width} dimensions")
     return Routing(**tensors, gate=gate)

@@ -17,12 +17,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.metrics import silhouette_score
 
-from thinkrec.artifacts import atomic, stage_of
+from thinkrec.artifacts import faulty_artifact, read_tensors, write_tensors
 from thinkrec.errors import UserError
 from thinkrec.params import ExpertParams
 
@@ -196,9 +194,7 @@ def _sample(count: int, most: int, seed: int) -> NDArray[np.int64]:
 
 def save(groups: UserGroups, folder: Path) -> None:
     """Write the groups into `folder`."""
-    tensors = {name: np.ascontiguousarray(getattr(groups, name)) for name in UserGroups.__slots__}
-    with atomic(folder / GROUPS_FILE) as partial:
-        save_file(tensors, partial)
+    write_tensors(folder / GROUPS_FILE, {name: getattr(groups, name) for name in UserGroups.__slots__})
 
 
 def load(folder: Path) -> UserGroups:
@@ -208,12 +204,7 @@ def load(folder: Path) -> UserGroups:
         UserError: there are none, or the file is not one of groups.
     """
     path = folder / GROUPS_FILE
-    try:
-        groups = UserGroups(**load_file(path))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such artefact; run its stage first: dvc repro {stage_of(path)}") from None
-    except (SafetensorError, TypeError):
-        raise UserError(f"{path}: not a file of user groups; rerun its stage: dvc repro {stage_of(path)}") from None
+    groups = UserGroups(**read_tensors(path, UserGroups.__slots__))
     n, width = groups.centroids.shape if groups.centroids.ndim == 2 else (-1, -1)
     if (
         groups.group.ndim != 1
@@ -221,5 +212,5 @@ def load(folder: Path) -> UserGroups:
         or groups.group.max(initial=-1) >= n
         or {groups.mean.shape, groups.spread.shape} != {(width,)}
     ):
-        raise UserError(f"{path}: its parts do not fit each other; rerun its stage: dvc repro {stage_of(path)}")
+        raise faulty_artifact(path, "its parts do not fit each other")
     return groups

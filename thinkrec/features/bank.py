@@ -27,10 +27,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
-from thinkrec.artifacts import FEATURES, atomic
+from thinkrec.artifacts import FEATURES, read_tensor_metadata, read_tensors, write_tensors
 from thinkrec.errors import UserError
 from thinkrec.features.models import fit_model, refit
 from thinkrec.features.ratings import Ratings
@@ -227,12 +225,7 @@ def save(features: dict[Protocol, Features], path: Path = FEATURES) -> None:
     for protocol, one in features.items():
         own = [name for name in Features.__slots__ if name not in (*SHARED, "statistic_names")]
         tensors |= {f"{protocol}.{name}": getattr(one, name) for name in own}
-    with atomic(path) as partial:
-        save_file(
-            {name: np.ascontiguousarray(value) for name, value in tensors.items()},
-            partial,
-            metadata={"statistic_names": json.dumps(online.statistic_names)},
-        )
+    write_tensors(path, tensors, metadata={"statistic_names": json.dumps(online.statistic_names)})
 
 
 def load(path: Path = FEATURES, *, protocol: Protocol = "online") -> Features:
@@ -241,13 +234,8 @@ def load(path: Path = FEATURES, *, protocol: Protocol = "online") -> Features:
     Raises:
         UserError: the file is absent or is not a features artefact.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names = {name.removeprefix(f"{protocol}."): name for name in file.keys()}  # noqa: SIM118 (not a dict)
-            tensors = {name: file.get_tensor(key) for name, key in names.items() if "." not in name}
-            statistic_names = json.loads(file.metadata()["statistic_names"])
-        return Features(**tensors, statistic_names=statistic_names)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such artefact; run its stage first: dvc repro features") from None
-    except Exception as error:
-        raise UserError(f"{path}: not a features artefact ({error}); rerun its stage") from None
+    names = [name for name in Features.__slots__ if name != "statistic_names"]
+    paths = {name: name if name in SHARED else f"{protocol}.{name}" for name in names}
+    tensors = read_tensors(path, paths.values())
+    statistic_names = json.loads(read_tensor_metadata(path)["statistic_names"])
+    return Features(**{name: tensors[key] for name, key in paths.items()}, statistic_names=statistic_names)

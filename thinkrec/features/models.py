@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from thinkrec.artifacts import atomic
+from thinkrec.artifacts import atomic, missing_artifact
 from thinkrec.errors import UserError
 from thinkrec.features.lightgcn import LightGCN
 from thinkrec.features.mf import MatrixFactorisation
@@ -84,7 +84,7 @@ def load(kind: FeatureModel, ratings: Ratings, rows: Rows, params: RecommenderPa
     try:
         model.load_state_dict(load_file(path))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such artefact; run its stage first: dvc repro features") from None
+        raise missing_artifact(path) from None
     except (RuntimeError, SafetensorError):
         raise UserError(
             f"{path}: not a model as params.yaml describes it ({kind}); rerun: dvc repro features"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
-from thinkrec.artifacts import ADDED, EXPERTS, SFT, write_json
+from thinkrec.artifacts import ADDED, EXPERTS, SFT, missing_artifact, write_json
 from thinkrec.errors import UserError
 from thinkrec.history import late_train_rows
 from thinkrec.lm import identity
@@ -47,8 +47,7 @@ def expert_folders(count: int) -> list[Path]:
     for number in range(1, count + 1):
         places = [folder for root in (ADDED, EXPERTS) if (folder := expert_folder(root, number)).is_dir()]
         if not places:
-            folder = expert_folder(EXPERTS, number)
-            raise UserError(f"{folder}: no such artefact; run its stage first: dvc repro experts")
+            raise missing_artifact(expert_folder(EXPERTS, number))
         found.append(places[0])
     return found
 

@@ -29,7 +29,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from thinkrec.artifacts import read_json, sha256, stage_of, write_json
+from thinkrec.artifacts import missing_artifact, read_json, sha256, write_json
 from thinkrec.errors import UserError
 from thinkrec.lm.processes import device
 from thinkrec.lm.trainer import PLAIN, TrainSettings, train
@@ -232,7 +232,7 @@ def open_backbone(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
         if reference.get("load_in_4bit"):
             quantised = _in_4bit()
     elif not path.is_dir():
-        raise UserError(f"{path}: no such model directory; run its stage first: dvc repro {stage_of(path)}")
+        raise missing_artifact(path)
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)

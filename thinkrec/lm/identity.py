@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from thinkrec.artifacts import read_json, sha256, stage_of, write_json
+from thinkrec.artifacts import missing_artifact, read_json, sha256, stage_of, write_json
 from thinkrec.errors import UserError
 from thinkrec.params import PromptParams
 
@@ -28,7 +28,7 @@ def hash_of(path: Path) -> str:
     """
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     if not files:
-        raise UserError(f"{path}: no such artefact; run its stage first: dvc repro {stage_of(path)}")
+        raise missing_artifact(path)
     names = [f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in files]
     return hashlib.sha256("".join(names).encode()).hexdigest()
 
