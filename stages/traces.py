@@ -55,19 +55,12 @@ def price(params: Params) -> Quote:
 def ask(params: Params, teacher: Teacher, *, words: pd.DataFrame | None = None) -> Synthesis:
     """What this teacher's answers to the stage's questions come to; `words`: keywords other than the pipeline's."""
     from thinkrec import artifacts
-    from thinkrec.experts.groups import group_of
     from thinkrec.features import bank
     from thinkrec.synthesis.sampling import choose_instances
     from thinkrec.synthesis.traces import synthesise
 
     interactions = artifacts.read_table(artifacts.INTERACTIONS)
-    train, held_out = choose_instances(
-        interactions,
-        params.traces,
-        params.seed,
-        score=lambda: bank.load().scores(),
-        group=lambda: group_of(interactions["user"].to_numpy(), bank.load().user_bank, params.experts, params.seed),
-    )
+    train, held_out = choose_instances(interactions, params.traces, params.seed, score=lambda: bank.load().scores())
     return synthesise(
         interactions,
         artifacts.read_table(artifacts.ITEMS),

@@ -47,12 +47,12 @@ LAUNCHED = ("sft", "experts", "added", "gate", "evaluate")  # those that share t
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "keywords": [{"keywords.source": "teacher"}],
     "features": [{"features.model": model} for model in ("lightgcn", "sasrec", "gsasrec")],
-    "traces": [{"traces.choice": choice} for choice in ("random", "hard", "groups")],
+    "traces": [{"traces.sampling": sampling} for sampling in ("random", "hard")],
     "sft": [{"sft.recipe": "paper"}],
     "added": [{"experts.added": [str(NEWCOMERS)]}],
 }
 ALL_DATA = {
-    "traces": {"traces.choice": "hard"},  # balanced by label alone, rows are chosen without features
+    "traces": {"traces.sampling": "hard"},  # balanced by label alone, rows are chosen without features
     "added": VARIANTS["added"][0],  # with nobody to add it reads the groups, and no more
 }
 DATA = {name: [dep for dep in stage["deps"] if dep.split("/")[0] in MADE] for name, stage in PIPELINE.items()}

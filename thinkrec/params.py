@@ -295,7 +295,7 @@ class TeacherParams(Section):
 class TraceParams(Section):
     """How many reasoning traces are asked for, about which rows, how hard, and what keeps one out (stage `traces`)."""
 
-    choice: Literal["balanced", "random", "hard", "groups"]
+    sampling: Literal["balanced", "random", "hard"]
     train: Count
     held_out: Count
     max_turns: Positive

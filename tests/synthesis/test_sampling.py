@@ -3,20 +3,18 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.project import ROOT
 from thinkrec.params import load
-from thinkrec.synthesis.sampling import choose_instances, even_shares
+from thinkrec.synthesis.sampling import choose_instances
 
 TRACES = load(ROOT / "params.yaml").traces
-CHOICES = ("balanced", "random", "hard", "groups")
+SAMPLINGS = ("balanced", "random", "hard")
 ROWS = 20  # of each user, the last five of them in test
 
 
-def params(train=12, held_out=6, choice="balanced"):
-    return TRACES.model_copy(update={"choice": choice, "train": train, "held_out": held_out})
+def params(train=12, held_out=6, sampling="balanced"):
+    return TRACES.model_copy(update={"sampling": sampling, "train": train, "held_out": held_out})
 
 
 def world(likes=0.5, users=6):
@@ -35,18 +33,13 @@ def scores(table, seed=0):
     return np.random.default_rng(seed).normal(size=len(table)).astype(np.float32)
 
 
-def groups(table):
-    """Users 0 to 3 are of group 0, user 4 of group 1, user 5 of none."""
-    return np.asarray([0, 0, 0, 0, 1, -1], np.int32)[table["user"].to_numpy()]
-
-
 def choose(table, asked, seed=1, score=None):
     logit = scores(table) if score is None else score
-    return choose_instances(table, asked, seed, score=lambda: logit, group=lambda: groups(table))
+    return choose_instances(table, asked, seed, score=lambda: logit)
 
 
 def nobody():
-    raise AssertionError("not needed for this choice")
+    raise AssertionError("not needed for this sampling")
 
 
 def is_early(rows):
@@ -54,10 +47,10 @@ def is_early(rows):
     return rows % ROWS < 3
 
 
-@pytest.mark.parametrize("choice", CHOICES)
-def test_rows_are_as_many_as_asked_for_sorted_distinct_and_of_their_splits(choice):
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_rows_are_as_many_as_asked_for_sorted_distinct_and_of_their_splits(sampling):
     table = world()
-    train, held_out = choose(table, params(choice=choice))
+    train, held_out = choose(table, params(sampling=sampling))
     assert (len(train), len(held_out)) == (12, 6)
     for rows, split in ((train, "train"), (held_out, "test")):
         assert rows.dtype == np.int64
@@ -65,51 +58,53 @@ def test_rows_are_as_many_as_asked_for_sorted_distinct_and_of_their_splits(choic
         assert set(table["split"][rows]) == {split}
 
 
-@pytest.mark.parametrize("choice", CHOICES)
-def test_the_same_seed_chooses_the_same_rows_and_short_splits_give_what_they_have(choice):
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_the_same_seed_chooses_the_same_rows_and_short_splits_give_what_they_have(sampling):
     table = world()
-    first, again = choose(table, params(choice=choice)), choose(table, params(choice=choice))
+    first, again = choose(table, params(sampling=sampling)), choose(table, params(sampling=sampling))
     assert [rows.tolist() for rows in first] == [rows.tolist() for rows in again]
-    train, held_out = choose(table, params(train=1000, held_out=0, choice=choice))
+    train, held_out = choose(table, params(train=1000, held_out=0, sampling=sampling))
     assert train.tolist() == np.flatnonzero(table["split"] == "train").tolist()
     assert held_out.tolist() == []
-    empty = choose(table.iloc[:0], params(choice=choice))
+    empty = choose(table.iloc[:0], params(sampling=sampling))
     assert [rows.tolist() for rows in empty] == [[], []]
 
 
-@pytest.mark.parametrize("choice", ["balanced", "random", "groups"])
-def test_another_seed_draws_other_rows(choice):
+@pytest.mark.parametrize("sampling", ["balanced", "random"])
+def test_another_seed_draws_other_rows(sampling):
     table = world()
-    assert choose(table, params(choice=choice))[0].tolist() != choose(table, params(choice=choice), seed=2)[0].tolist()
+    assert (
+        choose(table, params(sampling=sampling))[0].tolist()
+        != choose(table, params(sampling=sampling), seed=2)[0].tolist()
+    )
 
 
-@pytest.mark.parametrize("choice", ["balanced", "hard", "groups"])
-def test_labels_are_balanced_and_one_that_runs_short_is_made_up_for(choice):
+@pytest.mark.parametrize("sampling", ["balanced", "hard"])
+def test_labels_are_balanced_and_one_that_runs_short_is_made_up_for(sampling):
     for likes, liked in ((0.5, 7), (0.1, None)):
         table = world(likes)
-        train, _ = choose(table, params(train=13, choice=choice))
+        train, _ = choose(table, params(train=13, sampling=sampling))
         asked = table["label"][train]
         in_all = int(table["label"][table["split"] == "train"].sum())
         assert len(train) == 13
         assert asked.sum() == (liked or min(7, in_all))
     table = world(0.02)  # fewer likes than half
-    train, _ = choose(table, params(train=40, choice=choice))
+    train, _ = choose(table, params(train=40, sampling=sampling))
     few = int(table["label"][table["split"] == "train"].sum())
     assert 0 < few < 20
     assert (len(train), table["label"][train].sum()) == (40, few)
 
 
-@pytest.mark.parametrize("choice", ["balanced", "hard", "groups"])
-def test_rows_that_a_history_explains_come_first(choice):
+@pytest.mark.parametrize("sampling", ["balanced", "hard"])
+def test_rows_that_a_history_explains_come_first(sampling):
     table = world()
-    assert not is_early(choose(table, params(choice=choice))[0]).any()
-    if choice != "groups":  # which takes a group's early rows before it takes another group's
-        assert not is_early(choose(table, params(train=40, choice=choice))[0]).any()
+    assert not is_early(choose(table, params(sampling=sampling))[0]).any()
+    assert not is_early(choose(table, params(train=40, sampling=sampling))[0]).any()
 
 
 def test_random_is_uniform_over_the_split_early_rows_too():
     table = world(0.2)
-    drawn = [choose(table, params(train=30, choice="random"), seed)[0] for seed in range(200)]
+    drawn = [choose(table, params(train=30, sampling="random"), seed)[0] for seed in range(200)]
     every = np.concatenate(drawn)
     # 90 train rows, 18 of them early: each is drawn in a third of the 200 draws, give or take 4 deviations of 6.7.
     assert abs(np.bincount(every, minlength=len(table))[table["split"] == "train"] - 200 / 3).max() < 27
@@ -120,7 +115,7 @@ def test_hard_rows_are_those_whose_loss_is_largest_and_unknown_ones_come_last():
     table = world()
     logit = scores(table)
     logit[table["user"] == 3] = np.nan
-    train, _ = choose(table, params(train=20, choice="hard"), score=logit)
+    train, _ = choose(table, params(train=20, sampling="hard"), score=logit)
     loss = -np.log(1 / (1 + np.exp(np.where(table["label"] == 1, -logit, logit))))
     pool = np.flatnonzero((table["split"] == "train") & ~is_early(np.arange(len(table))))
     for label in (0, 1):
@@ -128,7 +123,7 @@ def test_hard_rows_are_those_whose_loss_is_largest_and_unknown_ones_come_last():
         hardest = rows[np.argsort(-loss[rows])][:10]  # NaN sorts last
         assert set(train[table["label"][train] == label]) == set(hardest)
     for count in (66, 72):
-        more, _ = choose(table, params(train=count, choice="hard"), score=logit)
+        more, _ = choose(table, params(train=count, sampling="hard"), score=logit)
         unknown = {label: np.isnan(logit[more[table["label"][more] == label]]).any() for label in (0, 1)}
         assert any(unknown.values())
         for label in (label for label in (0, 1) if unknown[label]):  # then nothing known was left
@@ -138,45 +133,17 @@ def test_hard_rows_are_those_whose_loss_is_largest_and_unknown_ones_come_last():
 def test_where_nothing_is_known_hard_rows_are_drawn():
     table = world()
     nothing = np.full(len(table), np.nan, np.float32)
-    hard = [choose(table, params(choice="hard"), seed, score=nothing)[0].tolist() for seed in (1, 2)]
+    hard = [choose(table, params(sampling="hard"), seed, score=nothing)[0].tolist() for seed in (1, 2)]
     assert hard == [choose(table, params(), seed)[0].tolist() for seed in (1, 2)]
 
 
-def test_no_group_starves():
+def test_held_out_rows_are_the_same_whatever_the_sampling():
     table = world()
-    train, _ = choose(table, params(train=18, choice="groups"))
-    asked = pd.crosstab(groups(table)[train], table["label"][train].to_numpy())
-    assert (asked.to_numpy() == 3).all()
-    assert asked.shape == (3, 2)
-    more, _ = choose(table, params(train=66, choice="groups"))  # more than the small groups have
-    small = np.flatnonzero((groups(table) != 0) & (table["split"] == "train"))
-    assert set(small) <= set(more)
-    assert len(more) == 66
-
-
-def test_held_out_rows_are_the_same_whatever_the_choice():
-    table = world()
-    held_out = [choose(table, params(choice=choice))[1] for choice in CHOICES]
+    held_out = [choose(table, params(sampling=sampling))[1] for sampling in SAMPLINGS]
     assert all(rows.tolist() == held_out[0].tolist() for rows in held_out)
     assert table["label"][held_out[0]].sum() == 3
 
 
-@pytest.mark.parametrize("choice", ["balanced", "random"])
-def test_what_a_choice_does_not_go_by_is_not_made(choice):
-    choose_instances(world(), params(choice=choice), 0, score=nobody, group=nobody)
-
-
-@given(st.lists(st.integers(0, 9), max_size=6), st.integers(0, 60))
-def test_shares_are_whole_fit_their_parts_and_are_as_even_as_these_allow(sizes, count):
-    shares = even_shares(sizes, count)
-    assert sum(shares) == min(count, sum(sizes))
-    assert all(0 <= share <= size for share, size in zip(shares, sizes, strict=True))
-    unfilled = [share for share, size in zip(shares, sizes, strict=True) if share < size]
-    if unfilled:
-        assert max(shares) - min(unfilled) <= 1
-
-
-def test_shares_by_hand():
-    assert even_shares([10, 10], 5) == [3, 2]
-    assert even_shares([1, 10, 10], 10) == [1, 5, 4]
-    assert even_shares([], 3) == []
+@pytest.mark.parametrize("sampling", ["balanced", "random"])
+def test_scores_that_a_sampling_does_not_need_are_not_computed(sampling):
+    choose_instances(world(), params(sampling=sampling), 0, score=nobody)

@@ -21,7 +21,9 @@ from thinkrec.teacher.client import open_teacher
 PROMPT = PromptParams(
     layout="stream", history=3, history_labels="both", max_tokens=2048, keywords=2, slots=(), soft_tokens=0
 )
-TRACE = TraceParams(choice="balanced", train=6, held_out=2, max_turns=3, min_words=5, max_words=60, max_similarity=1.0)
+TRACE = TraceParams(
+    sampling="balanced", train=6, held_out=2, max_turns=3, min_words=5, max_words=60, max_similarity=1.0
+)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,6 @@ from sklearn.metrics import silhouette_score
 
 from thinkrec.artifacts import faulty_artifact, read_tensors, write_tensors
 from thinkrec.errors import UserError
-from thinkrec.params import ExpertParams
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -96,25 +95,6 @@ def group_users(
         **separation(groups, vectors),
     }
     return groups, stats
-
-
-def group_of(user: Ints, vectors: Floats, params: ExpertParams, seed: int) -> Ints:
-    """The group of each of these users (n,) as the experts stage will make them; -1 for those that train never saw.
-
-    `vectors` (U or more, d) are of all users up to the largest of `user`, and of others after them.
-
-    Raises:
-        UserError: as `group_users`.
-    """
-    groups, _ = group_users(
-        vectors[: int(user.max()) + 1],
-        n=params.n,
-        grouping=params.grouping,
-        space=params.space,
-        min_users=params.min_users,
-        seed=seed,
-    )
-    return groups.group[user]
 
 
 def silhouette(points: Floats, group: Ints, seed: int) -> float:

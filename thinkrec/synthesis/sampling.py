@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,30 +23,27 @@ def choose_instances(
     seed: int,
     *,
     score: Callable[[], npt.NDArray[np.float32]],
-    group: Callable[[], npt.NDArray[np.int32]],
 ) -> tuple[Rows, Rows]:
     """Row numbers to ask about: (from train, from test), each sorted.
 
-    `params.choice` says which rows of train:
+    `params.sampling` says which rows of train:
 
     - balanced: as many of each label as the split allows, drawn at random.
     - random: drawn from all of train alike.
     - hard: as many of each label; those first that the feature model is most wrong about (the largest log loss).
-    - groups: as many of each label, and within a label as many of each user group; drawn at random.
 
-    Except for `random`, a label's or group's rows with at least `ENOUGH_HISTORY` earlier interactions come first, its
-    others only where those run out. Where a label or group runs short altogether, the others make up for it.
+    Except for `random`, a label's rows with at least `ENOUGH_HISTORY` earlier interactions come first, its others only
+    where those run out. Where a label runs short altogether, the other makes up for it.
 
-    Test rows are balanced whatever the choice: the references for the evaluation of reasons should stand for the split,
-    not for what one feature model finds hard, and be the same ones when choices are compared.
+    Test rows are always balanced: the references for the evaluation of reasons should stand for the split, not for what
+    one feature model finds hard, and be the same rows when samplings are compared.
 
     Args:
         interactions: the table, of n rows.
-        params: how many rows, chosen how.
+        params: how many rows, sampled how.
         seed: of the draws.
         score: gives the feature model's logits (n,), of fits forward in time for train rows, NaN where it knows
-            nothing; called where the choice goes by them.
-        group: gives the group (n,) of each row's user; called where the choice goes by it.
+            nothing; called for `hard` alone.
     """
     start, end = history_bounds(interactions["user"].to_numpy(), interactions["timestamp"].to_numpy())
     short = end - start < ENOUGH_HISTORY
@@ -55,19 +52,17 @@ def choose_instances(
         np.random.default_rng([seed, number]).permutation(np.flatnonzero(split == name))
         for number, name in enumerate(("train", "test"))
     )
-    held_out = _spread(_first(test, short), [label], params.held_out)
-    match params.choice:
+    held_out = _balanced(_first(test, short), label, params.held_out)
+    match params.sampling:
         case "balanced":
-            chosen = _spread(_first(train, short), [label], params.train)
+            sampled = _balanced(_first(train, short), label, params.train)
         case "random":
-            chosen = train[: params.train]
+            sampled = train[: params.train]
         case "hard":
             # The log loss falls with the logit of the right verdict, so the smallest of those are the most wrong.
             right = np.where(label > 0, 1, -1) * score()
-            chosen = _spread(_first(train, short, np.nan_to_num(right, nan=np.inf)), [label], params.train)
-        case "groups":
-            chosen = _spread(_first(train, short), [label, group()], params.train)
-    return np.sort(chosen), np.sort(held_out)
+            sampled = _balanced(_first(train, short, np.nan_to_num(right, nan=np.inf)), label, params.train)
+    return np.sort(sampled), np.sort(held_out)
 
 
 def _first(rows: Rows, *keys: npt.NDArray[Any]) -> Rows:
@@ -75,25 +70,8 @@ def _first(rows: Rows, *keys: npt.NDArray[Any]) -> Rows:
     return rows[np.lexsort([key[rows] for key in reversed(keys)])]
 
 
-def _spread(rows: Rows, strata: Sequence[npt.NDArray[Any]], count: int) -> Rows:
-    """`count` of `rows`, the foremost of each stratum: evenly over the first of `strata` (n,), in it over the next."""
-    if not strata or not len(rows):
-        return rows[:count]
-    stratum, *within = strata
-    parts = [rows[stratum[rows] == value] for value in np.unique(stratum[rows])[::-1]]
-    shares = even_shares([len(part) for part in parts], count)
-    return np.concatenate([_spread(part, within, share) for part, share in zip(parts, shares, strict=True)])
-
-
-def even_shares(sizes: Sequence[int], count: int) -> list[int]:
-    """How `count` is shared out to parts of these sizes: evenly, what one lacks to the others, the first rounded up."""
-    shares = [0] * len(sizes)
-    left = min(count, sum(sizes))
-    while left:
-        unfilled = [part for part, size in enumerate(sizes) if shares[part] < size]
-        each = left // len(unfilled)
-        for part in unfilled if each else unfilled[:left]:
-            more = min(each or 1, sizes[part] - shares[part])
-            shares[part] += more
-            left -= more
-    return shares
+def _balanced(rows: Rows, label: npt.NDArray[np.int8], count: int) -> Rows:
+    """`count` of `rows`, the foremost of each label (n,): half each, the odd one liked; one makes up for the other."""
+    liked, disliked = rows[label[rows] > 0], rows[label[rows] == 0]
+    wanted = min(len(liked), max((count + 1) // 2, count - len(disliked)))
+    return np.concatenate([liked[:wanted], disliked[: count - wanted]])
