@@ -4,10 +4,10 @@ export TOKENIZERS_PARALLELISM = false
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3.11
 
-.PHONY: repro test tables check lint bench clean lock help
+.PHONY: repro test test-fast tables check lint bench clean lock help
 
 help:  ## say what the targets do
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 .venv/made: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -18,8 +18,14 @@ help:  ## say what the targets do
 repro: .venv/made  ## run the whole pipeline (dvc repro); what is up to date is not run again
 	dvc repro
 
-test: .venv/made  ## run the tests
-	pytest
+# A worker a core; tests of one file or class stay together, and those marked integration come last.
+WORKERS ?= auto
+PYTEST = pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
+test: .venv/made  ## run all tests
+	$(PYTEST)
+
+test-fast: .venv/made  ## run the tests of two minutes: no stages, processes or servers
+	$(PYTEST) -m "not integration"
 
 # What is done is not run again; interrupted, it goes on where it was. RAW: the raw files of a real dataset.
 DATASET ?= synthetic

@@ -1,4 +1,4 @@
-"""What all tests share: quiet threads, and real data where it is at hand."""
+"""What all tests share: quiet threads, their order, one finished project, and real data where it is at hand."""
 
 from __future__ import annotations
 
@@ -6,11 +6,44 @@ import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # Before torch is imported: on two cores, OpenMP's spinning threads steal the time that the other worker needs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # One thread, as in the processes that tests start: sums in another order are other bytes.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the finished project as integration, and let all integration tests run after the others."""
+    for item in items:
+        if "finished" in getattr(item, "fixturenames", ()):
+            item.add_marker("integration")
+    items.sort(key=lambda item: item.get_closest_marker("integration") is not None)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small project in which every stage has run: made once a session, for all its workers. Work in a copy of it."""
+    from tests.project import finish_project
+
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # each worker has a folder of its own there
+    folder = shared / "finished"
+    with FileLock(shared / "finished.lock"):
+        if not (folder / "dvc.lock").exists():  # what is written last
+            finish_project(folder)
+    return folder
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished project for a test to change; DVC knows nothing of it."""
+    from tests.project import copy_project
+
+    return copy_project(finished, tmp_path / "project")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,9 @@ from typing import Any
 from unittest import mock
 
 import yaml
+from typer.testing import CliRunner, Result
 
+from stages.__main__ import app
 from thinkrec.artifacts import sha256
 from thinkrec.params import DatasetParams, Params, Section, TeacherParams, load
 
@@ -102,11 +104,15 @@ def dataset_params(**changes: Any) -> DatasetParams:
     return DatasetParams.model_validate({**given, **changes})
 
 
-@functools.cache
-def finished_project(base: Path) -> Path:
-    """A project in which `dvc repro` has run, made once a session. Work in a copy of it."""
-    folder = make_project(base / "finished")
-    dvc(folder, "repro")
+def finish_project(folder: Path) -> Path:
+    """A project whose stages have run in this process, with the lock file and cache that `dvc repro` leaves."""
+    from dvc.repo import Repo
+
+    make_project(folder)
+    for stage in PIPELINE:
+        run_stage(folder, stage)
+    with in_project(folder), Repo() as repo:
+        repo.commit(force=True)
     return folder
 
 
@@ -122,6 +128,23 @@ def call(folder: Path, *command: str) -> str:
     done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def stale_stages(folder: Path) -> dict[str, set[str]]:
+    """The stages that `dvc repro` would run first, each with what changed: files, folders and parameters by name."""
+    from dvc.repo import Repo
+
+    with in_project(folder), Repo() as repo:
+        status = repo.status()
+    return {stage: set(_changed_names(changes)) for stage, changes in status.items()}
+
+
+def _changed_names(changes: list[dict[str, Any]]) -> Iterator[str]:
+    """The names in what DVC says of one stage: `params.yaml` stands for the parameters that it lists."""
+    for kinds in changes:
+        for names in kinds.values() if isinstance(kinds, dict) else ():
+            for name, change in names.items():
+                yield from change if isinstance(change, dict) else [name]
 
 
 def dvc(folder: Path, *arguments: str) -> str:
@@ -140,10 +163,23 @@ def start_stage(folder: Path, name: str, *arguments: str) -> subprocess.Popen[st
     )
 
 
+@contextmanager
+def in_project(folder: Path) -> Iterator[None]:
+    """The block runs in that folder, in a stage's environment."""
+    with chdir(folder), mock.patch.dict(os.environ, ENVIRONMENT):
+        yield
+
+
 def run_stage(folder: Path, name: str) -> str:
     """A stage run in this process, which has torch at hand already; returns its closing line."""
-    with chdir(folder), mock.patch.dict(os.environ, ENVIRONMENT):
+    with in_project(folder):
         return getattr(import_module(f"stages.{name}"), name)()
+
+
+def run_command(folder: Path, *arguments: str) -> Result:
+    """A stage command as a user calls it, run in this process."""
+    with chdir(folder):
+        return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "120"})
 
 
 @contextmanager

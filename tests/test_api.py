@@ -13,10 +13,8 @@ import pandas as pd
 import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
-from typer.testing import CliRunner, Result
 
-from stages.__main__ import app
-from tests.project import NEWCOMERS, copy_project, finished_project, run_stage
+from tests.project import NEWCOMERS, copy_project, run_command, run_stage
 from thinkrec import artifacts
 from thinkrec.artifacts import FEATURE_MODEL, FEATURES, INTERACTIONS, ITEMS, KEYWORDS, PREDICTIONS, REASONS, read_table
 from thinkrec.errors import UserError
@@ -30,11 +28,6 @@ from thinkrec.params import load as load_params
 from thinkrec.recommender import Recommender
 
 LIKED_AND_NOT = [("i00001", True), ("i00005", False), ("i00007", True)]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finished_project(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +272,7 @@ class TestOtherProjects:
         said = Recommender.load(project).explain("u00020", "i00009")
         assert list(said.weights) == ["global", "expert_1", "expert_2", "expert_3"]
         assert sum(said.weights.values()) == pytest.approx(1)
-        assert command(project, "export", "served").exit_code == 0
+        assert run_command(project, "export", "served").exit_code == 0
         manifest = json.loads((project / "served" / "manifest.json").read_text(encoding="utf-8"))
         assert [one["name"] for one in manifest["adapters"]] == ["expert_1", "expert_2", "expert_3"]
         assert manifest["adapters"][2]["users"] == 12
@@ -332,19 +325,10 @@ class TestWrongInput:
             Recommender.load(project)
 
 
-def command(folder: Path, *arguments: str) -> Result:
-    with chdir(folder):
-        return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "120"})
-
-
 class TestCommands:
-    @pytest.fixture
-    def project(self, finished: Path, tmp_path: Path) -> Path:
-        return copy_project(finished, tmp_path / "project")
-
     def test_score_adds_a_column(self, project: Path, recommender: Recommender) -> None:
         (project / "pairs.csv").write_text("note,user_id,item_id\na,u00002,i00004\nb,u00001,i00009\n", encoding="utf-8")
-        result = command(project, "score", "pairs.csv", "scored.csv")
+        result = run_command(project, "score", "pairs.csv", "scored.csv")
         assert result.exit_code == 0, result.output
         assert result.stdout.startswith("score: 2 pairs scored, in scored.csv (")
         scored = pd.read_csv(project / "scored.csv", dtype={"note": str})
@@ -356,7 +340,7 @@ class TestCommands:
         lines = [f"{item},{'yes' if liked else 'No'}" for item, liked in LIKED_AND_NOT]
         (project / "mine.csv").write_text("\n".join(["item_id,liked", *lines]), encoding="utf-8")
         for option, user in ((("--user", "u00003"), "u00003"), (("--history", "mine.csv"), LIKED_AND_NOT)):
-            result = command(project, "recommend", *option, "-k", "4")
+            result = run_command(project, "recommend", *option, "-k", "4")
             assert result.exit_code == 0, result.output
             found = recommender.recommend(user, 4)
             places = [result.stdout.index(item) for item in found["item_id"]]
@@ -366,7 +350,7 @@ class TestCommands:
             assert "recommend: 4 items (" in result.stdout
 
     def test_explain_shows_all_of_it(self, project: Path, recommender: Recommender) -> None:
-        result = command(project, "explain", "--user", "u00003", "--item", "i00009")
+        result = run_command(project, "explain", "--user", "u00003", "--item", "i00009")
         assert result.exit_code == 0, result.output
         said = recommender.explain("u00003", "i00009")
         for shown in (
@@ -400,14 +384,14 @@ class TestCommands:
     def test_wrong_input_is_one_line(self, project: Path, arguments: tuple[str, ...], said: str) -> None:
         (project / "bad.csv").write_text("item_id,liked\ni00001,yes\ni00002,perhaps\n", encoding="utf-8")
         (project / "empty.csv").write_text("", encoding="utf-8")
-        result = command(project, *arguments)
+        result = run_command(project, *arguments)
         assert result.exit_code == 1
         assert result.stderr.startswith(f"{arguments[0]}: ") and result.stderr.count("\n") == 1
         assert said in result.stderr
         assert not (project / "out.csv").exists() and not (project / "new").exists()
 
     def test_exported_adapters_load_and_the_manifest_says_what_they_are(self, project: Path) -> None:
-        result = command(project, "export", "served")
+        result = run_command(project, "export", "served")
         assert result.exit_code == 0, result.output
         folder = project / "served"
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -425,7 +409,7 @@ class TestCommands:
     def test_a_merged_expert_scores_as_the_mixture_does_with_all_weight_on_it(
         self, project: Path, recommender: Recommender
     ) -> None:
-        assert command(project, "export", "merged", "--expert", "2").exit_code == 0
+        assert run_command(project, "export", "merged", "--expert", "2").exit_code == 0
         manifest = json.loads((project / "merged" / "manifest.json").read_text(encoding="utf-8"))
         assert (manifest["adapters"], manifest["merged_expert"]) == ([], 2)
         every = np.arange(80)

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 
-from tests.project import PIPELINE, copy_project, digests, finished_project, run_stage
+from tests.project import PIPELINE, copy_project, digests, run_stage
 from thinkrec.artifacts import INTERACTIONS, PREDICTIONS, SCHEMAS, TRUTH, read_table, write_table
 from thinkrec.evaluation.intervals import bootstrap, interval
 from thinkrec.evaluation.tables import HINDSIGHT
@@ -20,11 +19,6 @@ from thinkrec.features import bank
 
 STAGES = list(PIPELINE)
 ONE_EPOCH = {f"{part}.epochs": 1 for part in ("mf", "sft", "experts", "gate")}  # and so none for valid to choose
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finished_project(tmp_path_factory.getbasetemp())
 
 
 def rerun(

@@ -11,7 +11,7 @@ from peft import PeftModel
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.project import copy_project, digests, finished_project, run_stage
+from tests.project import copy_project, digests, run_stage
 from thinkrec import artifacts
 from thinkrec.errors import UserError
 from thinkrec.export import export
@@ -28,9 +28,8 @@ PAPER = {
 
 
 @pytest.fixture(scope="module")
-def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    base = tmp_path_factory.getbasetemp()
-    folder = copy_project(finished_project(base), tmp_path_factory.mktemp("paper") / "project", PAPER)
+def paper(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = copy_project(finished, tmp_path_factory.mktemp("paper") / "project", PAPER)
     for stage in ("sft", "experts", "added", "gate", "evaluate"):
         run_stage(folder, stage)
     return folder
@@ -40,10 +39,7 @@ def lora(folder: Path) -> dict[str, np.ndarray]:
     return load_file(folder / "adapter_model.safetensors")
 
 
-def test_the_backbone_stays_and_the_global_model_is_an_adapter(
-    paper: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    finished = finished_project(tmp_path_factory.getbasetemp())
+def test_the_backbone_stays_and_the_global_model_is_an_adapter(paper: Path, finished: Path) -> None:
     assert digests(paper, "out/backbone") == digests(finished, "out/backbone")
     assert sorted(path.name for path in (paper / "out" / "sft").iterdir()) == [
         "adapter",

@@ -31,7 +31,6 @@ from tests.project import (
     declared_params,
     digests,
     dvc,
-    finished_project,
     leaves,
     make_project,
     recorded_params,
@@ -148,11 +147,6 @@ class TestCode:
         deps = PIPELINE[stage]["deps"]
         assert all((ROOT / dep).exists() for dep in CODE[stage])
         assert not [dep for dep in deps for other in deps if dep is not other and covers(dep, other)]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finished_project(tmp_path_factory.getbasetemp())
 
 
 def isolated(finished: Path, folder: Path, data: list[str]) -> Path:

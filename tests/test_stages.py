@@ -21,9 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
-from stages.__main__ import app
 from tests.project import (
     PIPELINE,
     call,
@@ -32,11 +30,12 @@ from tests.project import (
     declared_params,
     digests,
     dvc,
-    finished_project,
     make_project,
     recorded_params,
+    run_command,
     run_stage,
     set_params,
+    stale_stages,
     start_stage,
 )
 from thinkrec.artifacts import (
@@ -67,32 +66,10 @@ from thinkrec.teacher import client
 STAGES = list(PIPELINE)
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finished_project(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def project(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished project for a test to change; DVC knows nothing of it."""
-    return copy_project(finished, tmp_path / "project")
-
-
 @pytest.fixture
 def dvc_project(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished project with DVC's cache, its code and parameters as they were."""
     return shutil.copytree(finished, tmp_path / "project", symlinks=True)
-
-
-def command(folder: Path, *arguments: str) -> Result:
-    """A stage command as a user calls it, in this process."""
-    with chdir(folder):
-        return CliRunner().invoke(app, list(arguments))
-
-
-def stale(folder: Path) -> set[str]:
-    """The stages that `dvc repro` would run because of a changed dependency of theirs."""
-    return set(json.loads(dvc(folder, "status", "--json")))
 
 
 def following(stages: set[str]) -> set[str]:
@@ -114,49 +91,42 @@ class TestReproduction:
 
     def test_what_a_change_makes_stale(self, dvc_project: Path) -> None:
         after = {name: set(STAGES[STAGES.index(name) :]) for name in STAGES}
-        params = {
+        asks_teacher = {"keywords", "traces"}
+        params: dict[str, tuple[Any, set[str], set[str]]] = {
             "gate.kind": ("centroid", {"gate", "report"}, after["gate"]),
             "gate.temperature": (0.3, after["gate"], after["gate"]),
             "features.model": ("sasrec", {"features", "report"}, after["features"]),
             "sasrec.history": (9, {"features", "baselines"}, after["features"]),
             "evaluate.reasons": (9, {"evaluate"}, after["evaluate"]),
-            "experts.n": (3, {"traces", "experts"}, after["traces"]),  # whose groups the rows may be chosen by
+            "experts.n": (3, {"experts"}, after["experts"]),
             "experts.added": (["new.txt"], {"added"}, after["added"]),  # the experts stay
             "experts.epochs": (2, {"experts", "added"}, after["experts"]),
             "sft.patience": (5, {"sft"}, after["sft"]),
             "prompt.slots": ([], after["sft"] - {"report"}, after["sft"]),  # not the traces
-            "teacher.model": ("other", {"keywords", "traces"}, after["traces"] | {"keywords"}),
-            "traces.choice": ("hard", {"traces"}, after["traces"]),
+            "teacher.model": ("other", asks_teacher, after["traces"] | asks_teacher),
+            "traces.sampling": ("hard", {"traces"}, after["traces"]),
         }
-        code = {
-            "thinkrec/experts/routing.py": (after["gate"], after["gate"]),  # groups.py alone is the experts'
-            "thinkrec/claims/prompts.py": (
-                {"keywords", "traces", "evaluate", "report"},
-                after["traces"] | {"keywords"},
-            ),
-            "thinkrec/synthesis/keywords.py": (
-                {"keywords", "traces", "evaluate", "report"},
-                after["traces"] | {"keywords"},
-            ),
-            "thinkrec/experts/added.py": (after["added"], after["added"]),
-            "stages/gate.py": ({"gate"}, after["gate"]),
-            "thinkrec/report/page.css": ({"report"}, {"report"}),
-            "stages/pin.py": (set(), set()),
-            "stages/_command.py": (set(), set()),
+        code: dict[str, tuple[str, set[str]]] = {
+            "thinkrec/synthesis/keywords.py": ("thinkrec/synthesis", asks_teacher),  # evaluate stays fresh
+            "thinkrec/ingest/clean.py": ("thinkrec/ingest", {"ingest"}),
+            "thinkrec/experts/routing.py": ("thinkrec/experts", after["experts"]),
+            "thinkrec/claims/prompts.py": ("thinkrec/claims", after["sft"] | asks_teacher),
+            "thinkrec/report/page.css": ("thinkrec/report", {"report"}),
+            "stages/gate.py": ("stages/gate.py", {"gate"}),
+            "stages/pin.py": ("stages/pin.py", set()),
+            "stages/_command.py": ("stages/_command.py", set()),
         }
-        original = (dvc_project / "params.yaml").read_text(encoding="utf-8")
-        for name, (value, itself, all_of_them) in params.items():
-            set_params(dvc_project, {name: value})
-            found = stale(dvc_project)
-            (dvc_project / "params.yaml").write_text(original, encoding="utf-8")
-            assert (found, following(found)) == (itself, all_of_them), name
-        for name, (itself, all_of_them) in code.items():
-            text = (dvc_project / name).read_text(encoding="utf-8")
-            (dvc_project / name).write_text(f"{text}\n# changed\n", encoding="utf-8")
-            found = stale(dvc_project)
-            (dvc_project / name).write_text(text, encoding="utf-8")
-            assert (found, following(found)) == (itself, all_of_them), name
-        assert stale(dvc_project) == set()
+        set_params(dvc_project, {name: value for name, (value, _, _) in params.items()})
+        for name in code:
+            with (dvc_project / name).open("a", encoding="utf-8") as file:
+                file.write("\n/* changed */\n" if name.endswith(".css") else "\n# changed\n")
+        changed = stale_stages(dvc_project)
+        for name, (_, itself, all_of_them) in params.items():
+            section = name.partition(".")[0]  # where a stage depends on all of it, DVC names that
+            stale = {stage for stage, names in changed.items() if {name, section} & names}
+            assert (stale, following(stale)) == (itself, all_of_them), name
+        for name, (dependency, itself) in code.items():
+            assert {stage for stage, names in changed.items() if dependency in names} == itself, name
 
     def test_two_clones_make_the_same_lock(self, finished: Path, tmp_path: Path) -> None:
         """The whole pipeline once more from nothing, in another folder: the longest test, and the promise it keeps."""
@@ -483,7 +453,7 @@ class TestStops:
         stage, change, said = STOPS[case]
         set_params(project, change(project))
         before = digests(project)
-        result = command(project, stage)
+        result = run_command(project, stage)
         assert result.exit_code == 1
         assert result.stdout == ""
         assert re.fullmatch(rf"{stage}: [^\n]+\n", result.stderr), result.stderr
@@ -499,8 +469,8 @@ class TestStops:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         before = digests(project)
         set_params(project, {"experts.layers": 9})
-        assert command(project, "experts").exit_code == 1
-        assert command(project, "evaluate").exit_code == 1
+        assert run_command(project, "experts").exit_code == 1
+        assert run_command(project, "evaluate").exit_code == 1
         assert digests(project) == before
         assert not (project / "out" / "experts").exists()
 
@@ -516,7 +486,7 @@ class TestStops:
         assert said["--debug",].rstrip().endswith(said[()].removeprefix("ingest: ").rstrip())
 
     def test_a_closing_line_says_what_was_made_and_the_log_how_long_it_took(self, project: Path) -> None:
-        result = command(project, "keywords")
+        result = run_command(project, "keywords")
         assert result.exit_code == 0
         assert re.fullmatch(r"keywords: \d\.\d keywords per item for 80 items \(\d+\.\d s\)\n", result.stdout)
         last = (project / ".cache" / "runs.jsonl").read_text(encoding="utf-8").splitlines()[-1]
@@ -527,12 +497,12 @@ class TestStops:
     ) -> None:
         before = digests(project)
         monkeypatch.setenv("RANK", "1")
-        assert command(project, "keywords").output == ""
+        assert run_command(project, "keywords").output == ""
         set_params(project, {"keywords.max_per_item": 3})
-        assert command(project, "keywords").output == ""
+        assert run_command(project, "keywords").output == ""
         assert digests(project) == before
         set_params(project, {"dataset.name": "embeded"})
-        refused = command(project, "ingest")
+        refused = run_command(project, "ingest")
         assert (refused.exit_code, refused.output) == (1, "")
 
 
