@@ -31,7 +31,7 @@ def evaluate() -> str:
     truth, traces = artifacts.read_table(artifacts.TRUTH), artifacts.read_table(artifacts.TRACES)
     baselines = artifacts.read_table(artifacts.BASELINES)
     predictions, models = predict(
-        bench, bench.frozen(), router, routing, groups, baselines, truth, temperature=temperature
+        bench, bench.static(), router, routing, groups, baselines, truth, temperature=temperature
     )
     items, keywords = artifacts.read_table(artifacts.ITEMS), artifacts.read_table(artifacts.KEYWORDS)
     read = instance_reader(bench.interactions, items, keywords, params.prompt)

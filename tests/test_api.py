@@ -67,7 +67,7 @@ def cut(source: Path, to: Path, moment: int) -> Path:
     artifacts.write_table(INTERACTIONS, table[kept], root=folder)
     by_row = ("item_row", "user_row", "route", "statistics")
     features = {}
-    for protocol in ("online", "frozen"):
+    for protocol in ("online", "static"):
         one = bank.load(folder / FEATURES, protocol=protocol)
         features[protocol] = replace(one, **{name: getattr(one, name)[kept] for name in by_row})
     bank.save(features, folder / FEATURES)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinkrec.history import frozen, history_bounds, late_train_rows, warm_rows
+from thinkrec.history import PROTOCOLS, Protocol, ScoredModel, history_bounds, late_train_rows, static_view, warm_rows
 
 TABLES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), max_size=40).map(sorted)
 
@@ -60,10 +60,10 @@ def split_tables(draw: st.DrawFn) -> pd.DataFrame:
 
 
 @given(split_tables())
-def test_a_frozen_row_sees_what_its_user_did_before_the_split_started_and_a_train_row_what_it_always_saw(
+def test_a_static_row_sees_what_its_user_did_before_the_split_started_and_a_train_row_what_it_always_saw(
     table: pd.DataFrame,
 ) -> None:
-    copy = frozen(table)
+    copy = static_view(table)
     start, end = history_bounds(copy["user"], copy["timestamp"])  # which refuses a table that is not sorted
     for row in table.itertuples():
         first = table.loc[table["split"] == row.split, "timestamp"].min()
@@ -73,9 +73,9 @@ def test_a_frozen_row_sees_what_its_user_did_before_the_split_started_and_a_trai
 
 
 @given(split_tables())
-def test_freezing_moves_the_timestamps_of_valid_and_test_and_nothing_else(table: pd.DataFrame) -> None:
+def test_the_static_view_moves_the_timestamps_of_valid_and_test_and_nothing_else(table: pd.DataFrame) -> None:
     before = table.copy()
-    copy = frozen(table)
+    copy = static_view(table)
     pd.testing.assert_frame_equal(table, before)
     pd.testing.assert_frame_equal(copy.drop(columns="timestamp"), table.drop(columns="timestamp"))
     pd.testing.assert_frame_equal(copy[copy["split"] == "train"], table[table["split"] == "train"])
@@ -83,21 +83,27 @@ def test_freezing_moves_the_timestamps_of_valid_and_test_and_nothing_else(table:
     assert (copy.groupby("split", observed=True)["timestamp"].nunique().drop("train", errors="ignore") == 1).all()
 
 
-def test_frozen_test_rows_see_valid_rows_but_not_those_of_test() -> None:
+def test_static_test_rows_see_valid_rows_but_not_those_of_test() -> None:
     table = pd.DataFrame(
         {"user": 0, "timestamp": [1, 4, 5, 8, 9], "split": ["train", "valid", "valid", "test", "test"]}
     )
-    assert frozen(table)["timestamp"].tolist() == [1, 4, 4, 8, 8]
-    assert history_bounds([0] * 5, frozen(table)["timestamp"])[1].tolist() == [0, 1, 1, 3, 3]
+    assert static_view(table)["timestamp"].tolist() == [1, 4, 4, 8, 8]
+    assert history_bounds([0] * 5, static_view(table)["timestamp"])[1].tolist() == [0, 1, 1, 3, 3]
 
 
 @pytest.mark.parametrize("valid", [[3, 9], [3, 8], [1, 5]])
-def test_splits_that_overlap_in_time_are_not_frozen(valid: list[int]) -> None:
+def test_splits_that_overlap_in_time_have_no_static_view(valid: list[int]) -> None:
     table = pd.DataFrame(
         {"user": range(5), "timestamp": [0, 2, *valid, 8], "split": ["train", "train", "valid", "valid", "test"]}
     )
     with pytest.raises(ValueError, match="overlap in time; in order of their starts: train, valid, test"):
-        frozen(table)
+        static_view(table)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_models_column_says_its_name_and_its_protocol(protocol: Protocol) -> None:
+    model = ScoredModel("item_like_rate", protocol)
+    assert ScoredModel.from_column(model.column) == model
 
 
 def test_a_row_is_warm_when_its_user_and_its_item_are_both_in_train() -> None:

@@ -8,7 +8,7 @@ that shares the row's own timestamp, so ratings of the same second see nothing o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -43,13 +43,12 @@ def _first_rows(new: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.repeat(first, np.diff(first, append=len(new)))
 
 
-def frozen(interactions: pd.DataFrame) -> pd.DataFrame:
-    """A copy (n rows) for the frozen protocol, in which every row of valid and test happens when its split starts.
+def static_view(interactions: pd.DataFrame) -> pd.DataFrame:
+    """The table under the static protocol: a copy in which valid and test rows happen when their split begins.
 
-    What looks at strictly earlier rows only, on this copy, knows nothing of interactions at or after the first
-    timestamp of the row's split: test rows see all of train and valid, valid rows all of train, train rows what they
-    always saw. To test rows, all of valid happened when valid began. The copy is sorted by (user, timestamp) where the
-    table is.
+    What looks only at strictly earlier rows of this copy knows nothing of interactions at or after the start of the
+    row's split. Test rows see all of train and valid, valid rows all of train, train rows what they always saw. For
+    test rows, all of valid happened when valid began. The copy is sorted by (user, timestamp) where the table is.
 
     Raises:
         ValueError: the splits overlap in time, so that no moment parts them.
@@ -60,6 +59,32 @@ def frozen(interactions: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"the splits overlap in time; in order of their starts: {', '.join(map(str, span.index))}")
     train = interactions["split"] == "train"
     return interactions.assign(timestamp=interactions["timestamp"].where(train, by_split.transform("min")))
+
+
+Protocol = Literal["online", "static"]
+
+# What a row may know, as a view of the interactions. Online: every strictly earlier row. Static: for valid and test
+# rows, only what was there when their split began.
+PROTOCOLS: dict[Protocol, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "online": lambda interactions: interactions,
+    "static": static_view,
+}
+
+
+class ScoredModel(NamedTuple):
+    """A model under a protocol. Each has a column of scores, and the same name in every table and JSON file."""
+
+    name: str
+    protocol: Protocol = "online"
+
+    @property
+    def column(self) -> str:
+        return self.name if self.protocol == "online" else f"{self.name}_{self.protocol}"
+
+    @classmethod
+    def from_column(cls, column: str) -> ScoredModel:
+        name = column.removesuffix("_static")
+        return cls(name, "online" if name == column else "static")
 
 
 def seen_in_train(interactions: pd.DataFrame) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -83,10 +108,3 @@ def late_train_rows(interactions: pd.DataFrame, share: float) -> NDArray[np.bool
     train = (interactions["split"] == "train").to_numpy()
     time = interactions["timestamp"].to_numpy()
     return train & (time >= np.quantile(time[train], 1 - share, method="higher"))
-
-
-Protocol = Literal["online", "frozen"]
-
-# What a row may know of interactions, as a view of the table: everything strictly earlier, or, for valid and test rows,
-# what was there when their split began.
-PROTOCOLS: dict[Protocol, Callable[[pd.DataFrame], pd.DataFrame]] = {"online": lambda table: table, "frozen": frozen}

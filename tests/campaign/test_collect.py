@@ -18,7 +18,7 @@ from thinkrec.evaluation.intervals import HEADLINE, bootstrap, interval
 from thinkrec.evaluation.reasons import meteor_exact_stem, score_reasons
 from thinkrec.evaluation.tables import evaluate
 
-MODELS = ["thinkrec", "mf", "thinkrec_frozen", "mf_frozen", "best"]
+MODELS = ["thinkrec", "mf", "thinkrec_static", "mf_static", "best"]
 DRAWS = 400
 
 
@@ -42,8 +42,8 @@ def predictions(noise: float) -> pd.DataFrame:
             "case": 0,
             "thinkrec": 1 / (1 + np.exp(-(logit + noise * rng.normal(size=rows)))),
             "mf": rng.random(rows),
-            "thinkrec_frozen": 1 / (1 + np.exp(-(logit + 2 * rng.normal(size=rows)))),
-            "mf_frozen": rng.random(rows),
+            "thinkrec_static": 1 / (1 + np.exp(-(logit + 2 * rng.normal(size=rows)))),
+            "mf_static": rng.random(rows),
             "best": best,
         }
     )
@@ -105,16 +105,16 @@ def test_the_base_rows_file_has_a_line_per_model_of_the_run(base: Run, base_file
         entry = base_file["lines"][model]["test"]["auc"]
         assert entry["value"] == round(metrics.auc(test["label"], test[model]), 4)
         assert entry["low"] < entry["value"] < entry["high"]
-        assert ("lead" in entry) == (model in ("mf", "mf_frozen"))  # neither itself nor the bound
+        assert ("lead" in entry) == (model in ("mf", "mf_static"))  # neither itself nor the bound
     assert base_file["lines"]["mf"]["test"]["auc"]["lead"]["low"] > 0
     assert base_file["lines"]["best"]["test"]["possible_lift"] == 1
     assert base_file["counts"]["test"]["rows"] == 300
 
 
-def test_a_frozen_line_is_compared_with_frozen_thinkrec(base: Run, base_file: dict[str, Any]) -> None:
+def test_a_static_line_is_compared_with_static_thinkrec(base: Run, base_file: dict[str, Any]) -> None:
     test = base.predictions[base.predictions["split"] == "test"]
-    ours, theirs = (metrics.auc(test["label"], test[f"{model}_frozen"]) for model in ("thinkrec", "mf"))
-    assert base_file["lines"]["mf_frozen"]["test"]["auc"]["lead"]["value"] == round(ours - theirs, 4)
+    ours, theirs = (metrics.auc(test["label"], test[f"{model}_static"]) for model in ("thinkrec", "mf"))
+    assert base_file["lines"]["mf_static"]["test"]["auc"]["lead"]["value"] == round(ours - theirs, 4)
 
 
 def test_another_rows_file_has_one_line_of_its_name(worse: Run, base: Run, worse_file: dict[str, Any]) -> None:
@@ -201,7 +201,7 @@ class TestJointLead:
             (drawn["base"].value["uauc"] - drawn["worse"].value["uauc"]) / 3, abs=1e-4
         )
 
-    def test_the_base_rows_has_each_baseline_of_the_same_seed_and_no_frozen_line_nor_hindsight(self, base: Run) -> None:
+    def test_the_base_rows_has_each_baseline_of_the_same_seed_and_no_static_line_nor_hindsight(self, base: Run) -> None:
         moved = base.predictions.assign(mf=base.predictions["thinkrec"], thinkrec=base.predictions["mf"])
         other = run("other", moved, GOOD)
         leads = joint_file(BASE, {7: (base, base), 1: (other, other)}, draws=DRAWS, seed=7)["leads"]

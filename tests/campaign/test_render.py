@@ -70,7 +70,7 @@ def files() -> dict[str, dict[str, Any]]:
     base = {
         "thinkrec": line(0.77, meteor=entry(0.5)),
         "mf": line(0.75, 0.02, p=0.04),
-        "mf_frozen": line(0.64, 0.13, p=0.0002),
+        "mf_static": line(0.64, 0.13, p=0.0002),
         "running_rates": line(0.7757, -0.0057, p=0.6),
         "something_new": line(0.5, 0.27, p=0.0002),
     }
@@ -132,7 +132,7 @@ class TestAccuracy:
         made["thinkrec"]["lines"]["mf"] = line(0.75, 0.02, p=0.0002)
         assert cells(accuracy("ml-1m", merged(made)), "matrix factorisation")[5].endswith(": open")
 
-    def test_frozen_lines_and_those_of_other_tables_stand_elsewhere(self) -> None:
+    def test_static_lines_and_those_of_other_tables_stand_elsewhere(self) -> None:
         table = accuracy("ml-1m", merged(files()))
         titles = [row.split("|")[1].strip() for row in table.splitlines()[2:]]
         assert titles == [
@@ -163,7 +163,7 @@ class TestPage:
         assert heads == [
             "# The paper's tables on ml-1m",
             "## Accuracy",
-            "### Frozen",
+            "### Static protocol",
             "## Ablation",
             "## Reasons",
             "## The paper's claims",
@@ -178,10 +178,10 @@ class TestPage:
         every = files() | {name: file({name: line(0.7, 0.07)}) for name in missing}
         assert "ot run yet:" not in render("ml-1m", every, {})
 
-    def test_the_frozen_line_of_a_model_is_held_against_the_same_figure(self) -> None:
-        frozen = render("ml-1m", files(), {}).partition("### Frozen")[2]
+    def test_the_static_line_of_a_model_is_held_against_the_same_figure(self) -> None:
+        static = render("ml-1m", files(), {}).partition("### Static protocol")[2]
         assert (
-            cells(frozen.partition("##")[0], "matrix factorisation")[1] == ".6400 [.6200, .6600]<br>paper .6401: within"
+            cells(static.partition("##")[0], "matrix factorisation")[1] == ".6400 [.6200, .6600]<br>paper .6401: within"
         )
 
     def test_ablation_shows_the_papers_lead_on_its_dataset(self) -> None:

@@ -17,11 +17,11 @@ def file(experiment: str, **auc: float) -> dict[str, Any]:
 def seeds() -> dict[int, dict[str, Any]]:
     return {
         7: {
-            "thinkrec": file("a7", thinkrec=0.70, mf=0.60, mf_frozen=0.5, best=0.9),
+            "thinkrec": file("a7", thinkrec=0.70, mf=0.60, mf_static=0.5, best=0.9),
             "neither": file("b7", neither=0.7),
         },
-        1: {"thinkrec": file("a1", thinkrec=0.72, mf=0.66, mf_frozen=0.5, best=0.9)},
-        2: {"thinkrec": file("a2", thinkrec=0.74, mf=0.63, mf_frozen=0.5, best=0.9)},
+        1: {"thinkrec": file("a1", thinkrec=0.72, mf=0.66, mf_static=0.5, best=0.9)},
+        2: {"thinkrec": file("a2", thinkrec=0.74, mf=0.63, mf_static=0.5, best=0.9)},
     }
 
 
@@ -41,7 +41,7 @@ def test_mean_and_deviation_of_a_sample_are_those_worked_out_by_hand() -> None:
     assert found["mf"]["commit"] == {7: "of a7", 1: "of a1", 2: "of a2"}
 
 
-def test_lines_of_one_seed_frozen_ones_and_hindsight_have_none() -> None:
+def test_lines_of_one_seed_static_ones_and_hindsight_have_none() -> None:
     assert set(across(seeds(), {})) == {"thinkrec", "mf"}
 
 

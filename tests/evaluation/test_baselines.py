@@ -25,7 +25,7 @@ from thinkrec.evaluation.baselines import (
     running_rates,
     train_rate,
 )
-from thinkrec.history import frozen
+from thinkrec.history import ScoredModel, static_view
 
 KERNELS = {"smoothing": 5.0, "kernel_history": 20}
 FITS: dict[str, Fit] = PLAIN | {"logistic_kernels": partial(logistic_kernels, **KERNELS)}
@@ -97,18 +97,18 @@ class TestRates:
         assert odds(rates[3]) == pytest.approx(odds(user) + odds(item) - odds(0.7))
         assert rates[0] == pytest.approx(0.7)  # nothing came before it
 
-    def test_frozen_rates_stop_where_the_split_starts(self) -> None:
+    def test_static_rates_stop_where_the_split_starts(self) -> None:
         # Test starts at 60, which the item's second row misses.
         user, item = (2 + 3.5) / (3 + 5), (0 + 3.5) / (1 + 5)
-        rates = running_rates(table(), items())(frozen(table()))
+        rates = running_rates(table(), items())(static_view(table()))
         assert odds(rates[3]) == pytest.approx(odds(user) + odds(item) - odds(0.7))
 
-    def test_a_users_frozen_ranking_is_the_items_alone(self) -> None:
+    def test_a_users_static_ranking_is_the_items_alone(self) -> None:
         # On valid, before which there is only train, every row of a user shares the user's rate.
         frame, goods = world()
         valid = (frame["split"] == "valid").to_numpy()
         user, label = frame["user"].to_numpy()[valid], frame["label"].to_numpy()[valid]
-        stopped = running_rates(frame, goods)(frozen(frame))[valid]
+        stopped = running_rates(frame, goods)(static_view(frame))[valid]
         item = item_like_rate(frame, goods)(frame)[valid]
         assert metrics.uauc(user, label, stopped) == pytest.approx(metrics.uauc(user, label, item), abs=0.01)
 
@@ -174,13 +174,13 @@ class TestProtocols:
             np.testing.assert_array_equal(FITS[name](changed, goods)(changed)[earlier], before[earlier])
 
     @pytest.mark.parametrize("name", FITS)
-    def test_frozen_rows_see_nothing_of_their_split_but_all_before_it(self, name: str) -> None:
+    def test_static_rows_see_nothing_of_their_split_but_all_before_it(self, name: str) -> None:
         frame, goods = world()
         test = (frame["split"] == "test").to_numpy()
 
         def stopped(flipped: pd.Series) -> np.ndarray:
             changed = frame.assign(label=frame["label"].where(~flipped, 1 - frame["label"]))
-            return FITS[name](changed, goods)(frozen(changed))[test]
+            return FITS[name](changed, goods)(static_view(changed))[test]
 
         before = stopped(frame["timestamp"] < 0)
         np.testing.assert_array_equal(stopped(frame["split"] == "test"), before)
@@ -196,21 +196,21 @@ class TestProtocols:
     def test_every_baseline_is_scored_under_both_protocols_by_one_fit(self) -> None:
         frame, goods = world()
         scores = protocol_scores(frame, goods, FITS)
-        assert list(scores) == [name + end for name in FITS for end in ("", "_frozen")]
+        assert [model.column for model in scores] == [name + end for name in FITS for end in ("", "_static")]
         for name, fit in FITS.items():
-            np.testing.assert_array_equal(scores[name], fit(frame, goods)(frame))
-            np.testing.assert_array_equal(scores[f"{name}_frozen"], fit(frame, goods)(frozen(frame)))
+            np.testing.assert_array_equal(scores[ScoredModel(name)], fit(frame, goods)(frame))
+            np.testing.assert_array_equal(scores[ScoredModel(name, "static")], fit(frame, goods)(static_view(frame)))
 
     def test_what_the_slots_are_told_is_regressed_on_under_both_protocols(self) -> None:
         frame, _ = world(rows=1500)
         online, late = features_of(frame), features_of(frame, seed=1)
         label = frame["label"].to_numpy(np.float32)
         online.statistics[:, 1] += 3 * label
-        scores = logistic_slots(frame, {"online": online, "frozen": late})
+        scores = logistic_slots(frame, {"online": online, "static": late})
         test = (frame["split"] == "test").to_numpy()
         assert metrics.auc(frame["label"][test], scores["online"][test]) > 0.9  # fitted on these
         # The same regression of other columns, which say nothing.
-        assert abs(metrics.auc(frame["label"][test], scores["frozen"][test]) - 0.5) < 0.1
+        assert abs(metrics.auc(frame["label"][test], scores["static"][test]) - 0.5) < 0.1
 
 
 class TestLearned:
@@ -259,7 +259,7 @@ class TestLearned:
 
 
 @pytest.fixture(scope="module")
-def movielens(real_data: Path) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+def movielens(real_data: Path) -> tuple[pd.DataFrame, dict[ScoredModel, np.ndarray]]:
     """MovieLens 1M's interactions in the windows, and the plain scores."""
     from thinkrec.ingest.dataset import ingest
 
@@ -269,22 +269,22 @@ def movielens(real_data: Path) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
 
 
 def test_movielens_1m_gives_the_published_baseline_figures(
-    movielens: tuple[pd.DataFrame, dict[str, np.ndarray]],
+    movielens: tuple[pd.DataFrame, dict[ScoredModel, np.ndarray]],
 ) -> None:
     interactions, scores = movielens
     test = (interactions["split"] == "test").to_numpy()
     user, label = interactions["user"].to_numpy()[test], interactions["label"].to_numpy()[test]
     figures = {}
-    for name, score in scores.items():
+    for model, score in scores.items():
         by_user = metrics.per_user(user, label, score[test], seed=0)
-        figures[name] = [
+        figures[model.column] = [
             metrics.auc(label, score[test]),
             *(by_user.means()[key] for key in ("uauc", "ndcg@5", "map@5")),
         ]
         assert [by_user.covered()[key] for key in ("uauc", "ndcg@5", "map@5", "ndcg@5_long")] == [224, 287, 287, 192]
     assert figures["item_like_rate"] == pytest.approx([0.7094, 0.6829, 0.7825, 0.4816], abs=0.003)
     assert figures["running_rates"] == pytest.approx([0.7757, 0.6665, 0.7643, 0.4681], abs=0.0005)
-    assert figures["running_rates_frozen"][0] == pytest.approx(0.7403, abs=0.0005)
+    assert figures["running_rates_static"][0] == pytest.approx(0.7403, abs=0.0005)
     assert figures["logistic_regression"] == pytest.approx([0.7856, 0.6845, 0.7812, 0.4805], abs=0.003)
     auc, uauc, *at_5 = figures["boosted_trees"]
     assert [auc, *at_5] == pytest.approx([0.7837, 0.7778, 0.4816], abs=0.003)

@@ -31,7 +31,7 @@ def test_the_curve_is_scikit_learns() -> None:
 
 
 def test_a_readable_handful_of_curves_is_drawn_in_one_order() -> None:
-    assert plots.shown(["best", "mf_frozen", "mf", "thinkrec", "thinkrec_global"]) == ["thinkrec", "mf", "best"]
+    assert plots.shown(["best", "mf_static", "mf", "thinkrec", "thinkrec_global"]) == ["thinkrec", "mf", "best"]
     assert len(plots.CURVES) <= len(plots.COLOURS)  # each has a colour of its own
 
 

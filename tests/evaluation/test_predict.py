@@ -20,7 +20,7 @@ from thinkrec.evaluation.predict import expert_oracle, known_before, predict
 from thinkrec.experts.fit import Routing
 from thinkrec.experts.groups import UserGroups
 from thinkrec.experts.routing import CASES, centroid_routing
-from thinkrec.history import frozen
+from thinkrec.history import static_view
 from thinkrec.lm.mixture import Router, install
 from thinkrec.lm.recipes import RECIPES
 from thinkrec.lm.scoring import score
@@ -53,7 +53,7 @@ class Stage:
     """What the evaluate stage has at hand."""
 
     bench: Workbench
-    frozen: Workbench
+    static: Workbench
     router: Router
     groups: UserGroups
     routing: Routing  # by the paper's rule
@@ -64,7 +64,7 @@ class Stage:
     ) -> tuple[pd.DataFrame, list[str]]:
         return predict(
             self.bench,
-            self.frozen,
+            self.static,
             self.router,
             routing or self.routing,
             self.groups,
@@ -97,7 +97,7 @@ def stage(experts: list[Path], *, users: int = 12) -> Stage:
         adapter=None,
         made_with={},
     )
-    told_less = frozen(table)
+    told_less = static_view(table)
     router = install(model.backbone, [None, *experts])
     groups = UserGroups(
         group=np.where(np.arange(users) < 2, -1, np.arange(users) % 2).astype(np.int32),
@@ -109,7 +109,7 @@ def stage(experts: list[Path], *, users: int = 12) -> Stage:
     chance = np.random.default_rng(0).random((2, len(rows))).astype(np.float32)
     return Stage(
         bench=bench,
-        frozen=replace(
+        static=replace(
             bench,
             interactions=told_less,
             layout=layout_of(told_less),
@@ -118,7 +118,7 @@ def stage(experts: list[Path], *, users: int = 12) -> Stage:
         router=router,
         groups=groups,
         routing=Routing(weights=centroid_routing(features.user_bank, groups, TEMPERATURE), gate={}),
-        baselines=pd.DataFrame({"row": rows, "mf": chance[0], "mf_frozen": chance[1]}),
+        baselines=pd.DataFrame({"row": rows, "mf": chance[0], "mf_static": chance[1]}),
     )
 
 
@@ -134,9 +134,9 @@ def test_ours_its_other_routings_the_oracle_the_baselines_and_the_truth_stand_in
     one = stage(experts)
     truth = pd.DataFrame({"probability": np.linspace(0.1, 0.9, len(one.bench.interactions))})
     predictions, models = one.predict(gate_of(one), truth)
-    ours = ["thinkrec", "thinkrec_frozen", "thinkrec_global", "thinkrec_centroid", "expert_oracle"]
-    assert models == [*ours, "mf", "mf_frozen", "best"]
-    np.testing.assert_array_equal(predictions["mf_frozen"], one.baselines["mf_frozen"])
+    ours = ["thinkrec", "thinkrec_static", "thinkrec_global", "thinkrec_centroid", "expert_oracle"]
+    assert models == [*ours, "mf", "mf_static", "best"]
+    np.testing.assert_array_equal(predictions["mf_static"], one.baselines["mf_static"])
     np.testing.assert_allclose(predictions["best"], truth["probability"][predictions["row"]], atol=SAME)
     write_table(PREDICTIONS, predictions, root=tmp_path)
     again = read_table(PREDICTIONS, root=tmp_path)
@@ -154,7 +154,7 @@ def test_each_routing_is_scored_by_its_own_weights(experts: list[Path]) -> None:
     only_global[:, 0] = 1
     expected = {
         "thinkrec": one.scored(gate.weights),
-        "thinkrec_frozen": one.scored(gate.weights, one.frozen),
+        "thinkrec_static": one.scored(gate.weights, one.static),
         "thinkrec_global": one.scored(only_global),
         "thinkrec_centroid": one.scored(rule),
     }
@@ -179,9 +179,9 @@ def test_the_oracle_has_the_best_uauc_of_all_adapters(experts: list[Path]) -> No
 
 
 def test_without_experts_and_where_the_rule_is_what_routes_nothing_stands_twice(experts: list[Path]) -> None:
-    assert stage([]).predict()[1] == ["thinkrec", "thinkrec_frozen", "mf", "mf_frozen"]
+    assert stage([]).predict()[1] == ["thinkrec", "thinkrec_static", "mf", "mf_static"]
     alone = stage(experts[:1]).predict()[1]
-    assert alone == ["thinkrec", "thinkrec_frozen", "thinkrec_global", "expert_oracle", "mf", "mf_frozen"]
+    assert alone == ["thinkrec", "thinkrec_static", "thinkrec_global", "expert_oracle", "mf", "mf_static"]
     assert "thinkrec_centroid" not in stage(experts).predict()[1]
 
 

@@ -14,7 +14,7 @@ from thinkrec.artifacts import rounded
 from thinkrec.evaluation.intervals import HEADLINE
 from thinkrec.evaluation.tables import SLICE_METRICS, evaluate, headlines, possible_lift, slices, to_text
 
-MODELS = ["thinkrec", "thinkrec_frozen", "expert_oracle", "twin", "weak_frozen", "weak", "best"]
+MODELS = ["thinkrec", "thinkrec_static", "expert_oracle", "twin", "weak_static", "weak", "best"]
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def predictions() -> pd.DataFrame:
             "best": best,
             "thinkrec": 1 / (1 + np.exp(-(logit + 0.7 * rng.normal(size=rows)))),
             "weak": rng.random(rows),
-            "thinkrec_frozen": 1 / (1 + np.exp(-(logit + 2 * rng.normal(size=rows)))),
-            "weak_frozen": rng.random(rows),
+            "thinkrec_static": 1 / (1 + np.exp(-(logit + 2 * rng.normal(size=rows)))),
+            "weak_static": rng.random(rows),
         }
     )
     frame["twin"] = frame["thinkrec"] ** 2
@@ -124,14 +124,14 @@ def test_all_models_are_measured_on_the_same_slices(evaluated: dict[str, Any]) -
 
 def test_a_planted_difference_is_found_and_an_absent_one_is_not(evaluated: dict[str, Any]) -> None:
     found = evaluated["test"]["differences"]
-    assert list(found) == ["twin", "weak", "weak_frozen"]  # the truth and the oracle have hindsight: no rivals
+    assert list(found) == ["twin", "weak", "weak_static"]  # the truth and the oracle have hindsight: no rivals
     assert found["weak"]["auc"]["low"] > 0.1 and found["weak"]["auc"]["p_holm"] < 0.06
-    # Like with like: frozen models are left behind by ours frozen, and have a family of their own.
+    # Like with like: static models are left behind by ours static, and have a family of their own.
     models = evaluated["test"]["models"]
-    assert found["weak_frozen"]["auc"]["difference"] == pytest.approx(
-        models["thinkrec_frozen"]["all"]["auc"] - models["weak_frozen"]["all"]["auc"]
+    assert found["weak_static"]["auc"]["difference"] == pytest.approx(
+        models["thinkrec_static"]["all"]["auc"] - models["weak_static"]["all"]["auc"]
     )
-    assert found["weak_frozen"]["auc"]["p_holm"] <= len(HEADLINE) * found["weak_frozen"]["auc"]["p"]
+    assert found["weak_static"]["auc"]["p_holm"] <= len(HEADLINE) * found["weak_static"]["auc"]["p"]
     assert found["twin"]["auc"] == {"difference": 0, "low": 0, "high": 0, "p": 1, "p_holm": 1}
     assert all(pair["p_holm"] >= pair["p"] for model in found.values() for pair in model.values())
 
@@ -174,12 +174,12 @@ def test_the_text_is_aligned_and_marks_what_differs(evaluated: dict[str, Any]) -
     assert max(map(len, block)) <= 140
 
 
-def test_the_text_lists_online_models_then_frozen_ones_then_hindsight(evaluated: dict[str, Any]) -> None:
+def test_the_text_lists_online_models_then_static_ones_then_hindsight(evaluated: dict[str, Any]) -> None:
     lines = to_text(evaluated).split("\n\n")[1].splitlines()[2:-1]
     firsts = [line if line.startswith("--") else line.split()[0] for line in lines]
-    frozen, hindsight = "-- frozen at the start of the split", "-- with hindsight, not competitors"
+    static, hindsight = "-- static: nothing after the split began is known", "-- with hindsight, not competitors"
     assert firsts[:3] == ["thinkrec", "twin", "weak"]
-    assert firsts[3:] == [frozen, "thinkrec_frozen", "weak_frozen", hindsight, "expert_oracle", "best"]
+    assert firsts[3:] == [static, "thinkrec_static", "weak_static", hindsight, "expert_oracle", "best"]
     alone = {split: table | {"models": {"weak": table["models"]["weak"]}} for split, table in evaluated.items()}
     assert "--" not in to_text(alone)
 

@@ -209,26 +209,26 @@ def test_online_a_row_knows_what_was_just_before_it(kind: FeatureModel) -> None:
     differs = after["online"].statistics[row] != before["online"].statistics[row]
     assert differs[:, :-1].any() and differs[:, -1].any()  # the counts, and the feature model's affinity
     assert (after["online"].user_vectors(row) != before["online"].user_vectors(row)).any()
-    assert_same_rows(before["frozen"], after["frozen"], row)
+    assert_same_rows(before["static"], after["static"], row)
 
 
 @every_model
 @pytest.mark.parametrize(("split", "from_then_on"), [("valid", ["valid", "test"]), ("test", ["test"])])
-def test_frozen_no_row_knows_anything_at_or_after_the_start_of_its_split(
+def test_static_no_row_knows_anything_at_or_after_the_start_of_its_split(
     kind: FeatureModel, split: str, from_then_on: list[str]
 ) -> None:
-    before, later, mine = features_by_protocol(kind)["frozen"], rows_of(*from_then_on), rows_of(split)
-    after = fitted(kind, disturbed(later, keep=mine))[0]["frozen"]
+    before, later, mine = features_by_protocol(kind)["static"], rows_of(*from_then_on), rows_of(split)
+    after = fitted(kind, disturbed(later, keep=mine))[0]["static"]
     assert_same_rows(before, after, np.concatenate([rows_of("train"), mine]))
     for row in mine[::5].tolist():  # nor the items of the others
         same = np.asarray([row])
-        assert_same_rows(before, fitted(kind, disturbed(later, keep=same))[0]["frozen"], same)
+        assert_same_rows(before, fitted(kind, disturbed(later, keep=same))[0]["static"], same)
 
 
 @every_model
-def test_frozen_test_rows_know_valid(kind: FeatureModel) -> None:
+def test_static_test_rows_know_valid(kind: FeatureModel) -> None:
     valid, test = rows_of("valid"), rows_of("test")
-    before, after = features_by_protocol(kind)["frozen"], fitted(kind, disturbed(valid, keep=valid))[0]["frozen"]
+    before, after = features_by_protocol(kind)["static"], fitted(kind, disturbed(valid, keep=valid))[0]["static"]
     differs = after.statistics[test] != before.statistics[test]
     assert differs[:, :-1].any() and differs[:, -1].any()  # the counts, and the feature model's affinity
     assert (after.user_vectors(test) != before.user_vectors(test)).any(1).all()
@@ -236,17 +236,17 @@ def test_frozen_test_rows_know_valid(kind: FeatureModel) -> None:
 
 @every_model
 def test_the_protocols_share_the_banks_and_all_of_train(kind: FeatureModel) -> None:
-    online, frozen = features_by_protocol(kind).values()
+    online, static = features_by_protocol(kind).values()
     for name in SHARED:
-        np.testing.assert_array_equal(getattr(online, name), getattr(frozen, name))
+        np.testing.assert_array_equal(getattr(online, name), getattr(static, name))
     train = rows_of("train")
     for name in ("user_row", "route", "statistics"):
-        np.testing.assert_array_equal(getattr(online, name)[train], getattr(frozen, name)[train])
+        np.testing.assert_array_equal(getattr(online, name)[train], getattr(static, name)[train])
     # The first moment of a split is the one at which both protocols say the same.
     test = rows_of("test")
     first = test[column("timestamp")[test] == column("timestamp")[test].min()]
-    np.testing.assert_array_equal(online.user_row[first], frozen.user_row[first])
-    assert (online.user_row[test] != frozen.user_row[test]).any()
+    np.testing.assert_array_equal(online.user_row[first], static.user_row[first])
+    assert (online.user_row[test] != static.user_row[test]).any()
 
 
 @every_model
@@ -292,7 +292,7 @@ def test_features_of_both_protocols_round_trip_through_disk_and_share_what_they_
             np.testing.assert_array_equal(getattr(again, name), getattr(one, name))
         assert again.statistics.dtype == np.float32 and again.user_row.dtype == np.int32
     assert (load(path).statistics == features["online"].statistics).all()
-    assert (load(path).statistics != load(path, protocol="frozen").statistics).any()
+    assert (load(path).statistics != load(path, protocol="static").statistics).any()
     own = {"user_row", "route", "statistics"}
     assert load_file(path).keys() == {*SHARED, *(f"{protocol}.{name}" for protocol in PROTOCOLS for name in own)}
 
@@ -331,5 +331,5 @@ def test_a_missing_or_foreign_file_is_a_user_error(tmp_path: Path) -> None:
         load(tmp_path / "foreign")
     save({"online": features_of(table())}, tmp_path / "one")  # as an earlier version's file, which lacks a protocol
     with pytest.raises(UserError, match=r"not the tensors that it should hold .*user_row.*; rerun its stage"):
-        load(tmp_path / "one", protocol="frozen")
+        load(tmp_path / "one", protocol="static")
     assert bank.FEATURES.name == "features.safetensors"

@@ -2,7 +2,7 @@
 
 A file holds `row`, `experiment`, `commit`, `compared_with` (the base row's experiment), `params`, `counts` (split ->
 rows and users) and `lines`: name -> `valid` and `test` -> metric -> `value`, `low`, `high` (95 %) and `lead`, which is
-ThinkRec minus this line on the same rows: `value`, `low`, `high`, `p` (a frozen line is left behind by frozen ThinkRec:
+ThinkRec minus this line on the same rows: `value`, `low`, `high`, `p` (a static line is left behind by static ThinkRec:
 like with like). A world's lines have their `possible_lift` per split.
 The line of a run that wrote reasons has `reasons`: those of the evaluation's metrics file, and METEOR as above.
 
@@ -21,10 +21,10 @@ from thinkrec.artifacts import rounded
 from thinkrec.campaign.experiments import Run
 from thinkrec.campaign.rows import BASE, Row
 from thinkrec.errors import UserError
-from thinkrec.evaluation.baselines import FROZEN
 from thinkrec.evaluation.intervals import DRAWS, HEADLINE, bootstrap, interval, p_value, resampled
 from thinkrec.evaluation.reasons import meteor_exact_stem
 from thinkrec.evaluation.tables import EVALUATED, HINDSIGHT, OURS, differences
+from thinkrec.history import ScoredModel
 from thinkrec.metrics import Floats
 
 METEOR = "meteor_exact_stem"
@@ -108,7 +108,7 @@ def joint_file(name: str, runs: Mapping[int, tuple[Run, Run]], *, draws: int = D
     It holds `row`, `runs`, seed -> the identifiers of the base row's run and of the row's, and `leads`: line -> metric
     -> `value`, `low`, `high` and `p` of the mean over seeds of ThinkRec minus the line of the same seed, on the test
     split. A draw of users is one and the same for all seeds, so the interval is of users; seeds are not drawn. The base
-    row's lines are the models beside ThinkRec, fitted with that seed: not the frozen ones, nor what hindsight knows,
+    row's lines are the models beside ThinkRec, fitted with that seed: not the static ones, nor what hindsight knows,
     nor what the run of some seed (by an earlier code) does not have.
 
     Raises:
@@ -119,7 +119,8 @@ def joint_file(name: str, runs: Mapping[int, tuple[Run, Run]], *, draws: int = D
     lines = {name}
     if name == BASE:
         models = set[str].intersection(*(set(run.table[EVALUATED[-1]]["models"]) for run, _ in runs.values()))
-        lines = {model for model in models if model not in {OURS, *HINDSIGHT} and not model.endswith(FROZEN)}
+        online = {model for model in models if ScoredModel.from_column(model).protocol == "online"}
+        lines = online - {OURS, *HINDSIGHT}
     for number, (run, base) in runs.items():
         test = run.predictions["split"] == EVALUATED[-1]
         for one in (run, base):

@@ -16,9 +16,9 @@ from thinkrec.campaign.paper import Figures
 from thinkrec.campaign.rows import BASE, ROWS
 from thinkrec.campaign.spread import LIFT, SPLIT, Spread
 from thinkrec.errors import UserError
-from thinkrec.evaluation.baselines import FROZEN
 from thinkrec.evaluation.intervals import HEADLINE, holm
 from thinkrec.evaluation.tables import ALPHA, BEST, HINDSIGHT, ORACLE, OURS
+from thinkrec.history import ScoredModel
 
 Files = Mapping[str, Mapping[str, Any]]  # row -> its file
 Lines = Mapping[str, Line]
@@ -100,9 +100,9 @@ ACCURACY_NOTE = (
     "world's valid split. All rows have one pretrained backbone, but those without keywords one that never met any."
 )
 UNKNOWN_NOTE = "The paper does not have this dataset."
-FROZEN_NOTE = (
-    "The same models, told nothing of what happens from the start of the split on. The lead is that of ThinkRec told "
-    "as little."
+STATIC_NOTE = (
+    "The same models where nothing after the split began is known. The lead is that of ThinkRec under the same "
+    "protocol."
 )
 ABLATION_NOTE = (
     f"The paper ablates on its {paper.ABLATION_DATASET} dataset: of its leads only the sign can be held against ours. "
@@ -154,7 +154,7 @@ def render(dataset: str, files: Files, spread: Spread) -> str:
     sections = [
         ("## Accuracy", ACCURACY_NOTE if dataset in paper.DATASETS else UNKNOWN_NOTE, accuracy(dataset, lines)),
         (ndcg_10(lines, spread),),
-        ("### Frozen", FROZEN_NOTE, frozen(dataset, lines)),
+        ("### Static protocol", STATIC_NOTE, static(dataset, lines)),
         ("## Ablation", ABLATION_NOTE, ablation(lines)),
         ("## Over seeds", SEEDS_NOTE, over_seeds(spread)),
         (JOINT_NOTE, joint_leads(spread)),
@@ -183,16 +183,21 @@ def merged(files: Files) -> dict[str, Line]:
 def accuracy(dataset: str, lines: Lines) -> str:
     """Every model that is told what happened strictly earlier; one that no table knows comes last, by its bare name."""
     known = {*ACCURACY, *ABLATION, *EXPERTS}
-    others = {name: name for name in lines if name not in known and not name.endswith(FROZEN)}
+    others = {name: name for name in lines if name not in known and not is_static(name)}
     return _table(lines, ACCURACY | others, leads=("auc", "uauc"), figures=_figures(dataset))
 
 
-def frozen(dataset: str, lines: Lines) -> str:
+def static(dataset: str, lines: Lines) -> str:
     """The models that are told nothing of the split."""
-    known = {f"{name}{FROZEN}": title for name, title in ACCURACY.items()}
-    others = {name: name for name in lines if name.endswith(FROZEN) and name not in known}
-    figures = {f"{name}{FROZEN}": row for name, row in _figures(dataset).items()}
+    known = {ScoredModel(name, "static").column: title for name, title in ACCURACY.items()}
+    others = {name: name for name in lines if is_static(name) and name not in known}
+    figures = {ScoredModel(name, "static").column: row for name, row in _figures(dataset).items()}
     return _table(lines, known | others, leads=("auc", "uauc"), figures=figures)
+
+
+def is_static(line: str) -> bool:
+    """Whether a line is of a model under the static protocol."""
+    return ScoredModel.from_column(line).protocol == "static"
 
 
 def _figures(dataset: str) -> Figures:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from thinkrec.campaign.rows import BASE
-from thinkrec.evaluation.baselines import FROZEN
 from thinkrec.evaluation.intervals import HEADLINE
 from thinkrec.evaluation.tables import HINDSIGHT
+from thinkrec.history import ScoredModel
 
 SPLIT = "test"
 LIFT = "possible_lift"
@@ -22,7 +22,7 @@ def across(by_seed: Mapping[int, Files], joint: Files) -> Spread:
     """What each line has over seeds; nothing for a line of one seed.
 
     By line: `seeds`, `commit` (seed -> that of its run's file), `metrics` -> metric -> `mean` and `deviation` (of a
-    sample) on the test split, and `lead` -> metric -> ThinkRec's joint lead. Without frozen lines and
+    sample) on the test split, and `lead` -> metric -> ThinkRec's joint lead. Without static lines and
     hindsight. A metric without a value for a seed is left out, and so are joint leads of other runs than those of the
     files.
     """
@@ -34,7 +34,7 @@ def across(by_seed: Mapping[int, Files], joint: Files) -> Spread:
     for seed, files in by_seed.items():
         for file in files.values():
             for name, line in file["lines"].items():
-                if name not in HINDSIGHT and not name.endswith(FROZEN):
+                if name not in HINDSIGHT and ScoredModel.from_column(name).protocol == "online":
                     lines.setdefault(name, {})[seed] = file, line[SPLIT]
     return {
         name: {

@@ -5,8 +5,8 @@ The plain ones, which the paper leaves out, count; the ordinary recommenders are
 Each is a *fit*: it takes the interaction table (`artifacts.INTERACTIONS`, n rows, of which it learns from train alone)
 and the item table, and returns a *scorer*. A scorer gives every row of an interaction table (n rows, of the same users
 and items) a probability of "like" (n). On the table itself that is the online protocol: every strictly earlier
-interaction is known, of any split. On `frozen(table)` it is the frozen one. Scores are meant for valid and test rows:
-all fits have seen the labels of train.
+interaction is known, of any split. On `static_view(table)` it is the static one. Scores are meant for valid and test
+rows: all fits have seen the labels of train.
 
 The constants were chosen on valid, by log loss summed over MovieLens 1M and the synthetic world; the comments give what
 was compared.
@@ -33,15 +33,13 @@ from thinkrec.features.models import MODELS, fit_model
 from thinkrec.features.ratings import Ratings
 from thinkrec.features.running import global_rate, log_odds, running_counts, smoothed_rate
 from thinkrec.features.statistics import causal_statistics
-from thinkrec.history import Protocol, frozen
+from thinkrec.history import PROTOCOLS, Protocol, ScoredModel
 from thinkrec.metrics import auc, uauc
 from thinkrec.params import FeatureModel, Params, RecommenderParams
 
 Floats = NDArray[np.float64]
 Scorer = Callable[[pd.DataFrame], Floats]
 Fit = Callable[..., Scorer]
-
-FROZEN = "_frozen"  # ends the name of a model that is told nothing of the split that it is measured on
 
 SMOOTHING = 5.0  # METHOD §5: pseudo-interactions of every rate
 SHOWN_CATEGORIES = 100  # with a column of their own: all of a movie dataset's, the commonest of a shop's thousands
@@ -258,17 +256,19 @@ def logistic_slots(interactions: pd.DataFrame, features: Mapping[Protocol, Featu
     return {protocol: predict(one.statistics.astype(np.float64)) for protocol, one in features.items()}
 
 
-def protocol_scores(interactions: pd.DataFrame, items: pd.DataFrame, fits: Mapping[str, Fit]) -> dict[str, Floats]:
-    """The scores (n) of every baseline by name, each fitted once, under both protocols: `<name>` and `<name>_frozen`.
+def protocol_scores(
+    interactions: pd.DataFrame, items: pd.DataFrame, fits: Mapping[str, Fit]
+) -> dict[ScoredModel, Floats]:
+    """The scores (n) of every baseline under both protocols, each fitted once.
 
     Raises:
         ValueError: the splits overlap in time.
     """
-    frozen_table = frozen(interactions)
-    scores: dict[str, Floats] = {}
+    views = {protocol: view(interactions) for protocol, view in PROTOCOLS.items()}
+    scores: dict[ScoredModel, Floats] = {}
     for name, fit in fits.items():
         score = fit(interactions, items)
-        scores |= {name: score(interactions), f"{name}{FROZEN}": score(frozen_table)}
+        scores |= {ScoredModel(name, protocol): score(table) for protocol, table in views.items()}
     return scores
 
 
@@ -285,16 +285,16 @@ def baseline_scores(
     rows = np.flatnonzero((interactions["split"] != "train").to_numpy())
     scores = protocol_scores(interactions, items, fits)
     slots = logistic_slots(interactions, features)
-    scores |= {"logistic_slots": slots["online"], f"logistic_slots{FROZEN}": slots["frozen"]}
+    scores |= {ScoredModel("logistic_slots", protocol): score for protocol, score in slots.items()}
     valid = (interactions["split"] == "valid").to_numpy()
     user, label = interactions["user"].to_numpy()[valid], interactions["label"].to_numpy()[valid]
     metrics = {
-        name: {"valid_auc": auc(label, scores[name][valid]), "valid_uauc": uauc(user, label, scores[name][valid])[0]}
-        for name in scores
-        if not name.endswith(FROZEN)
+        model.name: {"valid_auc": auc(label, score[valid]), "valid_uauc": uauc(user, label, score[valid])[0]}
+        for model, score in scores.items()
+        if model.protocol == "online"
     }
-    table = pd.DataFrame({"row": rows} | {name: score[rows].astype(np.float32) for name, score in scores.items()})
-    return table, metrics
+    columns = {model.column: score[rows].astype(np.float32) for model, score in scores.items()}
+    return pd.DataFrame({"row": rows} | columns), metrics
 
 
 def _logistic() -> Any:

@@ -11,12 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from thinkrec.artifacts import BASELINES, SPLITS
 from thinkrec.errors import UserError
-from thinkrec.evaluation.baselines import FROZEN
 from thinkrec.evaluation.tables import BEST, EVALUATED, ORACLE, OURS
 from thinkrec.experts.fit import Routing
 from thinkrec.experts.groups import UserGroups
 from thinkrec.experts.routing import centroid_routing, routing_cases
-from thinkrec.history import history_bounds, warm_rows
+from thinkrec.history import ScoredModel, history_bounds, warm_rows
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench
@@ -31,7 +30,7 @@ GLOBAL, CENTROID = f"{OURS}_global", f"{OURS}_centroid"  # the global adapter al
 
 def predict(
     bench: Workbench,
-    frozen: Workbench,
+    static: Workbench,
     router: Router,
     routing: Routing,
     groups: UserGroups,
@@ -42,7 +41,7 @@ def predict(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Probabilities of every model on all valid and test rows (schema PREDICTIONS), and the models' column names.
 
-    Ours stands first, as the gate stage routed it, then the same on `frozen` (`bench.frozen()`). With experts there
+    Ours stands first, as the gate stage routed it, then the same on `static` (`bench.static()`). With experts there
     follow the global adapter alone, the paper's rule at `temperature` (left out where that is how ours was routed) and
     the adapter oracle. Then come the columns of `baselines` (schema BASELINES), and the truth where it is known.
 
@@ -81,10 +80,10 @@ def predict(
         probability[mixed] = scored(bench, rows[mixed], weights, route, name)
         return probability
 
-    ours_frozen = f"{OURS}{FROZEN}"
+    ours_static = ScoredModel(OURS, "static").column
     models = {
         OURS: routed(routing.weights, OURS),
-        ours_frozen: scored(frozen, rows, routing.weights, frozen.features.route, ours_frozen),
+        ours_static: scored(static, rows, routing.weights, static.features.route, ours_static),
     }
     if len(adapters) > 1:
         models[GLOBAL] = alone_ne[:, 0]

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from thinkrec.artifacts import SPLITS
-from thinkrec.evaluation.baselines import FROZEN
 from thinkrec.evaluation.intervals import DRAWS, HEADLINE, Bootstrap, bootstrap, holm, interval, p_value
 from thinkrec.experts.routing import CASES
+from thinkrec.history import PROTOCOLS, ScoredModel
 from thinkrec.metrics import Bools, Floats, score_table
 
 OURS = "thinkrec"
@@ -117,15 +117,21 @@ def possible_lift(auc: float, best: float) -> float:
 
 
 def differences(drawn: dict[str, Bootstrap]) -> dict[str, dict[str, dict[str, float]]]:
-    """Ours minus each other model, metric by metric, like with like: frozen models are compared with ours frozen.
+    """Ours minus each other model under the same protocol, metric by metric; `drawn` is by column.
 
     What is chosen in hindsight is left out. Holm's family is all comparisons of a protocol.
     """
     table: dict[str, dict[str, dict[str, float]]] = {}
-    for ours, ending in ((OURS, ""), (f"{OURS}{FROZEN}", FROZEN)):
+    for protocol in PROTOCOLS:
+        ours = ScoredModel(OURS, protocol).column
         if ours not in drawn:
             continue
-        rivals = [name for name in drawn if name not in {ours, *HINDSIGHT} and name.endswith(FROZEN) == bool(ending)]
+        scored = {column: ScoredModel.from_column(column) for column in drawn}
+        rivals = [
+            column
+            for column, model in scored.items()
+            if model.protocol == protocol and model.name not in {OURS, *HINDSIGHT}
+        ]
         pairs = [(model, name) for model in rivals for name in drawn[ours].draws]
         paired = [drawn[ours].draws[name] - drawn[model].draws[name] for model, name in pairs]
         plain = [p_value(difference) for difference in paired]
@@ -148,7 +154,7 @@ def headlines(metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
 def to_text(metrics: dict[str, Any]) -> str:
     """The headline figures as aligned plain text: one block per split, one line per model, `*` where ours differs.
 
-    A block lists the online models, then the frozen ones, then what hindsight knows. Reads both what `evaluate` returns
+    A block lists the online models, then the static ones, then what hindsight knows. Reads both what `evaluate` returns
     and the metrics file written from it.
     """
     return "\n\n".join(_block(split, table) for split, table in metrics.items())
@@ -172,17 +178,17 @@ def _block(split: str, table: dict[str, Any]) -> str:
         f"UAUC over {users['uauc']:,}, @k over {users['@5']:,} of them; [95 % interval]",
         aligned(lines[0]),
     ]
-    frozen = [name for name in models if name.endswith(FROZEN)]
+    static = [name for name in models if ScoredModel.from_column(name).protocol == "static"]
     hindsight = [name for name in models if name in HINDSIGHT]
-    text += [aligned(cells[name]) for name in models if name not in {*frozen, *hindsight}]
+    text += [aligned(cells[name]) for name in models if name not in {*static, *hindsight}]
     for title, names in {
-        "-- frozen at the start of the split": frozen,
+        "-- static: nothing after the split began is known": static,
         "-- with hindsight, not competitors": hindsight,
     }.items():
         text += [title, *(aligned(cells[name]) for name in names)] if names else []
     if table["differences"]:
         text.append(
-            f"* the paired difference from ours (frozen: from ours frozen) stands at {ALPHA} after Holm's correction"
+            f"* the paired difference from ours under the same protocol stands at {ALPHA} after Holm's correction"
         )
     return "\n".join(text)
 

@@ -10,8 +10,8 @@ is cross-fitted: from fits on the fold that left out *all rows of the row's user
     user bank   [the users as fitted on train (U) | states, one per user, length of history and fit]
     item bank   [full fit (I) | another fit (I) | ...]
 
-Two protocols share the banks: `online`, where every strictly earlier interaction counts, and `frozen`, where valid and
-test rows know nothing from the start of their split on (`data.histories.frozen`).
+Two protocols share the banks: `online`, where every strictly earlier interaction counts, and `static`, where valid and
+test rows know nothing from the start of their split on (`history.static_view`).
 
 Shapes: n interactions, U users, I items, d dimensions, F statistics, S rows of the user bank.
 """

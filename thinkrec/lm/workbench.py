@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from thinkrec import artifacts
 from thinkrec.features import bank
-from thinkrec.history import frozen
+from thinkrec.history import static_view
 from thinkrec.lm import identity
 from thinkrec.lm.backbone import check_positions, open_backbone
 from thinkrec.lm.finetune import encode_reasons
@@ -56,10 +56,10 @@ class Workbench:
         """The model and its prompts, told features or, without `slots`, by text alone."""
         return (self.model, self.layout) if slots else (self.model.without_slots(), self.layout.without_slots())
 
-    def frozen(self) -> Workbench:
-        """The same weights, told what the frozen protocol tells (`data.histories.frozen`)."""
-        table = frozen(self.interactions)
-        features = bank.load(protocol="frozen")
+    def static(self) -> Workbench:
+        """The same weights, told what the static protocol tells (`history.static_view`)."""
+        table = static_view(self.interactions)
+        features = bank.load(protocol="static")
         model = self.model.told(replace(self.model.slot_values, features=features))
         return replace(self, interactions=table, features=features, layout=self.layout.over(table), model=model.eval())
 

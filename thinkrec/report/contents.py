@@ -26,11 +26,10 @@ from thinkrec.claims.instances import catalogue_of, instance_reader
 from thinkrec.claims.prompts import Instance, plain
 from thinkrec.claims.verifier import Catalogue, about, check
 from thinkrec.evaluation import plots
-from thinkrec.evaluation.baselines import FROZEN
 from thinkrec.evaluation.intervals import HEADLINE
 from thinkrec.evaluation.tables import ALPHA, HINDSIGHT, OURS
 from thinkrec.experts.routing import CASES
-from thinkrec.history import history_bounds
+from thinkrec.history import ScoredModel, history_bounds
 from thinkrec.metrics import auc, says_yes
 from thinkrec.params import PromptParams
 
@@ -101,7 +100,7 @@ def _table(table: dict[str, Any]) -> dict[str, Any]:
     first = next(iter(table["models"].values()))["all"]
     models = []
     for name, model in table["models"].items():
-        kind = "hindsight" if name in HINDSIGHT else "frozen" if name.endswith(FROZEN) else "online"
+        kind = "hindsight" if name in HINDSIGHT else ScoredModel.from_column(name).protocol
         models.append(
             {
                 "name": name,

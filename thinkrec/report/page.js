@@ -39,7 +39,7 @@
 
   // --- Accuracy ------------------------------------------------------------------------------------------------
   const region = (label, table) => h("div", { class: "scroll", role: "region", "aria-label": label, tabindex: "0" }, table);
-  const PARTS = { online: "", frozen: "Frozen at the start of the split", hindsight: "With hindsight, not competitors" };
+  const PARTS = { online: "", static: "Static: nothing after the split began is known", hindsight: "With hindsight, not competitors" };
 
   const valuesTable = (split, table) => {
     const metrics = Object.keys(table.models[0].values);
@@ -72,7 +72,7 @@
   const differencesTable = (split, table) => Object.keys(table.differences).length === 0 ? null : region(`Differences on ${split}`,
     h("table", {},
       h("caption", {}, `ThinkRec minus each other model, ${split} `,
-        h("small", {}, `paired over users, frozen with frozen; 95 % intervals; ▲ ahead, ▼ behind at ${data.alpha} after Holm’s correction`)),
+        h("small", {}, `paired over users, static with static; 95 % intervals; ▲ ahead, ▼ behind at ${data.alpha} after Holm’s correction`)),
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "minus"), table.headline.map((metric) => h("th", { scope: "col" }, metricName(metric))))),
       h("tbody", {}, Object.entries(table.differences).map(([model, by]) =>
         h("tr", {}, h("th", { scope: "row" }, plainName(model)), table.headline.map((metric) => differenceCell(by[metric])))))));
