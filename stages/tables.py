@@ -1,4 +1,4 @@
-"""Runs on DVC's queue -> the paper's tables for a dataset, in tables/. Run: thinkrec-stage tables --dataset ml-1m"""
+"""Runs of the pipeline -> the paper's tables, in docs/results/. Run: thinkrec-stage tables --dataset ml-1m"""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,11 +15,11 @@ def tables(
     again: Annotated[bool, typer.Option("--again", help="Run rows that are done, too: with the present code.")] = False,
     render: Annotated[bool, typer.Option("--render", help="Run nothing; write the tables of what is done.")] = False,
 ) -> str:
-    """Fill the paper's tables for a dataset: run the rows that are not done, on DVC's queue."""
-    from thinkrec.campaign.fill import fill, page_path, write_tables
+    """Fill the paper's tables for a dataset: run the rows that are not done."""
+    from thinkrec.campaign.fill import fill, page_path, write_page
 
     if render:
-        write_tables(dataset)
+        write_page(dataset)
         return f"{page_path(dataset)} written"
     names, numbers = (said.split(",") if said else () for said in (rows, seeds))
     return fill(dataset, raw=raw, jobs=jobs, names=names, seeds=numbers, again=again, say=typer.echo)

@@ -1,99 +1,115 @@
-"""What git and dvc say, read: the queue's status, whether a process lives, and what is in the way of queueing."""
+"""Experiments run by DVC, with one quick stage in the chain's place; what is in the way is said before any starts."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.project import ENVIRONMENT, call
-from thinkrec.campaign import experiments
-from thinkrec.campaign.experiments import Task
+from tests.project import ENVIRONMENT, ROOT, call, dvc
+from thinkrec.artifacts import METRICS, PREDICTIONS, REASONS, SCHEMAS, TABLE, write_table
+from thinkrec.campaign.experiments import CLONES, check_repository, fetch_run, run_experiments
 from thinkrec.errors import UserError
 
-STATUS = """Task     Name                        Created       Status
-dd5d641  synthetic-experts_1-1a2b3c4  01:46 AM      Running
-bf42807  synthetic-collm-77ab3c4      Mar 02, 2026  Queued
-0a11111  synthetic-experts_1-1a2b3c4  01:46 AM      Failed
-7b41e54                              01:46 AM      Success
 
-Worker status: 1 active, 2 idle
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a git repository with a dvc.yaml and no commit."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    call(tmp_path, "git", "init", "--quiet")
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    return tmp_path
+
+
+def commit(folder: Path) -> None:
+    call(folder, "git", "add", "--all")
+    call(folder, "git", "-c", "user.name=A", "-c", "user.email=a@b", "commit", "--quiet", "--message", "one")
+
+
+def test_without_a_commit_nothing_can_start(repository: Path) -> None:
+    with pytest.raises(UserError, match=r"no commit to start experiments from; .* git commit"):
+        check_repository()
+
+
+def test_code_that_git_does_not_track_would_be_left_behind(repository: Path) -> None:
+    commit(repository)
+    (repository / "thinkrec").mkdir()
+    (repository / "thinkrec" / "new.py").write_text("")
+    with pytest.raises(UserError, match=r"thinkrec/new.py: not tracked .* git add thinkrec/new.py"):
+        check_repository()
+
+
+def test_changed_code_and_files_that_are_no_code_do_not_matter(repository: Path) -> None:
+    commit(repository)
+    (repository / "dvc.yaml").write_text("stages: {}  # changed\n")
+    (repository / "notes.txt").write_text("")
+    check_repository()
+
+
+def test_where_none_ran_there_is_no_experiment(repository: Path) -> None:
+    commit(repository)
+    assert fetch_run("synthetic-thinkrec-1a2b3c4") is None
+
+
+# Its outs say which parameter and which code made them; with four experts it fails, with five it takes too long.
+STAGE = f"""
+import pathlib, time
+text = pathlib.Path("params.yaml").read_text()
+assert "n: 4" not in text, "four is too many"
+time.sleep(1000 if "n: 5" in text else 0)
+for path in ["{TABLE.as_posix()}", "{(METRICS / "evaluate.json").as_posix()}"]:
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    pathlib.Path(path).write_text('["old code", "' + text.strip() + '"]')
+for path in ["{PREDICTIONS.as_posix()}", "{REASONS.as_posix()}"]:
+    pathlib.Path(path).write_bytes(pathlib.Path(pathlib.Path(path).name).read_bytes())
 """
 
 
-def test_status_lists_tasks_by_name_and_counts_workers() -> None:
-    tasks, workers = experiments.parse_status(STATUS)
-    assert workers == 3
-    assert tasks["synthetic-experts_1-1a2b3c4"] == Task(id="dd5d641", state="Running")  # not the one that failed
-    assert tasks["synthetic-collm-77ab3c4"] == Task(id="bf42807", state="Queued")
+@pytest.fixture
+def project(repository: Path) -> Path:
+    """A committed project whose one stage has the outs of `evaluate` that a run is read from, and new code."""
+    for path in (PREDICTIONS, REASONS):
+        write_table(path, SCHEMAS[path].empty_table().to_pandas())
+        (repository / path).rename(repository / path.name)
+    dvc(repository, "init", "--quiet")
+    (repository / ".dvc" / "config").write_bytes((ROOT / ".dvc" / "config").read_bytes())
+    (repository / "stages").mkdir()
+    (repository / "stages" / "evaluate.py").write_text(STAGE, encoding="utf-8")
+    (repository / "params.yaml").write_text("n: 3\n", encoding="utf-8")
+    stage = {
+        "cmd": f"{sys.executable} stages/evaluate.py",
+        "deps": ["stages"],
+        "params": ["n"],
+        "outs": ["out/evaluate"],
+        "metrics": [{"metrics/evaluate.json": {"cache": False}}],
+    }
+    (repository / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"evaluate": stage}}), encoding="utf-8")
+    commit(repository)
+    (repository / "stages" / "evaluate.py").write_text(STAGE.replace("old code", "new code"), encoding="utf-8")
+    return repository
 
 
-def test_an_empty_queue_has_no_tasks() -> None:
-    assert experiments.parse_status("No experiment tasks in the queue.\n\nWorker status: 0 active, 0 idle\n") == ({}, 0)
+@pytest.mark.integration
+def test_experiments_run_side_by_side_with_the_workspaces_code(project: Path) -> None:
+    ended = dict(run_experiments({"good": {"n": 2}, "bad": {"n": 4}}, jobs=2))
+    assert ended["good"] == ""
+    assert "AssertionError: four is too many" in ended["bad"].splitlines()
+    run = fetch_run("good")
+    assert run and fetch_run(run.id).table == run.table == run.metrics == ["new code", "n: 2"]
+    assert run.commit == call(project, "git", "rev-parse", "HEAD")[:7] + "+"
+    assert fetch_run("bad") is None
+    assert not CLONES.exists()
+    assert call(project, "git", "status", "--short") == " M stages/evaluate.py\n"
 
 
-def test_a_task_is_alive_while_its_process_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    for name, pid in {"aaaaaaa1": os.getpid(), "bbbbbbb1": gone.pid}.items():
-        folder = experiments.RUN_FILES / name
-        folder.mkdir(parents=True)
-        (folder / f"{name}.json").write_text(json.dumps({"pid": pid}))
-    assert experiments.is_alive(Task(id="aaaaaaa", state="Running"))
-    assert not experiments.is_alive(Task(id="bbbbbbb", state="Running"))
-    assert not experiments.is_alive(Task(id="ccccccc", state="Running"))
-
-
-def test_a_task_has_a_log_once_its_stages_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name, files in {"aaaaaaa1": [".run", ".json", ".out"], "bbbbbbb1": [".run"]}.items():
-        folder = experiments.RUN_FILES / name
-        folder.mkdir(parents=True)
-        for suffix in files:
-            (folder / f"{name}{suffix}").touch()
-    assert experiments.has_log(Task(id="aaaaaaa", state="Failed"))
-    assert not experiments.has_log(Task(id="bbbbbbb", state="Failed"))
-    assert not experiments.has_log(Task(id="ccccccc", state="Failed"))
-
-
-class TestCheck:
-    @pytest.fixture(autouse=True)
-    def repository(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        for name, value in ENVIRONMENT.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.chdir(tmp_path)
-        call(tmp_path, "git", "init", "--quiet")
-        (tmp_path / "dvc.yaml").write_text("stages: {}\n")
-        return tmp_path
-
-    def commit(self, folder: Path) -> None:
-        call(folder, "git", "add", "--all")
-        call(folder, "git", "-c", "user.name=A", "-c", "user.email=a@b", "commit", "--quiet", "--message", "one")
-
-    def test_without_a_commit_nothing_can_be_queued(self) -> None:
-        with pytest.raises(UserError, match=r"no commit to start experiments from; .* git commit"):
-            experiments.check()
-
-    def test_code_that_git_does_not_track_would_be_left_behind(self, repository: Path) -> None:
-        self.commit(repository)
-        experiments.check()
-        (repository / "thinkrec").mkdir()
-        (repository / "thinkrec" / "new.py").write_text("")
-        with pytest.raises(UserError, match=r"thinkrec/new.py: not tracked .* git add thinkrec/new.py"):
-            experiments.check()
-
-    def test_changed_code_and_files_that_are_no_code_do_not_matter(self, repository: Path) -> None:
-        self.commit(repository)
-        (repository / "dvc.yaml").write_text("stages: {}  # changed\n")
-        (repository / "notes.txt").write_text("")
-        experiments.check()
-
-    def test_no_experiment_is_found_where_none_ran(self, repository: Path) -> None:
-        self.commit(repository)
-        assert experiments.finished() == []
-        assert experiments.fetch("synthetic-thinkrec-1a2b3c4") is None
+@pytest.mark.integration
+def test_who_stops_listening_ends_what_runs(project: Path) -> None:
+    with closing(run_experiments({"good": {"n": 3}, "endless": {"n": 5}}, jobs=2)) as ended:
+        assert next(ended) == ("good", "")
+    assert not CLONES.exists()
+    assert fetch_run("endless") is None

@@ -11,18 +11,15 @@ from thinkrec.campaign.render import (
     against,
     checks,
     claims,
-    fill_markers,
     joint_leads,
     merged,
     ndcg_10,
     over_seeds,
-    readme_block,
     render,
     verdict,
 )
 from thinkrec.campaign.rows import ROWS
 from thinkrec.campaign.spread import Spread
-from thinkrec.errors import UserError
 from thinkrec.evaluation.intervals import HEADLINE
 
 
@@ -366,28 +363,3 @@ class TestClaims:
         assert summary.startswith("The paper says 25 times")
         assert "| SASRec | AUC | at least +.0771 (all of its datasets) | not run yet |  |" in table
         assert "| SASRec | UAUC |" not in table
-
-
-class TestMarkers:
-    OPEN, CLOSE = "<!-- tables:ml-1m -->", "<!-- /tables -->"
-
-    def test_what_stands_between_them_is_replaced_and_nothing_else(self) -> None:
-        text = f"before\n{self.OPEN}\nold\n{self.CLOSE}\nafter {self.CLOSE}"
-        filled = fill_markers(text, "ml-1m", "new")
-        assert filled == f"before\n{self.OPEN}\nnew\n{self.CLOSE}\nafter {self.CLOSE}"
-        assert fill_markers(filled, "ml-1m", "new") == filled
-
-    def test_another_datasets_are_left_alone(self) -> None:
-        text = f"{self.OPEN}\nold\n{self.CLOSE}"
-        assert fill_markers(text, "synthetic", "new") == text
-
-    def test_one_that_is_not_closed_is_an_error(self) -> None:
-        with pytest.raises(UserError, match=r"<!-- tables:ml-1m --> is not followed by <!-- /tables -->"):
-            fill_markers(f"{self.OPEN}\nold", "ml-1m", "new")
-
-    def test_readme_shows_the_accuracy_and_the_seeds_if_there_are_several(self) -> None:
-        assert readme_block("ml-1m", files(), {}).startswith(accuracy("ml-1m", merged(files())))
-        assert "seeds" not in readme_block("ml-1m", files(), {})
-        block = readme_block("ml-1m", files(), spread())
-        assert over_seeds(spread(), ["thinkrec", "no_thinking"]) in block
-        assert "gSASRec" not in block.partition("Mean ±")[2]

@@ -15,7 +15,6 @@ from thinkrec.campaign.collect import METEOR, Line
 from thinkrec.campaign.paper import Figures
 from thinkrec.campaign.rows import BASE, ROWS
 from thinkrec.campaign.spread import LIFT, SPLIT, Spread
-from thinkrec.errors import UserError
 from thinkrec.evaluation.intervals import HEADLINE, holm
 from thinkrec.evaluation.tables import ALPHA, BEST, HINDSIGHT, ORACLE, OURS
 from thinkrec.history import ScoredModel
@@ -496,29 +495,3 @@ def _percent(value: float | None) -> str:
 def _markdown(heads: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     rows = [heads, ["---"] * len(heads), *body]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def fill_markers(text: str, dataset: str, block: str) -> str:
-    """The text with what stands between a dataset's markers replaced; as it is where there are none.
-
-    Raises:
-        UserError: a marker opens that no marker closes.
-    """
-    opening, closing = f"<!-- tables:{dataset} -->", "<!-- /tables -->"
-    before, found, rest = text.partition(opening)
-    if not found:
-        return text
-    _, closed, after = rest.partition(closing)
-    if not closed:
-        raise UserError(f"README.md: {opening} is not followed by {closing}; add it where the table ends")
-    return f"{before}{opening}\n{block}\n{closing}{after}"
-
-
-def readme_block(dataset: str, files: Files, spread: Spread) -> str:
-    """What README shows between its markers: the tables of accuracy and of ThinkRec's seeds, and how to read them."""
-    lines = merged(files)
-    parts = [accuracy(dataset, lines), f"{LEGEND} [All tables](tables/{dataset}.md).", ndcg_10(lines, spread)]
-    seeds, leads = over_seeds(spread, README_SEEDS), joint_leads(spread, README_SEEDS, COLUMNS)
-    parts += [SEEDS_NOTE, seeds] if seeds else []
-    parts += [JOINT_NOTE, leads] if leads else []
-    return "\n\n".join(part for part in parts if part)
