@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd  # what a stage that asks has loaded, too
 
 from benchmarks.measure import Goal, Line, duration, in_child, megabytes
-from thinkrec.params import PARAMS_FILE, TeacherParams, load
+from thinkrec.params import PARAMS_FILE, TeacherSettings, load
 from thinkrec.synthesis.traces import Rows, synthesise
 from thinkrec.teacher.client import Teacher, open_teacher
 
@@ -143,9 +143,9 @@ def _world(count: int) -> tuple[tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame],
     return (interactions, items, pd.DataFrame({"item": range(len(items)), "keywords": keywords})), rows
 
 
-def _params(**changes: object) -> TeacherParams:
-    given = load(Path(__file__).parents[1] / PARAMS_FILE).teacher.model_dump()
-    return TeacherParams(**{**given, "concurrency": CONCURRENCY, **changes})
+def _params(**changes: object) -> TeacherSettings:
+    given = load(Path(__file__).parents[1] / PARAMS_FILE).teacher_settings.model_dump()
+    return TeacherSettings(**{**given, "concurrency": CONCURRENCY, **changes})
 
 
 @contextmanager

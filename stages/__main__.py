@@ -36,6 +36,7 @@ from stages.tables import tables
 from stages.traces import traces
 
 PIPELINE = (ingest, keywords, features, baselines, traces, backbone, sft, experts, added, gate, evaluate, report)
+SHARED = (sft, experts, added, gate, evaluate)  # several processes may do their work (run.processes)
 
 app = typer.Typer(
     name="thinkrec-stage",
@@ -46,7 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for work in PIPELINE:
-    app.command(rich_help_panel="Pipeline, in order")(command(work))
+    app.command(rich_help_panel="Pipeline, in order")(command(work, shared=work in SHARED))
 for use in (recommend, explain, score, export):
     app.command(rich_help_panel="Use, once the pipeline has run")(command(use))
 for tool in (pin, quote, bundle, tables):

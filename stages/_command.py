@@ -9,6 +9,7 @@ import functools
 import io
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
@@ -38,8 +39,21 @@ def _log(line: dict[str, object]) -> None:
         log.write(json.dumps(line) + "\n")
 
 
-def command(work: Callable[..., str]) -> Callable[..., None]:
-    """A Typer command of a function that does the work and returns its summary line."""
+def _start_processes(stage: str, debug: bool) -> None:
+    """Start the stage again as `run.processes` processes (torchrun) in the place of this one, if that is several."""
+    from thinkrec.params import load
+
+    count = load().run.processes
+    if count > 1:
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        os.execv(sys.executable, [*torchrun, "-m", "stages", stage, *(["--debug"] if debug else [])])
+
+
+def command(work: Callable[..., str], *, shared: bool = False) -> Callable[..., None]:
+    """A Typer command of a function that does the work and returns its summary line.
+
+    The work of a `shared` one may be done by several processes.
+    """
 
     @functools.wraps(work)
     def run(*args: object, debug: bool = False, **options: object) -> None:
@@ -53,6 +67,8 @@ def command(work: Callable[..., str]) -> Callable[..., None]:
         summary = None
         _noted.clear()
         try:
+            if shared and "WORLD_SIZE" not in os.environ:
+                _start_processes(work.__name__, debug)
             # Of several processes (torchrun) one speaks.
             with nullcontext() if main else redirect_stdout(io.StringIO()):
                 summary = work(*args, **options)

@@ -26,7 +26,7 @@ def added() -> str:
 
     from thinkrec.experts.added import add_group, read_members
     from thinkrec.lm.adapters import train_experts
-    from thinkrec.lm.trainer import ended_phases_kept
+    from thinkrec.lm.trainer import resumable
     from thinkrec.lm.workbench import open_global
 
     torch.manual_seed(params.seed)
@@ -36,7 +36,7 @@ def added() -> str:
     numbers = range(len(groups.centroids) + 1, len(groups.centroids) + len(members) + 1)
     for users in members:
         groups = add_group(groups, users, bench.features.user_bank)
-    with ended_phases_kept(), artifacts.atomic(artifacts.ADDED) as partial:
+    with resumable(params.run), artifacts.atomic(artifacts.ADDED) as partial:
         grouping.save(groups, partial)
         identity.stamp(partial, made_with)
         results = train_experts(

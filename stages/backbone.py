@@ -5,6 +5,7 @@ def backbone() -> str:
     """Build and pretrain the tiny language model, or pin another."""
     from thinkrec import artifacts
     from thinkrec.lm import backbone as lm
+    from thinkrec.lm.trainer import resumable
     from thinkrec.params import load
     from thinkrec.text.corpus import training_texts
 
@@ -23,8 +24,8 @@ def backbone() -> str:
             artifacts.read_table(artifacts.TRACES),
             params.prompt,
         )
-        model, tokenizer, metrics = lm.build_tiny(texts, params.backbone, params.trainer, seed=params.seed)
-        with artifacts.atomic(artifacts.BACKBONE) as partial:
+        with resumable(params.run), artifacts.atomic(artifacts.BACKBONE) as partial:
+            model, tokenizer, metrics = lm.build_tiny(texts, params.backbone, params.trainer, seed=params.seed)
             lm.save_model(model, tokenizer, partial)
     artifacts.write_metrics("backbone", metrics)
     return f"{name}, {metrics['parameters']:,} parameters"

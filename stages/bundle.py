@@ -29,7 +29,7 @@ def bundle(
         )
     params = load()
     keys: set[str] = set()
-    teacher = open_replay(params.teacher, lambda key, *_: keys.add(key))
+    teacher = open_replay(params.teacher_settings, lambda key, *_: keys.add(key))
     if params.keywords.source == "teacher":
         keywords.ask(params, teacher)
     traces.ask(params, teacher)

@@ -9,7 +9,7 @@ def experts() -> str:
     from thinkrec.experts import groups as grouping
     from thinkrec.lm import identity
     from thinkrec.lm.adapters import train_experts
-    from thinkrec.lm.trainer import ended_phases_kept
+    from thinkrec.lm.trainer import resumable
     from thinkrec.lm.workbench import open_global
     from thinkrec.params import load
 
@@ -25,7 +25,7 @@ def experts() -> str:
         min_users=params.experts.min_users,
         seed=params.seed,
     )
-    with ended_phases_kept(), artifacts.atomic(artifacts.EXPERTS) as partial:
+    with resumable(params.run), artifacts.atomic(artifacts.EXPERTS) as partial:
         grouping.save(groups, partial)
         identity.stamp(partial, {"sft": identity.hash_of(artifacts.SFT)})
         every = range(1, len(groups.centroids) + 1)

@@ -30,7 +30,7 @@ def keywords(dry_run: DryRun = False) -> str:
     if params.keywords.source == "tfidf":
         made, sent = ask(params, None), ""
     else:
-        teacher = open_teacher(params.teacher)
+        teacher = open_teacher(params.teacher_settings)
         try:
             made = carry_out(partial(ask, params), teacher)
         finally:
@@ -48,7 +48,7 @@ def price(params: Params) -> Quote:
 
     if params.keywords.source == "tfidf":
         return Quote(stage="keywords", notes=("keywords: extracted without a teacher, as keywords.source has it",))
-    return quote("keywords", partial(ask, params), params.teacher, turns=1)
+    return quote("keywords", partial(ask, params), params.teacher_settings, turns=1)
 
 
 def ask(params: Params, teacher: Teacher | None) -> Summaries:

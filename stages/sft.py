@@ -7,7 +7,7 @@ def sft() -> str:
 
     from thinkrec import artifacts
     from thinkrec.lm.sft import fit_global, save_global
-    from thinkrec.lm.trainer import ended_phases_kept
+    from thinkrec.lm.trainer import resumable
     from thinkrec.lm.workbench import open_workbench
     from thinkrec.params import load
 
@@ -15,7 +15,7 @@ def sft() -> str:
     torch.manual_seed(params.seed)
     traces = artifacts.read_table(artifacts.TRACES) if params.sft.think_share else None
     bench = open_workbench(params.prompt, recipe=params.sft.recipe, traces=traces, slot_dropout=params.sft.slot_dropout)
-    with ended_phases_kept():
+    with resumable(params.run):
         results, adapter = fit_global(bench, params.sft, params.lora, params.trainer, seed=params.seed)
         with artifacts.atomic(artifacts.SFT) as partial:
             save_global(bench, adapter, partial, recipe=params.sft.recipe)

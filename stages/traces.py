@@ -29,7 +29,7 @@ def traces(dry_run: DryRun = False) -> str:
     params = load()
     if dry_run:
         return show([price(params)])
-    teacher = open_teacher(params.teacher)
+    teacher = open_teacher(params.teacher_settings)
     try:
         made = carry_out(partial(ask, params), teacher)
     finally:
@@ -47,9 +47,9 @@ def price(params: Params) -> Quote:
     from thinkrec.synthesis.summaries import foresee
     from thinkrec.teacher.quote import quote
 
-    words, changing = foresee(artifacts.read_table(artifacts.ITEMS), params.keywords, params.teacher)
+    words, changing = foresee(artifacts.read_table(artifacts.ITEMS), params.keywords, params.teacher_settings)
     work = partial(ask, params, words=words)
-    return quote("traces", work, params.teacher, turns=params.traces.max_turns, changing=changing)
+    return quote("traces", work, params.teacher_settings, turns=params.traces.max_turns, changing=changing)
 
 
 def ask(params: Params, teacher: Teacher, *, words: pd.DataFrame | None = None) -> Synthesis:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from stages.__main__ import app
 from thinkrec.artifacts import sha256
-from thinkrec.params import DatasetParams, Params, Section, TeacherParams, load
+from thinkrec.params import DatasetParams, Params, RunParams, Section, TeacherSettings, load
 
 ROOT = Path(__file__).resolve().parents[1]
 PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -186,13 +186,14 @@ def run_command(folder: Path, *arguments: str) -> Result:
 def recorded_params() -> Iterator[set[str]]:
     """The dotted names of the parameters that the block reads; checks within thinkrec.params do not count."""
     section_of = {field.annotation: name for name, field in Params.model_fields.items()}
+    section_of |= {TeacherSettings: "teacher"}
     read: set[str] = set()
 
     def record(self: Section, name: str) -> Any:
         value = object.__getattribute__(self, name)
         inside = sys._getframe(1).f_globals["__name__"] == "thinkrec.params"
         if name in type(self).model_fields and not inside and not isinstance(value, Section):
-            section = section_of.get(type(self))
+            section = "run" if name in RunParams.model_fields else section_of.get(type(self))
             read.add(f"{section}.{name}" if section else name)
         return value
 
@@ -237,7 +238,12 @@ def _environment() -> dict[str, str]:
     return {**os.environ, **ENVIRONMENT, "PATH": path, "HF_HUB_OFFLINE": "1"}
 
 
-def teacher_params(endpoint: str, **changes: Any) -> TeacherParams:
+def teacher_params(endpoint: str, **changes: Any) -> TeacherSettings:
     """The repository's own settings of a teacher, elsewhere, with a model of a short name and `changes`."""
-    given = load(ROOT / "params.yaml").teacher.model_dump()
-    return TeacherParams(**{**given, "endpoint": endpoint, "model": "m", "timeout": 10.0, **changes})
+    given = load(ROOT / "params.yaml").teacher_settings.model_dump()
+    return TeacherSettings(**{**given, "endpoint": endpoint, "model": "m", "timeout": 10.0, **changes})
+
+
+def run_params(**changes: Any) -> RunParams:
+    """The section `run` of this repository's params.yaml, with changes."""
+    return RunParams(**{**load(ROOT / "params.yaml").run.model_dump(), **changes})

@@ -32,16 +32,13 @@ from tests.project import (
     digests,
     dvc,
     leaves,
-    make_project,
     recorded_params,
     run_stage,
     set_params,
 )
 from thinkrec.errors import UserError
-from thinkrec.params import load
 
 STAGES = list(PIPELINE)
-LAUNCHED = ("sft", "experts", "added", "gate", "evaluate")  # those that share their work over processes
 # What a stage reads only under another value of a parameter: declared all the same, since dvc.yaml knows no conditions.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "keywords": [{"keywords.source": "teacher"}],
@@ -107,17 +104,7 @@ class TestOrder:
 
     @pytest.mark.parametrize("stage", STAGES)
     def test_a_stages_command_runs_the_workspaces_own_code(self, stage: str) -> None:
-        launcher = "${launcher}" if stage in LAUNCHED else "python"
-        assert PIPELINE[stage]["cmd"] == f"{launcher} -m stages {stage}"
-
-    def test_plain_python_launches_by_default(self) -> None:
-        assert load(ROOT / "params.yaml").launcher == "python"
-
-    def test_a_launcher_may_be_a_command_of_several_words(self, tmp_path: Path) -> None:
-        project = make_project(tmp_path, {"launcher": "torchrun --nproc-per-node 2"})
-        commands = {stage.name: stage.cmd for stage in Repo(str(project)).index.stages}
-        assert commands["sft"] == "torchrun --nproc-per-node 2 -m stages sft"
-        assert commands["traces"] == "python -m stages traces"
+        assert PIPELINE[stage]["cmd"] == f"python -m stages {stage}"
 
     @pytest.mark.parametrize("stage", STAGES)
     def test_data_comes_from_earlier_stages(self, stage: str) -> None:
@@ -186,12 +173,11 @@ class TestDataAndParams:
     @pytest.mark.parametrize("stage", STAGES)
     def test_the_declared_parameters_are_those_that_are_read(self, stage: str, read: dict[str, set[str]]) -> None:
         declared = declared_params(stage)
-        assert (read[stage] - declared, declared - read[stage]) == (set(), set())
+        assert declared == {name for name in read[stage] if not name.startswith("run.")}
 
     def test_no_parameter_is_dead(self, read: dict[str, set[str]]) -> None:
         every = leaves(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
-        by_dvc = {"launcher"}  # in the commands, see above
-        assert every - set.union(*read.values()) == by_dvc
+        assert every - set.union(*read.values()) == {"run.processes"}  # which a stage's command reads
 
     @pytest.mark.parametrize(("stage", "missing"), [(stage, dep) for stage in STAGES for dep in DATA[stage]])
     def test_a_stage_reads_each_of_its_data_and_names_the_one_that_is_missing(

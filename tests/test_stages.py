@@ -61,6 +61,7 @@ from thinkrec.experts.routing import centroid_routing
 from thinkrec.features import bank
 from thinkrec.ingest.catalogue import DATASETS
 from thinkrec.lm.mixture import read_lora
+from thinkrec.params import RunParams
 from thinkrec.teacher import client
 
 STAGES = list(PIPELINE)
@@ -116,6 +117,12 @@ class TestReproduction:
             "stages/pin.py": ("stages/pin.py", set()),
             "stages/_command.py": ("stages/_command.py", set()),
         }
+        operational = {"processes": 2, "checkpoint_steps": 9, "gradient_checkpointing": True, "concurrency": 3,
+            "timeout": 5.0, "requests_per_minute": 100, "tokens_per_minute": 10_000, "prompt_price": 1.0,
+            "completion_price": 2.0, "max_requests": 7, "max_tokens_spent": 900, "max_cost": 5.0}  # fmt: skip
+        assert operational.keys() == RunParams.model_fields.keys()
+        set_params(dvc_project, {f"run.{name}": value for name, value in operational.items()})
+        assert stale_stages(dvc_project) == {}
         set_params(dvc_project, {name: value for name, (value, _, _) in params.items()})
         for name in code:
             with (dvc_project / name).open("a", encoding="utf-8") as file:

@@ -251,15 +251,6 @@ class TeacherParams(Section):
     endpoint: str
     model: str
     mode: Literal["live", "batch"]
-    concurrency: Positive
-    timeout: AboveZero
-    requests_per_minute: Positive | None
-    tokens_per_minute: Positive | None
-    prompt_price: NotNegative | None
-    completion_price: NotNegative | None
-    max_requests: Positive | None
-    max_tokens_spent: Positive | None
-    max_cost: AboveZero | None
     request: dict[str, Any]
 
     @field_validator("request", mode="before")
@@ -282,13 +273,6 @@ class TeacherParams(Section):
     def _batches_are_remote(self) -> Self:
         if self.mode == "batch" and self.endpoint == "offline":
             raise ValueError("with mode=batch needs an endpoint that has a Batch API; the offline one answers at once")
-        return self
-
-    @model_validator(mode="after")
-    def _priced(self) -> Self:
-        for name in ("prompt_price", "completion_price"):
-            if self.max_cost is not None and getattr(self, name) is None:
-                raise ValueError(f"with max_cost needs {name}, too; set it (per million tokens)")
         return self
 
 
@@ -314,9 +298,6 @@ class TrainerParams(Section):
     """How whatever is trained by gradient through the language model is trained (stages `backbone` to `gate`)."""
 
     precision: Literal["auto", "fp32", "bf16"]
-    gradient_checkpointing: bool
-    checkpoint_steps: Count
-    sharding: Literal["none", "fsdp"]
     metric: Metric
 
 
@@ -393,11 +374,44 @@ class EvaluateParams(Section):
         return self
 
 
+class TeacherLimits(Section):
+    """How fast a teacher is asked, what its tokens cost, and when a run stops asking."""
+
+    concurrency: Positive
+    timeout: AboveZero
+    requests_per_minute: Positive | None
+    tokens_per_minute: Positive | None
+    prompt_price: NotNegative | None
+    completion_price: NotNegative | None
+    max_requests: Positive | None
+    max_tokens_spent: Positive | None
+    max_cost: AboveZero | None
+
+    @model_validator(mode="after")
+    def _max_cost_has_prices(self) -> Self:
+        for name in ("prompt_price", "completion_price"):
+            if self.max_cost is not None and getattr(self, name) is None:
+                raise ValueError(f"with max_cost needs {name}, too; set it (per million tokens)")
+        return self
+
+
+class TeacherSettings(TeacherParams, TeacherLimits):
+    """All that a teacher's client takes: the section `teacher`, and the limits of the section `run`."""
+
+
+class RunParams(TeacherLimits):
+    """How and how fast the stages run. No result depends on it, so DVC does not track it."""
+
+    processes: Positive
+    checkpoint_steps: Count
+    gradient_checkpointing: bool
+
+
 class Params(Section):
     """The whole of `params.yaml`."""
 
     seed: Count
-    launcher: str
+    run: RunParams
     dataset: DatasetParams
     prompt: PromptParams
     keywords: KeywordParams
@@ -415,6 +429,12 @@ class Params(Section):
     experts: ExpertParams
     gate: GateParams
     evaluate: EvaluateParams
+
+    @property
+    def teacher_settings(self) -> TeacherSettings:
+        """The section `teacher` with the limits that the section `run` sets."""
+        limits = {name: getattr(self.run, name) for name in TeacherLimits.model_fields}
+        return TeacherSettings(**limits, **self.teacher.model_dump())
 
 
 def load(path: Path = PARAMS_FILE) -> Params:

@@ -34,9 +34,9 @@ def torchrun(folder: Path, kind: str, *arguments: str) -> str:
     return done.stderr if done.returncode else ""
 
 
-@pytest.fixture(scope="module", params=["all", "sharded"])
+@pytest.fixture(scope="module", params=["all", "adapter"])
 def kind(request: pytest.FixtureRequest) -> str:
-    """All weights trained, on both processes; or an adapter and the projector, the model sharded over the two."""
+    """All weights trained, or an adapter and the projector."""
     return request.param
 
 
@@ -54,7 +54,7 @@ def one(tmp_path_factory: pytest.TempPathFactory, kind: str) -> tuple[dict[str, 
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("one"))
     try:
-        said, weights = work.fine_tuned(adapter=kind == "sharded")
+        said, weights = work.fine_tuned(adapter=kind == "adapter")
         return said | work.scored(), weights
     finally:
         os.chdir(before)
@@ -98,10 +98,6 @@ def test_the_main_process_alone_writes_and_nothing_is_left_over(two: Path) -> No
     assert not list((two / ".cache" / "checkpoints").iterdir())
 
 
-def test_layers_are_sharded_where_that_is_asked_for(two: Path, kind: str) -> None:
-    assert ("DTensor" in said(two, 0)["met"]) == (kind == "sharded")
-
-
 def test_killed_within_an_epoch_two_processes_go_on_to_the_same_bytes(two: Path, kind: str, tmp_path: Path) -> None:
     assert "Signal 9 (SIGKILL)" in torchrun(tmp_path, kind, "10")
     (phase,) = (tmp_path / ".cache" / "checkpoints").iterdir()
@@ -110,8 +106,3 @@ def test_killed_within_an_epoch_two_processes_go_on_to_the_same_bytes(two: Path,
     assert torchrun(tmp_path, kind) == ""
     for name in ("0.json", "0.safetensors"):
         assert (tmp_path / name).read_bytes() == (two / name).read_bytes()
-
-
-def test_over_processors_sharding_is_refused(two: Path, kind: str) -> None:
-    if kind == "all":  # the other kind has accelerate told to shard
-        assert said(two, 0)["refused"].startswith("trainer.sharding=fsdp: processors do not shard")

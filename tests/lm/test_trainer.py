@@ -18,10 +18,14 @@ from peft import LoraConfig, inject_adapter_in_model
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from thinkrec.lm.trainer import CHECKPOINTS, PLAIN, WEIGHTS, TrainResult, TrainSettings, ended_phases_kept, train
+from tests.project import run_params
+from thinkrec.lm.trainer import CHECKPOINTS, WEIGHTS, TrainResult, TrainSettings, resumable, train
 from thinkrec.params import Metric
 
 SETTINGS = TrainSettings(name="phase", epochs=4, learning_rate=0.05, weight_decay=0.01, seed=3)
+
+
+OFTEN = run_params(checkpoint_steps=2)
 
 
 class Killed(BaseException):
@@ -115,21 +119,22 @@ def test_a_killed_phase_goes_on_to_the_same_bytes(epochs: int) -> None:
 @pytest.mark.parametrize(("dying", "kept"), [(4, [4]), (12, [10, 12])])
 def test_a_phase_killed_within_an_epoch_goes_on_to_the_same_bytes(dying: int, kept: list[int]) -> None:
     """Killed for good, by SIGKILL, in a process of its own, in the step after so many."""
-    settings = replace(SETTINGS, trainer=PLAIN.model_copy(update={"checkpoint_steps": 2}))
-    expected, whole = run(objective := Objective(), Validate(RISING), settings=settings), objective
-    killed = multiprocessing.get_context("spawn").Process(target=run_until_killed, args=(settings, dying))
+    with resumable(OFTEN):
+        expected, whole = run(objective := Objective(), Validate(RISING)), objective
+    killed = multiprocessing.get_context("spawn").Process(target=run_until_killed, args=(dying,))
     killed.start()
     killed.join()
     assert killed.exitcode == -signal.SIGKILL
     assert [int(path.name.removeprefix("checkpoint-")) for path in left_over()] == kept
     again = Remembering()
-    result = run(again, Validate(RISING, start=kept[-1] // 5), settings=settings)
+    with resumable(OFTEN):
+        result = run(again, Validate(RISING, start=kept[-1] // 5))
     assert len(again.losses) == 20 - kept[-1]
     assert again.weight.equal(whole.weight)
     assert result == expected
 
 
-def run_until_killed(settings: TrainSettings, step: int) -> None:
+def run_until_killed(step: int) -> None:
     """Train, and die in the forward pass after so many steps."""
 
     class Dying(Remembering):
@@ -138,15 +143,15 @@ def run_until_killed(settings: TrainSettings, step: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().forward(x, y)
 
-    run(Dying(), Validate(RISING), settings=settings)
+    with resumable(OFTEN):
+        run(Dying(), Validate(RISING))
 
 
 def test_checkpoints_within_epochs_change_nothing() -> None:
     plain, often = Objective(), Objective()
     expected = run(plain, Validate(RISING))
-    result = run(
-        often, Validate(RISING), settings=replace(SETTINGS, trainer=PLAIN.model_copy(update={"checkpoint_steps": 2}))
-    )
+    with resumable(OFTEN):
+        result = run(often, Validate(RISING))
     assert often.weight.equal(plain.weight)
     for mine, theirs in zip(result.epochs, expected.epochs, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-6)
@@ -164,7 +169,7 @@ def test_checkpoints_hold_only_what_trains_and_go_when_all_is_done() -> None:
 
 def two_phases(objectives: list[float], *, killed: bool = False) -> tuple[list[TrainResult], list[Tensor], list[int]]:
     """Two phases, the second of which begins with something drawn; their results, weights and numbers of steps."""
-    with ended_phases_kept():
+    with resumable(run_params()):
         first = Remembering()
         results = [run(first, Validate(objectives))]
         drawn = torch.randn(4)

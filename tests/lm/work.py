@@ -1,7 +1,7 @@
 """What one process or several do alike: fine-tune a tiny model, score under a mixture, write answers.
 
 As a program every process writes what it has into a folder: torchrun --nproc-per-node 2 -m tests.lm.work FOLDER KIND
-KIND is `all` weights trained, or an adapter's, their training `sharded`. With a number after it the second process is
+KIND is `all` weights trained, or those of an `adapter` and the projector. With a number after it the second process is
 killed in its so-manieth pass of training, and torchrun ends the first.
 """
 
@@ -11,26 +11,23 @@ import json
 import os
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.builders import interactions, layout_of, recommender, tokenizer
+from tests.project import run_params
 from thinkrec import artifacts
-from thinkrec.errors import UserError
 from thinkrec.lm import processes, scoring
 from thinkrec.lm.finetune import Objective, finetune
 from thinkrec.lm.mixture import MixtureLinear, Router
-from thinkrec.lm.trainer import PLAIN, TrainSettings
+from thinkrec.lm.trainer import TrainSettings, resumable
 from thinkrec.params import SftParams
 from thinkrec.reasons.decoding import Decoding, generate
 
@@ -46,9 +43,7 @@ SETTINGS = TrainSettings(
     learning_rate=0.01,
     weight_decay=0.05,
     seed=1,
-    trainer=PLAIN.model_copy(update={"checkpoint_steps": 1}),
 )
-SHARDED = replace(SETTINGS, trainer=SETTINGS.trainer.model_copy(update={"sharding": "fsdp"}))
 ROW_TOKENS = 120  # of a batch when scoring: several batches for each process
 
 
@@ -117,35 +112,11 @@ def watch(a_pass: int) -> set[str]:
     return met
 
 
-def shard_on_processors() -> None:
-    """Tell accelerate to: by itself it shards on accelerators only."""
-    start = AcceleratorState.__init__
-
-    def sharding(self: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **options: Any) -> None:
-        start(self, *args, fsdp_plugin=fsdp_plugin, **options)
-        if fsdp_plugin is not None:
-            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
-
-    AcceleratorState.__init__ = sharding
-
-
-def refused() -> str:
-    """What is said where weights cannot be sharded."""
-    try:
-        fine_tuned(settings=SHARDED)
-    except UserError as error:
-        return str(error)
-    return ""
-
-
 def main(folder: Path, kind: str, a_pass: int = 0) -> None:
     met = watch(a_pass)
-    if kind == "sharded":
-        shard_on_processors()
-        said, weights = fine_tuned(settings=SHARDED, adapter=True)
-    else:
-        said, weights = fine_tuned()
-    said |= {"met": sorted(met), **scored(), "refused": refused() if kind == "all" else ""}
+    with resumable(run_params(checkpoint_steps=1)):
+        said, weights = fine_tuned(adapter=kind == "adapter")
+    said |= {"met": sorted(met), **scored()}
     rank = processes.rank()
     (folder / f"{rank}.json").write_text(json.dumps(said))
     save_file(weights, folder / f"{rank}.safetensors")

@@ -296,7 +296,7 @@ def test_a_cap_cuts_what_one_run_submits_in_the_words_of_a_live_run(server):
     texts = [str(n) for n in range(5)]
     for place in range(2):
         said = waits(server, *texts, max_requests=2)
-        assert f"2 questions submitted (batch_{place}); all teacher.max_requests=2 of this run are sent" in said
+        assert f"2 questions submitted (batch_{place}); all run.max_requests=2 of this run are sent" in said
         server.finish()
     assert "1 question submitted (batch_2); run again" in waits(server, *texts, max_requests=2)
     server.finish()
@@ -308,12 +308,12 @@ def test_a_cap_on_money_leaves_room_for_the_longest_answers(server):
     settings = {"prompt_price": 1000.0, "completion_price": 1000.0, "request": {"max_tokens": 100}}
     texts = [str(n) for n in range(10)]
     said = waits(server, *texts, **settings, max_cost=0.4)
-    assert "3 questions submitted (batch_0); teacher.max_cost=0.4 has no room for another request" in said
+    assert "3 questions submitted (batch_0); run.max_cost=0.4 has no room for another request" in said
 
 
 def test_a_cap_that_leaves_no_room_at_all_is_said(server):
     said = refusal(server, "a", max_tokens_spent=10)
-    assert "teacher.max_tokens_spent=10 has no room for another request" in said
+    assert "run.max_tokens_spent=10 has no room for another request" in said
     assert not server.files
 
 

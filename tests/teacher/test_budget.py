@@ -184,9 +184,7 @@ def test_a_cap_stops_before_it_is_passed_and_says_what_was_spent(caps, sent):
     (error, *_) = caught.value.exceptions
     assert isinstance(error, UserError)
     name = next(iter(caps))
-    assert f"teacher.{name}={caps[name]} has no room for another request; what they brought ({sent} requests" in str(
-        error
-    )
+    assert f"run.{name}={caps[name]} has no room for another request; what they brought ({sent} requests" in str(error)
     assert len(heard) == teacher.spent.requests == sent
 
 

@@ -101,11 +101,11 @@ def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
 def test_what_a_stopped_run_has_spent_is_in_the_run_log(tmp_path):
     with serve(lambda request: Response(body=complete(request.body))) as teacher:
         ours = project(tmp_path / "ours", teacher.endpoint)
-        prices = {"teacher.prompt_price": 1.0, "teacher.completion_price": 2.0}
-        set_params(ours, {"teacher.max_requests": 5, **prices})
+        prices = {"run.prompt_price": 1.0, "run.completion_price": 2.0}
+        set_params(ours, {"run.max_requests": 5, **prices})
         stopped = command(ours, "traces")
     assert stopped.exit_code == 1
-    said = r"all teacher\.max_requests=5 of this run are sent; what they brought \(5 requests, cost ([\d.]+)\) is in"
+    said = r"all run\.max_requests=5 of this run are sent; what they brought \(5 requests, cost ([\d.]+)\) is in"
     found = re.search(said, stopped.stderr)
     last = run_log(ours)
     assert float(found[1]) > 0
@@ -139,14 +139,14 @@ def test_a_bundle_holds_the_answers_behind_keywords_too_where_a_teacher_writes_t
 
 
 def test_keywords_cut_short_by_a_cap_go_on_where_they_stopped(tmp_path):
-    changes = {"keywords.source": "teacher", "teacher.max_requests": 9}
+    changes = {"keywords.source": "teacher", "run.max_requests": 9}
     with serve(lambda request: Response(body=complete(request.body))) as teacher:
         folder = project(tmp_path / "ours", teacher.endpoint, changes, stages=["ingest"])
         stopped = command(folder, "keywords")
         assert (stopped.exit_code, len(teacher.heard)) == (1, 9)
         assert len(stopped.stderr.splitlines()) == 1
         assert not (folder / "out" / "keywords").exists()
-        set_params(folder, {"teacher.max_requests": None})
+        set_params(folder, {"run.max_requests": None})
         assert command(folder, "keywords").exit_code == 0
         stats = json.loads((folder / "metrics" / "keywords.json").read_text())
         assert len(teacher.heard) == stats["asked"] > 9

@@ -250,7 +250,7 @@ def test_an_impossible_wait_is_not_waited_out(wait):
 def test_what_does_not_end_is_given_up_after_the_timeout_of_each_try(fault):
     with serve(fault) as server:
         ((error,), sent) = ask(server.endpoint, "x", retries=1, timeout=0.3)
-    assert "gave no answer within 0.3 s; raise teacher.timeout" in str(error)
+    assert "gave no answer within 0.3 s; raise run.timeout" in str(error)
     assert sent == len(server.heard) == 2
 
 

@@ -56,7 +56,7 @@ def test_nothing_is_known_of_a_new_teacher_and_everything_assumed_is_said():
     assert found.cost is None
     assert found.seconds == span(3, 3)  # at least an answer's time
     said = " ".join(found.notes)
-    for part in ("4 characters", "200 an answer assumed", "no price set: give teacher.prompt_price", "3 s an answer"):
+    for part in ("4 characters", "200 an answer assumed", "no price set: give run.prompt_price", "3 s an answer"):
         assert part in said
 
 
@@ -137,7 +137,7 @@ def test_time_is_that_of_the_tightest_limit(limits, seconds):
 
 
 def test_a_cap_is_said():
-    assert "teacher.max_requests=5 may end a run before that" in " ".join(quoted(A, max_requests=5).notes)
+    assert "run.max_requests=5 may end a run before that" in " ".join(quoted(A, max_requests=5).notes)
 
 
 def test_what_is_under_way_in_batches_is_not_sent_again(server, monkeypatch):
@@ -182,8 +182,8 @@ def logged(folder):
 
 def test_a_dry_run_of_every_stage_needs_no_key_and_its_quote_holds(tmp_path, monkeypatch):
     with batch_server() as server:
-        settings = {"teacher.endpoint": server.endpoint, "keywords.source": "teacher", "teacher.prompt_price": 1.0,
-                    "teacher.completion_price": 1.0}  # fmt: skip
+        settings = {"teacher.endpoint": server.endpoint, "keywords.source": "teacher", "run.prompt_price": 1.0,
+                    "run.completion_price": 1.0}  # fmt: skip
         folder = project(tmp_path / "p", settings)
         both = command(folder, "quote")
         assert both.exit_code == 0, both.stderr

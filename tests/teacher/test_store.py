@@ -323,9 +323,7 @@ def test_the_offline_teacher_leaves_no_store():
 def test_the_cap_stops_in_one_line_keeps_what_is_paid_and_the_next_run_goes_on():
     with serve(seconds=0.01) as server:
         for total in (12, 24):
-            with pytest.raises(
-                UserError, match=r"all teacher\.max_requests=12 of this run are sent; .*go on"
-            ) as caught:
+            with pytest.raises(UserError, match=r"all run\.max_requests=12 of this run are sent; .*go on") as caught:
                 ask(open_teacher(params(server.endpoint, max_requests=12)), *range(30))
             assert "\n" not in str(caught.value)
             assert (len(server.heard), stored()) == (total, total)

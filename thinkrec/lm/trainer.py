@@ -4,7 +4,7 @@ A phase is a module whose forward returns a loss, a plan of steps per epoch (a f
 validation that returns measures, one of which says which epoch is best. The best epoch's weights are kept. Only what
 requires a gradient is trained, checkpointed and restored, so checkpoints of an adapter are small. A killed phase,
 started again with the same weights, plan, settings and number of processes, goes on from its last checkpoint to the
-same bytes; one that had ended when its stage was killed is not trained again (`ended_phases_kept`).
+same bytes; one that had ended when its stage was killed is not trained again (`resumable`).
 
 A step may be cut into pieces, one for every pass of every process: gradients are accumulated over a process's passes
 and averaged over processes (`torchrun`), and the result is that of the whole step. Processes keep all weights (DDP), or
@@ -51,7 +51,7 @@ from transformers.utils import logging
 from thinkrec.artifacts import atomic
 from thinkrec.errors import UserError
 from thinkrec.lm import processes
-from thinkrec.params import Metric, TrainerParams
+from thinkrec.params import Metric, RunParams, TrainerParams
 
 CHECKPOINTS = Path(".cache") / "checkpoints"
 WEIGHTS = "trainable.safetensors"
@@ -61,13 +61,22 @@ Measure = Metric | Literal["think_loss"]
 HIGHER_IS_BETTER: dict[Measure, bool] = {
     "objective": True, "auc": True, "uauc": True, "log_loss": False, "think_loss": False
 }  # fmt: skip
-PLAIN = TrainerParams(
-    precision="auto", gradient_checkpointing=False, checkpoint_steps=0, sharding="none", metric="objective"
-)
+PLAIN = TrainerParams(precision="auto", metric="objective")
 
 Cut = Callable[[Any, int], Sequence[Any]]
 
-_kept: ContextVar[list[Path] | None] = ContextVar("ended_phases", default=None)  # folders, within a block
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """How the phases of a stage are trained, which no result depends on, and the folders of their checkpoints."""
+
+    checkpoint_steps: int = 0
+    gradient_checkpointing: bool = False
+    folders: list[Path] | None = None
+
+
+NO_STAGE = _Stage()
+_stage: ContextVar[_Stage] = ContextVar("stage", default=NO_STAGE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,20 +102,22 @@ class TrainResult:
 
 
 @contextmanager
-def ended_phases_kept() -> Iterator[None]:
-    """A block of several phases and of the writing of what they made, such as a stage.
+def resumable(run: RunParams) -> Iterator[None]:
+    """A block that trains phases and writes what they made, such as a stage.
 
-    What of it had ended when it was killed, or failed, is taken over the next time, not trained again.
+    If it is killed or fails, the next run of the same block takes over the phases that had ended and goes on with the
+    one that had not.
     """
-    token = _kept.set([])
+    folders: list[Path] = []
+    token = _stage.set(_Stage(run.checkpoint_steps, run.gradient_checkpointing, folders))
     try:
         yield
         processes.wait()
         if processes.rank() == 0:
-            for folder in _kept.get() or []:
+            for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
     finally:
-        _kept.reset(token)
+        _stage.reset(token)
 
 
 def train(
@@ -141,7 +152,7 @@ def train(
     pieces = passes * processes.count() if cut else 1
     key = _fingerprint(objective, steps, cut, pieces, collate, settings, inputs)
     folder = CHECKPOINTS / f"{settings.name}-{processes.from_main(key)}"
-    kept = _kept.get()
+    kept = _stage.get().folders
     if kept is not None:
         kept.append(folder)
         if processes.from_main((folder / ENDED).is_file()):
@@ -149,7 +160,7 @@ def train(
     device = next(objective.parameters()).device
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    sharded = settings.trainer.sharding == "fsdp" and processes.count() > 1 and cut is not None
+    sharded = False
     trained = copy.deepcopy(objective) if sharded else objective
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -188,7 +199,7 @@ def train(
         eval_dataset=steps,  # only for Trainer's check of its arguments: `evaluate` is ours
         data_collator=lambda pieces: collate(pieces[0]),
         callbacks=[
-            _AtEpochEnds(frozenset(steps.starts[1:]), settings.trainer.checkpoint_steps),
+            _AtEpochEnds(frozenset(steps.starts[1:]), _stage.get().checkpoint_steps),
             *([EarlyStoppingCallback(settings.patience)] if settings.patience else []),
         ],
     )
@@ -199,7 +210,7 @@ def train(
     trainer.settings, trainer.validate, trainer.whole = settings, validate, objective if sharded else None
     trainer.in_bf16 = computes_in_bf16(settings.trainer, device)
     trainer.loss_scale = processes.count() if cut else 1
-    with _checkpointing(trained, settings.trainer.gradient_checkpointing):
+    with _checkpointing(trained, _stage.get().gradient_checkpointing):
         trainer.train(resume_from_checkpoint=processes.from_main(_last_checkpoint(folder)))
     trainer.bring_together()
     objective.eval()

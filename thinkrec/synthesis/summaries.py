@@ -19,7 +19,7 @@ import pandas as pd
 
 from thinkrec.artifacts import FALLBACKS, SCHEMAS
 from thinkrec.claims.prompts import LONGEST, Message, one_line
-from thinkrec.params import KeywordParams, TeacherParams
+from thinkrec.params import KeywordParams, TeacherSettings
 from thinkrec.synthesis.filters import refusal
 from thinkrec.synthesis.keywords import EDGES, clean_keywords, extract_keywords, instructs, keyword_stats
 from thinkrec.teacher.client import Reply, Session, Teacher, Unanswered, open_teacher
@@ -102,7 +102,7 @@ def summarise(
     )
 
 
-def foresee(items: pd.DataFrame, keywords: KeywordParams, teacher: TeacherParams) -> tuple[pd.DataFrame, str]:
+def foresee(items: pd.DataFrame, keywords: KeywordParams, teacher: TeacherSettings) -> tuple[pd.DataFrame, str]:
     """The keywords that the stage will make, and ""; nothing is sent.
 
     Where answers of a teacher are missing, all keywords are extracted ones, and the second says so in words.

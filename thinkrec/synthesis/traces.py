@@ -27,10 +27,9 @@ from thinkrec.claims.instances import catalogue_of, instance_reader
 from thinkrec.claims.prompts import Fault, Instance, follow_up, gives_label_away, question
 from thinkrec.claims.structure import Parts, trace_text
 from thinkrec.claims.verifier import thesaurus_of
-from thinkrec.params import PromptParams, TeacherParams, TraceParams
+from thinkrec.params import PromptParams, TraceParams
 from thinkrec.synthesis.examples import write_examples
 from thinkrec.synthesis.filters import FAULTS, NEAR_DUPLICATE, Given, Rules, find_fault, near_duplicates
-from thinkrec.teacher.budget import cost_of
 from thinkrec.teacher.client import Session, Teacher
 from thinkrec.teacher.pool import ask_all
 
@@ -121,7 +120,7 @@ def synthesise(
         kept=kept,
         rejected=rejected,
         examples=write_examples(kept, rejected, read),
-        stats=_stats(outcomes, labels, held_out, teacher.params),
+        stats=_stats(outcomes, labels, held_out),
     )
 
 
@@ -201,7 +200,7 @@ def _table(path: Any, records: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
 
 
 def _stats(
-    outcomes: Sequence[Outcome], labels: npt.NDArray[np.bool_], held_out: npt.NDArray[np.bool_], teacher: TeacherParams
+    outcomes: Sequence[Outcome], labels: npt.NDArray[np.bool_], held_out: npt.NDArray[np.bool_]
 ) -> dict[str, Any]:
     """What the stage reports; `rejected` counts refused answers, `given_up` the rows that ended without a trace."""
     rejected = Counter(attempt.fault for outcome in outcomes for attempt in outcome.refused)
@@ -211,7 +210,7 @@ def _stats(
         **{name: _summary([outcomes[place] for place in part.tolist()], labels[part]) for name, part in parts.items()},
         "rejected": {fault: rejected[fault] for fault in FAULTS},
         "given_up": {fault: given_up[fault] for fault in FAULTS},
-        **_cost(outcomes, teacher),
+        **_tokens(outcomes),
     }
 
 
@@ -236,20 +235,15 @@ def _summary(outcomes: Sequence[Outcome], labels: npt.NDArray[np.bool_]) -> dict
     }
 
 
-def _cost(outcomes: Sequence[Outcome], teacher: TeacherParams) -> dict[str, float | int | None]:
-    """What all answers take, refused ones and those of the store included; no cost where a price is unknown.
-
-    A trace costs so little that a thousand make a figure to read.
-    """
+def _tokens(outcomes: Sequence[Outcome]) -> dict[str, float | int | None]:
+    """The tokens of all answers, refused ones and those of the store included."""
     kept = sum(outcome.kept is not None for outcome in outcomes)
     prompt = sum(outcome.prompt_tokens for outcome in outcomes)
     completion = sum(outcome.completion_tokens for outcome in outcomes)
-    cost = cost_of(prompt, completion, teacher)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "tokens_per_kept_trace": (prompt + completion) / kept if kept else None,
-        "cost_per_1000_kept_traces": 1000 * cost / kept if kept and cost is not None else None,
     }
 
 

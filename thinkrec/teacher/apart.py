@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from thinkrec.errors import UserError
-from thinkrec.params import TeacherParams
+from thinkrec.params import TeacherSettings
 from thinkrec.teacher.budget import Budget, Spent
 from thinkrec.teacher.store import Answer
 
@@ -28,7 +28,7 @@ _SOURCE = Path(__file__).resolve().parents[2]  # the sender runs the code that t
 class Sender:
     """A sender as the asking process sees it."""
 
-    def __init__(self, params: TeacherParams, store: Path, key: str, retries: int, budget: Budget) -> None:
+    def __init__(self, params: TeacherSettings, store: Path, key: str, retries: int, budget: Budget) -> None:
         self.params, self.store, self.key, self.retries, self.budget = params, store, key, retries, budget
         self.starting: asyncio.Task[None] | None = None
         self.hearing: asyncio.Task[None] | None = None

@@ -7,7 +7,7 @@ stage's. So the answers are those of the same requests as live, under the same k
 of them is the same to the byte.
 
 Nothing is submitted twice: a batch is noted before it is created (see `submissions`), and a question that is under way
-in one is left alone. What failed in `ATTEMPTS` batches ends in one line. teacher.max_requests and its like bound what
+in one is left alone. What failed in `ATTEMPTS` batches ends in one line. run.max_requests and its like bound what
 one run submits; concurrency and the limits per minute have no meaning here.
 """
 

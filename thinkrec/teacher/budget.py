@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from thinkrec.params import TeacherParams
+from thinkrec.params import TeacherSettings
 
 TOKENS_PER_CHARACTER = 1 / 4  # of a prompt, until the server has counted one
 FIRST_COMPLETION = 1000  # tokens reserved for an answer before any has come
@@ -57,7 +57,7 @@ class Estimate:
 class Budget:
     """A run's account and its caps."""
 
-    def __init__(self, params: TeacherParams) -> None:
+    def __init__(self, params: TeacherSettings) -> None:
         self.params = params
         self.spent = Spent(cost=cost_of(0, 0, params))
         self.stopped: str | None = None  # the cap that has kept something back
@@ -148,7 +148,7 @@ class Budget:
         return "max_cost" if params.max_cost is not None and cost is not None and cost > params.max_cost else None
 
 
-def cost_of(prompt_tokens: float, completion_tokens: float, params: TeacherParams) -> float | None:
+def cost_of(prompt_tokens: float, completion_tokens: float, params: TeacherSettings) -> float | None:
     """What tokens cost, by prices per million of them and in their currency; None where one is unknown."""
     of_prompt, of_completion = params.prompt_price, params.completion_price
     if of_prompt is None or of_completion is None:

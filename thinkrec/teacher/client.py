@@ -27,7 +27,7 @@ import openai
 from thinkrec.artifacts import RESPONSES
 from thinkrec.claims.prompts import Message
 from thinkrec.errors import UserError
-from thinkrec.params import TeacherParams
+from thinkrec.params import TeacherSettings
 from thinkrec.teacher import offline
 from thinkrec.teacher.apart import KEY_VARIABLE, Sender
 from thinkrec.teacher.budget import Budget, Spent, usage
@@ -56,9 +56,9 @@ _ADVICE: tuple[tuple[type[openai.OpenAIError], str], ...] = (
     (openai.PermissionDeniedError, "forbids this key the model {model}; choose another teacher.model or key"),
     (openai.NotFoundError, "does not know the model {model}, or is no such API; mend teacher.model or .endpoint"),
     (openai.RateLimitError, "still turned us away after up to {retries} retries (rate limit or quota); lower "
-                            "teacher.concurrency, mend the quota or run again later"),
-    (openai.APITimeoutError, "gave no answer within {timeout:g} s; raise teacher.timeout or lower "
-                             "teacher.concurrency"),
+                            "run.concurrency, mend the quota or run again later"),
+    (openai.APITimeoutError, "gave no answer within {timeout:g} s; raise run.timeout or lower "
+                             "run.concurrency"),
     (openai.APIConnectionError, "cannot be reached, or breaks off; check teacher.endpoint, and that the server runs"),
     (openai.InternalServerError, "still failed after up to {retries} retries ({heard}), which is its own fault; run "
                                  "again later"),
@@ -95,7 +95,7 @@ class Reply:
 class Teacher:
     """A teacher that can be asked: open a `session` inside a running event loop, then `ask` it."""
 
-    params: TeacherParams
+    params: TeacherSettings
     app: Any  # the ASGI app of an in-process teacher, None for one behind a network
     key: str = field(repr=False)
     budget: Budget = field(repr=False)  # of all its sessions
@@ -135,7 +135,7 @@ class Teacher:
 class _Door(openai.DefaultAsyncHttpxClient):
     """What every request goes through on its way out, retries too: the budget, the limits per minute, the timeout."""
 
-    def __init__(self, params: TeacherParams, budget: Budget, **options: Any) -> None:
+    def __init__(self, params: TeacherSettings, budget: Budget, **options: Any) -> None:
         super().__init__(**options)
         # A pool looks at each of its connections twice a request, so several small ones cost less than a large one.
         pools = [openai.DefaultAsyncHttpxClient(**options) for _ in range(0, params.concurrency, POOL)]
@@ -330,7 +330,7 @@ class Session:
         return known
 
 
-def open_teacher(params: TeacherParams, *, app: Any = None, retries: int = RETRIES, apart: bool = True) -> Teacher:
+def open_teacher(params: TeacherSettings, *, app: Any = None, retries: int = RETRIES, apart: bool = True) -> Teacher:
     """The teacher of `teacher.endpoint`: the offline one, or any OpenAI-compatible base URL.
 
     `app` puts another in-process teacher in the offline one's place. Those behind a network are asked by a process
@@ -360,7 +360,7 @@ def open_teacher(params: TeacherParams, *, app: Any = None, retries: int = RETRI
     return Teacher(params=params, app=None, key=key, budget=budget, retries=retries, store=store_path(), apart=apart)
 
 
-def open_replay(params: TeacherParams, heard: Heard) -> Teacher:
+def open_replay(params: TeacherSettings, heard: Heard) -> Teacher:
     """The same teacher, answering from the store alone: nothing is sent, and `heard` is told of every question.
 
     Raises:
@@ -488,9 +488,9 @@ def _reply(answer: Answer) -> Reply:
     )
 
 
-def capped(params: TeacherParams, cap: str) -> str:
+def capped(params: TeacherSettings, cap: str) -> str:
     """Which cap a run has reached, in words."""
-    said = f"teacher.{cap}={getattr(params, cap)}"
+    said = f"run.{cap}={getattr(params, cap)}"
     return f"all {said} of this run are sent" if cap == "max_requests" else f"{said} has no room for another request"
 
 

@@ -17,7 +17,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from thinkrec.params import TeacherParams
+from thinkrec.params import TeacherSettings
 from thinkrec.teacher.batch import WINDOW_HOURS
 from thinkrec.teacher.budget import CEILINGS, TOKENS_PER_CHARACTER, cost_of, money
 from thinkrec.teacher.client import (
@@ -72,7 +72,7 @@ class Quote:
 
 
 def quote(
-    stage: str, work: Callable[[Teacher], object], params: TeacherParams, *, turns: int, changing: str = ""
+    stage: str, work: Callable[[Teacher], object], params: TeacherSettings, *, turns: int, changing: str = ""
 ) -> Quote:
     """What `work` would still ask the teacher of `params`.
 
@@ -195,7 +195,7 @@ class _Walk:
         self.growths += left * (left + 1) // 2
 
 
-def _quote(stage: str, walk: _Walk, params: TeacherParams) -> Quote:
+def _quote(stage: str, walk: _Walk, params: TeacherSettings) -> Quote:
     requests = Range(least=walk.next_requests, most=walk.next_requests + walk.later_requests)
     per_character = walk.told_prompt / walk.told_characters if walk.telling else TOKENS_PER_CHARACTER
     answer, known = _answer_tokens(walk)
@@ -211,7 +211,7 @@ def _quote(stage: str, walk: _Walk, params: TeacherParams) -> Quote:
         cost, notes = NOTHING, [f"{stage}: all answers are in the store"]
     else:
         if cost is None:
-            notes.append("no price set: give teacher.prompt_price and teacher.completion_price, per million tokens")
+            notes.append("no price set: give run.prompt_price and run.completion_price, per million tokens")
         notes += _limits(requests, params)
     return Quote(
         stage=stage,
@@ -246,12 +246,12 @@ def _answer_tokens(walk: _Walk) -> tuple[Range, list[str]]:
     ]
 
 
-def _cost(prompt: Range, completion: Range, params: TeacherParams) -> Range | None:
+def _cost(prompt: Range, completion: Range, params: TeacherSettings) -> Range | None:
     least, most = cost_of(prompt.least, completion.least, params), cost_of(prompt.most, completion.most, params)
     return None if least is None or most is None else Range(least=least, most=most)
 
 
-def _seconds(requests: Range, tokens: Range, turns: int, params: TeacherParams) -> Range:
+def _seconds(requests: Range, tokens: Range, turns: int, params: TeacherSettings) -> Range:
     """As the slowest of what bounds it: the limits per minute, and how many may be under way at a time."""
     if params.mode == "batch":
         return Range(least=0, most=turns * WINDOW_HOURS * HOUR if requests.most else 0)
@@ -267,14 +267,14 @@ def _seconds(requests: Range, tokens: Range, turns: int, params: TeacherParams) 
     return Range(least=longest(requests.least, tokens.least), most=longest(requests.most, tokens.most))
 
 
-def _limits(requests: Range, params: TeacherParams) -> list[str]:
+def _limits(requests: Range, params: TeacherSettings) -> list[str]:
     """What else bounds a run, in words."""
     if params.mode == "batch":
         notes = [f"time: at most {WINDOW_HOURS} hours a turn, oftener far less; are the prices those of batches?"]
     else:
         notes = [f"time: {SECONDS:g} s an answer assumed, {params.concurrency} at a time, within the limits per minute"]
     return notes + [
-        f"teacher.{name}={most:,} may end a run before that; the next one goes on"
+        f"run.{name}={most:,} may end a run before that; the next one goes on"
         for name in CAPS
         if (most := getattr(params, name)) is not None
     ]

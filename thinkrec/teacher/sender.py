@@ -5,7 +5,7 @@ ends speak JSON lines over a socket pair: the asking one first says who is asked
 sender says what came of each, and what the run has spent by then. The key goes through the environment alone.
 
 When the asking process is done, interrupted or killed, the socket ends: then nothing more is sent, what is under way
-is waited for (at most teacher.timeout) and kept, and the sender ends. It has a session of its own, so that what is
+is waited for (at most run.timeout) and kept, and the sender ends. It has a session of its own, so that what is
 meant for the other (Ctrl-C, a closed terminal) does not reach it. `apart.Sender` runs it, as
 python -m thinkrec.teacher.sender.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from thinkrec.errors import UserError
-from thinkrec.params import TeacherParams
+from thinkrec.params import TeacherSettings
 from thinkrec.teacher.apart import LONGEST_LINE, as_message
 from thinkrec.teacher.budget import Spent
 from thinkrec.teacher.client import open_teacher
@@ -36,7 +36,7 @@ async def serve() -> None:
     if not head.endswith(b"\n"):
         return
     given = json.loads(head)
-    teacher = open_teacher(TeacherParams(**given["teacher"]), retries=given["retries"], apart=False)
+    teacher = open_teacher(TeacherSettings(**given["teacher"]), retries=given["retries"], apart=False)
     teacher = replace(teacher, store=Path(given["store"]))
     teacher.budget.spent = Spent(**given["spent"])
     tasks: set[asyncio.Task[None]] = set()
