@@ -4,7 +4,7 @@ export TOKENIZERS_PARALLELISM = false
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3.11
 
-.PHONY: repro test test-fast tables check lint bench clean lock help
+.PHONY: repro test test-fast tables check lint bench docs clean lock help
 
 help:  ## say what the targets do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -40,6 +40,9 @@ check: .venv/made  ## format, lint and types, as pre-commit and CI do
 
 bench: .venv/made  ## time what must be fast: ratios of A to B, measured in one run
 	python -m benchmarks
+
+docs: .venv/made  ## build the pages of docs/ into out/site; every broken link is an error
+	mkdocs build --strict --quiet
 
 lock: .venv/made  ## write requirements.lock anew from what .venv holds
 	pip freeze --exclude-editable | sed -E 's/\+cpu$$//; s/ @ .*//' > requirements.lock
