@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import functools
 import json
 import re
 import subprocess
@@ -36,6 +34,7 @@ from tests.project import (
     run_stage,
     set_params,
 )
+from tests.source import imported_files
 from thinkrec.errors import UserError
 
 STAGES = list(PIPELINE)
@@ -56,26 +55,6 @@ CODE = {name: [dep for dep in stage["deps"] if dep.split("/")[0] not in MADE] fo
 MAKER = {out: name for name in STAGES for out in declared_outs(name)}
 
 
-def module_file(name: str) -> Path | None:
-    """The file of a module of this project; None for packages (their __init__ files are empty) and for others."""
-    path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
-    return path if name.split(".")[0] in ("thinkrec", "stages") and path.is_file() else None
-
-
-@functools.cache
-def imports(path: Path) -> frozenset[Path]:
-    """The files of this project that one imports, within functions too; what all stages share is left out."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0 and node.module, f"{path}: a relative import"
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    found = {file for name in names if (file := module_file(name)) is not None}
-    return frozenset(found - {ROOT / "stages" / "_command.py"})
-
-
 def closure(stage: str) -> set[str]:
     """The files that a stage's code consists of, as paths from the project's root."""
     reached: set[Path] = set()
@@ -84,7 +63,7 @@ def closure(stage: str) -> set[str]:
         path = ahead.pop()
         if path not in reached:
             reached.add(path)
-            ahead += imports(path)
+            ahead += imported_files(path)
     return {path.relative_to(ROOT).as_posix() for path in reached}
 
 

@@ -1,0 +1,81 @@
+"""The house: rooms import only those above them, and none grows beyond what a reader can hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from tests.project import PIPELINE, ROOT
+from tests.source import imported_files
+
+# The floor plan, from the top.
+ROOMS = [
+    "errors", "params", "artifacts", "figures", "metrics", "history", "synthetic", "ingest", "claims", "teacher",
+    "synthesis", "features", "baselines", "text", "lm", "experts", "reasons", "evaluation", "report", "campaign",
+    "recommender", "export", "terminal", "cli",
+]  # fmt: skip
+LINES = 400
+FILES = 12
+# What still breaks the rules; nothing new comes in.
+UPWARDS = {
+    ("thinkrec/synthetic/world.py", "thinkrec/ingest/raw.py"),
+    ("thinkrec/teacher/item_prompts.py", "thinkrec/synthesis/keywords.py"),
+    ("thinkrec/teacher/offline_keywords.py", "thinkrec/synthesis/keywords.py"),
+}
+LONG = {
+    "benchmarks/cuda.py",
+    "tests/ingest/test_dataset.py",
+    "tests/lm/test_trainer.py",
+    "tests/reasons/test_decoding.py",
+    "tests/teacher/test_batch.py",
+    "tests/test_api.py",
+    "tests/test_stages.py",
+    "thinkrec/campaign/render.py",
+    "thinkrec/claims/verifier.py",
+    "thinkrec/lm/trainer.py",
+    "thinkrec/params.py",
+    "thinkrec/recommender.py",
+    "thinkrec/teacher/client.py",
+}
+FULL = {"thinkrec/ingest/readers", "thinkrec/lm", "thinkrec/teacher"}
+PARTS = {"thinkrec/evaluation/baselines.py"}
+LIBRARY = [path for path in sorted((ROOT / "thinkrec").rglob("*.py")) if path.name != "__init__.py"]
+CODE = [path for part in ("benchmarks", "stages", "tests", "thinkrec") for path in sorted((ROOT / part).rglob("*.py"))]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def room_of(path: Path) -> str:
+    """The room that a file of the library belongs to: its folder or, at the top, the file itself."""
+    return path.relative_to(ROOT / "thinkrec").parts[0].removesuffix(".py")
+
+
+def test_every_file_of_the_library_has_a_room_in_the_plan() -> None:
+    assert {room_of(path) for path in LIBRARY} <= set(ROOMS)
+
+
+def test_a_room_imports_only_rooms_above_it() -> None:
+    upwards = {
+        (name_of(path), name_of(imported))
+        for path in LIBRARY
+        for imported in imported_files(path)
+        if ROOMS.index(room_of(imported)) > ROOMS.index(room_of(path))
+    }
+    assert upwards <= UPWARDS
+
+
+def test_no_file_is_longer_than_one_reads() -> None:
+    assert {name_of(path) for path in CODE if len(path.read_text(encoding="utf-8").splitlines()) > LINES} <= LONG
+
+
+def test_no_room_holds_more_than_a_dozen_files() -> None:
+    counts = Counter(name_of(path.parent) for path in LIBRARY)
+    assert {folder for folder, count in counts.items() if count > FILES} <= FULL
+
+
+def test_stages_depend_on_rooms() -> None:
+    for stage, entry in PIPELINE.items():
+        files = {dependency for dependency in entry["deps"] if dependency.startswith("thinkrec/")}
+        assert {file for file in files if file.count("/") > 1} <= PARTS, stage
