@@ -25,6 +25,8 @@ from thinkrec.text.items import Ragged
 from thinkrec.text.layout import Window
 from thinkrec.text.stream import StreamLayout
 
+pytestmark = pytest.mark.integration
+
 CPU = torch.device("cpu")
 LAYOUTS: tuple[LayoutName, ...] = ("stream", "question")
 

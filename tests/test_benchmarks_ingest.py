@@ -12,6 +12,8 @@ from benchmarks.ingest import AMAZON, HISTORY, amazon, listed, movielens, one_ru
 from benchmarks.measure import STATUS
 from thinkrec.history import history_bounds
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize(
     ("name", "make", "least"), [("ml-25m", movielens, 0.99), (AMAZON, amazon, 0.5)], ids=["MovieLens", "Amazon"]

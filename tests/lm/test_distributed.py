@@ -16,6 +16,8 @@ from torch import Tensor
 
 from tests.lm import work
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).resolve().parents[2]
 SAME = 1e-5
 

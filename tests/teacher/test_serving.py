@@ -24,9 +24,12 @@ from thinkrec.synthesis.traces import synthesise
 from thinkrec.teacher.client import open_teacher
 
 MISSING = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
-pytestmark = pytest.mark.skipif(
-    bool(MISSING), reason=f"transformers serve needs {' and '.join(MISSING)}: pip install 'thinkrec[serving]'"
-)
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        bool(MISSING), reason=f"transformers serve needs {' and '.join(MISSING)}: pip install 'thinkrec[serving]'"
+    ),
+]
 
 LONGEST = 24  # tokens of an answer
 STARTED = 120.0  # seconds, on a busy machine
