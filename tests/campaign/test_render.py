@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from thinkrec.campaign.cells import significance, value_cell
 from thinkrec.campaign.render import (
     accuracy,
-    against,
     checks,
     claims,
     joint_leads,
@@ -16,7 +16,6 @@ from thinkrec.campaign.render import (
     ndcg_10,
     over_seeds,
     render,
-    verdict,
 )
 from thinkrec.campaign.rows import ROWS
 from thinkrec.campaign.spread import Spread
@@ -87,20 +86,22 @@ def cells(text: str, title: str) -> list[str]:
 class TestVerdicts:
     @pytest.mark.parametrize(("figure", "word"), [(0.74, "above"), (0.75, "within"), (0.79, "within"), (0.80, "below")])
     def test_our_interval_against_a_figure_of_the_paper(self, figure: float, word: str) -> None:
-        assert against({"value": 0.77, "low": 0.75, "high": 0.79}, figure) == word
+        assert value_cell({"value": 0.77, "low": 0.75, "high": 0.79}, figure).endswith(f": {word}")
 
     @pytest.mark.parametrize(
         ("low", "high", "word"),
         [
-            (0.001, 0.02, "holds"),
-            (0.0, 0.02, "open"),
-            (-0.01, 0.0, "open"),
-            (-0.02, -0.001, "fails"),
-            (None, None, "open"),
+            (0.001, 0.02, "ahead"),
+            (0.0, 0.02, ""),
+            (-0.01, 0.0, ""),
+            (-0.02, -0.001, "behind"),
+            (None, None, ""),
         ],
     )
-    def test_a_lead_holds_if_its_interval_is_above_0(self, low: float | None, high: float | None, word: str) -> None:
-        assert verdict({"low": low, "high": high}) == word
+    def test_a_lead_is_significant_if_its_interval_excludes_0(
+        self, low: float | None, high: float | None, word: str
+    ) -> None:
+        assert significance({"low": low, "high": high}) == word
 
 
 class TestAccuracy:
@@ -117,24 +118,24 @@ class TestAccuracy:
         ]
         assert cells(table, "matrix factorisation")[1] == ".7500 [.7300, .7700]<br>paper .6401: above"
 
-    def test_a_lead_has_its_interval_its_verdict_and_a_star_only_if_holm_leaves_it(self) -> None:
-        # Of 8 leads, Holm multiplies the two p of .04 by 4: no star. Its interval begins at 0: open.
+    def test_a_lead_has_its_interval_a_word_and_a_star_only_if_holm_leaves_it(self) -> None:
+        # Of 8 leads, Holm multiplies the two p of .04 by 4: no star. Its interval begins at 0.
         table = accuracy("ml-1m", merged(files()))
-        assert cells(table, "matrix factorisation")[5] == "+.0200 [.0000, .0400]: open"
-        assert cells(table, "text only (as TALLRec)")[5] == "+.0700 [.0500, .0900]: holds*"
-        assert cells(table, "running rates")[5] == "−.0057 [−.0257, .0143]: open"
+        assert cells(table, "matrix factorisation")[5] == "+.0200 [.0000, .0400]"
+        assert cells(table, "as TALLRec: text only")[5] == "+.0700 [.0500, .0900]: ahead*"
+        assert cells(table, "running rates")[5] == "−.0057 [−.0257, .0143]"
 
     def test_what_is_open_has_no_star_however_small_its_p(self) -> None:
         made = files()
         made["thinkrec"]["lines"]["mf"] = line(0.75, 0.02, p=0.0002)
-        assert cells(accuracy("ml-1m", merged(made)), "matrix factorisation")[5].endswith(": open")
+        assert cells(accuracy("ml-1m", merged(made)), "matrix factorisation")[5].endswith("")
 
     def test_static_lines_and_those_of_other_tables_stand_elsewhere(self) -> None:
         table = accuracy("ml-1m", merged(files()))
         titles = [row.split("|")[1].strip() for row in table.splitlines()[2:]]
         assert titles == [
             "**ThinkRec**",
-            "text only (as TALLRec)",
+            "as TALLRec: text only",
             "matrix factorisation",
             "running rates",
             "something_new",
@@ -148,7 +149,7 @@ class TestAccuracy:
         for name, share in {"thinkrec": 0.846, "mf": -0.01}.items():
             world["thinkrec"]["lines"][name]["test"]["possible_lift"] = share
         table = accuracy("synthetic", merged(world))
-        assert cells(table, "model")[-1] == "of the possible lift"
+        assert cells(table, "model")[-1] == "share of the achievable lift"
         assert cells(table, "**ThinkRec**")[-1] == "84.6 %"
         assert cells(table, "matrix factorisation")[-1] == "−1.0 %"
 
@@ -175,7 +176,7 @@ class TestPage:
         every = files() | {name: file({name: line(0.7, 0.07)}) for name in missing}
         assert "ot run yet:" not in render("ml-1m", every, {})
 
-    def test_the_static_line_of_a_model_is_held_against_the_same_figure(self) -> None:
+    def test_the_static_line_of_a_model_is_compared_with_the_same_figure(self) -> None:
         static = render("ml-1m", files(), {}).partition("### Static protocol")[2]
         assert (
             cells(static.partition("##")[0], "matrix factorisation")[1] == ".6400 [.6200, .6600]<br>paper .6401: within"
@@ -184,17 +185,17 @@ class TestPage:
     def test_ablation_shows_the_papers_lead_on_its_dataset(self) -> None:
         part = render("ml-1m", files(), {}).partition("## Ablation")[2].partition("##")[0]
         assert cells(part, "model")[5:] == ["lead in UAUC", "lead in NDCG@5", "lead in MAP@5"]
-        assert cells(part, "no thinking")[5] == "+.0600 [.0400, .0800]: holds*<br>paper +.1013"
+        assert cells(part, "no thinking")[5] == "+.0600 [.0400, .0800]: ahead*<br>paper +.1013"
 
     def test_experts_are_counted_with_the_papers_leads_only_if_the_number_is_its_own(self) -> None:
         made = files() | {"experts_2": file({"experts_2": line(0.76, 0.01)})}
         part = render("ml-1m", made, {}).partition("## Number of experts")[2].partition("##")[0]
-        assert cells(part, "2")[6] == "+.0100 [−.0100, .0300]: open<br>paper +.0289"
-        assert cells(part, "**3** (ThinkRec)")[5:] == ["", ""]
+        assert cells(part, "2 experts")[6] == "+.0100 [−.0100, .0300]<br>paper +.0289"
+        assert cells(part, "**ThinkRec**")[5:] == ["", ""]
         made["thinkrec"]["params"] = {"experts": {"n": 5}}
         part = render("ml-1m", made, {}).partition("## Number of experts")[2].partition("##")[0]
-        assert cells(part, "2")[6] == "+.0100 [−.0100, .0300]: open"
-        assert cells(part, "**5** (ThinkRec)")[5:] == ["", ""]
+        assert cells(part, "2 experts")[6] == "+.0100 [−.0100, .0300]"
+        assert cells(part, "**ThinkRec**")[5:] == ["", ""]
 
     def test_reasons_show_the_papers_figures_beside_ours(self) -> None:
         part = render("ml-1m", files(), {}).partition("## Reasons")[2].partition("##")[0]
@@ -202,14 +203,14 @@ class TestPage:
             *("**ThinkRec**", "189", ".5000 [.4800, .5200]<br>paper .0333", ".5439", ".2352", "–<br>paper .3104"),
             *(".7600", "1.0000", ""),
         ]
-        assert cells(part, "text only (as TALLRec)")[-1] == "+.1000 [.0800, .1200]: holds*"
+        assert cells(part, "as TALLRec: text only")[-1] == "+.1000 [.0800, .1200]: ahead*"
 
     def test_learned_measures_are_shown_where_a_line_has_one(self) -> None:
         made = files()
         assert "BERTScore" not in render("synthetic", made, {})
         made["tallrec"]["lines"]["tallrec"]["reasons"]["bertscore"] = 0.71
         part = render("synthetic", made, {}).partition("## Reasons")[2].partition("##")[0]
-        assert [cells(part, title)[5] for title in ("model", "**ThinkRec**", "text only (as TALLRec)")] == [
+        assert [cells(part, title)[5] for title in ("model", "**ThinkRec**", "as TALLRec: text only")] == [
             "BERTScore",
             "–",
             ".7100",
@@ -242,12 +243,12 @@ class TestSeeds:
         assert cells(over_seeds(made), "no thinking")[-1] == "–"
         assert over_seeds({}) == ""
 
-    def test_joint_leads_have_verdicts_and_stars_over_the_table(self) -> None:
+    def test_joint_leads_have_stars_over_the_table(self) -> None:
         table = joint_leads(spread())
         assert "ThinkRec**" not in table
         assert cells(table, "no thinking") == [
-            *("no thinking", "3", "", "−.0300 [−.0500, −.0100]: fails*", ""),
-            *("−.0300 [−.0500, −.0100]: fails*", ""),
+            *("no thinking", "3", "", "−.0300 [−.0500, −.0100]: behind*", ""),
+            *("−.0300 [−.0500, −.0100]: behind*", ""),
         ]
         # Of 20 leads, Holm multiplies the smallest p by 20.
         many = spread()
@@ -268,17 +269,17 @@ class TestSeeds:
 
 
 class TestNdcg10:
-    def test_it_is_held_against_the_best_baseline(self) -> None:
+    def test_it_is_compared_with_the_best_baseline(self) -> None:
         made = merged(files())
         assert ndcg_10(made, {}) == ""  # not measured in older files
         values = {"thinkrec": 0.84, "mf": 0.7, "gsasrec": 0.8, "best": 0.99, "no_thinking": 0.9}
         for name, value in values.items():
             made[name] = {"test": {"ndcg@10": entry(value, 0.84 - value)}}
         assert ndcg_10(made, {}) == (
-            "NDCG@10: ThinkRec .8400, the best baseline (gSASRec) .8000: +5.0 %, lead +.0400 [.0200, .0600]: holds. "
+            "NDCG@10: ThinkRec .8400, the best baseline (gSASRec) .8000: +5.0 %, lead +.0400 [.0200, .0600]: ahead. "
             "A summary of the paper claims +12.7 % on average."
         )
-        assert "; over 3 seeds −3.8 %, joint lead −.0300 [−.0500, −.0100]: fails." in ndcg_10(made, spread())
+        assert "; over 3 seeds −3.8 %, joint lead −.0300 [−.0500, −.0100]: behind." in ndcg_10(made, spread())
 
 
 class TestChecks:
@@ -302,24 +303,12 @@ class TestChecks:
             for name, written in {"thinkrec": reasons, "no_experts": {"rows": 300}}.items()
         }
 
-    def test_claims_are_counted_and_interventions_have_verdicts(self) -> None:
+    def test_claims_are_counted_and_interventions_have_their_difference(self) -> None:
         table = checks(self.files({}))
-        assert cells(table, "**ThinkRec**") == [
-            *("**ThinkRec**", "1", "2.5", ".9000", ".4000", ".8000", "–", "–"),
-            *(".1300, .0900<br>+.0400 [−.0100, .0700]: open", ".1300, .0900<br>+.0400 [.0100, .0700]: holds"),
-        ]
-        assert cells(table, "*the teacher*") == [
-            "*the teacher*",
-            "",
-            "4.5",
-            ".9000",
-            ".4000",
-            ".8000",
-            "–",
-            "–",
-            "",
-            "",
-        ]
+        shares = [".9000", ".4000", ".8000", "–", "–", "–"]  # neither of the history, nor named true reasons
+        moved = [".1300, .0900<br>+.0400 [−.0100, .0700]", ".1300, .0900<br>+.0400 [.0100, .0700]: ahead"]
+        assert cells(table, "**ThinkRec**") == ["**ThinkRec**", "1", "2.5", *shares, *moved]
+        assert cells(table, "*the teacher*") == ["*the teacher*", "", "4.5", *shares, "", ""]
         assert "no experts" not in table  # an older file, without them
         assert checks({"no_experts": self.files({})["no_experts"]}) == ""
         assert cells(checks(self.files({}, candidates=16)), "**ThinkRec**")[1] == "16"
@@ -330,33 +319,34 @@ class TestChecks:
         }
         assert cells(checks(self.files(truth)), "**ThinkRec**")[8] == ".4100<br>by chance .3300, of traits .3600"
         truth["ours"] |= {"lead": {"value": 0.05, "low": -0.01, "high": 0.11}}
-        assert cells(checks(self.files(truth)), "**ThinkRec**")[8].endswith("<br>+.0500 [−.0100, .1100]: open")
+        assert cells(checks(self.files(truth)), "**ThinkRec**")[8].endswith("<br>+.0500 [−.0100, .1100]")
 
 
 class TestClaims:
-    def test_they_are_counted_by_verdict(self) -> None:
-        # ML1M: 7 models by 2 metrics; Book: 3 by 3; experts: 2; METEOR: 1. Ours: mf open in 2, tallrec holds in 2 and
-        # METEOR, no thinking holds in 3.
+    def test_they_are_counted_by_what_the_interval_says(self) -> None:
+        # ML1M: 7 models by 2 metrics; Book: 3 by 3; experts: 2; METEOR: 1. Ours: mf in 2 around 0,
+        # tallrec behind ThinkRec in 2 and METEOR, no thinking in 3.
         summary, _ = claims("ml-1m", files(), {})
         assert summary == (
-            "The paper says 26 times that ThinkRec is better than a line of these tables. Here 6 hold, 2 are open, "
-            "0 fail, 18 are not run yet."
+            "The paper says 26 times that ThinkRec is better than a line of these tables. Here it has a significant "
+            "lead (95 % CI) in 6 of these and is significantly behind in 0; in 2 the interval includes 0, and 18 are "
+            "not run yet."
         )
 
     def test_each_has_the_papers_lead_and_ours(self) -> None:
         _, table = claims("ml-1m", files(), {})
         rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
-        assert ["matrix factorisation", "AUC", "+.1363 (ML1M)", "+.0200 [.0000, .0400]: open", "1"] in rows
-        assert ["no thinking", "MAP@5", "+.0429 (Book)", "+.0600 [.0400, .0800]: holds*", "1"] in rows
+        assert ["matrix factorisation", "AUC", "+.1363 (ML1M)", "+.0200 [.0000, .0400]", "1"] in rows
+        assert ["no thinking", "MAP@5", "+.0429 (Book)", "+.0600 [.0400, .0800]: ahead*", "1"] in rows
         assert ["2 experts", "UAUC", "+.0289 (Book, new split)", "not run yet", ""] in rows
-        assert ["text only (as TALLRec)", "METEOR", "+.0058 (ML1M)", "+.1000 [.0800, .1200]: holds*", "1"] in rows
+        assert ["as TALLRec: text only", "METEOR", "+.0058 (ML1M)", "+.1000 [.0800, .1200]: ahead*", "1"] in rows
 
     def test_ours_is_the_joint_lead_where_there_is_one(self) -> None:
         summary, table = claims("ml-1m", files(), spread())
         rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
-        assert ["no thinking", "UAUC", "+.1013 (Book)", "−.0300 [−.0500, −.0100]: fails*", "3"] in rows
-        assert ["no thinking", "MAP@5", "+.0429 (Book)", "+.0600 [.0400, .0800]: holds*", "1"] in rows
-        assert "Here 5 hold, 2 are open, 2 fail" in summary
+        assert ["no thinking", "UAUC", "+.1013 (Book)", "−.0300 [−.0500, −.0100]: behind*", "3"] in rows
+        assert ["no thinking", "MAP@5", "+.0429 (Book)", "+.0600 [.0400, .0800]: ahead*", "1"] in rows
+        assert "a significant lead (95 % CI) in 5 of these and is significantly behind in 2" in summary
 
     def test_nothing_is_claimed_where_the_paper_does_not_lead_on_every_dataset(self) -> None:
         summary, table = claims("synthetic", files(), {})

@@ -111,7 +111,7 @@ class TestPlan:
             ("ml-1m", None, [], "--raw: ml-1m needs its raw files; download https://.*ml-1m.zip"),
             ("own", None, [], "--raw: own needs its raw files; give their path"),
             ("ml-1m", Path("nowhere.zip"), [], "--raw: no such file or folder: nowhere.zip"),
-            ("synthetic", Path("nowhere.zip"), [], "--raw: embedded is generated .* leave --raw out"),
+            ("synthetic", Path("nowhere.zip"), [], "--raw: synthetic is generated .* leave --raw out"),
             ("ml-1n", None, [], "no dataset 'ml-1n'; did you mean ml-1m"),
             ("synthetic", None, ["no_expert"], "--rows: no row 'no_expert'; did you mean no_experts"),
         ],
