@@ -30,7 +30,6 @@ LONG = {
     "tests/teacher/test_batch.py",
     "tests/test_api.py",
     "tests/test_stages.py",
-    "thinkrec/campaign/render.py",
     "thinkrec/claims/verifier.py",
     "thinkrec/lm/trainer.py",
     "thinkrec/params.py",

@@ -188,9 +188,9 @@ def test_joint_leads_are_of_the_runs_that_the_files_name_though_parameters_are_n
 
 
 def test_committed_pages_are_what_the_committed_files_render() -> None:
-    pages = sorted((ROOT / filling.PAGES).glob("*.md"))
-    assert pages
-    for page in pages:
-        seeds = read_seeds(page.stem, root=ROOT)
-        spread = across(seeds, read_joint(page.stem, root=ROOT))
-        assert page.read_text(encoding="utf-8") == render(page.stem, read_rows(page.stem, root=ROOT), spread)
+    datasets = {folder.name for folder in (ROOT / "tables").iterdir()}
+    assert {"synthetic", "ml-1m"} <= datasets
+    for dataset in datasets:
+        spread = across(read_seeds(dataset, root=ROOT), read_joint(dataset, root=ROOT))
+        page = (ROOT / page_path(dataset)).read_text(encoding="utf-8")
+        assert page == render(dataset, read_rows(dataset, root=ROOT), spread)

@@ -23,9 +23,9 @@ from thinkrec.campaign.rows import (
     Row,
     campaign,
     changed_params,
-    known_by,
     plan,
     read_seeds,
+    result_params,
     row_path,
     seeds_called,
 )
@@ -51,10 +51,10 @@ def test_a_row_changes_what_it_says_and_nothing_else(row: str, project: Path) ->
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_dvc_writes_the_parameters_that_the_row_is_known_by(row: str, project: Path) -> None:
+def test_dvc_writes_the_parameters_that_the_row_is_result_params(row: str, project: Path) -> None:
     planned = plan("synthetic", raw=None, names=[row])[row]
     apply_overrides(str(project / "params.yaml"), [f"{k}={literal(v)}" for k, v in planned.overrides.items()])
-    assert known_by(load(project / "params.yaml")) == planned.params
+    assert result_params(load(project / "params.yaml")) == planned.params
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def plan(dataset: str, *, raw: Path | None, names: Sequence[str] = (), seed: int
     for name, changes in ROWS.items():
         if (not names or name in names) and (seed is None or name in SEEDED):
             overrides = {**about, **changes, **({} if seed is None else {"seed": seed, **NO_REASONS})}
-            known = known_by(resolve(params, overrides))
+            known = result_params(resolve(params, overrides))
             counted = known if seed is None else _of_scores(known)
             digest = hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:7]
             experiment = f"{dataset.replace(':', '-')}-{name}-{digest}"  # a git reference has no colon
@@ -173,10 +173,10 @@ def resolve(params: Params, overrides: Overrides) -> Params:
     return Params.model_validate(values)
 
 
-def known_by(params: Params) -> dict[str, Any]:
-    """The parameters as plain values, without the path of the raw files."""
+def result_params(params: Params) -> dict[str, Any]:
+    """The parameters that shape results, as plain values: not how the stages run, nor the path of the raw files."""
     values = params.model_dump(mode="json")
-    del values["dataset"]["raw"]
+    del values["run"], values["dataset"]["raw"]
     return values
 
 
