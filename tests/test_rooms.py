@@ -23,7 +23,6 @@ UPWARDS = {
     ("thinkrec/teacher/offline_keywords.py", "thinkrec/synthesis/keywords.py"),
 }
 LONG = {
-    "benchmarks/cuda.py",
     "tests/ingest/test_dataset.py",
     "tests/lm/test_trainer.py",
     "tests/reasons/test_decoding.py",
