@@ -247,6 +247,16 @@ class TestExplanations:
         assert evidence.loc[words[1][0], "liked"] >= 1
 
 
+@pytest.fixture(scope="module")
+def simple(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
+    """Of a project without experts, whose prompts show likes alone."""
+    changes = {"prompt.history_labels": "likes", "experts.n": 0, "sft.epochs": 1}
+    project = copy_project(finished, tmp_path_factory.mktemp("simple") / "project", changes)
+    for stage in ("sft", "experts", "added", "gate"):
+        run_stage(project, stage)
+    return Recommender.load(project)
+
+
 class TestOtherProjects:
     def test_without_a_trained_gate_the_rule_routes_whoever_is_new(self, finished: Path, tmp_path: Path) -> None:
         project = copy_project(finished, tmp_path / "project", {"gate.kind": "centroid"})
@@ -257,13 +267,12 @@ class TestOtherProjects:
         expected = centroid_routing(state, grouping.load(project / artifacts.ADDED), 0.1)[0]
         assert list(recommender.explain(LIKED_AND_NOT, "i00009").weights.values()) == expected.tolist()
 
-    def test_without_experts_the_global_model_speaks_alone(self, finished: Path, tmp_path: Path) -> None:
-        project = copy_project(finished, tmp_path / "project", {"experts.n": 0})
-        for stage in ("experts", "added", "gate"):
-            run_stage(project, stage)
-        recommender = Recommender.load(project)
-        assert len(recommender.recommend("u00003", 3)) == 3
-        assert recommender.explain(LIKED_AND_NOT, "i00009").weights == {"global": 1}
+    def test_without_experts_the_global_model_speaks_alone(self, simple: Recommender) -> None:
+        assert len(simple.recommend("u00003", 3)) == 3
+        assert simple.explain(LIKED_AND_NOT, "i00009").weights == {"global": 1}
+
+    def test_dislikes_that_the_model_does_not_see_are_no_evidence(self, simple: Recommender) -> None:
+        assert simple.explain(LIKED_AND_NOT, "i00009").history == 2
 
     def test_an_added_expert_speaks_and_is_exported_with_the_others(self, finished: Path, tmp_path: Path) -> None:
         project = copy_project(finished, tmp_path / "project", {"experts.added": [str(NEWCOMERS)]})
@@ -277,12 +286,6 @@ class TestOtherProjects:
         assert [one["name"] for one in manifest["adapters"]] == ["expert_1", "expert_2", "expert_3"]
         assert manifest["adapters"][2]["users"] == 12
         assert (project / "served" / "expert_3" / "adapter_model.safetensors").is_file()
-
-    def test_dislikes_that_the_model_does_not_see_are_no_evidence(self, finished: Path, tmp_path: Path) -> None:
-        project = copy_project(finished, tmp_path / "project", {"prompt.history_labels": "likes"})
-        for stage in ("sft", "experts", "added", "gate"):
-            run_stage(project, stage)
-        assert Recommender.load(project).explain(LIKED_AND_NOT, "i00009").history == 2
 
 
 class TestWrongInput:

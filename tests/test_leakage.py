@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tests.project import PIPELINE, copy_project, digests, run_stage
+from tests.project import PIPELINE, copy_project, digests, run_stage, set_params
 from thinkrec.artifacts import INTERACTIONS, PREDICTIONS, SCHEMAS, TRUTH, read_table, write_table
 from thinkrec.evaluation.intervals import bootstrap, interval
 from thinkrec.evaluation.tables import HINDSIGHT
@@ -24,7 +24,8 @@ ONE_EPOCH = {f"{part}.epochs": 1 for part in ("mf", "sft", "experts", "gate")}  
 def rerun(
     project: Path, change: Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame], stages: list[str]
 ) -> None:
-    """Change the interactions of a project and run some of its stages on them."""
+    """Change the interactions of a project and run some of its stages on them, without writing reasons."""
+    set_params(project, {"evaluate.reasons": 0})
     table = change(read_table(INTERACTIONS, root=project), np.random.default_rng(0))
     write_table(INTERACTIONS, table, root=project)
     for stage in stages:
@@ -63,7 +64,7 @@ def test_permuted_labels_leave_nothing_to_predict(finished: Path, tmp_path: Path
     rerun(
         project,
         lambda table, rng: table.assign(label=rng.permutation(table["label"].to_numpy())),
-        STAGES[STAGES.index("features") :],
+        STAGES[STAGES.index("features") : STAGES.index("report")],
     )
     assert telling(read_table(PREDICTIONS, root=project)) == set()
     # With the labels as they are the same measure does find something, in what learns and in what counts.
@@ -91,7 +92,9 @@ def test_nothing_at_or_after_a_moment_moves_what_is_predicted_up_to_it(finished:
 
 
 def test_nothing_of_valid_or_test_is_in_what_is_fitted_but_which_epoch_is_kept(finished: Path, tmp_path: Path) -> None:
-    fitting = [stage for stage in STAGES[STAGES.index("features") :] if stage not in ("baselines", "evaluate")]
+    fitting = [
+        stage for stage in STAGES[STAGES.index("features") :] if stage not in ("baselines", "evaluate", "report")
+    ]
     told, other = (copy_project(finished, tmp_path / name, ONE_EPOCH) for name in ("told", "other"))
     rerun(told, lambda table, _: table, fitting)
     rerun(

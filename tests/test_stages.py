@@ -1,8 +1,4 @@
-"""The pipeline at work, on a small project: what reruns when, equal bytes, ablations, and how it stops and resumes.
-
-Most of the time goes to real runs: two of `dvc repro` and one of `dvc exp run`, at some four seconds of imports a
-stage. Everything else calls stages in this process.
-"""
+"""The pipeline at work: what reruns when, equal bytes, experiments, and how stages stop and resume."""
 
 from __future__ import annotations
 
@@ -14,53 +10,30 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from contextlib import chdir
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from dvc.repo import Repo
 
+from tests.builders import write_movielens
 from tests.project import (
     PIPELINE,
     call,
-    copy_project,
     declared_outs,
-    declared_params,
     digests,
     dvc,
+    in_project,
     make_project,
-    recorded_params,
     run_command,
     run_stage,
     set_params,
     stale_stages,
     start_stage,
 )
-from thinkrec.artifacts import (
-    ADDED,
-    EXPERTS,
-    FEATURES,
-    GATE,
-    INTERACTIONS,
-    KEYWORDS,
-    PREDICTIONS,
-    QUARANTINE,
-    REASONS,
-    SFT,
-    TABLE,
-    TRACES,
-    USERS,
-    read_json,
-    read_table,
-)
-from thinkrec.experts import fit as gating
-from thinkrec.experts import groups as grouping
-from thinkrec.experts.routing import centroid_routing
-from thinkrec.features import bank
+from thinkrec.artifacts import read_json
 from thinkrec.ingest.catalogue import DATASETS
-from thinkrec.lm.mixture import read_lora
 from thinkrec.params import RunParams
 from thinkrec.teacher import client
 
@@ -85,9 +58,8 @@ def following(stages: set[str]) -> set[str]:
 class TestReproduction:
     def test_nothing_runs_twice(self, dvc_project: Path) -> None:
         before = digests(dvc_project), (dvc_project / "dvc.lock").read_bytes()
-        said = dvc(dvc_project, "repro")
-        assert "Running stage" not in said
-        assert "up to date" in said
+        with in_project(dvc_project), Repo() as repo:
+            assert repo.reproduce() == []
         assert (digests(dvc_project), (dvc_project / "dvc.lock").read_bytes()) == before
 
     def test_what_a_change_makes_stale(self, dvc_project: Path) -> None:
@@ -161,217 +133,21 @@ class TestReproduction:
             dvc_project, "exp", "run", "--name", "by-rule", "-S", "gate.kind=centroid", "-S", "gate.temperature=1.0"
         )
         assert re.findall(r"Running stage '(\w+)'", said) == ["gate", "evaluate", "report"]
-        shown = json.loads(dvc(dvc_project, "exp", "show", "--json"))
-        found = json.dumps(shown)
-        assert '"by-rule"' in found
-        assert '"centroid"' in found
-        metrics = json.loads((dvc_project / "metrics" / "gate.json").read_text(encoding="utf-8"))
-        assert "trained" not in metrics["valid"]
+        assert "trained" not in read_json(dvc_project / "metrics" / "gate.json")["valid"]
+        with in_project(dvc_project), Repo() as repo:
+            changed = repo.metrics.diff("HEAD", "by-rule")["diff"]
+            params = repo.params.diff("HEAD", "by-rule")["diff"]["params.yaml"]
         # What differs, and only that: our figures and the gate's, not the baselines', which did not run again.
-        changed = json.loads(dvc(dvc_project, "metrics", "diff", "HEAD", "by-rule", "--json"))
         assert set(changed) == {"metrics/evaluate.json", "metrics/gate.json"}
         assert "test.auc" in changed["metrics/evaluate.json"]
+        assert {name: change["new"] for name, change in params.items()} == {
+            "gate.kind": "centroid",
+            "gate.temperature": 1.0,
+        }
         plots = json.loads(dvc(dvc_project, "plots", "diff", "HEAD", "by-rule", "--json"))["data"]
         for name in ("plots/roc.json", "plots/calibration.json", "plots/sft.json"):
             curves = [plot for key, drawn in plots.items() if key.endswith(name) for plot in drawn]
             assert {revision for plot in curves for revision in plot["revisions"]} == {"HEAD", "by-rule"}, name
-
-
-class TestAblations:
-    """Each runs to the end, and reads no parameter that dvc.yaml does not name."""
-
-    @staticmethod
-    def run(folder: Path, first: str, changes: dict[str, Any]) -> dict[str, Any]:
-        set_params(folder, changes)
-        for name in STAGES[STAGES.index(first) :]:
-            with recorded_params() as read:
-                run_stage(folder, name)
-            assert read <= declared_params(name), name
-        return {name: read_json(folder / "metrics" / f"{name}.json") for name in STAGES if "metrics" in PIPELINE[name]}
-
-    def test_text_alone_without_thinking_and_experts(self, project: Path) -> None:
-        metrics = self.run(project, "backbone", {"sft.think_share": 0, "prompt.slots": [], "experts.n": 0})
-        assert metrics["sft"]["traces"] == 0
-        assert metrics["experts"]["groups"] == 0
-        assert metrics["gate"]["cases"] == {"averaged": 1.0, "single": 0.0, "mixed": 0.0}
-        assert not list((project / SFT).glob("*.safetensors"))  # no slots, no projector
-        assert metrics["evaluate"]["reasons"]["rows"] == 8
-
-    def test_one_expert_slots_as_collm_and_titles_without_keywords(self, project: Path) -> None:
-        changes = {"experts.n": 1, "prompt.slots": ["user", "item"], "prompt.keywords": 0, "sft.reason_first": 0.5}
-        metrics = self.run(project, "traces", {**changes, "evaluate.reason_first": 9})
-        assert metrics["evaluate"]["reasons"]["reason_first"]["rows"] >= 9
-        assert metrics["evaluate"]["reasons"]["interventions"]["mask"]["pairs"] == 0  # no keyword, nothing to mask
-        assert metrics["experts"]["groups"] == 1
-        assert metrics["gate"]["cases"]["mixed"] == 0
-        assert "trained" not in metrics["gate"]["valid"]  # nothing to weigh
-
-    def test_without_reasons_all_else_is_measured_and_reported(self, project: Path) -> None:
-        before = read_json(project / TABLE)
-        written = self.run(project, "evaluate", {"evaluate.reasons": 0})["evaluate"]["reasons"]
-        assert written["rows"] == written["claims"]["ours"]["claims"] == written["interventions"]["flip"]["pairs"] == 0
-        assert read_json(project / TABLE) == before
-
-    def test_likes_only_by_the_centroid_rule_with_a_small_group_joined_to_its_nearest(self, project: Path) -> None:
-        changes = {"prompt.history_labels": "likes", "gate.kind": "centroid", "experts.space": "raw"}
-        metrics = self.run(project, "traces", {**changes, "experts.n": 4, "experts.min_users": 16})
-        assert metrics["experts"]["joined"] > 0
-        assert metrics["experts"]["groups"] == 4 - metrics["experts"]["joined"] == len(metrics["experts"]["experts"])
-        assert min(metrics["experts"]["users"]) >= 16
-        assert sum(metrics["experts"]["users"]) == metrics["ingest"]["splits"]["train"]["users"]
-        assert "trained" not in metrics["gate"]["valid"]
-
-    def test_as_many_agglomerative_groups_as_the_silhouette_asks_for(self, project: Path) -> None:
-        changes = {"experts.n": "auto", "experts.grouping": "agglomerative", "gate.balance": 0.5}
-        metrics = self.run(project, "experts", {**changes, "experts.min_users": 2})
-        silhouette = metrics["experts"]["silhouette"]
-        assert list(silhouette) == ["2", "3", "4", "5", "6"]
-        best = int(max(silhouette, key=silhouette.get))
-        assert metrics["experts"]["groups"] + metrics["experts"]["joined"] == best
-        assert len(metrics["gate"]["mean_weights"]) == metrics["experts"]["groups"] + 1
-        assert set(metrics["experts"]["cohens_d"]) >= {"1-2"}
-
-
-class TestAddedExperts:
-    """Files of users make experts beside those that are there."""
-
-    @staticmethod
-    def like(project: Path, user: int, count: int) -> list[int]:
-        """The users whose vectors point most nearly where this one's does."""
-        groups = grouping.load(project / EXPERTS)
-        points = groups.project(bank.load(project / FEATURES).user_bank[: len(groups.group)])
-        cosine = points @ points[user] / np.maximum(np.linalg.norm(points, axis=1), 1e-9)
-        return np.argsort(-np.where(groups.group >= 0, cosine, -np.inf))[:count].tolist()
-
-    @pytest.fixture(scope="class")
-    def extended(self, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """A project with two more experts: of ten users that are alike, and of those whom valid has nothing of."""
-        project = copy_project(finished, tmp_path_factory.mktemp("extended") / "project")
-        table = read_table(INTERACTIONS, root=project)
-        users = read_table(USERS, root=project)["user_id"]
-        alike = self.like(project, 0, 10)
-        in_train, in_valid = (set(table["user"][table["split"] == split]) for split in ("train", "valid"))
-        files = {"alike.txt": alike, "gone.txt": sorted(in_train - in_valid - set(alike))}
-        for name, chosen in files.items():
-            (project / name).write_text("".join(f"{users[user]}\n" for user in chosen), encoding="utf-8")
-        TestAblations.run(project, "added", {"experts.added": list(files)})
-        return project
-
-    def test_what_is_there_stays_byte_for_byte(self, extended: Path, finished: Path) -> None:
-        for part in ("out/sft", "out/experts", "out/features", "metrics/experts.json"):
-            assert digests(extended, part) == digests(finished, part) != {}, part
-        made = {path.name for path in (extended / ADDED).iterdir()}
-        assert made == {"groups.safetensors", "made_with.json", "expert_3", "expert_4"}
-        for name in ("expert_3", "expert_4"):
-            assert all(b.any() for _, b, _ in read_lora(extended / ADDED / name).values())  # it has learned something
-        before, after = (grouping.load(extended / folder) for folder in (EXPERTS, ADDED))
-        for name in ("mean", "spread"):
-            np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
-        np.testing.assert_array_equal(before.centroids, after.centroids[:2])
-        moved = before.group != after.group
-        assert set(after.group[moved]) == {2, 3}
-
-    def test_the_new_users_go_to_their_expert_and_weights_still_sum_to_one(self, extended: Path) -> None:
-        groups, vectors = grouping.load(extended / ADDED), bank.load(extended / FEATURES).user_bank
-        with chdir(extended):
-            weights = gating.load(GATE, groups, states=len(vectors), temperature=0.1).weights
-        assert weights.shape[1] == 5
-        np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
-        alike = np.flatnonzero(groups.group == 2)
-        by_rule = centroid_routing(vectors[: len(groups.group)], groups, 0.1)
-        assert len(alike) == 10
-        assert by_rule[alike].mean(0).argmax() == 3
-        others = np.flatnonzero((groups.group >= 0) & (groups.group != 2))
-        assert by_rule[alike, 3].mean() > 2 * by_rule[others, 3].mean()
-
-    def test_metrics_say_who_they_are_of_and_how_far_from_the_others(self, extended: Path) -> None:
-        added = read_json(extended / "metrics" / "added.json")
-        users = np.bincount(grouping.load(extended / ADDED).group + 1)[1:]
-        assert [(one["expert"], one["users"]) for one in added["experts"]] == [(3, 10), (4, users[3])]
-        assert added["experts"][0]["auc"] is not None
-        assert added["experts"][1]["auc"] is None  # valid has nothing of its users
-        assert set(added["cohens_d"]) == {"1-2", "1-3", "1-4", "2-3", "2-4", "3-4"}
-        gate = read_json(extended / "metrics" / "gate.json")
-        assert len(gate["mean_weights"]) == 5
-        assert "3" in gate["mean_weights_by_group"]
-
-    def test_taken_from_the_list_they_are_gone(self, extended: Path, finished: Path, tmp_path: Path) -> None:
-        project = copy_project(extended, tmp_path / "project")
-        TestAblations.run(project, "added", {"experts.added": []})
-        assert digests(project) == digests(finished)
-
-
-def write_movielens(folder: Path, *, bad: int = 0) -> Path:
-    """A hand-made ml-1m folder, likes by item: 3 of 43 movies have no metadata, some users and items come late."""
-    rng = np.random.default_rng(5)
-    windows = DATASETS["ml-1m"].windows
-    lines = []
-    for window, users, items in ((windows.train, 24, 36), (windows.valid, 28, 40), (windows.test, 30, 43)):
-        for user in range(1, users + 1):
-            chosen = rng.choice(np.arange(1, items + 1), 12 if window is windows.train else 4, replace=False)
-            for item in {*chosen.tolist(), items - user % 4}:  # the last ones surely among them
-                stars = 5 if rng.random() < (0.8 if item % 2 else 0.2) else 2
-                lines.append(f"{user}::{item}::{stars}::{rng.integers(window.start, window.end)}")
-    lines[7:7] = ["1::2::many::991353600"] * bad
-    folder.mkdir()
-    (folder / "ratings.dat").write_text("\n".join(lines) + "\n", encoding="latin-1")
-    genres = ("Drama", "Comedy|Crime", "Film-Noir")
-    movies = [f"{item}::Caf\xe9 {item}, The (19{item + 50})::{genres[item % 3]}" for item in range(1, 41)]
-    (folder / "movies.dat").write_text("\n".join([*movies, "broken"]) + "\n", encoding="latin-1")
-    return folder
-
-
-class TestCarryingOn:
-    def test_imperfect_data_and_a_model_of_ones_own_go_through_to_the_end(self, finished: Path, tmp_path: Path) -> None:
-        raw = write_movielens(tmp_path / "ml-1m", bad=2)
-        model = shutil.copytree(finished / "out" / "backbone", tmp_path / "my model")
-        project = copy_project(finished, tmp_path / "project")
-        for made in ("out", "metrics", "plots"):
-            shutil.rmtree(project / made)
-        changes = {"dataset.name": "ml-1m", "dataset.raw": str(raw), "backbone.name": str(model)}
-        metrics = TestAblations.run(project, "ingest", {**changes, "traces.train": 20, "evaluate.reasons": 4})
-
-        quarantine = read_table(QUARANTINE, root=project)
-        assert quarantine.to_dict("records") == [
-            {"file": "ratings.dat", "row": 8, "reason": "rating is not a number", "text": "1::2::many::991353600"},
-            {"file": "ratings.dat", "row": 9, "reason": "rating is not a number", "text": "1::2::many::991353600"},
-            {"file": "movies.dat", "row": 41, "reason": "not 3 fields separated by ::", "text": "broken"},
-        ]
-        stats = metrics["ingest"]
-        assert stats["quarantined"] == {
-            "movies.dat: not 3 fields separated by ::": 1,
-            "ratings.dat: rating is not a number": 2,
-        }
-        assert stats["items_without_metadata"] == 3
-        splits = stats["splits"]
-        assert (splits["train"]["users"], splits["valid"]["users"], splits["test"]["users"]) == (24, 28, 30)
-        assert splits["train"]["items"] == 36 < stats["items"]
-        assert splits["train"]["warm_share"] == 1 > splits["valid"]["warm_share"] > splits["test"]["warm_share"]
-        assert splits["train"]["no_history_share"] >= 24 / splits["train"]["interactions"]
-        assert splits["test"]["no_history_share"] > 0  # the first rows of users nobody knew
-
-        keywords = read_table(KEYWORDS, root=project)
-        assert len(keywords) == stats["items"] == 43
-        predictions = read_table(PREDICTIONS, root=project)
-        assert len(predictions) == splits["valid"]["interactions"] + splits["test"]["interactions"]
-        assert not predictions["warm"].all()
-        probability = predictions["thinkrec"]
-        assert probability.between(0, 1, inclusive="neither").all()
-        assert "best" not in predictions  # the truth of real data is not known
-        assert len(read_table(REASONS, root=project)) == 4
-        assert metrics["gate"]["cases"]["averaged"] > 0  # users nobody knew get the global model
-
-        reference = read_json(project / "out" / "backbone" / "reference.json")
-        assert set(reference) == {"name", "files"}
-        assert [path.name for path in (project / "out" / "backbone").iterdir()] == ["reference.json"]
-
-    def test_few_traces_or_none_are_enough(self, project: Path) -> None:
-        set_params(project, {"traces.train": 0, "traces.held_out": 0})
-        run_stage(project, "traces")
-        assert len(read_table(TRACES, root=project)) == 0
-        for name in ("sft", "experts", "added", "gate", "evaluate"):
-            run_stage(project, name)
-        assert read_json(project / "metrics" / "sft.json")["traces"] == 0
 
 
 Change = Callable[[Path], dict[str, Any]]
