@@ -12,7 +12,9 @@ from thinkrec.params import TraceParams
 from thinkrec.synthesis.filters import FAULTS, FILTERS, Given, Rules, find_fault, mentions_hint, near_duplicates
 from thinkrec.teacher.client import Reply
 
-LIMITS = TraceParams(choice="balanced", train=0, held_out=0, max_turns=3, min_words=6, max_words=40, max_similarity=1.0)
+LIMITS = TraceParams(
+    sampling="balanced", train=0, held_out=0, max_turns=3, min_words=6, max_words=40, max_similarity=1.0
+)
 INSTANCE = Instance(
     history=[
         Shown(title="The Corrections", keywords=["war", "勝利"], liked=True),
