@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,7 +22,8 @@ import pandas as pd  # what a stage that asks has loaded, too
 from benchmarks.measure import Goal, Line, duration, in_child, megabytes
 from thinkrec.params import PARAMS_FILE, TeacherSettings, load
 from thinkrec.synthesis.traces import Rows, synthesise
-from thinkrec.teacher.client import Teacher, open_teacher
+from thinkrec.teacher.client import Session, ask_about
+from thinkrec.teacher.endpoint import open_teacher
 
 SECONDS = 0.2  # that an answer takes
 CONCURRENCY = 64
@@ -79,41 +79,27 @@ def teacher() -> Iterator[Line]:
 
 
 def ask(count: int, wait: float) -> tuple[float, int | None]:
-    """Seconds that so many requests take where each answer takes `wait`, and what this and the sender held at most."""
+    """Seconds that so many requests take where each answer takes `wait`, and the most bytes that this process held."""
+    prompt = "x" * PROMPT
+
+    async def converse(session: Session, number: int) -> None:
+        await session.ask([{"role": "user", "content": f"{number} {prompt}"}])
+
     with tempfile.TemporaryDirectory() as folder, server(wait) as endpoint:
         asked = replace(open_teacher(_params(endpoint=endpoint)), store=Path(folder) / "responses.sqlite")
-        return asyncio.run(_ask(asked, count))
-
-
-async def _ask(asked: Teacher, count: int) -> tuple[float, int | None]:
-    numbers, prompt = iter(range(count)), "x" * PROMPT
-    async with asked.session() as session:
-
-        async def work() -> None:
-            for number in numbers:
-                await session.ask([{"role": "user", "content": f"{number} {prompt}"}])
-
         began = time.perf_counter()
-        async with asyncio.TaskGroup() as group:
-            for _ in range(CONCURRENCY):
-                group.create_task(work())
+        ask_about(asked, range(count), converse, progress="", unit="request")
         seconds = time.perf_counter() - began
-        assert session.spent.requests == count
-        return seconds, _peak()
+    assert asked.spent.requests == count
+    return seconds, _peak()
 
 
 def _peak() -> int | None:
-    """Bytes that this process and the sender have held at most, each at its own time."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    if not children.exists():
+    """Bytes that this process has held at most."""
+    status = Path("/proc/self/status")
+    if not status.exists():
         return None
-    processes = [Path("/proc") / name for name in ["self", *children.read_text().split()]]
-    kilobytes = 0
-    for process in processes:
-        if process.name == "self" or b"sender" in (process / "cmdline").read_bytes():
-            lines = (process / "status").read_text().splitlines()
-            kilobytes += next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    return kilobytes * 1024
+    return 1024 * next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
 
 
 def replayed(count: int) -> float:

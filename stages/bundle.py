@@ -16,22 +16,19 @@ def bundle(
 
     import: into the response store; the stages then need no key to make the same again.
     """
-    from stages import keywords, traces
     from thinkrec.params import load
-    from thinkrec.teacher.bundle import read_bundle, write_bundle
-    from thinkrec.teacher.client import open_replay, place, store_path
+    from thinkrec.synthesis.keyword_job import keyword_job
+    from thinkrec.synthesis.trace_job import trace_job
+    from thinkrec.teacher.bundle import export_bundle, read_bundle
+    from thinkrec.teacher.endpoint import store_path
 
     if action == "import":
-        new, same, of = read_bundle(file, store_path())
+        new, same, header = read_bundle(file, store_path())
         return (
-            f"{new:,} answers imported, {same:,} were there; they are for teacher.endpoint={of['endpoint']} "
-            f"teacher.model={of['model']}"
+            f"{new:,} answers imported, {same:,} were there; they are for teacher.endpoint={header['endpoint']} "
+            f"teacher.model={header['model']}"
         )
     params = load()
-    keys: set[str] = set()
-    teacher = open_replay(params.teacher_settings, lambda key, *_: keys.add(key))
-    if params.keywords.source == "teacher":
-        keywords.ask(params, teacher)
-    traces.ask(params, teacher)
-    write_bundle(file, store_path(), keys, endpoint=place(params.teacher.endpoint), model=params.teacher.model)
-    return f"{len(keys):,} answers of {params.teacher.model} in {file}"
+    by_teacher = params.keywords.source == "teacher"
+    count = export_bundle(file, [*([keyword_job(params)] if by_teacher else []), trace_job(params)])
+    return f"{count:,} answers of {params.teacher.model} in {file}"

@@ -11,7 +11,7 @@ from tests.source import imported_files
 # The floor plan, from the top.
 ROOMS = [
     "errors", "params", "artifacts", "figures", "metrics", "history", "synthetic", "ingest", "claims", "teacher",
-    "synthesis", "features", "baselines", "text", "lm", "experts", "reasons", "evaluation", "report", "campaign",
+    "features", "synthesis", "baselines", "text", "lm", "experts", "reasons", "evaluation", "report", "campaign",
     "recommender", "export", "terminal", "cli",
 ]  # fmt: skip
 LINES = 400
@@ -20,7 +20,7 @@ FILES = 12
 UPWARDS = {
     ("thinkrec/synthetic/world.py", "thinkrec/ingest/raw.py"),
     ("thinkrec/teacher/item_prompts.py", "thinkrec/synthesis/keywords.py"),
-    ("thinkrec/teacher/offline_keywords.py", "thinkrec/synthesis/keywords.py"),
+    ("thinkrec/teacher/offline.py", "thinkrec/synthesis/keywords.py"),
 }
 LONG = {
     "tests/ingest/test_dataset.py",
@@ -33,7 +33,6 @@ LONG = {
     "thinkrec/lm/trainer.py",
     "thinkrec/params.py",
     "thinkrec/recommender.py",
-    "thinkrec/teacher/client.py",
 }
 FULL = {"thinkrec/ingest/readers", "thinkrec/lm", "thinkrec/teacher"}
 PARTS = {"thinkrec/evaluation/baselines.py"}

@@ -10,7 +10,7 @@ from thinkrec.claims.prompts import Instance, Shown
 from thinkrec.claims.verifier import Catalogue
 from thinkrec.params import TraceParams
 from thinkrec.synthesis.filters import FAULTS, FILTERS, Given, Rules, find_fault, mentions_hint, near_duplicates
-from thinkrec.teacher.client import Reply
+from thinkrec.teacher.answers import Reply
 
 LIMITS = TraceParams(
     sampling="balanced", train=0, held_out=0, max_turns=3, min_words=6, max_words=40, max_similarity=1.0

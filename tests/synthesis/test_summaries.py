@@ -16,7 +16,8 @@ from thinkrec.params import load
 from thinkrec.synthesis.filters import refusal
 from thinkrec.synthesis.keywords import clean_keywords, extract_keywords, instructs
 from thinkrec.synthesis.summaries import FAULTS, MOST_CHARACTERS, MOST_WORDS, read_keywords, summarise
-from thinkrec.teacher.client import Reply, open_teacher
+from thinkrec.teacher.answers import Reply
+from thinkrec.teacher.endpoint import open_teacher
 from thinkrec.teacher.item_prompts import LONGEST_DESCRIPTION, SYSTEM, item_question, item_writer, read_item
 
 TEACHER = load(ROOT / "params.yaml").teacher

@@ -16,7 +16,7 @@ from thinkrec.errors import UserError
 from thinkrec.params import PromptParams, TraceParams
 from thinkrec.synthesis.filters import FAULTS
 from thinkrec.synthesis.traces import synthesise
-from thinkrec.teacher.client import open_teacher
+from thinkrec.teacher.endpoint import open_teacher
 
 PROMPT = PromptParams(
     layout="stream", history=3, history_labels="both", max_tokens=2048, keywords=2, slots=(), soft_tokens=0

@@ -6,7 +6,6 @@ wrong on the way (`faults`, one after the other, by method and the path's first 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import socket
@@ -19,7 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from thinkrec.teacher.client import Teacher, Unanswered
+from thinkrec.teacher.client import Session, ask_about
+from thinkrec.teacher.endpoint import Teacher
 from thinkrec.teacher.offline import complete
 
 PAGE = 2  # batches of one page at most, however many are asked for
@@ -43,29 +43,15 @@ def completion(text: str | None, **changes: Any) -> dict[str, Any]:
 def questions(*texts: str) -> Callable[[Teacher], list[str]]:
     """Work that asks each of `texts`, and whoever answers "again" once more; makes a list of the answers."""
 
-    def work(teacher: Teacher) -> list[str]:
-        async def run() -> tuple[list[str], list[Unanswered]]:
-            said: list[str] = []
-            missing: list[Unanswered] = []
-            async with teacher.session() as session:
-                for text in texts:
-                    messages = [{"role": "user", "content": text}]
-                    try:
-                        reply = await session.ask(messages)
-                        if reply.text == "again":
-                            further = [{"role": "assistant", "content": "again"}, {"role": "user", "content": "so?"}]
-                            reply = await session.ask([*messages, *further])
-                        said.append(reply.text)
-                    except Unanswered as error:
-                        missing.append(error)
-            return said, missing
+    async def converse(session: Session, text: str) -> str:
+        messages = [{"role": "user", "content": text}]
+        reply = await session.ask(messages)
+        if reply.text == "again":
+            further = [{"role": "assistant", "content": "again"}, {"role": "user", "content": "so?"}]
+            reply = await session.ask([*messages, *further])
+        return reply.text
 
-        said, missing = asyncio.run(run())
-        if missing:
-            raise missing[0]
-        return said
-
-    return work
+    return lambda teacher: ask_about(teacher, texts, converse, progress="", unit="")
 
 
 class BatchServer:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Any
 
-from thinkrec.teacher.client import LONGEST_RESPONSE
+from thinkrec.teacher.door import LONGEST_RESPONSE
 
 PATH = "/v1/chat/completions"
 WAIT = 1.0  # seconds that Retry-After asks for

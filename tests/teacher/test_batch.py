@@ -18,8 +18,9 @@ from tests.project import ROOT, SMALL, digests, run_stage, set_params, teacher_p
 from tests.teacher.batch_server import batch_server, completion, questions
 from thinkrec.errors import UserError
 from thinkrec.teacher import batch
-from thinkrec.teacher.batch import Waiting, carry_out
-from thinkrec.teacher.client import open_teacher
+from thinkrec.teacher.batch import Waiting
+from thinkrec.teacher.endpoint import open_teacher
+from thinkrec.teacher.job import carry_out
 from thinkrec.teacher.store import open_store
 
 KEY = "sk-do-not-note-me"
@@ -29,8 +30,8 @@ import sys
 sys.path[:0] = sys.argv[2:]
 from tests.project import teacher_params
 from tests.teacher.batch_server import questions
-from thinkrec.teacher.batch import carry_out
-from thinkrec.teacher.client import open_teacher
+from thinkrec.teacher.job import carry_out
+from thinkrec.teacher.endpoint import open_teacher
 print(carry_out(questions("a", "b"), open_teacher(teacher_params(sys.argv[1], mode="batch"))))
 """
 
@@ -432,7 +433,7 @@ def test_damaged_notes_are_a_user_error_in_one_line(server):
 
 def test_a_live_run_does_not_pay_for_what_is_under_way(server):
     waits(server, "a", "b")
-    assert "2 questions under way in batches, and would be paid for twice" in refusal(server, "a", "b", mode="live")
+    assert "2 questions are under way in batches, and would be paid for twice" in refusal(server, "a", "b", mode="live")
     assert not server.heard
     assert go(server, "c", mode="live") == ["c"]  # of which no batch knows
     server.finish()

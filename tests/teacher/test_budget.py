@@ -1,4 +1,4 @@
-"""The budget: reserved before it is spent, settled by what the server counted, and a cap that holds."""
+"""The budget: reserved before it is spent, settled by what the server counted, caps that hold, limits per minute."""
 
 import asyncio
 import json
@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from tests.project import teacher_params
 from thinkrec.errors import UserError
-from thinkrec.teacher.budget import FIRST_COMPLETION, Budget, Spent, usage
-from thinkrec.teacher.client import open_teacher
+from thinkrec.teacher.answers import read_usage
+from thinkrec.teacher.budget import FIRST_COMPLETION, Bucket, Budget, Spent
+from thinkrec.teacher.client import open_session
+from thinkrec.teacher.endpoint import open_teacher
 
 PRICES = {"prompt_price": 2.0, "completion_price": 8.0}
 
@@ -46,9 +48,9 @@ def test_cost_is_by_the_million_and_unknown_without_both_prices():
 
 def test_prompts_are_estimated_as_the_server_counts_them():
     account = budget()
-    assert account.prompt(400) == 100
+    assert account.estimate(400).prompt == 100
     spend(account, (200, 10), (400, 10), characters=400)  # 600 tokens in 800 characters
-    assert account.prompt(400) == 300
+    assert account.estimate(400).prompt == 300
 
 
 def test_what_another_run_collects_counts_towards_the_caps_and_not_as_spent():
@@ -66,7 +68,7 @@ def test_what_another_run_collects_counts_towards_the_caps_and_not_as_spent():
 def test_answers_of_the_store_teach_what_others_will_take():
     account = budget()
     account.learn(400, 200, 50)
-    assert (account.prompt(400), account.longest) == (200, 50)
+    assert (account.estimate(400).prompt, account.longest) == (200, 50)
 
 
 def test_an_answer_is_reserved_as_the_longest_so_far_or_as_the_request_allows():
@@ -105,7 +107,7 @@ def test_what_brought_no_count_is_taken_as_reserved():
     account = budget(request={"max_tokens": 50})
     spend(account, None, (0, 0))  # given up; refused
     assert account.spent == Spent(requests=2, prompt_tokens=100, completion_tokens=50)
-    assert account.prompt(400) == 100  # and teaches nothing
+    assert account.estimate(400).prompt == 100  # and teaches nothing
 
 
 @settings(deadline=None)  # a busy machine may stall any one example
@@ -138,11 +140,11 @@ def test_with_a_ceiling_no_order_of_answers_overspends(lengths, workers, cap):
 def test_an_answer_without_a_usage_to_believe_is_no_free_answer(said):
     if isinstance(said, tuple):
         said = dict(zip(("prompt_tokens", "completion_tokens"), said, strict=True))
-    assert usage({} if said is None else {"usage": said}) is None
+    assert read_usage({} if said is None else {"usage": said}) is None
 
 
 def test_an_answer_of_no_tokens_took_its_prompt():
-    assert usage({"usage": {"prompt_tokens": 5, "completion_tokens": 0}}) == (5, 0)
+    assert read_usage({"usage": {"prompt_tokens": 5, "completion_tokens": 0}}) == (5, 0)
 
 
 def answering(completion=30):
@@ -163,7 +165,7 @@ def answering(completion=30):
 
 def ask(teacher, count):
     async def run():
-        async with teacher.session() as session, asyncio.TaskGroup() as group:
+        async with open_session(teacher) as session, asyncio.TaskGroup() as group:
             for number in range(count):
                 group.create_task(session.ask([{"role": "user", "content": f"{number:02}"}]))
 
@@ -201,3 +203,79 @@ def test_further_fields_are_sent_and_are_part_of_the_question(tmp_path, monkeypa
         {"model": "m", "messages": messages, "temperature": 0.7, "top_k": 5},
     ]
     assert not Path(".cache").exists()
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    async def sleep(self, seconds):
+        self.now += seconds
+
+
+def taken(bucket, clock, amounts):
+    """When each of some amounts was to be had, one taker after another."""
+
+    async def run():
+        moments = []
+        for amount in amounts:
+            await bucket.take(amount)
+            moments.append(clock.now)
+        return moments
+
+    return asyncio.run(run())
+
+
+def bucket(per_minute):
+    """A bucket on a clock that only moves when somebody sleeps."""
+    clock = Clock()
+    return Bucket(per_minute, clock=clock, sleep=clock.sleep), clock
+
+
+def test_requests_come_at_the_rate():
+    limit, clock = bucket(30)  # one every two seconds, one at once
+    assert taken(limit, clock, [1] * 4) == pytest.approx([0, 2, 4, 6])
+
+
+@pytest.mark.parametrize("per_minute", [1, 7, 60, 600])
+def test_no_minute_holds_more_than_the_limit_and_a_seconds_worth(per_minute):
+    limit, clock = bucket(per_minute)
+    moments = taken(limit, clock, [1] * (3 * per_minute))
+    most = max(sum(begin <= moment < begin + 60 - 1e-6 for moment in moments) for begin in moments)
+    assert most <= per_minute + max(1, per_minute / 60)
+
+
+def test_idle_time_saves_up_no_more_than_the_bucket_holds():
+    limit, clock = bucket(120)
+    clock.now = 1000.0
+    assert taken(limit, clock, [1] * 4) == pytest.approx([1000, 1000, 1000.5, 1001])
+
+
+def test_a_large_amount_is_lent_and_waited_for():
+    limit, clock = bucket(600)  # ten a second
+    assert taken(limit, clock, [100, 10]) == pytest.approx([9, 10])
+
+
+def test_what_an_answer_turned_out_to_cost_is_waited_for_by_those_who_come_next():
+    limit, clock = bucket(600)
+    limit.charge(60)
+    assert taken(limit, clock, [10]) == pytest.approx([6])
+
+
+def test_takers_at_once_are_served_one_after_another():
+    limit, _ = bucket(60)
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    limit.sleep = sleep
+
+    async def run():
+        await asyncio.gather(*(limit.take(1) for _ in range(3)))
+
+    asyncio.run(run())
+    assert waits == pytest.approx([1, 2])

@@ -13,9 +13,10 @@ from stages.__main__ import app
 from tests.project import ROOT, SMALL, digests, run_stage, set_params
 from tests.teacher.server import Response, serve
 from thinkrec.errors import UserError
+from thinkrec.teacher.answers import Answer
 from thinkrec.teacher.bundle import read_bundle, write_bundle
 from thinkrec.teacher.offline import complete
-from thinkrec.teacher.store import Answer, open_store
+from thinkrec.teacher.store import open_store
 
 KEY = "sk-do-not-share-me"
 STORE = Path(".cache/responses.sqlite")

@@ -10,7 +10,8 @@ from tests.teacher.server import Response, serve
 from thinkrec.claims.prompts import Shown, question
 from thinkrec.errors import UserError
 from thinkrec.teacher import offline
-from thinkrec.teacher.client import open_teacher
+from thinkrec.teacher.client import open_session
+from thinkrec.teacher.endpoint import open_teacher
 
 KEY = "sk-do-not-show-me"
 MESSAGES = question([Shown(title="Dusk", keywords=["war"], liked=True)], Shown(title="Dawn", keywords=["war"]))
@@ -22,7 +23,7 @@ def params(endpoint="offline", **changes):
 
 def ask(teacher, messages=MESSAGES):
     async def run():
-        async with teacher.session() as session:
+        async with open_session(teacher) as session:
             return await session.ask(messages)
 
     return asyncio.run(run())
@@ -80,7 +81,7 @@ def test_never_more_questions_at_a_time_than_asked_for():
         await offline.app(scope, receive, send)
 
     async def run():
-        async with open_teacher(params(concurrency=3), app=slow).session() as session:
+        async with open_session(open_teacher(params(concurrency=3), app=slow)) as session:
             await asyncio.gather(*(session.ask(MESSAGES) for _ in range(9)))
 
     asyncio.run(run())

@@ -21,7 +21,9 @@ from tests.teacher.server import BEHAVIOURS, Response, completion, serve
 from thinkrec.errors import UserError
 from thinkrec.params import load
 from thinkrec.synthesis.traces import synthesise
-from thinkrec.teacher.client import Reply, open_teacher
+from thinkrec.teacher.answers import Reply
+from thinkrec.teacher.client import open_session
+from thinkrec.teacher.endpoint import open_teacher
 
 KEY = "sk-do-not-show-me"
 RETRIES = 2
@@ -116,14 +118,14 @@ def place_and_key(tmp_path_factory):
         yield folder
 
 
-def ask(endpoint, *texts, retries=RETRIES, apart=False, **changes):
+def ask(endpoint, *texts, retries=RETRIES, **changes):
     """What comes of some questions asked at once, faults among it; the requests that took."""
 
     async def run():
-        teacher = open_teacher(teacher_params(endpoint, concurrency=64, **changes), retries=retries, apart=apart)
-        async with teacher.session() as session:
+        teacher = open_teacher(teacher_params(endpoint, concurrency=64, **changes), retries=retries)
+        async with open_session(teacher) as session:
             asked = (session.ask([{"role": "user", "content": text}]) for text in texts)
-            return await asyncio.gather(*asked, return_exceptions=True), session.spent.requests
+            return await asyncio.gather(*asked, return_exceptions=True), session.teacher.spent.requests
 
     return asyncio.run(run())
 
@@ -191,24 +193,6 @@ def test_the_key_is_in_no_log_and_not_in_the_store(met, place_and_key):
         assert KEY.encode() not in path.read_bytes()
 
 
-def test_a_sender_process_tells_of_faults_as_this_process_does(met, capfd):
-    came, first, _ = met
-    names = ["500", "bad key", "html", "cut", "flagged", "truncated", "surrogates", "huge"]
-    with serve(lambda request: request.text) as server:
-        again = ask(server.endpoint, *names, apart=True)[0]
-    assert [str(one).replace(server.endpoint, first.endpoint) for one in again] == [str(came[name]) for name in names]
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_sender_that_logs_at_length_is_not_held_up(monkeypatch):
-    monkeypatch.setenv("OPENAI_LOG", "debug")
-    texts = [f"{n} " * 200 for n in range(100)]
-    with serve() as server:
-        replies, sent = ask(server.endpoint, *texts, apart=True)
-    assert sent == 100
-    assert [reply.text for reply in replies] == [f"a{text}".strip() for text in texts]
-
-
 @pytest.mark.parametrize("fault", ["429", "500", "502", "503", "cut", "cut in the body"])
 def test_what_passes_is_asked_again_until_it_does(fault):
     with serve([fault, fault]) as server:
@@ -274,7 +258,7 @@ def loop(script, rows, **changes):
     items = item_table()
     keywords = pd.DataFrame({"item": range(len(items)), "keywords": items["categories"]})
     with serve(script) as server:
-        teacher = open_teacher(teacher_params(server.endpoint, concurrency=1), retries=RETRIES, apart=False)
+        teacher = open_teacher(teacher_params(server.endpoint, concurrency=1), retries=RETRIES)
         made = synthesise(
             table, items, keywords, rows, teacher, prompt=params.prompt,
             traces=params.traces.model_copy(update=changes), progress="",

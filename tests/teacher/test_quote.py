@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 from stages.__main__ import app
 from tests.project import ROOT, SMALL, run_stage, set_params, teacher_params
 from tests.teacher.batch_server import batch_server, completion, questions
-from thinkrec.teacher.batch import Waiting, carry_out
-from thinkrec.teacher.client import open_teacher
-from thinkrec.teacher.quote import NOTHING, Quote, Range, quote, quote_table, total
+from thinkrec.teacher.batch import Waiting
+from thinkrec.teacher.endpoint import open_teacher
+from thinkrec.teacher.job import Job, carry_out
+from thinkrec.teacher.quote import NOTHING, Quote, Range, add_quotes, quote_job, quote_table
 
 PLACE = "https://teacher.invalid/v1"
 A, B = "aaaa", "bbbbbbbb"  # four and eight characters
@@ -35,7 +36,8 @@ def server():
 
 
 def quoted(*texts, turns=3, endpoint=PLACE, **changes):
-    return quote("traces", questions(*texts), teacher_params(endpoint, **changes), turns=turns)
+    params = teacher_params(endpoint, **changes)
+    return quote_job(Job(stage="traces", work=questions(*texts), teacher=params, turns=turns))
 
 
 def ask(server, *texts):
@@ -111,7 +113,8 @@ def test_a_second_turn_that_is_open_leaves_fewer_to_come(server):
 
 def test_answers_to_questions_that_will_change_tell_of_tokens_alone(server):
     ask(server, A)
-    found = quote("traces", questions(A), teacher_params(server.endpoint), turns=1, changing="because")
+    params = teacher_params(server.endpoint)
+    found = quote_job(Job(stage="traces", work=questions(A), teacher=params, turns=1, changing="because"))
     assert (found.questions, found.answered, found.requests) == (1, 0, span(1, 1))
     assert found.completion_tokens == span(3, 3)
     assert found.notes[0] == "traces: because"
@@ -157,9 +160,9 @@ def test_the_offline_teacher_is_free():
 
 def test_a_total_has_a_cost_only_if_all_have():
     one = Quote(stage="a", requests=Range(least=1, most=2), cost=Range(least=3, most=4))
-    assert total([one, one]).requests == Range(least=2, most=4)
-    assert total([one, one]).cost == Range(least=6, most=8)
-    assert total([one, Quote(stage="b", cost=None)]).cost is None
+    assert add_quotes([one, one]).requests == Range(least=2, most=4)
+    assert add_quotes([one, one]).cost == Range(least=6, most=8)
+    assert add_quotes([one, Quote(stage="b", cost=None)]).cost is None
     assert quote_table([one, Quote(stage="b", cost=None)])
 
 

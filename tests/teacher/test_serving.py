@@ -21,7 +21,8 @@ from thinkrec.errors import UserError
 from thinkrec.lm.backbone import save_model
 from thinkrec.params import load
 from thinkrec.synthesis.traces import synthesise
-from thinkrec.teacher.client import open_teacher
+from thinkrec.teacher.client import open_session
+from thinkrec.teacher.endpoint import open_teacher
 
 MISSING = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
 pytestmark = [
@@ -77,7 +78,7 @@ def _healthy(port):
 
 def ask(teacher):
     async def run():
-        async with teacher.session() as session:
+        async with open_session(teacher) as session:
             return await session.ask(QUESTION)
 
     return asyncio.run(run())

@@ -14,27 +14,33 @@ import pytest
 from tests.project import teacher_params
 from tests.teacher.server import serve
 from thinkrec.errors import UserError
-from thinkrec.teacher.client import open_teacher
-from thinkrec.teacher.store import Answer, open_store, owner, request_key
+from thinkrec.teacher.answers import Answer
+from thinkrec.teacher.client import open_session
+from thinkrec.teacher.endpoint import open_teacher
+from thinkrec.teacher.store import open_store, request_key, store_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "sk-do-not-keep-me"
+STORE = Path(".cache/responses.sqlite")
 ANSWER = Answer(
     content="Yes. ä", reasoning_content="", refusal="", finish_reason="stop", prompt_tokens=3, completion_tokens=2
 )
 CONCURRENCY = 8
 ASK_ALL = """
-import asyncio, signal, sys
+import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 from tests.project import teacher_params
-from thinkrec.teacher.client import open_teacher
-endpoint, numbers = sys.argv[1], range(int(sys.argv[2]))[:: int(sys.argv[3])]
-params = teacher_params(endpoint, concurrency=8)
-async def run():
-    async with open_teacher(params).session() as session:
-        replies = await asyncio.gather(*(session.ask([{"role": "user", "content": str(n)}]) for n in numbers))
-        print(*(reply.text for reply in replies), session.spent.requests)
-asyncio.run(run())
+from thinkrec.errors import UserError
+from thinkrec.teacher.client import ask_about
+from thinkrec.teacher.endpoint import open_teacher
+endpoint, count, order, timeout = sys.argv[1], *map(float, sys.argv[2:])
+teacher = open_teacher(teacher_params(endpoint, concurrency=8, timeout=timeout))
+async def ask(session, number):
+    return (await session.ask([{"role": "user", "content": str(number)}])).text
+try:
+    print(*ask_about(teacher, range(int(count))[:: int(order)], ask, progress="", unit=""), teacher.spent.requests)
+except UserError as error:
+    sys.exit(str(error))
 """
 
 
@@ -50,8 +56,8 @@ def ask(teacher, *texts):
     """The replies to some questions asked at once, and how many requests that took."""
 
     async def run():
-        async with teacher.session() as session:
-            return await asyncio.gather(*(session.ask(message(text)) for text in texts)), session.spent.requests
+        async with open_session(teacher) as session:
+            return await asyncio.gather(*(session.ask(message(text)) for text in texts)), session.teacher.spent.requests
 
     return asyncio.run(run())
 
@@ -63,126 +69,100 @@ def place_and_key(monkeypatch, tmp_path):
     monkeypatch.setenv("THINKREC_TEACHER_KEY", KEY)
 
 
-def start(endpoint, count, order=1):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def start(endpoint, count, order=1, timeout=5.0):
     return subprocess.Popen(
-        [sys.executable, "-c", ASK_ALL, endpoint, str(count), str(order)],
-        env=environment,
+        [sys.executable, "-c", ASK_ALL, endpoint, *map(str, (count, order, timeout))],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def eventually(holds, seconds=5.0):
-    until = time.monotonic() + seconds
-    while not (found := holds()) and time.monotonic() < until:
-        time.sleep(0.01)
-    return found
-
-
-def claimants():
-    with open_store(Path(".cache/responses.sqlite")) as store:
-        return [name for (name,) in store.connection.execute("SELECT owner FROM claims")]
+def wait_for(server, count, process):
+    """Until the server has heard so many questions of a process that runs."""
+    while len(server.heard) < count:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
 
 
 def stored():
-    with open_store(Path(".cache/responses.sqlite")) as store:
+    with open_store(STORE) as store:
         return store.connection.execute("SELECT count(*) FROM responses").fetchone()[0]
 
 
-def test_a_killed_run_and_the_next_pay_for_nothing_twice():
-    with serve(seconds=0.2) as server:
-        first = start(server.endpoint, 100)
-        while len(server.heard) < 30:
-            assert first.poll() is None
-            time.sleep(0.005)
-        first.send_signal(signal.SIGKILL)
-        first.wait()
-        again = start(server.endpoint, 100)  # what the first one's sender still waits for is waited for
-        said = again.communicate(timeout=60)[0].split()
-    assert said[:-1] == [f"a{n}" for n in range(100)]
-    assert set(server.came.values()) == {1} and len(server.heard) == 100
-    assert int(said[-1]) <= 100 - 30
-    assert (stored(), claimants()) == (100, [])
-
-
-def test_an_interrupted_run_keeps_what_is_under_way_and_sends_nothing_more():
+@pytest.mark.integration
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_keeps_what_is_under_way_and_the_next_goes_on(number):
     with serve(seconds=0.5) as server:
-        process = start(server.endpoint, 100)
-        while not server.heard:
-            assert process.poll() is None
-            time.sleep(0.005)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process = start(server.endpoint, 40)
+        wait_for(server, 12, process)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
         sent = len(server.heard)
-        assert 0 < sent < 100
+        assert error == f"stopped by {number.name}; all that was answered is in {STORE}; run again to go on\n"
+        assert process.returncode == 1
+        assert 12 <= sent < 40
         assert stored() == sent
-        time.sleep(0.3)
-        assert len(server.heard) == sent
+        texts, _ = start(server.endpoint, 40).communicate(timeout=60)
+        assert texts.split() == [*(f"a{number}" for number in range(40)), str(40 - sent)]
+    assert set(server.came.values()) == {1}
 
 
-def test_a_sender_that_is_killed_is_told_of_in_one_line():
-    with serve(seconds=0.5) as server:
-
-        async def run():
-            async with open_teacher(params(server.endpoint)).session() as session:
-                asking = asyncio.create_task(session.ask(message("x")))
-                while not server.heard:
-                    await asyncio.sleep(0.01)
-                os.kill(int(claimants()[0].split()[1]), signal.SIGKILL)
-                with pytest.raises(UserError, match=r"asks the teacher ended .*signal 9.*run again") as caught:
-                    await asking
-                assert "\n" not in str(caught.value)
-                with pytest.raises(UserError, match="ended"):
-                    await session.ask(message("y"))
-
-        asyncio.run(run())
-        ((reply,), sent) = ask(open_teacher(params(server.endpoint)), "x")  # its claim is anybody's
-    assert (reply.text, sent, server.came["x"]) == ("ax", 1, 2)
+@pytest.mark.integration
+def test_a_run_that_is_told_to_stop_waits_no_longer_than_the_time_out():
+    with serve("hang") as server:
+        process = start(server.endpoint, 40, timeout=2.0)
+        wait_for(server, 8, process)
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=60)
+    assert error.startswith("stopped by SIGTERM; ")
+    assert len(server.heard) == 8  # nothing was tried again
 
 
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
-def test_the_sender_holds_the_key_in_its_environment_alone():
-    with serve(seconds=0.3) as server:
-
-        async def run():
-            async with open_teacher(params(server.endpoint)).session() as session:
-                asking = asyncio.create_task(session.ask(message("x")))
-                while not server.heard:
-                    await asyncio.sleep(0.01)
-                sender = Path("/proc") / claimants()[0].split()[1]
-                await asking
-                return [(sender / name).read_bytes() for name in ("cmdline", "environ")]
-
-        command, environment = asyncio.run(run())
-    assert b"thinkrec.teacher.sender" in command and KEY.encode() not in command
-    assert KEY.encode() in environment
+@pytest.mark.integration
+def test_the_second_signal_ends_a_run_at_once():
+    with serve("hang") as server:
+        process = start(server.endpoint, 40, timeout=600.0)
+        wait_for(server, 8, process)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process.send_signal(number)
+            time.sleep(0.5)
+        assert process.wait(timeout=60) == -signal.SIGTERM
 
 
-def test_a_claim_of_a_living_process_stands_and_one_of_a_dead_process_falls():
-    path = Path("r.sqlite")
-    gone = subprocess.Popen(["sleep", "60"])
-    with open_store(path) as store:
-        for key, process in {"theirs": os.getppid(), "gone": gone.pid, "reused": os.getppid()}.items():
-            assert store.claim(key)
-            name = owner(process) if key != "reused" else owner(process) + "0"  # began at another time
-            store.connection.execute("UPDATE claims SET owner = ? WHERE key = ?", (name, key))
-        assert not store.claim("theirs")
-        assert not store.claim("gone")
-        gone.kill()
-        assert eventually(lambda: store.claim("gone"))  # not waited for by its parent, and dead all the same
-        assert store.claim("reused")
-        store.release("theirs")  # not ours to give up
-        assert not store.claim("theirs")
-        store.put("theirs", ANSWER)
-        assert not store.claim("theirs")  # there is nothing to ask
-        assert store.connection.execute("SELECT key FROM claims ORDER BY key").fetchall() == [("gone",), ("reused",)]
-    gone.wait()
+@pytest.mark.integration
+def test_after_a_killed_run_the_next_asks_only_what_is_not_kept():
+    with serve(seconds=0.2) as server:
+        process = start(server.endpoint, 40)
+        wait_for(server, 20, process)
+        process.kill()
+        process.communicate()
+        kept = stored()
+        assert kept >= 20 - CONCURRENCY
+        texts, _ = start(server.endpoint, 40).communicate(timeout=60)
+        assert texts.split() == [*(f"a{number}" for number in range(40)), str(40 - kept)]
+
+
+@pytest.mark.integration
+def test_of_two_runs_at_once_one_asks_and_the_other_finds_its_answers():
+    with serve() as server:
+        with store_lock(STORE):  # as a third one would
+            both = [start(server.endpoint, 100, order) for order in (1, -1)]
+            for process in both:
+                assert (
+                    process.stderr.readline() == f"waiting for another run, which holds {STORE.with_suffix('.lock')}\n"
+                )
+            assert not server.heard
+        texts = [process.communicate(timeout=60)[0].split() for process in both]
+    assert texts[0][:-1] == texts[1][:-1][::-1] == [f"a{number}" for number in range(100)]
+    assert sorted(int(words[-1]) for words in texts) == [0, 100]
+    assert set(server.came.values()) == {1}
 
 
 def test_a_question_that_failed_may_be_asked_again_at_once():
     with serve(["bad request"]) as server:
-        teacher = open_teacher(params(server.endpoint), apart=False)
+        teacher = open_teacher(params(server.endpoint))
         with pytest.raises(UserError):
             ask(teacher, "x")
         (reply,), _ = ask(teacher, "x")
@@ -203,7 +183,7 @@ def test_what_the_store_knows_needs_no_key(monkeypatch):
     monkeypatch.delenv("THINKREC_TEACHER_KEY")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     place = "https://teacher.invalid/v1"
-    with open_store(Path(".cache/responses.sqlite")) as store:
+    with open_store(STORE) as store:
         store.put(request_key(place, {"model": "m", "messages": message("x")}), ANSWER)
     (reply,), sent = ask(open_teacher(params(place)), "x")
     assert (reply.text, sent) == (ANSWER.content, 0)
@@ -216,16 +196,6 @@ def test_equal_questions_under_way_share_one_call():
         replies, sent = ask(open_teacher(params(server.endpoint)), *["x"] * 5)
     assert (sent, server.came["x"]) == (1, 1)
     assert {reply.text for reply in replies} == {"ax"}
-
-
-def test_two_processes_share_a_store_and_agree():
-    with serve(seconds=0.002) as server:
-        both = [start(server.endpoint, 200, order) for order in (1, -1)]  # they meet in the middle
-        said = [process.communicate(timeout=60)[0].split() for process in both]
-        assert said[0][:-1] == said[1][:-1][::-1] == [f"a{n}" for n in range(200)]
-        assert len(server.heard) == 200  # nothing was sent by both
-        assert int(said[0][-1]) + int(said[1][-1]) == 200
-    assert stored() == 200
 
 
 def test_of_two_answers_to_one_question_the_first_stands_for_both():
@@ -244,7 +214,7 @@ def test_an_answer_under_way_is_kept_though_another_question_fails():
 
         async def run():
             async with (
-                open_teacher(params(server.endpoint), retries=0).session() as session,
+                open_session(open_teacher(params(server.endpoint), retries=0)) as session,
                 asyncio.TaskGroup() as group,
             ):
                 group.create_task(session.ask(message("paid")))
@@ -280,7 +250,7 @@ def test_no_key_and_no_password_is_in_the_file():
 
 @pytest.mark.parametrize("content", [b"not a database at all, but long enough to look like one" * 20, None])
 def test_a_damaged_store_is_a_user_error_in_one_line(content):
-    path = Path(".cache/responses.sqlite")
+    path = STORE
     with open_store(path) as store:
         store.put("k", ANSWER)
         if content is None:

@@ -24,7 +24,7 @@ from thinkrec.claims.structure import Parts, read_parts, trace_text
 from thinkrec.claims.verdict import WORDS, split_verdict
 from thinkrec.claims.verifier import Catalogue, check
 from thinkrec.params import TraceParams
-from thinkrec.teacher.client import Reply
+from thinkrec.teacher.answers import Reply
 
 Finding = str | None  # what is wrong, in a few words; None: nothing
 

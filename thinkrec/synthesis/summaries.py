@@ -22,9 +22,10 @@ from thinkrec.claims.prompts import LONGEST, Message, one_line
 from thinkrec.params import KeywordParams, TeacherSettings
 from thinkrec.synthesis.filters import refusal
 from thinkrec.synthesis.keywords import EDGES, clean_keywords, extract_keywords, instructs, keyword_stats
-from thinkrec.teacher.client import Reply, Session, Teacher, Unanswered, open_teacher
+from thinkrec.teacher.answers import Reply
+from thinkrec.teacher.client import Session, Unanswered, ask_about
+from thinkrec.teacher.endpoint import Teacher, open_teacher
 from thinkrec.teacher.item_prompts import item_question, item_writer
-from thinkrec.teacher.pool import ask_all
 
 Fault = Literal["refused", "truncated", "empty", "instruction", "verdict", "sentences"]
 FAULTS: tuple[Fault, ...] = ("refused", "truncated", "empty", "instruction", "verdict", "sentences")
@@ -111,7 +112,7 @@ def foresee(items: pd.DataFrame, keywords: KeywordParams, teacher: TeacherSettin
         UserError: the endpoint is no address, or the store cannot be used.
     """
     if keywords.source == "teacher":
-        replay = replace(open_teacher(teacher), heard=lambda *_: None)
+        replay = replace(open_teacher(teacher), listener=lambda *_: None)
         with suppress(Unanswered):
             return summarise(items, replay, max_per_item=keywords.max_per_item, progress="").keywords, ""
     made = summarise(items, None, max_per_item=keywords.max_per_item).keywords
@@ -180,13 +181,12 @@ def _ask(
     places: Sequence[int], write: Callable[[int], list[Message]], teacher: Teacher, progress: str
 ) -> dict[int, Reply]:
     """The reply to the question about each of these items."""
-    replies: dict[int, Reply] = {}
 
-    async def work(session: Session, number: int) -> None:
-        replies[places[number]] = await session.ask(write(places[number]))
+    async def ask(session: Session, place: int) -> Reply:
+        return await session.ask(write(place))
 
-    ask_all(teacher, len(places), work, progress=progress, unit="item")
-    return replies
+    replies = ask_about(teacher, places, ask, progress=progress, unit="item")
+    return dict(zip(places, replies, strict=True))
 
 
 def _fallbacks(records: Sequence[tuple[int, Fault, str]]) -> pd.DataFrame:

@@ -30,8 +30,8 @@ from thinkrec.claims.verifier import thesaurus_of
 from thinkrec.params import PromptParams, TraceParams
 from thinkrec.synthesis.examples import write_examples
 from thinkrec.synthesis.filters import FAULTS, NEAR_DUPLICATE, Given, Rules, find_fault, near_duplicates
-from thinkrec.teacher.client import Session, Teacher
-from thinkrec.teacher.pool import ask_all
+from thinkrec.teacher.client import Session, ask_about
+from thinkrec.teacher.endpoint import Teacher
 
 Rows = npt.NDArray[np.int64]
 
@@ -160,14 +160,12 @@ def _ask(
     progress: str,
 ) -> list[Outcome]:
     """The outcome of every row."""
-    outcomes = [Outcome() for _ in rows]
 
-    async def work(session: Session, place: int) -> None:
+    async def converse(session: Session, place: int) -> Outcome:
         instance, label = read(int(rows[place])), bool(labels[place])
-        outcomes[place] = await reflect(instance, label=label, session=session, rules=rules)
+        return await reflect(instance, label=label, session=session, rules=rules)
 
-    ask_all(teacher, len(rows), work, progress=progress, unit="row")
-    return outcomes
+    return ask_about(teacher, range(len(rows)), converse, progress=progress, unit="row")
 
 
 def _drop_near_duplicates(

@@ -9,24 +9,42 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from errno import EISDIR
 from pathlib import Path
 from typing import Any
 
 from thinkrec.artifacts import atomic
 from thinkrec.claims.prompts import plain
 from thinkrec.errors import UserError
-from thinkrec.teacher.store import Answer, open_store, read_answer
+from thinkrec.teacher.answers import Answer, read_answer
+from thinkrec.teacher.endpoint import place, store_path
+from thinkrec.teacher.job import Job, replay_job
+from thinkrec.teacher.store import open_store
 
 FORMAT = "thinkrec responses 1"
 
 LONGEST_LINE = 2**26  # characters
 
 _KEY = re.compile(r"[0-9a-f]{64}")
+
+
+def export_bundle(path: Path, jobs: Sequence[Job[Any]]) -> int:
+    """Write the answers to all the questions of `jobs`, which ask one teacher; returns how many.
+
+    Raises:
+        UserError: the teacher is the offline one, an answer is not in the store, the store cannot be used, or the file
+            cannot be written.
+    """
+    keys = set().union(*(replay_job(job) for job in jobs))
+    teacher = jobs[0].teacher
+    write_bundle(path, store_path(), keys, endpoint=place(teacher.endpoint), model=teacher.model)
+    return len(keys)
 
 
 def write_bundle(path: Path, store: Path, keys: Iterable[str], *, endpoint: str, model: str) -> None:
@@ -59,7 +77,7 @@ def read_bundle(path: Path, store: Path) -> tuple[int, int, dict[str, str]]:
     if header.get("format") != FORMAT or not {"endpoint", "model"} <= set(header):
         raise UserError(f"{path}: not a bundle of this version ({FORMAT!r}); have it exported anew")
     with open_store(store) as answers:
-        new, same, other = answers.put_all(_entry(path, number, found) for number, found in lines)
+        new, same, other = answers.put_all(_entry(path, number, entry) for number, entry in lines)
     if other:
         raise UserError(
             f"{path}: {other} of its answers differ from those in {store}; move that file away (or name another in "
@@ -72,6 +90,8 @@ def read_bundle(path: Path, store: Path) -> tuple[int, int, dict[str, str]]:
 def _written(path: Path) -> Iterator[gzip.GzipFile]:
     """A new gzip file that takes its place once it is whole; neither its name nor the time are in its bytes."""
     try:
+        if path.is_dir():  # which an atomic write would replace
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
         with (
             atomic(path) as partial,
             partial.open("wb") as raw,
@@ -93,22 +113,22 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             while line := file.readline(LONGEST_LINE):
                 number += 1
-                found = json.loads(line)
-                if not isinstance(found, dict):
+                entry = json.loads(line)
+                if not isinstance(entry, dict):
                     raise ValueError("should be an object")
-                yield number, found
+                yield number, entry
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; name a bundle that thinkrec-stage bundle export wrote") from None
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a whole bundle (about line {number}: {error}); get it again") from None
 
 
-def _entry(path: Path, number: int, found: dict[str, Any]) -> tuple[str, Answer]:
+def _entry(path: Path, number: int, entry: dict[str, Any]) -> tuple[str, Answer]:
     """A line's key and answer."""
-    key = found.get("key")
+    key = entry.get("key")
     try:
         if not (isinstance(key, str) and _KEY.fullmatch(key)):
             raise ValueError("a key should be 64 hexadecimal digits")
-        return key, read_answer(json.dumps(found.get("answer")))
+        return key, read_answer(json.dumps(entry.get("answer")))
     except ValueError as error:
         raise UserError(f"{path}: line {number}: {error}; get the bundle again") from None

@@ -11,8 +11,13 @@ model knows of English; this one knows those of the synthetic world's vocabulary
 and trusts other words (genres, names) half as much.
 
 Like any teacher it errs: some verdicts are turned round, some corrections are ignored and some repeated aloud, which
-gives the reflect loop and its filters work to do. All of that is drawn from hashes of the request, so equal requests
-get equal answers.
+gives the reflect loop and its filters work to do.
+
+Keywords of an item are its categories first, then the words of its description whose meanings it knows or, where it
+knows none, all of them, the most frequent first; without either, the title's. They come as a list of commas, of numbers
+or of JSON, and some as a sentence, which cannot be used.
+
+All that varies is drawn from hashes of the request, so equal requests get equal answers.
 
 In "(a of n)", n counts the history's titles with the keyword or a synonym, a those of them that the sentence is about:
 the liked ones after "liked" and "prefers", the disliked ones after "disliked" and "avoids".
@@ -24,6 +29,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,15 +37,16 @@ from typing import Any
 from thinkrec.claims.prompts import HISTORY, LIKED, TARGET
 from thinkrec.claims.structure import Parts, write_answer
 from thinkrec.claims.verdict import WORDS, parse_verdict
+from thinkrec.synthesis.keywords import clean_keywords, content_words
 from thinkrec.synthetic.synonyms import MEANINGS, meaning
-from thinkrec.teacher.item_prompts import read_item
-from thinkrec.teacher.offline_keywords import keywords_answer
+from thinkrec.teacher.item_prompts import MOST_KEYWORDS, read_item
 
 SMOOTHING = 1.0
 TRUST = {True: 1.0, False: 0.5}  # in words whose synonyms it knows, and in others
 FLIPPED = 0.05  # share of first verdicts turned round
 STUBBORN = 0.15  # share of corrections ignored
 LEAKED = 0.08  # share of corrections repeated in the answer
+PROSE = 0.03  # share of answers about items that are a sentence
 LONGEST_TITLE = 40  # characters of a title worth repeating
 
 Scope = Mapping[str, Any]
@@ -61,6 +68,12 @@ _NO_CONTRAST = "Nothing else stands out."
 _CLOSING = {True: ("It fits.", "It still fits."), False: ("It does not fit.", "It still does not fit.")}
 _NOTHING = {True: "Nothing in the history speaks against it;", False: "Nothing in the history speaks for it;"}
 _OUTWEIGHED = {True: "Little in the history speaks for it, but", False: "Little in the history speaks against it, but"}
+_LISTS: tuple[Callable[[list[str]], str], ...] = (
+    ", ".join,
+    lambda keywords: f"Keywords: {', '.join(keywords)}",
+    lambda keywords: "\n".join(f"{number}. {word}" for number, word in enumerate(keywords, 1)),
+    json.dumps,
+)
 _LEAKS = ("You are right, the correct answer is {word}. {rest}", "As you pointed out, {word} is right. {rest}")
 
 
@@ -164,6 +177,17 @@ def answer(messages: Sequence[Mapping[str, str]]) -> str:
         aloud = _pick(_LEAKS, style[9]).format(word=WORDS[told[-1]], rest=parts["history"])
         parts = {**parts, "history": aloud}
     return write_answer(told[-1], parts)
+
+
+def keywords_answer(item: Mapping[str, Any], style: bytes) -> str:
+    """The answer to the question about `item`; the 32 bytes of `style` draw its form."""
+    described = content_words(item.get("description", ""))
+    understood = [word for word in described if word in MEANINGS]
+    proposed = [*item.get("categories", []), *(understood or (word for word, _ in Counter(described).most_common()))]
+    keywords = clean_keywords(proposed or content_words(item.get("title", "")), MOST_KEYWORDS)
+    if _uniform(style) < PROSE:
+        return f"This is an item that people know for its {' and '.join(keywords) or 'title'}."
+    return _LISTS[style[0] % len(_LISTS)](keywords)
 
 
 def read_case(text: str) -> Case:

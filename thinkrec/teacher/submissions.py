@@ -8,7 +8,6 @@ accounts nor requests are in it.
 
 from __future__ import annotations
 
-import fcntl
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from thinkrec.teacher.store import WAIT, explained
+from thinkrec.teacher.store import WAIT, explained, store_lock
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS batches
@@ -113,16 +112,11 @@ def open_submissions(store: Path) -> Iterator[Submissions]:
         UserError: the file is none of these, is damaged or cannot be written.
     """
     path = submissions_path(store)
-    with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_suffix(".lock").open("w")
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # ends with the process, however that ends
-        with _opened(path) as connection:
-            yield Submissions(path, connection)
+    with store_lock(store), _opened(path) as connection:
+        yield Submissions(path, connection)
 
 
-def under_way(store: Path, place: str) -> set[str]:
+def keys_under_way(store: Path, place: str) -> set[str]:
     """The keys of all questions to one teacher that are noted as submitted.
 
     Raises:

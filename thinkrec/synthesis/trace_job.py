@@ -1,0 +1,55 @@
+"""The stage `traces`: which artefacts it reads, what it asks, and what that would take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pandas as pd
+
+from thinkrec.artifacts import INTERACTIONS, ITEMS, KEYWORDS, read_table
+from thinkrec.features import bank
+from thinkrec.params import Params
+from thinkrec.synthesis.sampling import choose_instances
+from thinkrec.synthesis.summaries import foresee
+from thinkrec.synthesis.traces import Synthesis, synthesise
+from thinkrec.teacher.budget import Spent
+from thinkrec.teacher.endpoint import Teacher
+from thinkrec.teacher.job import Job, run_job
+from thinkrec.teacher.quote import Quote, quote_job
+
+
+def make_traces(params: Params, report: Callable[..., None]) -> tuple[Synthesis, Spent]:
+    """The traces, and what asking for them took (also told to `report`).
+
+    Raises:
+        UserError: as `run_job`.
+    """
+    return run_job(trace_job(params), report)
+
+
+def quote_traces(params: Params) -> Quote:
+    """What `make_traces` would still ask the teacher, by the keywords of params.yaml, made or not."""
+    keywords, changing = foresee(read_table(ITEMS), params.keywords, params.teacher_settings)
+    return quote_job(trace_job(params, keywords=keywords, changing=changing))
+
+
+def trace_job(params: Params, *, keywords: pd.DataFrame | None = None, changing: str = "") -> Job[Synthesis]:
+    """The stage's questions; `keywords` are others than the pipeline's, `changing` why they will be others again."""
+    work = partial(_synthesise, params, keywords)
+    turns = params.traces.max_turns
+    return Job(stage="traces", work=work, teacher=params.teacher_settings, turns=turns, changing=changing)
+
+
+def _synthesise(params: Params, keywords: pd.DataFrame | None, teacher: Teacher) -> Synthesis:
+    interactions = read_table(INTERACTIONS)
+    train, held_out = choose_instances(interactions, params.traces, params.seed, score=lambda: bank.load().scores())
+    return synthesise(
+        interactions,
+        read_table(ITEMS),
+        read_table(KEYWORDS) if keywords is None else keywords,
+        [*train, *held_out],
+        teacher,
+        prompt=params.prompt,
+        traces=params.traces,
+    )

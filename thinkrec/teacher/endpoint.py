@@ -1,0 +1,195 @@
+"""A teacher: the offline one or any OpenAI-compatible server, with its key, store and budget, and its faults in words.
+
+The key is in no message: servers repeat it in their refusals, so whatever a server says goes through `Teacher.mask`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+
+from thinkrec.artifacts import RESPONSES
+from thinkrec.errors import UserError
+from thinkrec.params import TeacherSettings
+from thinkrec.teacher import offline
+from thinkrec.teacher.answers import Answer, read_completion, read_flag
+from thinkrec.teacher.budget import Budget, Spent
+
+OFFLINE = "offline"
+KEY_VARIABLES = ("THINKREC_TEACHER_KEY", "OPENAI_API_KEY")
+RETRIES = 5
+LEAST_SECRET = 16  # characters of a key that nobody writes by chance
+
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_NO_KEY = "no-key-needed"
+
+# Up to so many retries: none where the server says so, or asks for a longer wait than the client bears.
+# The first line that fits says what to do; subclasses stand before their bases.
+_ADVICE: tuple[tuple[type[Exception], str], ...] = (
+    (openai.AuthenticationError, f"refused the key; set {KEY_VARIABLES[0]} to a valid one"),
+    (openai.PermissionDeniedError, "forbids this key the model {model}; choose another teacher.model or key"),
+    (openai.NotFoundError, "does not know the model {model}, or is no such API; mend teacher.model or .endpoint"),
+    (openai.RateLimitError, "still turned us away after up to {retries} retries (rate limit or quota); lower "
+                            "run.concurrency, mend the quota or run again later"),
+    (openai.APITimeoutError, "gave no answer within {timeout:g} s; raise run.timeout or lower "
+                             "run.concurrency"),
+    (openai.APIConnectionError, "cannot be reached, or breaks off; check teacher.endpoint, and that the server runs"),
+    (openai.InternalServerError, "still failed after up to {retries} retries ({error}), which is its own fault; run "
+                                 "again later"),
+    (openai.APIResponseValidationError, "answers, but not as an OpenAI-compatible API; does teacher.endpoint end in "
+                                        "/v1?"),
+    (Exception, "failed ({error}); check teacher.endpoint and teacher.model"),
+)  # fmt: skip
+
+Request = dict[str, Any]  # the body of a question: model, messages and further fields
+Listener = Callable[[str, Request, Answer | None], None]  # hears a question's key, the question, the store's answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teacher:
+    """Who is asked, and how: see `client.ask_about`."""
+
+    params: TeacherSettings
+    app: Any  # the ASGI app of an in-process teacher, None for one behind a network
+    key: str = field(repr=False)
+    budget: Budget = field(repr=False)
+    retries: int = RETRIES
+    store: Path | None = None  # of the answers; None: every question is sent
+    listener: Listener | None = None  # where set, nothing is sent, and it hears of every question
+
+    @property
+    def spent(self) -> Spent:
+        """What this run has sent and what that took, so far."""
+        return self.budget.spent
+
+    @property
+    def place(self) -> str:
+        """Where it is; see `place`."""
+        return place(self.params.endpoint)
+
+    @property
+    def base_url(self) -> str:
+        """What the `openai` client is given."""
+        return f"http://{OFFLINE}/v1" if self.app else self.params.endpoint
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine, where no proxy of the environment leads."""
+        return urlsplit(self.base_url).hostname in _LOOPBACK
+
+    def require_key(self) -> None:
+        """Raise the one line that says that a key is missing."""
+        if not self.key:
+            raise UserError(f"teacher at {self.place}: needs a key; set {KEY_VARIABLES[0]} in the environment")
+
+    def hide_key(self, text: str) -> str:
+        """A text without the key."""
+        return text.replace(self.key, "***") if self.key else text
+
+    def read_completion(self, body: object) -> Answer | None:
+        """The answer in a completion, None in anything else.
+
+        A key that the server echoes is hidden, since answers are shared; one too short for a secret may be any word.
+        """
+        answer = read_completion(body)
+        if answer is None or len(self.key) < LEAST_SECRET:
+            return answer
+        return replace(
+            answer,
+            content=self.hide_key(answer.content),
+            reasoning_content=self.hide_key(answer.reasoning_content),
+            refusal=self.hide_key(answer.refusal),
+            finish_reason=self.hide_key(answer.finish_reason),
+        )
+
+    def read_flag(self, error: object) -> Answer | None:
+        """What stands for the answer to a question that the host refused to pass on; None for any other error."""
+        answer = read_flag(error)
+        return answer and replace(answer, refusal=self.hide_key(answer.refusal))
+
+    def mask(self, text: str) -> str:
+        """A server's own words on one line, without the key and without anything that steers a terminal."""
+        text = " ".join(self.hide_key(text).split())[:200]
+        return "".join(character for character in text if character.isprintable())
+
+    def fault(self, kind: type[Exception], text: str = "") -> UserError:
+        """The one line for a fault: which teacher, what went wrong (`text` is the server's word), what to do."""
+        advice = next(advice for error, advice in _ADVICE if issubclass(kind, error))
+        line = advice.format(
+            model=repr(self.params.model), retries=self.retries, timeout=self.params.timeout, error=self.mask(text)
+        )
+        return UserError(f"teacher at {self.place} {line}")
+
+    def describe_cap(self, cap: str) -> str:
+        """Which cap a run has reached."""
+        setting = f"run.{cap}={getattr(self.params, cap)}"
+        if cap == "max_requests":
+            return f"all {setting} of this run are sent"
+        return f"{setting} has no room for another request"
+
+    def cap_reached(self, cap: str) -> UserError:
+        """The one line for a cap: which, what was spent, how to go on."""
+        kept = f"is in {self.store}, so run again to go on" if self.store else "is lost; raise it"
+        return UserError(f"teacher at {self.place}: {self.describe_cap(cap)}; what they brought ({self.spent}) {kept}")
+
+
+def open_teacher(params: TeacherSettings, *, app: Any = None, retries: int = RETRIES) -> Teacher:
+    """The teacher of `teacher.endpoint`: the offline one, or any OpenAI-compatible base URL.
+
+    `app` puts another in-process teacher in the offline one's place. A remote teacher without a key is no fault before
+    something has to be sent: what the store knows needs none.
+
+    Raises:
+        UserError: the endpoint is no address, or the key is none that can be sent.
+    """
+    budget = Budget(params)
+    if params.endpoint == OFFLINE:
+        return Teacher(params=params, app=app or offline.app, key=_NO_KEY, budget=budget, retries=retries)
+    try:
+        address = urlsplit(params.endpoint)
+        usable = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:  # a port that is no number, a bracket left open
+        usable = False
+    if not usable:
+        raise UserError(
+            f"params.yaml: teacher.endpoint should be {OFFLINE} or a base URL such as https://host/v1; mend it"
+        )
+    key = next((value for name in KEY_VARIABLES if (value := os.environ.get(name, "").strip())), "")
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(f"teacher at {place(params.endpoint)}: the key has characters no header can carry; set it anew")
+    if not key and address.hostname in _LOOPBACK:
+        key = _NO_KEY
+    return Teacher(params=params, app=None, key=key, budget=budget, retries=retries, store=store_path())
+
+
+def open_replay(params: TeacherSettings, listener: Listener) -> Teacher:
+    """The same teacher, answering from the store alone: nothing is sent, and `listener` hears of every question.
+
+    Raises:
+        UserError: as `open_teacher`, or the teacher is the offline one, which has no store.
+    """
+    if params.endpoint == OFFLINE:
+        raise UserError(
+            "params.yaml: teacher.endpoint is offline, whose answers are free and the same everywhere, "
+            "so none are kept; name another teacher"
+        )
+    return replace(open_teacher(params), listener=listener)
+
+
+def store_path() -> Path:
+    """Where answers are kept: $THINKREC_STORE, else `RESPONSES` (which does not outlast a queued experiment)."""
+    return Path(os.environ.get("THINKREC_STORE", "").strip() or RESPONSES)
+
+
+def place(endpoint: str) -> str:
+    """Where a teacher is, fit for a message: no user, password or query of its address."""
+    if endpoint == OFFLINE:
+        return OFFLINE
+    address = urlsplit(endpoint)
+    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"

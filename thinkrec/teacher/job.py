@@ -1,0 +1,88 @@
+"""All questions of one stage to a teacher: they can be asked (here), priced (`quote`) or shared (`bundle`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from thinkrec.errors import UserError
+from thinkrec.params import TeacherSettings
+from thinkrec.teacher.answers import Answer
+from thinkrec.teacher.batch import run_in_batches
+from thinkrec.teacher.budget import Spent
+from thinkrec.teacher.client import Unanswered
+from thinkrec.teacher.endpoint import Request, Teacher, open_replay, open_teacher
+from thinkrec.teacher.submissions import keys_under_way
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Generic[T]):
+    """What a stage asks of a teacher.
+
+    `work` asks all of the stage's questions and makes something of the answers. Over the store alone it raises
+    `Unanswered` after it has tried them all.
+    """
+
+    stage: str
+    work: Callable[[Teacher], T]
+    teacher: TeacherSettings
+    turns: int  # answers that one question may take, the first included
+    changing: str = ""  # why no answer to today's questions will count; "" if they stay as they are
+
+
+def run_job(job: Job[T], report: Callable[..., None]) -> tuple[T, Spent]:
+    """What the job's work comes to and what was spent; `report` is given the latter however it ends, by field.
+
+    Raises:
+        Waiting: questions are under way in batches.
+        UserError: as `carry_out`.
+    """
+    teacher = open_teacher(job.teacher)
+    try:
+        return carry_out(job.work, teacher), teacher.spent
+    finally:
+        report(**asdict(teacher.spent))
+
+
+def replay_job(job: Job[Any]) -> set[str]:
+    """The keys of all the job's questions.
+
+    Raises:
+        Unanswered: the store lacks an answer.
+        UserError: the teacher is the offline one, or the store cannot be used.
+    """
+    keys: set[str] = set()
+    job.work(open_replay(job.teacher, lambda key, *_: keys.add(key)))
+    return keys
+
+
+def carry_out(work: Callable[[Teacher], T], teacher: Teacher) -> T:
+    """What `work` makes of the answers of `teacher`, asked as teacher.mode says.
+
+    Raises:
+        Waiting: questions are under way in batches.
+        UserError: as `ask_about` and `run_in_batches`, or a live run would pay for what is under way in batches.
+    """
+    if teacher.params.mode == "batch":
+        return run_in_batches(work, teacher)
+    submitted = keys_under_way(teacher.store, teacher.place) if teacher.store else set()
+    if submitted:
+        asked_twice: set[str] = set()
+
+        def hear(key: str, _: Request, answer: Answer | None) -> None:
+            if answer is None and key in submitted:
+                asked_twice.add(key)
+
+        with suppress(Unanswered):
+            work(replace(teacher, listener=hear))
+        if asked_twice:
+            raise UserError(
+                f"teacher at {teacher.place}: {len(asked_twice):,} questions are under way in batches, and would be "
+                "paid for twice; run with teacher.mode=batch to collect them (cancel the batches at the server to be "
+                "rid of them)"
+            )
+    return work(teacher)
