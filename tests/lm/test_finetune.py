@@ -15,10 +15,11 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from tests.builders import interactions, layout_of, recommender, tokenizer
 from tests.lm import work
+from tests.project import run_params
 from thinkrec.lm.finetune import Objective, ThinkingObjective, encode_reasons, finetune, measures, think_loss
 from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss
 from thinkrec.lm.scoring import score
-from thinkrec.lm.trainer import PLAIN, TrainSettings
+from thinkrec.lm.trainer import PLAIN, TrainSettings, resumable
 from thinkrec.metrics import auc, validation
 from thinkrec.params import SftParams
 from thinkrec.text.layout import Batch, Window
@@ -259,8 +260,8 @@ def test_gradient_checkpointing_computes_twice_and_changes_nothing(
     weights = []
     for wanted in (False, True):
         passes.append(0)
-        trainer = PLAIN.model_copy(update={"gradient_checkpointing": wanted})
-        weights.append(work.fine_tuned(settings=replace(work.SETTINGS, trainer=trainer))[1])
+        with resumable(run_params(gradient_checkpointing=wanted)):
+            weights.append(work.fine_tuned()[1])
     assert passes[1] == 2 * passes[0] > 0
     assert all(weight.equal(weights[1][name]) for name, weight in weights[0].items())
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
-import shutil
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from tests.project import run_params
-from thinkrec.lm.trainer import CHECKPOINTS, WEIGHTS, TrainResult, TrainSettings, resumable, train
+from thinkrec.lm.trainer import CHECKPOINTS, Plan, TrainResult, TrainSettings, learning_rate, resumable, train
 from thinkrec.params import Metric
 
 SETTINGS = TrainSettings(name="phase", epochs=4, learning_rate=0.05, weight_decay=0.01, seed=3)
@@ -85,14 +85,19 @@ def run(
     *,
     settings: TrainSettings = SETTINGS,
     plan: Callable[[int], list[int]] = plan,
-    collate: Callable[[int], dict[str, Tensor]] = collate,
-    inputs: Sequence[object] | None = None,
+    inputs: Sequence[object] = (),
 ) -> TrainResult:
-    return train(objective, plan, collate, validate, settings, inputs=inputs)
+    return train(objective, Plan(steps=plan, collate=collate, inputs=inputs), validate, settings)
 
 
 def left_over() -> list[Path]:
-    return sorted(CHECKPOINTS.glob("*/checkpoint-*"))
+    return sorted(CHECKPOINTS.iterdir()) if CHECKPOINTS.is_dir() else []
+
+
+def step_of(checkpoint: Path) -> int:
+    """How many steps had been taken when a checkpoint was written."""
+    with safe_open(checkpoint, framework="pt") as file:
+        return json.loads(file.metadata()["progress"])["step"]
 
 
 def kill_after(epochs: int, objectives: list[float] = RISING, settings: TrainSettings = SETTINGS) -> None:
@@ -100,38 +105,44 @@ def kill_after(epochs: int, objectives: list[float] = RISING, settings: TrainSet
         run(Objective(), Validate(objectives, kill_at=epochs + 1), settings=settings)
 
 
-@pytest.mark.parametrize("epochs", [1, 3])
-def test_a_killed_phase_goes_on_to_the_same_bytes(epochs: int) -> None:
+@pytest.mark.parametrize(("epochs", "objectives"), [(1, RISING), (3, RISING), (2, [0.9, 0.1, 0.3, 0.2])])
+def test_a_killed_phase_goes_on_to_the_same_bytes(epochs: int, objectives: list[float]) -> None:
     whole = Objective()
-    expected = run(whole, Validate(RISING))
-    kill_after(epochs)
-    assert [path.name for path in left_over()] == [f"checkpoint-{5 * epochs}"]
+    expected = run(whole, Validate(objectives))
+    kill_after(epochs, objectives)
+    assert [step_of(path) for path in left_over()] == [5 * epochs]
     torch.manual_seed(999)  # the new process is in another random state
     again = Objective()
-    validate = Validate(RISING, start=epochs)
-    result = run(again, validate)
+    validate = Validate(objectives, start=epochs)
+    assert run(again, validate) == expected
     assert validate.calls == 4
     assert again.weight.equal(whole.weight)
-    assert result.epochs == expected.epochs
-    assert result.best == expected.best
 
 
-@pytest.mark.parametrize(("dying", "kept"), [(4, [4]), (12, [10, 12])])
-def test_a_phase_killed_within_an_epoch_goes_on_to_the_same_bytes(dying: int, kept: list[int]) -> None:
+@pytest.mark.parametrize(("dying", "step"), [(4, 4), (13, 12)])
+def test_a_phase_killed_within_an_epoch_goes_on_to_the_same_bytes(dying: int, step: int) -> None:
     """Killed for good, by SIGKILL, in a process of its own, in the step after so many."""
-    with resumable(OFTEN):
-        expected, whole = run(objective := Objective(), Validate(RISING)), objective
+    expected, whole = run(objective := Objective(), Validate(RISING)), objective  # checkpoints within change nothing
     killed = multiprocessing.get_context("spawn").Process(target=run_until_killed, args=(dying,))
     killed.start()
     killed.join()
     assert killed.exitcode == -signal.SIGKILL
-    assert [int(path.name.removeprefix("checkpoint-")) for path in left_over()] == kept
+    assert [step_of(path) for path in left_over()] == [step]
     again = Remembering()
     with resumable(OFTEN):
-        result = run(again, Validate(RISING, start=kept[-1] // 5))
-    assert len(again.losses) == 20 - kept[-1]
+        assert run(again, Validate(RISING, start=step // 5)) == expected
+    assert len(again.losses) == 20 - step
     assert again.weight.equal(whole.weight)
-    assert result == expected
+    assert not left_over()
+
+
+@pytest.mark.parametrize("changes", [{"checkpoint_steps": 2}, {"gradient_checkpointing": True}])
+def test_operational_settings_may_change_before_a_phase_goes_on(changes: dict[str, Any]) -> None:
+    kill_after(1)
+    again = Remembering()
+    with resumable(run_params(**changes)):
+        run(again, Validate(RISING, start=1))
+    assert len(again.losses) == 15
 
 
 def run_until_killed(step: int) -> None:
@@ -147,24 +158,14 @@ def run_until_killed(step: int) -> None:
         run(Dying(), Validate(RISING))
 
 
-def test_checkpoints_within_epochs_change_nothing() -> None:
-    plain, often = Objective(), Objective()
-    expected = run(plain, Validate(RISING))
-    with resumable(OFTEN):
-        result = run(often, Validate(RISING))
-    assert often.weight.equal(plain.weight)
-    for mine, theirs in zip(result.epochs, expected.epochs, strict=True):
-        assert mine == pytest.approx(theirs, rel=1e-6)
-
-
 def test_checkpoints_hold_only_what_trains_and_go_when_all_is_done() -> None:
     kill_after(1)
     (checkpoint,) = left_over()
-    with safe_open(checkpoint / WEIGHTS, framework="pt") as file:
-        assert list(file.keys()) == ["weight"]
-    assert not list(checkpoint.glob("*.bin")) and not (checkpoint / "model.safetensors").exists()
+    with safe_open(checkpoint, framework="pt") as file:
+        kinds = {"weight/weight", "best/weight", "step/weight", "exp_avg/weight", "exp_avg_sq/weight"}
+        assert {key for key in file.keys() if not key.startswith("cuda/")} == {*kinds, "loss/0", "random/0"}  # noqa: SIM118
     run(Objective(), Validate(RISING))
-    assert not list(CHECKPOINTS.iterdir()) or all("phase" not in path.name for path in CHECKPOINTS.iterdir())
+    assert not left_over()
 
 
 def two_phases(objectives: list[float], *, killed: bool = False) -> tuple[list[TrainResult], list[Tensor], list[int]]:
@@ -184,14 +185,14 @@ def two_phases(objectives: list[float], *, killed: bool = False) -> tuple[list[T
 @pytest.mark.parametrize("objectives", [RISING, [0.9, 0.1, 0.3, 0.2], [float("nan")] * 4])
 def test_of_killed_phases_those_that_had_ended_are_not_trained_again(objectives: list[float]) -> None:
     expected, weights, steps = two_phases(objectives)
-    assert steps == [20, 10] and not list(CHECKPOINTS.iterdir())
+    assert steps == [20, 10] and not left_over()
     with pytest.raises(Killed):
         two_phases(objectives, killed=True)
     torch.manual_seed(999)
     again, found, trained = two_phases(objectives)
     assert trained == [0, 10] and repr(again) == repr(expected)  # NaN is NaN
     assert all(mine.equal(theirs) for mine, theirs in zip(found, weights, strict=True))
-    assert not list(CHECKPOINTS.iterdir())
+    assert not left_over()
 
 
 def test_a_phase_by_itself_leaves_nothing_behind() -> None:
@@ -200,24 +201,28 @@ def test_a_phase_by_itself_leaves_nothing_behind() -> None:
         objective = Remembering()
         run(objective, Validate(RISING))
         trained.append(len(objective.losses))
-    assert trained == [20, 20] and not list(CHECKPOINTS.iterdir())
+    assert trained == [20, 20] and not left_over()
 
 
-@pytest.mark.parametrize("lacking", ["everything", "random state"])
-def test_a_half_written_checkpoint_is_passed_over(lacking: str) -> None:
-    whole = Objective()
-    run(whole, Validate(RISING))
+def test_a_phase_that_stopped_early_is_not_trained_on_if_it_is_killed_after_its_end() -> None:
+    patient, objectives = replace(SETTINGS, patience=1), [0.5, 0.4, 0.9, 0.9]
+    with pytest.raises(Killed), resumable(run_params()):
+        expected = run(whole := Objective(), Validate(objectives), settings=patient)
+        raise Killed
+    again = Remembering()
+    with resumable(run_params()):
+        assert run(again, Validate(objectives, start=2), settings=patient) == expected
+    assert not again.losses and again.weight.equal(whole.weight)
+
+
+def test_a_half_written_checkpoint_is_passed_over() -> None:
+    run(whole := Objective(), Validate(RISING))
     kill_after(1)
     (checkpoint,) = left_over()
-    later = checkpoint.parent / "checkpoint-10"
-    if lacking == "everything":
-        later.mkdir()
-    else:
-        shutil.copytree(checkpoint, later)
-        (later / "rng_state.pth").write_bytes((checkpoint / "rng_state.pth").read_bytes()[:-100])
-    again = Objective()
-    run(again, Validate(RISING, start=1))
+    checkpoint.with_name(f".{checkpoint.name}.partial").write_bytes(checkpoint.read_bytes()[:-100])
+    run(again := Objective(), Validate(RISING, start=1))
     assert again.weight.equal(whole.weight)
+    assert not left_over()
 
 
 def test_the_best_epochs_weights_stay() -> None:
@@ -236,17 +241,6 @@ def test_the_best_epochs_weights_stay() -> None:
     assert [epoch["objective"] for epoch in result.epochs] == [0.1, 0.9, 0.3, 0.2]
     assert [epoch["epoch"] for epoch in result.epochs] == [1, 2, 3, 4]
     assert not objective.training
-
-
-def test_the_best_epochs_weights_stay_over_a_kill() -> None:
-    objectives = [0.9, 0.1, 0.3, 0.2]
-    whole = Objective()
-    run(whole, Validate(objectives))
-    kill_after(2, objectives)
-    again = Objective()
-    result = run(again, Validate(objectives, start=2))
-    assert result.best["epoch"] == 1
-    assert again.weight.equal(whole.weight)
 
 
 def test_training_stops_when_patience_runs_out() -> None:
@@ -347,10 +341,9 @@ def test_a_checkpoint_of_another_lora_is_not_picked_up(change: dict[str, Any]) -
         (Half, {}),
         (Objective, {"plan": lambda epoch: plan(epoch)[:4]}),
         (Objective, {"plan": lambda epoch: plan(epoch)[::-1]}),
-        (Objective, {"collate": lambda batch: {**collate(batch), "y": collate(batch)["y"] + (batch == 3)}}),
         (Objective, {"settings": replace(SETTINGS, learning_rate=0.01)}),
     ],
-    ids=["weights", "frozen weights", "loss", "number of batches", "batches", "data", "settings"],
+    ids=["weights", "frozen weights", "loss", "number of batches", "batches", "settings"],
 )
 def test_another_phases_checkpoint_is_not_picked_up(
     objective: Callable[[], Objective], change: dict[str, object]
@@ -374,7 +367,7 @@ def test_another_phases_checkpoint_is_not_picked_up(
     ],
     ids=["same", "values", "type", "name", "field", "parts"],
 )
-def test_what_a_phase_depends_on_may_be_named(inputs: list[object], resumed: bool) -> None:
+def test_a_phase_goes_on_only_with_the_inputs_it_began_with(inputs: list[object], resumed: bool) -> None:
     with pytest.raises(Killed):
         run(Objective(), Validate(RISING, kill_at=2), inputs=[{"rows": np.arange(3)}, SETTINGS, "text"])
     validate = Validate(RISING, start=int(resumed))
@@ -423,3 +416,9 @@ def test_loss_is_learned() -> None:
     objective = Objective()
     result = run(objective, Validate([0.1 * k for k in range(1, 41)]), settings=replace(SETTINGS, epochs=40))
     assert result.epochs[-1]["train_loss"] < 0.5 * result.epochs[0]["train_loss"]
+
+
+def test_the_rate_rises_over_a_twentieth_of_the_steps_and_falls_to_nothing() -> None:
+    rates = [learning_rate(SETTINGS, step, 40) / SETTINGS.learning_rate for step in range(41)]
+    assert rates[:3] == [0, 0.5, 1] and rates[21] == pytest.approx(0.5) and rates[40] == pytest.approx(0)
+    assert learning_rate(SETTINGS, 0, 19) == SETTINGS.learning_rate  # too short to warm up

@@ -27,7 +27,7 @@ from thinkrec.lm.losses import recommendation_loss
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import score
-from thinkrec.lm.trainer import TrainResult, TrainSettings, train
+from thinkrec.lm.trainer import Plan, TrainResult, TrainSettings, train
 from thinkrec.text.layout import Batch, Layout, batches_by_tokens
 
 Floats = NDArray[np.float32]
@@ -137,7 +137,7 @@ def train_gate(
     windows = layout.scoring_windows(fit_rows, route[fit_rows].astype(np.int64))
     batches = list(batches_by_tokens(layout, windows, batch_tokens))
 
-    def plan(epoch: int) -> Sequence[Any]:
+    def steps_of(epoch: int) -> Sequence[Any]:
         return [batches[index] for index in np.random.default_rng([settings.seed, epoch]).permutation(len(batches))]
 
     def validate() -> dict[str, float]:
@@ -145,7 +145,12 @@ def train_gate(
         scores = score(model, layout, valid_rows, router=router, routing=routing, route=route)
         return measures(user[valid_rows], layout.label[valid_rows], scores)
 
-    return gate, train(objective, plan, lambda windows: layout.collate(windows).tensors(), validate, settings)
+    plan = Plan(
+        steps=steps_of,
+        collate=lambda windows: layout.collate(windows).tensors(),
+        inputs=[layout, points, route, user, fit_rows, valid_rows, temperature],
+    )
+    return gate, train(objective, plan, validate, settings)
 
 
 @torch.no_grad()

@@ -2,5 +2,5 @@
 
 import warnings
 
-# transformers' own deprecation, met by peft and Trainer on its behalf; nothing a user could mend.
+# transformers' own deprecation, met by peft on its behalf; nothing a user could mend.
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

@@ -32,7 +32,7 @@ from transformers.utils import logging
 from thinkrec.artifacts import missing_artifact, read_json, sha256, write_json
 from thinkrec.errors import UserError
 from thinkrec.lm.processes import device
-from thinkrec.lm.trainer import PLAIN, TrainSettings, train
+from thinkrec.lm.trainer import PLAIN, Plan, TrainSettings, train
 from thinkrec.params import BackboneParams, TrainerParams
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 
@@ -158,7 +158,8 @@ def _pretrain(
         seed=seed,
         trainer=trainer,
     )
-    result = train(objective, epoch, lambda rows: {"input_ids": rows}, validate, settings)
+    plan = Plan(steps=epoch, collate=lambda rows: {"input_ids": rows}, inputs=[packed, objective.given])
+    result = train(objective, plan, validate, settings)
     return {"held_out_loss": result.best["held_out_loss"], "epoch": result.best["epoch"]}
 
 

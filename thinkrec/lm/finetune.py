@@ -26,7 +26,7 @@ Shapes: R targets of a batch, Q reason tokens.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,7 @@ from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import routed_batches, score
 from thinkrec.lm.steps import WHOLE_STEP, Step, collate, cut, passes, share, steps_by_rows
-from thinkrec.lm.trainer import TrainResult, TrainSettings, train
+from thinkrec.lm.trainer import Plan, TrainResult, TrainSettings, train
 from thinkrec.metrics import log_loss, validation
 from thinkrec.params import SftParams
 from thinkrec.text.items import encode
@@ -154,13 +154,12 @@ def finetune(
     """
     taught = replace(layout, thoughts=layout.reasons if params.reason_first else {})
 
-    @lru_cache(maxsize=2)
-    def plan(epoch: int) -> list[Step]:
+    def steps_of(epoch: int) -> list[Step]:
         rng = np.random.default_rng([settings.seed, epoch])
         steps = steps_by_rows(taught, taught.training_windows(train_rows, rng), params.batch_rows)
         return [steps[index] for index in rng.permutation(len(steps))]
 
-    with_reason = sum(taught.reasons_shown(window).sum() for step in plan(0) for window in step)
+    with_reason = sum(taught.reasons_shown(window).sum() for step in steps_of(0) for window in step)
     thinking = float(with_reason / len(train_rows))
     objective = (
         ThinkingObjective(model, layout.label, thinking, params.reason_first)
@@ -172,18 +171,16 @@ def finetune(
         found = measures(user[valid_rows], layout.label[valid_rows], score(model, layout, valid_rows))
         return found if untaught is None else found | {"think_loss": think_loss(model, untaught)}
 
-    return train(
-        objective,
-        plan,
-        partial(collate, taught),
-        validate,
-        settings,
+    plan = Plan(
+        steps=steps_of,
+        collate=partial(collate, taught),
         cut=partial(cut, taught),
         passes=max(
-            passes(taught, plan(epoch), params.batch_tokens, processes.count()) for epoch in range(settings.epochs)
+            passes(taught, steps_of(epoch), params.batch_tokens, processes.count()) for epoch in range(settings.epochs)
         ),
         inputs=[taught, untaught, model.slot_values, user, train_rows, valid_rows, params, think_only],
     )
+    return train(objective, plan, validate, settings)
 
 
 @torch.inference_mode()
