@@ -30,7 +30,6 @@ LONG = {
     "tests/test_api.py",
     "tests/test_stages.py",
     "thinkrec/claims/verifier.py",
-    "thinkrec/lm/trainer.py",
     "thinkrec/params.py",
     "thinkrec/recommender.py",
 }
