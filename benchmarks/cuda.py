@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel, Qwen3Config
 
-from thinkrec.features.bank import Features
+from thinkrec.features.artefact import Features
 from thinkrec.lm.adapters import add_expert, add_lora, expert_folder, save_adapter
 from thinkrec.lm.finetune import Objective
 from thinkrec.lm.mixture import install
@@ -164,11 +164,11 @@ def make_world(backbone: PreTrainedModel, users: int = USERS) -> World:
         max_tokens=4096,
     )
     features = Features(
-        user_bank=rng.normal(size=(users, 64)).astype(np.float32),
-        item_bank=rng.normal(size=(ITEMS, 64)).astype(np.float32),
+        user_vectors=rng.normal(size=(users, 64)).astype(np.float32),
+        item_vectors=rng.normal(size=(ITEMS, 64)).astype(np.float32),
         item_row=item,
         user_row=user.astype(np.int32),
-        route=user.astype(np.int32),
+        state=user.astype(np.int32),
         statistics=np.zeros((rows, 0), np.float32),
         statistic_names=[],
     )

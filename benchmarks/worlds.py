@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from peft import PeftModel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from thinkrec.features.bank import Features
+from thinkrec.features.artefact import Features
 from thinkrec.lm.adapters import add_lora
 from thinkrec.lm.backbone import build_tokenizer
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues
@@ -170,11 +170,11 @@ def recommender(
     rng = np.random.default_rng(0)
     user, item = table["user"].to_numpy(np.int32), table["item"].to_numpy(np.int32)
     features = Features(
-        user_bank=rng.normal(size=(int(user.max()) + 1, 16)).astype(np.float32),
-        item_bank=rng.normal(size=(ITEMS, 16)).astype(np.float32),
+        user_vectors=rng.normal(size=(int(user.max()) + 1, 16)).astype(np.float32),
+        item_vectors=rng.normal(size=(ITEMS, 16)).astype(np.float32),
         item_row=item,
         user_row=user,
-        route=user,
+        state=user,
         statistics=rng.normal(size=(len(table), 17)).astype(np.float32),
         statistic_names=[f"s{n}" for n in range(17)],
     )

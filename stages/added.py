@@ -35,7 +35,7 @@ def added() -> str:
     bench = open_global(params.prompt, traces=traces)
     numbers = range(len(groups.centroids) + 1, len(groups.centroids) + len(members) + 1)
     for users in members:
-        groups = add_group(groups, users, bench.features.user_bank)
+        groups = add_group(groups, users, bench.features.user_vectors)
     with resumable(params.run), artifacts.atomic(artifacts.ADDED) as partial:
         grouping.save(groups, partial)
         identity.stamp(partial, made_with)
@@ -50,7 +50,7 @@ def added() -> str:
             params.trainer,
             seed=params.seed,
         )
-    apart = grouping.separation(groups, bench.features.user_bank)
+    apart = grouping.separation(groups, bench.features.user_vectors)
     learned = [result | count for result, count in zip(results, counts, strict=True)]
     artifacts.write_metrics("added", {**apart, "experts": learned})
     return f"{len(results)} more experts, for {', '.join(str(count['users']) for count in counts)} users"

@@ -1,24 +1,24 @@
-"""Interactions -> scores of every baseline, online and frozen. Run: thinkrec-stage baselines"""
+"""Interactions -> scores of every baseline under both protocols. Run: thinkrec-stage baselines"""
 
 
 def baselines() -> str:
     """Fit the baselines on train and score valid and test rows."""
     from thinkrec import artifacts
-    from thinkrec.evaluation.baselines import baseline_fits, baseline_scores
-    from thinkrec.features import bank
+    from thinkrec.baselines.scores import score_baselines
+    from thinkrec.features.artefact import load_features
     from thinkrec.history import PROTOCOLS
     from thinkrec.params import load
 
-    scores, metrics = baseline_scores(
+    scores, metrics = score_baselines(
         artifacts.read_table(artifacts.INTERACTIONS),
         artifacts.read_table(artifacts.ITEMS),
-        baseline_fits(load()),
-        {protocol: bank.load(protocol=protocol) for protocol in PROTOCOLS},
+        {protocol: load_features(protocol=protocol) for protocol in PROTOCOLS},
+        load(),
     )
     artifacts.write_table(artifacts.BASELINES, scores)
     artifacts.write_metrics("baselines", metrics)
     slots = metrics["logistic_slots"]
     return (
-        f"{len(metrics)} baselines; logistic regression on what slots are told: "
+        f"{len(metrics)} baselines; logistic regression on the statistics in slots: "
         f"valid AUC {slots['valid_auc']:.4f}, UAUC {slots['valid_uauc']:.4f}"
     )

@@ -24,7 +24,7 @@ def evaluate() -> str:
     params = load()
     bench = open_global(params.prompt)
     groups = grouping.load(artifacts.ADDED)
-    states, temperature = len(bench.features.user_bank), params.gate.temperature
+    states, temperature = len(bench.features.user_vectors), params.gate.temperature
     routing = gating.load(artifacts.GATE, groups, states=states, temperature=temperature)
     router = install_experts(bench, len(groups.centroids))
 
@@ -68,7 +68,7 @@ def evaluate() -> str:
         artifacts.write_json(artifacts.PLOTS / f"{name}.json", artifacts.rounded(points(test, [tables.OURS]), 5))
     plots.draw_roc(artifacts.PLOTS / "roc.png", test, plots.shown(models))
     plots.draw_calibration(artifacts.PLOTS / "calibration.png", test)
-    vectors = bench.features.user_bank[: len(groups.group)]
+    vectors = bench.features.user_vectors[: len(groups.group)]
     seen = np.flatnonzero(np.any(vectors != 0, axis=1))
     group = groups.group[seen].clip(min=0)  # without experts everyone is of one group
     plots.draw_gate(artifacts.PLOTS / "gate.png", routing.weights[seen], group)

@@ -18,7 +18,7 @@ def experts() -> str:
     traces = artifacts.read_table(artifacts.TRACES) if params.sft.think_share else None
     bench = open_global(params.prompt, traces=traces)
     groups, stats = grouping.group_users(
-        bench.features.user_bank[: int(bench.user.max()) + 1],
+        bench.features.user_vectors[: int(bench.user.max()) + 1],
         n=params.experts.n,
         grouping=params.experts.grouping,
         space=params.experts.space,

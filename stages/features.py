@@ -4,19 +4,21 @@
 def features() -> str:
     """Fit the feature model and compute causal statistics."""
     from thinkrec import artifacts
-    from thinkrec.features import bank, models
+    from thinkrec.features.artefact import save_features
+    from thinkrec.features.fitting import fit_features
+    from thinkrec.features.models import save_model
     from thinkrec.params import load
 
     params = load()
-    fitted, metrics, model = bank.fit_features(
+    by_protocol, metrics, model = fit_features(
         artifacts.read_table(artifacts.INTERACTIONS),
         artifacts.read_table(artifacts.ITEMS),
         params.features,
         getattr(params, params.features.model),
         seed=params.seed,
     )
-    bank.save(fitted)
-    models.save(model, artifacts.FEATURE_MODEL)
+    save_features(by_protocol)
+    save_model(model, artifacts.FEATURE_MODEL)
     artifacts.write_metrics("features", metrics)
     return (
         f"{metrics['statistics']} statistics, {metrics['model']}'s valid AUC {metrics['valid_auc']:.4f}, "

@@ -8,14 +8,16 @@ def report() -> str:
     from thinkrec.evaluation.tables import OURS
     from thinkrec.experts import fit as gating
     from thinkrec.experts import groups as grouping
-    from thinkrec.features import bank
+    from thinkrec.features.artefact import load_features
     from thinkrec.params import load
     from thinkrec.report.contents import Made, contents
     from thinkrec.report.page import page
 
     params = load()
-    features, groups = bank.load(artifacts.FEATURES), grouping.load(artifacts.ADDED)
-    routing = gating.load(artifacts.GATE, groups, states=len(features.user_bank), temperature=params.gate.temperature)
+    features, groups = load_features(artifacts.FEATURES), grouping.load(artifacts.ADDED)
+    routing = gating.load(
+        artifacts.GATE, groups, states=len(features.user_vectors), temperature=params.gate.temperature
+    )
     predictions = artifacts.read_table(artifacts.PREDICTIONS)
     made = Made(
         interactions=artifacts.read_table(artifacts.INTERACTIONS),
@@ -25,7 +27,7 @@ def report() -> str:
         truth=artifacts.read_table(artifacts.TRUTH),
         predictions=predictions,
         reasons=artifacts.read_table(artifacts.REASONS),
-        weights=routing.weights[features.route[predictions["row"]]],
+        weights=routing.weights[features.state[predictions["row"]]],
         table=artifacts.read_json(artifacts.TABLE),
         written=artifacts.read_json(artifacts.METRICS / "evaluate.json")["reasons"],
     )

@@ -20,7 +20,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from thinkrec.features.bank import Features
+from thinkrec.features.artefact import Features
 from thinkrec.ingest.catalogue import DATASETS
 from thinkrec.lm.backbone import build_tokenizer
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues
@@ -88,10 +88,10 @@ def features_of(table: pd.DataFrame, *, seed: int = 0, dim: int = 4) -> Features
     count = len(table)
     users = int(table["user"].max()) + 1
     return Features(
-        user_bank=rng.normal(size=(users, dim)).astype(np.float32),
-        item_bank=rng.normal(size=(ITEMS, dim)).astype(np.float32),
+        user_vectors=rng.normal(size=(users, dim)).astype(np.float32),
+        item_vectors=rng.normal(size=(ITEMS, dim)).astype(np.float32),
         user_row=table["user"].to_numpy(np.int32),
-        route=table["user"].to_numpy(np.int32),
+        state=table["user"].to_numpy(np.int32),
         item_row=table["item"].to_numpy(np.int32),
         statistics=rng.normal(size=(count, 3)).astype(np.float32),
         statistic_names=["a", "b", "c"],

@@ -40,7 +40,7 @@ from thinkrec.artifacts import (
 from thinkrec.experts import fit as gating
 from thinkrec.experts import groups as grouping
 from thinkrec.experts.routing import centroid_routing
-from thinkrec.features import bank
+from thinkrec.features.artefact import load_features
 from thinkrec.lm.mixture import read_lora
 
 STAGES = list(PIPELINE)
@@ -105,7 +105,7 @@ class TestAblations:
 def alike(project: Path, user: int, count: int) -> list[int]:
     """The users whose vectors point most nearly where this one's does."""
     groups = grouping.load(project / EXPERTS)
-    points = groups.project(bank.load(project / FEATURES).user_bank[: len(groups.group)])
+    points = groups.project(load_features(project / FEATURES).user_vectors[: len(groups.group)])
     cosine = points @ points[user] / np.maximum(np.linalg.norm(points, axis=1), 1e-9)
     return np.argsort(-np.where(groups.group >= 0, cosine, -np.inf))[:count].tolist()
 
@@ -143,7 +143,7 @@ class TestAddedExperts:
         assert set(after.group[moved]) == {2, 3}
 
     def test_the_new_users_go_to_their_expert_and_weights_still_sum_to_one(self, extended: Path) -> None:
-        groups, vectors = grouping.load(extended / ADDED), bank.load(extended / FEATURES).user_bank
+        groups, vectors = grouping.load(extended / ADDED), load_features(extended / FEATURES).user_vectors
         with chdir(extended):
             weights = gating.load(GATE, groups, states=len(vectors), temperature=0.1).weights
         assert weights.shape[1] == 5

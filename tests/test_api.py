@@ -21,7 +21,7 @@ from thinkrec.errors import UserError
 from thinkrec.experts import fit as gating
 from thinkrec.experts import groups as grouping
 from thinkrec.experts.routing import centroid_routing
-from thinkrec.features import bank
+from thinkrec.features.artefact import load_features, save_features
 from thinkrec.features.statistics import causal_statistics
 from thinkrec.lm.scoring import score
 from thinkrec.params import load as load_params
@@ -50,7 +50,7 @@ def item_id(number: int) -> str:
 
 def routing_of(project: Path) -> gating.Routing:
     with chdir(project):
-        states, temperature = len(bank.load(FEATURES).user_bank), load_params().gate.temperature
+        states, temperature = len(load_features(FEATURES).user_vectors), load_params().gate.temperature
         return gating.load(artifacts.GATE, grouping.load(artifacts.ADDED), states=states, temperature=temperature)
 
 
@@ -65,12 +65,12 @@ def cut(source: Path, to: Path, moment: int) -> Path:
     table = read_table(INTERACTIONS, root=folder)
     kept = (table["timestamp"] < moment).to_numpy()
     artifacts.write_table(INTERACTIONS, table[kept], root=folder)
-    by_row = ("item_row", "user_row", "route", "statistics")
+    by_row = ("item_row", "user_row", "state", "statistics")
     features = {}
     for protocol in ("online", "static"):
-        one = bank.load(folder / FEATURES, protocol=protocol)
+        one = load_features(folder / FEATURES, protocol=protocol)
         features[protocol] = replace(one, **{name: getattr(one, name)[kept] for name in by_row})
-    bank.save(features, folder / FEATURES)
+    save_features(features, folder / FEATURES)
     return folder
 
 
@@ -110,7 +110,7 @@ class TestAsTheEvaluationScored:
     ) -> None:
         project = copy_project(finished, tmp_path / "project", {"features.model": kind})
         run_stage(project, "features")
-        stored = bank.load(project / FEATURES)
+        stored = load_features(project / FEATURES)
         moment, rows = next(iter(chosen[chosen["group"] < 0].groupby("timestamp")))
         recommender = Recommender.load(cut(project, tmp_path / "cut", int(moment)))
         for row in rows.itertuples():
@@ -210,7 +210,7 @@ class TestRecommendations:
 def test_whoever_the_routing_matrix_has_no_row_for_is_routed_as_those_that_it_has(finished: Path) -> None:
     """The trained gate on every state of the matrix: a user never seen is a state like them."""
     routing, groups = routing_of(finished), grouping.load(finished / artifacts.ADDED)
-    vectors = bank.load(finished / FEATURES).user_bank
+    vectors = load_features(finished / FEATURES).user_vectors
     assert routing.gate
     np.testing.assert_allclose(gating.route_states(routing, groups, vectors, 0.1), routing.weights, atol=1e-6)
 
@@ -263,7 +263,7 @@ class TestOtherProjects:
         run_stage(project, "gate")
         recommender = Recommender.load(project)
         asked = replace(recommender._asked(LIKED_AND_NOT), candidates=np.asarray([9]))
-        state = recommender._view([asked]).features.user_vectors(np.asarray([-1]))
+        state = recommender._view([asked]).features.user_vectors_of(np.asarray([-1]))
         expected = centroid_routing(state, grouping.load(project / artifacts.ADDED), 0.1)[0]
         assert list(recommender.explain(LIKED_AND_NOT, "i00009").weights.values()) == expected.tolist()
 

@@ -15,7 +15,7 @@ from tests.project import PIPELINE, copy_project, digests, run_stage, set_params
 from thinkrec.artifacts import INTERACTIONS, PREDICTIONS, SCHEMAS, TRUTH, read_table, write_table
 from thinkrec.evaluation.intervals import bootstrap, interval
 from thinkrec.evaluation.tables import HINDSIGHT
-from thinkrec.features import bank
+from thinkrec.features.artefact import load_features
 
 STAGES = list(PIPELINE)
 ONE_EPOCH = {f"{part}.epochs": 1 for part in ("mf", "sft", "experts", "gate")}  # and so none for valid to choose
@@ -107,8 +107,8 @@ def test_nothing_of_valid_or_test_is_in_what_is_fitted_but_which_epoch_is_kept(f
         assert digests(told, part) == digests(other, part) != {}, part
     table = read_table(INTERACTIONS, root=told)
     users, train = int(table["user"].max()) + 1, np.flatnonzero(table["split"] == "train")
-    one, two = (bank.load(folder / "out/features/features.safetensors") for folder in (told, other))
-    np.testing.assert_array_equal(one.user_bank[:users], two.user_bank[:users])
-    np.testing.assert_array_equal(one.item_bank, two.item_bank)
-    np.testing.assert_array_equal(one.user_vectors(train), two.user_vectors(train))
+    one, two = (load_features(folder / "out/features/features.safetensors") for folder in (told, other))
+    np.testing.assert_array_equal(one.user_vectors[:users], two.user_vectors[:users])
+    np.testing.assert_array_equal(one.item_vectors, two.item_vectors)
+    np.testing.assert_array_equal(one.user_vectors_of(train), two.user_vectors_of(train))
     np.testing.assert_array_equal(one.statistics[train], two.statistics[train])

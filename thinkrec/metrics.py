@@ -166,6 +166,12 @@ class WeightedAuc:
         return _ratio(won_d, weight_pd.sum(axis=0, dtype=np.float64) * below[-1])
 
 
+def sigmoid(logit: ArrayLike) -> Floats:
+    """The probability (n) of a logit (n), in double precision."""
+    probability: Floats = 1 / (1 + np.exp(-np.asarray(logit, dtype=np.float64)))
+    return probability
+
+
 def log_losses(label: ArrayLike, probability: ArrayLike) -> Floats:
     """Each row's negative log-likelihood (n), in nats; probabilities are kept `PROBABILITY_FLOOR` off 0 and 1."""
     label_n, probability_n = _rows(label, probability)

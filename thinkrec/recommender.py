@@ -38,7 +38,7 @@ from thinkrec.errors import UserError
 from thinkrec.experts import fit as gating
 from thinkrec.experts import groups as grouping
 from thinkrec.features import models
-from thinkrec.features.bank import Features
+from thinkrec.features.artefact import Features
 from thinkrec.features.ratings import Ratings
 from thinkrec.features.recommender import Recommender as FeatureModel
 from thinkrec.features.running import running_counts
@@ -48,6 +48,7 @@ from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import RecommenderLM, SlotValues
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench, open_global
+from thinkrec.metrics import sigmoid
 from thinkrec.params import Params
 from thinkrec.params import load as load_params
 from thinkrec.reasons.decoding import Decoding, generate
@@ -173,11 +174,11 @@ class Recommender:
             items, users = artifacts.read_table(artifacts.ITEMS), artifacts.read_table(artifacts.USERS)
             bench = open_global(params.prompt)
             groups = grouping.load(artifacts.ADDED)
-            states = len(bench.features.user_bank)
+            states = len(bench.features.user_vectors)
             routing = gating.load(artifacts.GATE, groups, states=states, temperature=params.gate.temperature)
             bench.model.eval()
             router = install_experts(bench, len(groups.centroids))
-            feature_model = models.load(
+            feature_model = models.load_model(
                 params.features.model,
                 replace(Ratings.of(bench.interactions, items=len(items)), users=len(users)),
                 bench.rows("train"),
@@ -317,7 +318,7 @@ class Recommender:
         """The feature model's logits (I,) of the whole catalogue, but for the user's bias, which ranks nothing."""
         view = self._view([replace(question, candidates=np.zeros(1, np.int64))])
         every = np.arange(len(self._item_ids))
-        state = np.repeat(view.features.user_vectors(view.targets), len(every), axis=0)
+        state = np.repeat(view.features.user_vectors_of(view.targets), len(every), axis=0)
         return self._item_side.logits(state, np.zeros(len(every), np.float32), every)
 
     def _probabilities(self, questions: Sequence[_Question], *, progress: str | None = None) -> NDArray[np.float64]:
@@ -335,7 +336,7 @@ class Recommender:
             route=view.question,
             progress=progress,
         )
-        return 1 / (1 + np.exp(-logits.astype(np.float64)))
+        return sigmoid(logits)
 
     def _view(self, questions: Sequence[_Question]) -> _View:
         """The rows of these questions: of each the user's rows of the table, those beyond it, the candidates."""
@@ -362,7 +363,7 @@ class Recommender:
         question = rows["user"].to_numpy(np.int64)
         last = np.searchsorted(question, np.arange(len(questions)), side="right") - 1  # a candidate each
         routing = gating.route_states(
-            self._routing, self._groups, features.user_vectors(last), self._params.gate.temperature
+            self._routing, self._groups, features.user_vectors_of(last), self._params.gate.temperature
         )
         user = np.asarray([asked.user for asked in questions])
         fitted = np.isin(user, self._fitted)  # those go by their fitted vectors, as in evaluation
@@ -380,7 +381,7 @@ class Recommender:
         """Features of a view's rows (m,): stored ones where a row is of the table (`source`), else made as of now."""
         stored, new = self._bench.features, source < 0
         ratings = Ratings.of(rows, items=len(self._item_ids))
-        vectors = stored.user_vectors(source)
+        vectors = stored.user_vectors_of(source)
         item_row = stored.item_row[source]
         states, biases = self._feature_model.states(ratings, ratings.start[new], ratings.end[new])
         vectors[new] = states
@@ -396,11 +397,11 @@ class Recommender:
         statistics = stored.statistics[source]
         statistics[new] = np.concatenate([counted[new], affinity[:, None]], axis=1)
         return Features(
-            user_bank=vectors,
-            item_bank=stored.item_bank,
+            user_vectors=vectors,
+            item_vectors=stored.item_vectors,
             item_row=item_row,
             user_row=np.arange(len(rows), dtype=np.int32),
-            route=rows["user"].to_numpy(np.int32),
+            state=rows["user"].to_numpy(np.int32),
             statistics=statistics,
             statistic_names=[*names, "affinity"],
         )

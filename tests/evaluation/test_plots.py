@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 from thinkrec.evaluation import plots
 from thinkrec.metrics import auc
@@ -21,13 +20,6 @@ def predictions(rows: int = 3000) -> pd.DataFrame:
     label = rng.integers(0, 2, rows)
     noisy = 1 / (1 + np.exp(-(label - 0.5 + rng.normal(size=rows))))
     return pd.DataFrame({"label": label, "thinkrec": noisy, "other": noisy.round(1)})
-
-
-def test_the_curve_is_scikit_learns() -> None:
-    frame = predictions()
-    fpr, tpr = plots.roc_curve(frame["label"], frame["other"])
-    expected = sklearn_roc_curve(frame["label"], frame["other"], drop_intermediate=False)
-    np.testing.assert_allclose([fpr, tpr], expected[:2])
 
 
 def test_a_readable_handful_of_curves_is_drawn_in_one_order() -> None:

@@ -76,7 +76,7 @@ class Stage:
     def scored(self, weights: np.ndarray, view: Workbench | None = None) -> np.ndarray:
         """Probabilities of the evaluated rows under a routing matrix."""
         view, rows = view or self.bench, self.baselines["row"].to_numpy()
-        logits = score(view.model, view.layout, rows, router=self.router, routing=weights, route=view.features.route)
+        logits = score(view.model, view.layout, rows, router=self.router, routing=weights, route=view.features.state)
         return 1 / (1 + np.exp(-logits))
 
 
@@ -85,7 +85,7 @@ def stage(experts: list[Path], *, users: int = 12) -> Stage:
     table = interactions(3, users=users)
     table["split"] = table["split"].astype("category")
     features, model = features_of(table), recommender(table, slots=())
-    features.user_bank[:2] = 0  # users that train never saw
+    features.user_vectors[:2] = 0  # users that train never saw
     bench = Workbench(
         interactions=table,
         features=features,
@@ -113,11 +113,11 @@ def stage(experts: list[Path], *, users: int = 12) -> Stage:
             bench,
             interactions=told_less,
             layout=layout_of(told_less),
-            features=replace(features, route=features.route[::-1].copy()),
+            features=replace(features, state=features.state[::-1].copy()),
         ),
         router=router,
         groups=groups,
-        routing=Routing(weights=centroid_routing(features.user_bank, groups, TEMPERATURE), gate={}),
+        routing=Routing(weights=centroid_routing(features.user_vectors, groups, TEMPERATURE), gate={}),
         baselines=pd.DataFrame({"row": rows, "mf": chance[0], "mf_static": chance[1]}),
     )
 

@@ -23,7 +23,7 @@ from tests.features.worlds import (
     planted,
     ratings_of,
 )
-from thinkrec.features.models import MODELS, fit_model, refit
+from thinkrec.features.models import MODELS, fit_model, refit_model
 from thinkrec.features.ratings import Ratings
 from thinkrec.features.recommender import Recommender
 from thinkrec.metrics import auc, validation
@@ -69,7 +69,7 @@ def test_the_model_that_is_kept_is_the_one_of_as_many_epochs_alone(kind: Feature
     params = params_of(kind, epochs=12)
     model, epoch, _ = fit_model(kind, noise, train, later, params, seed=1)
     assert epoch < 12  # in noise the best comes early
-    assert weights(model) == weights(refit(kind, noise, train, params, epochs=epoch, seed=1))
+    assert weights(model) == weights(refit_model(kind, noise, train, params, epochs=epoch, seed=1))
 
 
 @every_model
@@ -187,5 +187,5 @@ def test_where_valid_has_one_class_only_all_epochs_are_trained(kind: FeatureMode
     liked, params = later[ratings.label[later] == 1], params_of(kind, epochs=2)
     judged, epochs, measured = fit_model(kind, ratings, rows, liked, params, seed=1)
     assert epochs == 2 and np.isnan(measured["auc"])
-    plain = refit(kind, ratings, rows, params, epochs=2, seed=1)
+    plain = refit_model(kind, ratings, rows, params, epochs=2, seed=1)
     np.testing.assert_array_equal(judged.items().vectors, plain.items().vectors)

@@ -1,4 +1,4 @@
-"""One loop fits every recommender and keeps its best epoch; a turn brings one fit's vectors onto another's."""
+"""One loop fits every recommender and keeps its best epoch; a rotation aligns one fit's vectors with another's."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from thinkrec.features.recommender import (
     ItemSide,
     Recommender,
     Rows,
+    align_vectors,
     fit,
     prior_logit,
     running_sums,
-    turn,
 )
 
 few = settings(max_examples=50, deadline=None)
@@ -149,25 +149,25 @@ def test_the_prior_is_the_log_odds_of_a_like_and_finite_for_one_class() -> None:
 
 @few
 @given(st.integers(0, 99), st.integers(1, 5))
-def test_a_turn_brings_a_rotated_copy_back(seed: int, dim: int) -> None:
+def test_aligning_brings_a_rotated_copy_back(seed: int, dim: int) -> None:
     rng = np.random.default_rng(seed)
     user, item = (rng.normal(size=(count, dim)).astype(np.float32) for count in (7, 9))
     rotation = np.linalg.qr(rng.normal(size=(dim, dim)))[0].astype(np.float32)
-    back = turn((user @ rotation, item @ rotation), (user, item))
+    back = align_vectors((user @ rotation, item @ rotation), (user, item))
     np.testing.assert_allclose(user @ rotation @ back, user, atol=1e-4)
     np.testing.assert_allclose(back, rotation.T, atol=1e-4)
 
 
 @few
 @given(st.integers(0, 99), st.integers(1, 5))
-def test_a_turn_keeps_every_inner_product_and_no_other_comes_closer(seed: int, dim: int) -> None:
+def test_aligning_keeps_every_inner_product_and_no_other_comes_closer(seed: int, dim: int) -> None:
     rng = np.random.default_rng(seed)
     mine, theirs = (tuple(rng.normal(size=(count, dim)).astype(np.float32) for count in (7, 9)) for _ in range(2))
 
     def distance(by: Floats) -> float:
         return sum(float(np.square(one @ by - two).sum()) for one, two in zip(mine, theirs, strict=True))
 
-    best = turn(mine, theirs)
+    best = align_vectors(mine, theirs)
     np.testing.assert_allclose(best @ best.T, np.eye(dim), atol=1e-5)
     for _ in range(5):
         assert distance(best) <= distance(np.linalg.qr(rng.normal(size=(dim, dim)))[0]) + 1e-3

@@ -103,11 +103,11 @@ def test_a_small_case_by_hand() -> None:
     values, names = causal_statistics(table, items, smoothing=2.0, kernel_history=10)
     column = {name: values[:, index].tolist() for index, name in enumerate(names)}
 
-    # Priors: nothing before 0; at 10 one like of one, drawn by 5 halves: 3.5/6; at 20 one of two: 3.5/7.
+    # Priors, drawn by 2 halves: nothing before 0; at 10 one like of one: 2/3; at 20 one of two: 1/2.
     def logit(p: float) -> float:
         return log(p / (1 - p))
 
-    at_10 = 3.5 / 6
+    at_10 = 2 / 3
     assert column["user_log_odds"] == pytest.approx([0, logit(2 / 3), logit(2 / 3), logit(at_10)], abs=1e-6)
     assert column["item_log_odds"] == pytest.approx([0, logit(1 / 3), 0, logit(at_10)], abs=1e-6)
     assert column["user_log_count"] == pytest.approx([0, log1p(1), log1p(1), 0])

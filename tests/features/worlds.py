@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from thinkrec.features.models import MODELS, refit
+from thinkrec.features.models import MODELS, refit_model
 from thinkrec.features.ratings import Ratings
 from thinkrec.features.recommender import Recommender
 from thinkrec.params import (
@@ -65,4 +65,4 @@ def planted() -> tuple[Ratings, NDArray[np.int64], NDArray[np.int64]]:
 def fitted(kind: FeatureModel, *, epochs: int = 1, seed: int = 1, **changes: Any) -> Recommender:
     """A model fitted on the rows of `planted` that are there to fit."""
     ratings, rows, _ = planted()
-    return refit(kind, ratings, rows, params_of(kind, **changes), epochs=epochs, seed=seed)
+    return refit_model(kind, ratings, rows, params_of(kind, **changes), epochs=epochs, seed=seed)

@@ -186,7 +186,9 @@ def test_slot_values_stand_side_by_side_in_the_order_asked_for(table: pd.DataFra
     values = SlotValues(features, ("statistics", "item"))
     assert values.widths == [3, 4]
     rows = np.asarray([7, 2])
-    expected = np.concatenate([features.statistics[rows], features.item_bank[table["item"].to_numpy()[rows]]], axis=1)
+    expected = np.concatenate(
+        [features.statistics[rows], features.item_vectors[table["item"].to_numpy()[rows]]], axis=1
+    )
     assert (values(rows) == expected).all()
 
 

@@ -187,6 +187,6 @@ def test_text_alone_is_told_no_features() -> None:
     table = interactions()
     layout, rows = layout_of(table), np.arange(12)
     model, other = (recommender(table) for _ in range(2))
-    other.slot_values.features.user_bank[:] += 1
+    other.slot_values.features.user_vectors[:] += 1
     assert np.abs(score(model, layout, rows) - score(other, layout, rows)).max() > 1e-3
     assert (score(model.without_slots(), layout, rows) == score(other.without_slots(), layout, rows)).all()

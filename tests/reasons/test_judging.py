@@ -133,8 +133,8 @@ class TestTastes:
         assert pulls == pytest.approx({"war": -6 / shrunk, "sea": 2 / shrunk, "gloom": 0, "new": 0})
 
     def test_of_features_the_fit_on_all_of_train_counts_and_none_where_the_model_is_told_none(self) -> None:
-        bank = np.concatenate([self.ITEMS, 9 * self.ITEMS])  # a fold's vectors come after
-        features: Any = SimpleNamespace(item_bank=bank)
+        vectors = np.concatenate([self.ITEMS, 9 * self.ITEMS])  # a fold's vectors come after
+        features: Any = SimpleNamespace(item_vectors=vectors)
         user = np.asarray([3.0, 1.0], np.float32)
         told = Tastes.of(features, self.KEYWORDS, ["user", "item"]).pulls(user, ["war"])
         assert told == Tastes(self.ITEMS, self.KEYWORDS).pulls(user, ["war"])

@@ -67,7 +67,7 @@ def test_a_slot_of_an_item_is_told_nothing_of_the_user() -> None:
     batch = layout.collate([alone(layout, 5)])
     before = model.embed(batch)
     values = model.slot_values
-    moved = replace(values, features=replace(values.features, user_bank=values.features.user_bank + 1))
+    moved = replace(values, features=replace(values.features, user_vectors=values.features.user_vectors + 1))
     other = RecommenderLM(model.backbone, layout.vocabulary, moved, model.projector).eval()
     differs = (other.embed(batch) != before).any(-1)[0]
     assert differs.nonzero().flatten().tolist() == batch.slots[batch.slot_kinds == USER, 1].tolist()

@@ -197,7 +197,7 @@ def score_shown(
     features = replace(
         stored,
         user_row=stored.user_row[source],
-        route=stored.route[source],
+        state=stored.state[source],
         item_row=stored.item_row[source],
         statistics=stored.statistics[source],
     )
@@ -207,7 +207,7 @@ def score_shown(
         targets,
         router=router,
         routing=routing.weights,
-        route=features.route,
+        route=features.state,
         progress=name if name is None else f"interventions: {name}",
     )
     return scores.astype(np.float64)

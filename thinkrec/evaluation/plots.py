@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.metrics import roc_curve
 
 from thinkrec.figures import COLOURS, GREY, panels, save
 from thinkrec.metrics import Floats, auc, calibration_bins, calibration_error
@@ -34,22 +36,13 @@ def roc_points(predictions: pd.DataFrame, models: Sequence[str], *, limit: int =
     label_n = predictions["label"].to_numpy()
     points: list[dict[str, Any]] = []
     for model in models:
-        fpr, tpr = roc_curve(label_n, predictions[model].to_numpy())
+        # A rate whose class has no rows is NaN.
+        fpr, tpr, _ = np.nan_to_num(roc_curve(label_n, predictions[model], drop_intermediate=False))
         # Evenly spaced along the curve's own length: flat and steep stretches keep their corners.
         length = np.concatenate([[0.0], np.cumsum(np.diff(fpr) + np.diff(tpr))])
         kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], limit)).clip(max=len(length) - 1))
         points += [{"model": model, "fpr": float(fpr[at]), "tpr": float(tpr[at])} for at in kept]
     return points
-
-
-def roc_curve(label: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats]:
-    """False and true positive rates from (0, 0) to (1, 1), one point per distinct score, highest score first."""
-    label_n, score_n = np.asarray(label, dtype=np.float64), np.asarray(score, dtype=np.float64)
-    order = np.argsort(-score_n, kind="stable")
-    last_of_tie = np.diff(score_n[order], append=-np.inf) != 0
-    true, false = (np.cumsum(kind[order])[last_of_tie] for kind in (label_n, 1 - label_n))
-    fpr, tpr = (np.concatenate([[0.0], count / max(count[-1:].sum(), 1.0)]) for count in (false, true))
-    return fpr, tpr
 
 
 def calibration_points(predictions: pd.DataFrame, models: Sequence[str]) -> list[dict[str, Any]]:
@@ -169,15 +162,9 @@ def draw_groups(path: Path, vector_ud: NDArray[Any], group_u: NDArray[Any]) -> N
 
 
 def principal_components(vector_ud: NDArray[Any]) -> tuple[Floats, Floats]:
-    """Places on the first two principal components (u, 2) and the shares of variance they hold (2).
-
-    A component's sign is free: the largest loading is made positive, so that a picture does not flip between runs.
-    """
-    centred = np.asarray(vector_ud, dtype=np.float64)
-    centred = centred - centred.mean(axis=0)
-    values, loadings = np.linalg.eigh(centred.T @ centred)
-    leading = loadings[:, ::-1][:, :2]
-    leading = leading * np.sign(leading[np.abs(leading).argmax(axis=0), np.arange(leading.shape[1])])
-    share = values[::-1][:2] / max(values.sum(), np.finfo(np.float64).tiny)
-    missing = 2 - leading.shape[1]  # a single dimension has no second component
-    return np.pad(centred @ leading, ((0, 0), (0, missing))), np.pad(share, (0, missing))
+    """Places on the first two principal components (u, 2) and the shares of variance they explain (2)."""
+    components = PCA(min(2, *vector_ud.shape), svd_solver="full")
+    place = components.fit_transform(np.asarray(vector_ud, dtype=np.float64))
+    missing = 2 - place.shape[1]  # a single dimension has no second component
+    share = np.nan_to_num(components.explained_variance_ratio_)
+    return np.pad(place, ((0, 0), (0, missing))), np.pad(share, (0, missing))

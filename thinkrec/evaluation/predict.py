@@ -19,7 +19,7 @@ from thinkrec.history import ScoredModel, history_bounds, warm_rows
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench
-from thinkrec.metrics import Floats, log_losses, per_user
+from thinkrec.metrics import Floats, log_losses, per_user, sigmoid
 from thinkrec.params import EvaluateParams
 from thinkrec.reasons.decoding import Decoding, Judge, generate
 
@@ -48,11 +48,11 @@ def predict(
     Raises:
         UserError: `baselines` holds other rows than those, or an expert changes no score.
     """
-    table, route = bench.interactions, bench.features.route
+    table, route = bench.interactions, bench.features.state
     rows = np.flatnonzero(table["split"].isin(EVALUATED).to_numpy())
     if not np.array_equal(baselines["row"], rows):
         raise UserError(f"{BASELINES}: its rows are not the valid and test rows; rerun its stage: dvc repro baselines")
-    by_rule = centroid_routing(bench.features.user_bank, groups, temperature)
+    by_rule = centroid_routing(bench.features.user_vectors, groups, temperature)
     known = table.loc[rows, ["split", "user", "item", "label"]].reset_index(drop=True)
     known = known.assign(row=rows, **known_before(table, groups, rows), case=routing_cases(by_rule)[route[rows]])
 
@@ -62,7 +62,7 @@ def predict(
         logits = score(
             view.model, view.layout, rows, router=router, routing=weights, route=route, progress=f"scoring: {name}"
         )
-        return 1 / (1 + np.exp(-logits.astype(np.float64)))
+        return sigmoid(logits)
 
     # One state for all: rows that share their weights share sequences too, which is twice as fast.
     adapters, everyone = np.eye(1 + len(groups.centroids), dtype=np.float32), np.zeros(len(table), np.int32)
@@ -83,7 +83,7 @@ def predict(
     ours_static = ScoredModel(OURS, "static").column
     models = {
         OURS: routed(routing.weights, OURS),
-        ours_static: scored(static, rows, routing.weights, static.features.route, ours_static),
+        ours_static: scored(static, rows, routing.weights, static.features.state, ours_static),
     }
     if len(adapters) > 1:
         models[GLOBAL] = alone_ne[:, 0]
@@ -159,7 +159,7 @@ def write_reasons(
             Decoding.of(params, seed=seed),
             router=router,
             routing=routing.weights,
-            route=bench.features.route,
+            route=bench.features.state,
             judge=judge,
             progress="reasons",
         )

@@ -34,6 +34,7 @@ from thinkrec.experts.fit import Routing
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench
+from thinkrec.metrics import sigmoid
 from thinkrec.reasons.decoding import Decoding, generate, reason_first
 
 METRICS = ("auc", "uauc")
@@ -63,7 +64,7 @@ def measure(
     if not rows:
         return {}, {}
     held = sample_users(bench.user, bench.rows("valid"), rows, seed=seed)
-    common: dict[str, Any] = {"router": router, "routing": routing.weights, "route": bench.features.route}
+    common: dict[str, Any] = {"router": router, "routing": routing.weights, "route": bench.features.state}
     seconds = {}
 
     def timed(name: str, work: Callable[[], list[Any]]) -> list[Any]:
@@ -85,9 +86,9 @@ def measure(
     written = {"answers": answers, "reason_first": [texts for texts, _ in thought]}
     by_sample = {
         "answers": [np.asarray([_share_of_yes(text) for text in texts]) for texts in answers],
-        "reason_first": [_probability(scores) for _, scores in thought],
+        "reason_first": [sigmoid(scores) for _, scores in thought],
     }
-    probability, tokens = {VERDICT_FIRST: _probability(first[0])}, {VERDICT_FIRST: 0.0}
+    probability, tokens = {VERDICT_FIRST: sigmoid(first[0])}, {VERDICT_FIRST: 0.0}
     for kind, each in by_sample.items():
         for count in counts(samples):
             probability[f"{kind}_{count}"] = np.mean(each[:count], axis=0)
@@ -152,10 +153,6 @@ def _share_of_yes(text: str) -> float:
     """A sampled verdict as a probability; an answer without one leaves it open."""
     verdict = parse_verdict(text)
     return 0.5 if verdict is None else float(verdict)
-
-
-def _probability(scores: NDArray[np.float32]) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-scores.astype(np.float64))))
 
 
 def _tokens(bench: Workbench, texts: Sequence[str]) -> float:

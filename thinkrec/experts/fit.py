@@ -1,6 +1,6 @@
 """The gate stage's work: both gates' routing matrices, the chosen one as the artefact, all compared on valid.
 
-Shapes: S states of users (rows of the user bank), N experts, n interactions.
+Shapes: S states of users (rows of `Features.user_vectors`), N experts, n interactions.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def fit_routing(
     folded in from what came before. `cases` are the shares of valid's users by what the paper's rule does with them,
     whatever gate is chosen; `mean_weights` are the chosen one's.
     """
-    vectors, route = bench.features.user_bank, bench.features.route
+    vectors, route = bench.features.user_vectors, bench.features.state
     valid = bench.rows("valid")
     by_rule = centroid_routing(vectors, groups, params.temperature)
     only_global = np.zeros_like(by_rule)

@@ -115,7 +115,7 @@ def train_gate(
     router: Router,
     layout: Layout,
     groups: UserGroups,
-    user_bank: Floats,
+    user_vectors: Floats,
     route: NDArray[Any],
     *,
     fit_rows: Rows,
@@ -127,11 +127,11 @@ def train_gate(
     settings: TrainSettings,
 ) -> tuple[Gate, TrainResult]:
     """Fit the gate on `fit_rows`; the epoch that `settings.metric` says, measured on `valid_rows`, stays."""
-    points = groups.project(user_bank)
+    points = groups.project(user_vectors)
     gate = Gate(groups.centroids, temperature)
     states = np.unique(route[fit_rows])
-    states = states[np.any(user_bank[states] != 0, axis=1)]  # of the others the gate has no say
-    gate.start_at(points[states], float(centroid_routing(user_bank[states], groups, temperature)[:, 0].mean()))
+    states = states[np.any(user_vectors[states] != 0, axis=1)]  # of the others the gate has no say
+    gate.start_at(points[states], float(centroid_routing(user_vectors[states], groups, temperature)[:, 0].mean()))
     gate.to(model.device)
     objective = GateObjective(gate, model.requires_grad_(False), router, points, route, layout.label, balance=balance)
     windows = layout.scoring_windows(fit_rows, route[fit_rows].astype(np.int64))
@@ -141,7 +141,7 @@ def train_gate(
         return [batches[index] for index in np.random.default_rng([settings.seed, epoch]).permutation(len(batches))]
 
     def validate() -> dict[str, float]:
-        routing = gate_routing(gate, groups, user_bank)
+        routing = gate_routing(gate, groups, user_vectors)
         scores = score(model, layout, valid_rows, router=router, routing=routing, route=route)
         return measures(user[valid_rows], layout.label[valid_rows], scores)
 

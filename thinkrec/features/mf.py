@@ -8,7 +8,7 @@ Shapes: n rows, U users, I items, d dimensions, m histories.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from thinkrec.features.ratings import Ratings
 from thinkrec.features.recommender import Floats, RowRecommender, Rows, running_sums
+from thinkrec.metrics import sigmoid
 from thinkrec.params import MfParams
 
 INITIAL_SCALE = 0.05
@@ -61,26 +62,30 @@ class MatrixFactorisation(RowRecommender):
         wide = self.params.fold_in_widening * np.asarray(variances, np.float64)
         prior = np.diag(1 / np.maximum(wide, LEAST_VARIANCE))
         out = np.zeros((len(end), dim + 1), np.float32)
+        order = np.argsort(start, kind="stable")
+        sorted_start = start[order]
         for low, high in _chunks(np.unique(ratings.start), len(ratings.item)):
+            here = order[slice(*np.searchsorted(sorted_start, [low, high]))]
+            here = here[end[here] > start[here]]
+            if not len(here):
+                continue
             item, label = ratings.item[low:high], ratings.label[low:high]
             seen = np.ones((high - low, dim + 1))
             seen[:, :-1] = items.vectors[item]
-            expected = 1 / (1 + np.exp(-(items.bias + items.biases[item].astype(np.float64))))
+            expected = sigmoid(items.bias + items.biases[item].astype(np.float64))
             slope = expected * (1 - expected)
             outer = running_sums(slope[:, None, None] * seen[:, :, None] * seen[:, None, :])
             moment = running_sums((label - expected)[:, None] * seen)
-            here = np.flatnonzero((start >= low) & (start < high) & (end > start))
             a, b = start[here] - low, end[here] - low
             solution = np.linalg.solve(prior + outer[b] - outer[a], (moment[b] - moment[a])[:, :, None])
             out[here] = solution[:, :, 0]
         return out[:, :-1], out[:, -1]
 
 
-def _chunks(cuts: NDArray[Any], rows: int) -> Iterator[tuple[int, int]]:
-    """Row ranges of whole users of about CHUNK_ROWS rows each; `cuts` are the users' first rows."""
-    low = 0
-    while low < rows:
-        later = cuts[cuts > low + CHUNK_ROWS]
-        high = int(later[0]) if len(later) else rows
-        yield low, high
-        low = high
+def _chunks(first_rows: NDArray[np.int64], rows: int) -> Iterator[tuple[int, int]]:
+    """Row ranges of whole users of about CHUNK_ROWS rows each; `first_rows` are the users' first rows, rising."""
+    edges = [0]
+    while edges[-1] < rows:
+        later = np.searchsorted(first_rows, edges[-1] + CHUNK_ROWS, side="right")
+        edges.append(int(first_rows[later]) if later < len(first_rows) else rows)
+    return pairwise(edges)

@@ -58,7 +58,7 @@ def fit_model(
     return model, best + 1, measured[best]
 
 
-def refit(
+def refit_model(
     kind: FeatureModel, ratings: Ratings, rows: Rows, params: RecommenderParams, *, epochs: int, seed: int
 ) -> Recommender:
     """The same model fitted on other rows for a given number of epochs, unjudged."""
@@ -67,13 +67,13 @@ def refit(
     return model
 
 
-def save(model: Recommender, path: Path) -> None:
+def save_model(model: Recommender, path: Path) -> None:
     """Write a fitted model's weights, and which users and items its fit knew, as safetensors."""
     with atomic(path) as partial:
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, partial)
 
 
-def load(kind: FeatureModel, ratings: Ratings, rows: Rows, params: RecommenderParams, path: Path) -> Recommender:
+def load_model(kind: FeatureModel, ratings: Ratings, rows: Rows, params: RecommenderParams, path: Path) -> Recommender:
     """Read a model that was fitted on these `rows` of `ratings`.
 
     Raises:

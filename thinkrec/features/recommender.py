@@ -168,12 +168,12 @@ def prior_logit(label: NDArray[Any]) -> float:
     return float(np.log((rate + 1e-6) / (1 - rate + 1e-6)))
 
 
-def turn(source: tuple[Floats, Floats], reference: tuple[Floats, Floats]) -> Floats:
-    """The orthogonal matrix (d, d) that brings vectors of users and items closest to the reference's (Procrustes).
+def align_vectors(source: Sequence[Floats], reference: Sequence[Floats]) -> Floats:
+    """The orthogonal matrix (d, d) to multiply the source's vectors by, to bring them closest to the reference's.
 
-    Two fits differ by a rotation that no logit notices but a projector would. Multiply both kinds of vectors by it.
+    Two fits differ by a rotation that no logit notices, but a projector would. Both give the vectors of the same users
+    and the same items.
     """
-    left, _, right = np.linalg.svd(
-        sum(mine.T @ theirs for mine, theirs in zip(source, reference, strict=True)), full_matrices=False
-    )
+    # Orthogonal Procrustes. scipy's gives the same to 4e-7, but other last bits, which every later stage would feel.
+    left, _, right = np.linalg.svd(sum(ours.T @ theirs for ours, theirs in zip(source, reference, strict=True)))
     return np.asarray(left @ right, np.float32)

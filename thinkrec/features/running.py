@@ -27,7 +27,7 @@ def running_counts(key: ArrayLike, timestamp: ArrayLike, label: ArrayLike) -> tu
     return likes_n, count_n
 
 
-def global_rate(timestamp: ArrayLike, label: ArrayLike, *, smoothing: float = 5.0) -> Floats:
+def global_rate(timestamp: ArrayLike, label: ArrayLike, *, smoothing: float) -> Floats:
     """The share of likes among all strictly earlier rows (n), drawn to one half while there are few of them.
 
     The prior of every smoothed rate: the rate over the whole train split would tell train rows of labels to come.
@@ -36,7 +36,7 @@ def global_rate(timestamp: ArrayLike, label: ArrayLike, *, smoothing: float = 5.
     return smoothed_rate(likes, count, 0.5, smoothing=smoothing)
 
 
-def smoothed_rate(likes: ArrayLike, count: ArrayLike, prior: ArrayLike, *, smoothing: float = 5.0) -> Floats:
+def smoothed_rate(likes: ArrayLike, count: ArrayLike, prior: ArrayLike, *, smoothing: float) -> Floats:
     """(likes + smoothing * prior) / (count + smoothing): `smoothing` is how many interactions the prior is worth."""
     above = np.asarray(likes, dtype=np.float64) + smoothing * np.asarray(prior, dtype=np.float64)
     rate: Floats = above / (np.asarray(count, dtype=np.float64) + smoothing)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from thinkrec.features.running import log_odds, running_counts, smoothed_rate
 from thinkrec.history import history_bounds
+from thinkrec.metrics import sigmoid
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -88,8 +89,8 @@ def causal_statistics(
 ) -> tuple[Floats, list[str]]:
     """Statistics (n, F) of every interaction and their names; only strictly earlier interactions count.
 
-    Rates are smoothed by `smoothing` pseudo-interactions at the like-rate of everything earlier; kernels look at the
-    user's last `kernel_history` interactions.
+    Rates are smoothed by `smoothing` pseudo-interactions at the like-rate of everything earlier, and that rate by as
+    many at one half. Kernels look at the user's last `kernel_history` interactions.
     """
     counts, content = counts_before(interactions), item_content(items)
     return statistics_of(counts, interactions, content, smoothing=smoothing, kernel_history=kernel_history)
@@ -131,10 +132,10 @@ def statistics_of(
     `interactions` holds whole users up to some moment; of other users it needs nothing, since `counts` tells of them.
     """
     label = interactions["label"].to_numpy(np.float32)
-    prior = smoothed_rate(counts.likes, counts.count, 0.5)
+    prior = smoothed_rate(counts.likes, counts.count, 0.5, smoothing=smoothing)
     user_odds = log_odds(smoothed_rate(counts.user_likes, counts.user_count, prior, smoothing=smoothing))
     item_odds = log_odds(smoothed_rate(counts.item_likes, counts.item_count, prior, smoothing=smoothing))
-    expected = 1 / (1 + np.exp(-(user_odds + item_odds - log_odds(prior))))
+    expected = sigmoid(user_odds + item_odds - log_odds(prior))
     popularity = np.log1p(counts.item_count)
     rates = {
         "user_log_odds": user_odds,

@@ -43,7 +43,7 @@ from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import routed_batches, score
 from thinkrec.lm.steps import WHOLE_STEP, Step, collate, cut, passes, share, steps_by_rows
 from thinkrec.lm.trainer import Plan, TrainResult, TrainSettings, train
-from thinkrec.metrics import log_loss, validation
+from thinkrec.metrics import log_loss, sigmoid, validation
 from thinkrec.params import SftParams
 from thinkrec.text.items import encode
 from thinkrec.text.layout import Batch, Layout
@@ -199,5 +199,4 @@ def think_loss(model: RecommenderLM, layout: Layout) -> float:
 
 def measures(user: NDArray[np.integer], label: NDArray[np.integer], score: NDArray[np.floating]) -> dict[str, float]:
     """What a phase is validated by: `metrics.validation`, and the log-loss of the scores' probabilities."""
-    probability = 1 / (1 + np.exp(-score.astype(np.float64)))
-    return validation(user, label, score) | {"log_loss": log_loss(label, probability)}
+    return validation(user, label, score) | {"log_loss": log_loss(label, sigmoid(score))}

@@ -19,7 +19,7 @@ from transformers import Cache, PreTrainedModel
 
 from thinkrec.artifacts import atomic
 from thinkrec.errors import UserError
-from thinkrec.features.bank import Features
+from thinkrec.features.artefact import Features
 from thinkrec.lm.recipes import Score
 from thinkrec.params import Slot
 from thinkrec.text.layout import Batch
@@ -41,8 +41,8 @@ class SlotValues:
     def widths(self) -> list[int]:
         """Width of each part."""
         shapes = {
-            "user": self.features.user_bank.shape[1],
-            "item": self.features.item_bank.shape[1],
+            "user": self.features.user_vectors.shape[1],
+            "item": self.features.item_vectors.shape[1],
             "statistics": self.features.statistics.shape[1],
         }
         return [shapes[part] for part in self.parts]
@@ -55,8 +55,8 @@ class SlotValues:
     def __call__(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """Values (len(rows), W)."""
         take = {
-            "user": self.features.user_vectors,
-            "item": self.features.item_vectors,
+            "user": self.features.user_vectors_of,
+            "item": self.features.item_vectors_of,
             "statistics": lambda rows: self.features.statistics[rows],
         }
         return np.concatenate([take[part](rows) for part in self.parts], axis=1)

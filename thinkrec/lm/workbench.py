@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from thinkrec import artifacts
-from thinkrec.features import bank
+from thinkrec.features.artefact import Features, load_features
 from thinkrec.history import static_view
 from thinkrec.lm import identity
 from thinkrec.lm.backbone import check_positions, open_backbone
@@ -34,7 +34,7 @@ class Workbench:
     """A model on its device, the layout of all interactions, and the tables behind them."""
 
     interactions: pd.DataFrame
-    features: bank.Features
+    features: Features
     tokenizer: PreTrainedTokenizerBase
     layout: Layout
     model: RecommenderLM
@@ -59,7 +59,7 @@ class Workbench:
     def static(self) -> Workbench:
         """The same weights, told what the static protocol tells (`history.static_view`)."""
         table = static_view(self.interactions)
-        features = bank.load(protocol="static")
+        features = load_features(protocol="static")
         model = self.model.told(replace(self.model.slot_values, features=features))
         return replace(self, interactions=table, features=features, layout=self.layout.over(table), model=model.eval())
 
@@ -117,7 +117,7 @@ def _open(
     interactions = artifacts.read_table(artifacts.INTERACTIONS)
     items = artifacts.read_table(artifacts.ITEMS)
     keywords = artifacts.read_table(artifacts.KEYWORDS)
-    features = bank.load()
+    features = load_features()
     backbone, tokenizer = open_backbone(base)
     check_positions(backbone, prompt.max_tokens)
     reasons = None

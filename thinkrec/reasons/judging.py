@@ -23,7 +23,7 @@ from thinkrec.claims.claims import Check, Thesaurus
 from thinkrec.claims.cues import Says
 from thinkrec.claims.prompts import Instance
 from thinkrec.claims.verifier import Catalogue, check
-from thinkrec.features.bank import Features
+from thinkrec.features.artefact import Features
 from thinkrec.params import Slot
 
 Floats = NDArray[np.float32]
@@ -53,7 +53,7 @@ class Tastes:
     @classmethod
     def of(cls, features: Features, keywords: Sequence[Sequence[str]], slots: Sequence[Slot]) -> Self:
         """By the fit on all of train. A score of a model whose `slots` are empty rests on none of it: nothing pulls."""
-        return cls(features.item_bank[: len(keywords)], keywords if slots else [[]] * len(keywords))
+        return cls(features.item_vectors[: len(keywords)], keywords if slots else [[]] * len(keywords))
 
     def pulls(self, user_d: Floats, keywords: Iterable[str]) -> Pulls:
         """How hard each of these keywords pulls at a user (d,); 0 where nothing is known of it or of the user."""
@@ -84,7 +84,7 @@ class ReasonJudge:
         return check(text, shown.history, shown.target, self.catalogue, self.thesaurus)
 
     def _pulls(self, row: int) -> Pulls:
-        user_d = self.features.user_vectors(np.asarray([row]))[0]
+        user_d = self.features.user_vectors_of(np.asarray([row]))[0]
         return self.tastes.pulls(user_d, self.read(row).target.keywords)
 
 

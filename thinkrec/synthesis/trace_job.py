@@ -8,7 +8,7 @@ from functools import partial
 import pandas as pd
 
 from thinkrec.artifacts import INTERACTIONS, ITEMS, KEYWORDS, read_table
-from thinkrec.features import bank
+from thinkrec.features.artefact import load_features
 from thinkrec.params import Params
 from thinkrec.synthesis.sampling import choose_instances
 from thinkrec.synthesis.summaries import foresee
@@ -43,7 +43,7 @@ def trace_job(params: Params, *, keywords: pd.DataFrame | None = None, changing:
 
 def _synthesise(params: Params, keywords: pd.DataFrame | None, teacher: Teacher) -> Synthesis:
     interactions = read_table(INTERACTIONS)
-    train, held_out = choose_instances(interactions, params.traces, params.seed, score=lambda: bank.load().scores())
+    train, held_out = choose_instances(interactions, params.traces, params.seed, score=lambda: load_features().scores())
     return synthesise(
         interactions,
         read_table(ITEMS),

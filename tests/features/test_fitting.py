@@ -14,9 +14,9 @@ from safetensors.numpy import load_file
 from tests.builders import ITEMS, features_of, interactions, item_table
 from tests.features.worlds import KINDS, params_of
 from thinkrec.errors import UserError
-from thinkrec.features import bank
-from thinkrec.features.bank import SHARED, Features, fit_features, fits_of_train, load, save
-from thinkrec.features.models import fit_model, refit
+from thinkrec.features.artefact import SHARED, Features, load_features, save_features
+from thinkrec.features.fitting import fit_features, fits_of_train
+from thinkrec.features.models import fit_model, refit_model
 from thinkrec.features.ratings import Ratings
 from thinkrec.history import PROTOCOLS, Protocol, history_bounds
 from thinkrec.metrics import auc
@@ -66,9 +66,9 @@ def disturbed(rows: np.ndarray, *, keep: np.ndarray) -> pd.DataFrame:
 
 
 def assert_same_rows(one: Features, two: Features, rows: np.ndarray) -> None:
-    for name in ("user_vectors", "item_vectors"):
+    for name in ("user_vectors_of", "item_vectors_of"):
         np.testing.assert_allclose(getattr(one, name)(rows), getattr(two, name)(rows), atol=1e-5)
-    np.testing.assert_allclose(one.user_bank[one.route[rows]], two.user_bank[two.route[rows]], atol=1e-5)
+    np.testing.assert_allclose(one.user_vectors[one.state[rows]], two.user_vectors[two.state[rows]], atol=1e-5)
     np.testing.assert_allclose(one.statistics[rows], two.statistics[rows], atol=1e-5)
 
 
@@ -91,7 +91,7 @@ def test_no_vector_of_a_train_row_or_of_its_history_knows_a_label_at_or_after_it
         # Fits are turned onto the full one, which does see the labels: lengths and inner products are what counts.
         for number in np.unique(before.item_row[window] // ITEMS):
             together = window[before.item_row[window] // ITEMS == number]
-            for name in ("user_vectors", "item_vectors"):
+            for name in ("user_vectors_of", "item_vectors_of"):
                 one, two = (getattr(features, name)(together) for features in (before, after))
                 np.testing.assert_allclose(one @ one.T, two @ two.T, atol=1e-4)
         np.testing.assert_allclose(after.statistics[window], before.statistics[window], atol=1e-5)
@@ -108,11 +108,11 @@ def test_past_the_first_fold_no_items_vector_knows_anything_at_or_after_the_star
     for _, served in fits[-FOLDS + 1 :]:
         later = np.flatnonzero(time >= time[served].min())
         after = fitted(kind, disturbed(later, keep=served))[0]["online"]
-        one, two = (features.item_vectors(served) for features in (before, after))
+        one, two = (features.item_vectors_of(served) for features in (before, after))
         np.testing.assert_allclose(one @ one.T, two @ two.T, atol=1e-4)
     earlier = np.flatnonzero(time < time[served].min())
     after = fitted(kind, disturbed(earlier, keep=served))[0]["online"]
-    two = after.item_vectors(served)
+    two = after.item_vectors_of(served)
     assert (np.abs(one @ one.T - two @ two.T) > 1e-4).any()  # while it does know what was before
 
 
@@ -143,12 +143,12 @@ def test_the_fits_of_train_take_the_more_epochs_the_fewer_rows_they_have(kind: F
     by_protocol, metrics = fitted(kind, table(), epochs=6)
     features, train, ratings = by_protocol["online"], rows_of("train"), Ratings.of(table(), items=ITEMS)
     fits = list(fits_of_train(column("user"), column("timestamp"), train, FOLDS, SEED))
-    assert len(features.item_bank) == (len(fits) + 1) * ITEMS
+    assert len(features.item_vectors) == (len(fits) + 1) * ITEMS
     for number, (known, served) in enumerate(fits, start=1):
         assert (features.item_row[served] // ITEMS == number).all()
         epochs = round(metrics["epoch"] * len(train) / len(known))
-        side = refit(kind, ratings, known, params_of(kind), epochs=epochs, seed=SEED).items()
-        turned = features.item_bank[number * ITEMS : (number + 1) * ITEMS]
+        side = refit_model(kind, ratings, known, params_of(kind), epochs=epochs, seed=SEED).items()
+        turned = features.item_vectors[number * ITEMS : (number + 1) * ITEMS]
         np.testing.assert_allclose(turned @ turned.T, side.vectors @ side.vectors.T, atol=1e-4)
 
 
@@ -162,19 +162,19 @@ def test_valid_and_test_rows_use_the_full_fit(kind: FeatureModel, protocol: Prot
         rows_of("valid", "test"),
     )
     ratings = Ratings.of(table(), items=ITEMS)
-    full = refit(kind, ratings, rows_of("train"), params_of(kind), epochs=1, seed=SEED)
-    np.testing.assert_array_equal(features.user_bank[:USERS], full.fitted_users())
-    assert (features.user_bank[NEW:USERS] == 0).all()
+    full = refit_model(kind, ratings, rows_of("train"), params_of(kind), epochs=1, seed=SEED)
+    np.testing.assert_array_equal(features.user_vectors[:USERS], full.fitted_users())
+    assert (features.user_vectors[NEW:USERS] == 0).all()
     assert (features.item_row[rest] == item[rest]).all()
-    np.testing.assert_array_equal(features.item_bank[:ITEMS], full.items().vectors)
+    np.testing.assert_array_equal(features.item_vectors[:ITEMS], full.items().vectors)
     told = Ratings.of(PROTOCOLS[protocol](table()), items=ITEMS)
     states, biases = full.states(told, told.start[rest], told.end[rest])
     # The affinity is the model's logit without the user's bias.
     np.testing.assert_allclose(features.statistics[rest, -1], full.logits(told, rest) - biases, atol=1e-5)
-    np.testing.assert_allclose(features.user_vectors(rest), states, atol=1e-5)
+    np.testing.assert_allclose(features.user_vectors_of(rest), states, atol=1e-5)
     known = np.isin(np.arange(len(user)), rest) & (user < NEW)
-    assert (features.route[known] == user[known]).all()
-    assert (features.route[~known] == features.user_row[~known]).all()
+    assert (features.state[known] == user[known]).all()
+    assert (features.state[~known] == features.user_row[~known]).all()
 
 
 @every_model
@@ -208,7 +208,7 @@ def test_online_a_row_knows_what_was_just_before_it(kind: FeatureModel) -> None:
     before, after = features_by_protocol(kind), fitted(kind, disturbed(last, keep=last))[0]
     differs = after["online"].statistics[row] != before["online"].statistics[row]
     assert differs[:, :-1].any() and differs[:, -1].any()  # the counts, and the feature model's affinity
-    assert (after["online"].user_vectors(row) != before["online"].user_vectors(row)).any()
+    assert (after["online"].user_vectors_of(row) != before["online"].user_vectors_of(row)).any()
     assert_same_rows(before["static"], after["static"], row)
 
 
@@ -231,16 +231,16 @@ def test_static_test_rows_know_valid(kind: FeatureModel) -> None:
     before, after = features_by_protocol(kind)["static"], fitted(kind, disturbed(valid, keep=valid))[0]["static"]
     differs = after.statistics[test] != before.statistics[test]
     assert differs[:, :-1].any() and differs[:, -1].any()  # the counts, and the feature model's affinity
-    assert (after.user_vectors(test) != before.user_vectors(test)).any(1).all()
+    assert (after.user_vectors_of(test) != before.user_vectors_of(test)).any(1).all()
 
 
 @every_model
-def test_the_protocols_share_the_banks_and_all_of_train(kind: FeatureModel) -> None:
+def test_the_protocols_share_the_vectors_and_all_of_train(kind: FeatureModel) -> None:
     online, static = features_by_protocol(kind).values()
     for name in SHARED:
         np.testing.assert_array_equal(getattr(online, name), getattr(static, name))
     train = rows_of("train")
-    for name in ("user_row", "route", "statistics"):
+    for name in ("user_row", "state", "statistics"):
         np.testing.assert_array_equal(getattr(online, name)[train], getattr(static, name)[train])
     # The first moment of a split is the one at which both protocols say the same.
     test = rows_of("test")
@@ -251,7 +251,7 @@ def test_the_protocols_share_the_banks_and_all_of_train(kind: FeatureModel) -> N
 
 @every_model
 @every_protocol
-def test_a_user_bank_has_one_row_for_each_history_of_a_user_in_a_fit(kind: FeatureModel, protocol: Protocol) -> None:
+def test_there_is_one_user_vector_for_each_history_of_a_user_in_a_fit(kind: FeatureModel, protocol: Protocol) -> None:
     features = features_by_protocol(kind)[protocol]
     frame = PROTOCOLS[protocol](table())
     start, end = history_bounds(frame["user"], frame["timestamp"])
@@ -260,8 +260,8 @@ def test_a_user_bank_has_one_row_for_each_history_of_a_user_in_a_fit(kind: Featu
     assert (by_history.nunique() == 1).all() and by_history.first().is_unique
     assert by_history.ngroups < len(frame)  # rows that tie in time share one
     assert (features.user_row >= USERS).all()
-    assert (features.user_vectors(np.flatnonzero(start == end)) == 0).all()
-    assert (features.user_vectors(np.flatnonzero(start != end)) != 0).any()
+    assert (features.user_vectors_of(np.flatnonzero(start == end)) == 0).all()
+    assert (features.user_vectors_of(np.flatnonzero(start != end)) != 0).any()
 
 
 @every_model
@@ -270,8 +270,10 @@ def test_the_last_statistic_is_the_affinity_of_the_vectors(kind: FeatureModel, p
     features, rest = features_by_protocol(kind)[protocol], rows_of("valid", "test")
     assert features.statistic_names[-1] == "affinity"
     assert len(features.statistic_names) == features.statistics.shape[1]
-    full = refit(kind, Ratings.of(table(), items=ITEMS), rows_of("train"), params_of(kind), epochs=1, seed=SEED).items()
-    inner = (features.user_vectors(rest) * features.item_vectors(rest)).sum(1)
+    full = refit_model(
+        kind, Ratings.of(table(), items=ITEMS), rows_of("train"), params_of(kind), epochs=1, seed=SEED
+    ).items()
+    inner = (features.user_vectors_of(rest) * features.item_vectors_of(rest)).sum(1)
     wanted = full.bias + full.biases[column("item")[rest]] + inner  # the logit without the user's bias
     np.testing.assert_allclose(features.statistics[rest, -1], wanted, atol=1e-5)
 
@@ -279,38 +281,38 @@ def test_the_last_statistic_is_the_affinity_of_the_vectors(kind: FeatureModel, p
 @every_model
 def test_the_same_seed_gives_the_same_bytes(kind: FeatureModel, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        save(fitted(kind, table())[0], tmp_path / name)
+        save_features(fitted(kind, table())[0], tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_features_of_both_protocols_round_trip_through_disk_and_share_what_they_share(tmp_path: Path) -> None:
     path, features = tmp_path / "features.safetensors", features_by_protocol("mf")
-    save(features, path)
+    save_features(features, path)
     for protocol, one in features.items():
-        again = load(path, protocol=protocol)
+        again = load_features(path, protocol=protocol)
         for name in Features.__slots__:
             np.testing.assert_array_equal(getattr(again, name), getattr(one, name))
         assert again.statistics.dtype == np.float32 and again.user_row.dtype == np.int32
-    assert (load(path).statistics == features["online"].statistics).all()
-    assert (load(path).statistics != load(path, protocol="static").statistics).any()
-    own = {"user_row", "route", "statistics"}
+    assert (load_features(path).statistics == features["online"].statistics).all()
+    assert (load_features(path).statistics != load_features(path, protocol="static").statistics).any()
+    own = {"user_row", "state", "statistics"}
     assert load_file(path).keys() == {*SHARED, *(f"{protocol}.{name}" for protocol in PROTOCOLS for name in own)}
 
 
 def test_vectors_are_looked_up_by_row() -> None:
     features, rows = features_of(table()), np.asarray([5, 1])
-    np.testing.assert_array_equal(features.user_vectors(rows), features.user_bank[features.user_row[rows]])
-    np.testing.assert_array_equal(features.item_vectors(rows), features.item_bank[features.item_row[rows]])
+    np.testing.assert_array_equal(features.user_vectors_of(rows), features.user_vectors[features.user_row[rows]])
+    np.testing.assert_array_equal(features.item_vectors_of(rows), features.item_vectors[features.item_row[rows]])
 
 
 def test_scores_are_the_feature_models_own_and_nan_where_it_knows_nothing() -> None:
     user, item = np.eye(3, 2, dtype=np.float32), np.asarray([[1, 1], [0, 0]], np.float32)  # user 2, item 1: unknown
     features = Features(
-        user_bank=user,
-        item_bank=item,
+        user_vectors=user,
+        item_vectors=item,
         user_row=np.asarray([0, 1, 2, 0], np.int32),
         item_row=np.asarray([0, 0, 0, 1], np.int32),
-        route=np.zeros(4, np.int32),
+        state=np.zeros(4, np.int32),
         statistics=np.asarray([[9, 1], [9, -2], [9, 3], [9, 4]], np.float32),
         statistic_names=["rate", "affinity"],
     )
@@ -325,11 +327,12 @@ def test_too_few_users_to_cut_into_folds_are_a_user_error() -> None:
 
 def test_a_missing_or_foreign_file_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no such artefact; .* dvc repro features"):
-        load(tmp_path / "out" / "features" / "features.safetensors")
+        load_features(tmp_path / "out" / "features" / "features.safetensors")
     (tmp_path / "foreign").write_bytes(b"something else")
     with pytest.raises(UserError, match="not the tensors that it should hold"):
-        load(tmp_path / "foreign")
-    save({"online": features_of(table())}, tmp_path / "one")  # as an earlier version's file, which lacks a protocol
+        load_features(tmp_path / "foreign")
+    save_features(
+        {"online": features_of(table())}, tmp_path / "one"
+    )  # as an earlier version's file, which lacks a protocol
     with pytest.raises(UserError, match=r"not the tensors that it should hold .*user_row.*; rerun its stage"):
-        load(tmp_path / "one", protocol="static")
-    assert bank.FEATURES.name == "features.safetensors"
+        load_features(tmp_path / "one", protocol="static")

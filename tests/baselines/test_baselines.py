@@ -12,19 +12,18 @@ import pytest
 from tests.builders import features_of
 from tests.project import dataset_params
 from thinkrec import metrics
-from thinkrec.evaluation.baselines import (
+from thinkrec.baselines.fits import (
     PLAIN,
     Fit,
     boosted_trees,
     item_like_rate,
     logistic_kernels,
     logistic_regression,
-    logistic_slots,
-    plain_statistics,
-    protocol_scores,
     running_rates,
     train_rate,
 )
+from thinkrec.baselines.plain_statistics import plain_statistics
+from thinkrec.baselines.scores import score_fits, score_slot_statistics
 from thinkrec.history import ScoredModel, static_view
 
 KERNELS = {"smoothing": 5.0, "kernel_history": 20}
@@ -195,7 +194,7 @@ class TestProtocols:
 
     def test_every_baseline_is_scored_under_both_protocols_by_one_fit(self) -> None:
         frame, goods = world()
-        scores = protocol_scores(frame, goods, FITS)
+        scores = score_fits(frame, goods, FITS)
         assert [model.column for model in scores] == [name + end for name in FITS for end in ("", "_static")]
         for name, fit in FITS.items():
             np.testing.assert_array_equal(scores[ScoredModel(name)], fit(frame, goods)(frame))
@@ -206,11 +205,11 @@ class TestProtocols:
         online, late = features_of(frame), features_of(frame, seed=1)
         label = frame["label"].to_numpy(np.float32)
         online.statistics[:, 1] += 3 * label
-        scores = logistic_slots(frame, {"online": online, "static": late})
+        scores = score_slot_statistics(frame, {"online": online, "static": late})
         test = (frame["split"] == "test").to_numpy()
-        assert metrics.auc(frame["label"][test], scores["online"][test]) > 0.9  # fitted on these
+        assert metrics.auc(frame["label"][test], scores[ScoredModel("logistic_slots")][test]) > 0.9  # fitted on these
         # The same regression of other columns, which say nothing.
-        assert abs(metrics.auc(frame["label"][test], scores["static"][test]) - 0.5) < 0.1
+        assert abs(metrics.auc(frame["label"][test], scores[ScoredModel("logistic_slots", "static")][test]) - 0.5) < 0.1
 
 
 class TestLearned:
@@ -231,14 +230,14 @@ class TestLearned:
     def test_splits_may_be_missing(self, present: list[str]) -> None:
         frame, goods = world()
         frame = frame[frame["split"].isin(present)].reset_index(drop=True)
-        for score in protocol_scores(frame, goods, FITS).values():
+        for score in score_fits(frame, goods, FITS).values():
             assert score.shape == (len(frame),)
             assert ((score > 0) & (score < 1)).all()
 
     def test_items_may_have_neither_categories_nor_years(self) -> None:
         frame, goods = world()
         bare = goods.assign(categories=pd.Series([[]] * len(goods)), year=pd.array([None] * len(goods), dtype="Int16"))
-        for score in protocol_scores(frame, bare, FITS).values():
+        for score in score_fits(frame, bare, FITS).values():
             assert ((score > 0) & (score < 1)).all()
 
     def test_an_unknown_year_is_the_mean_one_to_the_regression(self) -> None:
@@ -264,7 +263,7 @@ def movielens(real_data: Path) -> tuple[pd.DataFrame, dict[ScoredModel, np.ndarr
     from thinkrec.ingest.dataset import ingest
 
     ingested = ingest(dataset_params(name="ml-1m", raw=real_data / "ml-1m-window.zip"))
-    scores = protocol_scores(ingested.interactions, ingested.items, FITS)
+    scores = score_fits(ingested.interactions, ingested.items, FITS)
     return ingested.interactions, scores
 
 

@@ -1,0 +1,82 @@
+"""The features artefact: user and item vectors, and for every interaction which of them are its own.
+
+    user vectors   [each user as fitted on train (U) | one per user, length of history and fit]
+    item vectors   [by the fit on all of train (I) | by another fit (I) | ...]
+
+Both protocols share the vectors; each has its own row numbers and statistics.
+
+Shapes: n interactions, U users, I items, d dimensions, F statistics, S user states, V rows of item vectors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinkrec.artifacts import FEATURES, read_tensor_metadata, read_tensors, write_tensors
+from thinkrec.history import Protocol
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+AFFINITY = "affinity"  # the last statistic: the feature model's logit without the user's bias
+SHARED = ("user_vectors", "item_vectors", "item_row")  # by both protocols
+PER_PROTOCOL = ("user_row", "state", "statistics")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """Features of every interaction under one protocol."""
+
+    user_vectors: Floats  # (S, d); rows 0..U-1 are the users as fitted on train, zeros for users unknown to it
+    item_vectors: Floats  # (V, d)
+    item_row: Ints  # (n,) row of item_vectors
+    user_row: Ints  # (n,) row of user_vectors: the user as of the interaction
+    state: Ints  # (n,) row of user_vectors that routing goes by: the fitted user, for known users of valid and test
+    statistics: Floats  # (n, F)
+    statistic_names: list[str]
+
+    def user_vectors_of(self, rows: NDArray[Any]) -> Floats:
+        """User vectors (len(rows), d) of these interactions."""
+        return self.user_vectors[self.user_row[rows]]
+
+    def item_vectors_of(self, rows: NDArray[Any]) -> Floats:
+        """Item vectors (len(rows), d) of these interactions."""
+        return self.item_vectors[self.item_row[rows]]
+
+    def scores(self) -> Floats:
+        """The feature model's logit (n,) of every interaction, without the user's bias.
+
+        It is NaN where the user's or the item's vector is zero: no history, or an item that the row's fit never saw.
+        """
+        known = np.any(self.user_vectors, 1)[self.user_row] & np.any(self.item_vectors, 1)[self.item_row]
+        return np.where(known, self.statistics[:, self.statistic_names.index(AFFINITY)], np.float32(np.nan))
+
+
+def save_features(features: Mapping[Protocol, Features], path: Path = FEATURES) -> None:
+    """Write the features of all protocols, what they share once."""
+    online = features["online"]
+    tensors = {name: getattr(online, name) for name in SHARED}
+    for protocol, part in features.items():
+        tensors |= {f"{protocol}.{name}": getattr(part, name) for name in PER_PROTOCOL}
+    write_tensors(path, tensors, metadata={"statistic_names": json.dumps(online.statistic_names)})
+
+
+def load_features(path: Path = FEATURES, *, protocol: Protocol = "online") -> Features:
+    """Read the features of one protocol.
+
+    Raises:
+        UserError: the file is absent or is not a features artefact.
+    """
+    stored = {name: name for name in SHARED} | {name: f"{protocol}.{name}" for name in PER_PROTOCOL}
+    tensors = read_tensors(path, stored.values())
+    return Features(
+        **{name: tensors[key] for name, key in stored.items()},
+        statistic_names=json.loads(read_tensor_metadata(path)["statistic_names"]),
+    )

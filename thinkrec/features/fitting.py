@@ -1,0 +1,170 @@
+"""The features stage: one recommender fitted several times, so that no row's features know its own label.
+
+A slot shows features of a row, and the stream shows slots of the row's history too. Both must rest on strictly earlier
+interactions.
+
+- A user's vector is the user's state after the strictly earlier interactions: one vector per length of history.
+- Valid and test rows get their vectors from a fit on all of train.
+- Train's time is cut into folds. A train row gets its vectors from a fit on what was earlier than its fold, so they
+  mean the same in train as later. Folds of users alone would not do: the fit would know the future of the row's item.
+- Nothing precedes the first fold. It is cross-fitted: its rows are served by fits that left out all rows of their user.
+
+Shapes: n interactions, U users, I items, d dimensions, F statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from thinkrec.errors import UserError
+from thinkrec.features.artefact import AFFINITY, Features, Floats
+from thinkrec.features.models import fit_model, refit_model
+from thinkrec.features.ratings import Ratings
+from thinkrec.features.recommender import ItemSide, Recommender, align_vectors
+from thinkrec.features.statistics import causal_statistics
+from thinkrec.history import PROTOCOLS, Protocol
+from thinkrec.metrics import auc, validation
+from thinkrec.params import FeatureParams, RecommenderParams
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fit:
+    """A fitted recommender, the rows it serves, and the rotation that aligns its vectors with the full fit's."""
+
+    model: Recommender
+    rows: Rows
+    rotation: Floats  # (d, d)
+    items: ItemSide  # rotated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _View:
+    """What every interaction knows under one protocol."""
+
+    key: NDArray[np.int64]  # (3, n): user, end of the history, whether of train; equal keys mean equal vectors
+    vectors: Floats  # (n, d)
+    statistics: Floats  # (n, F)
+    names: list[str]
+
+
+def fit_features(
+    interactions: pd.DataFrame,
+    items: pd.DataFrame,
+    params: FeatureParams,
+    recommender: RecommenderParams,
+    *,
+    seed: int,
+) -> tuple[dict[Protocol, Features], dict[str, Any], Recommender]:
+    """The features by protocol, the stage's metrics, and the recommender fitted on all of train.
+
+    The number of epochs is the best on valid. Fits on fewer rows take proportionally more epochs, which keeps the
+    number of steps about the same where a batch is a number of rows; for SASRec, whose batches are sequences, it may
+    be a few times higher.
+
+    Raises:
+        UserError: the first fold of train has only one user.
+    """
+    ratings = Ratings.of(interactions, items=len(items))
+    split = interactions["split"].to_numpy()
+    train, valid, later = (np.flatnonzero(rows) for rows in (split == "train", split == "valid", split != "train"))
+    full, epochs, measured = fit_model(params.model, ratings, train, valid, recommender, seed=seed)
+    full_users, full_items = full.fitted_users(), full.items()
+    fits = [_Fit(model=full, rows=later, rotation=np.eye(full_users.shape[1], dtype=np.float32), items=full_items)]
+    for known, served in fits_of_train(ratings.user, interactions["timestamp"].to_numpy(), train, params.folds, seed):
+        scaled = max(1, round(epochs * len(train) / len(known)))
+        model = refit_model(params.model, ratings, known, recommender, epochs=scaled, seed=seed)
+        side = model.items()
+        rotation = align_vectors((model.fitted_users(), side.vectors), (full_users, full_items.vectors))
+        fits.append(
+            _Fit(model=model, rows=served, rotation=rotation, items=replace(side, vectors=side.vectors @ rotation))
+        )
+    item_row = ratings.item.astype(np.int32)
+    for number, fit in enumerate(fits):
+        item_row[fit.rows] += number * ratings.items
+
+    views = {protocol: _view(protocol, interactions, items, fits, params) for protocol in PROTOCOLS}
+    keys = np.concatenate([view.key for view in views.values()], axis=1)
+    _, first, group = np.unique(keys, axis=1, return_index=True, return_inverse=True)
+    vectors = np.concatenate([view.vectors for view in views.values()])[first]
+    as_fitted = (split != "train") & np.isin(ratings.user, ratings.user[train])
+    features: dict[Protocol, Features] = {}
+    for protocol, user_row in zip(PROTOCOLS, np.split(ratings.users + group, len(PROTOCOLS)), strict=True):
+        features[protocol] = Features(
+            user_vectors=np.concatenate([full_users, vectors]),
+            item_vectors=np.concatenate([fit.items.vectors for fit in fits]),
+            item_row=item_row,
+            user_row=user_row.astype(np.int32),
+            state=np.where(as_fitted, ratings.user, user_row).astype(np.int32),
+            statistics=views[protocol].statistics,
+            statistic_names=views[protocol].names,
+        )
+    affinity = views["online"].statistics[:, -1]
+    of_affinity = validation(ratings.user[valid], ratings.label[valid], affinity[valid])
+    metrics = {
+        "model": params.model,
+        "epoch": epochs,
+        **{f"valid_{name}": value for name, value in measured.items()},
+        **{f"valid_{name}_of_affinity": value for name, value in of_affinity.items()},
+        "train_auc_of_affinity": auc(ratings.label[train], affinity[train]),
+        "statistics": len(views["online"].names),
+    }
+    return features, metrics, full
+
+
+def fits_of_train(
+    user: NDArray[Any], time: NDArray[Any], train: Rows, folds: int, seed: int
+) -> Iterator[tuple[Rows, Rows]]:
+    """Pairs of rows: what to fit on, and what this fit serves. Together they serve all of `train` (sorted), each once.
+
+    Train's time is cut into `folds` of about equal size. A fold after the first is served by a fit on all strictly
+    earlier rows. The users of the first are dealt out at random; each hand is served by a fit on the other hands.
+
+    Raises:
+        UserError: the first fold has only one user.
+    """
+    moment = time[train]
+    edges = np.sort(moment)[np.arange(1, folds) * len(train) // folds]
+    fold = np.searchsorted(edges, moment, side="right")
+    first = train[fold == fold.min()]
+    users, of_user = np.unique(user[first], return_inverse=True)
+    if len(users) == 1:
+        raise UserError(
+            f"features.folds={folds}: the first of them holds one user of train alone, and nothing is left to fit on; "
+            "bring more users or ask for fewer folds"
+        )
+    hand = np.random.default_rng(seed).permutation(len(users))[of_user] % folds
+    for number in np.unique(hand).tolist():
+        yield first[hand != number], first[hand == number]
+    for number in np.unique(fold)[1:].tolist():
+        yield train[fold < number], train[fold == number]
+
+
+def _view(
+    protocol: Protocol, interactions: pd.DataFrame, items: pd.DataFrame, fits: list[_Fit], params: FeatureParams
+) -> _View:
+    table = PROTOCOLS[protocol](interactions)
+    ratings = Ratings.of(table, items=len(items))
+    vectors = np.zeros((len(table), len(fits[0].rotation)), np.float32)
+    affinity = np.zeros(len(table), np.float32)
+    for fit in fits:
+        states, biases = fit.model.states(ratings, ratings.start[fit.rows], ratings.end[fit.rows])
+        vectors[fit.rows] = states @ fit.rotation
+        # The running rates know the user's bias already.
+        affinity[fit.rows] = fit.items.logits(vectors[fit.rows], biases, ratings.item[fit.rows]) - biases
+    statistics, names = causal_statistics(
+        table, items, smoothing=params.smoothing, kernel_history=params.kernel_history
+    )
+    return _View(
+        key=np.stack([ratings.user, ratings.end, (table["split"] == "train").to_numpy(np.int64)]),
+        vectors=vectors,
+        statistics=np.concatenate([statistics, affinity[:, None]], axis=1).astype(np.float32),
+        names=[*names, AFFINITY],
+    )
