@@ -31,7 +31,7 @@ ROUTING_FILE, GATE_FILE = "routing.safetensors", "gate.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routing:
-    """Adapter weights by state of a user; `Features.route` names the state of every interaction's user."""
+    """Adapter weights by state of a user; `Features.state` names the state of every interaction's user."""
 
     weights: Floats  # (S, N + 1), rows sum to 1; column 0 is the global adapter
     gate: dict[str, Floats]  # the trained gate's parameters; empty for the centroid rule
