@@ -11,8 +11,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from thinkrec.errors import UserError
 
@@ -29,12 +30,7 @@ def _whole(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """Accept YAML 1.1's spelling trap `1e-3` (a string to the parser) as the number it is meant to be."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            raise ValueError("should be a number") from None
+    """Refuse `true` and `"0.5"` where a number is meant."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError("should be a number")
     return value
@@ -444,12 +440,12 @@ def load(path: Path = PARAMS_FILE) -> Params:
         UserError: the file is missing, is not YAML, or a parameter is unknown, of the wrong type or impossible.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))  # as DVC reads it: YAML 1.2
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run from the project's root, where params.yaml is") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; save the file as UTF-8") from None
-    except yaml.YAMLError as error:
+    except YAMLError as error:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())}); mend the file") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: should hold sections such as `dataset:`; it holds {type(raw).__name__}")
