@@ -18,7 +18,6 @@ LINES = 400
 FILES = 12
 # What still breaks the rules; nothing new comes in.
 UPWARDS = {
-    ("thinkrec/synthetic/world.py", "thinkrec/ingest/raw.py"),
     ("thinkrec/teacher/item_prompts.py", "thinkrec/synthesis/keywords.py"),
     ("thinkrec/teacher/offline.py", "thinkrec/synthesis/keywords.py"),
 }
@@ -33,7 +32,7 @@ LONG = {
     "thinkrec/params.py",
     "thinkrec/recommender.py",
 }
-FULL = {"thinkrec/ingest/readers", "thinkrec/lm", "thinkrec/teacher"}
+FULL = {"thinkrec/lm", "thinkrec/teacher"}
 LIBRARY = [path for path in sorted((ROOT / "thinkrec").rglob("*.py")) if path.name != "__init__.py"]
 CODE = [path for part in ("benchmarks", "stages", "tests", "thinkrec") for path in sorted((ROOT / part).rglob("*.py"))]
 

@@ -19,8 +19,7 @@ from thinkrec.errors import UserError
 from thinkrec.ingest import catalogue
 from thinkrec.ingest.dataset import ingest
 from thinkrec.ingest.raw import Source
-from thinkrec.ingest.readers.amazon import AMAZON_2018, AMAZON_2023, open_amazon
-from thinkrec.ingest.readers.yelp import open_yelp
+from thinkrec.ingest.readers.reviews import AMAZON_2018, AMAZON_2023, open_amazon, open_yelp
 
 REVIEWS_2018 = [
     {

@@ -22,7 +22,7 @@ from thinkrec.errors import UserError
 from thinkrec.ingest.catalogue import DATASETS, SMALL_WORLD, chosen, find
 from thinkrec.ingest.dataset import Ingested, first_ratings, natural_order, tables
 from thinkrec.ingest.raw import RATINGS as FIELDS
-from thinkrec.ingest.raw import SPLIT, Chunk, Fault, Items, Part, Source, held
+from thinkrec.ingest.raw import SPLIT, Chunk, Fault, Items, Part, Source, source_in_memory
 from thinkrec.ingest.splits import LastMonths, SplitColumn, Window, Windows
 from thinkrec.synthetic.world import generate
 
@@ -193,15 +193,12 @@ def test_the_table_is_sorted_and_numbered_without_gaps(name: str) -> None:
 
 def test_input_order_decides_nothing_but_ties() -> None:
     small = DATASETS["synthetic-small"]
-    raw = generate(SMALL_WORLD).raw
-    mixed = np.random.default_rng(0).permutation(len(raw.ratings))
-    shuffled = replace(
-        raw,
-        ratings=raw.ratings.iloc[mixed].reset_index(drop=True),
-        truth=raw.truth.iloc[mixed].reset_index(drop=True) if raw.truth is not None else None,
-    )
+    world = generate(SMALL_WORLD)
+    mixed = np.random.default_rng(0).permutation(len(world.ratings))
+    ratings, truth = (frame.iloc[mixed].reset_index(drop=True) for frame in (world.ratings, world.truth))
     keys = ["user", "timestamp", "item"]
-    one, two = (tables(small, held(r), 0.0) for r in (raw, shuffled))
+    one = tables(small, source_in_memory(world.ratings, world.items, world.truth), 0.0)
+    two = tables(small, source_in_memory(ratings, world.items, truth), 0.0)
     a, b = (got.interactions.assign(p=got.truth["probability"]).sort_values(keys) for got in (one, two))
     pd.testing.assert_frame_equal(a.reset_index(drop=True), b.reset_index(drop=True))
     assert one.stats == two.stats

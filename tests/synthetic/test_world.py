@@ -27,14 +27,13 @@ class Seen:
     """The default world as columns, and what could be known of a row from strictly earlier ones."""
 
     def __init__(self, world: World) -> None:
-        ratings = world.raw.ratings
-        assert world.raw.truth is not None
+        ratings = world.ratings
         self.world = world
         self.user = ratings["user_id"].cat.codes.to_numpy(np.int64)
         self.item = ratings["item_id"].cat.codes.to_numpy(np.int64)
         self.time = ratings["timestamp"].to_numpy()
         self.label = (ratings["rating"] > 3).to_numpy(np.float64)
-        self.probability = world.raw.truth["probability"].to_numpy()
+        self.probability = world.truth["probability"].to_numpy()
         split = split_codes(self.time, DATASETS["synthetic"].windows)
         self.train, self.valid, self.test = (split == number for number in range(3))
         self.values = world.values[self.item]
@@ -86,7 +85,7 @@ def seen() -> Iterator[Seen]:
 
 
 def test_equal_specs_give_equal_worlds_and_seeds_differ() -> None:
-    one, two, other = (generate(spec).raw for spec in (SMALL_WORLD, SMALL_WORLD, replace(SMALL_WORLD, seed=2)))
+    one, two, other = (generate(spec) for spec in (SMALL_WORLD, SMALL_WORLD, replace(SMALL_WORLD, seed=2)))
     pd.testing.assert_frame_equal(one.ratings, two.ratings)
     pd.testing.assert_frame_equal(one.items, two.items)
     assert not one.items["description"].equals(other.items["description"])
@@ -104,7 +103,7 @@ def test_no_word_stands_for_two_trait_values() -> None:
 
 def test_sizes_are_as_stated(seen: Seen) -> None:
     assert [int(part.sum()) for part in (seen.train, seen.valid, seen.test)] == [27_575, 6_716, 6_833]
-    ratings = seen.world.raw.ratings
+    ratings = seen.world.ratings
     history = np.bincount(seen.user)
     assert history.min() == 8 and history.max() == 200 and 43 < history.mean() < 50
     assert 0.5 < seen.label.mean() < 0.56
@@ -115,9 +114,7 @@ def test_sizes_are_as_stated(seen: Seen) -> None:
 
 
 def test_descriptions_name_most_traits_and_seldom_a_wrong_one(seen: Seen) -> None:
-    tokens = [
-        set(text.lower().replace(".", " ").replace(",", " ").split()) for text in seen.world.raw.items["description"]
-    ]
+    tokens = [set(text.lower().replace(".", " ").replace(",", " ").split()) for text in seen.world.items["description"]]
     empty = np.mean([not text for text in tokens])
     assert 0 < empty < 0.03
     for trait, (_, synonyms) in enumerate(words.TRAITS.items()):
@@ -168,11 +165,10 @@ def test_the_kinds_can_be_found_from_what_users_rated(seen: Seen) -> None:
 
 
 def test_true_reasons_name_a_trait_of_the_rated_item(seen: Seen) -> None:
-    assert seen.world.raw.truth is not None
-    reason = seen.world.raw.truth["reason"]
+    reason = seen.world.truth["reason"]
     names = [[f"{trait}:{value}" for value in values] for trait, values in words.TRAITS.items()]
     own = np.column_stack([np.array(names[trait])[seen.values[:, trait]] for trait in range(3)])
     named = (own == reason.to_numpy(dtype=str)[:, None]).any(axis=1)
     assert (named | (reason == "quality")).all()
     assert named.mean() > 0.99
-    assert seen.world.raw.ratings["rating"].isin([1, 2, 3, 4, 5]).all()
+    assert seen.world.ratings["rating"].isin([1, 2, 3, 4, 5]).all()

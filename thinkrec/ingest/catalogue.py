@@ -18,12 +18,11 @@ from pathlib import Path
 from thinkrec.errors import UserError
 from thinkrec.ingest import download
 from thinkrec.ingest.download import Remote
-from thinkrec.ingest.raw import Source, held
+from thinkrec.ingest.raw import Source, source_in_memory
 from thinkrec.ingest.readers import movielens
-from thinkrec.ingest.readers.amazon import AMAZON_2018, AMAZON_2023, open_amazon
 from thinkrec.ingest.readers.movielens import open_movielens
 from thinkrec.ingest.readers.own import open_own
-from thinkrec.ingest.readers.yelp import open_yelp
+from thinkrec.ingest.readers.reviews import AMAZON_2018, AMAZON_2023, open_amazon, open_yelp
 from thinkrec.ingest.splits import LastMonths, Rule, Shares, SplitColumn, absolute, rule_of
 from thinkrec.params import DatasetParams, RatingColumns
 from thinkrec.synthetic.world import WorldSpec, generate
@@ -104,8 +103,13 @@ def _world(name: str, title: str, spec: WorldSpec) -> Dataset:
         generated=True,
         threshold=3.0,
         windows=WORLD_WINDOWS,
-        open=lambda _: held(generate(spec).raw),
+        open=lambda _: _open_world(spec),
     )
+
+
+def _open_world(spec: WorldSpec) -> Source:
+    world = generate(spec)
+    return source_in_memory(world.ratings, world.items, world.truth)
 
 
 def _movielens(name: str, title: str, layout: movielens.Layout, md5: str, windows: Rule) -> Dataset:

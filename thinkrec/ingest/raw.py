@@ -2,7 +2,7 @@
 
 A `Source` is a dataset opened for reading. Its parts can be read independently and in any order, also by other
 processes; put together in their own order, their chunks are the dataset in input order. Nothing but the chunk at hand
-is held in memory. `Raw` is a dataset that was generated in memory.
+is held in memory.
 """
 
 from __future__ import annotations
@@ -120,22 +120,6 @@ class Source:
     items: Callable[[Collection[str]], Items]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Raw:
-    """A dataset that is in memory because it was generated there, in input order.
-
-    Attributes:
-        ratings: `user_id`, `item_id` (categories of strings), `rating` (stars, float32), `timestamp` (seconds since
-            1970 UTC, int64).
-        items: `item_id`, `title`, `year` (Int16, null where unknown), `categories` (lists of strings), `description`.
-        truth: `probability` and `reason` of each rating, or None.
-    """
-
-    ratings: pd.DataFrame
-    items: pd.DataFrame
-    truth: pd.DataFrame | None = None
-
-
 def quarantine_table(rows: Iterable[tuple[str, int, str, str]] = ()) -> pd.DataFrame:
     """A quarantine table of (file, row, reason, text), the text cut to what a person needs to find the fault."""
     table = pd.DataFrame(list(rows), columns=["file", "row", "reason", "text"])
@@ -143,19 +127,21 @@ def quarantine_table(rows: Iterable[tuple[str, int, str, str]] = ()) -> pd.DataF
     return table.assign(text=table["text"].str.slice(stop=QUARANTINE_TEXT))
 
 
-def held(raw: Raw) -> Source:
-    """What is in memory already, as a source of one part and one chunk."""
-    return Source(parts=(Part(path=Path()),), read=partial(_held_chunk, raw), items=partial(_held_items, raw))
+def source_in_memory(ratings: pd.DataFrame, items: pd.DataFrame, truth: pd.DataFrame | None = None) -> Source:
+    """A generated dataset in input order, as a source of one part and one chunk.
+
+    `ratings` has the columns of `RATINGS` and perhaps `SPLIT`, `truth` those of `TRUTH`, `items` of `Items.table`.
+    """
+    frame = ratings if truth is None else pd.concat([ratings, truth], axis=1)
+    return Source(parts=(Part(path=Path()),), read=partial(_only_chunk, frame), items=partial(_chosen_items, items))
 
 
-def _held_chunk(raw: Raw, part: Part) -> Iterator[Chunk]:
-    frame = raw.ratings if raw.truth is None else pd.concat([raw.ratings, raw.truth], axis=1)
-    extra = [column for column in (SPLIT, *TRUTH) if column.name in frame]
-    schema = pa.schema([*RATINGS, *extra])
+def _only_chunk(frame: pd.DataFrame, part: Part) -> Iterator[Chunk]:
+    schema = pa.schema([*RATINGS, *(column for column in (SPLIT, *TRUTH) if column.name in frame)])
     table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
     yield Chunk(table=table.replace_schema_metadata(None), rows=len(table), lines=len(table))
 
 
-def _held_items(raw: Raw, wanted: Collection[str]) -> Items:
-    table = raw.items[raw.items["item_id"].isin(list(wanted))]
+def _chosen_items(items: pd.DataFrame, wanted: Collection[str]) -> Items:
+    table = items[items["item_id"].isin(list(wanted))]
     return Items(table=table.assign(**{name: table[name].map(plain_text) for name in ("title", "description")}))

@@ -12,13 +12,13 @@ All but the last come down to `Windows` once the oldest and the newest rating ar
 
 from __future__ import annotations
 
-import calendar
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+from dateutil.relativedelta import relativedelta
 from numpy.typing import NDArray
 
 from thinkrec.artifacts import SPLITS
@@ -190,13 +190,8 @@ def windows_of(rule: Windows | LastMonths | Shares, oldest: int, newest: int) ->
 def _month_edges(months: list[int], newest: int) -> list[int]:
     """The seconds at which train, valid and test begin, and at which the last of them ends."""
     end = datetime.fromtimestamp(newest, UTC).date() + timedelta(days=1)
-    days = [_months_before(end, sum(months[split:])) for split in range(len(months))]
+    days = [end - relativedelta(months=sum(months[split:])) for split in range(len(months))]
     return [_seconds(day.isoformat()) for day in [*days, end]]
-
-
-def _months_before(day: date, months: int) -> date:
-    year, month = divmod(day.year * 12 + day.month - 1 - months, 12)
-    return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
 
 
 def split_codes(timestamp: NDArray[np.int64], windows: Windows) -> NDArray[np.int8]:

@@ -36,7 +36,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from thinkrec.ingest.raw import Raw
 from thinkrec.synthetic import vocabulary as words
 
 DAY = 86_400  # seconds
@@ -109,16 +108,21 @@ class WorldSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """A generated world: what a reader sees (`raw`) and what only the generator knows.
+    """A generated world: what a reader sees (ratings and items) and what only the generator knows.
 
     Attributes:
-        raw: ratings, metadata and truth per rating, in order of user and time.
+        ratings: `user_id`, `item_id` (categories of strings), `rating` (stars, float32) and `timestamp` (seconds since
+            1970 UTC, int64), in order of user and time.
+        items: `item_id`, `title`, `year` (Int16, null where unknown), `categories` (lists of strings), `description`.
+        truth: `probability` and `reason` of each rating.
         kinds: latent kind per user, by the number in the user's id.
         values: trait values per item, (items, traits): numbers into `VALUES`.
         genres: genre per item.
     """
 
-    raw: Raw
+    ratings: pd.DataFrame
+    items: pd.DataFrame
+    truth: pd.DataFrame
     kinds: NDArray[np.int64]
     values: NDArray[np.int64]
     genres: NDArray[np.int64]
@@ -161,8 +165,7 @@ def generate(spec: WorldSpec) -> World:
     )
     truth = pd.DataFrame({"probability": probability.astype(np.float32), "reason": _reasons(push, values[item], logit)})
     items = _metadata(spec, rng, item_names, genres, values, release)
-    raw = Raw(ratings=ratings, items=items, truth=truth)
-    return World(raw=raw, kinds=kinds, values=values, genres=genres)
+    return World(ratings=ratings, items=items, truth=truth, kinds=kinds, values=values, genres=genres)
 
 
 def prototypes() -> NDArray[np.float64]:
