@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 # Before torch is imported: on two cores, OpenMP's spinning threads steal the time that the other worker needs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # One thread, as in the processes that tests start: sums in another order are other bytes.
 os.environ["OMP_NUM_THREADS"] = "1"
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @pytest.hookimpl(tryfirst=True)
