@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import log_loss as sklearn_log_loss
-from sklearn.metrics import ndcg_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from thinkrec import metrics
 
@@ -20,13 +20,13 @@ few = settings(max_examples=50, deadline=None)
 
 
 @st.composite
-def tables(draw: st.DrawFn, *, distinct: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Users, labels and scores of a small table; the scores tie often unless they are to be distinct."""
+def tables(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Users, labels and scores of a small table; the scores tie often."""
     rows = draw(st.integers(1, 40))
     user = draw(hnp.arrays(np.int32, rows, elements=st.integers(0, 5)))
     label = draw(hnp.arrays(np.int8, rows, elements=st.integers(0, 1)))
-    values = st.permutations(range(rows)) if distinct else st.lists(st.integers(-3, 3), min_size=rows, max_size=rows)
-    return user, label, np.array(draw(values), dtype=np.float64)
+    score = draw(hnp.arrays(np.int8, rows, elements=st.integers(-3, 3)))
+    return user, label, score.astype(np.float64)
 
 
 def test_auc_counts_ordered_pairs_and_half_of_the_tied_ones() -> None:
@@ -45,17 +45,6 @@ def test_auc_equals_scikit_learn(table: tuple[np.ndarray, ...]) -> None:
     _, label, score = table
     if len(set(label)) == 2:
         assert metrics.auc(label, score) == pytest.approx(roc_auc_score(label, score), abs=1e-12)
-
-
-@few
-@given(tables())
-def test_auc_depends_on_the_order_of_scores_only(table: tuple[np.ndarray, ...]) -> None:
-    _, label, score = table
-    both = (metrics.auc(label, score), metrics.auc(label, np.exp(score / 2) - 7))
-    assert both[0] == both[1] or all(math.isnan(value) for value in both)
-    assert np.nansum([metrics.auc(label, -score), metrics.auc(label, score), -1]) == pytest.approx(
-        -1 if math.isnan(both[0]) else 0
-    )
 
 
 def test_uauc_is_the_mean_over_users_with_both_classes() -> None:
@@ -98,18 +87,6 @@ def test_ranking_metrics_worked_out_by_hand() -> None:
     assert means["map_cut@2"] == pytest.approx(1 / 2 / 2)
 
 
-@few
-@given(tables(distinct=True))
-def test_ndcg_equals_scikit_learn_for_users_with_a_positive(table: tuple[np.ndarray, ...]) -> None:
-    user, label, score = table
-    by_user = metrics.per_user(user, label, score, seed=0)
-    for k in (5, 10):
-        for u, value in zip(by_user.user, by_user.values[f"ndcg@{k}"], strict=True):
-            own = user == u
-            if own.sum() >= 2 and label[own].any():
-                assert value == pytest.approx(ndcg_score(label[None, own], score[None, own], k=k), abs=1e-12)
-
-
 def test_ranking_metrics_equal_ir_measures_for_users_with_a_positive() -> None:
     # trec_eval's rules, by way of ir-measures: AP@k divides by all positives, a query without any is no query.
     rng = np.random.default_rng(0)
@@ -150,16 +127,6 @@ def test_every_per_user_value_lies_in_0_to_1_and_covers_whom_it_says(table: tupl
 
 
 @few
-@given(tables(distinct=True), st.integers(0, 99))
-def test_the_order_of_rows_does_not_matter_to_rankings_without_ties(table: tuple[np.ndarray, ...], seed: int) -> None:
-    order = np.random.default_rng(seed).permutation(len(table[0]))
-    plain = metrics.per_user(*table, seed=0).values
-    shuffled = metrics.per_user(*(column[order] for column in table), seed=0).values
-    for name, value in plain.items():
-        np.testing.assert_allclose(shuffled[name], value)
-
-
-@few
 @given(tables(), st.integers(0, 99))
 def test_the_order_of_rows_never_matters_to_the_other_metrics(table: tuple[np.ndarray, ...], seed: int) -> None:
     user, label, score = table
@@ -195,14 +162,6 @@ def test_ties_are_ranked_by_one_order_that_no_score_can_touch(table: tuple[np.nd
         np.testing.assert_array_equal(tied[name], without[name], err_msg=name)
 
 
-@few
-@given(tables(), st.floats(-5, 5))
-def test_a_constant_score_has_a_uauc_of_one_half(table: tuple[np.ndarray, ...], constant: float) -> None:
-    user, label, _ = table
-    value, users = metrics.uauc(user, label, np.full(len(user), constant))
-    assert value == 0.5 if users else math.isnan(value)
-
-
 def test_ties_fall_by_seed_and_position_whatever_the_score() -> None:
     user, label = np.repeat(np.arange(200), 6), np.tile([1, 0, 0, 0, 0, 0], 200)
     flat = [metrics.per_user(user, label, np.full(1200, score), seed=3).values["ndcg@5"] for score in (0.1, 9.0)]
@@ -236,6 +195,10 @@ def test_weighted_means_are_the_means_of_repeated_users(table: tuple[np.ndarray,
             copies = np.repeat(value, weight_du[draw])
             copies = copies[~np.isnan(copies)]
             assert got[draw] == pytest.approx(copies.mean() if len(copies) else math.nan, nan_ok=True)
+
+
+def test_a_sigmoid_undoes_log_odds() -> None:
+    assert metrics.sigmoid(np.float32([0, np.log(3), -np.log(3)])) == pytest.approx([0.5, 0.75, 0.25])
 
 
 def test_log_loss_equals_scikit_learn_and_survives_certainty() -> None:

@@ -80,13 +80,6 @@ def test_counts_fall_into_the_bins_that_name_them() -> None:
     }
 
 
-def test_each_slice_holds_every_row_once(predictions: pd.DataFrame) -> None:
-    cut = slices(predictions)
-    assert list(cut) == ["history", "popularity", "group", "case"]
-    for bins in cut.values():
-        assert (np.sum(list(bins.values()), axis=0) == 1).all()
-
-
 def test_a_slice_of_one_bin_is_left_out(predictions: pd.DataFrame) -> None:
     without_experts = predictions.assign(group=-1, case=0, history=60)
     assert list(slices(without_experts)) == ["popularity"]

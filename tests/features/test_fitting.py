@@ -169,7 +169,8 @@ def test_valid_and_test_rows_use_the_full_fit(kind: FeatureModel, protocol: Prot
     np.testing.assert_array_equal(features.item_vectors[:ITEMS], full.items().vectors)
     told = Ratings.of(PROTOCOLS[protocol](table()), items=ITEMS)
     states, biases = full.states(told, told.start[rest], told.end[rest])
-    # The affinity is the model's logit without the user's bias.
+    # The last statistic is the model's logit without the user's bias.
+    assert features.statistic_names[-1] == "affinity" and len(features.statistic_names) == features.statistics.shape[1]
     np.testing.assert_allclose(features.statistics[rest, -1], full.logits(told, rest) - biases, atol=1e-5)
     np.testing.assert_allclose(features.user_vectors_of(rest), states, atol=1e-5)
     known = np.isin(np.arange(len(user)), rest) & (user < NEW)
@@ -265,20 +266,6 @@ def test_there_is_one_user_vector_for_each_history_of_a_user_in_a_fit(kind: Feat
 
 
 @every_model
-@every_protocol
-def test_the_last_statistic_is_the_affinity_of_the_vectors(kind: FeatureModel, protocol: Protocol) -> None:
-    features, rest = features_by_protocol(kind)[protocol], rows_of("valid", "test")
-    assert features.statistic_names[-1] == "affinity"
-    assert len(features.statistic_names) == features.statistics.shape[1]
-    full = refit_model(
-        kind, Ratings.of(table(), items=ITEMS), rows_of("train"), params_of(kind), epochs=1, seed=SEED
-    ).items()
-    inner = (features.user_vectors_of(rest) * features.item_vectors_of(rest)).sum(1)
-    wanted = full.bias + full.biases[column("item")[rest]] + inner  # the logit without the user's bias
-    np.testing.assert_allclose(features.statistics[rest, -1], wanted, atol=1e-5)
-
-
-@every_model
 def test_the_same_seed_gives_the_same_bytes(kind: FeatureModel, tmp_path: Path) -> None:
     for name in ("one", "two"):
         save_features(fitted(kind, table())[0], tmp_path / name)
@@ -297,12 +284,6 @@ def test_features_of_both_protocols_round_trip_through_disk_and_share_what_they_
     assert (load_features(path).statistics != load_features(path, protocol="static").statistics).any()
     own = {"user_row", "state", "statistics"}
     assert load_file(path).keys() == {*SHARED, *(f"{protocol}.{name}" for protocol in PROTOCOLS for name in own)}
-
-
-def test_vectors_are_looked_up_by_row() -> None:
-    features, rows = features_of(table()), np.asarray([5, 1])
-    np.testing.assert_array_equal(features.user_vectors_of(rows), features.user_vectors[features.user_row[rows]])
-    np.testing.assert_array_equal(features.item_vectors_of(rows), features.item_vectors[features.item_row[rows]])
 
 
 def test_scores_are_the_feature_models_own_and_nan_where_it_knows_nothing() -> None:

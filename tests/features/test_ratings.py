@@ -35,13 +35,6 @@ def test_ratings_of_a_table_worked_out_by_hand() -> None:
         assert getattr(ratings, name).dtype == np.int64
 
 
-def test_bounds_by_user_worked_out_by_hand() -> None:
-    ratings = ratings_of([0, 0, 0, 2, 2, 3], [0] * 6, [1] * 6, items=1)
-    start, end = ratings.bounds_by_user(np.asarray([3, 1, 0]))
-    assert start.tolist() == [0, 0, 3, 0]
-    assert end.tolist() == [2, 0, 4, 0]
-
-
 @few
 @given(st.data())
 def test_bounds_by_user_run_from_the_users_first_row_to_the_last_that_is_given(data: st.DataObject) -> None:

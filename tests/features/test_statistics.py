@@ -162,12 +162,3 @@ def test_names_in_common_are_counted_whether_or_not_their_bits_tell_them_apart()
         )
         expected = [[*(len({*mine} & {*other}) for other in lists), 0] for mine in lists]
         np.testing.assert_array_equal(statistics._common(sets, pair), expected)
-
-
-def test_many_categories_are_compared_like_few() -> None:
-    table, items = interactions(0), item_table()
-    # Items that nobody met bring names beyond what bits tell apart.
-    rare = pd.DataFrame({"title": [""] * 100, "year": [np.nan] * 100, "categories": [[f"r{n}"] for n in range(100)]})
-    shifted = table.assign(item=table["item"] + 100)
-    many = causal_statistics(shifted, pd.concat([rare, items], ignore_index=True), smoothing=5.0, kernel_history=5)[0]
-    np.testing.assert_array_equal(many, compute(table))
