@@ -31,7 +31,7 @@ test-fast: .venv/made  ## run the tests of two minutes: no stages, processes or 
 DATASET ?= synthetic
 JOBS ?= 1
 tables: .venv/made  ## fill the paper's tables: make tables DATASET=ml-1m RAW=/path JOBS=2 [ROWS=no_thinking,collm] [SEEDS=7,1]
-	thinkrec-stage tables --dataset $(DATASET) --jobs $(JOBS) $(if $(RAW),--raw "$(RAW)") $(if $(ROWS),--rows $(ROWS)) $(if $(SEEDS),--seeds $(SEEDS))
+	thinkrec tables --dataset $(DATASET) --jobs $(JOBS) $(if $(RAW),--raw "$(RAW)") $(if $(ROWS),--rows $(ROWS)) $(if $(SEEDS),--seeds $(SEEDS))
 
 check: .venv/made  ## format, lint and types, as pre-commit and CI do
 	ruff format --check .

@@ -1,4 +1,4 @@
-"""`thinkrec-stage`, and `python -m stages`: every stage of the pipeline as a command, and what its end is good for.
+"""`thinkrec-stage`, and `python -m stages`: every stage of the pipeline as a command.
 
 Stages import what they need when they run, so that `--help` answers at once.
 """
@@ -13,27 +13,19 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import typer
 
-from stages._command import command
 from stages.added import added
 from stages.backbone import backbone
 from stages.baselines import baselines
-from stages.bundle import bundle
 from stages.evaluate import evaluate
 from stages.experts import experts
-from stages.explain import explain
-from stages.export import export
 from stages.features import features
 from stages.gate import gate
 from stages.ingest import ingest
 from stages.keywords import keywords
-from stages.pin import pin
-from stages.quote import quote
-from stages.recommend import recommend
 from stages.report import report
-from stages.score import score
 from stages.sft import sft
-from stages.tables import tables
 from stages.traces import traces
+from thinkrec.command import command
 
 PIPELINE = (ingest, keywords, features, baselines, traces, backbone, sft, experts, added, gate, evaluate, report)
 SHARED = (sft, experts, added, gate, evaluate)  # several processes may do their work (run.processes)
@@ -47,11 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for work in PIPELINE:
-    app.command(rich_help_panel="Pipeline, in order")(command(work, shared=work in SHARED))
-for use in (recommend, explain, score, export):
-    app.command(rich_help_panel="Use, once the pipeline has run")(command(use))
-for tool in (pin, quote, bundle, tables):
-    app.command(rich_help_panel="Tools")(command(tool))
+    app.command()(command(work, shared=work in SHARED))
 
 if __name__ == "__main__":
     app()

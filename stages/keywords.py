@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages._command import DryRun, note
+from thinkrec.command import DryRun, note
 
 
 def keywords(dry_run: DryRun = False) -> str:

@@ -17,8 +17,9 @@ from unittest import mock
 import yaml
 from typer.testing import CliRunner, Result
 
-from stages.__main__ import app
+from stages.__main__ import app as stages_app
 from thinkrec.artifacts import sha256
+from thinkrec.cli import app as commands_app
 from thinkrec.params import DatasetParams, Params, RunParams, Section, TeacherSettings, load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -177,7 +178,8 @@ def run_stage(folder: Path, name: str) -> str:
 
 
 def run_command(folder: Path, *arguments: str) -> Result:
-    """A stage command as a user calls it, run in this process."""
+    """A command of `thinkrec-stage` or `thinkrec` as a user calls it, run in this process."""
+    app = stages_app if arguments[0] in PIPELINE else commands_app
     with chdir(folder):
         return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "120"})
 

@@ -26,4 +26,4 @@ def imported_files(path: Path) -> frozenset[Path]:
             assert node.level == 0 and node.module, f"{path}: a relative import"
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     files = {file for name in names if (file := _module_file(name)) is not None}
-    return frozenset(files - {ROOT / "stages" / "_command.py"})
+    return frozenset(files - {ROOT / "thinkrec" / "command.py"})

@@ -24,11 +24,12 @@ from benchmarks.__main__ import ALL as BENCHMARKS
 from stages.__main__ import app as stages_app
 from tests.project import PIPELINE, ROOT, make_project, run_stage
 from thinkrec import params
+from thinkrec.cli import app as commands_app
 
 LOG = ROOT / "docs" / "log.md"  # of the past: it may name what is gone
 GENERATED = {ROOT / "docs" / "results" / f"{path.name}.md" for path in (ROOT / "tables").iterdir() if path.is_dir()}
 PAGES = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")} - {LOG} - GENERATED)
-APPS = {"thinkrec-stage": stages_app}
+APPS = {"thinkrec": commands_app, "thinkrec-stage": stages_app}
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 OTHER_PROGRAMS = ("export", "source", "pip", "git", "transformers", "pre-commit")
 MADE_BY_RUNS = ("out/", ".cache/", ".venv", "models.lock.json")

@@ -12,7 +12,7 @@ from tests.source import imported_files
 ROOMS = [
     "errors", "params", "artifacts", "figures", "metrics", "history", "synthetic", "ingest", "claims", "teacher",
     "features", "synthesis", "baselines", "text", "lm", "experts", "reasons", "evaluation", "report", "campaign",
-    "recommender", "export", "terminal", "cli",
+    "recommender", "export", "terminal", "command", "cli",
 ]  # fmt: skip
 LINES = 400
 FILES = 12

@@ -87,8 +87,8 @@ class TestReproduction:
             "thinkrec/claims/prompts.py": ("thinkrec/claims", after["sft"] | asks_teacher),
             "thinkrec/report/page.css": ("thinkrec/report", {"report"}),
             "stages/gate.py": ("stages/gate.py", {"gate"}),
-            "stages/pin.py": ("stages/pin.py", set()),
-            "stages/_command.py": ("stages/_command.py", set()),
+            "thinkrec/cli.py": ("thinkrec/cli.py", set()),
+            "thinkrec/command.py": ("thinkrec/command.py", set()),
         }
         operational = {"processes": 2, "checkpoint_steps": 9, "gradient_checkpointing": True, "concurrency": 3,
             "timeout": 5.0, "requests_per_minute": 100, "tokens_per_minute": 10_000, "prompt_price": 1.0,
@@ -201,7 +201,7 @@ STOPS = {
     "empty split": ("ingest", _empty_split, "no ratings in the valid window, [2002-04-01, 2002-09-01) UTC"),
     "too many malformed rows": ("ingest", _bad_rows, "first line 8: rating is not a number; mend the file or raise"),
     "no tokenizer": ("backbone", _no_tokenizer, "models/mine: model directory without tokenizer"),
-    "unpinned model": ("backbone", _with(backbone__name="org/model"), "thinkrec-stage pin org/model"),
+    "unpinned model": ("backbone", _with(backbone__name="org/model"), "thinkrec pin org/model"),
     "no teacher": (
         "traces",
         _with(teacher__endpoint="http://127.0.0.1:9/v1", teacher__timeout=2.0),

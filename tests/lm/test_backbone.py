@@ -202,7 +202,7 @@ def test_a_directory_that_is_not_there_names_the_stage() -> None:
 
 
 def test_a_hub_model_needs_a_pinned_revision() -> None:
-    with pytest.raises(UserError, match="thinkrec-stage pin some/model") as error:
+    with pytest.raises(UserError, match="thinkrec pin some/model") as error:
         pin("some/model")
     one_line(error)
     Path("models.lock.json").write_text(json.dumps({"some/model": COMMIT}))

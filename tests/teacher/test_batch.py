@@ -7,14 +7,11 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from contextlib import chdir
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from stages.__main__ import app
-from tests.project import ROOT, SMALL, digests, run_stage, set_params, teacher_params
+from tests.project import ROOT, SMALL, digests, run_command, run_stage, set_params, teacher_params
 from tests.teacher.batch_server import batch_server, completion, questions
 from thinkrec.errors import UserError
 from thinkrec.teacher import batch
@@ -79,11 +76,6 @@ def stored(path=STORE):
         return sorted(store.connection.execute("SELECT key, answer FROM responses"))
 
 
-def command(folder, *arguments):
-    with chdir(folder):
-        return CliRunner().invoke(app, list(arguments))
-
-
 def project(folder, changes, *stages):
     folder.mkdir()
     (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
@@ -96,17 +88,17 @@ def project(folder, changes, *stages):
 def test_waves_of_batches_make_the_traces_that_a_live_run_makes_byte_for_byte(tmp_path):
     with batch_server() as server:
         live = project(tmp_path / "live", {"teacher.endpoint": server.endpoint}, "ingest", "keywords")
-        assert command(live, "traces").exit_code == 0
+        assert run_command(live, "traces").exit_code == 0
         settings = {"teacher.endpoint": server.endpoint, "teacher.mode": "batch"}
         batches = project(tmp_path / "batches", settings, "ingest", "keywords")
         for wave in range(SMALL.get("traces.max_turns", 3)):
-            result = command(batches, "traces")
+            result = run_command(batches, "traces")
             assert result.exit_code == 1
             assert result.stderr.startswith(f"traces: waiting for the teacher at {server.endpoint}: ")
             assert len(server.batches) == wave + 1
             assert not (batches / "out" / "traces").exists()
             server.finish()
-        assert command(batches, "traces").exit_code == 0
+        assert run_command(batches, "traces").exit_code == 0
     assert len(server.batches) == 3
     assert set(server.asked.values()) == {1}
     made = ("out/traces", "metrics/traces.json")
@@ -122,10 +114,10 @@ def test_keywords_by_batches_are_those_of_a_live_run_and_the_run_log_has_what_th
         settings = {"teacher.endpoint": server.endpoint, "keywords.source": "teacher"}
         live = project(tmp_path / "live", settings, "ingest", "keywords")
         batches = project(tmp_path / "batches", settings | {"teacher.mode": "batch"}, "ingest")
-        assert "waiting for the teacher" in command(batches, "keywords").stderr
+        assert "waiting for the teacher" in run_command(batches, "keywords").stderr
         assert not (batches / "out" / "keywords").exists()
         server.finish()
-        assert command(batches, "keywords").exit_code == 0
+        assert run_command(batches, "keywords").exit_code == 0
     assert len(server.batches) == 1
     assert digests(batches, *made) == digests(live, *made)
     log = [json.loads(line) for line in (batches / ".cache" / "runs.jsonl").read_text().splitlines()]

@@ -3,14 +3,11 @@
 import gzip
 import json
 import re
-from contextlib import chdir
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from stages.__main__ import app
-from tests.project import ROOT, SMALL, digests, run_stage, set_params
+from tests.project import ROOT, SMALL, digests, run_command, run_stage, set_params
 from tests.teacher.server import Response, serve
 from thinkrec.errors import UserError
 from thinkrec.teacher.answers import Answer
@@ -50,11 +47,6 @@ def project(folder, endpoint, changes=None, stages=("ingest", "keywords")):
     return folder
 
 
-def command(folder, *arguments):
-    with chdir(folder):
-        return CliRunner().invoke(app, list(arguments))
-
-
 def run_log(folder):
     return json.loads((folder / ".cache" / "runs.jsonl").read_text().splitlines()[-1])
 
@@ -72,14 +64,14 @@ def export(path="b.jsonl.gz"):
 def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
     with serve(lambda request: Response(body=complete(request.body))) as teacher:
         ours = project(tmp_path / "ours", teacher.endpoint.replace("//", "//user:pass-word@"))
-        made = command(ours, "traces")
+        made = run_command(ours, "traces")
         asked = len(teacher.heard)
         assert re.search(rf"; sent {asked:,} requests, [\d,]+ tokens \(", made.stdout)
         assert run_log(ours)["requests"] == asked and run_log(ours)["prompt_tokens"] > 0
         assert asked > SMALL["traces.train"]
         with open_store(ours / STORE) as store:
             store.put("0" * 64, ANSWERS["0" * 64])  # of another run
-        exported = command(ours, "bundle", "export", "b.jsonl.gz")
+        exported = run_command(ours, "bundle", "export", "b.jsonl.gz")
         assert exported.stdout.startswith(f"bundle: {asked} answers of m in b.jsonl.gz")
         assert len(teacher.heard) == asked
     text = gzip.decompress((ours / "b.jsonl.gz").read_bytes()).decode()
@@ -88,14 +80,14 @@ def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
 
     theirs = project(tmp_path / "theirs", teacher.endpoint)  # whose teacher is gone by now
     (theirs / "b.jsonl.gz").write_bytes((ours / "b.jsonl.gz").read_bytes())
-    imported = command(theirs, "bundle", "import", "b.jsonl.gz")
+    imported = run_command(theirs, "bundle", "import", "b.jsonl.gz")
     assert imported.stdout.startswith(f"bundle: {asked} answers imported, 0 were there")
-    assert command(theirs, "traces").exit_code == 0
+    assert run_command(theirs, "traces").exit_code == 0
     made = ("out/traces", "metrics/traces.json")
     assert digests(theirs, *made) == digests(ours, *made)
     assert len(digests(ours, *made)) == 4
     # What they export is what they imported.
-    assert command(theirs, "bundle", "export", "again.jsonl.gz").exit_code == 0
+    assert run_command(theirs, "bundle", "export", "again.jsonl.gz").exit_code == 0
     assert (theirs / "again.jsonl.gz").read_bytes() == (ours / "b.jsonl.gz").read_bytes()
 
 
@@ -104,7 +96,7 @@ def test_what_a_stopped_run_has_spent_is_in_the_run_log(tmp_path):
         ours = project(tmp_path / "ours", teacher.endpoint)
         prices = {"run.prompt_price": 1.0, "run.completion_price": 2.0}
         set_params(ours, {"run.max_requests": 5, **prices})
-        stopped = command(ours, "traces")
+        stopped = run_command(ours, "traces")
     assert stopped.exit_code == 1
     said = r"all run\.max_requests=5 of this run are sent; what they brought \(5 requests, cost ([\d.]+)\) is in"
     found = re.search(said, stopped.stderr)
@@ -124,18 +116,18 @@ def test_a_bundle_holds_the_answers_behind_keywords_too_where_a_teacher_writes_t
         ours = project(tmp_path / "ours", teacher.endpoint, changes)
         about_items = len(teacher.heard)
         assert about_items > 40
-        assert command(ours, "traces").exit_code == 0
+        assert run_command(ours, "traces").exit_code == 0
         asked = len(teacher.heard)
         assert asked > about_items
-        assert command(ours, "bundle", "export", "b.jsonl.gz").stdout.startswith(f"bundle: {asked} answers")
+        assert run_command(ours, "bundle", "export", "b.jsonl.gz").stdout.startswith(f"bundle: {asked} answers")
     made = ("out/keywords", "metrics/keywords.json", "out/traces", "metrics/traces.json")
 
     theirs = project(tmp_path / "theirs", teacher.endpoint, changes, stages=["ingest"])  # whose teacher is gone by now
     (theirs / "b.jsonl.gz").write_bytes((ours / "b.jsonl.gz").read_bytes())
     for arguments in (("bundle", "import", "b.jsonl.gz"), ("keywords",), ("traces",)):
-        assert command(theirs, *arguments).exit_code == 0
+        assert run_command(theirs, *arguments).exit_code == 0
     assert digests(theirs, *made) == digests(ours, *made)
-    assert command(theirs, "bundle", "export", "again.jsonl.gz").exit_code == 0
+    assert run_command(theirs, "bundle", "export", "again.jsonl.gz").exit_code == 0
     assert (theirs / "again.jsonl.gz").read_bytes() == (ours / "b.jsonl.gz").read_bytes()
 
 
@@ -143,21 +135,21 @@ def test_keywords_cut_short_by_a_cap_go_on_where_they_stopped(tmp_path):
     changes = {"keywords.source": "teacher", "run.max_requests": 9}
     with serve(lambda request: Response(body=complete(request.body))) as teacher:
         folder = project(tmp_path / "ours", teacher.endpoint, changes, stages=["ingest"])
-        stopped = command(folder, "keywords")
+        stopped = run_command(folder, "keywords")
         assert (stopped.exit_code, len(teacher.heard)) == (1, 9)
         assert len(stopped.stderr.splitlines()) == 1
         assert not (folder / "out" / "keywords").exists()
         set_params(folder, {"run.max_requests": None})
-        assert command(folder, "keywords").exit_code == 0
+        assert run_command(folder, "keywords").exit_code == 0
         stats = json.loads((folder / "metrics" / "keywords.json").read_text())
         assert len(teacher.heard) == stats["asked"] > 9
-        assert command(folder, "keywords").exit_code == 0
+        assert run_command(folder, "keywords").exit_code == 0
         assert len(teacher.heard) == stats["asked"]
 
 
 def test_a_run_that_is_not_whole_is_not_exported(tmp_path):
     ours = project(tmp_path / "ours", "https://teacher.invalid/v1")
-    result = command(ours, "bundle", "export", "b.jsonl.gz")
+    result = run_command(ours, "bundle", "export", "b.jsonl.gz")
     assert result.exit_code == 1
     assert result.stderr == (
         "bundle: .cache/responses.sqlite: not all answers of this run are here; run the stage that asks for them\n"
@@ -167,7 +159,7 @@ def test_a_run_that_is_not_whole_is_not_exported(tmp_path):
 
 def test_the_offline_teachers_answers_need_no_bundle(tmp_path):
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    result = command(tmp_path, "bundle", "export", "b.jsonl.gz")
+    result = run_command(tmp_path, "bundle", "export", "b.jsonl.gz")
     assert result.exit_code == 1
     assert "teacher.endpoint is offline" in result.stderr
 

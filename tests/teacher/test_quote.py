@@ -2,14 +2,12 @@
 
 import json
 import re
-from contextlib import chdir, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from stages.__main__ import app
-from tests.project import ROOT, SMALL, run_stage, set_params, teacher_params
+from tests.project import ROOT, SMALL, run_command, run_stage, set_params, teacher_params
 from tests.teacher.batch_server import batch_server, completion, questions
 from thinkrec.teacher.batch import Waiting
 from thinkrec.teacher.endpoint import open_teacher
@@ -166,11 +164,6 @@ def test_a_total_has_a_cost_only_if_all_have():
     assert quote_table([one, Quote(stage="b", cost=None)])
 
 
-def command(folder, *arguments):
-    with chdir(folder):
-        return CliRunner().invoke(app, list(arguments))
-
-
 def project(folder, changes):
     folder.mkdir()
     (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
@@ -188,37 +181,37 @@ def test_a_dry_run_of_every_stage_needs_no_key_and_its_quote_holds(tmp_path, mon
         settings = {"teacher.endpoint": server.endpoint, "keywords.source": "teacher", "run.prompt_price": 1.0,
                     "run.completion_price": 1.0}  # fmt: skip
         folder = project(tmp_path / "p", settings)
-        both = command(folder, "quote")
+        both = run_command(folder, "quote")
         assert both.exit_code == 0, both.stderr
         assert all(name in both.stdout for name in ("keywords", "traces", "total"))
         assert not (folder / "out" / "keywords").exists()
         for stage in ("keywords", "traces"):
-            dry = command(folder, stage, "--dry-run")
+            dry = run_command(folder, stage, "--dry-run")
             bounds = re.search(r"nothing sent; to send: ([\d,]+)(?: to ([\d,]+))? requests, cost \d", dry.stdout)
             assert bounds, dry.stdout
             least, most = (int((bound or bounds[1]).replace(",", "")) for bound in bounds.groups())
             assert not (server.heard or (folder / "out" / stage).exists())
-            assert command(folder, stage).exit_code == 0
+            assert run_command(folder, stage).exit_code == 0
             assert 0 < least <= len(server.heard) <= most
             server.heard.clear()
-            assert "to send: 0 requests, cost 0.00" in command(folder, stage, "--dry-run").stdout
+            assert "to send: 0 requests, cost 0.00" in run_command(folder, stage, "--dry-run").stdout
         assert not server.heard
 
 
 def test_keywords_still_to_come_make_new_questions_of_all_whatever_is_in_the_store(tmp_path, monkeypatch):
     def to_send(folder):
-        said = command(folder, "traces", "--dry-run").stdout
+        said = run_command(folder, "traces", "--dry-run").stdout
         return re.search(r"to send: ([\d,]+)", said)[1], "still to come" in said
 
     with batch_server() as server:
         folder = project(tmp_path / "p", {"teacher.endpoint": server.endpoint})
-        assert command(folder, "keywords").exit_code == command(folder, "traces").exit_code == 0
+        assert run_command(folder, "keywords").exit_code == run_command(folder, "traces").exit_code == 0
         assert to_send(folder) == ("0", False)
         set_params(folder, {"keywords.source": "teacher"})
         assert to_send(folder) == (str(SMALL["traces.train"] + SMALL["traces.held_out"]), True)
         # Once the answers are there, the table of other keywords that an earlier run has left is not looked at.
         before = (folder / "out/keywords/keywords.parquet").read_bytes()
-        assert command(folder, "keywords").exit_code == command(folder, "traces").exit_code == 0
+        assert run_command(folder, "keywords").exit_code == run_command(folder, "traces").exit_code == 0
         (folder / "out/keywords/keywords.parquet").write_bytes(before)
         assert to_send(folder) == ("0", False)
         assert [line["stage"] for line in logged(folder)] == ["keywords", "traces"] * 2  # and no dry run
@@ -226,6 +219,6 @@ def test_keywords_still_to_come_make_new_questions_of_all_whatever_is_in_the_sto
 
 def test_a_dry_run_of_the_default_says_that_it_is_free(tmp_path):
     folder = project(tmp_path / "p", {"teacher.model": "offline"})
-    said = command(folder, "quote").stdout
+    said = run_command(folder, "quote").stdout
     assert "the offline teacher is free" in said
     assert "to send: 0 requests" in said

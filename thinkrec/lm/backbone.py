@@ -192,7 +192,7 @@ def pin(name: str, *, load_in_4bit: bool = False) -> dict[str, Any]:
     if name not in lock:
         raise UserError(
             f"backbone.name={name}: neither `{TINY}`, nor a model directory, nor a hub id pinned in {LOCK}; "
-            f"pin its revision with: thinkrec-stage pin {name}"
+            f"pin its revision with: thinkrec pin {name}"
         )
     return {"name": name, "revision": lock[name], **precision}
 

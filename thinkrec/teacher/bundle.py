@@ -118,7 +118,7 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     raise ValueError("should be an object")
                 yield number, entry
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; name a bundle that thinkrec-stage bundle export wrote") from None
+        raise UserError(f"{path}: no such file; name a bundle that thinkrec bundle export wrote") from None
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a whole bundle (about line {number}: {error}); get it again") from None
 

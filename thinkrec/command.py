@@ -1,4 +1,4 @@
-"""What every stage command shares: errors in one line, a closing line, and a log of what ran how long (and spent what).
+"""What every command shares: errors in one line, a closing line, and a log of what ran how long (and spent what).
 
 Times go to `.cache/runs.jsonl`, outside DVC: an out must not depend on when or where it was made.
 """
