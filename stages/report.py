@@ -10,7 +10,7 @@ def report() -> str:
     from thinkrec.experts import groups as grouping
     from thinkrec.features.artefact import load_features
     from thinkrec.params import load
-    from thinkrec.report.contents import Made, contents
+    from thinkrec.report.contents import Artefacts, contents
     from thinkrec.report.page import page
 
     params = load()
@@ -19,7 +19,7 @@ def report() -> str:
         artifacts.GATE, groups, states=len(features.user_vectors), temperature=params.gate.temperature
     )
     predictions = artifacts.read_table(artifacts.PREDICTIONS)
-    made = Made(
+    inputs = Artefacts(
         interactions=artifacts.read_table(artifacts.INTERACTIONS),
         items=artifacts.read_table(artifacts.ITEMS),
         users=artifacts.read_table(artifacts.USERS),
@@ -41,9 +41,9 @@ def report() -> str:
         "experts": str(len(groups.centroids)),
         "seed": str(params.seed),
     }
-    found = contents(made, settings, params.prompt, thesaurus_of(params.teacher.endpoint))
-    artifacts.write_text(artifacts.REPORT, page(found))
-    shown, all_users = found["included"]["users"]
-    auc = made.table["test"]["models"][OURS]["all"]["auc"]
+    shown = contents(inputs, settings, params.prompt, thesaurus_of(params.teacher.endpoint))
+    artifacts.write_text(artifacts.REPORT, page(shown))
+    shown_users, all_users = shown["included"]["users"]
+    auc = inputs.table["test"]["models"][OURS]["all"]["auc"]
     size = artifacts.REPORT.stat().st_size / 1e6
-    return f"{artifacts.REPORT}, {size:.1f} MB: test AUC {auc:.4f}, {shown} of {all_users} test users to browse"
+    return f"{artifacts.REPORT}, {size:.1f} MB: test AUC {auc:.4f}, {shown_users} of {all_users} test users to browse"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from thinkrec.evaluation.tables import evaluate
 from thinkrec.params import PromptParams
-from thinkrec.report.contents import Made
+from thinkrec.report.contents import Artefacts
 
 TITLES = ["Quiet River", "Loud City", "Old Forest", "Night Train", "Last Harbor"]
 KEYWORDS = [["slow", "river"], ["fast", "crime"], ["slow", "trees"], ["fast", "train"], ["slow", "sea"]]
@@ -36,7 +36,7 @@ def prompt(**changes: Any) -> PromptParams:
     return PromptParams(**{**given, **changes})
 
 
-def made(*, users: int = 3, rows: int = 5, titles: list[str] | None = None, reason: str = REASON) -> Made:
+def made(*, users: int = 3, rows: int = 5, titles: list[str] | None = None, reason: str = REASON) -> Artefacts:
     """`users` users, each of whom rates all items in order, likes the slow ones; the last two rows are test.
 
     The second user's last row has a reason. Of `rows` more than five, items come again.
@@ -59,7 +59,7 @@ def made(*, users: int = 3, rows: int = 5, titles: list[str] | None = None, reas
         row=at, warm=True, history=3, popularity=9, group=np.int8(0), case=np.int8(1), thinkrec=score, mf=0.5, best=0.6
     )
     row = 2 * rows - 1
-    return Made(
+    return Artefacts(
         interactions=interactions,
         items=pd.DataFrame(
             {"title": titles or TITLES, "year": pd.array([1990, None, 2001, 2002, 2003], dtype="Int16")}

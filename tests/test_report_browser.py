@@ -236,7 +236,7 @@ def test_the_keyboard_reaches_everything(opened: Tab) -> None:
     opened.press("ArrowRight")
     first = opened.texts("#roc .readout")[0]
     opened.press("ArrowRight")
-    assert first.startswith("thinkrec: false positive rate 0.000")
+    assert first.startswith("ThinkRec: false positive rate 0.000")
     assert opened.texts("#roc .readout")[0] != first
 
 

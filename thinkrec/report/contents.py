@@ -27,6 +27,7 @@ from thinkrec.claims.prompts import Instance, plain
 from thinkrec.claims.verifier import Catalogue, about, check
 from thinkrec.evaluation import plots
 from thinkrec.evaluation.intervals import HEADLINE
+from thinkrec.evaluation.names import display_name
 from thinkrec.evaluation.tables import ALPHA, HINDSIGHT, OURS
 from thinkrec.experts.routing import CASES
 from thinkrec.history import ScoredModel, history_bounds
@@ -42,7 +43,7 @@ SAYS = {"target": "the target has", "lacks": "the target lacks", "named": "menti
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
+class Artefacts:
     """The artefacts that the report is made from, as their readers return them."""
 
     interactions: pd.DataFrame
@@ -58,19 +59,25 @@ class Made:
 
 
 def contents(
-    made: Made, settings: dict[str, str], prompt: PromptParams, thesaurus: Thesaurus, *, limit: int = USER_BYTES
+    artefacts: Artefacts,
+    settings: dict[str, str],
+    prompt: PromptParams,
+    thesaurus: Thesaurus,
+    *,
+    limit: int = USER_BYTES,
 ) -> dict[str, Any]:
     """Everything that the page shows. `settings` says, for its head, what was run; `limit` bounds the users' bytes."""
-    at = np.flatnonzero((made.predictions["split"] == "test").to_numpy())
-    test, weights_ne = made.predictions.iloc[at].reset_index(drop=True), made.weights[at]
-    curves = plots.shown([name for name in made.table.get("test", {}).get("models", {}) if name in test])
+    at = np.flatnonzero((artefacts.predictions["split"] == "test").to_numpy())
+    test, weights_ne = artefacts.predictions.iloc[at].reset_index(drop=True), artefacts.weights[at]
+    curves = plots.shown([name for name in artefacts.table.get("test", {}).get("models", {}) if name in test])
     roc = plots.roc_points(test, curves, limit=CURVE_POINTS)
     calibration = plots.calibration_points(test, [OURS])
     value = {
         "settings": settings,
         "ours": OURS,
+        "names": {column: _name(column) for table in artefacts.table.values() for column in table["models"]},
         "alpha": ALPHA,
-        "tables": {split: _table(table) for split, table in made.table.items()},
+        "tables": {split: _table(table) for split, table in artefacts.table.items()},
         "roc": [
             {
                 "name": name,
@@ -81,11 +88,16 @@ def contents(
         ],
         "calibration": [(point["predicted"], point["observed"], point["rows"]) for point in calibration],
         "gate": _gate(test, weights_ne),
-        "written": _written(made.written),
+        "written": _written(artefacts.written),
         "history": {"length": prompt.history, "likes_only": prompt.history_labels == "likes"},
-        **_users(made, test, weights_ne, prompt, thesaurus, limit),
+        **_users(artefacts, test, weights_ne, prompt, thesaurus, limit),
     }
     return dict(rounded(value, 4))
+
+
+def _name(column: str) -> str:
+    """The display name of the model whose scores are in this column, and its protocol if that is the static one."""
+    return display_name(column) + (", static" if ScoredModel.from_column(column).protocol == "static" else "")
 
 
 def encoded(value: Any) -> str:
@@ -175,13 +187,13 @@ def _flat(metrics: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
     pairs: list[tuple[str, Any]] = []
     for name, value in metrics.items():
         whole = f"{before}{name}".replace("_", " ")
-        inner = {str(at): one for at, one in enumerate(value, start=1)} if isinstance(value, list) else value
+        inner = {str(place): entry for place, entry in enumerate(value, start=1)} if isinstance(value, list) else value
         pairs += _flat(inner, f"{whole}, ") if isinstance(inner, dict) else [(whole, inner)]
     return pairs
 
 
 def _users(
-    made: Made,
+    artefacts: Artefacts,
     test: pd.DataFrame,
     weights_ne: NDArray[np.float32],
     prompt: PromptParams,
@@ -189,10 +201,10 @@ def _users(
     limit: int,
 ) -> dict[str, Any]:
     """`items` and `users` as the page browses them, and `included`: how many users, rows and reasons of how many."""
-    texts = made.reasons[["reason", "teacher"]].fillna("").to_numpy().tolist()
-    reason_of = dict(zip(made.reasons["row"].tolist(), texts, strict=True))
+    texts = artefacts.reasons[["reason", "teacher"]].fillna("").to_numpy().tolist()
+    reason_of = dict(zip(artefacts.reasons["row"].tolist(), texts, strict=True))
     has_reason = test["row"].isin(reason_of).to_numpy()
-    write = _Writer(made, prompt, thesaurus, reason_of)
+    write = _Writer(artefacts, prompt, thesaurus, reason_of)
     rows_of = {int(user): np.asarray(rows) for user, rows in test.groupby("user").indices.items()}  # type: ignore[call-overload]
     with_reasons = set(test["user"][has_reason].tolist())
     items: dict[int, int] = {}  # number in the dataset -> place in the page
@@ -230,18 +242,20 @@ def _users(
 class _Writer:
     """Users and items as the page shows them."""
 
-    def __init__(self, made: Made, prompt: PromptParams, thesaurus: Thesaurus, reason_of: dict[int, list[str]]) -> None:
+    def __init__(
+        self, artefacts: Artefacts, prompt: PromptParams, thesaurus: Thesaurus, reason_of: dict[int, list[str]]
+    ) -> None:
         self._prompt, self._reason_of = prompt, reason_of
-        table = made.interactions
+        table = artefacts.interactions
         self._start, self._end = history_bounds(table["user"].to_numpy(), table["timestamp"].to_numpy())
         self._item, self._label = table["item"].to_numpy(), table["label"].to_numpy()
-        self._ids = made.users["user_id"].to_numpy()
-        self._title = [plain(title) for title in made.items["title"]]
-        self._year = [None if year != year else int(year) for year in made.items["year"].astype(float).tolist()]
-        self._words = [[plain(word) for word in words] for words in keyword_lists(made.keywords, prompt.keywords)]
-        self._truth = made.truth.to_numpy().tolist()
-        self._read: Callable[[int], Instance] = instance_reader(table, made.items, made.keywords, prompt)
-        self._catalogue: Catalogue = catalogue_of(made.items, made.keywords)
+        self._ids = artefacts.users["user_id"].to_numpy()
+        self._title = [plain(title) for title in artefacts.items["title"]]
+        self._year = [None if year != year else int(year) for year in artefacts.items["year"].astype(float).tolist()]
+        self._words = [[plain(word) for word in words] for words in keyword_lists(artefacts.keywords, prompt.keywords)]
+        self._truth = artefacts.truth.to_numpy().tolist()
+        self._read: Callable[[int], Instance] = instance_reader(table, artefacts.items, artefacts.keywords, prompt)
+        self._catalogue: Catalogue = catalogue_of(artefacts.items, artefacts.keywords)
         self._thesaurus = thesaurus
 
     def item(self, item: int) -> list[Any]:
@@ -290,9 +304,9 @@ class _Writer:
 
     def _reason(self, row: int, yes: bool) -> dict[str, Any]:
         """A written reason: its text cut where claims stand, the claims, and whether it ends as its score does."""
-        text, teacher = (said.strip()[:LONGEST_TEXT] for said in self._reason_of[row])
+        text, teacher = (written.strip()[:LONGEST_TEXT] for written in self._reason_of[row])
         shown = self._read(row)
-        found = check(text, shown.history, shown.target, self._catalogue, self._thesaurus)
+        reading = check(text, shown.history, shown.target, self._catalogue, self._thesaurus)
         claims: list[dict[str, Any]] = [
             {
                 "says": SAYS.get(claim.says, claim.says) + str(claim).removeprefix(claim.says),
@@ -302,13 +316,13 @@ class _Writer:
                 "disliked": claim.disliked,
                 "places": cited(claim, shown, self._thesaurus),
             }
-            for claim in found.claims
+            for claim in reading.claims
         ]
         return {
-            "text": marked(text, found.claims),
+            "text": marked(text, reading.claims),
             "claims": claims,
-            "verdict": found.verdict,
-            "agrees": found.agrees(yes),
+            "verdict": reading.verdict,
+            "agrees": reading.agrees(yes),
             "teacher": teacher,
         }
 

@@ -26,7 +26,7 @@
   const colour = (number) => `var(--c${number % 8})`;
   const NAMES = { auc: "AUC", uauc: "UAUC", log_loss: "log loss", calibration_error: "calibration error" };
   const metricName = (metric) => NAMES[metric] || metric.toUpperCase();
-  const plainName = (name) => name.replaceAll("_", " ");
+  const plainName = (name) => data.names[name] || name.replaceAll("_", " ");
 
   // --- Head ----------------------------------------------------------------------------------------------------
   const test = data.tables.test;
@@ -59,7 +59,7 @@
     return region(`Models on ${split}`, h("table", {},
       h("caption", {}, `Models on ${split} `, h("small", {}, `${count(table.rows)} rows, ${count(table.users)} users; 95 % intervals below the values`)),
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "model"), metrics.map((metric) => h("th", { scope: "col" }, metricName(metric))),
-        lift ? h("th", { scope: "col" }, "of possible lift") : null)),
+        lift ? h("th", { scope: "col" }, "share of the achievable lift") : null)),
       h("tbody", {}, body)));
   };
 
@@ -95,7 +95,7 @@
 
   // --- Curves --------------------------------------------------------------------------------------------------
   const DASHES = [null, "7 3", "2 3", "9 3 2 3"];
-  /** A square chart of series {name, points: [[x, y, told]]}; pointer or arrow keys move a cursor that is read out. */
+  /** A square chart of series {name, points: [[x, y, note]]}; pointer or arrow keys move a cursor that is read out. */
   const chart = (place, title, xLabel, yLabel, series, bars = []) => {
     const SIZE = 400, LEFT = 44, TOP = 10, SIDE = 340;
     const x = (value) => LEFT + SIDE * value, y = (value) => TOP + SIDE * (1 - value);
@@ -116,10 +116,10 @@
     const at = { series: 0, point: -1 };
     const move = (number, point) => {
       at.series = number; at.point = point;
-      const [px, py, told] = series[number].points[point];
+      const [px, py, note] = series[number].points[point];
       cursor.setAttribute("cx", x(px)); cursor.setAttribute("cy", y(py)); cursor.setAttribute("visibility", "visible");
       styled(cursor, "fill", colour(number));
-      readout.textContent = `${plainName(series[number].name)}: ${xLabel} ${figure(px, 3)}, ${yLabel} ${figure(py, 3)}${told || ""}`;
+      readout.textContent = `${plainName(series[number].name)}: ${xLabel} ${figure(px, 3)}, ${yLabel} ${figure(py, 3)}${note || ""}`;
     };
     const point = (event) => {
       const box = drawing.getBoundingClientRect(), scale = SIZE / box.width;
@@ -148,7 +148,7 @@
   chart(byId("roc"), "ROC", "false positive rate", "true positive rate",
     data.roc.map((one) => ({ name: one.name, points: one.points, label: `${plainName(one.name)}, AUC ${figure(one.auc, 3)}` })));
   chart(byId("calibration"), "Calibration", "predicted probability", "share liked",
-    [{ name: data.ours, label: `${data.ours}; the dotted line is perfect`,
+    [{ name: data.ours, label: `${plainName(data.ours)}; the dotted line is perfect`,
       points: data.calibration.map(([predicted, observed, rows]) => [predicted, observed, `, ${count(rows)} rows`]) }]);
 
   // --- Experts -------------------------------------------------------------------------------------------------
