@@ -45,7 +45,7 @@ def sft_params() -> SftParams:
     """The default's, but for what only matters over epochs."""
     return SftParams(
         recipe="compact", epochs=1, learning_rate=0.002, weight_decay=0.05, batch_rows=BATCH_ROWS,
-        batch_tokens=BATCH_TOKENS, think_share=0.2, reason_first=0.0, trace_weight_cap=4.0, alpha=0.1, beta=0.9,
+        batch_tokens=BATCH_TOKENS, think_share=0.2, reason_first=0.0, alpha=0.1, beta=0.9,
         eta=0.9, gamma=0.1, pairwise=0.3, slot_dropout=0.0, patience=1,
     )  # fmt: skip
 

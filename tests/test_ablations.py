@@ -92,7 +92,7 @@ class TestAblations:
         assert "trained" not in metrics["gate"]["valid"]
 
     def test_as_many_agglomerative_groups_as_the_silhouette_asks_for(self, project: Path) -> None:
-        changes = {"experts.n": "auto", "experts.grouping": "agglomerative", "gate.balance": 0.5}
+        changes = {"experts.n": "auto", "experts.grouping": "agglomerative"}
         metrics = run_from(project, "experts", {**changes, "experts.min_users": 2})
         silhouette = metrics["experts"]["silhouette"]
         assert list(silhouette) == ["2", "3", "4", "5", "6"]

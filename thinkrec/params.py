@@ -198,15 +198,8 @@ class SasRecParams(RecommenderParams):
     """SASRec."""
 
     blocks: Positive
-    heads: Positive
     history: Positive
     dropout: Annotated[Share, Field(lt=1)]
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> Self:
-        if self.dim % self.heads:
-            raise ValueError(f"dim ({self.dim}) should be a multiple of heads ({self.heads})")
-        return self
 
 
 class GsasRecParams(SasRecParams):
@@ -308,7 +301,6 @@ class SftParams(Section):
     batch_tokens: Positive
     think_share: Annotated[Share, Field(lt=1)]
     reason_first: Share
-    trace_weight_cap: AboveZero
     alpha: Share
     beta: Share
     eta: Share
@@ -347,7 +339,6 @@ class GateParams(Section):
     temperature: AboveZero
     epochs: Positive
     learning_rate: AboveZero
-    balance: NotNegative
 
 
 class EvaluateParams(Section):

@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from tests.builders import causal_lm, interactions, layout_of, recommender
-from thinkrec.experts.gate import Gate, balance_loss, gate_routing, train_gate
+from thinkrec.experts.gate import Gate, gate_routing, train_gate
 from thinkrec.experts.groups import UserGroups
 from thinkrec.experts.routing import centroid_routing, centroid_weights
 from thinkrec.lm.mixture import Router, install
@@ -69,23 +69,6 @@ def test_gate_routing_works_in_the_space_of_the_groups() -> None:
     assert routing[2].tolist() == [1, 0, 0]
     known = gate(torch.from_numpy((vectors - 9) / 3)).detach().numpy()
     np.testing.assert_allclose(np.delete(routing, 2, axis=0), np.delete(known, 2, axis=0), atol=1e-6)
-
-
-def test_the_balance_loss_is_the_squared_coefficient_of_variation_by_hand() -> None:
-    weights = torch.tensor([[0.6, 0.4, 0.0], [0.4, 0.2, 0.4]])  # means .5, .3, .2: deviations 1/6, 1/30, 4/30 of 1/3
-    assert float(balance_loss(weights)) == pytest.approx(0.14)
-    assert float(balance_loss(torch.eye(3))) == pytest.approx(0, abs=1e-6)
-    assert float(balance_loss(torch.eye(3)[[1, 1]])) == pytest.approx(2)
-
-
-def test_at_balance_peaked_users_feel_no_pull() -> None:
-    peaked = torch.tensor([[0.8, 0.15, 0.05], [0.05, 0.8, 0.15], [0.15, 0.05, 0.8]])
-    logits = peaked.log().requires_grad_()
-    balance_loss(logits.softmax(1)).backward()
-    torch.testing.assert_close(logits.grad, torch.zeros(3, 3), atol=1e-6, rtol=0)
-    one_sided = torch.tensor([[0.8, 0.15, 0.05], [0.6, 0.3, 0.1]]).log().requires_grad_()
-    balance_loss(one_sided.softmax(1)).backward()
-    assert (one_sided.grad[:, 0] > 0).all()  # a step down takes weight from the first
 
 
 def with_experts(table: pd.DataFrame) -> tuple[RecommenderLM, Router]:
@@ -157,7 +140,6 @@ def test_training_moves_weight_to_the_expert_that_is_right_and_nothing_else(
         valid_rows=rows[rows % 4 == 3],
         user=table["user"].to_numpy(),
         temperature=0.15,
-        balance=0.0,
         batch_tokens=500,
         settings=TrainSettings(name="gate", epochs=10, learning_rate=0.05, weight_decay=0.0, seed=1),
     )
@@ -192,41 +174,8 @@ def test_the_start_counts_only_users_that_the_gate_can_say_something_of(
         valid_rows=rows,
         user=table["user"].to_numpy(),
         temperature=0.1,
-        balance=0.0,
         batch_tokens=500,
         settings=settings,
     )
     # The rule gives the two known users an expert each; half of all states are global for want of a vector.
     assert float(gate(torch.from_numpy(vectors[:2]))[:, 0].mean().detach()) == pytest.approx(0.02, abs=1e-3)
-
-
-def test_the_balance_term_moves_the_mean_weights_towards_balance(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    table = interactions(5, users=USERS, rows=ROWS, ties=False)
-    rng = np.random.default_rng(4)
-    vectors = (np.asarray([1.3, 0.6, 0, 0]) + 0.3 * rng.normal(size=(USERS, 4))).astype(np.float32)
-    vectors[0] = 0  # who is global whatever the gate learns counts for nothing in the balance
-    rows, user = np.arange(len(table)), table["user"].to_numpy()
-    unevenness = {}
-    for balance in (0.0, 10.0):
-        model, router = with_experts(table)
-        groups = UserGroups(group=np.zeros(USERS, np.int32), centroids=CENTROIDS, **UNIT)
-        gate, _ = train_gate(
-            model,
-            router,
-            layout_of(table),
-            groups,
-            vectors,
-            user,
-            fit_rows=rows,
-            valid_rows=rows,
-            user=user,
-            temperature=0.15,
-            balance=balance,
-            batch_tokens=500,
-            settings=TrainSettings(name="gate", epochs=3, learning_rate=0.05, weight_decay=0.0, seed=1),
-        )
-        unevenness[balance] = float(balance_loss(torch.from_numpy(gate_routing(gate, groups, vectors)[1:])))
-    assert unevenness[10.0] < 0.5 * unevenness[0.0]

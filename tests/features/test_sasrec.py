@@ -132,7 +132,7 @@ def test_the_loss_is_the_cross_entropy_of_the_logits() -> None:
 def generalised(**changes: Any) -> GSASRec:
     """Five known items that are all alike, whichever are drawn, and a sixth, unknown, that would be ruinous to draw."""
     ratings = ratings_of([0] * 5, range(5), [1, 0, 1, 0, 1], items=6)
-    params = params_of("gsasrec", dim=2, heads=1, **changes)
+    params = params_of("gsasrec", dim=2, **changes)
     model = GSASRec(ratings, np.arange(5), params, seed=0)
     model.bias = -0.5
     with torch.no_grad():

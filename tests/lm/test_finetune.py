@@ -32,7 +32,7 @@ REASON = np.asarray([70, 71, 72, 1], np.int32)
 def params(**changes: Any) -> SftParams:
     values = {
         "recipe": "compact", "epochs": 1, "learning_rate": 0.01, "weight_decay": 0.0, "batch_rows": 1000,
-        "batch_tokens": 600, "think_share": 0.2, "reason_first": 0.0, "trace_weight_cap": 4.0, "alpha": 0.1,
+        "batch_tokens": 600, "think_share": 0.2, "reason_first": 0.0, "alpha": 0.1,
         "beta": 0.9, "eta": 0.8, "gamma": 0.2, "pairwise": 0.3, "slot_dropout": 0.0, "patience": 1,
     }  # fmt: skip
     return SftParams(**(values | changes))

@@ -301,7 +301,7 @@ def test_fine_tuning_trains_the_soft_prompt_and_experts_leave_it(
     layout, rows = replace(layout_of(table), soft_tokens=3), np.arange(len(table))
     params = SftParams(
         recipe="compact", epochs=1, learning_rate=0.01, weight_decay=0.0, batch_rows=12, batch_tokens=600,
-        think_share=0.0, reason_first=0.0, trace_weight_cap=1.0, alpha=0.0, beta=0.0, eta=1.0, gamma=0.0, pairwise=0.0,
+        think_share=0.0, reason_first=0.0, alpha=0.0, beta=0.0, eta=1.0, gamma=0.0, pairwise=0.0,
         slot_dropout=0.0, patience=1,
     )  # fmt: skip
     phase = TrainSettings(name="phase", epochs=1, learning_rate=0.01, weight_decay=0.0, seed=0)

@@ -75,7 +75,6 @@ def fit_routing(
             valid_rows=valid,
             user=bench.user,
             temperature=params.temperature,
-            balance=params.balance,
             batch_tokens=batch_tokens,
             settings=TrainSettings(
                 name="gate",

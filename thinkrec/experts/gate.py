@@ -3,10 +3,9 @@
     logit_n = cos(P e_u, c_n) / tau  (n = 1..N),  logit_0 = g
 
 P starts at the identity and g where the global adapter's mean weight is what the paper's rule gives it, so training
-starts at the rule. Everything else is frozen; it is fitted on a late slice of train that no expert saw. `gate.balance`
-weighs a term that keeps it from giving nearly everybody to few of the adapters.
+starts at the rule. Everything else is frozen; it is fitted on a late slice of train that no expert saw.
 
-Shapes: S states, B sequences, K of them of users with a vector, N experts, d dimensions.
+Shapes: S states, B sequences, N experts, d dimensions.
 """
 
 from __future__ import annotations
@@ -67,18 +66,8 @@ class Gate(nn.Module):
             below, above = (float(self.global_logit), above) if share < wanted else (below, float(self.global_logit))
 
 
-def balance_loss(weights_KN1: Tensor) -> Tensor:
-    """The squared coefficient of variation of the adapters' mean weights (Shazeer et al. 2017, equation 7).
-
-    With the mean weight of the N + 1 adapters at 1 / (N + 1), that is (N + 1) sum_n mean_n^2 - 1: zero where all are
-    used alike, N where one adapter serves everybody. Single rows may be as peaked as they like.
-    """
-    mean_N1 = weights_KN1.mean(0)
-    return len(mean_N1) * mean_N1.square().sum() - 1
-
-
 class GateObjective(nn.Module):
-    """L_rec of a batch under the gate's weights, and `balance` times the balance loss; only the gate trains."""
+    """L_rec of a batch under the gate's weights; only the gate trains."""
 
     def __init__(
         self,
@@ -88,11 +77,9 @@ class GateObjective(nn.Module):
         points: Floats,
         route: NDArray[Any],
         label: NDArray[Any],
-        *,
-        balance: float,
     ) -> None:
         super().__init__()
-        self.gate, self.model, self.router, self.balance = gate, model, router, balance
+        self.gate, self.model, self.router = gate, model, router
         self.points, self.route = torch.from_numpy(points), torch.from_numpy(route.astype(np.int64))
         self.label = torch.from_numpy(label.astype(np.int64))
 
@@ -103,11 +90,7 @@ class GateObjective(nn.Module):
         self.model.eval()  # frozen, and without dropout
         output = self.model(batch)
         label = self.label[batch.target_rows.cpu()].to(output.score.device)
-        loss = recommendation_loss(output.score, label).mean()
-        known = (points != 0).any(1)  # of the others the gate has no say
-        if self.balance and known.any():
-            loss = loss + self.balance * balance_loss(self.router.weights[known])
-        return loss
+        return recommendation_loss(output.score, label).mean()
 
 
 def train_gate(
@@ -122,7 +105,6 @@ def train_gate(
     valid_rows: Rows,
     user: NDArray[Any],
     temperature: float,
-    balance: float,
     batch_tokens: int,
     settings: TrainSettings,
 ) -> tuple[Gate, TrainResult]:
@@ -133,7 +115,7 @@ def train_gate(
     states = states[np.any(user_vectors[states] != 0, axis=1)]  # of the others the gate has no say
     gate.start_at(points[states], float(centroid_routing(user_vectors[states], groups, temperature)[:, 0].mean()))
     gate.to(model.device)
-    objective = GateObjective(gate, model.requires_grad_(False), router, points, route, layout.label, balance=balance)
+    objective = GateObjective(gate, model.requires_grad_(False), router, points, route, layout.label)
     windows = layout.scoring_windows(fit_rows, route[fit_rows].astype(np.int64))
     batches = list(batches_by_tokens(layout, windows, batch_tokens))
 

@@ -30,6 +30,7 @@ from thinkrec.features.recommender import Floats, Recommender, Rows, prior_logit
 from thinkrec.params import GsasRecParams, SasRecParams
 
 BATCH = 32  # sequences
+HEADS = 1
 INITIAL_SCALE = 0.05
 
 
@@ -49,7 +50,7 @@ class SASRec(Recommender):
             self.position = nn.Parameter(torch.randn(2 * params.history, params.dim) * INITIAL_SCALE)
             layer = nn.TransformerEncoderLayer(
                 params.dim,
-                params.heads,
+                HEADS,
                 dim_feedforward=4 * params.dim,
                 dropout=params.dropout,
                 batch_first=True,

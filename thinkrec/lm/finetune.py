@@ -3,13 +3,13 @@
 Both sample kinds stand in one pass over the rows. METHOD draws a thinking sample with probability p and a
 recommending one otherwise; here every row is a recommending sample, those with a trace are a thinking sample besides,
 and each kind counts by its share over its frequency, which is the expectation of that draw without its variance.
-`trace_weight_cap` bounds how much one trace counts, as the cap on repeats does in the draw.
+TRACE_WEIGHT_CAP bounds how much one trace counts, as the cap on repeats does in the draw.
 
 With `reason_first` every thinking sample is met in two orders, so that one model knows both: the verdict and then its
 reason, and the reason and then the verdict (`Layout.thinking_first`). For n rows of which k have a trace,
 
     loss = 1/n (w_rec sum L_recommending + w sum [(1 - reason_first) L_thinking + reason_first L_thinking_first])
-    w_rec = 1 - think_share,  w = min(think_share / (k/n), trace_weight_cap)
+    w_rec = 1 - think_share,  w = min(think_share / (k/n), TRACE_WEIGHT_CAP)
 
 the first sum over all rows, the second over those with a trace; without traces w_rec = 1. A recommending sample's loss
 is eta L_rec + gamma L_think, L_think over the verdict alone. In either order a thinking sample's is alpha L_rec + beta
@@ -49,6 +49,7 @@ from thinkrec.text.items import encode
 from thinkrec.text.layout import Batch, Layout
 
 Rows = NDArray[np.int64]
+TRACE_WEIGHT_CAP = 4.0  # a trace counts at most as so many plain rows
 
 
 def encode_reasons(tokenizer: PreTrainedTokenizerBase, traces: pd.DataFrame) -> dict[int, NDArray[np.int32]]:
@@ -75,7 +76,7 @@ class Objective(nn.Module):
         self.params = params
         self.label = torch.from_numpy(label.astype(np.int64))
         share = params.think_share if thinking else 0.0
-        both = min(share / thinking, params.trace_weight_cap) if thinking else 0.0
+        both = min(share / thinking, TRACE_WEIGHT_CAP) if thinking else 0.0
         self.think_weight, self.first_weight = both * (1 - params.reason_first), both * params.reason_first
         self.rec_weight = 1 - share
 
