@@ -181,8 +181,8 @@ class _Run:
     def _take_answers(self, client: openai.OpenAI, noted: Noted, batch: Batch) -> None:
         """Keep an ended batch's answers, note what failed, forget the batch."""
         errors = batch.errors.data if batch.errors and batch.errors.data else []
-        said = next((error.message for error in errors if error.message), f"the batch {batch.status} without it")
-        unanswered = dict.fromkeys(self.notes.keys(noted.number), self.teacher.mask(said))
+        reason = next((error.message for error in errors if error.message), f"the batch {batch.status} without it")
+        unanswered = dict.fromkeys(self.notes.keys(noted.number), self.teacher.mask(reason))
         for file in (batch.output_file_id, batch.error_file_id):
             for line in _lines(client, file) if file else ():
                 key, answer, error = _read_line(self.teacher, line)
@@ -270,8 +270,8 @@ def _read_line(teacher: Teacher, line: bytes) -> tuple[str, Answer | None, str]:
     key = entry.get("custom_id")
     status, error = response.get("status_code"), entry.get("error") or body.get("error")
     answer = teacher.read_completion(body) if status == 200 else teacher.read_flag(error) if status == 400 else None
-    said = error_text(error) if error else f"status {status}"
-    return key if isinstance(key, str) else "", answer, teacher.mask(said)
+    reason = error_text(error) if error else f"status {status}"
+    return key if isinstance(key, str) else "", answer, teacher.mask(reason)
 
 
 def _open_client(teacher: Teacher) -> openai.OpenAI:

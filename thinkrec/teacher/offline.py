@@ -1,7 +1,7 @@
 """The offline teacher: a small ASGI app that answers like an OpenAI-compatible server, from the prompt alone.
 
 It reads the history and the target out of the request's text and knows nothing else: no labels, no true reasons.
-Each keyword of the target is weighed by how much oftener than usual the user liked what has it,
+Each keyword of the target is weighed by how much more often than usual the user liked what has it,
 
     weight(k) = trust(k) · (logit((liked_k + s·p) / (seen_k + s)) - logit(p)),    p = (liked + 1) / (seen + 2),
 
@@ -162,9 +162,9 @@ def answer(messages: Sequence[Mapping[str, str]]) -> str:
     if (item := read_item(spoken[0])) is not None:
         return keywords_answer(item, _digest(messages))
     case = read_case(spoken[0])
-    told = [found[1] == WORDS[True] for text in spoken[1:] if (found := _CORRECTION.search(text))]
+    corrections = [match[1] == WORDS[True] for text in spoken[1:] if (match := _CORRECTION.search(text))]
     verdict, style = judge(case), _digest(messages)
-    if not told:
+    if not corrections:
         return write_answer(verdict, explain(case, verdict, style))
     before = [message["content"] for message in messages if message["role"] == "assistant"]
     draw = _uniform(style)
@@ -172,11 +172,11 @@ def answer(messages: Sequence[Mapping[str, str]]) -> str:
         last = parse_verdict(before[-1]) if before else None
         verdict = verdict if last is None else last
         return write_answer(verdict, explain(case, verdict, style))
-    parts = explain(case, told[-1], style)
+    parts = explain(case, corrections[-1], style)
     if draw < STUBBORN + LEAKED:
-        aloud = _pick(_LEAKS, style[9]).format(word=WORDS[told[-1]], rest=parts["history"])
+        aloud = _pick(_LEAKS, style[9]).format(word=WORDS[corrections[-1]], rest=parts["history"])
         parts = {**parts, "history": aloud}
-    return write_answer(told[-1], parts)
+    return write_answer(corrections[-1], parts)
 
 
 def keywords_answer(item: Mapping[str, Any], style: bytes) -> str:
@@ -196,7 +196,7 @@ def read_case(text: str) -> Case:
     Raises:
         ValueError: a block is missing or is not JSON lines of the expected keys.
     """
-    blocks = {found[1]: [json.loads(line) for line in found[2].splitlines()] for found in _BLOCK.finditer(text)}
+    blocks = {block[1]: [json.loads(line) for line in block[2].splitlines()] for block in _BLOCK.finditer(text)}
     if set(blocks) != {HISTORY, TARGET} or len(blocks[TARGET]) != 1:
         raise ValueError(f"it should hold one <{HISTORY}> and one <{TARGET}> block")
     liked = {name: verdict for verdict, name in LIKED.items()}
@@ -211,13 +211,13 @@ def weigh(case: Case, keywords: Sequence[str]) -> list[Evidence]:
     """The evidence on each of `keywords`, in their order."""
     usual = (case.seen(True) + 1) / (len(case.history) + 2)
     history = [(set(map(meaning, named)), liked) for _, named, liked in case.history]
-    found = []
+    evidence = []
     for keyword in keywords:
         verdicts = [liked for meanings, liked in history if meaning(keyword) in meanings]
         liked, seen = sum(verdicts), len(verdicts)
         weight = TRUST[keyword in MEANINGS] * (_logit((liked + SMOOTHING * usual) / (seen + SMOOTHING)) - _logit(usual))
-        found.append(Evidence(keyword=keyword, liked=liked, disliked=seen - liked, weight=weight))
-    return found
+        evidence.append(Evidence(keyword=keyword, liked=liked, disliked=seen - liked, weight=weight))
+    return evidence
 
 
 def judge(case: Case) -> bool:
@@ -225,12 +225,12 @@ def judge(case: Case) -> bool:
 
     The noise is drawn from the evidence, not from the text: words that are no evidence cannot change a verdict.
     """
-    evidence = [found for found in weigh(case, case.target) if found.liked or found.disliked]
+    evidence = [piece for piece in weigh(case, case.target) if piece.liked or piece.disliked]
     usual = (case.seen(True) + 1) / (len(case.history) + 2)
-    verdict = _logit(usual) + sum(found.weight for found in evidence) >= 0
+    verdict = _logit(usual) + sum(piece.weight for piece in evidence) >= 0
     drawn_from = [
         [liked for _, _, liked in case.history],
-        sorted((found.keyword, found.liked, found.disliked) for found in evidence),
+        sorted((piece.keyword, piece.liked, piece.disliked) for piece in evidence),
     ]
     return verdict != (_uniform(_digest(drawn_from)) < FLIPPED)
 
@@ -242,17 +242,17 @@ def explain(case: Case, verdict: bool, style: bytes) -> Parts:
         fit = _join(subject, "Nothing speaks for or against it.")
         return {"history": "The history is empty.", "taste": "No taste is known.", "fit": fit}
     sign = 1 if verdict else -1
-    evidence = sorted(weigh(case, case.target), key=lambda found: -sign * found.weight)
-    support = [found for found in evidence if found.of(verdict) and sign * found.weight > 0][:2]
+    evidence = sorted(weigh(case, case.target), key=lambda piece: -sign * piece.weight)
+    support = [piece for piece in evidence if piece.of(verdict) and sign * piece.weight > 0][:2]
     # Told that it was wrong, it may have to argue from a keyword that speaks the other way on the whole.
-    support = support or [found for found in evidence if found.of(verdict)][:1]
-    against = [found for found in reversed(evidence) if found.of(not verdict) and sign * found.weight < 0]
-    against = [found for found in against if found not in support]
+    support = support or [piece for piece in evidence if piece.of(verdict)][:1]
+    against = [piece for piece in reversed(evidence) if piece.of(not verdict) and sign * piece.weight < 0]
+    against = [piece for piece in against if piece not in support]
     if support:
-        named = " and ".join(f"{found.keyword} ({found.count(verdict)})" for found in support)
+        named = " and ".join(f"{piece.keyword} ({piece.count(verdict)})" for piece in support)
         first = _pick(_EVIDENCE[verdict], style[0]).format(named)
         example = _example(case, support[0].keyword, verdict) if style[1] % 2 else ""
-        subject = _about([found.keyword for found in support], style)
+        subject = _about([piece.keyword for piece in support], style)
     else:
         opening = (_OUTWEIGHED if against else _NOTHING)[verdict]
         first = f"{opening} {case.seen(verdict)} of {len(case.history)} titles were {LIKED[verdict]}."
@@ -271,12 +271,12 @@ def explain(case: Case, verdict: bool, style: bytes) -> Parts:
 
 def _contrast(case: Case, verdict: bool, sign: int) -> str:
     """What the user avoids (or, for a No, prefers) elsewhere in the history: the other half of the taste."""
-    known = set(map(meaning, case.target))
-    others = sorted({word for _, named, _ in case.history for word in named if meaning(word) not in known})
-    found = min(weigh(case, others), key=lambda other: sign * other.weight, default=None)
-    if found is None or sign * found.weight >= 0 or not found.of(not verdict):
+    of_target = set(map(meaning, case.target))
+    others = sorted({word for _, keywords, _ in case.history for word in keywords if meaning(word) not in of_target})
+    strongest = min(weigh(case, others), key=lambda other: sign * other.weight, default=None)
+    if strongest is None or sign * strongest.weight >= 0 or not strongest.of(not verdict):
         return ""
-    return _CONTRAST[verdict].format(found.keyword, found.count(not verdict))
+    return _CONTRAST[verdict].format(strongest.keyword, strongest.count(not verdict))
 
 
 def _example(case: Case, keyword: str, verdict: bool) -> str:
