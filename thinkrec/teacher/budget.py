@@ -185,9 +185,10 @@ class Bucket:
 
 def cost_of(prompt_tokens: float, completion_tokens: float, params: TeacherSettings) -> float | None:
     """What tokens cost, by prices per million of them and in their currency; None where one is unknown."""
-    if params.prompt_price is None or params.completion_price is None:
+    prompt_price, completion_price = params.prompt_price, params.completion_price
+    if prompt_price is None or completion_price is None:
         return None
-    return (prompt_tokens * params.prompt_price + completion_tokens * params.completion_price) / 1e6
+    return (prompt_tokens * prompt_price + completion_tokens * completion_price) / 1e6
 
 
 def format_money(amount: float) -> str:
