@@ -1,8 +1,8 @@
-"""Histories as offsets into the interactions table, and which rows are warm, or late in train (METHOD: data).
+"""The causal rule: what a row may know of the interactions table, and which rows are warm or late in train.
 
 The history of a row is what its user did at a *strictly* earlier timestamp, in any split. In a table sorted by
 (user, timestamp) that is a range of row numbers, `[start, end)`: `start` is the user's first row, `end` the first row
-that shares the row's own timestamp, so ratings of the same second see nothing of each other.
+that shares the row's own timestamp. Rows of the same second do not see each other.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def warm_rows(interactions: pd.DataFrame) -> NDArray[np.bool_]:
 def late_train_rows(interactions: pd.DataFrame, share: float) -> NDArray[np.bool_]:
     """Which rows (n) are among the latest `share` of train, whole seconds kept together.
 
-    Experts leave them alone, so that a gate can be fitted on rows none of them has seen.
+    Experts are not trained on them, so that the gate can be fitted on rows that no expert has seen.
     """
     train = (interactions["split"] == "train").to_numpy()
     time = interactions["timestamp"].to_numpy()

@@ -3,8 +3,8 @@
 Every function takes flat arrays, one entry per interaction, in any order: `user` (integers), `label` (0 or 1),
 `score` (any real number; higher means "would like it more") or `probability` (in 0..1).
 
-A metric that is a mean over users exists once, in `per_user`, as one value per user with NaN where METHOD leaves the
-user out. Its value is the mean of the others, and its bootstrap is the same mean under weights, so that thousands of
+A metric that is a mean over users is computed in `per_user` alone: one value per user, NaN for users that the method
+leaves out. The metric is the mean of the other values. Its bootstrap is the same mean under weights, so thousands of
 draws cost one matrix product.
 
 Shape suffixes: n rows, u users (distinct, ascending), d draws of the bootstrap, p positive and m negative rows.
@@ -68,9 +68,9 @@ def uauc(user: ArrayLike, label: ArrayLike, score: ArrayLike) -> tuple[float, in
 
 
 def validation(user: ArrayLike, label: ArrayLike, score: ArrayLike) -> dict[str, float]:
-    """What every fit here is judged by on valid: AUC, UAUC and their mean, the `objective`.
+    """The measures that choose a fit's best epoch on valid: AUC, UAUC and their mean, the `objective`.
 
-    The mean, because neither should be bought with the other; one that cannot be computed counts as chance in it.
+    The mean keeps a fit from improving one at the cost of the other. A measure that cannot be computed counts as .5.
     """
     measures = {"auc": auc(label, score), "uauc": uauc(user, label, score)[0]}
     return measures | {"objective": float(np.mean([np.nan_to_num(value, nan=0.5) for value in measures.values()]))}
@@ -90,24 +90,24 @@ def per_user(user: ArrayLike, label: ArrayLike, score: ArrayLike, *, ks: Sequenc
     segment_n, gain_n = segment_n[order], label_n[order].astype(np.float64)
     first_u = np.cumsum(rows_u) - rows_u
     rank_n = np.arange(len(order)) - first_u[segment_n] + 1
-    seen_n = np.concatenate([[0.0], np.cumsum(gain_n)])
-    hits_n = seen_n[1:] - seen_n[first_u[segment_n]]  # the user's positives down to this rank
+    gains_n = np.concatenate([[0.0], np.cumsum(gain_n)])
+    hits_n = gains_n[1:] - gains_n[first_u[segment_n]]  # the user's positives down to this rank
 
     positives_u = np.bincount(segment_n, gain_n, minlength=len(users))
     discounts = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(max(ks, default=0)) + 2))])
     for k in ks:
         top_n = gain_n * (rank_n <= k)
-        found_u, dcg_u, precision_u = (
+        hits_u, dcg_u, precision_u = (
             np.bincount(segment_n, top_n * worth, minlength=len(users))
             for worth in (1.0, 1 / np.log2(rank_n + 1), hits_n / rank_n)
         )
         reachable_u = np.minimum(positives_u, k)
         measured = {
-            # A user without positives has found nothing: a numerator of 0, so any divisor gives the 0 it counts.
+            # Without positives the numerator is 0, so that any divisor gives 0.
             f"ndcg@{k}": dcg_u / np.maximum(discounts[reachable_u.astype(np.int64)], 1),
             f"map@{k}": precision_u / np.maximum(positives_u, 1),
             f"map_cut@{k}": precision_u / np.maximum(reachable_u, 1),
-            f"hr@{k}": (found_u > 0).astype(np.float64),
+            f"hr@{k}": (hits_u > 0).astype(np.float64),
         }
         values |= {name: np.where(rows_u >= 2, value, np.nan) for name, value in measured.items()}
         values |= {f"{name}_long": np.where(rows_u > max(k, 1), value, np.nan) for name, value in measured.items()}
@@ -151,7 +151,7 @@ class WeightedAuc:
         )
 
     def __call__(self, weight_ud: ArrayLike) -> Floats:
-        """The AUC of each draw (d), given how often it holds each user (u, d); NaN where it lacks a class.
+        """The AUC of each draw (d), from how often it holds each user (u, d); NaN where it lacks a class.
 
         Needs about 16 bytes for each row and draw: callers bound the number of draws.
         """
@@ -199,18 +199,20 @@ def accuracy(label: ArrayLike, probability: ArrayLike) -> float:
 def calibration_bins(
     label: ArrayLike, probability: ArrayLike, *, bins: int = CALIBRATION_BINS
 ) -> tuple[Floats, Floats, Ints]:
-    """Mean probability, share of positives and rows of each equal-mass bin, by ascending probability.
+    """Mean probability, share of positives and number of rows of each equal-mass bin, by ascending probability.
 
-    Equal probabilities share one bin, whichever order their rows come in; bins that this empties are left out.
+    Equal probabilities share one bin, whatever the order of their rows. Empty bins are left out.
     """
     label_n, probability_n = _rows(label, probability)
     # The middle of a tie's ranks, in 0..n: with no ties these are n equal steps.
     middle_n = _average_ranks(np.zeros(len(label_n), np.int64), probability_n) - 0.5
     bin_n = (middle_n * bins / max(len(label_n), 1)).astype(np.int64)
     rows = np.bincount(bin_n, minlength=bins)
-    held = rows > 0
-    mean, share = (np.bincount(bin_n, value, minlength=bins)[held] / rows[held] for value in (probability_n, label_n))
-    return mean, share, rows[held]
+    filled = rows > 0
+    mean, share = (
+        np.bincount(bin_n, value, minlength=bins)[filled] / rows[filled] for value in (probability_n, label_n)
+    )
+    return mean, share, rows[filled]
 
 
 def calibration_error(label: ArrayLike, probability: ArrayLike, *, bins: int = CALIBRATION_BINS) -> float:
@@ -222,9 +224,9 @@ def calibration_error(label: ArrayLike, probability: ArrayLike, *, bins: int = C
 def score_table(
     user: ArrayLike, label: ArrayLike, probability: ArrayLike, *, ks: Sequence[int] = KS, seed: int
 ) -> dict[str, Any]:
-    """All metrics of one model over these rows, ready for a metrics file; NaN for what they do not allow.
+    """All metrics of one model over these rows, ready for a metrics file; NaN where one cannot be computed.
 
-    The metrics by name, `rows`, and `users`: how many are there and how many each kind of metric covers.
+    Beside the metrics by name: `rows`, and `users`, the number of users in all and covered by each kind of metric.
     """
     by_user = per_user(user, label, probability, ks=ks, seed=seed)
     covered = by_user.covered()

@@ -12,6 +12,7 @@ from tests.features.worlds import params_of, ratings_of
 from thinkrec.features import mf
 from thinkrec.features.mf import MatrixFactorisation
 from thinkrec.features.ratings import Ratings
+from thinkrec.features.recommender import running_sums
 
 few = settings(max_examples=30, deadline=None)
 USERS, ITEMS = 7, 9
@@ -97,6 +98,15 @@ def test_users_are_folded_in_apart_from_each_other_whatever_the_chunks(monkeypat
         np.testing.assert_allclose(one, two, atol=1e-5)
         np.testing.assert_allclose(one[0], three[0], atol=1e-5)
         assert (one[:3] != 0).all() and (one[3] == 0).all()
+
+
+def test_each_row_of_the_users_asked_about_is_summed_up_once_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, summed = history(3, 12), []
+    ratings = ratings_of([0] * 5 + [1] * 2 + [2] * 5, rows.item.tolist(), rows.label.tolist(), items=ITEMS)
+    monkeypatch.setattr(mf, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(mf, "running_sums", lambda values: summed.append(len(values)) or running_sums(values))
+    random_model().states(ratings, np.asarray([7, 0, 7, 5]), np.asarray([12, 5, 9, 5]))
+    assert summed == [5, 5, 5, 5]  # two sums for each of users 0 and 2; user 1's history is empty
 
 
 def test_more_of_the_same_evidence_moves_a_user_further() -> None:

@@ -127,7 +127,7 @@ PLAIN: dict[str, Fit] = {
 def recommender(
     interactions: pd.DataFrame, items: pd.DataFrame, *, kind: FeatureModel, params: RecommenderParams, seed: int
 ) -> Scorer:
-    """An ordinary recommender, fitted on train as its best epoch on valid; a user is what the user's history says."""
+    """An ordinary recommender fitted on train, as of its best epoch on valid; users are known by their histories."""
     split = interactions["split"].to_numpy()
     train, valid = np.flatnonzero(split == "train"), np.flatnonzero(split == "valid")
     model, _, _ = fit_model(kind, Ratings.of(interactions, items=len(items)), train, valid, params, seed=seed)

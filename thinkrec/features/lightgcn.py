@@ -2,10 +2,10 @@
 
     e^(k+1) = D^-1/2 A D^-1/2 e^(k),   e = mean of e^(0), ..., e^(K)
 
-A holds the liked rows of the fit; every row, liked or not, is a sample of the binary cross-entropy. In a step the edges
-of the step's own rows are left out of A, or the presence of an edge would tell the label. A user's state at any moment
-is what the items liked before it pass on by the same formula; the user's own e^(0) is left out of it, so that users
-whom the fit knew and others are treated alike. Ours beside the paper: item biases.
+A holds the liked rows of the fit. Every row, liked or not, is a sample of the binary cross-entropy. A step leaves the
+edges of its own rows out of A: otherwise the presence of an edge would give the label away. A user's state at a moment
+is what the items liked before it pass on by the same formula, without the user's own e^(0), so that users of the fit
+and others are treated alike. We add item biases to the paper's model.
 
 Shapes: n rows of the fit, m histories, U users, I items, d dimensions, K layers.
 """
@@ -44,9 +44,9 @@ class LightGCN(RowRecommender):
         return functional.binary_cross_entropy_with_logits(logit, label.float()) + self.params.weight_decay * penalty
 
     def propagate(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors of users (U, d) and items (I, d) over the liked ones among `rows` (n,); and what items pass on.
+        """Vectors of users (U, d) and of items (I, d) by the liked ones among `rows` (n,), and what items pass on.
 
-        The third (I, d) is a liked item's share in its user's vector, but for the user's 1 / sqrt(degree).
+        What an item passes on (I, d) is its share in the vector of a user who likes it, times sqrt(the user's degree).
         """
         user, item, _ = self.rows[:, rows & (self.rows[2] == 1)]
         users, items = self.user * self.known_user[:, None], self.item * self.known_item[:, None]
@@ -77,7 +77,7 @@ class LightGCN(RowRecommender):
         return vectors.astype(np.float32), np.zeros(len(end), np.float32)
 
     def fitted_users(self) -> Floats:
-        """The users' states after their last row of the fit: of one space with the states that routing compares."""
+        """The users' states after their last row of the fit, comparable with the states that routing is given."""
         return self.states(self.ratings, *self.ratings.bounds_by_user(self.fit_rows))[0]
 
     @torch.no_grad()

@@ -27,7 +27,7 @@ CHUNK_ROWS = 20_000  # folded in at once: some 100 MB at 16 dimensions
 
 
 class MatrixFactorisation(RowRecommender):
-    """Fitted user vectors serve to group users; a user's state at a moment is always folded in."""
+    """Fitted user vectors are for grouping users. A user's state at a moment is always folded in."""
 
     def __init__(self, ratings: Ratings, rows: Rows, params: MfParams, *, seed: int) -> None:
         super().__init__(ratings, rows, dim=params.dim, scale=INITIAL_SCALE, seed=seed)
@@ -35,7 +35,7 @@ class MatrixFactorisation(RowRecommender):
         self.user_bias = nn.Parameter(torch.zeros(ratings.users))
 
     def loss(self, batch: Tensor) -> Tensor:
-        """Binary cross-entropy; the penalty is per row, so that it weighs the same per observation of anyone."""
+        """Binary cross-entropy. The penalty is per row, so it weighs the same for every observation."""
         user, item, label = self.rows[:, batch]
         parts = [self.user[user], self.item[item], self.user_bias[user, None], self.item_bias[item, None]]
         logit = self.bias + (parts[0] * parts[1]).sum(1) + parts[2][:, 0] + parts[3][:, 0]
@@ -49,14 +49,15 @@ class MatrixFactorisation(RowRecommender):
     def states(self, ratings: Ratings, start: Rows, end: Rows) -> tuple[Floats, Floats]:
         """The posterior mode of one Newton step from the item biases.
 
-        That is ridge regression of the residuals on the item vectors, under `fold_in_widening` times the variance of
-        the fitted users' vectors, which the fit has shrunk. All of them come from running sums, in one pass.
+        That is ridge regression of the residuals on the item vectors. The prior variance is `fold_in_widening` times
+        that of the fitted users' vectors, which the fit has shrunk. All histories of a user share one pass of running
+        sums; users that no history is of are not read.
         """
         known = self.known_user.numpy() > 0
         user_bias = self.user_bias.detach().numpy()
         items = self.items()
         dim = items.vectors.shape[1]
-        # One variance for all dimensions: the result turns with the factors, so how they are turned is no matter.
+        # One variance for all dimensions makes the result independent of the rotation of the factors.
         variances = [np.square(self.fitted_users()[known]).mean()] * dim
         variances.append(np.square(user_bias[known]).mean())
         wide = self.params.fold_in_widening * np.asarray(variances, np.float64)

@@ -34,14 +34,14 @@ def fit_model(
 ) -> tuple[Recommender, int, dict[str, float]]:
     """A model fitted on the rows `train`, as its best epoch on the rows `valid` left it.
 
-    With it, that epoch, from 1, and what `metrics.validation` measured after it.
+    Returns the model, that epoch (from 1), and what `metrics.validation` measured after it.
     """
     model = MODELS[kind](ratings, train, params, seed=seed)
 
     def validate() -> dict[str, float]:
         return validation(ratings.user[valid], ratings.label[valid], model.logits(ratings, valid))
 
-    # Where valid has one class only there is nothing to judge by: all epochs are trained.
+    # With one class only in valid no epoch is better than another: all of them are trained.
     judged = len(np.unique(ratings.label[valid])) > 1
     measured = fit(
         model,

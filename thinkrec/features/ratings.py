@@ -1,4 +1,4 @@
-"""The interaction table as recommenders see it: flat arrays, whole users one after the other, each in time order."""
+"""The interaction table as recommenders read it: flat arrays, user by user, each user's rows in time order."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What an ordinary recommender is here, and the one loop that fits them all (METHOD §3).
+"""The interface of an ordinary recommender, and the one loop that fits them all (METHOD §3).
 
     logit(u at a moment, i) = b + b_u + b_i + e_u . e_i
 
-e_u and b_u are the user's *state* at that moment: a function of the user's earlier interactions, whether the fit knew
-the user or not. So one fitted model serves every protocol: what it is told of a history is the caller's choice.
+e_u and b_u are the user's *state* at that moment: a function of the user's earlier interactions, for users of the fit
+and others alike. One fitted model therefore serves both protocols: the caller decides how long the history is.
 
 Shapes: n rows of the table, m histories, U users, I items, d dimensions.
 """
@@ -32,7 +32,7 @@ BATCH = 1024  # rows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemSide:
-    """What a fitted recommender knows of items: zeros for those that the fit never saw."""
+    """The items' side of a fitted recommender: zeros for items that the fit never saw."""
 
     vectors: Floats  # (I, d)
     biases: Floats  # (I,)
@@ -45,7 +45,7 @@ class ItemSide:
 
 
 class Recommender(nn.Module, ABC):
-    """A model of the rows of `ratings` that it is given to fit; users and items without such a row are unknown."""
+    """A model fitted on some rows of `ratings`; users and items without a row among them are unknown to it."""
 
     item: nn.Parameter  # (I, d)
     item_bias: nn.Parameter  # (I,)
@@ -73,7 +73,7 @@ class Recommender(nn.Module, ABC):
     def states(self, ratings: Ratings, start: Rows, end: Rows) -> tuple[Floats, Floats]:
         """User vectors (m, d) and biases (m,) after the histories start[k]:end[k] (row ranges of one user each).
 
-        A history without anything to go by gives zeros.
+        An empty history gives zeros.
         """
 
     @abstractmethod
@@ -108,7 +108,7 @@ class RowRecommender(Recommender):
 
 @contextmanager
 def fixed_order() -> Iterator[None]:
-    """Within it gradients of a vector that several rows share add up in one order, whatever the number of threads."""
+    """Deterministic algorithms: gradients of a shared vector add up in one order, whatever the number of threads."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
@@ -118,7 +118,7 @@ def fixed_order() -> Iterator[None]:
 
 
 @fixed_order()
-@torch.random.fork_rng(devices=[])  # dropout and drawn items use the global generator; nothing else should notice
+@torch.random.fork_rng(devices=[])  # dropout and drawn items use the global generator, which is put back
 def fit(
     model: Recommender,
     *,

@@ -1,7 +1,7 @@
-"""Causal running counts: what a key (a user, an item, everything) had received before a moment.
+"""Causal running counts: the likes and interactions of a key (a user, an item, everything) before a moment.
 
-Counts for a row use rows with a *strictly earlier* timestamp only: rows of the same second never see each other, in
-whatever order the table holds them. All arrays are flat and as long as the interaction table (n), in its order.
+Only rows with a *strictly earlier* timestamp count, so rows of the same second do not see each other, whatever their
+order in the table. All arrays are flat and as long as the interaction table (n), in its order.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def running_counts(key: ArrayLike, timestamp: ArrayLike, label: ArrayLike) -> tu
 def global_rate(timestamp: ArrayLike, label: ArrayLike, *, smoothing: float) -> Floats:
     """The share of likes among all strictly earlier rows (n), drawn to one half while there are few of them.
 
-    The prior of every smoothed rate: the rate over the whole train split would tell train rows of labels to come.
+    This is the prior of every smoothed rate. The rate over all of train would leak later labels to train rows.
     """
     likes, count = running_counts(np.zeros(len(np.asarray(label)), np.int64), timestamp, label)
     return smoothed_rate(likes, count, 0.5, smoothing=smoothing)

@@ -1,16 +1,16 @@
 """SASRec (Kang and McAuley, ICDM 2018) on ratings, and gSASRec's loss (Petrov and Macdonald, RecSys 2023).
 
-A causal transformer reads a user's interactions, item and label of each; what it puts out after a history is the user's
-state, e_u, for whatever comes next. SASRec here is fitted on the labels of the interactions to come (binary
+A causal transformer reads the item and the label of each of a user's interactions. Its output after a history is the
+user's state e_u for whatever comes next. Here SASRec is fitted on the labels of the next interactions (binary
 cross-entropy), as rating data have them. gSASRec is fitted to tell a liked item from drawn ones:
 
     L = beta softplus(-s+) + sum over k drawn items of softplus(s-),
     beta = a (t (1 - 1 / a) + 1 / a),   a = k / (I - 1)
 
-with disliked interactions as further negatives; beta takes back the overconfidence that drawing few negatives brings.
+with disliked interactions as further negatives. beta corrects the overconfidence that few drawn negatives bring.
 
-Where reading begins is a function of a history's own length, so rows of one user share sequences and a state does not
-depend on what else is asked for: it sees `history` to 2 * `history` - 1 interactions, or all there are.
+Where reading begins depends on the length of the history alone. Rows of one user therefore share sequences, and a
+state does not depend on what else is asked for. It sees `history` to 2 * `history` - 1 interactions, or all there are.
 
 Shapes: m histories, B sequences, T their longest length, I items, d dimensions, k drawn items.
 """
@@ -43,7 +43,7 @@ class SASRec(Recommender):
         self.bias = prior_logit(ratings.label[rows])
         known_item = torch.zeros(ratings.items).index_fill_(0, torch.from_numpy(ratings.item[rows]), 1)
         self.register_buffer("known_item", known_item)
-        with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; nothing else should notice
+        with torch.random.fork_rng(devices=[]):  # layers draw from the global generator, which is put back
             torch.manual_seed(seed)
             self.item = nn.Parameter(torch.randn(ratings.items, params.dim) * INITIAL_SCALE)
             self.label = nn.Parameter(torch.randn(2, params.dim) * INITIAL_SCALE)

@@ -1,11 +1,11 @@
-"""Causal statistics of an interaction: what its user's and its item's strictly earlier interactions say about it.
+"""Causal statistics of an interaction, from the strictly earlier interactions of its user and its item.
 
 Two families (METHOD §3: ours):
 
 - running rates: smoothed log-odds and counts of the user's, the item's and the user's in the item's categories;
-- kernel features: the shrunken mean of the user's past *residuals* (label minus what the rates of user and item
-  made likely then), weighted by how alike the past item and this one are. This is content-based collaborative
-  filtering in one pass over a bounded history.
+- kernel features: the shrunken mean of the user's past *residuals* (label minus the probability expected then from
+  the rates of user and item), weighted by the likeness of the past item to this one. This is content-based
+  collaborative filtering in one pass over a bounded history.
 
 Shapes: n interactions, I items, F statistics, B rows of a chunk, K past rows looked at, M interactions near a chunk.
 """
@@ -38,7 +38,7 @@ BITS = 64  # of a number that stands for a set of names
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NameSets:
-    """A set of names per item, such that two items' sets are quickly compared.
+    """A set of names per item, in a form that makes comparing two items' sets fast.
 
     A name's bit is its number modulo 64: sets without a common bit have no common name.
     """
@@ -127,9 +127,9 @@ def counts_before(interactions: pd.DataFrame) -> Counts:
 def statistics_of(
     counts: Counts, interactions: pd.DataFrame, content: ItemContent, *, smoothing: float, kernel_history: int
 ) -> tuple[Floats, list[str]]:
-    """Statistics (n, F) and their names of rows before which there was what `counts` says.
+    """Statistics (n, F) of the rows of `interactions`, and their names; `counts` is what there was before each row.
 
-    `interactions` holds whole users up to some moment; of other users it needs nothing, since `counts` tells of them.
+    `interactions` holds all rows of some users up to a moment. Other users are needed only for `counts`.
     """
     label = interactions["label"].to_numpy(np.float32)
     prior = smoothed_rate(counts.likes, counts.count, 0.5, smoothing=smoothing)
