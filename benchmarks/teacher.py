@@ -20,8 +20,10 @@ import numpy as np
 import pandas as pd  # what a stage that asks has loaded, too
 
 from benchmarks.measure import Goal, Line, duration, in_child, megabytes
+from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.params import PARAMS_FILE, TeacherSettings, load
-from thinkrec.synthesis.traces import Rows, synthesise
+from thinkrec.synthesis.sampling import Rows, Sample
+from thinkrec.synthesis.traces import synthesise
 from thinkrec.teacher.client import Session, ask_about
 from thinkrec.teacher.endpoint import open_teacher
 
@@ -108,10 +110,12 @@ def replayed(count: int) -> float:
     params = load(Path(__file__).parents[1] / PARAMS_FILE)
     with tempfile.TemporaryDirectory() as folder:
         seconds = 0.0
+        sample = Sample.of(world[0], rows)
+        checker = Checker(*world, params.prompt, thesaurus_of("offline"))
         for _ in ("asked", "replayed"):
             asked = replace(open_teacher(_params()), store=Path(folder) / "responses.sqlite")
             began = time.perf_counter()
-            synthesise(*world, rows, asked, prompt=params.prompt, traces=params.traces, progress="")
+            synthesise(sample, checker, asked, params.traces, progress="")
             seconds = time.perf_counter() - began
         assert asked.spent.requests == 0
     return seconds

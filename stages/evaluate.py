@@ -7,8 +7,7 @@ def evaluate() -> str:
     import typer
 
     from thinkrec import artifacts
-    from thinkrec.claims.instances import catalogue_of, instance_reader
-    from thinkrec.claims.verifier import thesaurus_of
+    from thinkrec.claims.checker import Checker, thesaurus_of
     from thinkrec.evaluation import plots, reason_first, tables
     from thinkrec.evaluation.faithfulness import interventions
     from thinkrec.evaluation.learned import score_likeness
@@ -34,18 +33,14 @@ def evaluate() -> str:
         bench, bench.static(), router, routing, groups, baselines, truth, temperature=temperature
     )
     items, keywords = artifacts.read_table(artifacts.ITEMS), artifacts.read_table(artifacts.KEYWORDS)
-    read = instance_reader(bench.interactions, items, keywords, params.prompt)
-    catalogue, thesaurus = catalogue_of(items, keywords), thesaurus_of(params.teacher.endpoint)
+    checker = Checker(bench.interactions, items, keywords, params.prompt, thesaurus_of(params.teacher.endpoint))
 
-    tastes = Tastes.of(bench.features, artifacts.keyword_lists(keywords, params.prompt.keywords), params.prompt.slots)
-    judge = ReasonJudge(read=read, catalogue=catalogue, thesaurus=thesaurus, tastes=tastes, features=bench.features)
+    tastes = Tastes.of(bench.features, checker.keywords, params.prompt.slots)
+    judge = ReasonJudge(checker=checker, tastes=tastes, features=bench.features)
     reasons = write_reasons(bench, router, routing, predictions, traces, judge, params.evaluate, seed=params.seed)
     artifacts.write_table(artifacts.PREDICTIONS, predictions)
     artifacts.write_table(artifacts.REASONS, reasons)
-    moved = interventions(
-        bench, router, routing, reasons, items, keywords, read, catalogue, thesaurus,
-        shown=params.prompt.keywords, seed=params.seed,
-    )  # fmt: skip
+    moved = interventions(bench, router, routing, reasons, checker, seed=params.seed)
     thought, seconds = reason_first.measure(
         bench, router, routing, rows=params.evaluate.reason_first, samples=params.evaluate.reason_first_samples,
         max_new_tokens=params.evaluate.max_new_tokens, seed=params.seed,
@@ -54,8 +49,8 @@ def evaluate() -> str:
     written = {
         **score_reasons(reasons),
         **score_likeness(reasons["reason"].tolist(), reasons["teacher"].tolist(), likeness),
-        "claims": score_claims(reasons, read, catalogue, thesaurus),
-        "truth": score_truth(reasons, truth["reason"].tolist(), read, bench.user, seed=params.seed),
+        "claims": score_claims(reasons, checker),
+        "truth": score_truth(reasons, truth["reason"].tolist(), checker, bench.user, seed=params.seed),
         "interventions": moved,
         "reason_first": thought,
     }

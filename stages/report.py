@@ -4,7 +4,7 @@
 def report() -> str:
     """Write the report: tables, curves, experts, and a browser of users with their reasons."""
     from thinkrec import artifacts
-    from thinkrec.claims.verifier import thesaurus_of
+    from thinkrec.claims.checker import thesaurus_of
     from thinkrec.evaluation.tables import OURS
     from thinkrec.experts import fit as gating
     from thinkrec.experts import groups as grouping

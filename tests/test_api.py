@@ -241,10 +241,21 @@ class TestExplanations:
         evidence = said.evidence.set_index("name")
         assert said.history == 3
         assert (said.title, said.keywords) == (titles[9], words[9])
-        assert evidence.loc[titles[1], ["liked", "disliked", "found"]].tolist() == [1, 0, True]
-        assert evidence.loc[titles[5], ["liked", "disliked", "found"]].tolist() == [0, 1, True]
-        assert evidence.loc[absent, ["target", "liked", "disliked", "found"]].tolist() == [False, 0, 0, False]
+        assert evidence.loc[titles[1], ["liked", "disliked", "shown"]].tolist() == [1, 0, True]
+        assert evidence.loc[titles[5], ["liked", "disliked", "shown"]].tolist() == [0, 1, True]
+        assert evidence.loc[absent, ["target", "liked", "disliked", "shown"]].tolist() == [False, 0, 0, False]
         assert evidence.loc[words[1][0], "liked"] >= 1
+
+    def test_a_reason_is_held_to_every_keyword_of_the_catalogue_as_in_evaluate(
+        self, recommender: Recommender, finished: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A keyword of the catalogue that no prompt shows is a claim without ground, not a word of prose."""
+        words = read_table(KEYWORDS, root=finished)["keywords"]
+        shown = {word for named in words for word in named[:4]}
+        unshown = next(word for named in words for word in named[4:] if word not in shown)
+        monkeypatch.setattr("thinkrec.recommender.generate", lambda *_, **__: [f"Yes. Liked {unshown}."])
+        evidence = recommender.explain(LIKED_AND_NOT, "i00009").evidence
+        assert evidence[["name", "shown"]].values.tolist() == [[unshown, False]]
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,14 @@ from tests.source import imported_files
 
 # The floor plan, from the top.
 ROOMS = [
-    "errors", "params", "artifacts", "figures", "metrics", "history", "synthetic", "ingest", "claims", "teacher",
-    "features", "synthesis", "baselines", "text", "lm", "experts", "reasons", "evaluation", "report", "campaign",
+    "errors", "params", "artifacts", "figures", "metrics", "history", "shown", "synthetic", "ingest", "claims",
+    "teacher", "features", "synthesis", "baselines", "text", "lm", "experts", "reasons", "evaluation", "report", "campaign",
     "recommender", "export", "terminal", "command", "cli",
 ]  # fmt: skip
 LINES = 400
 FILES = 12
 # What still breaks the rules; nothing new comes in.
-UPWARDS = {
-    ("thinkrec/teacher/item_prompts.py", "thinkrec/synthesis/keywords.py"),
-    ("thinkrec/teacher/offline.py", "thinkrec/synthesis/keywords.py"),
-}
+UPWARDS: set[tuple[str, str]] = set()
 LONG = {
     "tests/ingest/test_dataset.py",
     "tests/lm/test_trainer.py",
@@ -28,7 +25,6 @@ LONG = {
     "tests/teacher/test_batch.py",
     "tests/test_api.py",
     "tests/test_stages.py",
-    "thinkrec/claims/verifier.py",
     "thinkrec/params.py",
     "thinkrec/recommender.py",
 }

@@ -84,7 +84,7 @@ class TestReproduction:
             "thinkrec/synthesis/keywords.py": ("thinkrec/synthesis", asks_teacher),  # evaluate stays fresh
             "thinkrec/ingest/clean.py": ("thinkrec/ingest", {"ingest"}),
             "thinkrec/experts/routing.py": ("thinkrec/experts", after["experts"]),
-            "thinkrec/claims/prompts.py": ("thinkrec/claims", after["sft"] | asks_teacher),
+            "thinkrec/claims/names.py": ("thinkrec/claims", after["sft"] | asks_teacher),
             "thinkrec/report/page.css": ("thinkrec/report", {"report"}),
             "stages/gate.py": ("stages/gate.py", {"gate"}),
             "thinkrec/cli.py": ("thinkrec/cli.py", set()),

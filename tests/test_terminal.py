@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console, RenderableType
 
-from thinkrec.claims.prompts import Shown
-from thinkrec.claims.verifier import Catalogue, claims_of
+from tests.claims.rows import checker_of, item
 from thinkrec.recommender import Explanation, claims_table
+from thinkrec.shown import ShownRow
 from thinkrec.terminal import explanation_table, read_history, read_ids, recommendations_table, write_scores
 
 
@@ -22,9 +22,9 @@ def shown(what: RenderableType) -> list[str]:
 
 
 def explained(reason: str) -> Explanation:
-    target = Shown(title="Low [red]Tide", keywords=["sea"])
-    history = [Shown(title="Iron Harbour", keywords=["war"], liked=True)]
-    evidence = claims_table(claims_of(reason, history, target, Catalogue(["Seven Keys"], ["heist"])))
+    target = item("Low [red]Tide", "sea")
+    row = ShownRow(history=[item("Iron Harbour", "war", liked=True)], target=target)
+    evidence = claims_table(checker_of(row, ["Seven Keys"], ["heist"]).check(0, reason).claims)
     return Explanation(
         item_id="7",
         title=target.title,

@@ -87,16 +87,13 @@ SCHEMAS: dict[Path, pa.Schema] = {
     KEYWORDS: pa.schema({"item": pa.int32(), "keywords": pa.list_(pa.string())}),
     # Items whose keywords a teacher was asked for and that have extracted ones: why, and its answer.
     FALLBACKS: pa.schema({"item": pa.int32(), "fault": pa.string(), "text": pa.string()}),
-    # `row` is the row number in INTERACTIONS; `text` is the verdict and the parts behind it, what models learn.
+    # `row` is the row number in INTERACTIONS; `text` is the verdict and the reason behind it, what models learn.
     TRACES: pa.schema(
         {
             "row": pa.int64(),
             "label": pa.int8(),
             "turns": pa.int16(),  # answers that it took
             "text": pa.string(),
-            "history": pa.string(),
-            "taste": pa.string(),
-            "fit": pa.string(),
         },
     ),
     # One row per refused answer; `detail` is what was found at fault, `text` the answer as it came.

@@ -274,7 +274,6 @@ class TraceParams(Section):
     max_turns: Positive
     min_words: Positive
     max_words: Positive
-    max_similarity: Share
 
     @model_validator(mode="after")
     def _room_between(self) -> Self:

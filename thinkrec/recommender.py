@@ -31,9 +31,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from thinkrec import artifacts
+from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.claims.claims import Claim
-from thinkrec.claims.prompts import Instance, Shown
-from thinkrec.claims.verifier import Catalogue, claims_of, thesaurus_of
 from thinkrec.errors import UserError
 from thinkrec.experts import fit as gating
 from thinkrec.experts import groups as grouping
@@ -72,7 +71,7 @@ class Explanation:
     keywords: list[str]
     probability: float
     weights: dict[str, float]  # adapter -> weight; they sum to 1
-    history: int  # earlier interactions that the reason is held against
+    history: int  # interactions of the shown history, which the reason is held against
     reason: str  # verdict first; empty where the model wrote nothing
     evidence: pd.DataFrame  # what the reason claims, and whether it is so: `claims_table`
 
@@ -96,6 +95,7 @@ class _Question:
 class _View:
     """The rows that some questions need, question after question, as the pipeline's own structures."""
 
+    interactions: pd.DataFrame
     layout: Layout
     features: Features
     model: RecommenderLM
@@ -107,10 +107,10 @@ class _View:
 def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
     """Claims as a table, in their order.
 
-    Columns: `kind` (item, keyword or history), `name`, `says` (`verifier.Says`), `count` ("2 of 3" or nothing),
-    `target`, `liked` and `disliked` (what it was shown to belong to), `found` (shown at all) and `true` (and shown so).
+    Columns: `kind` (item, keyword or history), `name`, `says` (`cues.Says`), `count` ("2 of 3" or nothing),
+    `target`, `liked` and `disliked` (what it was shown to belong to), `shown` (at all) and `true` (and shown so).
     """
-    names = ("kind", "name", "says", "count", "target", "liked", "disliked", "found", "true")
+    names = ("kind", "name", "says", "count", "target", "liked", "disliked", "shown", "true")
     return pd.DataFrame(
         [
             tuple(
@@ -122,7 +122,7 @@ def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
             for claim in claims
         ],
         columns=names,
-    ).astype({"target": bool, "liked": int, "disliked": int, "found": bool, "true": bool})
+    ).astype({"target": bool, "liked": int, "disliked": int, "shown": bool, "true": bool})
 
 
 class Recommender:
@@ -144,9 +144,10 @@ class Recommender:
         self._routing, self._groups = routing, groups
         self._feature_model, self._item_side = feature_model, feature_model.items()
         self._titles: list[str] = items["title"].tolist()
-        self._keywords = artifacts.keyword_lists(keywords, params.prompt.keywords)
-        self._tastes = Tastes.of(bench.features, self._keywords, params.prompt.slots)
-        self._catalogue = Catalogue(self._titles, {word for words in self._keywords for word in words})
+        self._checker = Checker(
+            bench.interactions, items, keywords, params.prompt, thesaurus_of(params.teacher.endpoint)
+        )
+        self._tastes = Tastes.of(bench.features, self._checker.keywords, params.prompt.slots)
         self._user_ids, self._item_ids = pd.Index(users["user_id"]), pd.Index(items["item_id"])
         self._content: ItemContent = item_content(items)
         table = bench.interactions
@@ -244,14 +245,8 @@ class Recommender:
         number = self._numbers(self._item_ids, pd.Series([item]), "item")
         view = self._view([replace(self._asked(user), candidates=number)])
         probability = self._probabilities_of(view)[0]
-        shown = view.layout.scoring_windows(view.targets, np.zeros(1, np.int64))[0].rows[:-1]
-        history = [  # as much as the teacher is shown of it, whose reasons count so
-            self._shown(int(view.layout.item[row]), liked=bool(view.layout.label[row]))
-            for row in shown[-self._params.prompt.history :]
-            if view.layout.label[row] == 1 or not view.layout.hide_dislikes
-        ]
-        target = self._shown(int(number[0]))
-        thesaurus = thesaurus_of(self._params.teacher.endpoint)
+        checker, row = self._checker.over(view.interactions), int(view.targets[0])
+        shown = checker.shown(row)
         reason = generate(
             view.model,
             self._bench.tokenizer,
@@ -261,28 +256,19 @@ class Recommender:
             router=self._router,
             routing=view.routing,
             route=view.question,
-            judge=ReasonJudge(
-                read=lambda _: Instance(history=history, target=target),
-                catalogue=self._catalogue,
-                thesaurus=thesaurus,
-                tastes=self._tastes,
-                features=view.features,
-            ),
+            judge=ReasonJudge(checker=checker, tastes=self._tastes, features=view.features),
         )[0]
         names = ["global", *(f"expert_{column}" for column in range(1, view.routing.shape[1]))]
         return Explanation(
             item_id=str(self._item_ids[number[0]]),
-            title=target.title,
-            keywords=list(target.keywords),
+            title=shown.target.title,
+            keywords=list(shown.target.keywords),
             probability=float(probability),
             weights=dict(zip(names, view.routing[0].tolist(), strict=True)),
-            history=len(history),
+            history=len(shown.history),
             reason=reason,
-            evidence=claims_table(claims_of(reason, history, target, self._catalogue, thesaurus)),
+            evidence=claims_table(checker.check(row, reason).claims),
         )
-
-    def _shown(self, item: int, *, liked: bool | None = None) -> Shown:
-        return Shown(title=self._titles[item], keywords=self._keywords[item], liked=liked)
 
     def _numbers(self, ids: pd.Index, named: pd.Series, kind: str) -> Rows:
         """The numbers of some ids; ids are text, whatever they look like."""
@@ -369,6 +355,7 @@ class Recommender:
         fitted = np.isin(user, self._fitted)  # those go by their fitted vectors, as in evaluation
         routing[fitted] = self._routing.weights[user[fitted]]
         return _View(
+            interactions=rows,
             layout=layout,
             features=replace(features, statistic_names=stored.statistic_names),
             model=model.eval(),

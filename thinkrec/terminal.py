@@ -108,7 +108,7 @@ def explanation_table(said: Explanation) -> RenderableType:
         table.add_column(name, justify="right" if name in ("liked", "disliked") else "left")
     for row in said.evidence.itertuples(index=False):
         yes = ["", "yes"][bool(row.target)]
-        true = Text("yes", style="green") if row.true else Text("no" if row.found else "not shown", style="red")
+        true = Text("yes", style="green") if row.true else Text("no" if row.shown else "not shown", style="red")
         said_to_be = SAID[str(row.says)]
         table.add_row(
             str(row.kind), Text(str(row.name)), said_to_be, str(row.count), yes, str(row.liked), str(row.disliked), true

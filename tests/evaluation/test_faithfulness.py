@@ -11,25 +11,24 @@ import pandas as pd
 import pytest
 
 from tests.builders import TITLES, interactions, item_tokens, layout_of, recommender, tokenizer
-from thinkrec.claims.instances import catalogue_of, instance_reader
-from thinkrec.claims.prompts import Instance, Shown
-from thinkrec.claims.verifier import Catalogue, about, claims_of
+from tests.claims.rows import checker_of, item
+from thinkrec.claims.checker import Checker
 from thinkrec.evaluation.faithfulness import Counterfactual, cited, compared, interventions, matched, score_shown
 from thinkrec.experts.fit import Routing
 from thinkrec.lm.recipes import RECIPES
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench
 from thinkrec.params import PromptParams
+from thinkrec.shown import ShownRow
 from thinkrec.text.items import encode
 
 SAME = 1e-5
 HISTORY = [
-    Shown(title="Iron Harbour", keywords=["war", "ships"], liked=True),
-    Shown(title="Low Tide", keywords=["sea"], liked=False),
-    Shown(title="Paper Moons", keywords=["comic"], liked=True),
+    item("Iron Harbour", "war", "ships", liked=True),
+    item("Low Tide", "sea", liked=False),
+    item("Paper Moons", "comic", liked=True),
 ]
-INSTANCE = Instance(history=HISTORY, target=Shown(title="Winter Line", keywords=["vendetta", "war", "spies"]))
-CATALOGUE = Catalogue([], [])
+ROW = ShownRow(history=HISTORY, target=item("Winter Line", "vendetta", "war", "spies"))
 
 
 def bench_of(table: pd.DataFrame, **layout: Any) -> Workbench:
@@ -63,7 +62,7 @@ def scores(bench: Workbench, rows: list[int]) -> np.ndarray:
 
 def test_what_is_cited_worked_out_by_hand() -> None:
     def of(text: str) -> tuple[list[bool], list[bool]]:
-        found = cited(text, 9, np.arange(3), INSTANCE, CATALOGUE, lambda word: "war" if word == "vendetta" else word)
+        found = cited(checker_of(ROW, thesaurus=lambda word: "war" if word == "vendetta" else word), 9, text)
         return found.of_history.tolist(), found.of_keywords.tolist()
 
     assert of("Yes. Liked war (1 of 1). It fits.") == ([True, False, False], [True, True, False])  # and its synonym
@@ -75,9 +74,8 @@ def test_what_is_cited_worked_out_by_hand() -> None:
 
 
 def test_a_claim_about_all_titles_is_about_none_in_particular() -> None:
-    (claim,) = claims_of("Yes. 2 of 3 titles were liked.", HISTORY, INSTANCE.target, CATALOGUE)
-    assert about(claim, HISTORY) == [False] * 3
-    assert about(claim, []) == []
+    (claim,) = checker_of(ROW).check(0, "Yes. 2 of 3 titles were liked.").claims
+    assert (claim.liked, list(claim.history)) == (2, [])
 
 
 def test_controls_are_as_many_of_every_kind() -> None:
@@ -143,19 +141,16 @@ def test_the_table_of_interventions_and_reasons_that_cite_nothing(bench: Workben
     prompt = PromptParams(
         layout="stream", history=3, history_labels="both", max_tokens=2048, keywords=8, slots=("user",), soft_tokens=0
     )
-    read = instance_reader(bench.interactions, items, keywords, prompt)
+    checker = Checker(bench.interactions, items, keywords, prompt, str)
     rows = [int(row) for row in np.flatnonzero(bench.layout.end - bench.layout.start >= 3)]
 
     def table(texts: list[str]) -> dict[str, Any]:
         frame = pd.DataFrame({"row": rows, "reason": texts})
-        catalogue = catalogue_of(items, keywords)
-        return interventions(
-            bench, None, routing, frame, items, keywords, read, catalogue, str, shown=8, seed=1
-        )  # fmt: skip
+        return interventions(bench, None, routing, frame, checker, seed=1)
 
-    found = table([f'Yes. "{read(row).history[0].title}" was liked.' for row in rows])
+    found = table([f'Yes. "{checker.shown(row).history[0].title}" was liked.' for row in rows])
     assert found["flip"]["pairs"] > 0 and found["flip"]["cited"] > 0 and found["mask"]["pairs"] == 0
-    again = table([f'Yes. "{read(row).history[0].title}" was liked.' for row in rows])
+    again = table([f'Yes. "{checker.shown(row).history[0].title}" was liked.' for row in rows])
     assert (found["flip"], found["drop"]) == (again["flip"], again["drop"])
     nothing = table(["Yes. So be it."] * len(rows))
     assert [one["pairs"] for one in nothing.values()] == [0, 0, 0] and math.isnan(nothing["flip"]["cited"])

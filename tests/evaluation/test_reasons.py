@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from thinkrec.claims.prompts import Instance, Shown
-from thinkrec.claims.verifier import Catalogue
+from tests.claims.rows import checker_of, item
 from thinkrec.evaluation.reasons import (
     bleu,
     meteor_exact_stem,
@@ -20,6 +19,7 @@ from thinkrec.evaluation.reasons import (
     score_truth,
     words,
 )
+from thinkrec.shown import ShownRow
 
 TEXT = "Yes. The user liked slow dramas before, and this is one."
 
@@ -77,9 +77,8 @@ def test_no_reasons_at_all_is_nan_not_an_error() -> None:
 
 
 def test_claims_are_counted_of_claims_and_of_reasons_ours_beside_the_teachers() -> None:
-    def read(row: int) -> Instance:
-        history = [Shown(title="Iron Harbour", keywords=["war"], liked=row == 0)]
-        return Instance(history=history, target=Shown(title="Low Tide", keywords=["sea"]))
+    def read(row: int) -> ShownRow:
+        return ShownRow(history=[item("Iron Harbour", "war", liked=row == 0)], target=item("Low Tide", "sea"))
 
     frame = reasons(
         (0, 1, 0.9, "Yes. Liked war (1 of 1). This one brings sea. It fits.", 'Yes. Liked "Iron Harbour". It fits.'),
@@ -87,7 +86,7 @@ def test_claims_are_counted_of_claims_and_of_reasons_ours_beside_the_teachers() 
         (2, 0, 0.1, "No. Nothing at all.", ""),
         (3, 0, 0.1, None, None),
     )
-    scores = score_claims(frame, read, Catalogue([], ["heist"]), str)
+    scores = score_claims(frame, checker_of(read, keywords=["heist"]))
     # Row 1: of three claims heist was never shown, and war was neither liked nor is it in the target.
     assert scores["ours"] == {
         "reasons": 3,
@@ -104,11 +103,9 @@ def test_claims_are_counted_of_claims_and_of_reasons_ours_beside_the_teachers() 
 
 
 def test_a_text_names_the_true_reason_by_any_of_its_words() -> None:
-    keywords = ["vengeance", "payback", "Drama", "wry", "lima"]  # four things, two of them traits of revenge and irony
-
-    def read(row: int) -> Instance:
-        return Instance(history=[], target=Shown(title="Low Tide", keywords=keywords))
-
+    # Four things, two of them traits: revenge and irony.
+    target = item("Low Tide", "vengeance", "payback", "Drama", "wry", "lima")
+    checker = checker_of(ShownRow(history=[], target=target))
     frame = reasons(
         (0, 1, 0.9, "Yes. Liked Retribution (1 of 1), lima (1 of 1).", "Yes. The target has wry."),
         (1, 1, 0.9, "Yes. Liked drama.", None),
@@ -116,7 +113,7 @@ def test_a_text_names_the_true_reason_by_any_of_its_words() -> None:
         (3, 0, 0.1, "No. Wry.", None),
     )
     truth = ["theme:revenge", "tone:ironic", "pace:slow", "quality"]
-    found = score_truth(frame, truth, read, np.arange(4), seed=0)
+    found = score_truth(frame, truth, checker, np.arange(4), seed=0)
     assert found["ours"] == {
         "reasons": 3,  # quality is no trait
         "named_share": 2 / 3,
@@ -127,9 +124,9 @@ def test_a_text_names_the_true_reason_by_any_of_its_words() -> None:
     }
     assert (found["teacher"]["reasons"], found["teacher"]["named_share"]) == (1, 0)
     assert found["teacher"]["lead"] == {"value": -0.5, "low": -0.5, "high": -0.5}  # irony, where revenge was true
-    nobody = score_truth(frame, ["", "", "", "quality"], read, np.arange(4), seed=0)["ours"]
+    nobody = score_truth(frame, ["", "", "", "quality"], checker, np.arange(4), seed=0)["ours"]
     assert nobody["reasons"] == 0 and all(math.isnan(value) for value in nobody["lead"].values())
-    assert score_truth(frame, [], read, np.arange(4), seed=0) == {}  # where nobody knows
+    assert score_truth(frame, [], checker, np.arange(4), seed=0) == {}  # where nobody knows
 
 
 def test_meteor_counts_synonyms_where_wordnet_is_and_is_not_computed_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

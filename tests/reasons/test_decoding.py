@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.builders import FAMILIES, Family, interactions, layout_of, recommender, tokenizer
-from thinkrec.claims.verdict import parse_verdict
+from thinkrec.claims.answers import parse_verdict
 from thinkrec.lm.model import RecommenderLM, SoftPrompt
 from thinkrec.lm.scoring import score
 from thinkrec.reasons.decoding import (

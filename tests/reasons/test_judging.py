@@ -8,23 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.claims.rows import checker_of, item
 from thinkrec.claims.claims import Check
-from thinkrec.claims.prompts import Instance, Shown
-from thinkrec.claims.verifier import Catalogue, check
 from thinkrec.reasons.judging import SHRINKAGE, Pulls, ReasonJudge, Tastes, badness, broken, passed_over, wanted
+from thinkrec.shown import ShownRow
 
 HISTORY = [
-    Shown(title="Iron Harbour", keywords=["war", "ships"], liked=True),
-    Shown(title="Quiet Orchard", keywords=["Slow", "sad"], liked=False),
-    Shown(title="Night", keywords=["war", "noir"], liked=False),
+    item("Iron Harbour", "war", "ships", liked=True),
+    item("Quiet Orchard", "Slow", "sad", liked=False),
+    item("Night", "war", "noir", liked=False),
 ]
-TARGET = Shown(title="Low Tide", keywords=["sea", "war", "Slow"])
-CATALOGUE = Catalogue(["Iron Harbour", "Quiet Orchard", "Night", "Low Tide"], ["war", "slow", "sea", "sad", "gloom"])
+TARGET = item("Low Tide", "sea", "war", "Slow")
+CHECKER = checker_of(ShownRow(history=HISTORY, target=TARGET), keywords=["gloom"])
 PULLS = {"sea": 0.5, "war": 0.2, "slow": -0.9}
 
 
 def checked(text: str) -> Check:
-    return check(text, HISTORY, TARGET, CATALOGUE)
+    return CHECKER.check(0, text)
 
 
 class TestBadness:
@@ -154,13 +154,7 @@ def test_a_judge_knows_the_rows_user() -> None:
     users = np.asarray([[1.0], [-1.0]], np.float32)
     features: Any = SimpleNamespace(user_vectors=lambda rows: users[rows])
     told = Told(TestTastes.ITEMS, TestTastes.KEYWORDS)
-    judge = ReasonJudge(
-        read=lambda _: Instance(history=HISTORY, target=TARGET),
-        catalogue=CATALOGUE,
-        thesaurus=str,
-        tastes=told,
-        features=features,
-    )
+    judge = ReasonJudge(checker=CHECKER, tastes=told, features=features)
     text = "Yes. This one brings sea. It fits."
     assert [judge.badness(row, text) for row in (0, 1)] == [(0, 0, 0, 3, -1), (0, 0, 2, 3, -1)]
     assert [judge.wanted(row, "Yes.") for row in (0, 1)] == ["sea", "slow"]

@@ -4,7 +4,8 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinkrec.claims.prompts import Instance, Shown
+from tests.claims.rows import checker_of, item
+from thinkrec.shown import ShownRow
 from thinkrec.synthesis.examples import write_examples
 
 KEPT = pd.DataFrame({"row": [4, 5], "label": [0, 1], "turns": [2, 1], "text": ["No. War.", "Yes. Love."]})
@@ -18,8 +19,7 @@ def rejected(*texts):
 
 
 def reader(title):
-    return lambda row: Instance(history=[Shown(title=title, keywords=["war"], liked=True)],
-                                target=Shown(title=f"{row}", keywords=[]))  # fmt: skip
+    return checker_of(lambda row: ShownRow(history=[item(title, "war", liked=True)], target=item(f"{row}")))
 
 
 def test_the_first_of_each_kind_stands_in_the_order_of_the_filters():

@@ -1,39 +1,32 @@
 """Filters: each fault has its name and what was found; what is fine passes all of them."""
 
-import itertools
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from thinkrec.claims.prompts import Instance, Shown
-from thinkrec.claims.verifier import Catalogue
+from tests.claims.rows import checker_of, item
 from thinkrec.params import TraceParams
-from thinkrec.synthesis.filters import FAULTS, FILTERS, Given, Rules, find_fault, mentions_hint, near_duplicates
+from thinkrec.shown import ShownRow
+from thinkrec.synthesis.filters import FAULTS, FILTERS, Answer, find_fault, mentions_hint, normalised
 from thinkrec.teacher.answers import Reply
 
-LIMITS = TraceParams(
-    sampling="balanced", train=0, held_out=0, max_turns=3, min_words=6, max_words=40, max_similarity=1.0
-)
-INSTANCE = Instance(
+LIMITS = TraceParams(sampling="balanced", train=0, held_out=0, max_turns=3, min_words=6, max_words=40)
+ROW = ShownRow(
     history=[
-        Shown(title="The Corrections", keywords=["war", "勝利"], liked=True),
-        Shown(title="Der Untergang der Titanic im Eis", keywords=["love"], liked=False),
+        item("The Corrections", "war", "勝利", liked=True),
+        item("Der Untergang der Titanic im Eis", "love", liked=False),
     ],
-    target=Shown(title="Dusk", keywords=["war", "bleak"]),
+    target=item("Dusk", "war", "bleak"),
 )
-CATALOGUE = Catalogue(["The Corrections", "Dusk", "Blue Noon"], ["war", "love", "bleak", "western"])
+CHECKER = checker_of(ROW, ["Blue Noon"], ["western"])
 FINE = (
     'Verdict: Yes\nHistory: Liked "The Corrections", which is about war.\nTaste: Prefers war, avoids love.\n'
     "Fit: It fits."
 )
 
 
-def fault_of(text, *, again=False, label=True, limits=LIMITS, **changes):
+def fault_of(text, *, reflected=False, label=True, limits=LIMITS, **changes):
     reply = Reply(**{"text": text, "finish_reason": "stop", "refused": False, "prompt_tokens": 0,
                      "completion_tokens": 0, **changes})  # fmt: skip
-    rules = Rules(limits=limits, catalogue=CATALOGUE, thesaurus=str)
-    return find_fault(Given(reply=reply, instance=INSTANCE, label=label, again=again, rules=rules))
+    return find_fault(Answer(reply=reply, row=0, label=label, reflected=reflected, checker=CHECKER, limits=limits))
 
 
 def with_history(text):
@@ -42,7 +35,7 @@ def with_history(text):
 
 def test_a_good_answer_has_no_fault_at_first_or_later():
     assert fault_of(FINE) is None
-    assert fault_of(FINE, again=True) is None  # "The Corrections" is a title
+    assert fault_of(FINE, reflected=True) is None  # "The Corrections" is a title
 
 
 @pytest.mark.parametrize(
@@ -105,8 +98,12 @@ def test_limits_are_parameters():
     assert fault_of(FINE, limits=LIMITS.model_copy(update={"max_words": 10}))[0] == "too_long"
 
 
-def test_every_filter_is_a_fault_and_near_duplicates_come_last():
-    assert (*FILTERS, "near_duplicate") == FAULTS
+def test_every_filter_is_a_fault_and_duplicates_come_last():
+    assert (*FILTERS, "duplicate") == FAULTS
+
+
+def test_texts_that_differ_in_case_and_spaces_alone_are_the_same():
+    assert normalised(" A b\n C") == normalised("a B c") != normalised("a b, c")
 
 
 @pytest.mark.parametrize(
@@ -150,33 +147,5 @@ def test_an_answer_that_says_which_answer_is_wanted_is_refused_from_the_first_tu
 def test_a_correction_is_looked_for_only_once_something_was_said():
     told_in_flashbacks = with_history("Liked what was told in flashbacks about war.")
     assert fault_of(with_history("Liked stories that were told of war, I missed none.")) is None
-    assert fault_of(with_history("I missed war, which is liked."), again=True) == ("leaked_hint", "I missed")
-    assert fault_of(told_in_flashbacks, again=True) == ("leaked_hint", "was told")
-
-
-def test_near_duplicates_by_hand():
-    texts = ["a b c d e f", "x y z", "a b c d e g", "a b c d e f", "A b  c d e f", "", "x", ""]
-    # 3 of 5 word triples are shared with the first
-    assert near_duplicates(texts, 0.59) == [None, None, (0, 0.6), (0, 1.0), (0, 1.0), None, None, (5, 1.0)]
-    assert near_duplicates(texts, 0.6) == [None, None, None, (0, 1.0), (0, 1.0), None, None, (5, 1.0)]
-    assert near_duplicates(texts, 1.0) == [None] * len(texts)
-    assert near_duplicates([], 0.5) == []
-
-
-TEXTS = st.lists(st.lists(st.sampled_from("abc"), max_size=9).map(" ".join), max_size=12)
-
-
-@given(TEXTS, st.sampled_from([0.0, 0.3, 0.5, 2 / 3, 0.75, 0.9]))
-def test_the_index_finds_what_comparing_all_pairs_finds(texts, most):
-    def pieces(text):
-        words = text.split()
-        return {tuple(words[at : at + 3]) for at in range(max(1, len(words) - 2))}
-
-    dropped = {}
-    for late, early in itertools.product(range(len(texts)), repeat=2):
-        if early < late and early not in dropped and late not in dropped:
-            shared, both = pieces(texts[late]) & pieces(texts[early]), pieces(texts[late]) | pieces(texts[early])
-            if len(shared) / len(both) > most:
-                dropped[late] = early
-    found = near_duplicates(texts, most)
-    assert {late: found[late][0] for late in range(len(texts)) if found[late]} == dropped
+    assert fault_of(with_history("I missed war, which is liked."), reflected=True) == ("leaked_hint", "I missed")
+    assert fault_of(told_in_flashbacks, reflected=True) == ("leaked_hint", "was told")

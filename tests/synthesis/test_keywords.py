@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinkrec.synthesis.keywords import clean_keywords, extract_keywords
+from thinkrec.claims.cleaning import clean_keywords
+from thinkrec.synthesis.keywords import extract_keywords
 
 
 def make_items(rows):

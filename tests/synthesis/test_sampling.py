@@ -6,7 +6,7 @@ import pytest
 
 from tests.project import ROOT
 from thinkrec.params import load
-from thinkrec.synthesis.sampling import choose_instances
+from thinkrec.synthesis.sampling import sample_rows
 
 TRACES = load(ROOT / "params.yaml").traces
 SAMPLINGS = ("balanced", "random", "hard")
@@ -35,7 +35,8 @@ def scores(table, seed=0):
 
 def choose(table, asked, seed=1, score=None):
     logit = scores(table) if score is None else score
-    return choose_instances(table, asked, seed, score=lambda: logit)
+    sample = sample_rows(table, asked, seed, score=lambda: logit)
+    return sample.row[~sample.held_out], sample.row[sample.held_out]
 
 
 def nobody():
@@ -146,4 +147,4 @@ def test_held_out_rows_are_the_same_whatever_the_sampling():
 
 @pytest.mark.parametrize("sampling", ["balanced", "random"])
 def test_scores_that_a_sampling_does_not_need_are_not_computed(sampling):
-    choose_instances(world(), params(sampling=sampling), 0, score=nobody)
+    sample_rows(world(), params(sampling=sampling), 0, score=nobody)

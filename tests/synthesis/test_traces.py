@@ -9,21 +9,20 @@ import pytest
 from tests.project import teacher_params
 from tests.teacher.scripted import scripted
 from thinkrec.artifacts import REJECTED, TRACES, write_table
-from thinkrec.claims.instances import instance_reader
-from thinkrec.claims.prompts import Shown, question
-from thinkrec.claims.verdict import parse_verdict
+from thinkrec.claims.answers import parse_verdict
+from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.errors import UserError
 from thinkrec.params import PromptParams, TraceParams
 from thinkrec.synthesis.filters import FAULTS
+from thinkrec.synthesis.sampling import Sample
 from thinkrec.synthesis.traces import synthesise
 from thinkrec.teacher.endpoint import open_teacher
+from thinkrec.teacher.trace_prompts import question
 
 PROMPT = PromptParams(
     layout="stream", history=3, history_labels="both", max_tokens=2048, keywords=2, slots=(), soft_tokens=0
 )
-TRACE = TraceParams(
-    sampling="balanced", train=6, held_out=2, max_turns=3, min_words=5, max_words=60, max_similarity=1.0
-)
+TRACE = TraceParams(sampling="balanced", train=6, held_out=2, max_turns=3, min_words=5, max_words=60)
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +61,14 @@ def run(world, rows, app=None, traces=TRACE, concurrency=3, prompt=PROMPT, **tea
         app=app,
         retries=0,
     )
-    return synthesise(*world, np.array(rows), teacher, prompt=prompt, traces=traces, progress="")
+    checker = Checker(*world, prompt, thesaurus_of("offline"))
+    return synthesise(Sample.of(world[0], rows), checker, teacher, traces, progress="")
 
 
 def messages_of(*tables):
     """A function from a row number to the messages that ask about it."""
-    read = instance_reader(*tables)
-
-    def write(row):
-        instance = read(row)
-        return question(instance.history, instance.target)
-
-    return write
+    checker = Checker(*tables, str)
+    return lambda row: question(checker.shown(row))
 
 
 def told(messages):
@@ -105,14 +100,14 @@ def test_a_teacher_that_is_always_wrong_is_asked_max_turns_times_and_nothing_is_
     assert (made.stats["prompt_tokens"], made.stats["tokens_per_kept_trace"]) == (24, None)
 
 
-def test_a_right_first_answer_is_kept_in_canonical_form_and_in_parts(world):
+def test_a_right_first_answer_is_kept_in_canonical_form(world):
     app, heard = scripted(
         lambda messages: "**Verdict:** No\n\n## History\nwar\n\n- *Taste*: love\n- Fit: it\u2019s not it"
     )
     made = run(world, [4, 8], app)
     assert len(heard) == 2
-    kept = {"label": 0, "turns": 1, "text": "No. War. Love. It\u2019s not it.", "history": "War.", "taste": "Love."}
-    assert made.kept.to_dict("records") == [{"row": row, **kept, "fit": "It\u2019s not it."} for row in (4, 8)]
+    kept = {"label": 0, "turns": 1, "text": "No. War. Love. It\u2019s not it."}
+    assert made.kept.to_dict("records") == [{"row": row, **kept} for row in (4, 8)]
     assert made.stats["train"]["accuracy_before_hint"] == made.stats["held_out"]["accuracy_before_hint"] == 1.0
     assert made.stats["tokens_per_kept_trace"] == 3.0
 
@@ -158,8 +153,8 @@ def test_the_teachers_own_accuracy_counts_first_verdicts_whatever_else_is_wrong(
 
 def test_a_verdict_after_a_hint_is_not_the_teachers_own(world):
     app, _ = scripted(lambda messages: lines(told(messages) or "Yes"))
-    made = run(world, [4, 6], app)
-    assert made.kept["turns"].tolist() == [2, 2]
+    made = run(world, [4], app)
+    assert made.kept["turns"].tolist() == [2]
     assert made.stats["train"]["accuracy_before_hint"] == 0.0
     assert made.stats["train"]["turns_per_kept_trace"] == 2.0
 
@@ -167,7 +162,7 @@ def test_a_verdict_after_a_hint_is_not_the_teachers_own(world):
 def test_a_trace_takes_its_refused_answers_tokens_too(world):
     app, _ = scripted(lambda messages: lines(told(messages) or "Yes"))
     # Two answers a trace, each of 2 prompt and 1 completion tokens.
-    assert run(world, [4, 6], app).stats["tokens_per_kept_trace"] == 6
+    assert run(world, [4], app).stats["tokens_per_kept_trace"] == 6
 
 
 def test_a_corrected_teacher_is_kept_without_its_wrong_answer(world):
@@ -195,17 +190,20 @@ def test_what_a_reasoning_model_thinks_is_in_no_trace(world):
     assert made.kept["text"].tolist() == [text("No")]
 
 
-def test_traces_of_train_too_like_an_earlier_one_go_last_and_cost_no_turn(world):
-    app, heard = scripted(lambda messages: lines("No"))
-    rows = [16, 6, 4, 8, 18]  # 8 and 18 are held out
-    made = run(world, rows, app, traces=TRACE.model_copy(update={"max_similarity": 0.9}))
+def test_traces_of_train_that_repeat_an_earlier_one_go_and_cost_no_turn(world):
+    ends = {4: "So much for that.", 6: "so  much for That.", 14: "So much for this."}
+    write = messages_of(*world, PROMPT)
+    end_of = {write(row)[1]["content"]: end for row, end in ends.items()}
+    app, heard = scripted(lambda messages: lines("No", end_of.get(messages[1]["content"], ends[4])))
+    rows = [16, 14, 6, 4, 8, 18]  # 8 and 18 are held out
+    made = run(world, rows, app)
     assert len(heard) == len(rows)
-    assert made.kept["row"].tolist() == [4, 8, 18]
-    assert made.rejected[["row", "turn", "fault", "detail", "text"]].values.tolist() == [
-        [row, 1, "near_duplicate", "1.00 like the trace of row 4", text("No")] for row in (16, 6)
+    assert made.kept["row"].tolist() == [14, 4, 8, 18]
+    assert made.rejected[["row", "turn", "fault", "detail"]].values.tolist() == [
+        [row, 1, "duplicate", "the trace of row 4"] for row in (16, 6)
     ]
-    assert made.stats["rejected"]["near_duplicate"] == made.stats["given_up"]["near_duplicate"] == 2
-    assert made.stats["train"]["kept"] == 1 and made.stats["train"]["turns_per_kept_trace"] == 3.0
+    assert made.stats["rejected"]["duplicate"] == made.stats["given_up"]["duplicate"] == 2
+    assert made.stats["train"]["kept"] == 2 and made.stats["train"]["turns_per_kept_trace"] == 2.0
 
 
 def test_every_fault_is_in_the_ledger_with_its_count_and_an_example(world):
@@ -231,9 +229,9 @@ def test_every_fault_is_in_the_ledger_with_its_count_and_an_example(world):
     at = {write(row)[1]["content"]: place for place, row in enumerate(rows)}
     faulty = answers("Yes", "No")
     app, _ = scripted(lambda messages: faulty[at[messages[1]["content"]]] if len(messages) == 2 else lines("Yes"))
-    made = run(world, rows, app, traces=TRACE.model_copy(update={"max_similarity": 0.9}))
+    made = run(world, rows, app)
     train = (world[0]["split"][rows] == "train").sum()
-    assert made.stats["rejected"] == {**dict.fromkeys(FAULTS, 1), "near_duplicate": train - 1}
+    assert made.stats["rejected"] == {**dict.fromkeys(FAULTS, 1), "duplicate": train - 1}
     headings = [line.split()[1] for line in made.examples.splitlines() if line.startswith("## ")]
     assert headings == ["Kept:", *FAULTS]
 
@@ -287,12 +285,11 @@ def test_hidden_dislikes_make_the_history_shorter(world):
 def test_what_a_claim_is_held_against_is_what_the_prompt_shows(world):
     interactions, items, keywords = world
     odd = items.assign(title=[f"Title\n\x00 {n}" + "!" * 300 for n in range(6)])
-    instance = instance_reader(interactions, odd, keywords, PROMPT)(16)
+    row = Checker(interactions, odd, keywords, PROMPT, str).shown(16)
     shown = messages_of(interactions, odd, keywords, PROMPT)(16)[1]["content"].splitlines()
-    assert json.loads(shown[6]) == {"title": instance.target.title, "keywords": instance.target.keywords}
-    assert instance.history[0] == Shown(
-        title=json.loads(shown[1])["title"], keywords=json.loads(shown[1])["keywords"], liked=True
-    )
+    assert json.loads(shown[6]) == {"title": row.target.title, "keywords": row.target.keywords}
+    first = json.loads(shown[1])
+    assert (row.history[0].title, row.history[0].keywords) == (first["title"], first["keywords"])
 
 
 def test_a_prompt_does_not_change_with_its_own_row_or_later_ones(world):

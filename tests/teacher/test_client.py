@@ -5,16 +5,18 @@ import socket
 
 import pytest
 
+from tests.claims.rows import item
 from tests.project import teacher_params
 from tests.teacher.server import Response, serve
-from thinkrec.claims.prompts import Shown, question
 from thinkrec.errors import UserError
+from thinkrec.shown import ShownRow
 from thinkrec.teacher import offline
 from thinkrec.teacher.client import open_session
 from thinkrec.teacher.endpoint import open_teacher
+from thinkrec.teacher.trace_prompts import question
 
 KEY = "sk-do-not-show-me"
-MESSAGES = question([Shown(title="Dusk", keywords=["war"], liked=True)], Shown(title="Dawn", keywords=["war"]))
+MESSAGES = question(ShownRow(history=[item("Dusk", "war", liked=True)], target=item("Dawn", "war")))
 
 
 def params(endpoint="offline", **changes):

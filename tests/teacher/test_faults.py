@@ -18,8 +18,10 @@ import pytest
 from tests.builders import interactions, item_table
 from tests.project import ROOT, teacher_params
 from tests.teacher.server import BEHAVIOURS, Response, completion, serve
+from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.errors import UserError
 from thinkrec.params import load
+from thinkrec.synthesis.sampling import Sample
 from thinkrec.synthesis.traces import synthesise
 from thinkrec.teacher.answers import Reply
 from thinkrec.teacher.client import open_session
@@ -259,10 +261,10 @@ def loop(script, rows, **changes):
     keywords = pd.DataFrame({"item": range(len(items)), "keywords": items["categories"]})
     with serve(script) as server:
         teacher = open_teacher(teacher_params(server.endpoint, concurrency=1), retries=RETRIES)
+        checker = Checker(table, items, keywords, params.prompt, thesaurus_of(server.endpoint))
         made = synthesise(
-            table, items, keywords, rows, teacher, prompt=params.prompt,
-            traces=params.traces.model_copy(update=changes), progress="",
-        )  # fmt: skip
+            Sample.of(table, rows), checker, teacher, params.traces.model_copy(update=changes), progress=""
+        )
     return made, server
 
 

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinkrec.claims.prompts import REFLECTIONS, Shown, follow_up, question
-from thinkrec.claims.structure import read_parts, trace_text, write_answer
-from thinkrec.claims.verdict import parse_verdict, split_verdict
+from tests.claims.rows import item
+from thinkrec.claims.answers import parse_verdict, read_parts, split_verdict, trace_text, write_answer
+from thinkrec.shown import ShownRow
 from thinkrec.synthesis.filters import mentions_hint
 from thinkrec.synthetic.synonyms import meaning
 from thinkrec.teacher import offline
 from thinkrec.teacher.offline import Case, answer, complete, explain, judge, weigh
+from thinkrec.teacher.trace_prompts import REFLECTIONS, follow_up, question
 
 STYLE = bytes(32)
 WORDS = ["revenge", "payback", "bleak", "dark", "gentle", "drama", "western", "slow"]
@@ -32,8 +33,8 @@ def certain():
 
 
 def shown(history, target):
-    past = [Shown(title=title, keywords=words, liked=liked) for title, words, liked in history]
-    return question(past, Shown(title="Target", keywords=target))
+    past = [item(title, *words, liked=liked) for title, words, liked in history]
+    return question(ShownRow(history=past, target=item("Target", *target)))
 
 
 def read(history, target):

@@ -17,9 +17,11 @@ import pytest
 
 from tests.builders import causal_lm, interactions, item_table, tokenizer
 from tests.project import ROOT, teacher_params
+from thinkrec.claims.checker import Checker
 from thinkrec.errors import UserError
 from thinkrec.lm.backbone import save_model
 from thinkrec.params import load
+from thinkrec.synthesis.sampling import Sample
 from thinkrec.synthesis.traces import synthesise
 from thinkrec.teacher.client import open_session
 from thinkrec.teacher.endpoint import open_teacher
@@ -99,16 +101,9 @@ def served(tmp_path_factory):
         return open_teacher(teacher_params(endpoint, **given), retries=0)
 
     def loop(**changes):
-        return synthesise(
-            table,
-            items,
-            keywords,
-            ROWS,
-            teacher(**changes),
-            prompt=params.prompt.model_copy(update={"history": 2}),
-            traces=params.traces.model_copy(update={"max_turns": TURNS}),
-            progress="",
-        )
+        checker = Checker(table, items, keywords, params.prompt.model_copy(update={"history": 2}), str)
+        limits = params.traces.model_copy(update={"max_turns": TURNS})
+        return synthesise(Sample.of(table, ROWS), checker, teacher(**changes), limits, progress="")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

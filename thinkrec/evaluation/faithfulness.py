@@ -1,6 +1,6 @@
 """Does a score rest on what its reason cites? Take the cited evidence away, and see how far the score moves.
 
-What a reason cites is what its claims (`synthesis.verifier`) are about, where that was shown: interactions of the
+What a reason cites is what its claims (`claims.checker`) are about, where that was shown: interactions of the
 history, and keywords of the target. Each intervention changes one kind of it in the prompt:
 
 - `flip`: liked rows of the history become disliked ones, and the other way round;
@@ -21,23 +21,21 @@ Shapes: p pairs, m rows of a view.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from thinkrec.artifacts import keyword_lists
-from thinkrec.claims.claims import Thesaurus
-from thinkrec.claims.prompts import Instance, Shown
-from thinkrec.claims.verifier import Catalogue, about, claims_of
+from thinkrec.claims.checker import Checker
 from thinkrec.evaluation.intervals import mean_interval
 from thinkrec.experts.fit import Routing
 from thinkrec.lm.mixture import Router
 from thinkrec.lm.model import SlotValues
 from thinkrec.lm.scoring import score
 from thinkrec.lm.workbench import Workbench
+from thinkrec.shown import ShownItem
 from thinkrec.text.items import Ragged, encode, item_text
 
 Rows = NDArray[np.int64]
@@ -73,25 +71,18 @@ def interventions(
     router: Router | None,
     routing: Routing,
     reasons: pd.DataFrame,
-    items: pd.DataFrame,
-    keywords: pd.DataFrame,
-    read: Callable[[int], Instance],
-    catalogue: Catalogue,
-    thesaurus: Thesaurus,
+    checker: Checker,
     *,
-    shown: int,
     seed: int,
 ) -> dict[str, dict[str, float | int]]:
     """How far taking away what a reason cites moves its row's score, by intervention, beside the matched control.
 
-    `reasons` is a table like `artifacts.REASONS`, `read` as `synthesis.instances.instance_reader`, and `shown` the
-    number of keywords that prompts show (`prompt.keywords`). By intervention: `pairs`; `changed`, the mean number of
-    things changed on either side; `cited` and `control`, the mean absolute change of the logit; their `difference` per
+    `reasons` is a table like `artifacts.REASONS`. By intervention: `pairs`; `changed`, the mean number of changes
+    on either side; `cited` and `control`, the mean absolute change of the logit; their `difference` per
     pair with its interval `low`, `high` (bootstrap over users); `cited_more_share`, where the cited side moves more.
     """
-    words = keyword_lists(keywords, shown)
     found = [
-        cited(text, row, _citable(bench, row), read(row), catalogue, thesaurus)
+        cited(checker, row, text)
         for row, text in zip(reasons["row"].tolist(), reasons["reason"].fillna(""), strict=True)
         if text.strip()
     ]
@@ -102,13 +93,12 @@ def interventions(
             strict=True,
         )
     )
-    item, titles = bench.interactions["item"].to_numpy(), items["title"]
     results = {}
     for name in INTERVENTIONS:
         pairs = [
             pair
             for one in found
-            if (pair := _pair(name, one, bench, titles[item[one.row]], words[item[one.row]], seed=seed)) is not None
+            if (pair := _pair(name, one, bench, checker.shown(one.row).target, seed=seed)) is not None
         ]
         moved = [
             np.abs(
@@ -121,18 +111,16 @@ def interventions(
     return results
 
 
-def cited(text: str, row: int, history: Rows, shown: Instance, catalogue: Catalogue, thesaurus: Thesaurus) -> Cited:
-    """What `text`, the reason of `row`, cites; `history` are the rows that `shown` shows, oldest first."""
-    past, target = list(shown.history), shown.target
-    assert len(past) == len(history)
-    words = [Shown(title="", keywords=[word]) for word in target.keywords]  # the target's title is no keyword's
-    of_all = np.zeros(len(past) + len(words), bool)
-    for claim in claims_of(text, past, target, catalogue, thesaurus):
-        if claim.found and claim.says != "lacks":
-            of_it = np.asarray(about(claim, [*past, *words], thesaurus), bool)
-            of_it[: len(past)] &= not claim.of_target  # which says nothing of the history
-            of_all |= of_it
-    return Cited(row=row, history=history, of_history=of_all[: len(past)], of_keywords=of_all[len(past) :])
+def cited(checker: Checker, row: int, text: str) -> Cited:
+    """What `text`, the reason of `row`, cites."""
+    history = checker.history_rows(row)
+    of_history, of_keywords = np.zeros(len(history), bool), np.zeros(len(checker.shown(row).target.keywords), bool)
+    for claim in checker.check(row, text).claims:
+        if claim.shown and claim.says != "lacks":
+            of_keywords[claim.target_keywords] = True
+            if not claim.of_target:  # a claim about the target says nothing of the history
+                of_history[claim.history] = True
+    return Cited(row=row, history=history, of_history=of_history, of_keywords=of_keywords)
 
 
 def matched(of: Bools, kind: NDArray[np.generic], rng: np.random.Generator) -> tuple[Rows, Rows]:
@@ -226,23 +214,17 @@ def joined(first: Ragged, second: Ragged) -> Ragged:
     )
 
 
-def _citable(bench: Workbench, row: int) -> Rows:
-    """The rows that `instance_reader` shows of the history of `row`."""
-    layout = bench.layout
-    rows = np.arange(max(layout.start[row], layout.end[row] - layout.history), layout.end[row])
-    return rows[layout.label[rows] == 1] if layout.hide_dislikes else rows
-
-
 def _pair(
-    name: str, one: Cited, bench: Workbench, title: str, words: Sequence[str], *, seed: int
+    name: str, one: Cited, bench: Workbench, target: ShownItem, *, seed: int
 ) -> tuple[Counterfactual, Counterfactual, int] | None:
     """What is changed on the cited side and on the control's, and how much on either; None where there is no pair."""
     rng = np.random.default_rng([seed, one.row])
     if name == "mask":
+        words = target.keywords
         sides = matched(one.of_keywords, np.zeros(len(words)), rng)
         changes = [
             Counterfactual(
-                row=one.row, text=item_text(title, [words[at] for at in range(len(words)) if at not in side])
+                row=one.row, text=item_text(target.title, [words[at] for at in range(len(words)) if at not in side])
             )
             for side in sides
         ]

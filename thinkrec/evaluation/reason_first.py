@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thinkrec.claims.verdict import parse_verdict
+from thinkrec.claims.answers import parse_verdict
 from thinkrec.evaluation.intervals import bootstrap, interval
 from thinkrec.experts.fit import Routing
 from thinkrec.lm.mixture import Router

@@ -3,7 +3,7 @@
 Likeness is METEOR, ROUGE-L and BLEU against the teacher's text of the same row. Honesty is whether the verdict a text
 states is the verdict that the same row's score stands for. One model gives both from the same logits: decoded greedily,
 a text that begins with a verdict begins with the score's; sampled, with Yes as often as the probability says.
-Truth is whether what a text claims of titles and keywords is so (`synthesis.verifier`), ours beside the teacher's. Both
+Truth is whether what a text claims of titles and keywords is so (`claims.checker`), ours beside the teacher's. Both
 are held to the same: the target, and of the history what a question shows, which is what the model surely saw. Where a
 world knows the true reason of every rating, truth is also whether a text names that.
 
@@ -15,17 +15,16 @@ another question: `evaluation.faithfulness`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from thinkrec.claims.claims import Check, Thesaurus
-from thinkrec.claims.prompts import Instance
-from thinkrec.claims.verdict import parse_verdict
-from thinkrec.claims.verifier import Catalogue, check
+from thinkrec.claims.answers import parse_verdict
+from thinkrec.claims.checker import Checker
+from thinkrec.claims.claims import Check
 from thinkrec.evaluation.intervals import mean_interval
 from thinkrec.metrics import says_yes
 from thinkrec.synthetic.synonyms import MEANINGS, meaning
@@ -113,12 +112,10 @@ def score_reasons(frame: pd.DataFrame) -> dict[str, float | int]:
     }
 
 
-def score_claims(
-    frame: pd.DataFrame, read: Callable[[int], Instance], catalogue: Catalogue, thesaurus: Thesaurus
-) -> dict[str, dict[str, float | int]]:
+def score_claims(frame: pd.DataFrame, checker: Checker) -> dict[str, dict[str, float | int]]:
     """How much of what the texts of a table like `artifacts.REASONS` claim is so: `ours`, and the `teacher`'s.
 
-    `read` gives what was shown of a row, as `synthesis.instances.instance_reader`. Of claims, not of texts:
+    Of claims, not of texts:
     `grounded_share` are about what was shown, `consistent_share` of those are as it was shown; `of_target_share` of
     those that say something of the target are so, `of_history_share` of all others. Of texts: `true_reasons_share`
     claim something, and nothing that is not so; `own_conclusion_share` of those with a conclusion ("It fits.") end with
@@ -127,10 +124,7 @@ def score_claims(
     scores = {}
     for name, column in {"ours": "reason", "teacher": "teacher"}.items():
         texts = zip(frame["row"].tolist(), frame[column].fillna(""), strict=True)
-        said = [(read(row), text) for row, text in texts if text.strip()]
-        scores[name] = _claimed(
-            [check(text, shown.history, shown.target, catalogue, thesaurus) for shown, text in said]
-        )
+        scores[name] = _claimed([checker.check(row, text) for row, text in texts if text.strip()])
     return scores
 
 
@@ -139,8 +133,8 @@ def _claimed(checks: Sequence[Check]) -> dict[str, float | int]:
     return {
         "reasons": len(checks),
         "claims": len(claims),
-        "grounded_share": _mean([claim.found for claim in claims]),
-        "consistent_share": _mean([not claim.contradicted for claim in claims if claim.found]),
+        "grounded_share": _mean([claim.shown for claim in claims]),
+        "consistent_share": _mean([not claim.contradicted for claim in claims if claim.shown]),
         "of_target_share": _mean([claim.true for claim in claims if claim.of_target]),
         "of_history_share": _mean([claim.true for claim in claims if not claim.of_target]),
         "true_reasons_share": _mean([found.true for found in checks]),
@@ -153,7 +147,7 @@ def _claimed(checks: Sequence[Check]) -> dict[str, float | int]:
 def score_truth(
     frame: pd.DataFrame,
     true_reasons: Sequence[str],
-    read: Callable[[int], Instance],
+    checker: Checker,
     user: NDArray[np.integer],
     *,
     seed: int,
@@ -175,7 +169,9 @@ def score_truth(
     for name, column in {"ours": "reason", "teacher": "teacher"}.items():
         texts = zip(frame["row"].tolist(), frame[column].fillna(""), strict=True)
         said = [(row, text) for row, text in texts if text.strip() and ":" in true_reasons[row]]
-        found = [_named(text, true_reasons[row].partition(":")[2], read(row).target.keywords) for row, text in said]
+        found = [
+            _named(text, true_reasons[row].partition(":")[2], checker.shown(row).target.keywords) for row, text in said
+        ]
         measures = ("named_share", "by_chance", "by_chance_of_traits", "shown_share")
         above = np.asarray([named - chance for named, _, chance, _ in found], np.float64)
         low, high = mean_interval(user[[row for row, _ in said]], above, seed=seed)

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from thinkrec.claims.verdict import split_verdict
+from thinkrec.claims.answers import split_verdict
 from thinkrec.lm import processes
 from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss
 from thinkrec.lm.model import RecommenderLM
@@ -54,8 +54,7 @@ TRACE_WEIGHT_CAP = 4.0  # a trace counts at most as so many plain rows
 
 def encode_reasons(tokenizer: PreTrainedTokenizerBase, traces: pd.DataFrame) -> dict[int, NDArray[np.int32]]:
     """Tokens of every trace from the full stop after its verdict on, the end token included, by row."""
-    parts = [split_verdict(text) for text in traces["text"]]
-    encoded = encode(tokenizer, (part[1] if part else "" for part in parts), lead=". ")
+    encoded = encode(tokenizer, (split_verdict(text)[1] for text in traces["text"]), lead=". ")
     return {
         int(row): np.append(encoded[index], tokenizer.eos_token_id).astype(np.int32)
         for index, row in enumerate(traces["row"].tolist())

@@ -1,6 +1,6 @@
 """Which of several versions of a reason is best: the least broken, then the least untrue, then what names what matters.
 
-What was shown says what is true (`synthesis.verifier`). What matters is what the score rests on, which is the feature
+What was shown says what is true (`claims.checker`). What matters is what the score rests on, which is the feature
 model more than the text: a keyword *pulls* at a user as the items do that have it,
 
     pull(u, k) = e_u . sum over items i with k of (e_i - mean of e) / (number of items with k + SHRINKAGE)
@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thinkrec.claims.claims import Check, Thesaurus
+from thinkrec.claims.checker import Checker
+from thinkrec.claims.claims import Check
 from thinkrec.claims.cues import Says
-from thinkrec.claims.prompts import Instance
-from thinkrec.claims.verifier import Catalogue, check
 from thinkrec.features.artefact import Features
 from thinkrec.params import Slot
 
@@ -63,29 +62,23 @@ class Tastes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReasonJudge:
-    """What `generation` holds reasons to, by what `read` shows of a row of `features`."""
+    """What `decoding` holds reasons to; `checker` and `features` are of the same rows."""
 
-    read: Callable[[int], Instance]
-    catalogue: Catalogue
-    thesaurus: Thesaurus
+    checker: Checker
     tastes: Tastes
     features: Features
 
     def badness(self, row: int, text: str) -> Badness:
         """How bad a text about a row is."""
-        return badness(text, self._check(row, text), self._pulls(row))
+        return badness(text, self.checker.check(row, text), self._pulls(row))
 
     def wanted(self, row: int, text: str) -> str:
         """The keyword of the target that a text about a row had better name next; empty if none."""
-        return wanted(self._check(row, text), self._pulls(row))
-
-    def _check(self, row: int, text: str) -> Check:
-        shown = self.read(row)
-        return check(text, shown.history, shown.target, self.catalogue, self.thesaurus)
+        return wanted(self.checker.check(row, text), self._pulls(row))
 
     def _pulls(self, row: int) -> Pulls:
         user_d = self.features.user_vectors_of(np.asarray([row]))[0]
-        return self.tastes.pulls(user_d, self.read(row).target.keywords)
+        return self.tastes.pulls(user_d, self.checker.shown(row).target.keywords)
 
 
 def badness(text: str, checked: Check, pulls: Pulls) -> Badness:

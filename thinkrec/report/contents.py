@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,17 +20,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from thinkrec.artifacts import keyword_lists, rounded
+from thinkrec.artifacts import rounded
+from thinkrec.claims.checker import Checker
 from thinkrec.claims.claims import Claim, Thesaurus
-from thinkrec.claims.instances import catalogue_of, instance_reader
-from thinkrec.claims.prompts import Instance, plain
-from thinkrec.claims.verifier import Catalogue, about, check
 from thinkrec.evaluation import plots
 from thinkrec.evaluation.intervals import HEADLINE
 from thinkrec.evaluation.names import display_name
 from thinkrec.evaluation.tables import ALPHA, HINDSIGHT, OURS
 from thinkrec.experts.routing import CASES
-from thinkrec.history import ScoredModel, history_bounds
+from thinkrec.history import ScoredModel, history_bounds, shown_history
 from thinkrec.metrics import auc, says_yes
 from thinkrec.params import PromptParams
 
@@ -250,17 +248,13 @@ class _Writer:
         self._start, self._end = history_bounds(table["user"].to_numpy(), table["timestamp"].to_numpy())
         self._item, self._label = table["item"].to_numpy(), table["label"].to_numpy()
         self._ids = artefacts.users["user_id"].to_numpy()
-        self._title = [plain(title) for title in artefacts.items["title"]]
         self._year = [None if year != year else int(year) for year in artefacts.items["year"].astype(float).tolist()]
-        self._words = [[plain(word) for word in words] for words in keyword_lists(artefacts.keywords, prompt.keywords)]
         self._truth = artefacts.truth.to_numpy().tolist()
-        self._read: Callable[[int], Instance] = instance_reader(table, artefacts.items, artefacts.keywords, prompt)
-        self._catalogue: Catalogue = catalogue_of(artefacts.items, artefacts.keywords)
-        self._thesaurus = thesaurus
+        self._checker = Checker(table, artefacts.items, artefacts.keywords, prompt, thesaurus)
 
     def item(self, item: int) -> list[Any]:
         """Title, year (None where unknown) and keywords of an item."""
-        return [self._title[item], self._year[item], self._words[item]]
+        return [self._checker.titles[item], self._year[item], self._checker.keywords[item]]
 
     def user(
         self, test: pd.DataFrame, weights_ne: NDArray[np.float32], shown: list[int], rank: dict[int, int]
@@ -271,13 +265,19 @@ class _Writer:
         `timeline` are the user's interactions, oldest first, that a target's `history` (first and last + 1) points to.
         """
         rows, ours = test["row"].to_numpy()[shown], test[OURS].to_numpy()
-        windows = [(max(self._start[row], self._end[row] - self._prompt.history), self._end[row]) for row in rows]
-        seen = sorted({past for low, high in windows for past in range(low, high)})
+        # Dislikes stand in the timeline even where prompts leave them out.
+        windows = [
+            shown_history(
+                self._start[row], self._end[row], self._label, length=self._prompt.history, likes_only=False
+            ).tolist()
+            for row in rows
+        ]
+        seen = sorted({past for window in windows for past in window})
         place_of = {past: place for place, past in enumerate(seen)}
         timeline = [(int(self._item[past]), int(self._label[past])) for past in seen]
         targets = []
-        for place, row, (low, high) in zip(shown, rows.tolist(), windows, strict=True):
-            first = place_of.get(low, 0)
+        for place, row, window in zip(shown, rows.tolist(), windows, strict=True):
+            first = place_of[window[0]] if window else 0
             p = float(ours[place])
             target: dict[str, Any] = {
                 "item": int(self._item[row]),
@@ -285,7 +285,7 @@ class _Writer:
                 "p": p,
                 "rank": rank[place],
                 "weights": [round(float(weight), 3) for weight in weights_ne[place]],
-                "history": [first, first + high - low],
+                "history": [first, first + len(window)],
             }
             if self._truth:
                 target["true_p"], target["true_reason"] = self._truth[row]
@@ -305,8 +305,7 @@ class _Writer:
     def _reason(self, row: int, yes: bool) -> dict[str, Any]:
         """A written reason: its text cut where claims stand, the claims, and whether it ends as its score does."""
         text, teacher = (written.strip()[:LONGEST_TEXT] for written in self._reason_of[row])
-        shown = self._read(row)
-        reading = check(text, shown.history, shown.target, self._catalogue, self._thesaurus)
+        reading = self._checker.check(row, text)
         claims: list[dict[str, Any]] = [
             {
                 "says": SAYS.get(claim.says, claim.says) + str(claim).removeprefix(claim.says),
@@ -314,7 +313,7 @@ class _Writer:
                 "target": claim.target,
                 "liked": claim.liked,
                 "disliked": claim.disliked,
-                "places": cited(claim, shown, self._thesaurus),
+                "places": [] if claim.of_target else claim.history,
             }
             for claim in reading.claims
         ]
@@ -327,17 +326,9 @@ class _Writer:
         }
 
 
-def cited(claim: Claim, shown: Instance, thesaurus: Thesaurus) -> list[int]:
-    """The places of the history that a claim rests on; one of what the target has or lacks rests on none."""
-    if claim.of_target:
-        return []
-    flags = about(claim, [*shown.history, shown.target], thesaurus)
-    return [place for place, of_it in enumerate(flags[:-1]) if of_it]
-
-
 def standing(claim: Claim) -> str:
     """How a claim is marked: `true`, `untrue` (what was shown speaks against it) or `ungrounded` (never shown)."""
-    return "true" if claim.true else "untrue" if claim.found else "ungrounded"
+    return "true" if claim.true else "untrue" if claim.shown else "ungrounded"
 
 
 def marked(text: str, claims: Sequence[Claim]) -> list[tuple[str, int]]:

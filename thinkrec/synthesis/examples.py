@@ -7,29 +7,34 @@ become headings, links or markup.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
 
-from thinkrec.claims.prompts import Instance, as_data
-from thinkrec.claims.verdict import WORDS
+from thinkrec.claims.answers import WORDS
+from thinkrec.claims.checker import Checker
 from thinkrec.synthesis.filters import FAULTS
+from thinkrec.teacher.trace_prompts import as_data
 
-LONGEST = 4000  # characters of a prompt or an answer that are shown
+LONGEST_TEXT = 4000  # characters of a prompt or an answer that are shown
 
 
-def write_examples(kept: pd.DataFrame, rejected: pd.DataFrame, read: Callable[[int], Instance]) -> str:
-    """The first of `kept` and the first of `rejected` for each fault; `read` gives what the teacher saw of a row."""
+def write_examples(kept: pd.DataFrame, rejected: pd.DataFrame, checker: Checker) -> str:
+    """The first of `kept` and the first of `rejected` for each fault, each after what the teacher was shown."""
     sections = ["# One trace, and one refused answer of each kind"]
     for trace in kept.head(1).to_dict("records"):
-        sections += [f"## Kept: {_which(trace, trace['turns'])}", _shown(read(trace["row"])), _fenced(trace["text"])]
+        sections += [
+            f"## Kept: {_which(trace, trace['turns'])}",
+            _fenced(as_data(checker.shown(trace["row"]))),
+            _fenced(trace["text"]),
+        ]
     first = {refused["fault"]: refused for refused in rejected.iloc[::-1].to_dict("records")}
     counts = rejected["fault"].value_counts().to_dict()
     for refused in (first[fault] for fault in FAULTS if fault in first):
         sections += [
             f"## {refused['fault']} ({counts[refused['fault']]:,}): {_which(refused, refused['turn'])}",
-            _shown(read(refused["row"])),
+            _fenced(as_data(checker.shown(refused["row"]))),
             _fenced(refused["text"]),
             "Found:",
             _fenced(refused["detail"]),
@@ -41,13 +46,9 @@ def _which(record: Mapping[Hashable, Any], turn: int) -> str:
     return f"row {record['row']}, label {WORDS[bool(record['label'])]}, answer {turn}"
 
 
-def _shown(instance: Instance) -> str:
-    return _fenced(as_data(instance.history, instance.target))
-
-
 def _fenced(text: str) -> str:
     """`text` in a fence that it cannot close, cut to what a page can bear, without characters that print nothing."""
-    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} […]"
+    text = text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} […]"
     text = "\n".join("".join(char for char in line if char.isprintable()) for line in text.splitlines())
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}text\n{text}\n{fence}"

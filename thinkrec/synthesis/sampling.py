@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +18,30 @@ Rows = npt.NDArray[np.int64]
 ENOUGH_HISTORY = 3  # rows below which a history explains little
 
 
-def choose_instances(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Interactions to ask about, an entry each: row number, label, and whether the row is out of train."""
+
+    row: Rows
+    label: npt.NDArray[np.bool_]
+    held_out: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, interactions: pd.DataFrame, rows: npt.ArrayLike) -> Self:
+        """These rows of the table, in this order."""
+        row = np.asarray(rows, np.int64)
+        label, split = interactions["label"].to_numpy(), interactions["split"].astype(str).to_numpy()
+        return cls(row=row, label=label[row].astype(bool), held_out=split[row] != "train")
+
+
+def sample_rows(
     interactions: pd.DataFrame,
     params: TraceParams,
     seed: int,
     *,
     score: Callable[[], npt.NDArray[np.float32]],
-) -> tuple[Rows, Rows]:
-    """Row numbers to ask about: (from train, from test), each sorted.
+) -> Sample:
+    """The interactions to ask about: those of train, then those of test, each in the table's order.
 
     `params.sampling` says which rows of train:
 
@@ -62,7 +79,7 @@ def choose_instances(
             # The log loss falls with the logit of the right verdict, so the smallest of those are the most wrong.
             right = np.where(label > 0, 1, -1) * score()
             sampled = _balanced(_first(train, short, np.nan_to_num(right, nan=np.inf)), label, params.train)
-    return np.sort(sampled), np.sort(held_out)
+    return Sample.of(interactions, np.concatenate([np.sort(sampled), np.sort(held_out)]))
 
 
 def _first(rows: Rows, *keys: npt.NDArray[Any]) -> Rows:

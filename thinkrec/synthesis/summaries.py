@@ -18,20 +18,21 @@ from typing import Any, Literal
 import pandas as pd
 
 from thinkrec.artifacts import FALLBACKS, SCHEMAS
-from thinkrec.claims.prompts import LONGEST, Message, one_line
+from thinkrec.claims.answers import refusal
+from thinkrec.claims.cleaning import EDGES, clean_keywords, instructs
 from thinkrec.params import KeywordParams, TeacherSettings
-from thinkrec.synthesis.filters import refusal
-from thinkrec.synthesis.keywords import EDGES, clean_keywords, extract_keywords, instructs, keyword_stats
+from thinkrec.shown import LONGEST_KEYWORD, one_line
+from thinkrec.synthesis.keywords import extract_keywords, keyword_stats
 from thinkrec.teacher.answers import Reply
 from thinkrec.teacher.client import Session, Unanswered, ask_about
 from thinkrec.teacher.endpoint import Teacher, open_teacher
-from thinkrec.teacher.item_prompts import item_question, item_writer
+from thinkrec.teacher.item_prompts import LONGEST_NAME, item_question, item_writer
+from thinkrec.teacher.trace_prompts import Message
 
 Fault = Literal["refused", "truncated", "empty", "instruction", "verdict", "sentences"]
 FAULTS: tuple[Fault, ...] = ("refused", "truncated", "empty", "instruction", "verdict", "sentences")
 
 MOST_WORDS = 5  # of a keyword
-MOST_CHARACTERS = 40
 MOST_PROSE = 0.5  # share of an answer's entries that may be no keywords; with more, none is used
 
 _FENCE = re.compile(r"^\s*```\w*\s*$", re.MULTILINE)
@@ -168,13 +169,13 @@ def _entries(text: str) -> list[str]:
     """What an answer lists, without what numbers or encloses it."""
     listed = _PREFACE.sub("", _FENCE.sub("", text).strip(), count=1)
     entries = (
-        _ORDINAL.sub("", one_line(entry, LONGEST).strip(EDGES)).strip(EDGES) for entry in _SEPARATOR.split(listed)
+        _ORDINAL.sub("", one_line(entry, LONGEST_NAME).strip(EDGES)).strip(EDGES) for entry in _SEPARATOR.split(listed)
     )
     return [entry for entry in entries if entry]
 
 
 def _is_short(entry: str) -> bool:
-    return len(entry) <= MOST_CHARACTERS and len(entry.split()) <= MOST_WORDS
+    return len(entry) <= LONGEST_KEYWORD and len(entry.split()) <= MOST_WORDS
 
 
 def _ask(

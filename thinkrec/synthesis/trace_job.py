@@ -8,9 +8,10 @@ from functools import partial
 import pandas as pd
 
 from thinkrec.artifacts import INTERACTIONS, ITEMS, KEYWORDS, read_table
+from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.features.artefact import load_features
 from thinkrec.params import Params
-from thinkrec.synthesis.sampling import choose_instances
+from thinkrec.synthesis.sampling import sample_rows
 from thinkrec.synthesis.summaries import foresee
 from thinkrec.synthesis.traces import Synthesis, synthesise
 from thinkrec.teacher.budget import Spent
@@ -43,13 +44,12 @@ def trace_job(params: Params, *, keywords: pd.DataFrame | None = None, changing:
 
 def _synthesise(params: Params, keywords: pd.DataFrame | None, teacher: Teacher) -> Synthesis:
     interactions = read_table(INTERACTIONS)
-    train, held_out = choose_instances(interactions, params.traces, params.seed, score=lambda: load_features().scores())
-    return synthesise(
+    sample = sample_rows(interactions, params.traces, params.seed, score=lambda: load_features().scores())
+    checker = Checker(
         interactions,
         read_table(ITEMS),
         read_table(KEYWORDS) if keywords is None else keywords,
-        [*train, *held_out],
-        teacher,
-        prompt=params.prompt,
-        traces=params.traces,
+        params.prompt,
+        thesaurus_of(params.teacher.endpoint),
     )
+    return synthesise(sample, checker, teacher, params.traces)

@@ -1,43 +1,40 @@
-"""Verified reasoning traces: the bounded reflect loop (METHOD section 2) and the ledger of what it refused.
+"""Verified reasoning traces: the bounded reflect loop (METHOD section 2) and the ledger of refused answers.
 
-A teacher answers sampled interactions. An answer is kept only if its parsed verdict equals the label and none of
-`filters.FILTERS` finds fault with it. A wrong verdict is followed by a reflect turn that says which one turned out
-right, any other fault by what was wrong with the answer, at most `max_turns` answers in all. Traces that are too like
-earlier ones go last. Every answer refused on the way is in the ledger and none of it in a kept trace. Train rows give
-training traces; test rows give references for the evaluation of reasons and are never trained on.
+A teacher answers sampled interactions. An answer is kept only if its verdict equals the label and none of
+`filters.FILTERS` finds fault with it. A wrong verdict is followed by a reflect turn that names the right one, any other
+fault by what was wrong with the answer, up to `max_turns` answers in all. In train, a trace that repeats an earlier one
+goes too. Every refused answer is in the ledger and none of it in a trace. Train rows give training traces. Test rows
+give references for the evaluation of reasons and are never trained on.
 
-Of a reasoning model's scratch work nothing is kept, sent back or checked: it weighs both verdicts and speaks of what it
-was told, so none of the filters' rules fits it. It tells an answer that never came (`empty`) from one that was all
-thought.
+A reasoning model's scratch work is not kept, sent back or checked: it weighs both verdicts and speaks of its
+instructions, so the filters' rules do not fit it. Only the fault `empty` looks at it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from thinkrec.artifacts import REJECTED, SCHEMAS, TRACES
-from thinkrec.claims.instances import catalogue_of, instance_reader
-from thinkrec.claims.prompts import Fault, Instance, follow_up, gives_label_away, question
-from thinkrec.claims.structure import Parts, trace_text
-from thinkrec.claims.verifier import thesaurus_of
-from thinkrec.params import PromptParams, TraceParams
+from thinkrec.claims.answers import trace_text
+from thinkrec.claims.checker import Checker
+from thinkrec.params import TraceParams
 from thinkrec.synthesis.examples import write_examples
-from thinkrec.synthesis.filters import FAULTS, NEAR_DUPLICATE, Given, Rules, find_fault, near_duplicates
+from thinkrec.synthesis.filters import DUPLICATE, FAULTS, Answer, find_fault, normalised
+from thinkrec.synthesis.sampling import Sample
 from thinkrec.teacher.client import Session, ask_about
 from thinkrec.teacher.endpoint import Teacher
-
-Rows = npt.NDArray[np.int64]
+from thinkrec.teacher.trace_prompts import Fault, follow_up, gives_label_away, question
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Refusal:
     """One refused answer."""
 
     turn: int
@@ -48,12 +45,15 @@ class Attempt:
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What came of one interaction: the kept trace's parts, or None, and every answer refused on the way."""
+    """What came of one interaction: the trace's text, or None, and every answer refused on the way."""
 
-    kept: Parts | None = None
+    row: int
+    label: bool
+    held_out: bool
+    trace: str | None = None
     turns: int = 0
     first_verdict: bool | None = None  # the teacher's own: the first that could be read, before any hint
-    refused: list[Attempt] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -71,17 +71,9 @@ class Synthesis:
 
 
 def synthesise(
-    interactions: pd.DataFrame,
-    items: pd.DataFrame,
-    keywords: pd.DataFrame,
-    rows: npt.ArrayLike,
-    teacher: Teacher,
-    *,
-    prompt: PromptParams,
-    traces: TraceParams,
-    progress: str = "traces",
+    sample: Sample, checker: Checker, teacher: Teacher, limits: TraceParams, *, progress: str = "traces"
 ) -> Synthesis:
-    """Ask `teacher` about `rows` and keep the traces that hold; output is in the order of `rows`, however they finish.
+    """Ask `teacher` about a sample and keep its sound traces, in the order of the sample, however they finish.
 
     `progress` names the bar on stderr (shown on a terminal only); an empty name shows none.
 
@@ -89,145 +81,117 @@ def synthesise(
         Unanswered: the teacher answers from the store alone, and some answers are not there; all rows were walked.
         UserError: the teacher cannot be reached or refuses to work.
     """
-    rows = np.asarray(rows, dtype=np.int64)
-    labels = interactions["label"].to_numpy()[rows].astype(bool)
-    read = instance_reader(interactions, items, keywords, prompt)
-    rules = Rules(
-        limits=traces,
-        catalogue=catalogue_of(items, keywords),
-        thesaurus=thesaurus_of(teacher.params.endpoint),
-    )
-    outcomes = _ask(read, rows, labels, teacher, rules, progress)
-    held_out = interactions["split"].astype(str).to_numpy()[rows] != "train"
-    _drop_near_duplicates(outcomes, rows, labels, held_out, traces.max_similarity)
+    outcomes = [
+        Outcome(row=row, label=label, held_out=held_out)
+        for row, label, held_out in zip(
+            sample.row.tolist(), sample.label.tolist(), sample.held_out.tolist(), strict=True
+        )
+    ]
+
+    async def converse(session: Session, outcome: Outcome) -> None:
+        await reflect(outcome, checker, session, limits)
+
+    ask_about(teacher, outcomes, converse, progress=progress, unit="row")
+    _drop_duplicates(outcomes)
     kept = _table(
         TRACES,
         [
-            (row, label, outcome.turns, trace_text(label, outcome.kept), *outcome.kept.values())
-            for row, label, outcome in zip(rows, labels, outcomes, strict=True)
-            if outcome.kept is not None
+            (outcome.row, outcome.label, outcome.turns, outcome.trace)
+            for outcome in outcomes
+            if outcome.trace is not None
         ],
     )
     rejected = _table(
         REJECTED,
         [
-            (row, label, attempt.turn, attempt.fault, attempt.detail, attempt.text)
-            for row, label, outcome in zip(rows, labels, outcomes, strict=True)
-            for attempt in outcome.refused
+            (outcome.row, outcome.label, refusal.turn, refusal.fault, refusal.detail, refusal.text)
+            for outcome in outcomes
+            for refusal in outcome.refused
         ],
     )
     return Synthesis(
         kept=kept,
         rejected=rejected,
-        examples=write_examples(kept, rejected, read),
-        stats=_stats(outcomes, labels, held_out),
+        examples=write_examples(kept, rejected, checker),
+        stats=_stats(outcomes),
     )
 
 
-async def reflect(instance: Instance, *, label: bool, session: Session, rules: Rules) -> Outcome:
+async def reflect(outcome: Outcome, checker: Checker, session: Session, limits: TraceParams) -> None:
     """Ask until an answer can be kept, at most `max_turns` times; each refused answer is followed by why."""
-    outcome, hinted = Outcome(), False
-    messages = question(instance.history, instance.target)
-    for turn in range(1, rules.limits.max_turns + 1):
+    row, label, hinted = outcome.row, outcome.label, False
+    messages = question(checker.shown(row))
+    for turn in range(1, limits.max_turns + 1):
         reply = await session.ask(messages)
         outcome.turns = turn
         outcome.prompt_tokens += reply.prompt_tokens
         outcome.completion_tokens += reply.completion_tokens
-        given = Given(reply=reply, instance=instance, label=label, again=turn > 1, rules=rules)
+        answer = Answer(reply=reply, row=row, label=label, reflected=turn > 1, checker=checker, limits=limits)
         if outcome.first_verdict is None and not hinted:
-            outcome.first_verdict = given.verdict
-        found = find_fault(given)
-        if found is None:
-            outcome.kept = given.parts
-            break
-        fault, detail = found
-        outcome.refused.append(Attempt(turn=turn, fault=fault, text=reply.text, detail=detail))
+            outcome.first_verdict = answer.verdict
+        finding = find_fault(answer)
+        if finding is None:
+            outcome.trace = trace_text(label, answer.parts)
+            return
+        fault, detail = finding
+        outcome.refused.append(Refusal(turn=turn, fault=fault, text=reply.text, detail=detail))
         hinted = hinted or gives_label_away(fault)
         messages = [
             *messages,
             {"role": "assistant", "content": reply.text},
             follow_up(fault, label=label, turn=turn),
         ]
-    return outcome
 
 
-def _ask(
-    read: Callable[[int], Instance],
-    rows: Rows,
-    labels: npt.NDArray[np.bool_],
-    teacher: Teacher,
-    rules: Rules,
-    progress: str,
-) -> list[Outcome]:
-    """The outcome of every row."""
+def _drop_duplicates(outcomes: Sequence[Outcome]) -> None:
+    """Move traces that say what the trace of an earlier row says to the ledger.
 
-    async def converse(session: Session, place: int) -> Outcome:
-        instance, label = read(int(rows[place])), bool(labels[place])
-        return await reflect(instance, label=label, session=session, rules=rules)
-
-    return ask_about(teacher, range(len(rows)), converse, progress=progress, unit="row")
-
-
-def _drop_near_duplicates(
-    outcomes: Sequence[Outcome],
-    rows: Rows,
-    labels: npt.NDArray[np.bool_],
-    held_out: npt.NDArray[np.bool_],
-    most: float,
-) -> None:
-    """Move traces that are too like the trace of an earlier row to the ledger.
-
-    Of train alone: what is learned twice weighs twice. References of the evaluation stand for rows that people may ask
-    about, alike or not.
+    Only those of train: what is learned twice weighs twice. References of the evaluation stand for rows that people may
+    ask about, alike or not.
     """
-    places = [place for place in np.argsort(rows).tolist() if outcomes[place].kept is not None and not held_out[place]]
-    texts = [trace_text(bool(labels[place]), outcomes[place].kept or {}) for place in places]
-    for place, text, found in zip(places, texts, near_duplicates(texts, most), strict=True):
-        if found is not None:
-            other, likeness = found
-            outcome, detail = outcomes[place], f"{likeness:.2f} like the trace of row {rows[places[other]]}"
-            outcome.refused.append(Attempt(turn=outcome.turns, fault=NEAR_DUPLICATE, text=text, detail=detail))
-            outcome.kept = None
+    first: dict[str, int] = {}  # text -> row
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.row):
+        if outcome.trace is None or outcome.held_out:
+            continue
+        row = first.setdefault(normalised(outcome.trace), outcome.row)
+        if row != outcome.row:
+            detail = f"the trace of row {row}"
+            outcome.refused.append(Refusal(turn=outcome.turns, fault=DUPLICATE, text=outcome.trace, detail=detail))
+            outcome.trace = None
 
 
-def _table(path: Any, records: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
+def _table(path: Path, records: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
     """Records as a frame in the columns and types of an artefact's schema."""
     schema = SCHEMAS[path]
     frame = pd.DataFrame.from_records(records, columns=schema.names)
     return frame.astype({field.name: field.type.to_pandas_dtype() for field in schema if field.type != "string"})
 
 
-def _stats(
-    outcomes: Sequence[Outcome], labels: npt.NDArray[np.bool_], held_out: npt.NDArray[np.bool_]
-) -> dict[str, Any]:
+def _stats(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """What the stage reports; `rejected` counts refused answers, `given_up` the rows that ended without a trace."""
-    rejected = Counter(attempt.fault for outcome in outcomes for attempt in outcome.refused)
-    given_up = Counter(outcome.refused[-1].fault for outcome in outcomes if outcome.kept is None)
-    parts = {"train": np.flatnonzero(~held_out), "held_out": np.flatnonzero(held_out)}
+    rejected = Counter(refusal.fault for outcome in outcomes for refusal in outcome.refused)
+    given_up = Counter(outcome.refused[-1].fault for outcome in outcomes if outcome.trace is None)
     return {
-        **{name: _summary([outcomes[place] for place in part.tolist()], labels[part]) for name, part in parts.items()},
+        "train": _split_stats([outcome for outcome in outcomes if not outcome.held_out]),
+        "held_out": _split_stats([outcome for outcome in outcomes if outcome.held_out]),
         "rejected": {fault: rejected[fault] for fault in FAULTS},
         "given_up": {fault: given_up[fault] for fault in FAULTS},
         **_tokens(outcomes),
     }
 
 
-def _summary(outcomes: Sequence[Outcome], labels: npt.NDArray[np.bool_]) -> dict[str, float | int | None]:
+def _split_stats(outcomes: Sequence[Outcome]) -> dict[str, float | int | None]:
     """One split's counts. The accuracy is that of the teacher's own verdicts, whatever else was wrong with the answer,
     over the rows that have one.
     """
-    own = [
-        outcome.first_verdict == label
-        for outcome, label in zip(outcomes, labels.tolist(), strict=True)
-        if outcome.first_verdict is not None
-    ]
-    kept = sum(outcome.kept is not None for outcome in outcomes)
+    right = [outcome.first_verdict == outcome.label for outcome in outcomes if outcome.first_verdict is not None]
+    kept = sum(outcome.trace is not None for outcome in outcomes)
     turns = sum(outcome.turns for outcome in outcomes)
     return {
         "asked": len(outcomes),
         "kept": kept,
-        "accuracy_before_hint": _mean(own),
-        "without_own_verdict": len(outcomes) - len(own),
+        "accuracy_before_hint": float(np.mean(right)) if right else None,
+        "without_own_verdict": len(outcomes) - len(right),
         "turns_per_row": turns / len(outcomes) if outcomes else None,
         "turns_per_kept_trace": turns / kept if kept else None,
     }
@@ -235,7 +199,7 @@ def _summary(outcomes: Sequence[Outcome], labels: npt.NDArray[np.bool_]) -> dict
 
 def _tokens(outcomes: Sequence[Outcome]) -> dict[str, float | int | None]:
     """The tokens of all answers, refused ones and those of the store included."""
-    kept = sum(outcome.kept is not None for outcome in outcomes)
+    kept = sum(outcome.trace is not None for outcome in outcomes)
     prompt = sum(outcome.prompt_tokens for outcome in outcomes)
     completion = sum(outcome.completion_tokens for outcome in outcomes)
     return {
@@ -243,7 +207,3 @@ def _tokens(outcomes: Sequence[Outcome]) -> dict[str, float | int | None]:
         "completion_tokens": completion,
         "tokens_per_kept_trace": (prompt + completion) / kept if kept else None,
     }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None

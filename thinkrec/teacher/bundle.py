@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from thinkrec.artifacts import atomic
-from thinkrec.claims.prompts import plain
 from thinkrec.errors import UserError
+from thinkrec.shown import one_line
 from thinkrec.teacher.answers import Answer, read_answer
 from thinkrec.teacher.endpoint import place, store_path
+from thinkrec.teacher.item_prompts import LONGEST_NAME
 from thinkrec.teacher.job import Job, replay_job
 from thinkrec.teacher.store import open_store
 
@@ -83,7 +84,7 @@ def read_bundle(path: Path, store: Path) -> tuple[int, int, dict[str, str]]:
             f"{path}: {other} of its answers differ from those in {store}; move that file away (or name another in "
             "THINKREC_STORE) and import again"
         )
-    return new, same, {name: plain(str(header[name])) for name in ("endpoint", "model")}
+    return new, same, {name: one_line(str(header[name]), LONGEST_NAME) for name in ("endpoint", "model")}
 
 
 @contextmanager

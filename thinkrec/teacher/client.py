@@ -25,12 +25,12 @@ import openai
 from filelock import Timeout
 from tqdm import tqdm
 
-from thinkrec.claims.prompts import Message
 from thinkrec.errors import UserError
 from thinkrec.teacher.answers import Answer, Reply, error_text, parse_object, read_reply
 from thinkrec.teacher.door import QUOTA_USED_UP, Door
 from thinkrec.teacher.endpoint import Request, Teacher
 from thinkrec.teacher.store import Store, open_store, request_key, store_lock
+from thinkrec.teacher.trace_prompts import Message
 
 LOCK_PAUSE = 0.1  # seconds between looks at another run's lock
 STOPPED_BY = (signal.SIGINT, signal.SIGTERM)

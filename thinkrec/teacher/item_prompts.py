@@ -1,6 +1,6 @@
 """What the teacher is asked about an item: keywords that sum up its metadata (METHOD section 2).
 
-As in `prompts.py`, what strangers wrote is one line of JSON between marker lines that it cannot reproduce, and the
+As in `trace_prompts.py`, text of strangers is one line of JSON between marker lines that it cannot reproduce, and the
 system message says that it is data.
 """
 
@@ -13,13 +13,15 @@ from typing import Any
 
 import pandas as pd
 
-from thinkrec.claims.prompts import Message, as_json, one_line, plain
-from thinkrec.synthesis.keywords import plain_description, text_of
+from thinkrec.claims.cleaning import plain_description, text_of
+from thinkrec.shown import one_line
+from thinkrec.teacher.trace_prompts import Message, as_json
 
 ITEM = "item"
 MOST_KEYWORDS = 10  # asked for, however many are used, so that using fewer asks nothing anew
 MOST_CATEGORIES = 20
-LONGEST_DESCRIPTION = 2000  # characters
+LONGEST_NAME = 200  # characters of a title or category: metadata to sum up, of which no text makes claims
+LONGEST_DESCRIPTION = 2000
 
 SYSTEM = f"""You sum up the things of a catalogue in keywords. You see one item: what is known of its title, year, \
 categories and description.
@@ -56,8 +58,8 @@ def item_writer(items: pd.DataFrame) -> Callable[[int], str]:
 
     def write(place: int) -> str:
         value: dict[str, object] = {
-            "title": plain(text_of(titles[place])),
-            "categories": [plain(str(name)) for name in categories[place][:MOST_CATEGORIES]],
+            "title": one_line(text_of(titles[place]), LONGEST_NAME),
+            "categories": [one_line(str(name), LONGEST_NAME) for name in categories[place][:MOST_CATEGORIES]],
             "description": one_line(plain_description(text_of(descriptions[place])), LONGEST_DESCRIPTION),
         }
         known = {name: shown for name, shown in value.items() if shown}

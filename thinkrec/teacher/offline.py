@@ -34,12 +34,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from thinkrec.claims.prompts import HISTORY, LIKED, TARGET
-from thinkrec.claims.structure import Parts, write_answer
-from thinkrec.claims.verdict import WORDS, parse_verdict
-from thinkrec.synthesis.keywords import clean_keywords, content_words
+from thinkrec.claims.answers import WORDS, Parts, parse_verdict, write_answer
+from thinkrec.claims.cleaning import clean_keywords, content_words
 from thinkrec.synthetic.synonyms import MEANINGS, meaning
 from thinkrec.teacher.item_prompts import MOST_KEYWORDS, read_item
+from thinkrec.teacher.trace_prompts import HISTORY, LIKED, TARGET
 
 SMOOTHING = 1.0
 TRUST = {True: 1.0, False: 0.5}  # in words whose synonyms it knows, and in others

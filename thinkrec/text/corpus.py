@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from thinkrec.history import history_bounds
+from thinkrec.history import history_bounds, shown_history
 from thinkrec.params import PromptParams
 from thinkrec.text.items import item_texts
 from thinkrec.text.question import question_text
@@ -45,8 +45,9 @@ def training_texts(
     start, end = history_bounds(interactions["user"].to_numpy(), interactions["timestamp"].to_numpy())
     for row, reason in zip(traces["row"].tolist(), traces["text"], strict=True):
         if train[row]:
-            earlier = np.arange(max(start[row], end[row] - prompt.history), end[row])
-            seen = earlier[label[earlier] == 1] if prompt.history_labels == "likes" else earlier
-            history = [(lines[item[past]], int(label[past])) for past in seen]
+            past = shown_history(
+                start[row], end[row], label, length=prompt.history, likes_only=prompt.history_labels == "likes"
+            )
+            history = [(lines[item[earlier]], int(label[earlier])) for earlier in past]
             texts.append(f"{AS_TEXT[prompt.layout](history, lines[item[row]])} {reason}")
     return texts

@@ -1,7 +1,7 @@
 """What a prompt says of an item, and its tokens.
 
-Item text is the title and at most `prompt.keywords` keywords (METHOD: thinking activation). It is untrusted: line
-breaks and control characters become spaces, and special tokens are never parsed out of it.
+Item text is the title and at most `prompt.keywords` keywords (METHOD: thinking activation), cleaned and cut as every
+reader sees them (`thinkrec.shown`). It is untrusted: special tokens are never parsed out of it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from transformers import PreTrainedTokenizerBase
 
 from thinkrec import artifacts
 from thinkrec.artifacts import keyword_lists
+from thinkrec.shown import shown_keywords, shown_title
 from thinkrec.text.vocabulary import tokenizer_hash
 
-LONGEST_TITLE = 80  # characters
-LONGEST_KEYWORD = 30
 CHUNK = 10_000  # texts whose token lists are held as Python objects at once
 
 
@@ -35,12 +34,8 @@ def item_texts(items: pd.DataFrame, keywords: pd.DataFrame, limit: int) -> list[
 
 def item_text(title: str, keywords: Sequence[str]) -> str:
     """The text of one item."""
-    shown = ", ".join(_plain(word, LONGEST_KEYWORD) for word in keywords)
-    return f"{_plain(title, LONGEST_TITLE)}: {shown}" if shown else _plain(title, LONGEST_TITLE)
-
-
-def _plain(text: str, longest: int) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:longest].rstrip()
+    words = ", ".join(shown_keywords(keywords))
+    return f"{shown_title(title)}: {words}" if words else shown_title(title)
 
 
 @dataclass(frozen=True, slots=True)

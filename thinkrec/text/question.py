@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from thinkrec.history import shown_history
 from thinkrec.text.layout import BEGIN, ITEM, USER, Block, Layout, Rows, Window, runs
 
 TOGETHER = 32  # targets that share a history's sequence: more save little and make the attention's square grow
@@ -137,9 +138,7 @@ class QuestionLayout(Layout):
         windows = []
         for run in runs(keys, TOGETHER):
             one = order[run[0]]
-            past = np.arange(first[one], end[one])
-            if self.hide_dislikes:
-                past = past[self.label[past] == 1]
+            past = shown_history(first[one], end[one], self.label, length=self.history, likes_only=self.hide_dislikes)
             shown = np.concatenate([past, rows[order[run]]])
             windows.append(Window(shown, np.arange(len(shown)) >= len(past), int(phrasing[one])))
         return windows

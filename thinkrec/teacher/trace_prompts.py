@@ -8,14 +8,10 @@ says that those lines are data.
 from __future__ import annotations
 
 import json
-import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
-from thinkrec.claims.structure import PARTS, VERDICT
-from thinkrec.claims.verdict import WORDS
+from thinkrec.claims.answers import PARTS, VERDICT, WORDS
+from thinkrec.shown import ShownItem, ShownRow, shown_keywords, shown_title
 
 Fault = Literal[
     "refused",
@@ -31,14 +27,13 @@ Fault = Literal[
     "repetitive",
     "ungrounded",
     "contradicts_labels",
-    "near_duplicate",
+    "duplicate",
 ]
 Message = dict[str, str]
 
 HISTORY = "history"
 TARGET = "target"
 LIKED = {True: "liked", False: "disliked"}
-LONGEST = 200  # characters of one title or keyword
 
 SYSTEM = f"""You explain what a user thinks of things. You see what one user liked and disliked so far, oldest first, \
 and then the target, which the user has not judged yet. Decide whether the user would like the target.
@@ -76,8 +71,8 @@ round, or counted wrongly, or your reasons ended in another verdict than you gav
 the four lines anew, as if for the first time."
 LENGTH = "Your answer was too {extreme}. Write the four lines anew, {advice}, as if for the first time."
 
-# What follows an answer that could not be kept. Of these only reflections say what the right verdict is, and nothing
-# repeats the answer: text from a catalogue would stand outside the lines that are declared data.
+# What follows an answer that could not be kept. Only reflections name the right verdict. None repeats the answer,
+# which may hold text from a catalogue: that would then stand outside the lines that are declared data.
 _FOLLOW_UPS: dict[Fault, tuple[str, ...]] = {
     "refused": (FORM,),
     "truncated": (LENGTH.format(extreme="long", advice="with one short sentence each"),),
@@ -95,60 +90,21 @@ _FOLLOW_UPS: dict[Fault, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """What a prompt shows of one item; `liked` is None for the target."""
-
-    title: str
-    keywords: Sequence[str]
-    liked: bool | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Instance:
-    """What the teacher sees of one interaction: the history, oldest first, and the target."""
-
-    history: Sequence[Shown]
-    target: Shown
-
-    @property
-    def titles(self) -> list[str]:
-        return [shown.title for shown in (*self.history, self.target)]
-
-    @property
-    def names(self) -> list[str]:
-        """Every title and keyword."""
-        return [*self.titles, *(word for shown in (*self.history, self.target) for word in shown.keywords)]
-
-
-def question(history: Sequence[Shown], target: Shown) -> list[Message]:
+def question(row: ShownRow) -> list[Message]:
     """The messages of the first turn: the rules, then the history (oldest first), the target and the question."""
-    return [
-        {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": f"{as_data(history, target)}\n{QUESTION}"},
-    ]
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{as_data(row)}\n{QUESTION}"}]
 
 
-def as_data(history: Sequence[Shown], target: Shown) -> str:
+def as_data(row: ShownRow) -> str:
     """The lines of data of a question, their markers included."""
-    return "\n".join(
-        [
-            f"<{HISTORY}>",
-            *(as_line(shown) for shown in history),
-            f"</{HISTORY}>",
-            f"<{TARGET}>",
-            as_line(target),
-            f"</{TARGET}>",
-        ]
-    )
+    history = [_as_line(item) for item in row.history]
+    return "\n".join([f"<{HISTORY}>", *history, f"</{HISTORY}>", f"<{TARGET}>", _as_line(row.target), f"</{TARGET}>"])
 
 
-def as_line(shown: Shown) -> str:
+def _as_line(item: ShownItem) -> str:
     """One item as one line of JSON that holds no angle bracket, whatever its title and keywords hold."""
-    value: dict[str, object] = {"title": plain(shown.title), "keywords": [plain(word) for word in shown.keywords]}
-    if shown.liked is not None:
-        value["verdict"] = LIKED[shown.liked]
-    return as_json(value)
+    verdict = {} if item.liked is None else {"verdict": LIKED[item.liked]}
+    return as_json({"title": shown_title(item.title), "keywords": shown_keywords(item.keywords), **verdict})
 
 
 def follow_up(fault: Fault, *, label: bool, turn: int) -> Message:
@@ -165,16 +121,3 @@ def gives_label_away(fault: Fault) -> bool:
 def as_json(value: object) -> str:
     """`value` as one line of JSON without angle brackets, which nothing in it can end."""
     return json.dumps(value, ensure_ascii=False).replace("<", r"\u003c").replace(">", r"\u003e")
-
-
-@lru_cache(maxsize=1 << 16)  # the same titles and keywords stand in many histories
-def plain(text: str) -> str:
-    """A title or keyword as `one_line`, cut to a length that no prompt drowns in."""
-    return one_line(text, LONGEST)
-
-
-def one_line(text: str, longest: int) -> str:
-    """At most `longest` characters of `text`, on one line and without control and format characters."""
-    if not text.isprintable():
-        text = "".join(char for char in text if char.isspace() or unicodedata.category(char)[0] != "C")
-    return " ".join(text.split())[:longest].rstrip()

@@ -1,7 +1,7 @@
 """Are a reason's claims true of what was shown? (METHOD section 2: what may be kept; section 6: what is measured.)
 
 A reason is anybody's text: the offline teacher's, a language model's free prose, our student's. Read from left to
-right, it names titles and keywords, and the cues around them (`synthesis.cues`) make claims of that: shown to be liked
+right, it names titles and keywords, and the cues around them (`claims.cues`) make claims of that: shown to be liked
 or disliked, preferred or avoided, had or lacked by the target. Every claim is looked up in the history and the target.
 
 What is a claim:
@@ -19,17 +19,15 @@ Cues are English. A count of all titles ("4 of 10 titles were liked") is a claim
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from thinkrec.claims import cues
-from thinkrec.claims.claims import Check, Claim, Sight, Thesaurus
+from thinkrec.claims.answers import split_verdict
+from thinkrec.claims.claims import Check, Mention, ShownNames
 from thinkrec.claims.cues import Says
 from thinkrec.claims.names import Names, Token, bare_words, looks_like_a_name, tokens_of, words_of
-from thinkrec.claims.prompts import Shown
-from thinkrec.claims.verdict import split_verdict
-from thinkrec.synthetic.synonyms import meaning
 
 _QUOTED = re.compile(
     r"\"([^\"\n]{1,160})\"|\u201c([^\u201c\u201d\n]{1,160})\u201d|\u00ab([^\u00ab\u00bb\n]{1,160})\u00bb"
@@ -69,53 +67,18 @@ class Catalogue:
             self.keywords.add(keyword, keyword.lower())
 
 
-def check(
-    text: str, history: Sequence[Shown], target: Shown, catalogue: Catalogue, thesaurus: Thesaurus = str
-) -> Check:
-    """Everything that `text` claims, each claim held against the `history` (oldest first) and the `target`.
+def check_text(text: str, names: ShownNames, catalogue: Catalogue) -> Check:
+    """Everything that `text` claims, held against the shown row of `names`.
 
-    `thesaurus` says which keywords mean the same. Give the author's own, such as `meaning`: counts go by it.
+    Each claim comes once, in the text's order; counts of all titles come last.
     """
-    parts = split_verdict(text)
-    return Check(
-        verdict=None if parts is None else parts[0],
-        conclusion=_conclusion(text),
-        claims=claims_of(text, history, target, catalogue, thesaurus),
-    )
-
-
-def claims_of(
-    text: str, history: Sequence[Shown], target: Shown, catalogue: Catalogue, thesaurus: Thesaurus = str
-) -> list[Claim]:
-    """The claims of `text`, each once, in their order, counts of all titles last; arguments as for `check`."""
-    parts = split_verdict(text)
-    body = text if parts is None else parts[1]
-    sight = Sight(history, target, thesaurus)
-    mentions = dict.fromkeys(
-        (mention.kind, mention.name, mention.says, mention.count)
-        for mention in _Reading(body, sight, catalogue).mentions
-        if mention.claimed
-    )
-    totals: dict[tuple[Says, tuple[int, int]], None] = {}
-    for found in _TOTAL.finditer(body):
-        says: Says = "liked" if found["says"].lower() == "liked" else "disliked"
-        totals[says, (int(found["some"]), int(found["all"]))] = None
-    return [
-        *(sight.claim(*mention) for mention in mentions),
-        *(sight.claim("history", "titles", *total) for total in totals),
-    ]
-
-
-def about(claim: Claim, shown: Sequence[Shown], thesaurus: Thesaurus = str) -> list[bool]:
-    """Which of the items `shown` a claim speaks of: that have its title, or its keyword as it is looked up in them all.
-
-    A claim about all titles speaks of none in particular.
-    """
-    if claim.kind == "item":
-        return [item.title == claim.name for item in shown]
-    if claim.kind == "keyword" and shown:
-        return Sight(shown[:-1], shown[-1], thesaurus).having(claim.name)
-    return [False] * len(shown)
+    verdict, body = split_verdict(text)
+    mentions = [mention for mention in _Reading(body, names, catalogue).mentions if mention.claimed]
+    unique = dict.fromkeys(Mention(mention.kind, mention.name, mention.says, mention.count) for mention in mentions)
+    for total in _TOTAL.finditer(body):
+        says: Says = "liked" if total["says"].lower() == "liked" else "disliked"
+        unique[Mention("history", "titles", says, (int(total["some"]), int(total["all"])))] = None
+    return Check(verdict=verdict, conclusion=_conclusion(text), claims=[names.claim(mention) for mention in unique])
 
 
 def _conclusion(text: str) -> bool | None:
@@ -124,11 +87,6 @@ def _conclusion(text: str) -> bool | None:
     if not found:
         return None
     return not found[-1]["no"] and not re.search("poor|bad|weak", found[-1]["fits"], re.IGNORECASE)
-
-
-def thesaurus_of(endpoint: str) -> Thesaurus:
-    """The thesaurus by which the teacher at `endpoint` counts keywords, as its students do."""
-    return meaning if endpoint == "offline" else str
 
 
 def _phrases(table: Iterable[tuple[str, str]]) -> Names:
@@ -153,7 +111,7 @@ _SAYS: dict[str, Says] = {says: says for says in cues.CUES}
 
 
 @dataclass(slots=True)
-class _Mention:
+class _Named:
     kind: Literal["item", "keyword"]
     name: str
     says: Says
@@ -172,14 +130,14 @@ class _Clause:
     negated: int = -cues.REACH - 1  # place of the last negation
     hedged: int = -cues.REACH - 1
     of_target: bool = False  # the target is its subject
-    waiting: list[_Mention] = field(default_factory=list)  # named, nothing said of them yet
+    waiting: list[_Named] = field(default_factory=list)  # named, nothing said of them yet
 
 
 class _Reading:
     """One pass over a text; `mentions` is what came of it."""
 
-    def __init__(self, text: str, sight: Sight, catalogue: Catalogue) -> None:
-        self._text, self._sight, self._catalogue = text, sight, catalogue
+    def __init__(self, text: str, names: ShownNames, catalogue: Catalogue) -> None:
+        self._text, self._names, self._catalogue = text, names, catalogue
         self._tokens = tokens_of(text)
         self._exact = [token.word.text for token in self._tokens]
         self._lower = [token.word.lower for token in self._tokens]
@@ -188,7 +146,7 @@ class _Reading:
         self._clause = _Clause()
         self._topic: Says = "named"  # what the sentence before was about
         self._fresh = True  # at the beginning of a sentence
-        self.mentions: list[_Mention] = []
+        self.mentions: list[_Named] = []
         place = 0
         while place < len(self._tokens):
             place = self._step(place)
@@ -229,11 +187,11 @@ class _Reading:
         while behind < len(self._tokens) and self._tokens[behind].start < end:
             behind += 1
         words = bare_words(inner)
-        title = self._sight.quoted.get(words) or self._catalogue.quoted.get(words)
-        keyword = self._sight.keywords.get(inner) or self._catalogue.keywords.get(inner)
+        title = self._names.quoted.get(words) or self._catalogue.quoted.get(words)
+        keyword = self._names.keywords.get(inner) or self._catalogue.keywords.get(inner)
         if keyword is not None and not (title and inner[:1].isupper()):
             written = " ".join(inner.lower().split()).strip(".,;:!?")
-            self._add("keyword", self._sight.keyword(written, keyword), behind, claimed=True)
+            self._add("keyword", self._names.exact_keyword(written, keyword), behind, claimed=True)
         elif title is not None:
             self._item(title, behind)
         elif found[0][0] != "*" and looks_like_a_name(inner):
@@ -243,7 +201,7 @@ class _Reading:
         return behind
 
     def _title(self, place: int, fresh: bool) -> int:
-        title, length = self._sight.titles.at(self._exact, place)
+        title, length = self._names.titles.at(self._exact, place)
         if length == 1 and (fresh or self._exact[place][0].islower()):
             length = 0
         other, longer = self._catalogue.titles.at(self._exact, place)
@@ -256,20 +214,20 @@ class _Reading:
 
     def _keyword_at(self, place: int) -> tuple[str, bool, int]:
         """The longest keyword at `place`, whether it is a shown one, and its length."""
-        own, length = self._sight.keywords.at(self._folded, place)
+        own, length = self._names.keywords.at(self._folded, place)
         other, longer = self._catalogue.keywords.at(self._folded, place)
         shown = length >= longer
         name, length = (own, length) if shown else (other, longer)
         if not length or self._cuts_compound(place, place + length):
             return "", False, 0
         written = " ".join(self._lower[place : place + length])
-        return (self._sight.keyword(written, name) if shown else name), shown, length
+        return (self._names.exact_keyword(written, name) if shown else name), shown, length
 
     def _cuts_compound(self, start: int, end: int) -> bool:
         return self._tokens[start].joined or (end < len(self._tokens) and self._tokens[end].joined)
 
     def _item(self, title: str, end: int) -> None:
-        is_target = self._sight.is_target(title)
+        is_target = self._names.is_target(title)
         taste = self._clause.says in ("liked", "disliked", "prefers", "avoids") and not is_target
         mention = self._add("item", title, end, claimed=True, says=None if taste else "named")
         if not taste:
@@ -303,8 +261,8 @@ class _Reading:
 
     def _add(
         self, kind: Literal["item", "keyword"], name: str, end: int, *, claimed: bool, says: Says | None = None
-    ) -> _Mention:
-        mention = _Mention(kind, name, says or self._clause.says or "named", claimed, end)
+    ) -> _Named:
+        mention = _Named(kind, name, says or self._clause.says or "named", claimed, end)
         self.mentions.append(mention)
         return mention
 

@@ -9,45 +9,53 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinkrec.claims.claims import Check, Claim
-from thinkrec.claims.prompts import Shown, question
-from thinkrec.claims.verifier import Catalogue, check, claims_of, thesaurus_of
+from thinkrec.claims.checker import thesaurus_of
+from thinkrec.claims.claims import Check, Claim, ShownNames, Thesaurus
+from thinkrec.claims.reading import Catalogue, check_text
+from thinkrec.shown import ShownItem, ShownRow
 from thinkrec.synthetic import vocabulary as words
 from thinkrec.synthetic.synonyms import meaning
 from thinkrec.teacher.offline import answer
+from thinkrec.teacher.trace_prompts import question
 
 HISTORY = [
-    Shown(title="Iron Harbour", keywords=["war", "ships", "suspenseful"], liked=True),
-    Shown(title="Quiet Orchard", keywords=["Slow", "sad", "family"], liked=False),
-    Shown(title="Night", keywords=["war", "film-noir"], liked=False),
-    Shown(title="The Copper Key: Part Two", keywords=["comedy", "family", "coming of age"], liked=True),
+    ShownItem(title="Iron Harbour", keywords=["war", "ships", "suspenseful"], liked=True),
+    ShownItem(title="Quiet Orchard", keywords=["Slow", "sad", "family"], liked=False),
+    ShownItem(title="Night", keywords=["war", "film-noir"], liked=False),
+    ShownItem(title="The Copper Key: Part Two", keywords=["comedy", "family", "coming of age"], liked=True),
 ]
-TARGET = Shown(title="Low Tide", keywords=["sea", "war", "slow"])
+TARGET = ShownItem(title="Low Tide", keywords=["sea", "war", "slow"])
 TITLES = [*(shown.title for shown in HISTORY), "Low Tide", "Iron", "Seven Keys", "It", "Before the rain", "Love"]
 KEYWORDS = [*(word for shown in (*HISTORY, TARGET) for word in shown.keywords)]
 KEYWORDS += ["heist", "musical", "love", "pace", "strong", "history", "noir", "keys", "tone", "fit", "taste", "appeal"]
 CATALOGUE = Catalogue(TITLES, KEYWORDS)
 
 
-def said(text: str, thesaurus: object = str) -> list[str]:
-    return [str(claim) for claim in claims_of(text, HISTORY, TARGET, CATALOGUE, thesaurus)]  # type: ignore[arg-type]
+def check(
+    text: str,
+    history: Sequence[ShownItem] = HISTORY,
+    target: ShownItem = TARGET,
+    catalogue: Catalogue = CATALOGUE,
+    thesaurus: Thesaurus = str,
+) -> Check:
+    return check_text(text, ShownNames(ShownRow(history=history, target=target), thesaurus), catalogue)
 
 
-def checked(text: str) -> Check:
-    return check(text, HISTORY, TARGET, CATALOGUE)
+def claimed(text: str) -> list[str]:
+    return [str(claim) for claim in check(text).claims]
 
 
 def names(claims: Sequence[Claim]) -> list[str]:
     return [claim.name for claim in claims]
 
 
-class TestTheEmbeddedTeachersGrammar:
+class TestTheOfflineTeachersGrammar:
     def test_every_sentence_is_read(self) -> None:
         text = (
             "Yes. Liked comedy (1 of 1) and war (1 of 2). One such title is Iron Harbour. Against it stands slow, "
             "disliked (1 of 1). This one brings sea, war. It still fits."
         )
-        assert said(text) == [
+        assert claimed(text) == [
             "liked comedy (1 of 1)",
             "liked war (1 of 2)",
             "liked Iron Harbour",
@@ -55,15 +63,13 @@ class TestTheEmbeddedTeachersGrammar:
             "target sea",
             "target war",
         ]
-        assert checked(text).true
-        assert checked(text).agrees(True)
-        assert not checked(text).agrees(False)
+        assert check(text).true
+        assert check(text).agrees(True)
+        assert not check(text).agrees(False)
 
     def test_what_is_counted_is_what_was_shown(self) -> None:
-        claims = claims_of(
-            "No. Disliked war (1 of 2). For it stands comedy, liked (1 of 2).", HISTORY, TARGET, CATALOGUE
-        )
-        assert [(c.name, c.liked, c.disliked, c.target, c.found, c.contradicted) for c in claims] == [
+        claims = check("No. Disliked war (1 of 2). For it stands comedy, liked (1 of 2).").claims
+        assert [(c.name, c.liked, c.disliked, c.target, c.shown, c.contradicted) for c in claims] == [
             ("war", 1, 1, True, True, False),
             ("comedy", 1, 0, False, True, True),
         ]
@@ -82,12 +88,12 @@ class TestTheEmbeddedTeachersGrammar:
         ],
     )
     def test_what_is_not_so_is_contradicted(self, text: str, wrong: list[str]) -> None:
-        assert names(checked(f"Yes. {text}").contradicted) == wrong
-        assert not checked(f"Yes. {text}").true
+        assert names(check(f"Yes. {text}").contradicted) == wrong
+        assert not check(f"Yes. {text}").true
 
     def test_a_count_of_all_titles_is_one_claim_however_often_it_is_made(self) -> None:
         text = "Yes. 2 of 3 titles were liked. Liked war (1 of 2). 2 of the 3 titles were liked, 1 of 3 were disliked."
-        assert [(claim.name, claim.says, claim.count) for claim in checked(text).claims] == [
+        assert [(claim.name, claim.says, claim.count) for claim in check(text).claims] == [
             ("war", "liked", (1, 2)),
             ("titles", "liked", (2, 3)),
             ("titles", "disliked", (1, 3)),
@@ -95,7 +101,7 @@ class TestTheEmbeddedTeachersGrammar:
 
     def test_what_was_never_shown_is_ungrounded(self) -> None:
         text = "No. Disliked heist (1 of 1) and gloom (2 of 2). One such title is Seven Keys. This one is about love."
-        assert names(checked(text).ungrounded) == ["heist", "gloom", "Seven Keys", "love"]
+        assert names(check(text).ungrounded) == ["heist", "gloom", "Seven Keys", "love"]
 
     def test_synonyms_count_by_the_thesaurus(self) -> None:
         history = [replace(HISTORY[0], keywords=["revenge"]), replace(HISTORY[1], keywords=["payback"])]
@@ -107,16 +113,16 @@ class TestTheEmbeddedTeachersGrammar:
         assert thesaurus_of("https://host/v1")("vendetta") == "vendetta"
 
     def test_its_conclusion_may_not_turn_its_verdict_round(self) -> None:
-        assert not checked("No. Liked war (1 of 2). It fits.").agrees(False)
-        assert checked("No. Disliked war (1 of 2). It does not fit.").agrees(False)
-        assert checked("Yes. It doesn't lack war, so it is a good fit.").conclusion is True
-        assert checked("Liked war.").verdict is None
+        assert not check("No. Liked war (1 of 2). It fits.").agrees(False)
+        assert check("No. Disliked war (1 of 2). It does not fit.").agrees(False)
+        assert check("Yes. It doesn't lack war, so it is a good fit.").conclusion is True
+        assert check("Liked war.").verdict is None
 
 
 WORDS = [word for trait in words.TRAITS.values() for synonyms in trait.values() for word in synonyms[:3]]
 WORDS += ["drama", "western", "perth"]
 SHOWN = st.builds(
-    Shown,
+    ShownItem,
     title=st.sampled_from([f"{one} {two}" for one in ("Amber", "Last", "Salt") for two in ("Bell", "Train", "Wolf")]),
     keywords=st.lists(st.sampled_from(WORDS), unique=True, max_size=6),
     liked=st.booleans(),
@@ -126,14 +132,18 @@ WORLD = Catalogue([f"{one} {two}" for one in words.TITLE_ADJECTIVES for two in w
 
 @given(st.lists(SHOWN, max_size=8), SHOWN, st.sampled_from([None, "Yes", "No"]))
 def test_the_offline_teacher_claims_nothing_that_is_not_so(
-    history: list[Shown], target: Shown, right: str | None
+    history: list[ShownItem], target: ShownItem, right: str | None
 ) -> None:
     target, latest = replace(target, liked=None), {shown.title: shown for shown in history}
-    messages = question(list(latest.values()), target)  # nobody rates an item twice
+    messages = question(ShownRow(history=list(latest.values()), target=target))  # nobody rates an item twice
     if right is not None:
         messages += [{"role": "assistant", "content": "?"}, {"role": "user", "content": f"The right one is {right}."}]
-    found = check(answer(messages), list(latest.values()), target, WORLD, meaning)
-    assert [str(claim) for claim in found.claims if not claim.true] == []
+    untrue = [
+        claim
+        for claim in check(answer(messages), list(latest.values()), target, WORLD, meaning).claims
+        if not claim.true
+    ]
+    assert list(map(str, untrue)) == []
 
 
 class TestFlips:
@@ -141,8 +151,8 @@ class TestFlips:
 
     TEXT = 'Yes. Liked comedy (1 of 1) and war (1 of 2). One such title is "Iron Harbour". This one brings sea, war.'
 
-    def wrong(self, history: Sequence[Shown], target: Shown) -> list[str]:
-        return [str(claim) for claim in check(self.TEXT, history, target, CATALOGUE).claims if not claim.true]
+    def wrong(self, history: Sequence[ShownItem], target: ShownItem) -> list[str]:
+        return [str(claim) for claim in check(self.TEXT, history, target).claims if not claim.true]
 
     def test_as_it_is_all_is_true(self) -> None:
         assert self.wrong(HISTORY, TARGET) == []
@@ -163,19 +173,19 @@ class TestFlips:
 class TestNames:
     def test_words_of_prose_that_are_keywords_of_other_items_are_no_claims(self) -> None:
         text = "Yes. The history shows a strong taste, the user's love of a good pace; the tone and the appeal fit."
-        assert said(text) == []
+        assert claimed(text) == []
 
     def test_words_of_titles_and_parts_of_words_are_no_keywords(self) -> None:
-        assert said("Yes. Liked Iron Harbour, overseas warfare and post-war style.") == ["liked Iron Harbour"]
+        assert claimed("Yes. Liked Iron Harbour, overseas warfare and post-war style.") == ["liked Iron Harbour"]
 
     def test_titles_are_found_in_their_own_case_and_of_one_word_only_if_shown(self) -> None:
-        assert said("Yes. It fits. Iron suits, and Love. Before the rain, seven keys and iron harbour.") == []
-        assert said("No. One such title is Night.") == ["named Night"]
-        assert said("Yes. Night falls.") == []  # any sentence could begin so
+        assert claimed("Yes. It fits. Iron suits, and Love. Before the rain, seven keys and iron harbour.") == []
+        assert claimed("No. One such title is Night.") == ["named Night"]
+        assert claimed("Yes. Night falls.") == []  # any sentence could begin so
 
     def test_a_title_is_known_without_its_subtitle_and_in_quotes_whatever_its_case(self) -> None:
-        assert said("Yes. They liked The Copper Key.") == ["liked The Copper Key: Part Two"]
-        assert said("Yes. They liked \u201cthe copper key\u201d and 'Iron Harbour' (1987).") == [
+        assert claimed("Yes. They liked The Copper Key.") == ["liked The Copper Key: Part Two"]
+        assert claimed("Yes. They liked \u201cthe copper key\u201d and 'Iron Harbour' (1987).") == [
             "liked The Copper Key: Part Two",
             "liked Iron Harbour",
         ]
@@ -184,22 +194,22 @@ class TestNames:
         text = (
             'Yes. Liked "Harbour of the Dead". It has a \'feel-good\' air; one could say "The user wants more of it".'
         )
-        assert [(str(c), c.found) for c in checked(text).claims] == [("liked Harbour of the Dead", False)]
+        assert [(str(c), c.shown) for c in check(text).claims] == [("liked Harbour of the Dead", False)]
 
     def test_apostrophes_are_no_quotes(self) -> None:
-        assert said("Yes. The users' and the Captain's wish isn't Seven Keys' plot, it's theirs.") == [
+        assert claimed("Yes. The users' and the Captain's wish isn't Seven Keys' plot, it's theirs.") == [
             "named Seven Keys"
         ]
 
     def test_plurals_and_forms_of_a_word_are_that_word(self) -> None:
-        assert said("Yes. The user liked comedies and film noir.") == ["liked comedy", "liked film-noir"]
-        assert checked("Yes. The user enjoys \u201csuspense\u201d.").claims == []
-        claims = check("Yes. The user enjoys suspense.", HISTORY, TARGET, Catalogue([], ["suspense"])).claims
+        assert claimed("Yes. The user liked comedies and film noir.") == ["liked comedy", "liked film-noir"]
+        assert check("Yes. The user enjoys \u201csuspense\u201d.").claims == []
+        claims = check("Yes. The user enjoys suspense.", catalogue=Catalogue([], ["suspense"])).claims
         assert [(claim.name, claim.liked, claim.true) for claim in claims] == [("suspense", 1, True)]
 
     def test_nothing_comes_of_nothing(self) -> None:
-        assert check("", [], Shown(title="", keywords=[]), Catalogue([""], ["", "..."])).claims == []
-        assert check("No.", HISTORY, TARGET, Catalogue(["No"], ["no"])).claims == []
+        assert check("", [], ShownItem(title="", keywords=[]), Catalogue([""], ["", "..."])).claims == []
+        assert check("No.", catalogue=Catalogue(["No"], ["no"])).claims == []
 
 
 PROSE = {
@@ -280,21 +290,21 @@ PROSE = {
 
 @pytest.mark.parametrize(("text", "claims"), PROSE.items())
 def test_free_prose_claims_what_a_reader_would_say(text: str, claims: list[str]) -> None:
-    assert said(text) == claims
+    assert claimed(text) == claims
 
 
 @pytest.mark.parametrize("end", ["user", "this", "Liked war. It suits the user", "Quiet", "It still fits the user."])
 def test_a_text_may_end_where_a_longer_name_would_go_on(end: str) -> None:
-    assert said(f"{end} ") == said(end)
+    assert claimed(f"{end} ") == claimed(end)
 
 
 def test_true_prose_raises_no_alarm() -> None:
-    alarms = [[str(claim) for claim in checked(text).claims if not claim.true] for text in PROSE]
-    assert [found for found in alarms if found] == [["avoids musical"], ["named Seven Keys"]]
+    alarms = [[str(claim) for claim in check(text).claims if not claim.true] for text in PROSE]
+    assert [alarm for alarm in alarms if alarm] == [["avoids musical"], ["named Seven Keys"]]
 
 
 @given(st.text(), st.text(), st.text())
 def test_no_text_and_no_name_breaks_it(text: str, title: str, keyword: str) -> None:
-    shown = Shown(title=title, keywords=[keyword], liked=True)
-    said = f'Yes. Liked {keyword} (1 of 1). One such title is "{title}". This one has {keyword}. {text}'
-    check(said, [shown], replace(shown, liked=None), Catalogue([title, text], [keyword, text]))
+    shown = ShownItem(title=title, keywords=[keyword], liked=True)
+    reason = f'Yes. Liked {keyword} (1 of 1). One such title is "{title}". This one has {keyword}. {text}'
+    check(reason, [shown], replace(shown, liked=None), Catalogue([title, text], [keyword, text]))

@@ -1,0 +1,67 @@
+"""What rows show: teacher, student and check see the same titles and keywords, and nothing of the future."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thinkrec.claims.checker import Checker
+from thinkrec.params import PromptParams
+from thinkrec.shown import LONGEST_KEYWORD, LONGEST_TITLE, one_line
+from thinkrec.teacher.trace_prompts import question
+from thinkrec.text.items import item_texts
+
+PROMPT = PromptParams(
+    layout="stream", history=2, history_labels="both", max_tokens=2048, keywords=2, slots=(), soft_tokens=0
+)
+INTERACTIONS = pd.DataFrame({"user": [0] * 4, "item": [0, 1, 2, 3], "label": [1, 0, 1, 0], "timestamp": [1, 2, 3, 3]})
+TITLES = ["Night", "Iron Harbour", "Seven Keys", "Low Tide"]
+KEYWORDS = [["war", "noir", "heist"], ["sea"], ["keys", "war"], []]
+
+
+def checker(titles: list[str] = TITLES, interactions: pd.DataFrame = INTERACTIONS, **prompt: object) -> Checker:
+    items, keywords = pd.DataFrame({"title": titles}), pd.DataFrame({"keywords": KEYWORDS})
+    return Checker(interactions, items, keywords, PROMPT.model_copy(update=prompt), str)
+
+
+def test_a_row_shows_the_last_strictly_earlier_items_and_their_first_keywords() -> None:
+    row = checker().shown(3)
+    assert [(item.title, item.liked) for item in row.history] == [("Night", True), ("Iron Harbour", False)]
+    assert [list(item.keywords) for item in row.items] == [["war", "noir"], ["sea"], []]
+    assert checker(history=1).history_rows(3).tolist() == [1]
+    assert checker(history_labels="likes").history_rows(3).tolist() == [0]
+
+
+def test_a_keyword_that_is_known_and_not_shown_is_a_claim_without_ground() -> None:
+    (claim,) = checker().check(3, "Yes. Liked heist.").claims
+    assert (claim.name, claim.shown) == ("heist", False)
+
+
+def test_another_table_is_read_with_the_same_items() -> None:
+    turned = INTERACTIONS.assign(label=1 - INTERACTIONS["label"])
+    text = "Yes. Liked Iron Harbour."
+    first = checker()
+    assert not first.check(3, text).true and first.over(turned).check(3, text).true
+    assert not first.check(3, text).true
+
+
+@pytest.mark.parametrize("length", [LONGEST_TITLE - 1, LONGEST_TITLE, LONGEST_TITLE + 1, 3 * LONGEST_TITLE])
+def test_a_long_title_quoted_as_student_or_teacher_see_it_is_a_true_claim(length: int) -> None:
+    titles = [("Iron Harbour " * length)[:length], *TITLES[1:]]
+    as_student = item_texts(pd.DataFrame({"title": titles}), pd.DataFrame({"keywords": KEYWORDS}), 0)[0]
+    data = question(checker(titles).shown(3))[1]["content"].splitlines()[1]
+    as_teacher = json.loads(data)["title"]
+    assert as_student == as_teacher
+    checked = checker(titles).check(3, f'Yes. Liked "{as_student}".')
+    assert [claim.name for claim in checked.claims] == [as_student] and checked.true
+
+
+@given(st.text(), st.sampled_from([LONGEST_KEYWORD, LONGEST_TITLE]))
+def test_a_shown_name_is_one_short_line_and_shown_again_the_same(text: str, longest: int) -> None:
+    line = one_line(text, longest)
+    assert len(line) <= longest and len(line.splitlines()) <= 1
+    assert one_line(line, longest) == line

@@ -1,0 +1,89 @@
+"""What the rows of a table show, and checks of texts about them: made once, asked by all that read or write reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from functools import lru_cache
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from thinkrec.artifacts import keyword_lists
+from thinkrec.claims.claims import Check, ShownNames, Thesaurus
+from thinkrec.claims.reading import Catalogue, check_text
+from thinkrec.history import history_bounds, shown_history
+from thinkrec.params import PromptParams
+from thinkrec.shown import ShownItem, ShownRow, shown_keywords, shown_title
+from thinkrec.synthetic.synonyms import meaning
+
+ROWS_KEPT = 1024  # whose names are indexed at a time: a judge asks about one row many times
+
+
+def thesaurus_of(endpoint: str) -> Thesaurus:
+    """The thesaurus by which the teacher at `endpoint` counts keywords, as its students do."""
+    return meaning if endpoint == "offline" else str
+
+
+class Checker:
+    """What rows show, and whether texts about them are true.
+
+    Attributes:
+        titles: of all items as shown, by item number.
+        keywords: of all items as shown, at most `prompt.keywords` each.
+    """
+
+    def __init__(
+        self,
+        interactions: pd.DataFrame,
+        items: pd.DataFrame,
+        keywords: pd.DataFrame,
+        prompt: PromptParams,
+        thesaurus: Thesaurus,
+    ) -> None:
+        """Titles and all keywords are names that a text may use without having been shown them.
+
+        `thesaurus` says which keywords mean the same. It has to be the author's, since counts go by it.
+        """
+        self._prompt, self._thesaurus = prompt, thesaurus
+        self.titles = [shown_title(title) for title in items["title"]]
+        self.keywords = [shown_keywords(words) for words in keyword_lists(keywords, prompt.keywords)]
+        every = dict.fromkeys(word for words in keywords["keywords"] for word in shown_keywords(words))
+        self._catalogue = Catalogue(self.titles, every)
+        self._watch(interactions)
+
+    def over(self, interactions: pd.DataFrame) -> Self:
+        """The same items, thesaurus and prompt with another table of interactions, sorted like the first."""
+        other = copy(self)
+        other._watch(interactions)
+        return other
+
+    def _watch(self, interactions: pd.DataFrame) -> None:
+        self._start, self._end = history_bounds(interactions["user"].to_numpy(), interactions["timestamp"].to_numpy())
+        self._item, self._label = interactions["item"].to_numpy(), interactions["label"].to_numpy()
+        self._names: Callable[[int], ShownNames] = lru_cache(ROWS_KEPT)(self._index)
+
+    def history_rows(self, row: int) -> NDArray[np.int64]:
+        """Row numbers of the shown history of `row`, oldest first."""
+        likes_only = self._prompt.history_labels == "likes"
+        return shown_history(
+            self._start[row], self._end[row], self._label, length=self._prompt.history, likes_only=likes_only
+        )
+
+    def shown(self, row: int) -> ShownRow:
+        """What readers are shown of a row."""
+        return self._names(row).row
+
+    def check(self, row: int, text: str) -> Check:
+        """What a text about a row claims, and what of it is so."""
+        return check_text(text, self._names(row), self._catalogue)
+
+    def _index(self, row: int) -> ShownNames:
+        history = [self._shown_item(past, liked=bool(self._label[past])) for past in self.history_rows(row)]
+        return ShownNames(ShownRow(history=history, target=self._shown_item(row)), self._thesaurus)
+
+    def _shown_item(self, row: int, *, liked: bool | None = None) -> ShownItem:
+        item = self._item[row]
+        return ShownItem(title=self.titles[item], keywords=self.keywords[item], liked=liked)
