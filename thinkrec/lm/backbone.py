@@ -201,11 +201,11 @@ def _hashes(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such model directory; put the model back, or name another in backbone.name")
     names = sorted(path.name for path in folder.iterdir() if path.suffix in {".json", ".safetensors", ".model", ".txt"})
-    for found, what in (
+    for present, what in (
         ("config.json" in names, "config.json"),
         (any(name.endswith(".safetensors") for name in names), "*.safetensors weights"),
     ):
-        if not found:
+        if not present:
             raise UserError(f"{folder}: not a usable model directory, it has no {what}; save the model there first")
     if not any(name in {"tokenizer.json", "tokenizer.model", "vocab.json"} for name in names):
         raise UserError(f"{folder}: model directory without tokenizer; save one there with tokenizer.save_pretrained")
@@ -213,7 +213,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def write_reference(reference: dict[str, Any], path: Path) -> None:
-    """Write what `pin` found as the backbone artefact."""
+    """Write what `pin` returned as the backbone artefact."""
     write_json(path / REFERENCE, reference)
 
 

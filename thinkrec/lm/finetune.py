@@ -1,9 +1,8 @@
 """Supervised fine-tuning on recommending and reasoning, shared by the global model and the experts.
 
-Both sample kinds stand in one pass over the rows. METHOD draws a thinking sample with probability p and a
-recommending one otherwise; here every row is a recommending sample, those with a trace are a thinking sample besides,
-and each kind counts by its share over its frequency, which is the expectation of that draw without its variance.
-TRACE_WEIGHT_CAP bounds how much one trace counts, as the cap on repeats does in the draw.
+The method draws a thinking sample with probability p and a recommending one otherwise. Here every row is a recommending
+sample, and a row with a trace is a thinking sample as well. Each kind is weighted by its share over its frequency: the
+expectation of that draw, without its variance. TRACE_WEIGHT_CAP bounds how much one trace counts.
 
 With `reason_first` every thinking sample is met in two orders, so that one model knows both: the verdict and then its
 reason, and the reason and then the verdict (`Layout.thinking_first`). For n rows of which k have a trace,
@@ -16,9 +15,9 @@ is eta L_rec + gamma L_think, L_think over the verdict alone. In either order a 
 L_think: L_rec is read where the verdict is predicted, L_think is the mean over the answer's tokens, which are the
 verdict's and the reason's.
 
-Beware: a trace is kept only if its verdict is the label, so a teacher's reason gives the label away, and a reason that
-the model samples does not know it. What is learned of the verdict after a reason is how to read the reason, not how
-far to trust one's own.
+Beware: a trace is kept only if its verdict is the label, so a teacher's reason gives the label away. A reason that the
+model samples does not know the label. A verdict after a reason therefore learns to read the reason, and not how far to
+trust the model's own.
 
 Shapes: R targets of a batch, Q reason tokens.
 """
@@ -64,9 +63,9 @@ def encode_reasons(tokenizer: PreTrainedTokenizerBase, traces: pd.DataFrame) -> 
 class Objective(nn.Module):
     """The loss of a piece of a step: both kinds' sample losses, each by its share, plus the pairwise term.
 
-    The pairwise term compares scores that are read before any reason.
-    `thinking` is the share of an epoch's rows that are met with their trace. The forward takes a batch's tensors
-    and the piece's counts of the step (`steps.Piece`); without them it is the whole step.
+    The pairwise term compares scores that are read before any reason. `thinking` is the share of an epoch's rows that
+    come with their trace. The forward takes a batch's tensors and the piece's counts (`steps.Piece`); without counts
+    the batch is the whole step.
     """
 
     def __init__(self, model: RecommenderLM, label: NDArray[np.integer], thinking: float, params: SftParams) -> None:
@@ -74,22 +73,22 @@ class Objective(nn.Module):
         self.model = model
         self.params = params
         self.label = torch.from_numpy(label.astype(np.int64))
-        share = params.think_share if thinking else 0.0
-        both = min(share / thinking, TRACE_WEIGHT_CAP) if thinking else 0.0
-        self.think_weight, self.first_weight = both * (1 - params.reason_first), both * params.reason_first
-        self.rec_weight = 1 - share
+        think_share = params.think_share if thinking else 0.0
+        weight = min(think_share / thinking, TRACE_WEIGHT_CAP) if thinking else 0.0
+        self.think_weight, self.first_weight = weight * (1 - params.reason_first), weight * params.reason_first
+        self.rec_weight = 1 - think_share
 
     def forward(self, targets: Tensor = WHOLE_STEP, pairs: Tensor = WHOLE_STEP, **tensors: Tensor) -> Tensor:
         batch = Batch(**tensors)
         output = self.model(batch)
-        label, said = _verdicts(self.model, batch, self.label, output.verdict_logits)
-        rec = recommendation_loss(output.score, label)
-        told = answer_loss(said, output.reason_logits, batch.reason_tokens, batch.reason_targets)
-        plain = ~batch.reason_first  # one for each row
+        label, verdict_loss_R = _verdict_losses(self.model, batch, self.label, output.verdict_logits)
+        rec_loss_R = recommendation_loss(output.score, label)
+        think_loss_R = answer_loss(verdict_loss_R, output.reason_logits, batch.reason_tokens, batch.reason_targets)
+        plain = ~batch.reason_first  # targets whose verdict comes first: one for each row
         think_weight = _with_reason(batch) * torch.where(plain, self.think_weight, self.first_weight)
-        by_row = self.rec_weight * plain * (self.params.eta * rec + self.params.gamma * said)
-        by_row = by_row + think_weight * (self.params.alpha * rec + self.params.beta * told)
-        loss = share(targets) * by_row.mean() / plain.float().mean()
+        loss_R = self.rec_weight * plain * (self.params.eta * rec_loss_R + self.params.gamma * verdict_loss_R)
+        loss_R = loss_R + think_weight * (self.params.alpha * rec_loss_R + self.params.beta * think_loss_R)
+        loss = share(targets) * loss_R.mean() / plain.float().mean()
         if self.params.pairwise:
             compared = (each[plain] for each in (output.score, label, batch.verdicts[:, 0]))
             loss = loss + self.params.pairwise * share(pairs) * pairwise_loss(*compared)
@@ -99,9 +98,9 @@ class Objective(nn.Module):
 class ThinkingObjective(nn.Module):
     """The loss of a piece in a phase that learns reasons alone: the mean L_think of the rows with a trace.
 
-    Of a verdict before its reason is learned that it is one, -log(P(Yes) + P(No)), and not which: labels that are
-    learned from text are learned by heart. `thinking` is the share of an epoch's rows that are met with their trace,
-    `reason_first` the share of a trace that is met in the other order.
+    A verdict before its reason learns to be a verdict, -log(P(Yes) + P(No)), and not which one: labels that are
+    predicted from text are learned by heart. `thinking` is the share of an epoch's rows that come with their trace,
+    `reason_first` the weight of traces whose reason comes before the verdict.
     """
 
     def __init__(self, model: RecommenderLM, label: NDArray[np.integer], thinking: float, reason_first: float) -> None:
@@ -114,20 +113,20 @@ class ThinkingObjective(nn.Module):
     def forward(self, targets: Tensor = WHOLE_STEP, pairs: Tensor = WHOLE_STEP, **tensors: Tensor) -> Tensor:
         batch = Batch(**tensors)
         output = self.model(batch)
-        _, said = _verdicts(self.model, batch, self.label, output.verdict_logits)
+        _, verdict_loss_R = _verdict_losses(self.model, batch, self.label, output.verdict_logits)
         any_verdict = output.verdict_logits.log_softmax(-1)[:, list(self.model.vocabulary.verdicts)].logsumexp(-1)
         plain = ~batch.reason_first
-        said = torch.where(plain, -any_verdict, said)
-        told = answer_loss(said, output.reason_logits, batch.reason_tokens, batch.reason_targets)
+        verdict_loss_R = torch.where(plain, -any_verdict, verdict_loss_R)
+        think_loss_R = answer_loss(verdict_loss_R, output.reason_logits, batch.reason_tokens, batch.reason_targets)
         think_weight = _with_reason(batch) * torch.where(plain, self.think_weight, self.first_weight)
-        return share(targets) * (think_weight * told).mean() / plain.float().mean()
+        return share(targets) * (think_weight * think_loss_R).mean() / plain.float().mean()
 
 
-def _verdicts(model: RecommenderLM, batch: Batch, label: Tensor, logits_RV: Tensor) -> tuple[Tensor, Tensor]:
-    """The targets' labels (R,), and the cross-entropy (R,) of the verdicts that say them."""
-    own = label[batch.target_rows.cpu()].to(logits_RV.device)
-    verdict = torch.where(own == 1, model.vocabulary.yes, model.vocabulary.no)
-    return own, functional.cross_entropy(logits_RV, verdict, reduction="none")
+def _verdict_losses(model: RecommenderLM, batch: Batch, label: Tensor, logits_RV: Tensor) -> tuple[Tensor, Tensor]:
+    """The targets' labels (R,), and the cross-entropy (R,) of the verdicts that state them."""
+    label_R = label[batch.target_rows.cpu()].to(logits_RV.device)
+    verdict_R = torch.where(label_R == 1, model.vocabulary.yes, model.vocabulary.no)
+    return label_R, functional.cross_entropy(logits_RV, verdict_R, reduction="none")
 
 
 def _with_reason(batch: Batch) -> Tensor:
@@ -147,10 +146,11 @@ def finetune(
     think_only: bool = False,
     untaught: Layout | None = None,
 ) -> TrainResult:
-    """Train whatever of `model` requires a gradient on `train_rows`; the epoch that `settings.metric` says stays.
+    """Train whatever of `model` requires a gradient on `train_rows`; the best epoch by `settings.metric` stays.
 
-    What validates is the score before any reason and, where there are traces `untaught` (a layout of other reasons than
-    `layout`'s), how well they are predicted: `think_loss`. With `think_only` reasons alone are learned.
+    Validation measures the scores of `valid_rows`, which are read before any reason. With a layout `untaught`, whose
+    reasons are not `layout`'s, it also measures how well those are predicted (`think_loss`). With `think_only` reasons
+    alone are learned.
     """
     taught = replace(layout, thoughts=layout.reasons if params.reason_first else {})
 
@@ -168,8 +168,8 @@ def finetune(
     )
 
     def validate() -> dict[str, float]:
-        found = measures(user[valid_rows], layout.label[valid_rows], score(model, layout, valid_rows))
-        return found if untaught is None else found | {"think_loss": think_loss(model, untaught)}
+        of_scores = measures(user[valid_rows], layout.label[valid_rows], score(model, layout, valid_rows))
+        return of_scores if untaught is None else of_scores | {"think_loss": think_loss(model, untaught)}
 
     plan = Plan(
         steps=steps_of,
@@ -189,11 +189,11 @@ def think_loss(model: RecommenderLM, layout: Layout) -> float:
     model.eval()
     rows = np.asarray(sorted(layout.reasons), np.int64)
     windows = layout.scoring_windows(rows, np.arange(len(rows)))  # each is a sequence with one target
-    found = []
+    by_batch = []
     for batch in routed_batches(model, layout, windows, router=None, routing=None, route=None, progress=None):
         loss = functional.cross_entropy(model(batch).reason_logits.float(), batch.reason_tokens, reduction="sum")
-        found.append((float(loss), len(batch.reason_tokens)))
-    total, tokens = (sum(part) for part in zip(*processes.gather(found), strict=True)) if len(rows) else (0.0, 0)
+        by_batch.append((float(loss), len(batch.reason_tokens)))
+    total, tokens = (sum(part) for part in zip(*processes.gather(by_batch), strict=True)) if len(rows) else (0.0, 0)
     return total / tokens if tokens else float("nan")
 
 

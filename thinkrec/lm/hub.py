@@ -19,8 +19,8 @@ def pin_revision(name: str) -> str:
     try:
         revision = HfApi().model_info(name).sha
     except (HfHubHTTPError, OSError, ValueError) as error:
-        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"{name}: the hub gave no revision ({said}); check the id and the connection") from None
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"{name}: the hub gave no revision ({reason}); check the id and the connection") from None
     if revision is None:
         raise UserError(f"{name}: the hub gave no revision; name one in {LOCK} by hand")
     lock = read_json(LOCK) if LOCK.exists() else {}

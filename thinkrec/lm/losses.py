@@ -15,16 +15,16 @@ def recommendation_loss(score_R: Tensor, label_R: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(score_R, label_R.to(score_R.dtype), reduction="none")
 
 
-def answer_loss(said_R: Tensor, reason_logits_QV: Tensor, reason_tokens_Q: Tensor, target_Q: Tensor) -> Tensor:
+def answer_loss(verdict_loss_R: Tensor, reason_logits_QV: Tensor, reason_tokens_Q: Tensor, target_Q: Tensor) -> Tensor:
     """L_think (R,): cross-entropy per token of the answer, which is the verdict and, where there is one, its reason.
 
-    `said_R` is the verdict's; `target_Q` says which of the R targets a reason token belongs to.
+    `verdict_loss_R` is the verdict's cross-entropy; `target_Q` says which of the R targets a reason token belongs to.
     """
     if not len(reason_tokens_Q):
-        return said_R
+        return verdict_loss_R
     by_token = functional.cross_entropy(reason_logits_QV, reason_tokens_Q, reduction="none")
-    total = said_R.index_add(0, target_Q, by_token)
-    count = torch.ones_like(said_R).index_add(0, target_Q, torch.ones_like(by_token))
+    total = verdict_loss_R.index_add(0, target_Q, by_token)
+    count = torch.ones_like(verdict_loss_R).index_add(0, target_Q, torch.ones_like(by_token))
     return total / count
 
 

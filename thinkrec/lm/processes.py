@@ -1,8 +1,8 @@
-"""Several processes, one result: who is who, work shared out, what each found brought together.
+"""Several processes, one result: each process's number, its share of the work, and the gathering of results.
 
-Started by `torchrun` (gloo on the processor, nccl on accelerators) every process runs the same stage on the same
-artefacts; what it must not do twice is shared out here. Alone, all of this does nothing. All processes must call the
-same functions in the same order.
+`torchrun` (`run.processes`; gloo on processors, nccl on accelerators) starts processes that run the same stage on the
+same artefacts. What must not be done twice is shared out with the functions below. All processes must call them in the
+same order. A process alone has everything.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def mine(items: Sequence[T]) -> Sequence[T]:
 
 
 def gather(items: Iterable[T]) -> list[T]:
-    """What all processes give, in the order of their ranks; every process gets it."""
+    """The items of all processes, in the order of their ranks; every process gets them."""
     return list(gather_object(list(items))) if count() > 1 else list(items)
 
 

@@ -1,12 +1,13 @@
 """What trains when: the recipes of supervised fine-tuning, as data.
 
-`compact` teaches the small backbone to reason, by the teacher's traces, and then, through it, the slot projector to
-recommend: a small backbone that learned to recommend itself would learn its train rows by heart. Told no features, by
-text alone, it has to. The global adapter is the zero adapter, and experts are fresh LoRAs on top.
+`compact` first teaches the small backbone to reason, from the teacher's traces. Then the slot projector learns to
+recommend through the frozen backbone: a backbone this small would learn the train rows by heart. Without features in
+the prompt there is no projector, and the backbone itself learns to recommend. The global adapter is the zero adapter;
+experts are fresh LoRAs on top.
 
-`paper` (METHOD: experts and fusion) leaves the backbone as it is: a global LoRA learns from text, then, that LoRA
-frozen, the projector learns to put features into slots; experts are copies of the global LoRA, of which the last layers
-go on learning from text.
+`paper` (METHOD: experts and fusion) never trains the backbone. A global LoRA learns from text; then, with that LoRA
+frozen, the projector learns to put features into slots. Experts start as copies of the global LoRA, and their last
+layers go on learning from text.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Phase:
 
     name: str
     trains: tuple[Part, ...]
-    slots: bool  # whether prompts are told features; else they are text alone
+    slots: bool  # whether prompts have features in their slots; else they are text alone
     rate: float = 1.0  # times `sft.learning_rate`
     think_only: bool = False  # learns reasons alone, and keeps the epoch that best predicts those held out of it
 
@@ -34,9 +35,9 @@ class Recipe:
     """How the global model and the experts come about."""
 
     phases: tuple[Phase, ...]  # those with nothing to train or nothing to learn from are left out
-    by_text: tuple[Phase, ...]  # instead, where no features are told at all
+    by_text: tuple[Phase, ...]  # instead, where no prompt has features
     score: Score  # which logits a score is: Yes - No, or Yes alone
-    expert_slots: bool  # whether experts learn from prompts that are told features
+    expert_slots: bool  # whether experts learn from prompts with features
 
     @property
     def adapter(self) -> bool:
