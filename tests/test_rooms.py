@@ -11,8 +11,8 @@ from tests.source import imported_files
 # The floor plan, from the top.
 ROOMS = [
     "errors", "params", "artifacts", "figures", "metrics", "history", "shown", "synthetic", "ingest", "claims",
-    "teacher", "features", "synthesis", "baselines", "text", "lm", "experts", "reasons", "evaluation", "report", "campaign",
-    "recommender", "export", "terminal", "command", "cli",
+    "teacher", "features", "synthesis", "baselines", "text", "lm", "experts", "reasons", "evaluation", "report",
+    "campaign", "recommender", "export", "terminal", "command", "cli",
 ]  # fmt: skip
 LINES = 400
 FILES = 12
