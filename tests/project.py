@@ -117,6 +117,16 @@ def finish_project(folder: Path) -> Path:
     return folder
 
 
+def teacher_project(folder: Path, changes: dict[str, Any], *stages: str) -> Path:
+    """A folder with the parameters of a small project whose teacher is named m, and what some stages made there."""
+    folder.mkdir()
+    shutil.copy(ROOT / "params.yaml", folder)
+    set_params(folder, SMALL | {"teacher.model": "m"} | changes)
+    for stage in stages:
+        run_stage(folder, stage)
+    return folder
+
+
 def copy_project(source: Path, to: Path, changes: dict[str, Any] | None = None) -> Path:
     """A copy with other parameters, DVC's cache left out: for stages called one by one."""
     shutil.copytree(source, to, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp", ".git"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import ROOT, SMALL, digests, run_command, run_stage, set_params, teacher_params
+from tests.project import ROOT, SMALL, digests, run_command, teacher_params, teacher_project
 from tests.teacher.batch_server import batch_server, completion, questions
 from thinkrec.errors import UserError
 from thinkrec.teacher import batch
@@ -24,7 +24,6 @@ KEY = "sk-do-not-note-me"
 STORE = Path(".cache/responses.sqlite")
 RUN = """
 import sys
-sys.path[:0] = sys.argv[2:]
 from tests.project import teacher_params
 from tests.teacher.batch_server import questions
 from thinkrec.teacher.job import carry_out
@@ -76,21 +75,12 @@ def stored(path=STORE):
         return sorted(store.connection.execute("SELECT key, answer FROM responses"))
 
 
-def project(folder, changes, *stages):
-    folder.mkdir()
-    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    set_params(folder, SMALL | {"teacher.model": "m"} | changes)
-    for stage in stages:
-        run_stage(folder, stage)
-    return folder
-
-
 def test_waves_of_batches_make_the_traces_that_a_live_run_makes_byte_for_byte(tmp_path):
     with batch_server() as server:
-        live = project(tmp_path / "live", {"teacher.endpoint": server.endpoint}, "ingest", "keywords")
+        live = teacher_project(tmp_path / "live", {"teacher.endpoint": server.endpoint}, "ingest", "keywords")
         assert run_command(live, "traces").exit_code == 0
         settings = {"teacher.endpoint": server.endpoint, "teacher.mode": "batch"}
-        batches = project(tmp_path / "batches", settings, "ingest", "keywords")
+        batches = teacher_project(tmp_path / "batches", settings, "ingest", "keywords")
         for wave in range(SMALL.get("traces.max_turns", 3)):
             result = run_command(batches, "traces")
             assert result.exit_code == 1
@@ -112,8 +102,8 @@ def test_keywords_by_batches_are_those_of_a_live_run_and_the_run_log_has_what_th
     with batch_server() as server:
         made = ("out/keywords", "metrics/keywords.json")
         settings = {"teacher.endpoint": server.endpoint, "keywords.source": "teacher"}
-        live = project(tmp_path / "live", settings, "ingest", "keywords")
-        batches = project(tmp_path / "batches", settings | {"teacher.mode": "batch"}, "ingest")
+        live = teacher_project(tmp_path / "live", settings, "ingest", "keywords")
+        batches = teacher_project(tmp_path / "batches", settings | {"teacher.mode": "batch"}, "ingest")
         assert "waiting for the teacher" in run_command(batches, "keywords").stderr
         assert not (batches / "out" / "keywords").exists()
         server.finish()
@@ -317,9 +307,8 @@ def test_killed_between_any_two_steps_nothing_is_submitted_twice(server, call, a
     others = [{"id": f"other-{n}", "input_file_id": f"none-{n}", "status": "completed"} for n in range(3)]
 
     def start():
-        paths = [str(ROOT / "tests"), str(ROOT / "tests" / "synthesis")]
         return subprocess.Popen(
-            [sys.executable, "-c", RUN, server.endpoint, *paths],
+            [sys.executable, "-c", RUN, server.endpoint],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

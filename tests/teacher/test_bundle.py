@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import ROOT, SMALL, digests, run_command, run_stage, set_params
+from tests.project import ROOT, SMALL, digests, run_command, set_params, teacher_project
 from tests.teacher.server import Response, serve
 from thinkrec.errors import UserError
 from thinkrec.teacher.answers import Answer
@@ -39,12 +39,7 @@ def place_and_key(monkeypatch, tmp_path):
 
 def project(folder, endpoint, changes=None, stages=("ingest", "keywords")):
     """A small project up to its keywords."""
-    folder.mkdir()
-    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    set_params(folder, SMALL | {"teacher.endpoint": endpoint, "teacher.model": "m"} | (changes or {}))
-    for stage in stages:
-        run_stage(folder, stage)
-    return folder
+    return teacher_project(folder, {"teacher.endpoint": endpoint} | (changes or {}), *stages)
 
 
 def run_log(folder):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import ROOT, SMALL, run_command, run_stage, set_params, teacher_params
+from tests.project import SMALL, run_command, set_params, teacher_params, teacher_project
 from tests.teacher.batch_server import batch_server, completion, questions
 from thinkrec.teacher.batch import Waiting
 from thinkrec.teacher.endpoint import open_teacher
@@ -164,14 +164,6 @@ def test_a_total_has_a_cost_only_if_all_have():
     assert quote_table([one, Quote(stage="b", cost=None)])
 
 
-def project(folder, changes):
-    folder.mkdir()
-    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    set_params(folder, SMALL | {"teacher.model": "m"} | changes)
-    run_stage(folder, "ingest")
-    return folder
-
-
 def logged(folder):
     return [json.loads(line) for line in (folder / ".cache" / "runs.jsonl").read_text().splitlines()]
 
@@ -180,7 +172,7 @@ def test_a_dry_run_of_every_stage_needs_no_key_and_its_quote_holds(tmp_path, mon
     with batch_server() as server:
         settings = {"teacher.endpoint": server.endpoint, "keywords.source": "teacher", "run.prompt_price": 1.0,
                     "run.completion_price": 1.0}  # fmt: skip
-        folder = project(tmp_path / "p", settings)
+        folder = teacher_project(tmp_path / "p", settings, "ingest")
         both = run_command(folder, "quote")
         assert both.exit_code == 0, both.stderr
         assert all(name in both.stdout for name in ("keywords", "traces", "total"))
@@ -204,7 +196,7 @@ def test_keywords_still_to_come_make_new_questions_of_all_whatever_is_in_the_sto
         return re.search(r"to send: ([\d,]+)", said)[1], "still to come" in said
 
     with batch_server() as server:
-        folder = project(tmp_path / "p", {"teacher.endpoint": server.endpoint})
+        folder = teacher_project(tmp_path / "p", {"teacher.endpoint": server.endpoint}, "ingest")
         assert run_command(folder, "keywords").exit_code == run_command(folder, "traces").exit_code == 0
         assert to_send(folder) == ("0", False)
         set_params(folder, {"keywords.source": "teacher"})
@@ -218,7 +210,7 @@ def test_keywords_still_to_come_make_new_questions_of_all_whatever_is_in_the_sto
 
 
 def test_a_dry_run_of_the_default_says_that_it_is_free(tmp_path):
-    folder = project(tmp_path / "p", {"teacher.model": "offline"})
+    folder = teacher_project(tmp_path / "p", {"teacher.model": "offline"}, "ingest")
     said = run_command(folder, "quote").stdout
     assert "the offline teacher is free" in said
     assert "to send: 0 requests" in said
