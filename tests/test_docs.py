@@ -22,7 +22,7 @@ from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 
 from benchmarks.__main__ import ALL as BENCHMARKS
 from stages.__main__ import app as stages_app
-from tests.project import PIPELINE, ROOT, make_project, run_stage
+from tests.project import PIPELINE, ROOT, declared_outs, make_project, run_stage
 from thinkrec import params
 from thinkrec.cli import app as commands_app
 
@@ -173,6 +173,7 @@ class TestReadme:
         assert pictures
         for picture in pictures:
             assert (ROOT / picture).stat().st_size <= 300_000
+            assert picture not in {out for stage in PIPELINE for out in declared_outs(stage)}
 
     def test_its_tree_is_what_is_there(self) -> None:
         tree = next(block for _, block in blocks_of(self.README) if "params.yaml, dvc.yaml" in block)
