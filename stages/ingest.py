@@ -8,11 +8,13 @@ def ingest() -> str:
     from thinkrec.ingest.dataset import ingest as read
     from thinkrec.params import load
 
-    found = read(load().dataset)
-    for path, frame in found.tables().items():
+    ingested = read(load().dataset)
+    for path, frame in ingested.tables().items():
         artifacts.write_table(path, frame)
-    artifacts.write_metrics("ingest", found.stats)
-    report.draw(artifacts.PLOTS / "dataset.png", found.interactions, found.days, found.windows)
-    sizes = " / ".join(f"{count:,}" for count in found.interactions["split"].value_counts().reindex(artifacts.SPLITS))
-    unnamed = f"{found.stats['items_without_metadata']:,} of {len(found.items):,} items without a title"
-    return f"{sizes} interactions (train / valid / test), {len(found.quarantine):,} rows in quarantine, {unnamed}"
+    artifacts.write_metrics("ingest", ingested.stats)
+    report.draw(artifacts.PLOTS / "dataset.png", ingested.interactions, ingested.days, ingested.windows)
+    sizes = " / ".join(
+        f"{count:,}" for count in ingested.interactions["split"].value_counts().reindex(artifacts.SPLITS)
+    )
+    unnamed = f"{ingested.stats['items_without_metadata']:,} of {len(ingested.items):,} items without a title"
+    return f"{sizes} interactions (train / valid / test), {len(ingested.quarantine):,} rows in quarantine, {unnamed}"

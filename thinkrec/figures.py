@@ -26,8 +26,8 @@ def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for one in axes:
-        one.spines[["top", "right"]].set_visible(False)
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 

@@ -123,8 +123,8 @@ def joint_file(name: str, runs: Mapping[int, tuple[Run, Run]], *, draws: int = D
         lines = online - {OURS, *HINDSIGHT}
     for number, (run, base) in runs.items():
         test = run.predictions["split"] == EVALUATED[-1]
-        for one in (run, base):
-            _same_interactions(f"{name} of seed {number}", one, first)
+        for other in (run, base):
+            _same_interactions(f"{name} of seed {number}", other, first)
         scores[f"{number} {OURS}"] = base.predictions.loc[test, OURS].to_numpy(np.float64)
         for line in lines:
             column = line if name == BASE else OURS
@@ -152,8 +152,8 @@ def _reasons(run: Run, base: Run, *, draws: int, seed: int) -> Line:
     """
     line: Line = dict(run.metrics["reasons"])
     user = base.predictions.set_index("row")["user"]
-    own = _meteor(run.reasons, run.reasons)
-    line[METEOR] = {"value": line[METEOR], **_edges(_mean_draws(user[own.index], own, draws=draws, seed=seed))}
+    meteor = _meteor(run.reasons, run.reasons)
+    line[METEOR] = {"value": line[METEOR], **_edges(_mean_draws(user[meteor.index], meteor, draws=draws, seed=seed))}
     if run.id != base.id:
         pair = pd.DataFrame({"base": _meteor(base.reasons, base.reasons), "row": _meteor(run.reasons, base.reasons)})
         pair = pair.dropna()

@@ -151,7 +151,9 @@ def fetch_run(name_or_id: str) -> Run | None:
     """What the newest finished experiment of that name, or id, left; None if there is none, or its files are gone."""
     listed = _output("git", "for-each-ref", "--sort=-committerdate", "--format=%(objectname) %(refname)", "refs/exps")
     finished = filter(None, map(REFERENCE.fullmatch, listed.splitlines()))
-    match = next((one for one in finished if one["name"] == name_or_id or one["id"].startswith(name_or_id)), None)
+    match = next(
+        (match for match in finished if match["name"] == name_or_id or match["id"].startswith(name_or_id)), None
+    )
     if match is None:
         return None
     revision, start = match["id"], match["start"].replace("/", "")

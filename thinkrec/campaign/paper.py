@@ -94,8 +94,8 @@ def accuracy_leads(dataset: str) -> Figures:
 
 def reason_leads(dataset: str) -> Figures:
     """ThinkRec's lead in METEOR on our dataset of that name (see `_on`); BLEURT is not computed here."""
-    found = _on(dataset, REASONS)
-    return {model: {"meteor": row["meteor"]} for model, row in found.items()}
+    leads_by_model = _on(dataset, REASONS)
+    return {model: {"meteor": row["meteor"]} for model, row in leads_by_model.items()}
 
 
 def _on(dataset: str, tables: dict[str, Figures]) -> Figures:

@@ -80,21 +80,21 @@ class Row:
         return self.name if self.seed is None else f"{self.name} of seed {self.seed}"
 
 
-def seeds_called(said: Sequence[str] = ()) -> list[int | None]:
+def seeds_called(names: Sequence[str] = ()) -> list[int | None]:
     """The seeds of that number (all, if none is named), as `Row.seed`: that of `params.yaml` first.
 
     Raises:
         UserError: the campaign has no such seed.
     """
     default = load().seed
-    known: dict[str, int | None] = {
+    by_name: dict[str, int | None] = {
         str(default): None,
         **{str(seed): seed for seed in FURTHER_SEEDS if seed != default},
     }
-    for one in said:
-        if one not in known:
-            raise UserError(f"--seeds: no seed {one!r}; known: {', '.join(known)}")
-    return [seed for number, seed in known.items() if not said or number in said]
+    for name in names:
+        if name not in by_name:
+            raise UserError(f"--seeds: no seed {name!r}; known: {', '.join(by_name)}")
+    return [seed for number, seed in by_name.items() if not names or number in names]
 
 
 def plan(dataset: str, *, raw: Path | None, names: Sequence[str] = (), seed: int | None = None) -> dict[str, Row]:
@@ -113,11 +113,11 @@ def plan(dataset: str, *, raw: Path | None, names: Sequence[str] = (), seed: int
     for name, changes in ROWS.items():
         if (not names or name in names) and (seed is None or name in SEEDED):
             overrides = {**about, **changes, **({} if seed is None else {"seed": seed, **NO_REASONS})}
-            known = result_params(resolve(params, overrides))
-            counted = known if seed is None else _of_scores(known)
+            values = result_params(resolve(params, overrides))
+            counted = values if seed is None else _of_scores(values)
             digest = hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:7]
             experiment = f"{dataset.replace(':', '-')}-{name}-{digest}"  # a git reference has no colon
-            rows[name] = Row(name=name, overrides=overrides, params=known, experiment=experiment, seed=seed)
+            rows[name] = Row(name=name, overrides=overrides, params=values, experiment=experiment, seed=seed)
     return rows
 
 

@@ -38,13 +38,13 @@ def across(by_seed: Mapping[int, Files], joint: Files) -> Spread:
                     lines.setdefault(name, {})[seed] = file, line[SPLIT]
     return {
         name: {
-            "seeds": list(found),
-            "commit": {seed: file["commit"] for seed, (file, _) in found.items()},
-            "metrics": _metrics([entry for _, entry in found.values()]),
+            "seeds": list(by_seed_of_line),
+            "commit": {seed: file["commit"] for seed, (file, _) in by_seed_of_line.items()},
+            "metrics": _metrics([entry for _, entry in by_seed_of_line.values()]),
             "lead": leads.get(name, {}),
         }
-        for name, found in lines.items()
-        if len(found) > 1
+        for name, by_seed_of_line in lines.items()
+        if len(by_seed_of_line) > 1
     }
 
 
@@ -58,11 +58,11 @@ def run_ids(by_seed: Mapping[int, Files], name: str) -> dict[str, list[str]]:
 
 
 def _metrics(entries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+    spread: dict[str, dict[str, float]] = {}
     for metric in (*HEADLINE, LIFT):
         values: list[Any] = [
             entry.get(metric) if metric == LIFT else entry.get(metric, {}).get("value") for entry in entries
         ]
         if all(value is not None for value in values):
-            found[metric] = {"mean": float(np.mean(values)), "deviation": float(np.std(values, ddof=1))}
-    return found
+            spread[metric] = {"mean": float(np.mean(values)), "deviation": float(np.std(values, ddof=1))}
+    return spread

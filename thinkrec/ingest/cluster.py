@@ -79,15 +79,15 @@ def workers(parts: int) -> Iterator[Workers]:
     try:
         client = Client(address, timeout=CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:
-        said = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"{ADDRESS}={address}: no Dask scheduler answers there ({said}); start one or unset it"
+            f"{ADDRESS}={address}: no Dask scheduler answers there ({reason}); start one or unset it"
         ) from None
     with client:
         try:
             yield Cluster(client)
         except (KilledWorker, FutureCancelledError) as error:
-            said = " ".join(str(error).split())
+            reason = " ".join(str(error).split())
             raise UserError(
-                f"{ADDRESS}={address}: the workers were lost ({said}); see their logs, then run it again"
+                f"{ADDRESS}={address}: the workers were lost ({reason}); see their logs, then run it again"
             ) from None

@@ -86,9 +86,9 @@ def ingest(params: DatasetParams) -> Ingested:
         UserError: an unknown dataset, no raw file or a broken one, too many malformed rows, an empty split, one label.
     """
     dataset = catalogue.chosen(params)
-    found = tables(dataset, dataset.source(params.raw), params.max_bad_share)
-    _check_labels(dataset, found.interactions)
-    return found
+    ingested = tables(dataset, dataset.source(params.raw), params.max_bad_share)
+    _check_labels(dataset, ingested.interactions)
+    return ingested
 
 
 def tables(dataset: Dataset, source: Source, max_bad_share: float) -> Ingested:
@@ -165,7 +165,7 @@ def _read(
     with workers(len(source.parts)) as somewhere:
         reads = somewhere.map(partial(read_part, read=source.read, max_bad_share=max_bad_share), source.parts)
         summaries: list[Summary] = somewhere.gather(somewhere.map(summary, reads))
-        faults, rows = in_files(source.parts, summaries), sum(one.rows for one in summaries)
+        faults, rows = in_files(source.parts, summaries), sum(part.rows for part in summaries)
         check_ratings(source.parts, faults, rows, max_bad_share=max_bad_share)
         windows = _windows(dataset, summaries)
         parts: list[pa.Table] = somewhere.gather(somewhere.map(partial(inside, windows=windows), reads))
@@ -174,13 +174,13 @@ def _read(
 
 def _windows(dataset: Dataset, summaries: Sequence[Summary]) -> Windows | None:
     """The dataset's rule as windows, given what was read; None where a split column decides."""
-    oldest = [one.oldest for one in summaries if one.oldest is not None]
-    newest = [one.newest for one in summaries if one.newest is not None]
+    oldest = [part.oldest for part in summaries if part.oldest is not None]
+    newest = [part.newest for part in summaries if part.newest is not None]
     if not oldest:
         raise UserError(f"dataset {dataset.name}: every rating is malformed; lower dataset.max_bad_share to see how")
     if not isinstance(dataset.windows, SplitColumn):
         return windows_of(dataset.windows, min(oldest), max(newest))
-    if any(one.names is None for one in summaries):
+    if any(part.names is None for part in summaries):
         raise UserError(
             "dataset.windows: column, but the ratings have no split column; name it (dataset.columns.split) "
             "or split by time"
@@ -279,18 +279,18 @@ def natural_order(ids: pa.StringArray) -> pa.Array:
 
 def _item_table(metadata: pd.DataFrame, item_ids: pd.Series) -> tuple[pd.DataFrame, int]:
     """One row per rated item, and how many of them had no title; the first metadata row of an id counts."""
-    found = metadata.drop_duplicates("item_id").set_index("item_id").reindex(item_ids)
-    title = found["title"].fillna("")
+    described = metadata.drop_duplicates("item_id").set_index("item_id").reindex(item_ids)
+    title = described["title"].fillna("")
     unnamed = title == ""
     table = pd.DataFrame(
         {
             "item": np.arange(len(item_ids), dtype=np.int32),
             "item_id": item_ids,
             "title": title.where(~unnamed, ("Item " + item_ids).map(plain_text).array).array,
-            "year": found["year"].astype("Int16").array,
+            "year": described["year"].astype("Int16").array,
             # pandas writes a missing list as NaN.
-            "categories": [names if isinstance(names, list) else [] for names in found["categories"]],
-            "description": found["description"].fillna("").array,
+            "categories": [names if isinstance(names, list) else [] for names in described["categories"]],
+            "description": described["description"].fillna("").array,
         }
     )
     return table, int(unnamed.sum())
@@ -309,22 +309,22 @@ def _spans(dataset: Dataset, interactions: pd.DataFrame, summaries: Sequence[Sum
     Raises:
         UserError: one has no rows, or begins before the one before it ends.
     """
-    found: dict[str, Window] = {}
+    spans: dict[str, Window] = {}
     for number, split in enumerate(SPLITS):
         times = interactions["timestamp"].to_numpy()[interactions["split"].cat.codes.to_numpy() == number]
         if not len(times):
-            names = sorted(sum((one.names or Counter() for one in summaries), Counter[str]()))
+            names = sorted(sum((part.names or Counter() for part in summaries), Counter[str]()))
             raise UserError(
                 f"dataset {dataset.name}: no ratings of split {split}; the split column should say "
                 f"{', '.join(SPLITS)} (it says {', '.join(map(repr, names[:5]))})"
             )
-        found[split] = Window(start=int(times.min()), end=int(times.max()) + 1)
+        spans[split] = Window(start=int(times.min()), end=int(times.max()) + 1)
     try:
-        return Windows(**found)
+        return Windows(**spans)
     except ValueError:
-        told = "; ".join(f"{split} {found[split]}" for split in SPLITS)
+        texts = "; ".join(f"{split} {spans[split]}" for split in SPLITS)
         raise UserError(
-            f"dataset {dataset.name}: the splits of its split column overlap in time ({told}); each should follow the "
+            f"dataset {dataset.name}: the splits of its split column overlap in time ({texts}); each should follow the "
             "one before it, or what happens later would be known earlier"
         ) from None
 

@@ -104,11 +104,11 @@ def in_files(parts: Sequence[Part], reads: Sequence[Read | Summary]) -> list[Fau
     """All malformed rows, counted from the beginning of their files, of which several parts may be."""
     faults: list[Fault] = []
     before, lines = None, 0
-    for part, one in zip(parts, reads, strict=True):
+    for part, summary_of_part in zip(parts, reads, strict=True):
         if (part.path, part.inside) != before:
             before, lines = (part.path, part.inside), 0
-        faults += [fault._replace(row=fault.row + lines) for fault in one.faults]
-        lines += one.lines
+        faults += [fault._replace(row=fault.row + lines) for fault in summary_of_part.faults]
+        lines += summary_of_part.lines
     return faults
 
 

@@ -38,8 +38,8 @@ class Window:
         """As people write it: days where it begins and ends at midnight."""
         edges = [datetime.fromtimestamp(edge, UTC) for edge in (self.start, self.end)]
         days = not any(edge.hour or edge.minute or edge.second for edge in edges)
-        told = [edge.date().isoformat() if days else f"{edge:%Y-%m-%dT%H:%M:%S}" for edge in edges]
-        return f"[{told[0]}, {told[1]}) UTC"
+        texts = [edge.date().isoformat() if days else f"{edge:%Y-%m-%dT%H:%M:%S}" for edge in edges]
+        return f"[{texts[0]}, {texts[1]}) UTC"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,12 +104,12 @@ def places(path: Path, wanted: Collection[str] = (), *, parameter: str = "datase
         return [Part(path=file) for file in sorted([*path.glob("*"), *path.glob("*/*")]) if file.is_file()]
     if not path.is_file():
         raise UserError(f"{path}: neither a file nor a folder; set {parameter} to an archive, folder or file")
-    found: list[Part] = []
+    parts: list[Part] = []
     for inside, _ in _walk(path):
-        found.append(Part(path=path, inside=inside))
-        if wanted and set(wanted) <= {plain_name(part) for part in found}:
+        parts.append(Part(path=path, inside=inside))
+        if wanted and set(wanted) <= {plain_name(part) for part in parts}:
             break
-    return found
+    return parts
 
 
 def plain_name(part: Part) -> str:
@@ -117,14 +117,14 @@ def plain_name(part: Part) -> str:
     return part.name[:-3] if part.name.lower().endswith(".gz") else part.name
 
 
-def pick(path: Path, found: Sequence[Part], names: Sequence[str], hint: str) -> Part:
+def pick(path: Path, parts: Sequence[Part], names: Sequence[str], hint: str) -> Part:
     """The file with the first of the `names` that is there, the one least deep.
 
     Raises:
         UserError: none of them is; `hint` says what to set dataset.raw to.
     """
     for name in names:
-        fitting = [part for part in found if plain_name(part) == name]
+        fitting = [part for part in parts if plain_name(part) == name]
         if fitting:
             return min(fitting, key=lambda part: (len(part.path.parts), "/".join(part.inside).count("/"), part.inside))
     kind = "folder" if path.is_dir() else "archive"
@@ -137,11 +137,11 @@ def pick_pair(path: Path, ratings: Sequence[str], items: Sequence[str], hint: st
     Raises:
         UserError: one of them is not there.
     """
-    found = places(path, (ratings[0], items[0]))
-    if found == [Part(path=path)]:
+    parts = places(path, (ratings[0], items[0]))
+    if parts == [Part(path=path)]:
         beside = [Part(path=file) for file in sorted(path.parent.glob("*")) if file.is_file()]
-        return found[0], pick(path.parent, beside, items, hint)
-    return pick(path, found, ratings, hint), pick(path, found, items, hint)
+        return parts[0], pick(path.parent, beside, items, hint)
+    return pick(path, parts, ratings, hint), pick(path, parts, items, hint)
 
 
 def ranges(part: Part) -> list[Part]:

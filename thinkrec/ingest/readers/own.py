@@ -75,18 +75,18 @@ def _pieces(format: Format, part: Part) -> list[Part]:
 
 
 def _of_one_format(
-    path: Path, found: Sequence[Part], parameter: str, columns: Collection[str]
+    path: Path, files: Sequence[Part], parameter: str, columns: Collection[str]
 ) -> tuple[Format, list[Part]]:
-    known = [part for part in found if Path(plain_name(part)).suffix.lower() in FORMATS]
-    if not known:
+    readable = [part for part in files if Path(plain_name(part)).suffix.lower() in FORMATS]
+    if not readable:
         raise UserError(
             f"{parameter}: no {ENDINGS} file (or .gz of one) at {path}; name a file of one of these formats"
         )
-    endings = sorted({Path(plain_name(part)).suffix.lower() for part in known})
-    if len(endings) > 1 or (known[0].inside and len(known) > 1):
-        names = ", ".join(sorted(part.name for part in known)[:5])
-        raise UserError(f"{parameter}: {path} holds {len(known)} files ({names}); name the one that is meant")
-    return _separated(FORMATS[endings[0]], known[0], columns), known
+    endings = sorted({Path(plain_name(part)).suffix.lower() for part in readable})
+    if len(endings) > 1 or (readable[0].inside and len(readable) > 1):
+        names = ", ".join(sorted(part.name for part in readable)[:5])
+        raise UserError(f"{parameter}: {path} holds {len(readable)} files ({names}); name the one that is meant")
+    return _separated(FORMATS[endings[0]], readable[0], columns), readable
 
 
 def _separated(format: Format, part: Part, columns: Collection[str]) -> Format:
@@ -112,20 +112,20 @@ def _items(items: ItemFile) -> Any:
 
 
 def _item(named: Mapping[str, str], description: tuple[str, ...], values: Mapping[str, Any]) -> Item | str:
-    given = {role: values.get(name) for role, name in named.items()}
-    raw_id = given["item"]
+    by_role = {role: values.get(name) for role, name in named.items()}
+    raw_id = by_role["item"]
     item_id = str(int(raw_id)) if isinstance(raw_id, float) and raw_id.is_integer() else text_of(raw_id).strip()
     if not item_id:
         return "no item id"
     return Item(
         item_id,
-        text_of(given.get("title")),
-        _year(given.get("year")),
-        list_of(given.get("categories")),
+        text_of(by_role.get("title")),
+        _year(by_role.get("year")),
+        list_of(by_role.get("categories")),
         text_of([values.get(name) for name in description]),
     )
 
 
 def _year(value: Any) -> int | None:
-    found = _YEAR.fullmatch(text_of(value).strip())
-    return int(found[1]) if found and 1000 <= int(found[1]) <= 2100 else None
+    match = _YEAR.fullmatch(text_of(value).strip())
+    return int(match[1]) if match and 1000 <= int(match[1]) <= 2100 else None
