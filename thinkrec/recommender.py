@@ -345,7 +345,7 @@ class Recommender:
         source_m, target_m = np.concatenate(source), np.concatenate(is_target)
         features = self._features(rows, source_m)
         layout = bench.layout.over(rows)
-        model = bench.model.told(SlotValues(features, bench.model.slot_values.parts))
+        model = bench.model.with_slot_values(SlotValues(features, bench.model.slot_values.parts))
         question = rows["user"].to_numpy(np.int64)
         last = np.searchsorted(question, np.arange(len(questions)), side="right") - 1  # a candidate each
         routing = gating.route_states(

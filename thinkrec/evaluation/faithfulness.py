@@ -190,7 +190,7 @@ def score_shown(
         statistics=stored.statistics[source],
     )
     scores = score(
-        bench.model.told(SlotValues(features, bench.model.slot_values.parts)),
+        bench.model.with_slot_values(SlotValues(features, bench.model.slot_values.parts)),
         replace(layout.over(view.assign(item=item)), items=texts),
         targets,
         router=router,

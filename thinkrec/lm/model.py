@@ -48,9 +48,10 @@ class SlotValues:
         return [shapes[part] for part in self.parts]
 
     @property
-    def told(self) -> list[list[bool]]:
-        """Which parts a slot of every kind (WHOLE, USER, ITEM) is told."""
-        return [[True] * len(self.parts), [one == "user" for one in self.parts], [one != "user" for one in self.parts]]
+    def parts_by_kind(self) -> list[list[bool]]:
+        """Which parts a slot of each kind (WHOLE, USER, ITEM) holds."""
+        user = [part == "user" for part in self.parts]
+        return [[True] * len(self.parts), user, [not is_user for is_user in user]]
 
     def __call__(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """Values (len(rows), W)."""
@@ -86,7 +87,7 @@ class SlotProjector(nn.Module):
         self.spread.copy_(torch.from_numpy(np.maximum(values.std(0), 1e-6)))
 
     def forward(self, values_SW: Tensor, keep_SP: Tensor | None = None) -> Tensor:
-        """Embeddings of slots, each told the parts P that `keep_SP` marks (all); the others stand at their mean."""
+        """Embeddings of slots, each of the parts P that `keep_SP` marks (None: all); the others stand at their mean."""
         scaled_SW = (values_SW - self.mean) / self.spread
         if keep_SP is None:
             keep_SP = torch.ones(len(scaled_SW), len(self.widths), dtype=torch.bool, device=scaled_SW.device)
@@ -192,7 +193,7 @@ class RecommenderLM(nn.Module):
         self.soft_prompt = soft_prompt
         self.scored = scored
 
-    def told(self, values: SlotValues) -> RecommenderLM:
+    def with_slot_values(self, values: SlotValues) -> RecommenderLM:
         """The same weights, with other values for the slots."""
         return RecommenderLM(
             self.backbone, self.vocabulary, values, self.projector, self.soft_prompt, scored=self.scored
@@ -223,8 +224,8 @@ class RecommenderLM(nn.Module):
         if self.projector is None:
             return embedded
         values = torch.from_numpy(self.slot_values(batch.slot_rows.cpu().numpy())).to(embedded.device)
-        told = torch.tensor(self.slot_values.told, device=embedded.device)[batch.slot_kinds]
-        filled = self.projector(values, told).to(embedded.dtype)
+        keep_SP = torch.tensor(self.slot_values.parts_by_kind, device=embedded.device)[batch.slot_kinds]
+        filled = self.projector(values, keep_SP).to(embedded.dtype)
         return embedded.index_put((batch.slots[:, 0], batch.slots[:, 1]), filled)
 
     def hidden_states(

@@ -60,7 +60,7 @@ class Workbench:
         """The same weights, told what the static protocol tells (`history.static_view`)."""
         table = static_view(self.interactions)
         features = load_features(protocol="static")
-        model = self.model.told(replace(self.model.slot_values, features=features))
+        model = self.model.with_slot_values(replace(self.model.slot_values, features=features))
         return replace(self, interactions=table, features=features, layout=self.layout.over(table), model=model.eval())
 
 
