@@ -149,7 +149,7 @@ def test_names_in_common_are_counted_whether_or_not_their_bits_tell_them_apart()
     near, past = np.arange(30, dtype=np.int32), np.tile(np.arange(31), (30, 1))  # 30: nothing there
     for pool, exact in ((names, False), (names[:60], True)):
         lists = [[name for name in one if name in pool] for one in drawn]
-        sets = NameSets.of(lists)
+        sets = NameSets.from_sets(lists)
         assert (sets.names <= 64) == exact
         content = replace(item_content(item_table()), categories=sets)
         pair = statistics._Pairs(

@@ -49,7 +49,7 @@ class NameSets:
     names: int  # up to 64 the bits are the sets themselves
 
     @classmethod
-    def of(cls, sets: Iterable[Sequence[str]]) -> NameSets:
+    def from_sets(cls, sets: Iterable[Sequence[str]]) -> NameSets:
         """The sets of items 0, 1, ...; no name may stand twice in one."""
         numbers: dict[str, int] = {}
         lists = [[numbers.setdefault(name, len(numbers)) for name in names] for names in sets]
@@ -78,9 +78,9 @@ def item_content(items: pd.DataFrame) -> ItemContent:
         long = dict.fromkeys(word for word in re.findall(r"[^\W\d_]{3,}", title.lower()) if word != "the")
         words.append(list(long)[:TITLE_WORDS])
     return ItemContent(
-        categories=NameSets.of(list(dict.fromkeys(row)) for row in items["categories"]),
+        categories=NameSets.from_sets(list(dict.fromkeys(row)) for row in items["categories"]),
         year=items["year"].to_numpy(np.float32, na_value=np.nan),
-        title_words=NameSets.of(words),
+        title_words=NameSets.from_sets(words),
     )
 
 
@@ -201,7 +201,7 @@ class _Pairs:
     target_popularity: NDArray[np.float64]  # (B,)
     past_popularity: NDArray[np.float64]  # (B, K) infinite where there is none
 
-    def of_past(self, values: NDArray[Any], nothing: float) -> NDArray[Any]:
+    def values_of_past(self, values: NDArray[Any], nothing: float) -> NDArray[Any]:
         """Values of the near interactions (M,) as those of the past ones (B, K); `nothing` where there is none."""
         return _with(values, nothing)[self.past]
 
@@ -220,13 +220,13 @@ def _categories(pair: _Pairs, _: dict[str, Weights]) -> Weights:
     both = _common(sets, pair).astype(np.float32)
     # An empty set has nothing in common with any, so its size does not matter; it only may not divide by zero.
     past, target = (np.maximum(sets.sizes[items], 1).astype(np.float32) for items in (pair.near, pair.target))
-    either = pair.of_past(past, 1) + target[:, None] - both
+    either = pair.values_of_past(past, 1) + target[:, None] - both
     return np.square(both / either)
 
 
 def _common(sets: NameSets, pair: _Pairs) -> NDArray[np.unsignedinteger]:
     """Number of names that target and past items have in common (B, K)."""
-    bits = pair.of_past(sets.bits[pair.near], 0) & sets.bits[pair.target][:, None]
+    bits = pair.values_of_past(sets.bits[pair.near], 0) & sets.bits[pair.target][:, None]
     if sets.names <= BITS:
         return np.bitwise_count(bits)
     at = np.flatnonzero(bits != 0)  # few; the rest have nothing in common
@@ -239,7 +239,7 @@ def _common(sets: NameSets, pair: _Pairs) -> NDArray[np.unsignedinteger]:
 
 def _years(pair: _Pairs, _: dict[str, Weights]) -> Weights:
     # An unknown year is infinitely far from any, another unknown one included.
-    past = pair.of_past(np.nan_to_num(pair.content.year[pair.near], nan=np.inf), np.inf)
+    past = pair.values_of_past(np.nan_to_num(pair.content.year[pair.near], nan=np.inf), np.inf)
     target = np.nan_to_num(pair.content.year[pair.target], nan=-np.inf)
     return np.exp(-np.abs(past - target[:, None]) / YEAR_SCALE)
 
