@@ -23,8 +23,7 @@ from thinkrec.campaign.rows import BASE, Row
 from thinkrec.errors import UserError
 from thinkrec.evaluation.intervals import DRAWS, HEADLINE, bootstrap, interval, p_value, resampled
 from thinkrec.evaluation.reasons import meteor_exact_stem
-from thinkrec.evaluation.tables import EVALUATED, HINDSIGHT, OURS, differences
-from thinkrec.history import ScoredModel
+from thinkrec.evaluation.tables import EVALUATED, OURS, differences, kind_of
 from thinkrec.metrics import Floats
 
 METEOR = "meteor_exact_stem"
@@ -119,8 +118,7 @@ def joint_file(name: str, runs: Mapping[int, tuple[Run, Run]], *, draws: int = D
     lines = {name}
     if name == BASE:
         models = set[str].intersection(*(set(run.table[EVALUATED[-1]]["models"]) for run, _ in runs.values()))
-        online = {model for model in models if ScoredModel.from_column(model).protocol == "online"}
-        lines = online - {OURS, *HINDSIGHT}
+        lines = {model for model in models if model != OURS and kind_of(model) == "online"}
     for number, (run, base) in runs.items():
         test = run.predictions["split"] == EVALUATED[-1]
         for other in (run, base):

@@ -9,8 +9,7 @@ import numpy as np
 
 from thinkrec.campaign.rows import BASE
 from thinkrec.evaluation.intervals import HEADLINE
-from thinkrec.evaluation.tables import HINDSIGHT
-from thinkrec.history import ScoredModel
+from thinkrec.evaluation.tables import kind_of
 
 SPLIT = "test"
 LIFT = "possible_lift"
@@ -34,7 +33,7 @@ def across(by_seed: Mapping[int, Files], joint: Files) -> Spread:
     for seed, files in by_seed.items():
         for file in files.values():
             for name, line in file["lines"].items():
-                if name not in HINDSIGHT and ScoredModel.from_column(name).protocol == "online":
+                if kind_of(name) == "online":
                     lines.setdefault(name, {})[seed] = file, line[SPLIT]
     return {
         name: {

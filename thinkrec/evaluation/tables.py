@@ -28,6 +28,11 @@ COUNT_BINS = {0: "0", 1: "1-9", 10: "10-49", 50: "50+"}  # by the least count of
 SLICE_METRICS = {"auc": "all", "uauc": "uauc", "ndcg@5": "@5", "map@5": "@5", "log_loss": "all"}  # and whom they cover
 LEAST_USERS = 30  # a mean over fewer says nothing, and slices have no intervals to say so
 ALPHA = 0.05
+KINDS = {  # of models, in the order of the text, with what stands above them
+    "online": "",
+    "static": "-- static: nothing after the split began is known",
+    "hindsight": "-- with hindsight, not competitors",
+}
 
 
 def evaluate(predictions: pd.DataFrame, models: Sequence[str], *, seed: int, draws: int = DRAWS) -> dict[str, Any]:
@@ -84,18 +89,14 @@ def _split_table(rows: pd.DataFrame, models: Sequence[str], *, seed: int, draws:
         return {name: score_table(user[held], label[held], score[held], seed=seed) for name, held in bins.items()}
 
     table: dict[str, Any] = {}
-    sizes: dict[str, Any] = {}
+    sizes: dict[str, Any] = {}  # the same for every model
     for model, score in scores.items():
-        by_slice = {name: measured(score, bins) for name, bins in cut.items()}
-        sizes = {  # the same for every model
-            name: {bin_name: {key: bin_table[key] for key in ("rows", "users")} for bin_name, bin_table in bins.items()}
-            for name, bins in by_slice.items()
-        }
-        table[model] = measured(score, parts)
-        table[model]["slices"] = {
-            name: {bin_name: _reliable(bin_table) for bin_name, bin_table in bins.items()}
-            for name, bins in by_slice.items()
-        }
+        table[model], reliable = measured(score, parts), {}
+        for name, bins in cut.items():
+            figures = measured(score, bins)
+            sizes[name] = {part: {key: of_bin[key] for key in ("rows", "users")} for part, of_bin in figures.items()}
+            reliable[name] = {part: _reliable(of_bin) for part, of_bin in figures.items()}
+        table[model]["slices"] = reliable
         table[model]["interval"] = {
             name: dict(zip(("low", "high"), interval(drawn[model].draws[name]), strict=True)) for name in HEADLINE
         }
@@ -126,12 +127,7 @@ def differences(drawn: dict[str, Bootstrap]) -> dict[str, dict[str, dict[str, fl
         ours = ScoredModel(OURS, protocol).column
         if ours not in drawn:
             continue
-        scored = {column: ScoredModel.from_column(column) for column in drawn}
-        rivals = [
-            column
-            for column, model in scored.items()
-            if model.protocol == protocol and model.name not in {OURS, *HINDSIGHT}
-        ]
+        rivals = [column for column in drawn if column != ours and kind_of(column) == protocol]
         pairs = [(model, name) for model in rivals for name in drawn[ours].draws]
         paired = [drawn[ours].draws[name] - drawn[model].draws[name] for model, name in pairs]
         plain = [p_value(difference) for difference in paired]
@@ -160,32 +156,34 @@ def to_text(metrics: dict[str, Any]) -> str:
     return "\n\n".join(_block(split, table) for split, table in metrics.items())
 
 
+def kind_of(column: str) -> str:
+    """`online` or `static`, by the protocol of the model in this column, or `hindsight`."""
+    model = ScoredModel.from_column(column)
+    return "hindsight" if model.name in HINDSIGHT else model.protocol
+
+
 def _block(split: str, table: dict[str, Any]) -> str:
     models = table["models"]
+    with_lift = any("possible_lift" in model for model in models.values())
+    heads = ["model", *(name.upper() for name in HEADLINE), "log-loss", "ECE", "warm AUC", "cold AUC"]
+    lines = {"": [*heads, "of possible"] if with_lift else heads}
+    lines |= {name: _cells(table, name, with_lift=with_lift) for name in models}
+    widths = [max(map(len, column)) for column in zip(*lines.values(), strict=True)]
+    aligned = {
+        name: "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for name, line in lines.items()
+    }
     first = next(iter(models.values()))["all"]
     users = first["users"]
-    lift = any("possible_lift" in model for model in models.values())
-    heads = ["model", *(name.upper() for name in HEADLINE), "log-loss", "ECE", "warm AUC", "cold AUC"]
-    cells = {name: _cells(table, name, lift=lift) for name in models}
-    lines = [[*heads, "of possible"] if lift else heads, *cells.values()]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads) + lift)]
-
-    def aligned(line: list[str]) -> str:
-        return "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-
     text = [
         f"{split}: {first['rows']:,} rows, {users['all']:,} users; "
         f"UAUC over {users['uauc']:,}, @k over {users['@5']:,} of them; [95 % interval]",
-        aligned(lines[0]),
+        aligned[""],
     ]
-    static = [name for name in models if ScoredModel.from_column(name).protocol == "static"]
-    hindsight = [name for name in models if name in HINDSIGHT]
-    text += [aligned(cells[name]) for name in models if name not in {*static, *hindsight}]
-    for title, names in {
-        "-- static: nothing after the split began is known": static,
-        "-- with hindsight, not competitors": hindsight,
-    }.items():
-        text += [title, *(aligned(cells[name]) for name in names)] if names else []
+    for kind, title in KINDS.items():
+        names = [name for name in models if kind_of(name) == kind]
+        text += [title] if names and title else []
+        text += [aligned[name] for name in names]
     if table["differences"]:
         text.append(
             f"* the paired difference from ours under the same protocol stands at {ALPHA} after Holm's correction"
@@ -193,22 +191,20 @@ def _block(split: str, table: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
-def _cells(table: dict[str, Any], name: str, *, lift: bool) -> list[str]:
-    """A model's line: intervals for the first two headline metrics only, for want of room."""
-    model = table["models"][name]
-    cells = [name]
+def _cells(table: dict[str, Any], name: str, *, with_lift: bool) -> list[str]:
+    """A model's line. For want of room only the first two headline metrics have their intervals.
+
+    A star marks a significant difference from ours; elsewhere a space keeps the columns aligned.
+    """
+    model, cells = table["models"][name], [name]
     for metric in HEADLINE:
-        edges = model["interval"][metric]
-        between = f" [{_figure(edges['low'])} {_figure(edges['high'])}]" if metric in HEADLINE[:2] else ""
-        cells.append(f"{_figure(model['all'][metric])}{_star(table, name, metric)}{between}")
+        low, high = (_figure(model["interval"][metric][edge]) for edge in ("low", "high"))
+        p = table["differences"].get(name, {}).get(metric, {}).get("p_holm", 1.0)
+        star = "*" if p < ALPHA else " "
+        cells.append(f"{_figure(model['all'][metric])}{star}" + (f" [{low} {high}]" if metric in HEADLINE[:2] else ""))
     cells += [_figure(model["all"][key]) for key in ("log_loss", "calibration_error")]
     cells += [_figure(model[part]["auc"]) for part in ("warm", "cold")]
-    return [*cells, _figure(model.get("possible_lift"))] if lift else cells
-
-
-def _star(table: dict[str, Any], model: str, metric: str) -> str:
-    """A mark where ours differs; a space keeps the columns aligned."""
-    return "*" if table["differences"].get(model, {}).get(metric, {}).get("p_holm", 1.0) < ALPHA else " "
+    return [*cells, _figure(model.get("possible_lift"))] if with_lift else cells
 
 
 def _figure(value: float | None) -> str:

@@ -26,9 +26,9 @@ from thinkrec.claims.claims import Claim, Thesaurus
 from thinkrec.evaluation import plots
 from thinkrec.evaluation.intervals import HEADLINE
 from thinkrec.evaluation.names import display_name
-from thinkrec.evaluation.tables import ALPHA, HINDSIGHT, OURS
+from thinkrec.evaluation.tables import ALPHA, OURS, kind_of
 from thinkrec.experts.routing import CASES
-from thinkrec.history import ScoredModel, history_bounds, shown_history
+from thinkrec.history import history_bounds, shown_history
 from thinkrec.metrics import auc, says_yes
 from thinkrec.params import PromptParams
 
@@ -95,7 +95,7 @@ def contents(
 
 def _name(column: str) -> str:
     """The display name of the model whose scores are in this column, and its protocol if that is the static one."""
-    return display_name(column) + (", static" if ScoredModel.from_column(column).protocol == "static" else "")
+    return display_name(column) + (", static" if kind_of(column) == "static" else "")
 
 
 def encoded(value: Any) -> str:
@@ -110,7 +110,7 @@ def _table(table: dict[str, Any]) -> dict[str, Any]:
     first = next(iter(table["models"].values()))["all"]
     models = []
     for name, model in table["models"].items():
-        kind = "hindsight" if name in HINDSIGHT else ScoredModel.from_column(name).protocol
+        kind = kind_of(name)
         models.append(
             {
                 "name": name,
