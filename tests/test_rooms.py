@@ -24,7 +24,6 @@ LONG = {
     "tests/reasons/test_decoding.py",
     "tests/teacher/test_batch.py",
     "tests/test_api.py",
-    "tests/test_stages.py",
     "thinkrec/params.py",
     "thinkrec/recommender.py",
 }
