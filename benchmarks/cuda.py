@@ -33,12 +33,13 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel, Qwen3Config
 
+from thinkrec.experts.training import add_expert, expert_folder
 from thinkrec.features.artefact import Features
-from thinkrec.lm.adapters import add_expert, add_lora, expert_folder, save_adapter
+from thinkrec.lm.adapters import add_lora, save_adapter
 from thinkrec.lm.finetune import Objective
-from thinkrec.lm.mixture import install
+from thinkrec.lm.mixture import install_mixture
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues
-from thinkrec.lm.scoring import score
+from thinkrec.lm.scoring import RowWeights, score
 from thinkrec.params import LoraParams, load
 from thinkrec.text.items import Ragged
 from thinkrec.text.layout import Window, batches_by_tokens
@@ -214,13 +215,14 @@ def measure_training(world: World, tokens: int, steps: int = STEPS) -> str:
 def measure_scoring(world: World, rounds: int = ROUNDS) -> str:
     """Score every interaction, adapters mixed by random weights, one set per user."""
     with TemporaryDirectory() as folder:
-        router = install(world.model.backbone, write_adapters(world.model, Path(folder)))
+        batch_weights = install_mixture(world.model.backbone, write_adapters(world.model, Path(folder)))
     users = int(world.user.max()) + 1
-    routing = np.random.default_rng(0).dirichlet(np.ones(EXPERTS + 1), users).astype(np.float32)
+    routing_weights = np.random.default_rng(0).dirichlet(np.ones(EXPERTS + 1), users).astype(np.float32)
+    weights = RowWeights(batch_weights, routing_weights, world.user)
     rows = np.arange(len(world.user))
 
     def score_all() -> None:
-        scores = score(world.model, world.layout, rows, router=router, routing=routing, route=world.user)
+        scores = score(world.model, world.layout, rows, weights)
         assert np.isfinite(scores).all()
 
     work = world.count_work(world.layout, world.layout.scoring_windows(rows, world.user), 2)

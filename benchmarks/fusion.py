@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.measure import Goal, Line, faster, in_turn
 from benchmarks.worlds import HISTORY, SHAPES, Shape, causal_lm, layout_of, ratings, recommender, with_lora
 from thinkrec.lm.adapters import save_adapter
-from thinkrec.lm.mixture import install
+from thinkrec.lm.mixture import install_mixture
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.text.layout import Batch
 
@@ -41,8 +41,8 @@ def _of(shape: Shape, root: Path) -> Iterator[Line]:
         save_adapter(with_lora(causal_lm(shape), seed=seed), folder, base="none")
 
     mixed = causal_lm(shape)
-    router = install(mixed, [None, *folders])
-    router.weights = torch.cat([torch.zeros(USERS, 1), weights], dim=1)
+    batch_weights = install_mixture(mixed, [None, *folders])
+    batch_weights.tensor = torch.cat([torch.zeros(USERS, 1), weights], dim=1)
     ours = recommender(table, layout, mixed)
 
     single = causal_lm(shape)

@@ -12,8 +12,9 @@ from torch import nn
 
 from benchmarks.measure import Goal, Line, faster, in_turn
 from benchmarks.worlds import HISTORY, SHAPES, causal_lm, layout_of, rated, ratings, recommender
+from thinkrec.lm.mixture import BatchWeights
 from thinkrec.lm.model import RecommenderLM
-from thinkrec.lm.scoring import SCORING_TOKENS, score
+from thinkrec.lm.scoring import SCORING_TOKENS, RowWeights, score
 from thinkrec.text.layout import Layout, Window, batches_by_tokens
 
 CANDIDATES = 100
@@ -30,14 +31,15 @@ def ranking() -> Iterator[Line]:
         table["timestamp"] = np.where(np.arange(len(table)) < HISTORY, np.arange(len(table)), moment + len(table))
         layout = layout_of(table)
         model = recommender(table, layout, causal_lm(shape))
-        rows, alone = np.arange(HISTORY, len(table)), np.arange(len(table))
-        # Rows of different states never share a sequence: a route of its own gives each candidate its own prompt.
-        together, apart = score(model, layout, rows), score(model, layout, rows, route=alone)
+        rows = np.arange(HISTORY, len(table))
+        # Rows of different states never share a sequence: a state of its own gives each candidate its own prompt.
+        weights = RowWeights(BatchWeights(), np.ones((len(table), 1), np.float32), np.arange(len(table)))
+        together, apart = score(model, layout, rows), score(model, layout, rows, weights)
         assert np.allclose(together, apart, atol=1e-4), "both compute the same"
         yield faster(
             f"ranking {CANDIDATES} candidates of one user, {shape}",
             "a prompt each, batched",
-            in_turn(lambda: score(model, layout, rows), lambda: score(model, layout, rows, route=alone)),  # noqa: B023
+            in_turn(lambda: score(model, layout, rows), lambda: score(model, layout, rows, weights)),  # noqa: B023
             Goal("at least", 5),
         )
 

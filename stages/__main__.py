@@ -13,7 +13,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import typer
 
-from stages.added import added
 from stages.backbone import backbone
 from stages.baselines import baselines
 from stages.evaluate import evaluate
@@ -27,8 +26,8 @@ from stages.sft import sft
 from stages.traces import traces
 from thinkrec.command import command
 
-PIPELINE = (ingest, keywords, features, baselines, traces, backbone, sft, experts, added, gate, evaluate, report)
-SHARED = (sft, experts, added, gate, evaluate)  # several processes may do their work (run.processes)
+PIPELINE = (ingest, keywords, features, baselines, traces, backbone, sft, experts, gate, evaluate, report)
+SHARED = (sft, experts, gate, evaluate)  # several processes may do their work (run.processes)
 
 app = typer.Typer(
     name="thinkrec-stage",

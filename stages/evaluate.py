@@ -13,36 +13,27 @@ def evaluate() -> str:
     from thinkrec.evaluation.learned import score_likeness
     from thinkrec.evaluation.predict import predict, write_reasons
     from thinkrec.evaluation.reasons import score_claims, score_reasons, score_truth
-    from thinkrec.experts import fit as gating
-    from thinkrec.experts import groups as grouping
-    from thinkrec.lm.adapters import install_experts
-    from thinkrec.lm.workbench import open_global
+    from thinkrec.experts.routing import open_finished
     from thinkrec.params import load
     from thinkrec.reasons.judging import ReasonJudge, Tastes
 
     params = load()
-    bench = open_global(params.prompt)
-    groups = grouping.load(artifacts.ADDED)
-    states, temperature = len(bench.features.user_vectors), params.gate.temperature
-    routing = gating.load(artifacts.GATE, groups, states=states, temperature=temperature)
-    router = install_experts(bench, len(groups.centroids))
+    loaded, routing = open_finished(params)
 
     truth, traces = artifacts.read_table(artifacts.TRUTH), artifacts.read_table(artifacts.TRACES)
     baselines = artifacts.read_table(artifacts.BASELINES)
-    predictions, models = predict(
-        bench, bench.static(), router, routing, groups, baselines, truth, temperature=temperature
-    )
+    predictions, models = predict(loaded, routing, baselines, truth)
     items, keywords = artifacts.read_table(artifacts.ITEMS), artifacts.read_table(artifacts.KEYWORDS)
-    checker = Checker(bench.interactions, items, keywords, params.prompt, thesaurus_of(params.teacher.endpoint))
+    checker = Checker(loaded.interactions, items, keywords, params.prompt, thesaurus_of(params.teacher.endpoint))
 
-    tastes = Tastes.of(bench.features, checker.keywords, params.prompt.slots)
-    judge = ReasonJudge(checker=checker, tastes=tastes, features=bench.features)
-    reasons = write_reasons(bench, router, routing, predictions, traces, judge, params.evaluate, seed=params.seed)
+    tastes = Tastes.of(loaded.features, checker.keywords, params.prompt.slots)
+    judge = ReasonJudge(checker=checker, tastes=tastes, features=loaded.features)
+    reasons = write_reasons(loaded, predictions, traces, judge, params.evaluate, seed=params.seed)
     artifacts.write_table(artifacts.PREDICTIONS, predictions)
     artifacts.write_table(artifacts.REASONS, reasons)
-    moved = interventions(bench, router, routing, reasons, checker, seed=params.seed)
+    moved = interventions(loaded, reasons, checker, seed=params.seed)
     thought, seconds = reason_first.measure(
-        bench, router, routing, rows=params.evaluate.reason_first, samples=params.evaluate.reason_first_samples,
+        loaded, rows=params.evaluate.reason_first, samples=params.evaluate.reason_first_samples,
         max_new_tokens=params.evaluate.max_new_tokens, seed=params.seed,
     )  # fmt: skip
     likeness = {"bertscore": params.evaluate.bertscore, "bleurt": params.evaluate.bleurt}
@@ -50,7 +41,7 @@ def evaluate() -> str:
         **score_reasons(reasons),
         **score_likeness(reasons["reason"].tolist(), reasons["teacher"].tolist(), likeness),
         "claims": score_claims(reasons, checker),
-        "truth": score_truth(reasons, truth["reason"].tolist(), checker, bench.user, seed=params.seed),
+        "truth": score_truth(reasons, truth["reason"].tolist(), checker, loaded.user, seed=params.seed),
         "interventions": moved,
         "reason_first": thought,
     }
@@ -63,9 +54,9 @@ def evaluate() -> str:
         artifacts.write_json(artifacts.PLOTS / f"{name}.json", artifacts.rounded(points(test, [tables.OURS]), 5))
     plots.draw_roc(artifacts.PLOTS / "roc.png", test, plots.shown(models))
     plots.draw_calibration(artifacts.PLOTS / "calibration.png", test)
-    vectors = bench.features.user_vectors[: len(groups.group)]
+    vectors = loaded.features.user_vectors[: len(routing.groups.group)]
     seen = np.flatnonzero(np.any(vectors != 0, axis=1))
-    group = groups.group[seen].clip(min=0)  # without experts everyone is of one group
+    group = routing.groups.group[seen].clip(min=0)  # without experts everyone is of one group
     plots.draw_gate(artifacts.PLOTS / "gate.png", routing.weights[seen], group)
     plots.draw_groups(artifacts.PLOTS / "groups.png", vectors[seen], group)
     typer.echo("\n\n".join([tables.to_text(metrics), *([reason_first.to_text(thought, seconds)] if thought else [])]))

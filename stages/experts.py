@@ -2,43 +2,24 @@
 
 
 def experts() -> str:
-    """Group users, train one LoRA expert per group."""
+    """Group users, train one LoRA expert per group.
+
+    Files of user ids in experts.added make a group and an expert more each. DVC knows these files by name: one that has
+    changed wants a new name. For a run elsewhere (--temp, --queue) their paths are absolute, or git has the files.
+    """
     import torch
 
     from thinkrec import artifacts
-    from thinkrec.experts import groups as grouping
-    from thinkrec.lm import identity
-    from thinkrec.lm.adapters import train_experts
+    from thinkrec.experts.training import fit_experts
+    from thinkrec.lm.loaded import open_global
     from thinkrec.lm.trainer import resumable
-    from thinkrec.lm.workbench import open_global
     from thinkrec.params import load
 
     params = load()
     torch.manual_seed(params.seed)
-    traces = artifacts.read_table(artifacts.TRACES) if params.sft.think_share else None
-    bench = open_global(params.prompt, traces=traces)
-    groups, stats = grouping.group_users(
-        bench.features.user_vectors[: int(bench.user.max()) + 1],
-        n=params.experts.n,
-        grouping=params.experts.grouping,
-        space=params.experts.space,
-        min_users=params.experts.min_users,
-        seed=params.seed,
-    )
+    loaded = open_global(params, with_reasons=True)
     with resumable(params.run), artifacts.atomic(artifacts.EXPERTS) as partial:
-        grouping.save(groups, partial)
-        identity.stamp(partial, {"sft": identity.hash_of(artifacts.SFT)})
-        every = range(1, len(groups.centroids) + 1)
-        results = train_experts(
-            bench,
-            groups.group,
-            every,
-            partial,
-            params.experts,
-            params.lora,
-            params.sft,
-            params.trainer,
-            seed=params.seed,
-        )
-    artifacts.write_metrics("experts", {**stats, "experts": results})
-    return f"{len(results)} experts for groups of {', '.join(map(str, stats['users'])) or 'no'} users"
+        metrics = fit_experts(loaded, params, partial)
+    artifacts.write_metrics("experts", metrics)
+    sizes = [*metrics["users"], *(expert["users"] for expert in metrics["experts"] if "users" in expert)]
+    return f"{len(sizes)} experts for groups of {', '.join(map(str, sizes)) or 'no'} users"

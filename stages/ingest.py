@@ -7,10 +7,13 @@ def ingest() -> str:
     from thinkrec.ingest import overview as report
     from thinkrec.ingest.dataset import ingest as read
     from thinkrec.params import load
+    from thinkrec.provenance import dataset_parameters, write_provenance
 
-    ingested = read(load().dataset)
+    params = load().dataset
+    ingested = read(params)
     for path, frame in ingested.tables().items():
         artifacts.write_table(path, frame)
+    write_provenance(artifacts.INTERACTIONS.parent, dataset_parameters(params))
     artifacts.write_metrics("ingest", ingested.stats)
     report.draw(artifacts.PLOTS / "dataset.png", ingested.interactions, ingested.days, ingested.windows)
     sizes = " / ".join(

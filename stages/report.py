@@ -6,18 +6,16 @@ def report() -> str:
     from thinkrec import artifacts
     from thinkrec.claims.checker import thesaurus_of
     from thinkrec.evaluation.tables import OURS
-    from thinkrec.experts import fit as gating
-    from thinkrec.experts import groups as grouping
+    from thinkrec.experts.groups import load_groups
+    from thinkrec.experts.routing import load_routing
     from thinkrec.features.artefact import load_features
     from thinkrec.params import load
     from thinkrec.report.contents import Artefacts, contents
     from thinkrec.report.page import page
 
     params = load()
-    features, groups = load_features(artifacts.FEATURES), grouping.load(artifacts.ADDED)
-    routing = gating.load(
-        artifacts.GATE, groups, states=len(features.user_vectors), temperature=params.gate.temperature
-    )
+    features, groups = load_features(artifacts.FEATURES), load_groups(artifacts.EXPERTS)
+    routing = load_routing(groups, params.gate, states=len(features.user_vectors))
     predictions = artifacts.read_table(artifacts.PREDICTIONS)
     inputs = Artefacts(
         interactions=artifacts.read_table(artifacts.INTERACTIONS),

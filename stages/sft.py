@@ -6,23 +6,22 @@ def sft() -> str:
     import torch
 
     from thinkrec import artifacts
+    from thinkrec.lm.loaded import open_untrained
     from thinkrec.lm.sft import fit_global, save_global
     from thinkrec.lm.trainer import resumable
-    from thinkrec.lm.workbench import open_workbench
     from thinkrec.params import load
 
     params = load()
     torch.manual_seed(params.seed)
-    traces = artifacts.read_table(artifacts.TRACES) if params.sft.think_share else None
-    bench = open_workbench(params.prompt, recipe=params.sft.recipe, traces=traces, slot_dropout=params.sft.slot_dropout)
+    loaded = open_untrained(params)
     with resumable(params.run):
-        results, adapter = fit_global(bench, params.sft, params.lora, params.trainer, seed=params.seed)
+        results, adapter = fit_global(loaded, params)
         with artifacts.atomic(artifacts.SFT) as partial:
-            save_global(bench, adapter, partial, recipe=params.sft.recipe)
+            save_global(loaded, adapter, partial, recipe=params.sft.recipe)
     epochs = [(phase, epoch) for phase, result in results.items() for epoch in result.epochs]
     curve = [{"phase": phase, **epoch, "epoch": number} for number, (phase, epoch) in enumerate(epochs, start=1)]
     best = {phase: result.best for phase, result in results.items()}
-    artifacts.write_metrics("sft", {"best": best, "traces": len(bench.layout.reasons)})
+    artifacts.write_metrics("sft", {"best": best, "traces": len(loaded.layout.reasons)})
     artifacts.write_json(artifacts.PLOTS / "sft.json", artifacts.rounded(curve, 4))
     phase = list(results)[-1]
     return (

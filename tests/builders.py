@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from numpy.typing import NDArray
+from peft import LoraConfig, get_peft_model
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -23,8 +26,11 @@ from transformers import (
 from thinkrec.features.artefact import Features
 from thinkrec.ingest.catalogue import DATASETS
 from thinkrec.lm.backbone import build_tokenizer
+from thinkrec.lm.loaded import LoadedModel
+from thinkrec.lm.mixture import BatchWeights
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues
-from thinkrec.params import PromptParams, Slot
+from thinkrec.lm.recipes import RECIPES
+from thinkrec.params import Params, PromptParams, Slot
 from thinkrec.text.items import Ragged, encode
 from thinkrec.text.layout import Layout
 from thinkrec.text.layouts import make_layout
@@ -193,3 +199,52 @@ def write_movielens(folder: Path, *, bad: int = 0) -> Path:
     movies = [f"{item}::Caf\xe9 {item}, The (19{item + 50})::{genres[item % 3]}" for item in range(1, 41)]
     (folder / "movies.dat").write_text("\n".join([*movies, "broken"]) + "\n", encoding="latin-1")
     return folder
+
+
+def loaded_model(
+    table: pd.DataFrame,
+    model: RecommenderLM | None = None,
+    layout: Layout | None = None,
+    *,
+    batch_weights: BatchWeights | None = None,
+    routing_weights: NDArray[np.float32] | None = None,
+    root: Path = Path(),
+) -> LoadedModel:
+    """A tiny model with what a stage needs around it; of the `compact` recipe, without a mixture unless given one."""
+    model = recommender(table) if model is None else model
+    return LoadedModel(
+        root=root,
+        interactions=table,
+        features=model.slot_values.features,
+        tokenizer=tokenizer(),
+        layout=layout_of(table) if layout is None else layout,
+        model=model,
+        recipe=RECIPES["compact"],
+        base=Path("out/sft/model"),
+        adapter=None,
+        provenance={},
+        batch_weights=batch_weights,
+        routing_weights=routing_weights,
+    )
+
+
+def write_random_adapter(folder: Path, seed: int) -> Path:
+    """A LoRA on disk for `causal_lm`, strong enough to turn verdicts."""
+    config = LoraConfig(r=4, lora_alpha=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    adapter = get_peft_model(causal_lm(), config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in adapter.named_parameters():
+            if "lora_" in name:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.5)
+    adapter.save_pretrained(str(folder))
+    return folder
+
+
+def params_with(changes: dict[str, Any]) -> Params:
+    """This repository's params.yaml with other values of some parameters, each by its dotted name."""
+    values = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
+    for name, value in changes.items():
+        *sections, key = name.split(".")
+        functools.reduce(lambda inner, section: inner[section], sections, values)[key] = value
+    return Params.model_validate(values)

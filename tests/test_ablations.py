@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from tests.project import (
     set_params,
 )
 from thinkrec.artifacts import (
-    ADDED,
     EXPERTS,
     FEATURES,
     GATE,
@@ -36,10 +34,10 @@ from thinkrec.artifacts import (
     USERS,
     read_json,
     read_table,
+    read_tensors,
 )
-from thinkrec.experts import fit as gating
-from thinkrec.experts import groups as grouping
-from thinkrec.experts.routing import centroid_routing
+from thinkrec.experts.groups import load_groups
+from thinkrec.experts.rule import centroid_routing
 from thinkrec.features.artefact import load_features
 from thinkrec.lm.mixture import read_lora
 
@@ -104,7 +102,7 @@ class TestAblations:
 
 def alike(project: Path, user: int, count: int) -> list[int]:
     """The users whose vectors point most nearly where this one's does."""
-    groups = grouping.load(project / EXPERTS)
+    groups = load_groups(project / EXPERTS)
     points = groups.project(load_features(project / FEATURES).user_vectors[: len(groups.group)])
     cosine = points @ points[user] / np.maximum(np.linalg.norm(points, axis=1), 1e-9)
     return np.argsort(-np.where(groups.group >= 0, cosine, -np.inf))[:count].tolist()
@@ -121,7 +119,7 @@ def extended(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {"alike.txt": ten, "gone.txt": sorted(in_train - in_valid - set(ten))}
     for name, chosen in files.items():
         (project / name).write_text("".join(f"{users[user]}\n" for user in chosen), encoding="utf-8")
-    run_from(project, "added", {"experts.added": list(files)})
+    run_from(project, "experts", {"experts.added": list(files)})
     return project
 
 
@@ -129,13 +127,11 @@ class TestAddedExperts:
     """Files of users make experts beside those that are there."""
 
     def test_what_is_there_stays_byte_for_byte(self, extended: Path, finished: Path) -> None:
-        for part in ("out/sft", "out/experts", "out/features", "metrics/experts.json"):
+        for part in ("out/sft", "out/experts/expert_1", "out/experts/expert_2", "out/features"):
             assert digests(extended, part) == digests(finished, part) != {}, part
-        made = {path.name for path in (extended / ADDED).iterdir()}
-        assert made == {"groups.safetensors", "made_with.json", "expert_3", "expert_4"}
         for name in ("expert_3", "expert_4"):
-            assert all(b.any() for _, b, _ in read_lora(extended / ADDED / name).values())  # it has learned something
-        before, after = (grouping.load(extended / folder) for folder in (EXPERTS, ADDED))
+            assert any(b.any() for _, b, _ in read_lora(extended / EXPERTS / name).values())  # it has learned something
+        before, after = (load_groups(folder / EXPERTS) for folder in (finished, extended))
         for name in ("mean", "spread"):
             np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
         np.testing.assert_array_equal(before.centroids, after.centroids[:2])
@@ -143,9 +139,8 @@ class TestAddedExperts:
         assert set(after.group[moved]) == {2, 3}
 
     def test_the_new_users_go_to_their_expert_and_weights_still_sum_to_one(self, extended: Path) -> None:
-        groups, vectors = grouping.load(extended / ADDED), load_features(extended / FEATURES).user_vectors
-        with chdir(extended):
-            weights = gating.load(GATE, groups, states=len(vectors), temperature=0.1).weights
+        groups, vectors = load_groups(extended / EXPERTS), load_features(extended / FEATURES).user_vectors
+        weights = read_tensors(extended / GATE / "routing.safetensors")["weights"]
         assert weights.shape[1] == 5
         np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
         alike = np.flatnonzero(groups.group == 2)
@@ -155,20 +150,22 @@ class TestAddedExperts:
         others = np.flatnonzero((groups.group >= 0) & (groups.group != 2))
         assert by_rule[alike, 3].mean() > 2 * by_rule[others, 3].mean()
 
-    def test_metrics_say_who_they_are_of_and_how_far_from_the_others(self, extended: Path) -> None:
-        added = read_json(extended / "metrics" / "added.json")
-        users = np.bincount(grouping.load(extended / ADDED).group + 1)[1:]
-        assert [(one["expert"], one["users"]) for one in added["experts"]] == [(3, 10), (4, users[3])]
-        assert added["experts"][0]["auc"] is not None
-        assert added["experts"][1]["auc"] is None  # valid has nothing of its users
-        assert set(added["cohens_d"]) == {"1-2", "1-3", "1-4", "2-3", "2-4", "3-4"}
+    def test_metrics_say_who_they_are_of_and_how_far_from_the_others(self, extended: Path, finished: Path) -> None:
+        metrics, before = (read_json(folder / "metrics" / "experts.json") for folder in (extended, finished))
+        users = np.bincount(load_groups(extended / EXPERTS).group + 1)[1:]
+        assert metrics["experts"][:2] == before["experts"]
+        third, fourth = metrics["experts"][2:]
+        assert (third["expert"], third["users"], fourth["expert"], fourth["users"]) == (3, 10, 4, users[3])
+        assert third["auc"] is not None
+        assert fourth["auc"] is None  # valid has nothing of its users
+        assert set(metrics["cohens_d"]) == {"1-2", "1-3", "1-4", "2-3", "2-4", "3-4"}
         gate = read_json(extended / "metrics" / "gate.json")
         assert len(gate["mean_weights"]) == 5
         assert "3" in gate["mean_weights_by_group"]
 
     def test_taken_from_the_list_they_are_gone(self, extended: Path, finished: Path, tmp_path: Path) -> None:
         project = copy_project(extended, tmp_path / "project")
-        run_from(project, "added", {"experts.added": []})
+        run_from(project, "experts", {"experts.added": []})
         assert digests(project) == digests(finished)
 
 
@@ -220,6 +217,6 @@ class TestCarryingOn:
         set_params(project, {"traces.train": 0, "traces.held_out": 0})
         run_stage(project, "traces")
         assert len(read_table(TRACES, root=project)) == 0
-        for name in ("sft", "experts", "added", "gate", "evaluate"):
+        for name in ("sft", "experts", "gate", "evaluate"):
             run_stage(project, name)
         assert read_json(project / "metrics" / "sft.json")["traces"] == 0

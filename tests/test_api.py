@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +17,13 @@ from tests.project import NEWCOMERS, copy_project, run_command, run_stage
 from thinkrec import artifacts
 from thinkrec.artifacts import FEATURE_MODEL, FEATURES, INTERACTIONS, ITEMS, KEYWORDS, PREDICTIONS, REASONS, read_table
 from thinkrec.errors import UserError
-from thinkrec.experts import fit as gating
-from thinkrec.experts import groups as grouping
-from thinkrec.experts.routing import centroid_routing
+from thinkrec.experts.groups import load_groups
+from thinkrec.experts.routing import Routing, load_routing
+from thinkrec.experts.rule import centroid_routing
 from thinkrec.features.artefact import load_features, save_features
 from thinkrec.features.statistics import causal_statistics
 from thinkrec.lm.scoring import score
+from thinkrec.params import PARAMS_FILE
 from thinkrec.params import load as load_params
 from thinkrec.recommender import Recommender
 
@@ -48,10 +48,9 @@ def item_id(number: int) -> str:
     return f"i{number:05d}"
 
 
-def routing_of(project: Path) -> gating.Routing:
-    with chdir(project):
-        states, temperature = len(load_features(FEATURES).user_vectors), load_params().gate.temperature
-        return gating.load(artifacts.GATE, grouping.load(artifacts.ADDED), states=states, temperature=temperature)
+def routing_of(project: Path) -> Routing:
+    params, states = load_params(project / PARAMS_FILE), len(load_features(project / FEATURES).user_vectors)
+    return load_routing(load_groups(project / artifacts.EXPERTS), params.gate, project, states=states)
 
 
 def pairs_of(rows: pd.DataFrame) -> pd.DataFrame:
@@ -115,8 +114,8 @@ class TestAsTheEvaluationScored:
         recommender = Recommender.load(cut(project, tmp_path / "cut", int(moment)))
         for row in rows.itertuples():
             asked = recommender._known(row.user, np.asarray([row.item]))
-            features = recommender._view([asked]).features
-            for name in ("user_vectors", "item_vectors"):
+            features = recommender._view([asked]).loaded.features
+            for name in ("user_vectors_of", "item_vectors_of"):
                 of_row = getattr(features, name)(np.asarray([-1]))
                 np.testing.assert_allclose(of_row, getattr(stored, name)(np.asarray([row.row])), atol=1e-5)
             np.testing.assert_allclose(features.statistics[-1], stored.statistics[row.row], atol=1e-5)
@@ -128,7 +127,7 @@ class TestAsTheEvaluationScored:
         candidates = np.asarray([3, 5, 7, 40, 79])  # some in the history by hand
         user = 5 if history is None else int(table["user"].max()) + 1
         asked = recommender._asked(user_id(user) if history is None else history)
-        features = recommender._view([replace(asked, candidates=candidates)]).features
+        features = recommender._view([replace(asked, candidates=candidates)]).loaded.features
         past = [] if history is None else [(int(item[1:]), int(liked)) for item, liked in history]
         now = int(table["timestamp"].max()) + 1
         added = pd.DataFrame(
@@ -165,6 +164,22 @@ class TestScores:
         monkeypatch.setattr("thinkrec.recommender.VIEW_ROWS", 100)  # several views
         np.testing.assert_allclose(recommender.score(some), whole, atol=1e-5)
         assert len(recommender.score(some.iloc[:0])) == 0
+
+
+def test_a_project_is_read_from_its_folder_wherever_the_process_is(
+    finished: Path, recommender: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def nowhere(_: object) -> None:
+        raise AssertionError("the working directory is the process's, not ours")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.chdir", nowhere)
+        elsewhere = Recommender.load(finished)
+    pairs = pd.DataFrame({"user_id": ["u00003"], "item_id": ["i00009"]})
+    np.testing.assert_array_equal(elsewhere.score(pairs), recommender.score(pairs))
+    assert not list(tmp_path.iterdir())
 
 
 class TestRecommendations:
@@ -209,10 +224,9 @@ class TestRecommendations:
 
 def test_whoever_the_routing_matrix_has_no_row_for_is_routed_as_those_that_it_has(finished: Path) -> None:
     """The trained gate on every state of the matrix: a user never seen is a state like them."""
-    routing, groups = routing_of(finished), grouping.load(finished / artifacts.ADDED)
-    vectors = load_features(finished / FEATURES).user_vectors
+    routing, vectors = routing_of(finished), load_features(finished / FEATURES).user_vectors
     assert routing.gate
-    np.testing.assert_allclose(gating.route_states(routing, groups, vectors, 0.1), routing.weights, atol=1e-6)
+    np.testing.assert_allclose(routing.of_vectors(vectors), routing.weights, atol=1e-6)
 
 
 class TestExplanations:
@@ -236,7 +250,7 @@ class TestExplanations:
         words = artifacts.keyword_lists(read_table(KEYWORDS, root=finished), 4)
         absent = titles[50]
         text = f"Yes. Liked {words[1][0]}. One such title is {titles[1]}, not {absent}; it avoids {titles[5]}."
-        monkeypatch.setattr("thinkrec.recommender.generate", lambda *_, **__: [text])
+        monkeypatch.setattr("thinkrec.recommender.write_answers", lambda *_, **__: [text])
         said = recommender.explain(LIKED_AND_NOT, "i00009")
         evidence = said.evidence.set_index("name")
         assert said.history == 3
@@ -263,7 +277,7 @@ def simple(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Recommen
     """Of a project without experts, whose prompts show likes alone."""
     changes = {"prompt.history_labels": "likes", "experts.n": 0, "sft.epochs": 1}
     project = copy_project(finished, tmp_path_factory.mktemp("simple") / "project", changes)
-    for stage in ("sft", "experts", "added", "gate"):
+    for stage in ("sft", "experts", "gate"):
         run_stage(project, stage)
     return Recommender.load(project)
 
@@ -274,8 +288,8 @@ class TestOtherProjects:
         run_stage(project, "gate")
         recommender = Recommender.load(project)
         asked = replace(recommender._asked(LIKED_AND_NOT), candidates=np.asarray([9]))
-        state = recommender._view([asked]).features.user_vectors_of(np.asarray([-1]))
-        expected = centroid_routing(state, grouping.load(project / artifacts.ADDED), 0.1)[0]
+        state = recommender._view([asked]).loaded.features.user_vectors_of(np.asarray([-1]))
+        expected = centroid_routing(state, load_groups(project / artifacts.EXPERTS), 0.1)[0]
         assert list(recommender.explain(LIKED_AND_NOT, "i00009").weights.values()) == expected.tolist()
 
     def test_without_experts_the_global_model_speaks_alone(self, simple: Recommender) -> None:
@@ -287,7 +301,7 @@ class TestOtherProjects:
 
     def test_an_added_expert_speaks_and_is_exported_with_the_others(self, finished: Path, tmp_path: Path) -> None:
         project = copy_project(finished, tmp_path / "project", {"experts.added": [str(NEWCOMERS)]})
-        for stage in ("added", "gate"):
+        for stage in ("experts", "gate"):
             run_stage(project, stage)
         said = Recommender.load(project).explain("u00020", "i00009")
         assert list(said.weights) == ["global", "expert_1", "expert_2", "expert_3"]
@@ -327,6 +341,21 @@ class TestWrongInput:
         other = copy_project(finished, tmp_path / "other", {"mf.dim": 9})
         with pytest.raises(UserError, match=r"not a model as params.yaml describes it \(mf\)"):
             Recommender.load(other)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"dataset.name": "ml-1m"}, r"out/ingest: made with dataset\.name synthetic-small \(here ml-1m\)"),
+            ({"dataset.threshold": 4.0}, r"out/ingest: made with dataset\.threshold None \(here 4\.0\)"),
+            ({"experts.n": 3}, r"out/experts: made with experts\.n 2 \(here 3\); .* dvc repro experts"),
+            ({"experts.added": ["new.txt"]}, r"out/experts: made with experts\.added \[\] \(here \['new\.txt'\]\)"),
+        ],
+    )
+    def test_artefacts_of_another_dataset_or_of_other_experts_are_refused_by_name(
+        self, finished: Path, tmp_path: Path, changes: dict[str, object], message: str
+    ) -> None:
+        with pytest.raises(UserError, match=message):
+            Recommender.load(copy_project(finished, tmp_path / "project", changes))
 
     def test_a_model_of_other_interactions_is_refused(
         self, finished: Path, tmp_path: Path, table: pd.DataFrame
@@ -409,7 +438,7 @@ class TestCommands:
         assert result.exit_code == 0, result.output
         folder = project / "served"
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        users = np.bincount(grouping.load(project / artifacts.ADDED).group + 1)[1:]
+        users = np.bincount(load_groups(project / artifacts.EXPERTS).group + 1)[1:]
         assert [(one["name"], one["rank"], one["users"]) for one in manifest["adapters"]] == [
             ("expert_1", 4, users[0]),
             ("expert_2", 4, users[1]),
@@ -425,22 +454,12 @@ class TestCommands:
     ) -> None:
         assert run_command(project, "export", "merged", "--expert", "2").exit_code == 0
         manifest = json.loads((project / "merged" / "manifest.json").read_text(encoding="utf-8"))
-        assert (manifest["adapters"], manifest["merged_expert"]) == ([], 2)
+        assert (manifest["adapters"], manifest["merged_adapter"]) == ([], "expert_2")
         every = np.arange(80)
         view = recommender._view([replace(recommender._asked("u00003"), candidates=every)])
-        only = np.eye(3, dtype=np.float32)
-        by_router = [
-            score(
-                view.model,
-                view.layout,
-                view.targets,
-                router=recommender._router,
-                routing=only[[column]],
-                route=view.question,
-            )
-            for column in (0, 2)
-        ]
-        view.model.backbone = AutoModelForCausalLM.from_pretrained(project / "merged" / "model")
-        alone = score(view.model, view.layout, view.targets)
-        np.testing.assert_allclose(alone, by_router[1], atol=1e-4)
-        assert not np.allclose(by_router[0], by_router[1], atol=1e-3)
+        by_mixture = [view.loaded.score(view.targets, weights) for weights in np.eye(3, dtype=np.float32)[[0, 2]]]
+        model = view.loaded.model
+        model.backbone = AutoModelForCausalLM.from_pretrained(project / "merged" / "model")
+        alone = score(model, view.loaded.layout, view.targets)
+        np.testing.assert_allclose(alone, by_mixture[1], atol=1e-4)
+        assert not np.allclose(by_mixture[0], by_mixture[1], atol=1e-3)

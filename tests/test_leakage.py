@@ -103,7 +103,7 @@ def test_nothing_of_valid_or_test_is_in_what_is_fitted_but_which_epoch_is_kept(f
         fitting,
     )
     assert digests(told, "out/ingest") != digests(other, "out/ingest")
-    for part in ("out/backbone", "out/sft", "out/experts", "out/added", "out/gate/gate.safetensors"):
+    for part in ("out/backbone", "out/sft", "out/experts", "out/gate/gate.safetensors"):
         assert digests(told, part) == digests(other, part) != {}, part
     table = read_table(INTERACTIONS, root=told)
     users, train = int(table["user"].max()) + 1, np.flatnonzero(table["split"] == "train")

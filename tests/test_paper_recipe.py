@@ -23,14 +23,13 @@ PAPER = {
     "prompt.layout": "question",
     "sft.epochs": 1,
     "sft.pairwise": 0.0,
-    "experts.added": [],
 }
 
 
 @pytest.fixture(scope="module")
 def paper(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = copy_project(finished, tmp_path_factory.mktemp("paper") / "project", PAPER)
-    for stage in ("sft", "experts", "added", "gate", "evaluate"):
+    for stage in ("sft", "experts", "gate", "evaluate"):
         run_stage(folder, stage)
     return folder
 
@@ -43,8 +42,8 @@ def test_the_backbone_stays_and_the_global_model_is_an_adapter(paper: Path, fini
     assert digests(paper, "out/backbone") == digests(finished, "out/backbone")
     assert sorted(path.name for path in (paper / "out" / "sft").iterdir()) == [
         "adapter",
-        "made_with.json",
         "projector.safetensors",
+        "provenance.json",
         "recipe.json",
     ]
     assert list(artifacts.read_json(paper / "metrics" / "sft.json")["best"]) == ["text", "projector"]
@@ -78,8 +77,10 @@ def test_the_global_adapter_is_exported_beside_the_experts(paper: Path, tmp_path
     with (other / "out" / "backbone" / "chat_template.jinja").open("w") as file:
         file.write("{% for message in messages %}<user>{{ message['content'] }}{% endfor %}<assistant>\n")
     with chdir(other):
-        manifest = export(Path("served"), load().prompt)
+        manifest = export(Path("served"), load())
+        merged = export(Path("merged"), load(), expert=0)
     assert [one["name"] for one in manifest["adapters"]] == ["adapter", "expert_1", "expert_2"]
+    assert (manifest["merged_adapter"], merged["merged_adapter"], merged["adapters"]) == (None, "adapter", [])
     assert manifest["adapters"][0]["users"] is None and manifest["score"].startswith("logit of Yes,")
     for name in ("adapter", "expert_1"):
         model = AutoModelForCausalLM.from_pretrained(str(other / "served" / "model"))
@@ -110,7 +111,7 @@ def test_another_backbone_than_it_was_made_with_is_refused(paper: Path, tmp_path
     config = other / "out" / "backbone" / "generation_config.json"
     config.write_text(config.read_text() + "\n")
     with pytest.raises(
-        UserError, match=r"^out/sft: made with backbone [0-9a-f]{12} \(here [0-9a-f]{12}\); put that back"
+        UserError, match=r"out/sft: made with backbone [0-9a-f]{12} \(here [0-9a-f]{12}\); put that back"
     ):
         Recommender.load(other)
 

@@ -44,11 +44,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "features": [{"features.model": model} for model in ("lightgcn", "sasrec", "gsasrec")],
     "traces": [{"traces.sampling": sampling} for sampling in ("random", "hard")],
     "sft": [{"sft.recipe": "paper"}],
-    "added": [{"experts.added": [str(NEWCOMERS)]}],
+    "experts": [{"experts.added": [str(NEWCOMERS)]}],
 }
 ALL_DATA = {
     "traces": {"traces.sampling": "hard"},  # balanced by label alone, rows are chosen without features
-    "added": VARIANTS["added"][0],  # with nobody to add it reads the groups, and no more
 }
 DATA = {name: [dep for dep in stage["deps"] if dep.split("/")[0] in MADE] for name, stage in PIPELINE.items()}
 CODE = {name: [dep for dep in stage["deps"] if dep.split("/")[0] not in MADE] for name, stage in PIPELINE.items()}

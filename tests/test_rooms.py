@@ -10,9 +10,9 @@ from tests.source import imported_files
 
 # The floor plan, from the top.
 ROOMS = [
-    "errors", "params", "artifacts", "figures", "metrics", "history", "shown", "synthetic", "ingest", "claims",
-    "teacher", "features", "synthesis", "baselines", "text", "lm", "experts", "reasons", "evaluation", "report",
-    "campaign", "recommender", "export", "terminal", "command", "cli",
+    "errors", "params", "artifacts", "provenance", "figures", "metrics", "history", "shown", "synthetic", "ingest",
+    "claims", "teacher", "features", "synthesis", "baselines", "text", "lm", "experts", "reasons", "evaluation",
+    "report", "campaign", "recommender", "export", "terminal", "command", "cli",
 ]  # fmt: skip
 LINES = 400
 FILES = 12
@@ -27,7 +27,7 @@ LONG = {
     "thinkrec/params.py",
     "thinkrec/recommender.py",
 }
-FULL = {"thinkrec/lm", "thinkrec/teacher"}
+FULL = {"thinkrec", "thinkrec/lm", "thinkrec/teacher"}
 LIBRARY = [path for path in sorted((ROOT / "thinkrec").rglob("*.py")) if path.name != "__init__.py"]
 CODE = [path for part in ("benchmarks", "stages", "tests", "thinkrec") for path in sorted((ROOT / part).rglob("*.py"))]
 

@@ -73,8 +73,8 @@ class TestReproduction:
             "sasrec.history": (9, {"features", "baselines"}, after["features"]),
             "evaluate.reasons": (9, {"evaluate"}, after["evaluate"]),
             "experts.n": (3, {"experts"}, after["experts"]),
-            "experts.added": (["new.txt"], {"added"}, after["added"]),  # the experts stay
-            "experts.epochs": (2, {"experts", "added"}, after["experts"]),
+            "experts.added": (["new.txt"], {"experts"}, after["experts"]),
+            "experts.epochs": (2, {"experts"}, after["experts"]),
             "sft.patience": (5, {"sft"}, after["sft"]),
             "prompt.slots": ([], after["sft"] - {"report"}, after["sft"]),  # not the traces
             "teacher.model": ("other", asks_teacher, after["traces"] | asks_teacher),
@@ -215,7 +215,7 @@ STOPS = {
         "train has nothing of its users before its latest 100%, which is the gate's; lower experts.holdout",
     ),
     "no file of users": (
-        "added",
+        "experts",
         _with(experts__added=["new.txt"]),
         "new.txt: no such file; experts.added should name",
     ),

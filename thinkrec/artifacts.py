@@ -43,7 +43,6 @@ REJECTED = ROOT / "traces" / "rejected.parquet"
 EXAMPLES = ROOT / "traces" / "examples.md"  # one trace and one refused answer of each kind, for people
 SFT = ROOT / "sft"
 EXPERTS = ROOT / "experts"
-ADDED = ROOT / "added"
 GATE = ROOT / "gate"
 BASELINES = ROOT / "baselines" / "scores.parquet"
 PREDICTIONS = ROOT / "evaluate" / "predictions.parquet"
@@ -275,13 +274,13 @@ def _open_tensors(path: Path) -> Iterator[Any]:
 
 
 def cached_tokens(
-    key: str, make: Callable[[], tuple[NDArray[np.int32], NDArray[np.int64]]]
+    key: str, make: Callable[[], tuple[NDArray[np.int32], NDArray[np.int64]]], *, root: Path = Path()
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Token lists in one array, and where each begins and the last ends: made once per `key`, then memory-mapped.
 
     An Arrow file outside DVC's outs: it may be deleted at any time.
     """
-    path = TOKEN_CACHE / f"{key}.arrow"
+    path = root / TOKEN_CACHE / f"{key}.arrow"
     if not path.exists():
         tokens, offsets = make()
         table = pa.table({"tokens": _one_list(tokens), "offsets": _one_list(offsets)})

@@ -106,7 +106,7 @@ def export(
     from thinkrec.export import export as write
     from thinkrec.params import load
 
-    manifest = write(folder, load().prompt, expert=expert)
+    manifest = write(folder, load(), expert=expert)
     adapters = ", ".join(adapter["name"] for adapter in manifest["adapters"])
     return f"{folder}: a model {f'and its adapters {adapters}' if adapters else 'without adapters'}; see manifest.json"
 

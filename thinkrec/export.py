@@ -20,12 +20,11 @@ from peft import PeftModel
 
 from thinkrec import artifacts
 from thinkrec.errors import UserError
-from thinkrec.experts import groups as grouping
-from thinkrec.lm.adapters import expert_folders
-from thinkrec.lm.backbone import open_backbone, save_model
+from thinkrec.experts.training import load_experts
+from thinkrec.lm.backbone import save_model
+from thinkrec.lm.loaded import open_global
 from thinkrec.lm.mixture import read_lora
-from thinkrec.lm.workbench import global_parts
-from thinkrec.params import PromptParams
+from thinkrec.params import Params
 from thinkrec.text.question import Frame
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 
@@ -34,61 +33,60 @@ MODEL = "model"
 SCORES = {"difference": "logit of Yes minus logit of No", "yes": "logit of Yes"}
 
 
-def export(folder: Path, prompt: PromptParams, *, expert: int | None = None) -> dict[str, Any]:
+def export(folder: Path, params: Params, *, expert: int | None = None) -> dict[str, Any]:
     """Write the project in the working directory to the new `folder`; returns the manifest.
 
-    Without `expert`, the model that adapters stand on and every adapter; else one model that expert number `expert`
-    (from 1) is merged into, 0 being the global one.
+    Without `expert`: the model that adapters stand on, and every adapter. With it: one model that the adapter of expert
+    number `expert` (from 1; 0: the global one) is merged into.
 
     Raises:
-        UserError: the folder has something in it, there is no such expert, or an artefact is missing.
+        UserError: the folder has something in it, there is no such expert, or an artefact is missing or does not belong
+            to the others.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; name a new folder, nothing is overwritten")
-    groups = grouping.load(artifacts.ADDED)
-    count = len(groups.centroids)
+    experts = load_experts(params)
+    count = len(experts.folders)
     if expert is not None and not 0 <= expert <= count:
         raise UserError(f"--expert {expert}: this project has experts 1 to {count}, and 0, the global model")
-    recipe, base, global_adapter = global_parts()
-    model, tokenizer = open_backbone(base)
-    folders = dict(enumerate(expert_folders(count), 1))
-    if global_adapter is not None:
-        folders = {0: global_adapter, **folders}
-    adapters = {} if expert is not None else folders
+    loaded = open_global(params)
+    model, tokenizer = loaded.model.backbone, loaded.tokenizer
+    every = {number: path for number, path in enumerate([loaded.adapter, *experts.folders]) if path is not None}
+    merged = None if expert is None else every.get(expert)  # nothing to merge: the global model is no adapter
+    adapters = every if expert is None else {}
     ranks = {number: max(len(a) for a, _, _ in read_lora(path).values()) for number, path in adapters.items()}
-    if expert in folders:
-        read_lora(folders[expert])  # or peft would ask the hub for a missing file
-        model = PeftModel.from_pretrained(model, str(folders[expert])).merge_and_unload()
+    if merged is not None:
+        read_lora(merged)  # or peft would ask the hub for a missing file
+        model = PeftModel.from_pretrained(model, str(merged)).merge_and_unload()
     inputs = sorted(artifacts.SFT.glob("*.safetensors"))
     words = find_vocabulary(tokenizer)
-    if prompt.layout == "question":  # verdicts stand after other text there
+    if params.prompt.layout == "question":  # verdicts stand after other text there
         words = find_vocabulary(tokenizer, after=Frame.of(tokenizer, words.begin).tail)
+    users = np.bincount(experts.groups.group + 1, minlength=count + 1)
     manifest = {
         "model": MODEL,
-        "merged_expert": expert or None,
+        "merged_adapter": None if merged is None else merged.name,
         "adapters": [
             {
                 "name": path.name,
                 "path": path.name,
                 "rank": ranks[number],
-                "users": int(np.sum(groups.group == number - 1)) if number else None,
+                "users": int(users[number]) if number else None,
             }
             for number, path in adapters.items()
         ],
-        "prompt": prompt.model_dump(mode="json"),
+        "prompt": params.prompt.model_dump(mode="json"),
         "slot_token": words.slot,
-        "verdicts": {word: token for word, token in zip(VERDICTS, words.verdicts, strict=True)},
-        "score": f"{SCORES[recipe.score]}, where the verdict is predicted; its sigmoid is the probability",
+        "verdicts": dict(zip(VERDICTS, words.verdicts, strict=True)),
+        "score": f"{SCORES[loaded.recipe.score]}, where the verdict is predicted; its sigmoid is the probability",
         "inputs": [path.name for path in inputs],
     }
     with artifacts.atomic(folder) as partial:
         save_model(model, tokenizer, partial / MODEL)
         for path in adapters.values():
             shutil.copytree(path, partial / path.name)
-            config = artifacts.read_json(path / "adapter_config.json")
-            artifacts.write_json(
-                partial / path.name / "adapter_config.json", {**config, "base_model_name_or_path": MODEL}
-            )
+            config = partial / path.name / "adapter_config.json"
+            artifacts.write_json(config, {**artifacts.read_json(config), "base_model_name_or_path": MODEL})
         for path in inputs:
             shutil.copy(path, partial)
         artifacts.write_json(partial / MANIFEST, manifest)

@@ -21,7 +21,6 @@ Shapes: n interactions of the table, m rows of a view, c candidates, I items, N 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import chdir
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -34,25 +33,18 @@ from thinkrec import artifacts
 from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.claims.claims import Claim
 from thinkrec.errors import UserError
-from thinkrec.experts import fit as gating
-from thinkrec.experts import groups as grouping
-from thinkrec.features import models
+from thinkrec.experts.routing import Routing, open_finished
 from thinkrec.features.artefact import Features
+from thinkrec.features.models import load_model
 from thinkrec.features.ratings import Ratings
 from thinkrec.features.recommender import Recommender as FeatureModel
 from thinkrec.features.running import running_counts
 from thinkrec.features.statistics import Counts, ItemContent, counts_before, item_content, statistics_of
-from thinkrec.lm.adapters import install_experts
-from thinkrec.lm.mixture import Router
-from thinkrec.lm.model import RecommenderLM, SlotValues
-from thinkrec.lm.scoring import score
-from thinkrec.lm.workbench import Workbench, open_global
-from thinkrec.metrics import sigmoid
-from thinkrec.params import Params
+from thinkrec.lm.loaded import LoadedModel
+from thinkrec.params import PARAMS_FILE, Params
 from thinkrec.params import load as load_params
-from thinkrec.reasons.decoding import Decoding, generate
+from thinkrec.reasons.decoding import Decoding, write_answers
 from thinkrec.reasons.judging import ReasonJudge, Tastes
-from thinkrec.text.layout import Layout
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -93,15 +85,11 @@ class _Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _View:
-    """The rows that some questions need, question after question, as the pipeline's own structures."""
+    """The rows that some questions need, question after question, as a table of their own."""
 
-    interactions: pd.DataFrame
-    layout: Layout
-    features: Features
-    model: RecommenderLM
-    question: Rows  # (m,) number of each row's question
+    loaded: LoadedModel  # over those rows
+    weights: Floats  # questions x (N + 1), its routing weights
     targets: Rows  # rows that are candidates
-    routing: Floats  # questions x (N + 1)
 
 
 def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
@@ -131,63 +119,54 @@ class Recommender:
     def __init__(
         self,
         params: Params,
-        bench: Workbench,
-        router: Router,
-        routing: gating.Routing,
-        groups: grouping.UserGroups,
+        loaded: LoadedModel,
+        routing: Routing,
         feature_model: FeatureModel,
         items: pd.DataFrame,
         keywords: pd.DataFrame,
         users: pd.DataFrame,
     ) -> None:
-        self._params, self._bench, self._router = params, bench, router
-        self._routing, self._groups = routing, groups
+        self._params, self._loaded, self._routing = params, loaded, routing
         self._feature_model, self._item_side = feature_model, feature_model.items()
         self._titles: list[str] = items["title"].tolist()
         self._checker = Checker(
-            bench.interactions, items, keywords, params.prompt, thesaurus_of(params.teacher.endpoint)
+            loaded.interactions, items, keywords, params.prompt, thesaurus_of(params.teacher.endpoint)
         )
-        self._tastes = Tastes.of(bench.features, self._checker.keywords, params.prompt.slots)
+        self._tastes = Tastes.of(loaded.features, self._checker.keywords, params.prompt.slots)
         self._user_ids, self._item_ids = pd.Index(users["user_id"]), pd.Index(items["item_id"])
         self._content: ItemContent = item_content(items)
-        table = bench.interactions
+        table = loaded.interactions
         self._counts: Counts = counts_before(table)
         label, item = table["label"].to_numpy(np.int64), table["item"].to_numpy()
         self._item_count = np.bincount(item, minlength=len(items))
         self._item_likes = np.bincount(item[label == 1], minlength=len(items))
         self._likes, self._now = int(label.sum()), int(table["timestamp"].max()) + 1
-        self._fitted = np.unique(bench.user[bench.rows("train")])
-        self._first = np.searchsorted(bench.user, np.arange(len(users) + 1))  # each user's first row
+        self._fitted = np.unique(loaded.user[loaded.rows("train")])
+        self._first = np.searchsorted(loaded.user, np.arange(len(users) + 1))  # each user's first row
 
     @classmethod
     def load(cls, path: str | Path = ".") -> Recommender:
         """Load the project in the folder `path`: its params.yaml and out/.
 
-        The artefacts are read from within that folder (the process's working directory changes for so long).
-
         Raises:
             UserError: an artefact is missing, broken, or not what params.yaml describes.
         """
-        if not Path(path).is_dir():
+        root = Path(path)
+        if not root.is_dir():
             raise UserError(f"{path}: no such folder; name that of a project in which `dvc repro` has run")
-        with chdir(path):
-            params = load_params()
-            items, users = artifacts.read_table(artifacts.ITEMS), artifacts.read_table(artifacts.USERS)
-            bench = open_global(params.prompt)
-            groups = grouping.load(artifacts.ADDED)
-            states = len(bench.features.user_vectors)
-            routing = gating.load(artifacts.GATE, groups, states=states, temperature=params.gate.temperature)
-            bench.model.eval()
-            router = install_experts(bench, len(groups.centroids))
-            feature_model = models.load_model(
-                params.features.model,
-                replace(Ratings.of(bench.interactions, items=len(items)), users=len(users)),
-                bench.rows("train"),
-                getattr(params, params.features.model),
-                artifacts.FEATURE_MODEL,
-            )
-            keywords = artifacts.read_table(artifacts.KEYWORDS)
-        return cls(params, bench, router, routing, groups, feature_model, items, keywords, users)
+        params = load_params(root / PARAMS_FILE)
+        loaded, routing = open_finished(params, root)
+        items, users, keywords = (
+            artifacts.read_table(table, root=root) for table in (artifacts.ITEMS, artifacts.USERS, artifacts.KEYWORDS)
+        )
+        feature_model = load_model(
+            params.features.model,
+            replace(Ratings.of(loaded.interactions, items=len(items)), users=len(users)),
+            loaded.rows("train"),
+            getattr(params, params.features.model),
+            root / artifacts.FEATURE_MODEL,
+        )
+        return cls(params, loaded, routing, feature_model, items, keywords, users)
 
     def score(self, pairs: pd.DataFrame, *, progress: str | None = None) -> NDArray[np.float64]:
         """Probabilities (len(pairs),) that the users like the items, in the order of `pairs`.
@@ -219,7 +198,7 @@ class Recommender:
             UserError: an id is unknown, or the history names an item twice.
         """
         asked = self._asked(user)
-        rated = np.union1d(self._bench.interactions["item"].to_numpy()[asked.rows], asked.item)
+        rated = np.union1d(self._loaded.interactions["item"].to_numpy()[asked.rows], asked.item)
         others = np.setdiff1d(np.arange(len(self._item_ids)), rated)
         if len(others) > max(k, shortlist):
             affinity = self._affinity(asked)[others]
@@ -244,27 +223,19 @@ class Recommender:
         """
         number = self._numbers(self._item_ids, pd.Series([item]), "item")
         view = self._view([replace(self._asked(user), candidates=number)])
-        probability = self._probabilities_of(view)[0]
-        checker, row = self._checker.over(view.interactions), int(view.targets[0])
+        probability, weights = view.loaded.probability(view.targets)[0], view.weights[0]
+        checker, row = self._checker.over(view.loaded.interactions), int(view.targets[0])
         shown = checker.shown(row)
-        reason = generate(
-            view.model,
-            self._bench.tokenizer,
-            view.layout,
-            view.targets,
-            Decoding.of(self._params.evaluate, seed=self._params.seed),
-            router=self._router,
-            routing=view.routing,
-            route=view.question,
-            judge=ReasonJudge(checker=checker, tastes=self._tastes, features=view.features),
-        )[0]
-        names = ["global", *(f"expert_{column}" for column in range(1, view.routing.shape[1]))]
+        judge = ReasonJudge(checker=checker, tastes=self._tastes, features=view.loaded.features)
+        decoding = Decoding.from_params(self._params.evaluate, seed=self._params.seed)
+        (reason,) = write_answers(view.loaded, view.targets, decoding, judge=judge)
+        names = ["global", *(f"expert_{column}" for column in range(1, len(weights)))]
         return Explanation(
             item_id=str(self._item_ids[number[0]]),
             title=shown.target.title,
             keywords=list(shown.target.keywords),
             probability=float(probability),
-            weights=dict(zip(names, view.routing[0].tolist(), strict=True)),
+            weights=dict(zip(names, weights.tolist(), strict=True)),
             history=len(shown.history),
             reason=reason,
             evidence=claims_table(checker.check(row, reason).claims),
@@ -304,29 +275,18 @@ class Recommender:
         """The feature model's logits (I,) of the whole catalogue, but for the user's bias, which ranks nothing."""
         view = self._view([replace(question, candidates=np.zeros(1, np.int64))])
         every = np.arange(len(self._item_ids))
-        state = np.repeat(view.features.user_vectors_of(view.targets), len(every), axis=0)
+        state = np.repeat(view.loaded.features.user_vectors_of(view.targets), len(every), axis=0)
         return self._item_side.logits(state, np.zeros(len(every), np.float32), every)
 
     def _probabilities(self, questions: Sequence[_Question], *, progress: str | None = None) -> NDArray[np.float64]:
         """Probabilities of all candidates, question after question."""
-        parts = [self._probabilities_of(self._view(some), progress=progress) for some in _bounded(questions)]
+        views = map(self._view, _bounded(questions))
+        parts = [view.loaded.probability(view.targets, progress=progress) for view in views]
         return np.concatenate([np.zeros(0), *parts])
-
-    def _probabilities_of(self, view: _View, *, progress: str | None = None) -> NDArray[np.float64]:
-        logits = score(
-            view.model,
-            view.layout,
-            view.targets,
-            router=self._router,
-            routing=view.routing,
-            route=view.question,
-            progress=progress,
-        )
-        return sigmoid(logits)
 
     def _view(self, questions: Sequence[_Question]) -> _View:
         """The rows of these questions: of each the user's rows of the table, those beyond it, the candidates."""
-        table, bench, stored = self._bench.interactions, self._bench, self._bench.features
+        table = self._loaded.interactions
         columns = ("item", "label", "timestamp")
         parts, source, is_target = [], [], []
         for number, asked in enumerate(questions):
@@ -344,36 +304,24 @@ class Recommender:
         rows = pd.concat(parts, ignore_index=True).astype({"item": np.int32, "label": np.int8})
         source_m, target_m = np.concatenate(source), np.concatenate(is_target)
         features = self._features(rows, source_m)
-        layout = bench.layout.over(rows)
-        model = bench.model.with_slot_values(SlotValues(features, bench.model.slot_values.parts))
-        question = rows["user"].to_numpy(np.int64)
-        last = np.searchsorted(question, np.arange(len(questions)), side="right") - 1  # a candidate each
-        routing = gating.route_states(
-            self._routing, self._groups, features.user_vectors_of(last), self._params.gate.temperature
-        )
+        last = np.searchsorted(features.state, np.arange(len(questions)), side="right") - 1  # a candidate each
+        weights = self._routing.of_vectors(features.user_vectors_of(last))
         user = np.asarray([asked.user for asked in questions])
         fitted = np.isin(user, self._fitted)  # those go by their fitted vectors, as in evaluation
-        routing[fitted] = self._routing.weights[user[fitted]]
-        return _View(
-            interactions=rows,
-            layout=layout,
-            features=replace(features, statistic_names=stored.statistic_names),
-            model=model.eval(),
-            question=question,
-            targets=np.flatnonzero(target_m),
-            routing=routing,
-        )
+        weights[fitted] = self._routing.weights[user[fitted]]
+        loaded = replace(self._loaded.over(rows, features), routing_weights=weights)
+        return _View(loaded=loaded, weights=weights, targets=np.flatnonzero(target_m))
 
     def _features(self, rows: pd.DataFrame, source: Rows) -> Features:
         """Features of a view's rows (m,): stored ones where a row is of the table (`source`), else made as of now."""
-        stored, new = self._bench.features, source < 0
+        stored, new = self._loaded.features, source < 0
         ratings = Ratings.of(rows, items=len(self._item_ids))
         vectors = stored.user_vectors_of(source)
         item_row = stored.item_row[source]
         states, biases = self._feature_model.states(ratings, ratings.start[new], ratings.end[new])
         vectors[new] = states
         item_row[new] = ratings.item[new]  # the full fit's
-        counted, names = statistics_of(
+        counted, _ = statistics_of(
             self._counts_of(rows, source),
             rows,
             self._content,
@@ -390,7 +338,7 @@ class Recommender:
             user_row=np.arange(len(rows), dtype=np.int32),
             state=rows["user"].to_numpy(np.int32),
             statistics=statistics,
-            statistic_names=[*names, "affinity"],
+            statistic_names=stored.statistic_names,
         )
 
     def _counts_of(self, rows: pd.DataFrame, source: Rows) -> Counts:
@@ -401,7 +349,7 @@ class Recommender:
         pair = user[new].astype(np.int64) * len(self._item_ids) + item[new]
         item_likes, item_count = running_counts(pair, time[new], label[new])
         user_likes, user_count = running_counts(user, time, label)
-        total = len(self._bench.interactions)
+        total = len(self._loaded.interactions)
 
         def joined(before: NDArray[np.int64], since: NDArray[np.int64]) -> NDArray[np.int64]:
             out = before[source]

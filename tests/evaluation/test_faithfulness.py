@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.builders import TITLES, interactions, item_tokens, layout_of, recommender, tokenizer
+from tests.builders import TITLES, interactions, item_tokens, layout_of, loaded_model, tokenizer
 from tests.claims.rows import checker_of, item
 from thinkrec.claims.checker import Checker
 from thinkrec.evaluation.faithfulness import Counterfactual, cited, compared, interventions, matched, score_shown
-from thinkrec.experts.fit import Routing
-from thinkrec.lm.recipes import RECIPES
+from thinkrec.lm.loaded import LoadedModel
 from thinkrec.lm.scoring import score
-from thinkrec.lm.workbench import Workbench
 from thinkrec.params import PromptParams
 from thinkrec.shown import ShownRow
 from thinkrec.text.items import encode
@@ -31,33 +28,14 @@ HISTORY = [
 ROW = ShownRow(history=HISTORY, target=item("Winter Line", "vendetta", "war", "spies"))
 
 
-def bench_of(table: pd.DataFrame, **layout: Any) -> Workbench:
-    model = recommender(table)
-    return Workbench(
-        interactions=table,
-        features=model.slot_values.features,
-        tokenizer=tokenizer(),
-        layout=layout_of(table, **layout),
-        model=model,
-        recipe=RECIPES["compact"],
-        base=Path(),
-        adapter=None,
-        made_with={},
-    )
-
-
 @pytest.fixture(scope="module", params=["stream", "question"])
-def bench(request: pytest.FixtureRequest) -> Workbench:
-    return bench_of(interactions(3, users=4), layout=request.param)
+def loaded(request: pytest.FixtureRequest) -> LoadedModel:
+    table = interactions(3, users=4)
+    return loaded_model(table, layout=layout_of(table, layout=request.param))
 
 
-@pytest.fixture(scope="module")
-def routing() -> Routing:
-    return Routing(weights=np.ones((4, 1), np.float32), gate={})
-
-
-def scores(bench: Workbench, rows: list[int]) -> np.ndarray:
-    return score(bench.model, bench.layout, np.asarray(rows))
+def scores(loaded: LoadedModel, rows: list[int]) -> np.ndarray:
+    return loaded.score(np.asarray(rows))
 
 
 def test_what_is_cited_worked_out_by_hand() -> None:
@@ -90,40 +68,40 @@ def test_controls_are_as_many_of_every_kind() -> None:
     assert [len(side) for side in matched(np.ones(3, bool), np.zeros(3), rng)] == [0, 0]
 
 
-def test_unchanged_views_score_as_the_table_does(bench: Workbench, routing: Routing) -> None:
-    rows = list(range(len(bench.interactions)))
-    same = score_shown(bench, None, routing, [Counterfactual(row=row) for row in rows])
-    assert np.abs(same - scores(bench, rows)).max() < SAME
+def test_unchanged_views_score_as_the_table_does(loaded: LoadedModel) -> None:
+    rows = list(range(len(loaded.interactions)))
+    same = score_shown(loaded, [Counterfactual(row=row) for row in rows])
+    assert np.abs(same - scores(loaded, rows)).max() < SAME
 
 
-def test_a_flipped_row_is_a_table_with_another_label_and_slots_as_they_were(bench: Workbench, routing: Routing) -> None:
-    for row in np.flatnonzero(bench.layout.end > bench.layout.start)[[2, 9, 20]].tolist():
-        past = int(bench.layout.end[row]) - 1
-        label = bench.interactions["label"].to_numpy().copy()
+def test_a_flipped_row_is_a_table_with_another_label_and_slots_as_they_were(loaded: LoadedModel) -> None:
+    for row in np.flatnonzero(loaded.layout.end > loaded.layout.start)[[2, 9, 20]].tolist():
+        past = int(loaded.layout.end[row]) - 1
+        label = loaded.interactions["label"].to_numpy().copy()
         label[past] = 1 - label[past]
-        other = bench.layout.over(bench.interactions.assign(label=label))
-        (flipped,) = score_shown(bench, None, routing, [Counterfactual(row=row, flipped=[past])])
-        assert flipped == pytest.approx(score(bench.model, other, np.asarray([row]))[0], abs=SAME)
-        assert abs(flipped - scores(bench, [row])[0]) > 100 * SAME
+        other = loaded.layout.over(loaded.interactions.assign(label=label))
+        (flipped,) = score_shown(loaded, [Counterfactual(row=row, flipped=[past])])
+        assert flipped == pytest.approx(score(loaded.model, other, np.asarray([row]))[0], abs=SAME)
+        assert abs(flipped - scores(loaded, [row])[0]) > 100 * SAME
 
 
-def test_without_its_whole_history_a_row_scores_as_its_users_first(bench: Workbench, routing: Routing) -> None:
-    (dropped,) = score_shown(bench, None, routing, [Counterfactual(row=23, dropped=range(23))])
-    lonely = bench.interactions.assign(user=np.arange(len(bench.interactions)))
-    assert dropped == pytest.approx(score(bench.model, bench.layout.over(lonely), np.asarray([23]))[0], abs=SAME)
-    assert abs(dropped - scores(bench, [23])[0]) > 100 * SAME
+def test_without_its_whole_history_a_row_scores_as_its_users_first(loaded: LoadedModel) -> None:
+    (dropped,) = score_shown(loaded, [Counterfactual(row=23, dropped=range(23))])
+    lonely = loaded.interactions.assign(user=np.arange(len(loaded.interactions)))
+    assert dropped == pytest.approx(score(loaded.model, loaded.layout.over(lonely), np.asarray([23]))[0], abs=SAME)
+    assert abs(dropped - scores(loaded, [23])[0]) > 100 * SAME
 
 
-def test_a_masked_target_is_read_with_its_new_text_and_no_other_row_is(bench: Workbench, routing: Routing) -> None:
+def test_a_masked_target_is_read_with_its_new_text_and_no_other_row_is(loaded: LoadedModel) -> None:
     rows = [11, 23]
-    title = TITLES[int(bench.layout.item[11])]
+    title = TITLES[int(loaded.layout.item[11])]
     same, other = (
-        score_shown(bench, None, routing, [Counterfactual(row=11, text=text), Counterfactual(row=23)])
+        score_shown(loaded, [Counterfactual(row=11, text=text), Counterfactual(row=23)])
         for text in (title, "Seven Keys: wit")
     )
-    assert np.abs(same - scores(bench, rows)).max() < SAME
+    assert np.abs(same - scores(loaded, rows)).max() < SAME
     assert other[1] == pytest.approx(same[1], abs=SAME) and abs(other[0] - same[0]) > 100 * SAME
-    assert np.array_equal(item_tokens()[int(bench.layout.item[11])], encode(tokenizer(), [title])[0])
+    assert np.array_equal(item_tokens()[int(loaded.layout.item[11])], encode(tokenizer(), [title])[0])
 
 
 def test_pairs_are_compared_by_hand() -> None:
@@ -135,18 +113,18 @@ def test_pairs_are_compared_by_hand() -> None:
     assert compared(np.zeros(0), np.zeros(0), np.zeros(0), seed=0)["pairs"] == 0
 
 
-def test_the_table_of_interventions_and_reasons_that_cite_nothing(bench: Workbench, routing: Routing) -> None:
+def test_the_table_of_interventions_and_reasons_that_cite_nothing(loaded: LoadedModel) -> None:
     items = pd.DataFrame({"title": [title.split(":")[0] for title in TITLES]})
     keywords = pd.DataFrame({"keywords": [title.partition(": ")[2].split(", ") for title in TITLES]})
     prompt = PromptParams(
         layout="stream", history=3, history_labels="both", max_tokens=2048, keywords=8, slots=("user",), soft_tokens=0
     )
-    checker = Checker(bench.interactions, items, keywords, prompt, str)
-    rows = [int(row) for row in np.flatnonzero(bench.layout.end - bench.layout.start >= 3)]
+    checker = Checker(loaded.interactions, items, keywords, prompt, str)
+    rows = [int(row) for row in np.flatnonzero(loaded.layout.end - loaded.layout.start >= 3)]
 
     def table(texts: list[str]) -> dict[str, Any]:
         frame = pd.DataFrame({"row": rows, "reason": texts})
-        return interventions(bench, None, routing, frame, checker, seed=1)
+        return interventions(loaded, frame, checker, seed=1)
 
     found = table([f'Yes. "{checker.shown(row).history[0].title}" was liked.' for row in rows])
     assert found["flip"]["pairs"] > 0 and found["flip"]["cited"] > 0 and found["mask"]["pairs"] == 0

@@ -3,102 +3,76 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.numpy import load_file, save_file
 
-from tests.builders import causal_lm, features_of, interactions, layout_of, recommender, tokenizer
-from thinkrec.artifacts import BASELINES, PREDICTIONS, read_table, write_table
+from tests.builders import interactions, loaded_model, recommender, write_random_adapter
+from thinkrec.artifacts import BASELINES, FEATURES, PREDICTIONS, read_table, write_table
 from thinkrec.errors import UserError
 from thinkrec.evaluation.predict import expert_oracle, known_before, predict
-from thinkrec.experts.fit import Routing
 from thinkrec.experts.groups import UserGroups
-from thinkrec.experts.routing import CASES, centroid_routing
-from thinkrec.history import static_view
-from thinkrec.lm.mixture import Router, install
-from thinkrec.lm.recipes import RECIPES
-from thinkrec.lm.scoring import score
-from thinkrec.lm.workbench import Workbench
+from thinkrec.experts.routing import Routing
+from thinkrec.experts.rule import CASES, centroid_routing
+from thinkrec.features.artefact import save_features
+from thinkrec.lm.loaded import LoadedModel
+from thinkrec.lm.mixture import install_mixture
 from thinkrec.metrics import log_loss, uauc
 
 TEMPERATURE = 0.3
 SAME = 1e-5
+MakeStage = Callable[[list[Path]], "Stage"]
 
 
 @pytest.fixture(scope="module")
 def experts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two random adapters on disk."""
-    folders = []
-    for seed in (1, 2):
-        config = LoraConfig(r=4, lora_alpha=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-        expert = get_peft_model(causal_lm(), config)
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for name, weight in expert.named_parameters():
-                if "lora_" in name:
-                    weight.copy_(torch.randn(weight.shape, generator=generator) * 0.5)
-        folders.append(tmp_path_factory.mktemp("experts") / str(seed))
-        expert.save_pretrained(str(folders[-1]))
-    return folders
+    return [write_random_adapter(tmp_path_factory.mktemp("experts") / str(seed), seed) for seed in (1, 2)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """What the evaluate stage has at hand."""
 
-    bench: Workbench
-    static: Workbench
-    router: Router
-    groups: UserGroups
+    loaded: LoadedModel
     routing: Routing  # by the paper's rule
     baselines: pd.DataFrame
 
     def predict(
-        self, routing: Routing | None = None, truth: pd.DataFrame | None = None
+        self, weights: np.ndarray | None = None, truth: pd.DataFrame | None = None
     ) -> tuple[pd.DataFrame, list[str]]:
-        return predict(
-            self.bench,
-            self.static,
-            self.router,
-            routing or self.routing,
-            self.groups,
-            self.baselines,
-            pd.DataFrame({"probability": []}) if truth is None else truth,
-            temperature=TEMPERATURE,
-        )
+        """Predictions with these routing weights, by default the rule's."""
+        routing = self.routing if weights is None else replace(self.routing, weights=weights)
+        loaded = replace(self.loaded, routing_weights=routing.weights)
+        return predict(loaded, routing, self.baselines, pd.DataFrame({"probability": []}) if truth is None else truth)
 
-    def scored(self, weights: np.ndarray, view: Workbench | None = None) -> np.ndarray:
-        """Probabilities of the evaluated rows under a routing matrix."""
-        view, rows = view or self.bench, self.baselines["row"].to_numpy()
-        logits = score(view.model, view.layout, rows, router=self.router, routing=weights, route=view.features.state)
-        return 1 / (1 + np.exp(-logits))
+    def scored(self, weights: np.ndarray, loaded: LoadedModel | None = None) -> np.ndarray:
+        """Probabilities of the evaluated rows under routing weights."""
+        return (loaded or self.loaded).probability(self.baselines["row"].to_numpy(), weights)
 
 
-def stage(experts: list[Path], *, users: int = 12) -> Stage:
+@pytest.fixture
+def make_stage(tmp_path: Path) -> Callable[[list[Path]], Stage]:
+    return partial(stage, tmp_path)
+
+
+def stage(root: Path, experts: list[Path], *, users: int = 12) -> Stage:
     """A tiny model with these experts; the paper's rule makes every case occur."""
     table = interactions(3, users=users)
     table["split"] = table["split"].astype("category")
-    features, model = features_of(table), recommender(table, slots=())
+    model = recommender(table, slots=())
+    batch_weights = install_mixture(model.backbone, [None, *experts])
+    loaded = loaded_model(table, model, batch_weights=batch_weights, root=root)
+    features = loaded.features
     features.user_vectors[:2] = 0  # users that train never saw
-    bench = Workbench(
-        interactions=table,
-        features=features,
-        tokenizer=tokenizer(),
-        layout=layout_of(table),
-        model=model,
-        recipe=RECIPES["compact"],
-        base=Path("out/sft/model"),
-        adapter=None,
-        made_with={},
-    )
-    told_less = static_view(table)
-    router = install(model.backbone, [None, *experts])
+    static = replace(features, state=features.state[::-1].copy())
+    save_features({"online": features, "static": static}, root / FEATURES)
     groups = UserGroups(
         group=np.where(np.arange(users) < 2, -1, np.arange(users) % 2).astype(np.int32),
         centroids=np.eye(4, dtype=np.float32)[: len(experts)],
@@ -107,33 +81,25 @@ def stage(experts: list[Path], *, users: int = 12) -> Stage:
     )
     rows = np.flatnonzero(table["split"] != "train")
     chance = np.random.default_rng(0).random((2, len(rows))).astype(np.float32)
+    by_rule = centroid_routing(features.user_vectors, groups, TEMPERATURE)
     return Stage(
-        bench=bench,
-        static=replace(
-            bench,
-            interactions=told_less,
-            layout=layout_of(told_less),
-            features=replace(features, state=features.state[::-1].copy()),
-        ),
-        router=router,
-        groups=groups,
-        routing=Routing(weights=centroid_routing(features.user_vectors, groups, TEMPERATURE), gate={}),
+        loaded=loaded,
+        routing=Routing(groups=groups, temperature=TEMPERATURE, weights=by_rule),
         baselines=pd.DataFrame({"row": rows, "mf": chance[0], "mf_static": chance[1]}),
     )
 
 
-def gate_of(stage: Stage) -> Routing:
+def mixed(stage: Stage) -> np.ndarray:
     """Weights that mix all adapters for everyone, as a trained gate's do."""
-    weights = np.random.default_rng(1).dirichlet([1.0] * 3, len(stage.routing.weights)).astype(np.float32)
-    return Routing(weights=weights, gate={})
+    return np.random.default_rng(1).dirichlet([1.0] * 3, len(stage.routing.weights)).astype(np.float32)
 
 
 def test_ours_its_other_routings_the_oracle_the_baselines_and_the_truth_stand_in_this_order(
-    experts: list[Path], tmp_path: Path
+    make_stage: MakeStage, experts: list[Path], tmp_path: Path
 ) -> None:
-    one = stage(experts)
-    truth = pd.DataFrame({"probability": np.linspace(0.1, 0.9, len(one.bench.interactions))})
-    predictions, models = one.predict(gate_of(one), truth)
+    one = make_stage(experts)
+    truth = pd.DataFrame({"probability": np.linspace(0.1, 0.9, len(one.loaded.interactions))})
+    predictions, models = one.predict(mixed(one), truth)
     ours = ["thinkrec", "thinkrec_static", "thinkrec_global", "thinkrec_centroid", "expert_oracle"]
     assert models == [*ours, "mf", "mf_static", "best"]
     np.testing.assert_array_equal(predictions["mf_static"], one.baselines["mf_static"])
@@ -144,17 +110,17 @@ def test_ours_its_other_routings_the_oracle_the_baselines_and_the_truth_stand_in
     assert (again["split"] != "train").all()
 
 
-def test_each_routing_is_scored_by_its_own_weights(experts: list[Path]) -> None:
-    one = stage(experts)
+def test_each_routing_is_scored_by_its_own_weights(make_stage: MakeStage, experts: list[Path]) -> None:
+    one = make_stage(experts)
     rule = one.routing.weights
     assert {CASES[case] for case in one.predict()[0]["case"]} == set(CASES)
-    gate = gate_of(one)
+    gate = mixed(one)
     predictions, _ = one.predict(gate)
     only_global = np.zeros_like(rule)
     only_global[:, 0] = 1
     expected = {
-        "thinkrec": one.scored(gate.weights),
-        "thinkrec_static": one.scored(gate.weights, one.static),
+        "thinkrec": one.scored(gate),
+        "thinkrec_static": one.scored(gate, one.loaded.under_static_protocol()),
         "thinkrec_global": one.scored(only_global),
         "thinkrec_centroid": one.scored(rule),
     }
@@ -164,10 +130,10 @@ def test_each_routing_is_scored_by_its_own_weights(experts: list[Path]) -> None:
     assert (apart[~np.eye(len(expected), dtype=bool)] > 0.01).all()
 
 
-def test_the_oracle_has_the_best_uauc_of_all_adapters(experts: list[Path]) -> None:
-    one = stage(experts)
+def test_the_oracle_has_the_best_uauc_of_all_adapters(make_stage: MakeStage, experts: list[Path]) -> None:
+    one = make_stage(experts)
     predictions, _ = one.predict()
-    adapters = [one.scored(np.tile(only, (len(one.routing.weights), 1))) for only in np.eye(3, dtype=np.float32)]
+    adapters = [one.scored(only) for only in np.eye(3, dtype=np.float32)]
     for split in ("valid", "test"):
         held = (predictions["split"] == split).to_numpy()
         user, label = predictions.loc[held, "user"], predictions.loc[held, "label"]
@@ -178,16 +144,18 @@ def test_the_oracle_has_the_best_uauc_of_all_adapters(experts: list[Path]) -> No
         assert any(np.allclose(oracle[held], adapter[held], atol=SAME) for adapter in adapters)
 
 
-def test_without_experts_and_where_the_rule_is_what_routes_nothing_stands_twice(experts: list[Path]) -> None:
-    assert stage([]).predict()[1] == ["thinkrec", "thinkrec_static", "mf", "mf_static"]
-    alone = stage(experts[:1]).predict()[1]
+def test_without_experts_and_where_the_rule_is_what_routes_nothing_stands_twice(
+    make_stage: MakeStage, experts: list[Path]
+) -> None:
+    assert make_stage([]).predict()[1] == ["thinkrec", "thinkrec_static", "mf", "mf_static"]
+    alone = make_stage(experts[:1]).predict()[1]
     assert alone == ["thinkrec", "thinkrec_static", "thinkrec_global", "expert_oracle", "mf", "mf_static"]
-    assert "thinkrec_centroid" not in stage(experts).predict()[1]
+    assert "thinkrec_centroid" not in make_stage(experts).predict()[1]
 
 
 @pytest.mark.parametrize("held", [slice(1, None), slice(None, None, -1)], ids=["fewer", "in another order"])
-def test_baselines_of_other_rows_are_refused(held: slice, experts: list[Path]) -> None:
-    one = stage(experts)
+def test_baselines_of_other_rows_are_refused(held: slice, make_stage: MakeStage, experts: list[Path]) -> None:
+    one = make_stage(experts)
     with pytest.raises(UserError, match=rf"^{BASELINES}: .* dvc repro baselines$"):
         replace(one, baselines=one.baselines[held]).predict()
 
@@ -232,9 +200,9 @@ def test_what_slices_go_by_is_the_same_in_a_world_that_ends_with_the_row() -> No
         assert {name: column[0] for name, column in ended.items()} == {name: found[name][at] for name in found}
 
 
-def test_an_expert_that_changes_no_score_is_refused(experts: list[Path], tmp_path: Path) -> None:
+def test_an_expert_that_changes_no_score_is_refused(make_stage: MakeStage, experts: list[Path], tmp_path: Path) -> None:
     shutil.copytree(experts[1], tmp_path / "idle")
     weights = load_file(tmp_path / "idle" / "adapter_model.safetensors")
     save_file({name: 0 * weight for name, weight in weights.items()}, tmp_path / "idle" / "adapter_model.safetensors")
     with pytest.raises(UserError, match=r"^expert_2: changes no score, so it learned nothing"):
-        stage([experts[0], tmp_path / "idle"]).predict()
+        make_stage([experts[0], tmp_path / "idle"]).predict()

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.builders import interactions, layout_of, recommender, tokenizer
+from tests.builders import interactions, loaded_model
 from thinkrec.evaluation.reason_first import VERDICT_FIRST, counts, measure, sample_users, to_text
-from thinkrec.experts.fit import Routing
-from thinkrec.lm.recipes import RECIPES
-from thinkrec.lm.workbench import Workbench
+from thinkrec.lm.loaded import LoadedModel
 from thinkrec.metrics import auc
 
 
@@ -22,22 +18,8 @@ def table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def bench(table: pd.DataFrame) -> Workbench:
-    model = recommender(table)
-    return Workbench(
-        interactions=table,
-        features=model.slot_values.features,
-        tokenizer=tokenizer(),
-        layout=layout_of(table),
-        model=model,
-        recipe=RECIPES["compact"],
-        base=Path(),
-        adapter=None,
-        made_with={},
-    )
-
-
-ROUTING = Routing(weights=np.ones((6, 1), np.float32), gate={})
+def loaded(table: pd.DataFrame) -> LoadedModel:
+    return loaded_model(table)
 
 
 def test_users_are_drawn_whole_until_there_are_rows_enough() -> None:
@@ -54,10 +36,10 @@ def test_samples_are_averaged_by_ones_twos_and_all() -> None:
     assert [counts(samples) for samples in (1, 2, 4, 5)] == [[1], [1, 2], [1, 2, 4], [1, 2, 4, 5]]
 
 
-def test_every_mode_is_measured_on_the_same_valid_rows(bench: Workbench, table: pd.DataFrame) -> None:
-    found, seconds = measure(bench, None, ROUTING, rows=20, samples=2, max_new_tokens=5, seed=1)
-    held = sample_users(bench.user, bench.rows("valid"), 20, seed=1)
-    assert (found["rows"], found["users"]) == (len(held), len(np.unique(bench.user[held])))
+def test_every_mode_is_measured_on_the_same_valid_rows(loaded: LoadedModel, table: pd.DataFrame) -> None:
+    found, seconds = measure(loaded, rows=20, samples=2, max_new_tokens=5, seed=1)
+    held = sample_users(loaded.user, loaded.rows("valid"), 20, seed=1)
+    assert (found["rows"], found["users"]) == (len(held), len(np.unique(loaded.user[held])))
     assert set(table["split"].to_numpy()[held]) == {"valid"}
     modes = found["modes"]
     assert list(modes) == [VERDICT_FIRST, "answers_1", "answers_2", "reason_first_1", "reason_first_2"]
@@ -67,19 +49,19 @@ def test_every_mode_is_measured_on_the_same_valid_rows(bench: Workbench, table: 
         assert apart["difference"] == pytest.approx(modes[mode]["auc"] - modes[VERDICT_FIRST]["auc"])
         assert apart["low"] <= apart["high"]
     assert len(to_text(found, seconds).splitlines()) == 1 + len(modes)
-    assert measure(bench, None, ROUTING, rows=20, samples=2, max_new_tokens=5, seed=1)[0] == found
+    assert measure(loaded, rows=20, samples=2, max_new_tokens=5, seed=1)[0] == found
 
 
-def test_averaged_answers_estimate_the_score_itself(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_averaged_answers_estimate_the_score_itself(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     # Sampled verdicts know no more than the score: where they always follow it, one is as good as its sign.
     def certain(*asked: object, **_: object) -> list[str]:
-        return ["Yes." if label else "No." for label in bench.layout.label[asked[3]]]  # type: ignore[index, call-overload]
+        return ["Yes." if label else "No." for label in loaded.layout.label[asked[1]]]  # type: ignore[index, call-overload]
 
-    monkeypatch.setattr("thinkrec.evaluation.reason_first.generate", certain)
-    found, _ = measure(bench, None, ROUTING, rows=20, samples=1, max_new_tokens=3, seed=1)
-    held = sample_users(bench.user, bench.rows("valid"), 20, seed=1)
-    assert found["modes"]["answers_1"]["auc"] == auc(bench.layout.label[held], bench.layout.label[held]) == 1
+    monkeypatch.setattr("thinkrec.evaluation.reason_first.write_answers", certain)
+    found, _ = measure(loaded, rows=20, samples=1, max_new_tokens=3, seed=1)
+    held = sample_users(loaded.user, loaded.rows("valid"), 20, seed=1)
+    assert found["modes"]["answers_1"]["auc"] == auc(loaded.layout.label[held], loaded.layout.label[held]) == 1
 
 
-def test_no_rows_cost_nothing(bench: Workbench) -> None:
-    assert measure(bench, None, ROUTING, rows=0, samples=2, max_new_tokens=5, seed=1) == ({}, {})
+def test_no_rows_cost_nothing(loaded: LoadedModel) -> None:
+    assert measure(loaded, rows=0, samples=2, max_new_tokens=5, seed=1) == ({}, {})

@@ -8,25 +8,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.experts.worlds import groups_at
 from thinkrec.errors import UserError
 from thinkrec.experts.added import add_group, read_members
-from thinkrec.experts.groups import UserGroups
-from thinkrec.experts.routing import centroid_routing
+from thinkrec.experts.rule import centroid_routing
 
 USERS = pd.DataFrame({"user_id": ["a", "b", "c", "d", "e"]})
-GROUPS = UserGroups(
-    group=np.asarray([0, 0, 1, 1, -1], np.int32),  # e is not in train
-    centroids=np.asarray([[1, 0], [0, 1]], np.float32),
-    mean=np.asarray([10, 0], np.float32),
-    spread=np.asarray([2, 1], np.float32),
-)
+GROUPS = groups_at([1.0, 0.0], [0.0, 1.0], group=[0, 0, 1, 1, -1], mean=[10, 0], spread=[2, 1])  # e is not in train
 VECTORS = np.asarray([[12, 0], [6, -2], [10, 1], [8, -4], [0, 0]], np.float32)
 
 
-def files(folder: Path, *texts: str) -> list[Path]:
-    paths = [folder / f"{number}.txt" for number in range(len(texts))]
-    for path, text in zip(paths, texts, strict=True):
-        path.write_text(text, encoding="utf-8")
+def files(folder: Path, *contents: str | bytes) -> list[Path]:
+    paths = [folder / f"{number}.txt" for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return paths
 
 
@@ -37,13 +32,9 @@ def test_the_new_groups_centroid_is_its_users_mean_in_the_space_of_the_others() 
     assert more.group.tolist() == [0, 2, 1, 2, -1]
     assert (more.mean == GROUPS.mean).all() and (more.spread == GROUPS.spread).all()
     assert GROUPS.group.tolist() == [0, 0, 1, 1, -1]  # not changed in place
-
-
-def test_routing_gains_a_column_and_the_new_users_go_there() -> None:
-    routing = centroid_routing(VECTORS, add_group(GROUPS, np.asarray([1, 3]), VECTORS), 0.1)
-    assert routing.shape == (5, 4)
-    np.testing.assert_allclose(routing.sum(1), 1, atol=1e-6)
-    assert routing.argmax(1).tolist() == [1, 3, 2, 3, 0]
+    weights = centroid_routing(VECTORS, more, 0.1)
+    np.testing.assert_allclose(weights.sum(1), 1, atol=1e-6)
+    assert weights.argmax(1).tolist() == [1, 3, 2, 3, 0]
 
 
 def test_files_name_users_one_a_line(tmp_path: Path) -> None:
@@ -56,32 +47,24 @@ def test_files_name_users_one_a_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "said"),
+    ("contents", "message"),
     [
         (["a\n", ""], "1.txt: names nobody whom train knows; one id a line, as in column user_id of"),
         (["x\ne\n"], "0.txt: names nobody whom train knows"),
         (["a\nb\n", "c\nb\n"], "1.txt: user 'b' is in .*0.txt, too; keep each user in one file"),
+        ([b"\xff\xfe\x00"], "0.txt: not UTF-8 text; save it as UTF-8, one user id a line"),
     ],
 )
-def test_what_cannot_be_added_is_refused_in_a_line(tmp_path: Path, texts: list[str], said: str) -> None:
-    with pytest.raises(UserError, match=said) as caught:
-        read_members(files(tmp_path, *texts), USERS, GROUPS)
+def test_what_cannot_be_added_is_refused_in_a_line(tmp_path: Path, contents: list[str | bytes], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        read_members(files(tmp_path, *contents), USERS, GROUPS)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_and_groups_that_are_too_few_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.txt: no such file; experts.added should name files of user ids$"):
         read_members([tmp_path / "nowhere.txt"], USERS, GROUPS)
     with pytest.raises(UserError, match="cannot be read"):
         read_members([tmp_path], USERS, GROUPS)
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="binary: not UTF-8 text; save it as UTF-8, one user id a line"):
-        read_members([tmp_path / "binary"], USERS, GROUPS)
-
-
-def test_one_group_is_none_to_tell_another_from(tmp_path: Path) -> None:
-    one = UserGroups(
-        group=GROUPS.group.clip(max=0), centroids=GROUPS.centroids[:1], mean=GROUPS.mean, spread=GROUPS.spread
-    )
     with pytest.raises(UserError, match=r"experts\.added: the users form 1 groups, .*; set experts.n to 2 or more"):
-        read_members(files(tmp_path, "a"), USERS, one)
+        read_members(files(tmp_path, "a"), USERS, groups_at([1.0, 0.0], group=[0, 0, 0, 0, -1]))

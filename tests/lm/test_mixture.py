@@ -17,10 +17,11 @@ from transformers import PreTrainedModel
 
 from tests.builders import FAMILIES, Family, causal_lm, interactions, layout_of, recommender
 from thinkrec.errors import UserError
-from thinkrec.lm.adapters import add_expert, add_lora, expert_folder, expert_folders, save_adapter
-from thinkrec.lm.mixture import MixtureLinear, Router, install, read_lora
+from thinkrec.experts.training import add_expert, expert_folder
+from thinkrec.lm.adapters import add_lora, save_adapter
+from thinkrec.lm.mixture import BatchWeights, MixtureLinear, install_mixture, read_lora
 from thinkrec.lm.model import RecommenderLM
-from thinkrec.lm.scoring import score
+from thinkrec.lm.scoring import RowWeights, score
 from thinkrec.params import LoraParams
 
 SAME = 1e-5
@@ -82,9 +83,9 @@ def tokens(count: int, seed: int = 0) -> Tensor:
     return torch.randint(3, 300, (count, 9), generator=torch.Generator().manual_seed(seed))
 
 
-def mixture(family: Family, adapters: list[Path | None]) -> tuple[PreTrainedModel, Router]:
+def mixture(family: Family, adapters: list[Path | None]) -> tuple[PreTrainedModel, BatchWeights]:
     backbone = causal_lm(family)
-    return backbone, install(backbone, adapters)
+    return backbone, install_mixture(backbone, adapters)
 
 
 WEIGHTS = [[0.2, 0.5, 0.3], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.1, 0.9]]
@@ -92,9 +93,9 @@ WEIGHTS = [[0.2, 0.5, 0.3], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.1, 0.9]]
 
 @torch.no_grad()
 def test_a_mixed_batch_equals_every_samples_own_merged_weights(family: Family, experts: list[Path]) -> None:
-    backbone, router = mixture(family, [None, *experts])
+    backbone, batch_weights = mixture(family, [None, *experts])
     ids = tokens(4)
-    router.weights = torch.tensor(WEIGHTS)
+    batch_weights.tensor = torch.tensor(WEIGHTS)
     together = backbone(input_ids=ids).logits
     for row, weights in enumerate(WEIGHTS):
         alone = merged(family, [None, *experts], weights)(input_ids=ids[row : row + 1]).logits[0]
@@ -104,16 +105,16 @@ def test_a_mixed_batch_equals_every_samples_own_merged_weights(family: Family, e
 
 @torch.no_grad()
 def test_a_global_adapter_is_a_column_like_the_others(family: Family, experts: list[Path]) -> None:
-    backbone, router = mixture(family, list(experts))
-    router.weights = torch.tensor([[0.7, 0.3]])
+    backbone, batch_weights = mixture(family, list(experts))
+    batch_weights.tensor = torch.tensor([[0.7, 0.3]])
     alone = merged(family, list(experts), [0.7, 0.3])(input_ids=tokens(1)).logits
     torch.testing.assert_close(backbone(input_ids=tokens(1)).logits, alone, atol=SAME, rtol=SAME)
 
 
 @torch.no_grad()
 def test_the_zero_adapter_is_the_base_model(family: Family, experts: list[Path]) -> None:
-    backbone, router = mixture(family, [None, *experts])
-    router.weights = torch.tensor([[1.0, 0.0, 0.0]] * 3)
+    backbone, batch_weights = mixture(family, [None, *experts])
+    batch_weights.tensor = torch.tensor([[1.0, 0.0, 0.0]] * 3)
     torch.testing.assert_close(
         backbone(input_ids=tokens(3)).logits, causal_lm(family)(input_ids=tokens(3)).logits, atol=SAME, rtol=SAME
     )
@@ -121,12 +122,12 @@ def test_the_zero_adapter_is_the_base_model(family: Family, experts: list[Path])
 
 @torch.no_grad()
 def test_a_sample_does_not_depend_on_its_company(family: Family, experts: list[Path]) -> None:
-    backbone, router = mixture(family, [None, *experts])
+    backbone, batch_weights = mixture(family, [None, *experts])
     ids = tokens(4)
-    router.weights = torch.tensor(WEIGHTS)
+    batch_weights.tensor = torch.tensor(WEIGHTS)
     together = backbone(input_ids=ids).logits
     for row in range(4):
-        router.weights = torch.tensor([WEIGHTS[row]])
+        batch_weights.tensor = torch.tensor([WEIGHTS[row]])
         torch.testing.assert_close(
             backbone(input_ids=ids[row : row + 1]).logits[0], together[row], atol=SAME, rtol=SAME
         )
@@ -135,8 +136,8 @@ def test_a_sample_does_not_depend_on_its_company(family: Family, experts: list[P
 @torch.no_grad()
 def test_peft_loads_an_expert_and_agrees_with_the_mixture(family: Family, experts: list[Path]) -> None:
     for column, folder in enumerate(experts):
-        backbone, router = mixture(family, [None, *experts])
-        router.weights = torch.eye(3)[[column + 1]]
+        backbone, batch_weights = mixture(family, [None, *experts])
+        batch_weights.tensor = torch.eye(3)[[column + 1]]
         theirs = PeftModel.from_pretrained(causal_lm(family), str(folder)).eval()
         torch.testing.assert_close(
             backbone(input_ids=tokens(1)).logits, theirs(input_ids=tokens(1)).logits, atol=SAME, rtol=SAME
@@ -156,12 +157,12 @@ def test_gate_gradients_are_those_of_finite_differences() -> None:
     torch.manual_seed(0)
     base = nn.Linear(5, 4).double()
     adapters = {1: (torch.randn(2, 5), torch.randn(4, 2), 0.5), 2: (torch.randn(3, 5), torch.randn(4, 3), 2.0)}
-    router = Router()
-    layer = MixtureLinear(base, adapters, router, columns=3)
+    batch_weights = BatchWeights()
+    layer = MixtureLinear(base, adapters, batch_weights, columns=3)
     x = torch.randn(2, 3, 5, dtype=torch.float64)
 
     def loss(weights: Tensor) -> Tensor:
-        router.weights = weights
+        batch_weights.tensor = weights
         return layer(x).square().sum()
 
     weights = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]], dtype=torch.float64, requires_grad=True)
@@ -175,15 +176,15 @@ def test_gate_gradients_are_those_of_finite_differences() -> None:
 def test_routed_scores_are_those_of_each_rows_own_merged_model(family: Family, experts: list[Path]) -> None:
     table = interactions()
     layout, rows = layout_of(table), np.arange(36)
-    routing = np.asarray(WEIGHTS[:3], np.float32)
-    route = np.random.default_rng(0).integers(0, 3, 36).astype(np.int32)
+    routing_weights = np.asarray(WEIGHTS[:3], np.float32)
+    state_of_row = np.random.default_rng(0).integers(0, 3, 36).astype(np.int32)
     model = recommender(table, family)
-    router = install(model.backbone, [None, *experts])
-    scores = score(model, layout, rows, router=router, routing=routing, route=route)
+    batch_weights = install_mixture(model.backbone, [None, *experts])
+    scores = score(model, layout, rows, RowWeights(batch_weights, routing_weights, state_of_row))
     for state, weights in enumerate(WEIGHTS[:3]):
         plain = recommender(table, family)
         plain.backbone = merged(family, [None, *experts], weights)
-        mine = rows[route == state]
+        mine = rows[state_of_row == state]
         assert scores[mine] == pytest.approx(score(plain, layout, mine), abs=SAME)
 
 
@@ -222,7 +223,7 @@ def test_a_folder_without_an_adapter_is_a_user_error_and_no_pickle_is_read(tmp_p
 def test_an_adapter_for_deeper_layers_is_a_user_error(tmp_path: Path) -> None:
     deep = write_expert(tmp_path / "deep", causal_lm(layers=3), 1)
     with pytest.raises(UserError, match="which this backbone has not"):
-        install(causal_lm(layers=2), [None, deep])
+        install_mixture(causal_lm(layers=2), [None, deep])
 
 
 def trainable(model: RecommenderLM) -> set[str]:
@@ -242,17 +243,6 @@ def test_an_expert_trains_exactly_the_lora_of_the_last_layers(family: Family) ->
     model = recommender(interactions(), family, layers=3)
     add_expert(model, lora(), layers=2)
     assert trainable(model) == lora_names(range(1, 3))
-
-
-def test_an_added_expert_lives_apart_from_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for folder in ("out/experts/expert_1", "out/experts/expert_2", "out/added/expert_3"):
-        Path(folder).mkdir(parents=True)
-    names = ["out/experts/expert_1", "out/experts/expert_2", "out/added/expert_3"]
-    assert [folder.as_posix() for folder in expert_folders(3)] == names
-    assert expert_folders(0) == []
-    with pytest.raises(UserError, match=r"^out/experts/expert_4: no such artefact; .*: dvc repro experts$"):
-        expert_folders(4)
 
 
 def test_a_fresh_expert_changes_nothing_and_can_be_taken_out_for_the_next(family: Family) -> None:
@@ -293,9 +283,9 @@ def copies(family: Family, tmp_path_factory: pytest.TempPathFactory) -> list[Pat
 
 def test_copies_of_the_global_adapter_equal_merged_weights(family: Family, copies: list[Path]) -> None:
     backbone = causal_lm(family, layers=3)
-    router = install(backbone, copies)
+    batch_weights = install_mixture(backbone, copies)
     weights = torch.tensor([[0.2, 0.5, 0.3], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-    router.weights = weights
+    batch_weights.tensor = weights
     mixed = backbone(input_ids=tokens(3)).logits
     for row, mine in enumerate(weights.tolist()):
         alone = causal_lm(family, layers=3)
@@ -309,11 +299,13 @@ def test_copies_of_the_global_adapter_equal_merged_weights(family: Family, copie
 
 def test_a_layer_that_all_experts_share_costs_one_adapter(family: Family, copies: list[Path]) -> None:
     backbone = causal_lm(family, layers=3)
-    install(backbone, copies)
+    install_mixture(backbone, copies)
     layers = [layer.self_attn.q_proj for layer in backbone.model.layers]
     assert [(len(layer.down), layer.shared) for layer in layers] == [(4, True), (4, True), (12, False)]
     some = causal_lm(family, layers=3)
-    install(some, [None, *copies])  # the zero adapter in front of them: what is the same is computed once, and weighed
+    install_mixture(
+        some, [None, *copies]
+    )  # the zero adapter in front of them: what is the same is computed once, and weighed
     assert [(len(layer.self_attn.q_proj.down), layer.self_attn.q_proj.shared) for layer in some.model.layers] == [
         (4, False), (4, False), (12, False),
     ]  # fmt: skip

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tests.builders import FAMILIES, SLOTS, Family, features_of, interactions, layout_of, recommender
 from thinkrec.errors import UserError
-from thinkrec.lm.adapters import add_expert
+from thinkrec.experts.training import add_expert
 from thinkrec.lm.finetune import finetune
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, SoftPrompt
 from thinkrec.lm.scoring import score

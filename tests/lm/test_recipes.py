@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests.builders import FAMILIES, Family, interactions, layout_of, recommender
+from tests.builders import FAMILIES, Family, interactions, layout_of, params_with, recommender
 from tests.lm import work
+from thinkrec.experts.training import add_expert
 from thinkrec.lm import sft
-from thinkrec.lm.adapters import add_expert, add_lora, save_adapter
+from thinkrec.lm.adapters import add_lora, save_adapter
 from thinkrec.lm.model import RecommenderLM, SoftPrompt
 from thinkrec.lm.recipes import RECIPES
 from thinkrec.lm.scoring import score
 from thinkrec.lm.sft import train_only
-from thinkrec.lm.trainer import PLAIN, TrainResult
+from thinkrec.lm.trainer import TrainResult
 from thinkrec.params import LoraParams
 from thinkrec.text.layout import Layout
 
@@ -92,16 +93,17 @@ def fitted(
     model, layout, phases = made("llama"), layout_of(table, reasons=reasons), Phases()
     if not slots:
         model.projector = None
-    bench = SimpleNamespace(
+    loaded = SimpleNamespace(
         model=model,
         layout=layout,
         prompted=lambda *, slots: (model, layout),
         rows=lambda split: np.arange(3),
         user=table["user"].to_numpy(),
+        recipe=RECIPES[changes.get("recipe", work.SFT.recipe)],
     )
     monkeypatch.setattr(sft, "finetune", phases)
-    params = work.SFT.model_copy(update=changes)
-    results, _ = sft.fit_global(bench, params, LORA, PLAIN, seed=1)  # type: ignore[arg-type]
+    params = params_with({"seed": 1}).model_copy(update={"sft": work.SFT.model_copy(update=changes), "lora": LORA})
+    results, _ = sft.fit_global(loaded, params)  # type: ignore[arg-type]
     assert list(results) == list(phases.given)
     return phases.given
 

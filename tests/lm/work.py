@@ -21,15 +21,15 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.builders import interactions, layout_of, recommender, tokenizer
+from tests.builders import interactions, layout_of, loaded_model, recommender
 from tests.project import run_params
 from thinkrec import artifacts
 from thinkrec.lm import processes, scoring
 from thinkrec.lm.finetune import Objective, finetune
-from thinkrec.lm.mixture import MixtureLinear, Router
+from thinkrec.lm.mixture import BatchWeights, MixtureLinear
 from thinkrec.lm.trainer import TrainSettings, resumable
 from thinkrec.params import SftParams
-from thinkrec.reasons.decoding import Decoding, generate
+from thinkrec.reasons.decoding import Decoding, write_answers
 
 REASON = np.asarray([70, 71, 72, 1], np.int32)
 SFT = SftParams(
@@ -78,17 +78,18 @@ def scored() -> dict[str, Any]:
     world = table()
     layout, model = layout_of(world), recommender(world)
     torch.manual_seed(5)
-    router, attention = Router(), model.backbone.model.layers[1].self_attn
+    batch_weights, attention = BatchWeights(), model.backbone.model.layers[1].self_attn
     adapters = {column: (torch.randn(2, 32), torch.randn(32, 2) / 4, 0.5) for column in (1, 2)}
-    attention.q_proj = MixtureLinear(attention.q_proj, adapters, router, columns=3)
-    routing = np.asarray([[1, 0, 0], [0, 0.7, 0.3], [0.2, 0, 0.8]], np.float32)
-    mixed: dict[str, Any] = {"router": router, "routing": routing, "route": np.arange(len(world)) % 3}
+    attention.q_proj = MixtureLinear(attention.q_proj, adapters, batch_weights, columns=3)
+    routing_weights = np.asarray([[1, 0, 0], [0, 0.7, 0.3], [0.2, 0, 0.8]], np.float32)
+    model.slot_values.features.state[:] = np.arange(len(world)) % 3
+    loaded = loaded_model(world, model, layout, batch_weights=batch_weights, routing_weights=routing_weights)
     some = np.arange(0, len(world), 5)
     decodings = {"greedy": Decoding(max_new_tokens=6), "sampled": Decoding(max_new_tokens=6, temperature=1.0, seed=3)}
     plain, scoring.SCORING_TOKENS = scoring.SCORING_TOKENS, ROW_TOKENS
     try:
-        return {"scores": scoring.score(model, layout, np.arange(len(world)), **mixed).tolist()} | {
-            name: generate(model, tokenizer(), layout, some, decoding, **mixed) for name, decoding in decodings.items()
+        return {"scores": loaded.score(np.arange(len(world))).tolist()} | {
+            name: write_answers(loaded, some, decoding) for name, decoding in decodings.items()
         }
     finally:
         scoring.SCORING_TOKENS = plain

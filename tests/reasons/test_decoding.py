@@ -13,8 +13,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.builders import FAMILIES, Family, interactions, layout_of, recommender, tokenizer
+from tests.builders import FAMILIES, Family, interactions, layout_of, loaded_model, recommender, tokenizer
 from thinkrec.claims.answers import parse_verdict
+from thinkrec.lm.loaded import LoadedModel
 from thinkrec.lm.model import RecommenderLM, SoftPrompt
 from thinkrec.lm.scoring import score
 from thinkrec.reasons.decoding import (
@@ -22,11 +23,11 @@ from thinkrec.reasons.decoding import (
     Decoding,
     Judge,
     choose,
-    generate,
     next_of,
     reason_first,
     sentence_ends,
     word_tokens,
+    write_answers,
 )
 from thinkrec.text.layout import Layout
 
@@ -72,10 +73,15 @@ def naive(model: RecommenderLM, layout: Layout, row: int, limit: int) -> str:
     return tokenizer().decode(written, skip_special_tokens=True).strip()
 
 
+def loaded(model: RecommenderLM, layout: Layout) -> LoadedModel:
+    """The model with these prompts; decoding reads no table."""
+    return loaded_model(pd.DataFrame(), model, layout)
+
+
 def answers(
     model: RecommenderLM, layout: Layout, rows: NDArray[np.int64] | list[int], limit: int = NEW, **sampling: Any
 ) -> list[str]:
-    return generate(model, tokenizer(), layout, np.asarray(rows, np.int64), Decoding(max_new_tokens=limit, **sampling))
+    return write_answers(loaded(model, layout), np.asarray(rows, np.int64), Decoding(max_new_tokens=limit, **sampling))
 
 
 def test_answers_equal_a_naive_loop_without_a_cache(table: pd.DataFrame, model: RecommenderLM) -> None:
@@ -223,7 +229,7 @@ def test_the_best_sentences_stay_and_candidates_know_nothing_of_each_other(
     decoding = Decoding(max_new_tokens=12, temperature=1.5, top_p=0.9, seed=4, candidates=9)
 
     def best(rows: NDArray[np.int64]) -> list[str]:
-        return generate(model, tokenizer(), layout, rows, decoding, judge=judge)
+        return write_answers(loaded(model, layout), rows, decoding, judge=judge)
 
     together, of_all = best(rows), sorted(judge.asked)
     assert all(together)
@@ -233,7 +239,7 @@ def test_the_best_sentences_stay_and_candidates_know_nothing_of_each_other(
     assert together == [best(rows[[at]])[0] for at in range(len(rows))]
     monkeypatch.setattr("thinkrec.reasons.decoding.TOGETHER", 2)
     assert together == best(rows)
-    assert together != generate(model, tokenizer(), layout, rows, decoding)  # without a judge nothing is chosen
+    assert together != write_answers(loaded(model, layout), rows, decoding)  # without a judge nothing is chosen
     monkeypatch.setattr("thinkrec.reasons.decoding.NUDGE", 0.0)
     assert together != best(rows)
 
@@ -248,7 +254,7 @@ def test_candidates_that_were_not_taken_are_forgotten(
     plain = model.hidden_states
     monkeypatch.setattr(model, "hidden_states", lambda *given: seen.append(given[1].shape[-1]) or plain(*given))
     decoding = Decoding(max_new_tokens=new, temperature=1.5, candidates=count)
-    generate(model, tokenizer(), layout, np.asarray([23]), decoding, judge=Dice())
+    write_answers(loaded(model, layout), np.asarray([23]), decoding, judge=Dice())
     assert max(seen) <= seen[0] + new + count
 
 
@@ -283,11 +289,25 @@ def test_the_next_token_of_a_word_goes_on_with_it_or_begins_it(
     assert next_of(word, written) == token
 
 
-def test_sentences_end_where_a_token_ends_with_a_mark(table: pd.DataFrame) -> None:
+def test_sentences_end_where_a_token_ends_with_a_mark() -> None:
     words = tokenizer()
-    ends = sentence_ends(recommender(table), words)
+    ends = sentence_ends(words, 400)
+    assert len(ends) == 400 and not ends[len(words) :].any()
     assert ends[words(". ", add_special_tokens=False)["input_ids"][0]]
     assert not ends[words.eos_token_id] and not ends[words(" Yes", add_special_tokens=False)["input_ids"]].any()
+
+
+def test_the_vocabulary_is_read_once_whatever_is_written(
+    table: pd.DataFrame, model: RecommenderLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, longest = tokenizer(), []
+    plain = words.batch_decode
+    monkeypatch.setattr(words, "batch_decode", lambda ids, **how: longest.append(len(ids)) or plain(ids, **how))
+    sentence_ends.cache_clear()
+    decoding = Decoding(max_new_tokens=3, temperature=1.0, candidates=2)
+    for _ in range(2):
+        write_answers(loaded(model, layout_of(table)), np.asarray([5]), decoding, judge=Dice())
+    assert longest.count(len(words)) == 1
 
 
 def test_where_an_answer_begins_with_a_verdict_it_is_the_one_that_the_score_says(
@@ -377,11 +397,11 @@ def test_reason_first_equals_a_naive_loop_whatever_the_batch(
     layout, rows = layout_of(table, layout=kind), np.asarray([5, 23, 0, 12, 17])
     add_to_logits(monkeypatch, model, [layout.vocabulary.end], 1.0)  # some end early, some never
     expected = [naive_reason_first(model, layout, row, NEW) for row in rows.tolist()]
-    texts, scores = reason_first(model, tokenizer(), layout, rows, Decoding(max_new_tokens=NEW))
+    texts, scores = reason_first(loaded(model, layout), rows, Decoding(max_new_tokens=NEW))
     assert texts == [text for text, _ in expected]
     assert scores == pytest.approx([after for _, after in expected], abs=1e-4)
     assert np.abs(scores - score(model, layout, rows)).max() > 0.01
-    assert reason_first(model, tokenizer(), layout, rows[:0], Decoding(max_new_tokens=NEW))[0] == []
+    assert reason_first(loaded(model, layout), rows[:0], Decoding(max_new_tokens=NEW))[0] == []
 
 
 @pytest.mark.parametrize("kind", ["stream", "question"])
@@ -398,7 +418,7 @@ def test_thinking_first_is_the_same_in_training_as_when_it_is_asked_for(
         return torch.tensor([[*thoughts[row], end][written] for row, written in at])
 
     monkeypatch.setattr("thinkrec.reasons.decoding._Answers.choose", forced)
-    _, asked = reason_first(model, tokenizer(), layout, rows, Decoding(max_new_tokens=NEW))
+    _, asked = reason_first(loaded(model, layout), rows, Decoding(max_new_tokens=NEW))
     learned = {row: np.asarray([*stop, *thought, end], np.int32) for row, thought in thoughts.items()}
     taught = replace(layout, reasons=learned, thoughts=learned)
     batch = taught.collate(taught.scoring_windows(rows, np.arange(len(rows))))

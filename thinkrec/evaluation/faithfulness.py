@@ -30,11 +30,7 @@ from numpy.typing import NDArray
 
 from thinkrec.claims.checker import Checker
 from thinkrec.evaluation.intervals import mean_interval
-from thinkrec.experts.fit import Routing
-from thinkrec.lm.mixture import Router
-from thinkrec.lm.model import SlotValues
-from thinkrec.lm.scoring import score
-from thinkrec.lm.workbench import Workbench
+from thinkrec.lm.loaded import LoadedModel
 from thinkrec.shown import ShownItem
 from thinkrec.text.items import Ragged, encode, item_text
 
@@ -67,9 +63,7 @@ class Counterfactual:
 
 
 def interventions(
-    bench: Workbench,
-    router: Router | None,
-    routing: Routing,
+    loaded: LoadedModel,
     reasons: pd.DataFrame,
     checker: Checker,
     *,
@@ -89,7 +83,7 @@ def interventions(
     before = dict(
         zip(
             (one.row for one in found),
-            score_shown(bench, router, routing, [Counterfactual(row=one.row) for one in found], "as it is").tolist(),
+            score_shown(loaded, [Counterfactual(row=one.row) for one in found], "as it is").tolist(),
             strict=True,
         )
     )
@@ -98,15 +92,13 @@ def interventions(
         pairs = [
             pair
             for one in found
-            if (pair := _pair(name, one, bench, checker.shown(one.row).target, seed=seed)) is not None
+            if (pair := _pair(name, one, loaded, checker.shown(one.row).target, seed=seed)) is not None
         ]
         moved = [
-            np.abs(
-                score_shown(bench, router, routing, side, name) - np.asarray([before[change.row] for change in side])
-            )
+            np.abs(score_shown(loaded, side, name) - np.asarray([before[change.row] for change in side]))
             for side in ([pair[0] for pair in pairs], [pair[1] for pair in pairs])
         ]
-        user = bench.user[[pair[0].row for pair in pairs]]
+        user = loaded.user[[pair[0].row for pair in pairs]]
         results[name] = {"changed": _mean([pair[2] for pair in pairs]), **compared(user, *moved, seed=seed)}
     return results
 
@@ -152,21 +144,15 @@ def compared(user: NDArray[np.generic], cited_p: Floats, control_p: Floats, *, s
     }
 
 
-def score_shown(
-    bench: Workbench,
-    router: Router | None,
-    routing: Routing,
-    changes: Sequence[Counterfactual],
-    name: str | None = None,
-) -> Floats:
+def score_shown(loaded: LoadedModel, changes: Sequence[Counterfactual], name: str | None = None) -> Floats:
     """Scores (k,) of the rows of `changes` (k,), each shown as it says; slots and routing are as they were.
 
     Every change is a user of its own in a view of the table that holds what its row sees, and the row.
     """
     if not changes:
         return np.zeros(0)
-    layout, table = bench.layout, bench.interactions
-    seen = [sight(bench, change.row) for change in changes]
+    layout, table = loaded.layout, loaded.interactions
+    seen = [sight(loaded, change.row) for change in changes]
     kept = [np.setdiff1d(rows, change.dropped) for rows, change in zip(seen, changes, strict=True)]
     source = np.concatenate([np.append(rows, change.row) for rows, change in zip(kept, changes, strict=True)])
     size = np.asarray([len(rows) + 1 for rows in kept])
@@ -178,10 +164,10 @@ def score_shown(
     view = table.iloc[source][["item", "label", "timestamp"]].reset_index(drop=True).assign(user=number)
     view["label"] = np.where(turned, 1 - view["label"], view["label"]).astype(np.int8)
     told = [(at, change.text) for at, change in zip(targets, changes, strict=True) if change.text is not None]
-    texts = joined(layout.items, encode(bench.tokenizer, [text for _, text in told]))
+    texts = joined(layout.items, encode(loaded.tokenizer, [text for _, text in told]))
     item = view["item"].to_numpy().copy()
     item[[at for at, _ in told]] = len(layout.items.lengths) + np.arange(len(told))
-    stored = bench.features
+    stored = loaded.features
     features = replace(
         stored,
         user_row=stored.user_row[source],
@@ -189,21 +175,14 @@ def score_shown(
         item_row=stored.item_row[source],
         statistics=stored.statistics[source],
     )
-    scores = score(
-        bench.model.with_slot_values(SlotValues(features, bench.model.slot_values.parts)),
-        replace(layout.over(view.assign(item=item)), items=texts),
-        targets,
-        router=router,
-        routing=routing.weights,
-        route=features.state,
-        progress=name if name is None else f"interventions: {name}",
-    )
+    progress = name if name is None else f"interventions: {name}"
+    scores = loaded.over(view.assign(item=item), features, item_tokens=texts).score(targets, progress=progress)
     return scores.astype(np.float64)
 
 
-def sight(bench: Workbench, row: int) -> Rows:
+def sight(loaded: LoadedModel, row: int) -> Rows:
     """The earlier rows that the prompt of `row` shows, oldest first."""
-    return bench.layout.scoring_windows(np.asarray([row]), np.zeros(1, np.int64))[0].rows[:-1]
+    return loaded.layout.scoring_windows(np.asarray([row]), np.zeros(1, np.int64))[0].rows[:-1]
 
 
 def joined(first: Ragged, second: Ragged) -> Ragged:
@@ -215,7 +194,7 @@ def joined(first: Ragged, second: Ragged) -> Ragged:
 
 
 def _pair(
-    name: str, one: Cited, bench: Workbench, target: ShownItem, *, seed: int
+    name: str, one: Cited, loaded: LoadedModel, target: ShownItem, *, seed: int
 ) -> tuple[Counterfactual, Counterfactual, int] | None:
     """What is changed on the cited side and on the control's, and how much on either; None where there is no pair."""
     rng = np.random.default_rng([seed, one.row])
@@ -230,9 +209,9 @@ def _pair(
         ]
     else:
         # What no prompt of so many tokens has room for can be cited by chance only, and changed by nobody.
-        room = np.isin(one.history, sight(bench, one.row))
+        room = np.isin(one.history, sight(loaded, one.row))
         history = one.history[room]
-        sides = matched(one.of_history[room], bench.layout.label[history], rng)
+        sides = matched(one.of_history[room], loaded.layout.label[history], rng)
         rows = [history[side].tolist() for side in sides]
         changes = [
             Counterfactual(row=one.row, flipped=side) if name == "flip" else Counterfactual(row=one.row, dropped=side)

@@ -12,16 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from thinkrec.artifacts import BASELINES, SPLITS
 from thinkrec.errors import UserError
 from thinkrec.evaluation.tables import BEST, EVALUATED, ORACLE, OURS
-from thinkrec.experts.fit import Routing
 from thinkrec.experts.groups import UserGroups
-from thinkrec.experts.routing import centroid_routing, routing_cases
+from thinkrec.experts.routing import Routing
+from thinkrec.experts.rule import routing_cases
 from thinkrec.history import ScoredModel, history_bounds, warm_rows
-from thinkrec.lm.mixture import Router
-from thinkrec.lm.scoring import score
-from thinkrec.lm.workbench import Workbench
-from thinkrec.metrics import Floats, log_losses, per_user, sigmoid
+from thinkrec.lm.loaded import LoadedModel
+from thinkrec.metrics import Floats, log_losses, per_user
 from thinkrec.params import EvaluateParams
-from thinkrec.reasons.decoding import Decoding, Judge, generate
+from thinkrec.reasons.decoding import Decoding, Judge, write_answers
 
 Rows = NDArray[np.int64]
 
@@ -29,44 +27,28 @@ GLOBAL, CENTROID = f"{OURS}_global", f"{OURS}_centroid"  # the global adapter al
 
 
 def predict(
-    bench: Workbench,
-    static: Workbench,
-    router: Router,
-    routing: Routing,
-    groups: UserGroups,
-    baselines: pd.DataFrame,
-    truth: pd.DataFrame,
-    *,
-    temperature: float,
+    loaded: LoadedModel, routing: Routing, baselines: pd.DataFrame, truth: pd.DataFrame
 ) -> tuple[pd.DataFrame, list[str]]:
     """Probabilities of every model on all valid and test rows (schema PREDICTIONS), and the models' column names.
 
-    Ours stands first, as the gate stage routed it, then the same on `static` (`bench.static()`). With experts there
-    follow the global adapter alone, the paper's rule at `temperature` (left out where that is how ours was routed) and
-    the adapter oracle. Then come the columns of `baselines` (schema BASELINES), and the truth where it is known.
+    Ours stands first, as the stage gate routed it, then the same under the static protocol. With experts there follow
+    the global adapter alone, the paper's rule (left out where that is how ours was routed) and the adapter oracle. Then
+    come the columns of `baselines` (schema BASELINES), and the truth where it is known.
 
     Raises:
         UserError: `baselines` holds other rows than those, or an expert changes no score.
     """
-    table, route = bench.interactions, bench.features.state
+    table, state = loaded.interactions, loaded.features.state
     rows = np.flatnonzero(table["split"].isin(EVALUATED).to_numpy())
     if not np.array_equal(baselines["row"], rows):
         raise UserError(f"{BASELINES}: its rows are not the valid and test rows; rerun its stage: dvc repro baselines")
-    by_rule = centroid_routing(bench.features.user_vectors, groups, temperature)
+    by_rule = routing.by_rule(loaded.features.user_vectors)
     known = table.loc[rows, ["split", "user", "item", "label"]].reset_index(drop=True)
-    known = known.assign(row=rows, **known_before(table, groups, rows), case=routing_cases(by_rule)[route[rows]])
-
-    def scored(
-        view: Workbench, rows: Rows, weights: NDArray[np.float32], route: NDArray[np.integer], name: str
-    ) -> Floats:
-        logits = score(
-            view.model, view.layout, rows, router=router, routing=weights, route=route, progress=f"scoring: {name}"
-        )
-        return sigmoid(logits)
-
-    # One state for all: rows that share their weights share sequences too, which is twice as fast.
-    adapters, everyone = np.eye(1 + len(groups.centroids), dtype=np.float32), np.zeros(len(table), np.int32)
-    alone = [scored(bench, rows, adapters[[k]], everyone, f"adapter {k}") for k in range(len(adapters))]
+    known = known.assign(
+        row=rows, **known_before(table, routing.groups, rows), case=routing_cases(by_rule)[state[rows]]
+    )
+    adapters = np.eye(routing.weights.shape[1], dtype=np.float32)
+    alone = [loaded.probability(rows, weights, progress=f"scoring: adapter {k}") for k, weights in enumerate(adapters)]
     alone_ne = np.stack(alone, axis=1)
     for k in range(1, len(alone)):
         if len(rows) and np.array_equal(alone[k], alone[0]):
@@ -74,20 +56,20 @@ def predict(
 
     def routed(weights: NDArray[np.float32], name: str) -> Floats:
         """Rows that one adapter serves have been scored; the others are now."""
-        by_row = weights[route[rows]]
+        by_row = weights[state[rows]]
         probability = alone_ne[np.arange(len(rows)), by_row.argmax(axis=1)]
         mixed = by_row.max(axis=1) < 1
-        probability[mixed] = scored(bench, rows[mixed], weights, route, name)
+        probability[mixed] = loaded.probability(rows[mixed], weights, progress=f"scoring: {name}")
         return probability
 
     ours_static = ScoredModel(OURS, "static").column
     models = {
         OURS: routed(routing.weights, OURS),
-        ours_static: scored(static, rows, routing.weights, static.features.state, ours_static),
+        ours_static: loaded.under_static_protocol().probability(rows, progress=f"scoring: {ours_static}"),
     }
     if len(adapters) > 1:
         models[GLOBAL] = alone_ne[:, 0]
-        states = np.unique(route[rows])
+        states = np.unique(state[rows])
         if not np.array_equal(by_rule[states], routing.weights[states]):
             models[CENTROID] = routed(by_rule, CENTROID)
         user_of_split = known.groupby(["split", "user"], observed=True).ngroup()
@@ -130,9 +112,7 @@ def expert_oracle(user: ArrayLike, label: ArrayLike, probability_ne: Floats) -> 
 
 
 def write_reasons(
-    bench: Workbench,
-    router: Router,
-    routing: Routing,
+    loaded: LoadedModel,
     predictions: pd.DataFrame,
     traces: pd.DataFrame,
     judge: Judge,
@@ -142,7 +122,7 @@ def write_reasons(
 ) -> pd.DataFrame:
     """Reasons for `params.reasons` test rows (schema REASONS): those with a held-out trace first, then random ones.
 
-    Of `params.candidates` of every sentence the one stays that the `judge` finds best.
+    Of the `params.candidates` of every sentence, the one that the `judge` finds best stays.
     """
     test = predictions[predictions["split"] == SPLITS[-1]].set_index("row")
     teacher = traces.set_index("row")["text"].reindex(test.index).fillna("")
@@ -150,22 +130,8 @@ def write_reasons(
     first = np.argsort(teacher.to_numpy()[shuffled] == "", kind="stable")[: params.reasons]
     chosen = np.sort(shuffled[first])
     rows = test.index.to_numpy()[chosen]
-    texts = (
-        generate(
-            bench.model,
-            bench.tokenizer,
-            bench.layout,
-            rows,
-            Decoding.of(params, seed=seed),
-            router=router,
-            routing=routing.weights,
-            route=bench.features.state,
-            judge=judge,
-            progress="reasons",
-        )
-        if len(rows)
-        else []
-    )
+    decoding = Decoding.from_params(params, seed=seed)
+    texts = write_answers(loaded, rows, decoding, judge=judge, progress="reasons") if len(rows) else []
     return pd.DataFrame(
         {
             "row": rows,

@@ -8,7 +8,7 @@ also trained to explain first is `sft.reason_first`. Measured are:
   distribution that the score is read from, before a word of the reason is there; so this estimates the same score by
   k coins, and can only be worse until k is large. It shows what such an average costs, not what thinking brings;
 - `reason_first_k`: k reasons are sampled with no verdict before them, the question is put again after each, and the
-  probabilities that are read there are averaged (`generation.reason_first`). Here the reason does come first.
+  probabilities that are read there are averaged (`reasons.decoding`). Here the reason does come first.
   Without `sft.reason_first` the model was not trained on prompts of this form: what it loses there is the price of the
   form and of the reason together, and a gain would be one in spite of it. With it, the form is known, but the reasons
   that it learned from were kept for being right, and its own are not (`lm.finetune`).
@@ -30,12 +30,9 @@ from numpy.typing import NDArray
 
 from thinkrec.claims.answers import parse_verdict
 from thinkrec.evaluation.intervals import bootstrap, interval
-from thinkrec.experts.fit import Routing
-from thinkrec.lm.mixture import Router
-from thinkrec.lm.scoring import score
-from thinkrec.lm.workbench import Workbench
+from thinkrec.lm.loaded import LoadedModel
 from thinkrec.metrics import sigmoid
-from thinkrec.reasons.decoding import Decoding, generate, reason_first
+from thinkrec.reasons.decoding import Decoding, reason_first, write_answers
 
 METRICS = ("auc", "uauc")
 TEMPERATURE = 1.0
@@ -46,9 +43,7 @@ Rows = NDArray[np.int64]
 
 
 def measure(
-    bench: Workbench,
-    router: Router | None,
-    routing: Routing,
+    loaded: LoadedModel,
     *,
     rows: int,
     samples: int,
@@ -63,8 +58,7 @@ def measure(
     """
     if not rows:
         return {}, {}
-    held = sample_users(bench.user, bench.rows("valid"), rows, seed=seed)
-    common: dict[str, Any] = {"router": router, "routing": routing.weights, "route": bench.features.state}
+    held = sample_users(loaded.user, loaded.rows("valid"), rows, seed=seed)
     seconds = {}
 
     def timed(name: str, work: Callable[[], list[Any]]) -> list[Any]:
@@ -77,11 +71,10 @@ def measure(
         Decoding(max_new_tokens=max_new_tokens, temperature=TEMPERATURE, seed=seed + number)
         for number in range(samples)
     ]
-    asked = (bench.model, bench.tokenizer, bench.layout, held)
-    first = timed(VERDICT_FIRST, lambda: [score(bench.model, bench.layout, held, progress="verdict first", **common)])
-    answers = timed("answers", lambda: [generate(*asked, one, progress="answers", **common) for one in decodings])
+    first = timed(VERDICT_FIRST, lambda: [loaded.score(held, progress="verdict first")])
+    answers = timed("answers", lambda: [write_answers(loaded, held, one, progress="answers") for one in decodings])
     thought = timed(
-        "reason_first", lambda: [reason_first(*asked, one, progress="reason first", **common) for one in decodings]
+        "reason_first", lambda: [reason_first(loaded, held, one, progress="reason first") for one in decodings]
     )
     written = {"answers": answers, "reason_first": [texts for texts, _ in thought]}
     by_sample = {
@@ -92,8 +85,8 @@ def measure(
     for kind, each in by_sample.items():
         for count in counts(samples):
             probability[f"{kind}_{count}"] = np.mean(each[:count], axis=0)
-            tokens[f"{kind}_{count}"] = sum(_tokens(bench, texts) for texts in written[kind][:count])
-    user, label = bench.user[held], bench.layout.label[held]
+            tokens[f"{kind}_{count}"] = sum(_tokens(loaded, texts) for texts in written[kind][:count])
+    user, label = loaded.user[held], loaded.layout.label[held]
     return {
         "rows": len(held),
         "users": len(np.unique(user)),
@@ -155,6 +148,6 @@ def _share_of_yes(text: str) -> float:
     return 0.5 if verdict is None else float(verdict)
 
 
-def _tokens(bench: Workbench, texts: Sequence[str]) -> float:
+def _tokens(loaded: LoadedModel, texts: Sequence[str]) -> float:
     """Mean number of new tokens of these texts, the end token included."""
-    return float(np.mean([len(bench.tokenizer(text, add_special_tokens=False)["input_ids"]) + 1 for text in texts]))
+    return float(np.mean([len(loaded.tokenizer(text, add_special_tokens=False)["input_ids"]) + 1 for text in texts]))

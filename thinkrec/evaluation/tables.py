@@ -14,7 +14,7 @@ import pandas as pd
 
 from thinkrec.artifacts import SPLITS
 from thinkrec.evaluation.intervals import DRAWS, HEADLINE, Bootstrap, bootstrap, holm, interval, p_value
-from thinkrec.experts.routing import CASES
+from thinkrec.experts.rule import CASES
 from thinkrec.history import PROTOCOLS, ScoredModel
 from thinkrec.metrics import Bools, Floats, score_table
 

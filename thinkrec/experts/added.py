@@ -1,7 +1,7 @@
-"""Experts added after the groups were found: new users get one of their own, everybody else's stays as it was.
+"""Groups of users named in files (`experts.added`), beside those that the clustering finds.
 
-A file of user ids makes one group more. Its centroid is the mean of its users' vectors in the space of the groups; the
-other centroids, and the mean and spread of that space, do not move. So the experts that are there stay, byte for byte.
+Each file makes one group more. Its centroid is the mean of its users' vectors in the space of the groups; the other
+centroids, and the mean and spread of that space, do not move.
 
 Shapes: U users, N groups, d dimensions.
 """
@@ -28,13 +28,12 @@ def read_members(
 ) -> tuple[list[Rows], list[dict[str, int]]]:
     """The user numbers that each file names, one id a line, and how many lines were of use.
 
-    Ids that are unknown (no row of `users`, schema USERS) or of users that train never saw are left out and counted
-    as `unknown` and `not_in_train`: there is nothing to train on. Empty lines and repetitions within a file are
-    nothing.
+    Ids that no row of `users` (schema USERS) has, and users that train never saw, are left out and counted as `unknown`
+    and `not_in_train`: there is nothing to train on. Empty lines and repetitions within a file do not count.
 
     Raises:
-        UserError: there are fewer than two groups to add to, or a file is missing, is not text, names nobody whom
-            train knows, or names a user that another file names.
+        UserError: there are fewer than two groups to add to, or a file is missing, is not text, names nobody who is in
+            train, or names a user that another file names.
     """
     if len(groups.centroids) < 2:
         raise UserError(
@@ -42,22 +41,26 @@ def read_members(
             "apart; set experts.n to 2 or more"
         )
     ids = pd.Index(users["user_id"])
-    taken: dict[int, Path] = {}
+    file_of: dict[int, Path] = {}
     members, counts = [], []
     for path in paths:
         named = list(dict.fromkeys(_ids(path)))
-        number = ids.get_indexer(pd.Index(named, dtype="str")).astype(np.int64)
-        known = number[number >= 0]
-        fitted = np.sort(known[groups.group[known] >= 0])
-        if not len(fitted):
+        numbers = ids.get_indexer(pd.Index(named, dtype="str")).astype(np.int64)
+        numbers = np.sort(numbers[numbers >= 0])
+        in_train = numbers[groups.group[numbers] >= 0]
+        if not len(in_train):
             raise UserError(f"{path}: names nobody whom train knows; one id a line, as in column user_id of {USERS}")
-        for user in fitted.tolist():
-            if user in taken:
-                raise UserError(f"{path}: user {ids[user]!r} is in {taken[user]}, too; keep each user in one file")
-            taken[user] = path
-        members.append(fitted)
+        for user in in_train.tolist():
+            if user in file_of:
+                raise UserError(f"{path}: user {ids[user]!r} is in {file_of[user]}, too; keep each user in one file")
+            file_of[user] = path
+        members.append(in_train)
         counts.append(
-            {"users": len(fitted), "unknown": len(named) - len(known), "not_in_train": len(known) - len(fitted)}
+            {
+                "users": len(in_train),
+                "unknown": len(named) - len(numbers),
+                "not_in_train": len(numbers) - len(in_train),
+            }
         )
     return members, counts
 

@@ -2,141 +2,159 @@
 
     logit_n = cos(P e_u, c_n) / tau  (n = 1..N),  logit_0 = g
 
-P starts at the identity and g where the global adapter's mean weight is what the paper's rule gives it, so training
-starts at the rule. Everything else is frozen; it is fitted on a late slice of train that no expert saw.
+P starts at the identity, and g where the global adapter's mean weight is what the paper's rule gives it: training
+starts at the rule. Everything else is frozen. The gate is fitted on a late slice of train that no expert saw.
 
-Shapes: S states, B sequences, N experts, d dimensions.
+Shapes: S states of users, N experts, d dimensions, k users.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit, logsumexp
 from torch import Tensor, nn
 from torch.nn import functional
 
 from thinkrec.experts.groups import UserGroups
-from thinkrec.experts.routing import centroid_routing
+from thinkrec.experts.rule import centroid_cosines, centroid_routing
 from thinkrec.lm.finetune import measures
+from thinkrec.lm.loaded import LoadedModel
 from thinkrec.lm.losses import recommendation_loss
-from thinkrec.lm.mixture import Router
-from thinkrec.lm.model import RecommenderLM
-from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import Plan, TrainResult, TrainSettings, train
-from thinkrec.text.layout import Batch, Layout, batches_by_tokens
+from thinkrec.params import Params
+from thinkrec.text.layout import Batch, batches_by_tokens
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 LEAST_GLOBAL, MOST_GLOBAL = 0.02, 0.98  # the start leaves every adapter a gradient
+FARTHEST_LOGIT = 50.0  # that the start looks at
 
 
 class Gate(nn.Module):
-    """Weights (S, N + 1) of user vectors already in the space of the centroids."""
+    """Routing weights (S, N + 1) of user vectors (S, d) in the space of the groups' centroids."""
 
     centroids: Tensor
 
-    def __init__(self, centroids: Floats, temperature: float) -> None:
+    def __init__(self, groups: UserGroups, temperature: float) -> None:
         super().__init__()
-        self.temperature = temperature
-        self.register_buffer("centroids", torch.from_numpy(centroids))
-        self.projection = nn.Parameter(torch.eye(centroids.shape[1]))
+        self.groups, self.temperature = groups, temperature
+        self.register_buffer("centroids", torch.from_numpy(groups.centroids))
+        self.projection = nn.Parameter(torch.eye(groups.centroids.shape[1]))
         self.global_logit = nn.Parameter(torch.zeros(()))
 
+    @staticmethod
+    def shapes(width: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of the trained parameters of a gate over vectors of so many dimensions."""
+        return {"projection": (width, width), "global_logit": ()}
+
+    @classmethod
+    def of_parameters(cls, parameters: Mapping[str, Floats], groups: UserGroups, temperature: float) -> Gate:
+        """A gate with these trained parameters."""
+        gate = cls(groups, temperature)
+        trained = {name: torch.from_numpy(value) for name, value in parameters.items()}
+        gate.load_state_dict({"centroids": gate.centroids, **trained})
+        return gate
+
     def forward(self, points_Sd: Tensor) -> Tensor:
-        turned = points_Sd @ self.projection.T
-        cosine = functional.normalize(turned, dim=1, eps=1e-6) @ functional.normalize(self.centroids, dim=1).T
+        projected = points_Sd @ self.projection.T
+        cosine = functional.normalize(projected, dim=1, eps=1e-6) @ functional.normalize(self.centroids, dim=1).T
         logits = torch.cat([self.global_logit.expand(len(cosine), 1), cosine / self.temperature], dim=1)
-        # Nothing known of the user: the global adapter, whatever is learned.
-        nothing = (points_Sd == 0).all(1, keepdim=True)
+        # Without a vector the global adapter serves, whatever is learned.
+        unknown = (points_Sd == 0).all(1, keepdim=True)
         only_global = functional.one_hot(torch.zeros(1, dtype=torch.long, device=logits.device), logits.shape[1])
-        return torch.where(nothing, only_global.to(logits.dtype), logits.softmax(1))
+        return torch.where(unknown, only_global.to(logits.dtype), logits.softmax(1))
+
+    @torch.no_grad()
+    def route(self, vectors: Floats) -> Floats:
+        """The routing weights (S, N + 1) of user vectors (S, d) as the feature model gives them."""
+        points = torch.from_numpy(self.groups.project(vectors)).to(self.projection.device)
+        return self(points).cpu().numpy()
 
     @torch.no_grad()
     def start_at(self, points: Floats, global_share: float) -> None:
-        """Set the global logit so that the global adapter's mean weight over `points` (S, d) is `global_share`."""
-        wanted = min(max(global_share, LEAST_GLOBAL), MOST_GLOBAL)
-        below, above = -50.0, 50.0
-        for _ in range(60):
-            self.global_logit.fill_((below + above) / 2)
-            share = float(self(torch.from_numpy(points))[:, 0].mean())
-            below, above = (float(self.global_logit), above) if share < wanted else (below, float(self.global_logit))
+        """Set the global logit so that the global adapter's mean weight over `points` (S, d) is `global_share`.
+
+        With P the identity, the weight of a user is sigmoid(g - log sum_n exp(cos_n / tau)).
+        """
+        share = np.clip(global_share, LEAST_GLOBAL, MOST_GLOBAL)
+        experts = logsumexp(centroid_cosines(points, self.groups.centroids) / self.temperature, axis=1)
+        logit = brentq(lambda g: expit(g - experts).mean() - share, -FARTHEST_LOGIT, FARTHEST_LOGIT)
+        self.global_logit.fill_(logit)
 
 
 class GateObjective(nn.Module):
     """L_rec of a batch under the gate's weights; only the gate trains."""
 
-    def __init__(
-        self,
-        gate: Gate,
-        model: RecommenderLM,
-        router: Router,
-        points: Floats,
-        route: NDArray[Any],
-        label: NDArray[Any],
-    ) -> None:
+    def __init__(self, gate: Gate, loaded: LoadedModel) -> None:
         super().__init__()
-        self.gate, self.model, self.router = gate, model, router
-        self.points, self.route = torch.from_numpy(points), torch.from_numpy(route.astype(np.int64))
-        self.label = torch.from_numpy(label.astype(np.int64))
+        assert loaded.batch_weights is not None, "the experts are not in the model"
+        self.gate, self.model = gate, loaded.model.requires_grad_(False)
+        self.batch_weights = loaded.batch_weights
+        self.points = torch.from_numpy(gate.groups.project(loaded.features.user_vectors))
+        self.state = torch.from_numpy(loaded.features.state.astype(np.int64))
+        self.label = torch.from_numpy(loaded.layout.label.astype(np.int64))
 
     def forward(self, **tensors: Tensor) -> Tensor:
         batch = Batch(**tensors)
-        points = self.points[self.route[batch.first_target.cpu()]].to(self.model.device)
-        self.router.weights = self.gate(points)
+        points = self.points[self.state[batch.first_target.cpu()]].to(self.model.device)
+        self.batch_weights.tensor = self.gate(points)
         self.model.eval()  # frozen, and without dropout
         output = self.model(batch)
         label = self.label[batch.target_rows.cpu()].to(output.score.device)
         return recommendation_loss(output.score, label).mean()
 
 
-def train_gate(
-    model: RecommenderLM,
-    router: Router,
-    layout: Layout,
-    groups: UserGroups,
-    user_vectors: Floats,
-    route: NDArray[Any],
-    *,
-    fit_rows: Rows,
-    valid_rows: Rows,
-    user: NDArray[Any],
-    temperature: float,
-    batch_tokens: int,
-    settings: TrainSettings,
-) -> tuple[Gate, TrainResult]:
-    """Fit the gate on `fit_rows`; the epoch that `settings.metric` says, measured on `valid_rows`, stays."""
-    points = groups.project(user_vectors)
-    gate = Gate(groups.centroids, temperature)
-    states = np.unique(route[fit_rows])
-    states = states[np.any(user_vectors[states] != 0, axis=1)]  # of the others the gate has no say
-    gate.start_at(points[states], float(centroid_routing(user_vectors[states], groups, temperature)[:, 0].mean()))
-    gate.to(model.device)
-    objective = GateObjective(gate, model.requires_grad_(False), router, points, route, layout.label)
-    windows = layout.scoring_windows(fit_rows, route[fit_rows].astype(np.int64))
-    batches = list(batches_by_tokens(layout, windows, batch_tokens))
+def train_gate(loaded: LoadedModel, groups: UserGroups, fit_rows: Rows, params: Params) -> tuple[Gate, TrainResult]:
+    """Fit a gate on `fit_rows` of a model with its experts; the epoch that is best on valid stays."""
+    layout, state, temperature = loaded.layout, loaded.features.state, params.gate.temperature
+    valid = loaded.rows("valid")
+    vectors = starting_vectors(loaded, fit_rows)
+    gate = Gate(groups, temperature)
+    if len(vectors):
+        gate.start_at(groups.project(vectors), float(centroid_routing(vectors, groups, temperature)[:, 0].mean()))
+    gate.to(loaded.model.device)
+    windows = layout.scoring_windows(fit_rows, state[fit_rows].astype(np.int64))
+    batches = list(batches_by_tokens(layout, windows, params.sft.batch_tokens))
 
     def steps_of(epoch: int) -> Sequence[Any]:
-        return [batches[index] for index in np.random.default_rng([settings.seed, epoch]).permutation(len(batches))]
+        return [batches[index] for index in np.random.default_rng([params.seed, epoch]).permutation(len(batches))]
 
     def validate() -> dict[str, float]:
-        routing = gate_routing(gate, groups, user_vectors)
-        scores = score(model, layout, valid_rows, router=router, routing=routing, route=route)
-        return measures(user[valid_rows], layout.label[valid_rows], scores)
+        scores = loaded.score(valid, gate.route(loaded.features.user_vectors))
+        return measures(loaded.user[valid], layout.label[valid], scores)
 
+    settings = TrainSettings(
+        name="gate",
+        epochs=params.gate.epochs,
+        learning_rate=params.gate.learning_rate,
+        weight_decay=0.0,
+        seed=params.seed,
+        metric=params.trainer.metric,
+        trainer=params.trainer,
+    )
+    objective = GateObjective(gate, loaded)
     plan = Plan(
         steps=steps_of,
         collate=lambda windows: layout.collate(windows).tensors(),
-        inputs=[layout, points, route, user, fit_rows, valid_rows, temperature],
+        inputs=[layout, loaded.model.slot_values, groups, fit_rows, valid, params.gate],
     )
     return gate, train(objective, plan, validate, settings)
 
 
-@torch.no_grad()
-def gate_routing(gate: Gate, groups: UserGroups, vectors: Floats) -> Floats:
-    """The routing matrix (S, N + 1) of user vectors (S, d) by a gate."""
-    points = torch.from_numpy(groups.project(vectors)).to(gate.projection.device)
-    return gate(points).cpu().numpy()
+def starting_vectors(loaded: LoadedModel, fit_rows: Rows) -> Floats:
+    """The user vectors (k, d) over which the gate starts at the rule: those of the states of `fit_rows`.
+
+    States without a vector do not count, since the gate has no say of them. If no state of `fit_rows` has one, all
+    states that have one do.
+    """
+    vectors = loaded.features.user_vectors
+    has_vector = np.any(vectors != 0, axis=1)
+    states = np.unique(loaded.features.state[fit_rows])
+    states = states[has_vector[states]]
+    return vectors[states if len(states) else has_vector]

@@ -1,9 +1,9 @@
 """User groups: clusters of the feature model's user vectors (METHOD: experts and fusion).
 
-`space` holds for both the clustering and the cosines of routing: `standardised` centres and scales every dimension
-by the train users' mean and spread, `raw` leaves the vectors as they are. `grouping` is k-means, or agglomerative by
-Ward's criterion. Neither looks at all users more than its cost allows: Ward, quadratic in users, clusters a sample
-and gives the others their nearest centroid; the silhouette is that of a sample.
+`experts.space` is that of the clustering and of the routing's cosines: `standardised` centres and scales every
+dimension by the train users' mean and spread, `raw` leaves the vectors as they are. `experts.grouping` is k-means, or
+agglomerative by Ward's criterion. What is quadratic in users looks at a sample: Ward clusters it and gives the others
+their nearest centroid, and the silhouette is that of a sample.
 
 Shapes: U users, k of them with a vector, N groups, d dimensions.
 """
@@ -22,6 +22,7 @@ from sklearn.metrics import silhouette_score
 
 from thinkrec.artifacts import faulty_artifact, read_tensors, write_tensors
 from thinkrec.errors import UserError
+from thinkrec.params import ExpertParams
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -43,65 +44,59 @@ class UserGroups:
 
     def project(self, vectors: Floats) -> Floats:
         """User vectors (k, d) in the space of the centroids; zero vectors (nothing known) stay zero."""
-        known = np.any(vectors != 0, axis=1, keepdims=True)
-        return np.where(known, (vectors - self.mean) / self.spread, 0).astype(np.float32)
+        has_vector = np.any(vectors != 0, axis=1, keepdims=True)
+        return np.where(has_vector, (vectors - self.mean) / self.spread, 0).astype(np.float32)
 
 
-def group_users(
-    vectors: Floats,
-    *,
-    n: int | Literal["auto"],
-    grouping: Grouping,
-    space: Literal["standardised", "raw"],
-    min_users: int,
-    seed: int,
-) -> tuple[UserGroups, dict[str, Any]]:
-    """Cluster the users with a vector (rows of `vectors` (U, d) that are not zero) into `n` groups.
+def group_users(vectors: Floats, params: ExpertParams, *, seed: int) -> tuple[UserGroups, dict[str, Any]]:
+    """Cluster the users with a vector (rows of `vectors` (U, d) that are not zero) into `params.n` groups.
 
-    A group of fewer than `min_users` users joins the group whose centroid is nearest; so there may be fewer than `n`.
+    A group of fewer than `min_users` users joins the group whose centroid is nearest, so there may be fewer than `n`.
     `auto` is the n of 2..MOST_GROUPS whose groups, small ones joined, have the greatest mean silhouette (Rousseeuw
-    1987); the smallest such n. The stats hold every n's silhouette that was looked at, and `separation` of the groups.
+    1987); the smallest such n. The metrics hold the silhouette of every n that was tried, and how far the groups are
+    apart (`separation`).
 
     Raises:
         UserError: there are fewer users than groups, or too few to choose a number of groups by.
     """
-    known = np.flatnonzero(np.any(vectors != 0, axis=1))
-    if len(known) < (n if isinstance(n, int) else 3):
+    n = params.n
+    has_vector = np.flatnonzero(np.any(vectors != 0, axis=1))
+    if len(has_vector) < (n if isinstance(n, int) else 3):
         way_out = "ask for fewer experts" if isinstance(n, int) else "give a number"
-        raise UserError(f"experts.n={n}: there are only {len(known)} users to group; {way_out}")
-    standardised = space == "standardised"
-    mean = vectors[known].mean(0) if standardised else np.zeros(vectors.shape[1], np.float32)
-    spread = np.maximum(vectors[known].std(0), 1e-6) if standardised else np.ones(vectors.shape[1], np.float32)
-    points = (vectors[known] - mean) / spread
-    tried = [n] if isinstance(n, int) else list(range(2, min(MOST_GROUPS, len(known) - 1) + 1))
-    found = {count: _groups(points, count, grouping, min_users, seed) for count in tried}
-    silhouettes = {count: silhouette(points, of_users, seed) for count, of_users in found.items()}
-    asked = max(tried, key=lambda count: np.nan_to_num(silhouettes[count], nan=-np.inf))
+        raise UserError(f"experts.n={n}: there are only {len(has_vector)} users to group; {way_out}")
+    standardised = params.space == "standardised"
+    mean = vectors[has_vector].mean(0) if standardised else np.zeros(vectors.shape[1], np.float32)
+    spread = np.maximum(vectors[has_vector].std(0), 1e-6) if standardised else np.ones(vectors.shape[1], np.float32)
+    points = (vectors[has_vector] - mean) / spread
+    tried = [n] if isinstance(n, int) else list(range(2, min(MOST_GROUPS, len(has_vector) - 1) + 1))
+    clusterings = {count: _groups(points, count, params.grouping, params.min_users, seed) for count in tried}
+    silhouettes = {count: silhouette(points, clustering, seed) for count, clustering in clusterings.items()}
+    best = max(tried, key=lambda count: np.nan_to_num(silhouettes[count], nan=-np.inf))
     group = np.full(len(vectors), -1, np.int32)
-    group[known] = found[asked]
+    group[has_vector] = clusterings[best]
     count = int(group.max(initial=-1)) + 1
-    centroids = _centroids(points, found[asked]) if count else points[:0]
+    centroids = _centroids(points, clusterings[best]) if count else points[:0]
     groups = UserGroups(
         group=group,
         centroids=centroids.astype(np.float32),
         mean=mean.astype(np.float32),
         spread=spread.astype(np.float32),
     )
-    stats = {
+    metrics = {
         "groups": count,
-        "joined": asked - count,
-        "users": np.bincount(found[asked] + 1, minlength=count + 1)[1:].tolist(),
+        "joined": best - count,
+        "users": np.bincount(clusterings[best] + 1, minlength=count + 1)[1:].tolist(),
         "silhouette": {number: value for number, value in silhouettes.items() if number > 1},
         **separation(groups, vectors),
     }
-    return groups, stats
+    return groups, metrics
 
 
 def silhouette(points: Floats, group: Ints, seed: int) -> float:
-    """Mean silhouette of the groups (k,) of users (k, d), of at most SILHOUETTE_USERS drawn ones; NaN for one group."""
-    chosen = _sample(len(points), SILHOUETTE_USERS, seed)
-    defined = 1 < len(np.unique(group[chosen])) < len(chosen)
-    return float(silhouette_score(points[chosen], group[chosen])) if defined else np.nan
+    """Mean silhouette of the groups (k,) of users (k, d), over at most SILHOUETTE_USERS of them; NaN for one group."""
+    sample = _sample(len(points), SILHOUETTE_USERS, seed)
+    defined = 1 < len(np.unique(group[sample])) < len(sample)
+    return float(silhouette_score(points[sample], group[sample])) if defined else np.nan
 
 
 def separation(groups: UserGroups, vectors: Floats) -> dict[str, Any]:
@@ -109,53 +104,51 @@ def separation(groups: UserGroups, vectors: Floats) -> dict[str, Any]:
 
     Pairs are named after their experts, `1-2`; the space is that of the groups.
     """
-    own = {
-        number: groups.project(vectors[np.flatnonzero(groups.group == number)])
-        for number in range(len(groups.centroids))
-    }
-    pairs = {f"{a + 1}-{b + 1}": cohens_d(own[a], own[b]) for a, b in combinations(own, 2)}
+    points = [groups.project(vectors[np.flatnonzero(groups.group == k)]) for k in range(len(groups.centroids))]
+    numbered = combinations(enumerate(points, 1), 2)
+    pairs = {f"{a}-{b}": cohens_d(first, second) for (a, first), (b, second) in numbered}
     return {"cohens_d": pairs, "smallest_cohens_d": min(pairs.values(), default=np.nan)}
 
 
-def cohens_d(one: Floats, other: Floats) -> float:
+def cohens_d(first: Floats, second: Floats) -> float:
     """Cohen's d of two groups of users (k, d) along the line that joins their centroids.
 
     Every user is projected onto that line: d is the distance of the two means over the pooled standard deviation,
     s^2 = ((k_1 - 1) s_1^2 + (k_2 - 1) s_2^2) / (k_1 + k_2 - 2), each s_i^2 with k_i - 1 in its denominator. NaN where
     there is no such deviation: a single user in both, or users without any spread.
     """
-    line = other.mean(0, dtype=np.float64) - one.mean(0, dtype=np.float64)
+    line = second.mean(0, dtype=np.float64) - first.mean(0, dtype=np.float64)
     distance = float(np.linalg.norm(line))
-    along = [users @ line / max(distance, 1e-12) for users in (one, other)]
+    along = [users @ line / max(distance, 1e-12) for users in (first, second)]
     squares = sum(float(np.square(place - place.mean()).sum()) for place in along)
-    freedom = len(one) + len(other) - 2
+    freedom = len(first) + len(second) - 2
     return distance / (squares / freedom) ** 0.5 if freedom and squares else np.nan
 
 
 def _groups(points: Floats, n: int, grouping: Grouping, min_users: int, seed: int) -> Ints:
     """Groups (k,) of users (k, d): `n` of them, less those that were too small; the largest has number 0.
 
-    Without groups to be (`n` = 0), all are of group -1.
+    All are of group -1 if no groups are asked for (`n` = 0).
     """
     if n < 2:
         return np.full(len(points), n - 1, np.int32)
     if grouping == "kmeans":
-        found = KMeans(n, n_init=10, random_state=seed).fit_predict(points)
+        group = KMeans(n, n_init=10, random_state=seed).fit_predict(points)
     else:
-        chosen = _sample(len(points), WARD_USERS, seed)
-        of_chosen = AgglomerativeClustering(n, linkage="ward").fit_predict(points[chosen])
-        found = _nearest(points, _centroids(points[chosen], of_chosen))
-        found[chosen] = of_chosen
-    found = np.unique(found, return_inverse=True)[1]  # vectors that are all alike fill fewer clusters than asked for
-    while (sizes := np.bincount(found)).min() < min_users and len(sizes) > 1:
-        small = int(sizes.argmin())
-        centres = _centroids(points, found)
-        distance = np.square(centres - centres[small]).sum(1)
-        distance[small] = np.inf
-        found[found == small] = int(distance.argmin())
-        found = np.unique(found, return_inverse=True)[1]
+        sample = _sample(len(points), WARD_USERS, seed)
+        of_sample = AgglomerativeClustering(n, linkage="ward").fit_predict(points[sample])
+        group = _nearest(points, _centroids(points[sample], of_sample))
+        group[sample] = of_sample
+    group = np.unique(group, return_inverse=True)[1]  # vectors that are all alike fill fewer clusters than asked for
+    while (sizes := np.bincount(group)).min() < min_users and len(sizes) > 1:
+        smallest = int(sizes.argmin())
+        centroids = _centroids(points, group)
+        distance = np.square(centroids - centroids[smallest]).sum(1)
+        distance[smallest] = np.inf
+        group[group == smallest] = int(distance.argmin())
+        group = np.unique(group, return_inverse=True)[1]
     # Largest group first: numbers that do not depend on where the clustering began.
-    return np.argsort(np.argsort(-sizes, kind="stable"))[found].astype(np.int32)
+    return np.argsort(np.argsort(-sizes, kind="stable"))[group].astype(np.int32)
 
 
 def _centroids(points: Floats, group: NDArray[Any]) -> Floats:
@@ -172,12 +165,12 @@ def _sample(count: int, most: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(count, min(count, most), replace=False))
 
 
-def save(groups: UserGroups, folder: Path) -> None:
+def save_groups(groups: UserGroups, folder: Path) -> None:
     """Write the groups into `folder`."""
     write_tensors(folder / GROUPS_FILE, {name: getattr(groups, name) for name in UserGroups.__slots__})
 
 
-def load(folder: Path) -> UserGroups:
+def load_groups(folder: Path) -> UserGroups:
     """Read the groups.
 
     Raises:

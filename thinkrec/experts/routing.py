@@ -1,59 +1,141 @@
-"""The paper's routing as one dense matrix, states x (N + 1), rows summing to 1 (METHOD: experts and fusion).
+"""The routing of users to a mixture of adapters: the stage gate's artefact, and what it says of users it never saw.
 
-Column 0 is the global adapter, columns 1..N the experts. The paper's three cases are special rows: averaged
-(global only), single (one expert only), mixed. S states, N experts, d dimensions.
+Shapes: S states of users (rows of the feature model's user vectors), N experts, d dimensions, n interactions.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from thinkrec.artifacts import EXPERTS, GATE, atomic, faulty_artifact, read_tensors, write_tensors
+from thinkrec.experts.gate import Gate, train_gate
 from thinkrec.experts.groups import UserGroups
+from thinkrec.experts.rule import CASES, centroid_routing, routing_cases
+from thinkrec.experts.training import Experts, install_experts, load_experts
+from thinkrec.history import late_train_rows
+from thinkrec.lm.loaded import LoadedModel, open_global
+from thinkrec.metrics import validation
+from thinkrec.params import GateParams, Params
+from thinkrec.provenance import check_provenance, hash_of, parameters, write_provenance
 
 Floats = NDArray[np.float32]
-CASES = ("averaged", "single", "mixed")
-ENTROPY_SHARE = 0.95  # of ln N: above it the weights say nothing, and the global adapter serves
-SINGLE_BASE, SINGLE_SLOPE = 0.5, 0.6  # max(w) > .5 + .6 / N: that one expert serves
+ROUTING_FILE, GATE_FILE = "routing.safetensors", "gate.safetensors"
 
 
-def centroid_weights(points: Floats, centroids: Floats, temperature: float) -> Floats:
-    """w (S, N): softmax over experts of the cosine to their centroids, divided by the temperature."""
-    cosine = _unit(points) @ _unit(centroids).T
-    exponent = np.exp((cosine - cosine.max(1, keepdims=True)) / temperature)
-    return exponent / exponent.sum(1, keepdims=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """Which mixture of adapters serves a user; `Features.state` names the state of every interaction's user."""
+
+    groups: UserGroups
+    temperature: float
+    weights: Floats  # (S, N + 1), rows sum to 1; column 0 is the global adapter
+    gate: dict[str, Floats] = field(default_factory=dict)  # the trained gate's parameters; none for the rule
+
+    def by_rule(self, vectors: Floats) -> Floats:
+        """Weights (k, N + 1) of user vectors (k, d) by the paper's rule."""
+        return centroid_routing(vectors, self.groups, self.temperature)
+
+    def of_vectors(self, vectors: Floats) -> Floats:
+        """Weights (k, N + 1) of user vectors (k, d) that have no row of their own, by the gate that made the rows."""
+        if not self.gate:
+            return self.by_rule(vectors)
+        return Gate.of_parameters(self.gate, self.groups, self.temperature).route(vectors)
 
 
-def centroid_routing(vectors: Floats, groups: UserGroups, temperature: float) -> Floats:
-    """The routing matrix (S, N + 1) of user vectors (S, d) by the paper's rule.
+def fit_routing(loaded: LoadedModel, groups: UserGroups, params: Params) -> tuple[Routing, dict[str, Any]]:
+    """Fit the gate that params.yaml names, a trained one on the late rows of train; compare the gates on valid.
 
-    No experts: all global. One expert: there is nothing to route (ln 1 = 0), it serves everyone. Whoever has no
-    vector (no history) gets the global adapter.
+    Users in train are routed by their fitted vectors. Train's own rows and rows of users it never saw are routed by
+    vectors folded in from what came before. Of the metrics, `cases` are the shares of valid's users by what the paper's
+    rule does with them, whichever gate is chosen, and `mean_weights` are those of the chosen one.
     """
-    n = len(groups.centroids)
-    out = np.zeros((len(vectors), n + 1), np.float32)
-    known = np.any(vectors != 0, axis=1)
-    out[~known, 0] = 1
-    if n == 0:
-        out[:, 0] = 1
-    elif n == 1:
-        out[known, 1] = 1
-    else:
-        weights = centroid_weights(groups.project(vectors[known]), groups.centroids, temperature)
-        entropy = -(weights * np.log(np.maximum(weights, 1e-12))).sum(1)
-        averaged = entropy > ENTROPY_SHARE * np.log(n)
-        single = ~averaged & (weights.max(1) > SINGLE_BASE + SINGLE_SLOPE / n)
-        rows = np.concatenate([np.zeros((len(weights), 1), np.float32), weights], axis=1)
-        rows[averaged] = np.eye(n + 1, dtype=np.float32)[0]
-        rows[single] = np.eye(n + 1, dtype=np.float32)[1 + weights[single].argmax(1)]
-        out[known] = rows
-    return out
+    vectors, state = loaded.features.user_vectors, loaded.features.state
+    temperature = params.gate.temperature
+    by_rule = centroid_routing(vectors, groups, temperature)
+    only_global = np.zeros_like(by_rule)
+    only_global[:, 0] = 1
+    candidates = {"global": only_global, "centroid": by_rule}
+    parameters_of_gate: dict[str, Floats] = {}
+    metrics: dict[str, Any] = {}
+    # With fewer than two experts there is nothing to weigh: the rule is exact, and both kinds of gate are the rule.
+    if params.gate.kind == "trained" and len(groups.centroids) > 1:
+        late = np.flatnonzero(late_train_rows(loaded.interactions, params.experts.holdout))
+        gate, result = train_gate(loaded, groups, late, params)
+        candidates["trained"] = gate.route(vectors)
+        parameters_of_gate = {name: weight.detach().cpu().numpy() for name, weight in gate.named_parameters()}
+        metrics["epochs"] = result.epochs
+    chosen = candidates.get(params.gate.kind, by_rule)
+    valid = loaded.rows("valid")
+    metrics["valid"] = {
+        name: validation(loaded.user[valid], loaded.layout.label[valid], loaded.score(valid, weights))
+        for name, weights in candidates.items()
+    }
+    states, first = np.unique(state[valid], return_index=True)
+    cases = np.bincount(routing_cases(by_rule[states]), minlength=len(CASES)) / len(states)
+    metrics["cases"] = dict(zip(CASES, cases.tolist(), strict=True))
+    metrics["mean_weights"] = chosen[states].mean(0).tolist()
+    group = groups.group[loaded.user[valid[first]]]
+    metrics["mean_weights_by_group"] = {
+        str(number + 1) if number >= 0 else "unseen": chosen[states[group == number]].mean(0).tolist()
+        for number in np.unique(group).tolist()
+    }
+    return Routing(groups=groups, temperature=temperature, weights=chosen, gate=parameters_of_gate), metrics
 
 
-def routing_cases(routing: Floats) -> NDArray[np.int8]:
-    """Which case (index into CASES) every row (S,) of a routing matrix is."""
-    return np.select([routing[:, 0] == 1, routing.max(1) == 1], [0, 1], 2).astype(np.int8)
+def save_routing(routing: Routing, params: GateParams, root: Path = Path()) -> None:
+    """Write the routing of the project at `root`, the trained gate beside its weights if there is one."""
+    with atomic(root / GATE) as partial:
+        partial.mkdir()
+        write_provenance(partial, _provenance(params, root))
+        write_tensors(partial / ROUTING_FILE, {"weights": routing.weights})
+        if routing.gate:
+            write_tensors(partial / GATE_FILE, routing.gate)
 
 
-def _unit(vectors: Floats) -> Floats:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+def load_routing(groups: UserGroups, params: GateParams, root: Path = Path(), *, states: int) -> Routing:
+    """Read the routing of so many user states (S) to the experts of these groups.
+
+    Raises:
+        UserError: there is none, or it was made with others.
+    """
+    folder = root / GATE
+    tensors = read_tensors(folder / ROUTING_FILE)
+    gate = read_tensors(folder / GATE_FILE) if (folder / GATE_FILE).exists() else {}
+    check_provenance(folder, _provenance(params, root))
+    n, width = groups.centroids.shape
+    if {name: tensor.shape for name, tensor in tensors.items()} != {"weights": (states, n + 1)}:
+        raise faulty_artifact(folder / ROUTING_FILE, f"not the weights of {states} user states and {n} experts")
+    if gate and {name: tensor.shape for name, tensor in gate.items()} != Gate.shapes(width):
+        raise faulty_artifact(folder / GATE_FILE, f"not a gate over {width} dimensions")
+    return Routing(groups=groups, temperature=params.temperature, gate=gate, **tensors)
+
+
+def open_experts(params: Params, root: Path = Path()) -> tuple[LoadedModel, Experts]:
+    """The global model of the project at `root` with the mixture of its experts in it, and those experts.
+
+    Raises:
+        UserError: an artefact is missing, or does not belong to the others.
+    """
+    loaded, experts = open_global(params, root), load_experts(params, root)
+    return install_experts(loaded, experts), experts
+
+
+def open_finished(params: Params, root: Path = Path()) -> tuple[LoadedModel, Routing]:
+    """The finished model of the project at `root`, every user's adapter weights with it, and their routing.
+
+    Raises:
+        UserError: an artefact is missing, or does not belong to the others or to params.yaml.
+    """
+    loaded, experts = open_experts(params, root)
+    routing = load_routing(experts.groups, params.gate, root, states=len(loaded.features.user_vectors))
+    return replace(loaded, routing_weights=routing.weights), routing
+
+
+def _provenance(params: GateParams, root: Path) -> dict[str, Any]:
+    """What a routing belongs to: the experts, the kind of gate, the temperature that new users are routed with."""
+    return {"experts": hash_of(root / EXPERTS), **parameters("gate", params, "kind", "temperature")}

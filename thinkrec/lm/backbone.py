@@ -217,19 +217,24 @@ def write_reference(reference: dict[str, Any], path: Path) -> None:
     write_json(path / REFERENCE, reference)
 
 
-def open_backbone(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def open_backbone(path: Path, root: Path = Path()) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the model and tokenizer of a backbone artefact or of any model directory, in the checkpoint's dtype.
+
+    `path`, and the path of a local model that it refers to, are below the folder `root`.
 
     Raises:
         UserError: there is no model, it has no tokenizer, or it is not what was pinned.
     """
+    path = root / path
     source, revision = str(path), None
     quantised: dict[str, Any] = {}
     if (path / REFERENCE).exists():
         reference = read_json(path / REFERENCE)
         source, revision = reference["name"], reference.get("revision")
-        if "files" in reference and reference["files"] != _hashes(Path(source)):
-            raise UserError(f"{source}: the model has changed since it was pinned; rerun: dvc repro -f backbone")
+        if "files" in reference:
+            source = str(root / source)
+            if reference["files"] != _hashes(Path(source)):
+                raise UserError(f"{source}: the model has changed since it was pinned; rerun: dvc repro -f backbone")
         if reference.get("load_in_4bit"):
             quantised = _in_4bit()
     elif not path.is_dir():

@@ -39,7 +39,7 @@ from thinkrec.claims.answers import split_verdict
 from thinkrec.lm import processes
 from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss
 from thinkrec.lm.model import RecommenderLM
-from thinkrec.lm.scoring import routed_batches, score
+from thinkrec.lm.scoring import score, weighted_batches
 from thinkrec.lm.steps import WHOLE_STEP, Step, collate, cut, passes, share, steps_by_rows
 from thinkrec.lm.trainer import Plan, TrainResult, TrainSettings, train
 from thinkrec.metrics import log_loss, sigmoid, validation
@@ -190,7 +190,7 @@ def think_loss(model: RecommenderLM, layout: Layout) -> float:
     rows = np.asarray(sorted(layout.reasons), np.int64)
     windows = layout.scoring_windows(rows, np.arange(len(rows)))  # each is a sequence with one target
     by_batch = []
-    for batch in routed_batches(model, layout, windows, router=None, routing=None, route=None, progress=None):
+    for batch in weighted_batches(model, layout, windows):
         loss = functional.cross_entropy(model(batch).reason_logits.float(), batch.reason_tokens, reduction="sum")
         by_batch.append((float(loss), len(batch.reason_tokens)))
     total, tokens = (sum(part) for part in zip(*processes.gather(by_batch), strict=True)) if len(rows) else (0.0, 0)

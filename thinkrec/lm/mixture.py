@@ -3,9 +3,9 @@
     y = W x + sum_n w_n s_n B_n A_n x = W x + ((x A_cat^T) o g) B_cat^T
 
 with the scalings s_n = alpha / r folded into A_cat and each sample's weight w_n repeated over expert n's rank in g.
-One pass serves a batch of any users; it equals merging every user's own weights. Where adapters are the same in a
-layer (copies of the global one, below the layers that experts train) they are computed once, by the sum of their
-weights; where all are, the sum is 1 and there is nothing to weigh.
+One pass serves a batch of any users, and equals merging every user's own weights. Adapters that are the same in a layer
+(copies of the global one, below the layers that experts train) are computed once, under the sum of their weights. Where
+all of them are the same, that sum is 1, and there is nothing to weigh.
 
 Shapes: B samples, T tokens, N + 1 adapters (column 0 is the global one), R their ranks summed.
 """
@@ -26,13 +26,14 @@ from thinkrec.errors import UserError
 
 
 @dataclass(slots=True, eq=False)
-class Router:
-    """The weights (B, N + 1) that the mixture's layers apply to the current batch.
+class BatchWeights:
+    """Where the mixture's layers read the current batch's weights (B, N + 1).
 
-    An object, not a context variable: it must be set through `backward()` where gradients are wanted.
+    An object that all layers share, not a context variable: where gradients are wanted, the weights must still be there
+    in `backward()`.
     """
 
-    weights: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    tensor: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
 
 
 class MixtureLinear(nn.Module):
@@ -46,7 +47,7 @@ class MixtureLinear(nn.Module):
         self,
         base: nn.Linear,
         adapters: dict[int, Lora],
-        router: Router,
+        batch_weights: BatchWeights,
         *,
         columns: int,
         dtype: torch.dtype | None = None,
@@ -54,18 +55,18 @@ class MixtureLinear(nn.Module):
         """`adapters` maps some of the `columns` of the weights to a LoRA each, kept as `dtype` (that of `base`)."""
         super().__init__()
         self.base = base
-        self.router = router
-        distinct: list[tuple[Lora, list[int]]] = []
+        self.batch_weights = batch_weights
+        distinct: list[tuple[Lora, list[int]]] = []  # an adapter, and the columns of its copies
         for column, adapter in adapters.items():
-            same = next((held for one, held in distinct if _equal(one, adapter)), None)
-            if same is None:
+            copies = next((copies for other, copies in distinct if _equal(other, adapter)), None)
+            if copies is None:
                 distinct.append((adapter, [column]))
             else:
-                same.append(column)
+                copies.append(column)
         share = torch.zeros(columns, sum(len(a) for (a, _, _), _ in distinct))
         first = 0
-        for (a, _, _), held in distinct:
-            share[held, first : first + len(a)] = 1
+        for (a, _, _), copies in distinct:
+            share[copies, first : first + len(a)] = 1
             first += len(a)
         self.shared = bool(share.all())
         device = base.weight.device
@@ -80,7 +81,7 @@ class MixtureLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         inner = x.to(self.down.dtype) @ self.down.T
         if not self.shared:
-            weights = self.router.weights
+            weights = self.batch_weights.tensor
             inner = inner * (weights @ self.share.to(weights.dtype)).to(inner.dtype)[:, None, :]
         return self.base(x) + (inner @ self.up.T).to(x.dtype)
 
@@ -88,20 +89,20 @@ class MixtureLinear(nn.Module):
 Lora = tuple[Tensor, Tensor, float]  # A (r, in), B (out, r), scaling
 
 
-def _equal(one: Lora, other: Lora) -> bool:
-    return one[2] == other[2] and torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+def _equal(first: Lora, second: Lora) -> bool:
+    return first[2] == second[2] and torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
 
 
-def install(backbone: nn.Module, adapters: Sequence[Path | None]) -> Router:
-    """Put the mixture of these PEFT directories in place of the layers they touch; returns its router.
+def install_mixture(backbone: nn.Module, adapters: Sequence[Path | None]) -> BatchWeights:
+    """Put the mixture of these PEFT directories in place of the layers they touch.
 
-    Entry k is column k of the weights; None is the zero adapter (the `compact` recipe's global one). The backbone is
-    frozen.
+    Returns where to set a batch's weights. Entry k of `adapters` is column k of the weights; None is the zero adapter
+    (the `compact` recipe's global one). The backbone is frozen.
 
     Raises:
         UserError: a directory is not a plain LoRA on layers of this backbone.
     """
-    router = Router()
+    batch_weights = BatchWeights()
     backbone.requires_grad_(False)
     layers: dict[str, dict[int, Lora]] = {}
     for column, folder in enumerate(adapters):
@@ -116,10 +117,9 @@ def install(backbone: nn.Module, adapters: Sequence[Path | None]) -> Router:
         if not isinstance(base, nn.Linear):
             raise UserError(f"{name}: an adapter touches this layer, which this backbone has not; rerun dvc repro sft")
         parent = modules[name.rpartition(".")[0]]
-        setattr(
-            parent, name.rpartition(".")[2], MixtureLinear(base, by_column, router, columns=len(adapters), dtype=dtype)
-        )
-    return router
+        layer = MixtureLinear(base, by_column, batch_weights, columns=len(adapters), dtype=dtype)
+        setattr(parent, name.rpartition(".")[2], layer)
+    return batch_weights
 
 
 def read_lora(folder: Path) -> dict[str, Lora]:
@@ -135,13 +135,13 @@ def read_lora(folder: Path) -> dict[str, Lora]:
     config = PeftConfig.from_pretrained(str(folder))
     weights = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
     plain = config.peft_type == "LORA" and not (config.use_dora or config.use_rslora or config.rank_pattern)
-    known = all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in weights)
-    if not plain or not known or config.bias != "none" or config.alpha_pattern:
+    only_lora = all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in weights)
+    if not plain or not only_lora or config.bias != "none" or config.alpha_pattern:
         raise UserError(f"{folder}: only plain LoRA adapters can be mixed (no DoRA, rsLoRA, bias, patterns or others)")
-    out: dict[str, Lora] = {}
+    layers: dict[str, Lora] = {}
     for name, a in weights.items():
         if name.endswith(".lora_A.weight"):
             b = weights[name.replace(".lora_A.", ".lora_B.")]
             layer = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-            out[layer] = (a, b, config.lora_alpha / config.r)
-    return out
+            layers[layer] = (a, b, config.lora_alpha / config.r)
+    return layers

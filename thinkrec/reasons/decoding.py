@@ -1,14 +1,13 @@
-"""Reasons: decoding from the verdict's position on, under the same fused weights as the score.
+"""Reasons: decoding from the verdict's position on, under the same mixed weights as the score.
 
-The prompt pass is the very one that scores. New tokens see what the target's slot saw and each other; the token
-that stands in the target's verdict place (there is always one) is masked, and where a generated token goes its
-position does too.
+The prompt is read as it is for scoring. New tokens see what the target's slot saw, and each other. The token that the
+layout put into the verdict's place is masked, and the answer's positions begin there.
 
-Decoding is greedy, or draws each token by a number that depends on the seed, the prompt's tokens and the token's place
-in the answer alone: batches, processes, the other rows asked for and a row's number change nothing. With a judge,
-answers grow sentence by sentence: several are drawn for each place, some of them nudged towards a word that the judge
-wants, and the one that it finds least bad stays. Some at a time stand in one sequence behind the prompt, which is
-read once, each blind to the others.
+Decoding is greedy, or draws each token by a number that depends only on the seed, the prompt's tokens and the token's
+place in the answer: batches, processes, other rows and a row's number change nothing. With a judge, answers grow
+sentence by sentence. Several candidates are drawn for each sentence, some of them nudged towards a word that the judge
+wants, and the least bad one stays. Candidates stand side by side behind the prompt, which is read once, and do not see
+each other.
 
 Shapes: B prompts, T their padded length and what was written since, C candidates, K tokens, V vocabulary.
 """
@@ -16,10 +15,11 @@ Shapes: B prompts, T their padded length and what was written since, C candidate
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from functools import lru_cache
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -28,12 +28,14 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from thinkrec.lm import processes
-from thinkrec.lm.mixture import Router
+from thinkrec.lm.loaded import LoadedModel
 from thinkrec.lm.model import RecommenderLM
-from thinkrec.lm.scoring import routed_batches
+from thinkrec.lm.scoring import weighted_batches
 from thinkrec.params import EvaluateParams
-from thinkrec.text.layout import Batch, Layout
+from thinkrec.text.layout import Batch
 
+T = TypeVar("T")
+Rows = NDArray[np.int64]
 TOGETHER = 16  # candidates read side by side: each attends to all of them, though it sees its own only
 NUDGED_EVERY = 4  # candidates; like NUDGE chosen on valid, with the table in NOTES
 NUDGE = 9.0  # nats that the next token of a wanted word gains
@@ -68,8 +70,8 @@ class Decoding:
     candidates: int = 1
 
     @classmethod
-    def of(cls, params: EvaluateParams, *, seed: int) -> Self:
-        """As the parameters say."""
+    def from_params(cls, params: EvaluateParams, *, seed: int) -> Self:
+        """As params.yaml says."""
         return cls(
             max_new_tokens=params.max_new_tokens,
             temperature=params.temperature,
@@ -80,77 +82,65 @@ class Decoding:
 
 
 @torch.inference_mode()
-def generate(
-    model: RecommenderLM,
-    tokenizer: PreTrainedTokenizerBase,
-    layout: Layout,
-    rows: NDArray[np.int64],
-    decoding: Decoding,
-    *,
-    router: Router | None = None,
-    routing: NDArray[np.float32] | None = None,
-    route: NDArray[np.integer] | None = None,
-    judge: Judge | None = None,
-    progress: str | None = None,
+def write_answers(
+    loaded: LoadedModel, rows: Rows, decoding: Decoding, *, judge: Judge | None = None, progress: str | None = None
 ) -> list[str]:
-    """The answer (verdict, then reason) to every row, in the order of `rows`; weights as in `routed_batches`.
+    """The answer (verdict, then reason) to every row, in the order of `rows`, under its user's adapter weights.
 
-    With a `judge` and several `decoding.candidates`, the verdict is the likeliest one and every sentence after it the
-    best of its candidates, the first of equals. For the last of every NUDGED_EVERY of them the next token of the word
-    that the judge wants is NUDGE nats likelier.
+    With a `judge` and several `decoding.candidates`, the verdict is the likeliest one, and every sentence after it is
+    the best of its candidates, the first of equals. Every NUDGED_EVERY-th candidate is nudged: the next token of the
+    word that the judge wants is NUDGE nats likelier.
     """
-    model.eval()
-    ends = None if judge is None or decoding.candidates == 1 else sentence_ends(model, tokenizer)
-    # A state of its own for every row: each is a sequence with one target.
-    windows = layout.scoring_windows(rows, np.arange(len(rows)))
-    written: list[tuple[int, str]] = []
-    batches = routed_batches(model, layout, windows, router=router, routing=routing, route=route, progress=progress)
-    for batch in batches:
-        answer = _Answers(model, batch)
-        if judge is None or ends is None:
-            answer.write(decoding)
+    tokenizer = loaded.tokenizer
+
+    def answer(answers: _Answers) -> list[str]:
+        if judge is None or decoding.candidates == 1:
+            answers.write(decoding)
         else:
-            answer.write_best(decoding, judge, ends, tokenizer)
-        written += zip(answer.rows.tolist(), answer.only_texts(tokenizer), strict=True)
-    answers = dict(processes.gather(written))
-    return [answers[row] for row in rows.tolist()]
+            answers.write_best(decoding, judge, tokenizer)
+        return answers.only_texts(tokenizer)
+
+    return _answer_rows(loaded, rows, answer, progress)
 
 
 @torch.inference_mode()
 def reason_first(
-    model: RecommenderLM,
-    tokenizer: PreTrainedTokenizerBase,
-    layout: Layout,
-    rows: NDArray[np.int64],
-    decoding: Decoding,
-    *,
-    router: Router | None = None,
-    routing: NDArray[np.float32] | None = None,
-    route: NDArray[np.integer] | None = None,
-    progress: str | None = None,
+    loaded: LoadedModel, rows: Rows, decoding: Decoding, *, progress: str | None = None
 ) -> tuple[list[str], NDArray[np.float32]]:
     """A reason without a verdict for every row, and the score (k,) that is read after it, in the order of `rows`.
 
-    In the verdict's place stands the full stop that follows one in training, and the reason goes on from there. Then
-    the row's own block stands once more (the target's text and slot, or the question about it), and the verdict is read
-    at its end. It sees all that the first one saw, that one itself, and the reason. Weights as in `routed_batches`.
-    `Layout.thinking_first` is this form in training (`sft.reason_first`).
+    The full stop that follows a verdict in training stands in the verdict's place, and the reason goes on from there.
+    Then the row's own block stands once more (the target's text and slot, or the question about it), and the verdict is
+    read at its end. It sees all that the first block saw, that block itself, and the reason. `Layout.thinking_first` is
+    this form in training (`sft.reason_first`).
     """
-    model.eval()
+    layout = loaded.layout
     windows = layout.scoring_windows(rows, np.arange(len(rows)))
-    asked = {int(window.rows[-1]): layout.blocks(window)[-1].verdict + 1 for window in windows}  # tokens of a question
-    stop = torch.tensor(layout.vocabulary.stop, device=model.device)
-    found: list[tuple[int, tuple[str, float]]] = []
-    batches = routed_batches(model, layout, windows, router=router, routing=routing, route=route, progress=progress)
-    for batch in batches:
-        answer = _Answers(model, batch)
-        answer.read(answer.embeddings(stop.expand(len(answer.rows), 1, -1)))
-        answer.write(decoding)
-        score = answer.ask_again([asked[row] for row in answer.rows.tolist()]).float().cpu().tolist()
-        found += zip(answer.rows.tolist(), zip(answer.only_texts(tokenizer), score, strict=True), strict=True)
-    answers = dict(processes.gather(found))
-    texts, scores = zip(*(answers[row] for row in rows.tolist()), strict=True) if len(rows) else ((), ())
-    return list(texts), np.asarray(scores, np.float32)
+    question_tokens = {int(window.rows[-1]): layout.blocks(window)[-1].verdict + 1 for window in windows}
+    stop = torch.tensor(layout.vocabulary.stop, device=loaded.model.device)
+
+    def answer(answers: _Answers) -> list[tuple[str, float]]:
+        answers.read(answers.embeddings(stop.expand(len(answers.rows), 1, -1)))
+        answers.write(decoding)
+        scores = answers.ask_again([question_tokens[row] for row in answers.rows.tolist()])
+        return list(zip(answers.only_texts(loaded.tokenizer), scores.float().cpu().tolist(), strict=True))
+
+    pairs = _answer_rows(loaded, rows, answer, progress)
+    return [text for text, _ in pairs], np.asarray([score for _, score in pairs], np.float32)
+
+
+def _answer_rows(
+    loaded: LoadedModel, rows: Rows, answer: Callable[[_Answers], Sequence[T]], progress: str | None
+) -> list[T]:
+    """What `answer` makes of every row, in the order of `rows`: it is called with each batch of them."""
+    model, layout = loaded.model.eval(), loaded.layout
+    windows = layout.scoring_windows(rows, np.arange(len(rows)))  # a state of its own for every row: one target each
+    by_row: list[tuple[int, T]] = []
+    for batch in weighted_batches(model, layout, windows, loaded.row_weights(), progress=progress):
+        answers = _Answers(model, batch)
+        by_row += zip(answers.rows.tolist(), answer(answers), strict=True)
+    gathered = dict(processes.gather(by_row))
+    return [gathered[row] for row in rows.tolist()]
 
 
 class _Answers:
@@ -232,8 +222,9 @@ class _Answers:
             if until is not None:
                 waiting = waiting | until[token]
 
-    def write_best(self, decoding: Decoding, judge: Judge, ends: Tensor, tokenizer: PreTrainedTokenizerBase) -> None:
+    def write_best(self, decoding: Decoding, judge: Judge, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write the likeliest verdict, and after it sentence by sentence the best of so many candidates."""
+        ends = sentence_ends(tokenizer, self.model.backbone.get_output_embeddings().out_features).to(self.model.device)
         self.write(replace(decoding, temperature=0.0), ends)
         while not (over := self.over(decoding)[:, 0]).all():
             self.catch_up()
@@ -341,12 +332,13 @@ def next_of(word: list[int], written: list[int]) -> int | None:
     return next(word[size] for size in reversed(range(len(word))) if written[len(written) - size :] == word[:size])
 
 
-def sentence_ends(model: RecommenderLM, tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    """Which tokens (V,) a sentence may end with."""
-    ends = torch.zeros(model.backbone.get_output_embeddings().out_features, dtype=torch.bool)
+@lru_cache(maxsize=2)
+def sentence_ends(tokenizer: PreTrainedTokenizerBase, size: int) -> Tensor:
+    """Which tokens a sentence may end with, for an output layer of so many tokens (`size`,)."""
+    ends = torch.zeros(size, dtype=torch.bool)
     texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
     ends[: len(texts)] = torch.tensor([text.rstrip().endswith((".", "!", "?")) or "\n" in text for text in texts])
-    return ends.to(model.device)
+    return ends
 
 
 def choose(

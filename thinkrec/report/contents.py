@@ -27,7 +27,7 @@ from thinkrec.evaluation import plots
 from thinkrec.evaluation.intervals import HEADLINE
 from thinkrec.evaluation.names import display_name
 from thinkrec.evaluation.tables import ALPHA, OURS, kind_of
-from thinkrec.experts.routing import CASES
+from thinkrec.experts.rule import CASES
 from thinkrec.history import history_bounds, shown_history
 from thinkrec.metrics import auc, says_yes
 from thinkrec.params import PromptParams

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -67,12 +68,12 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], *, lead: st
     return Ragged(np.concatenate(parts), np.cumsum(lengths, dtype=np.int64))
 
 
-def encode_once(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Ragged:
-    """`encode`, the tokens kept on disk and memory-mapped from there by whoever asks again."""
+def encode_once(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], root: Path = Path()) -> Ragged:
+    """`encode`, the tokens kept on disk below the folder `root`, and memory-mapped from there the next time."""
     key = hashlib.sha256(json.dumps([tokenizer_hash(tokenizer), *texts]).encode()).hexdigest()[:32]
 
     def arrays() -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         ragged = encode(tokenizer, texts)
         return ragged.tokens, ragged.offsets
 
-    return Ragged(*artifacts.cached_tokens(key, arrays))
+    return Ragged(*artifacts.cached_tokens(key, arrays, root=root))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from thinkrec.errors import UserError
-from thinkrec.lm.identity import check, hash_of, stamp
+from thinkrec.provenance import check_provenance, hash_of, write_provenance
 
 
 def test_a_hash_is_of_names_and_contents_and_of_nothing_else(tmp_path: Path) -> None:
@@ -24,13 +24,13 @@ def test_a_hash_is_of_names_and_contents_and_of_nothing_else(tmp_path: Path) -> 
 
 
 def test_a_difference_is_named(tmp_path: Path) -> None:
-    stamp(tmp_path, {"backbone": "a" * 64, "prompt.history": 10})
-    check(tmp_path, {"prompt.history": 10, "backbone": "a" * 64})
+    write_provenance(tmp_path, {"backbone": "a" * 64, "prompt.history": 10})
+    check_provenance(tmp_path, {"prompt.history": 10, "backbone": "a" * 64})
     with pytest.raises(UserError, match=r"made with prompt\.history 10 \(here 6\); put that back, or run: dvc repro"):
-        check(tmp_path, {"backbone": "a" * 64, "prompt.history": 6})
+        check_provenance(tmp_path, {"backbone": "a" * 64, "prompt.history": 6})
     with pytest.raises(UserError, match=r"made with backbone aaaaaaaaaaaa \(here bbbbbbbbbbbb\)"):
-        check(tmp_path, {"backbone": "b" * 64, "prompt.history": 10})
+        check_provenance(tmp_path, {"backbone": "b" * 64, "prompt.history": 10})
     with pytest.raises(UserError, match=r"made with prompt\.slots None \(here \[\]\)"):
-        check(tmp_path, {"backbone": "a" * 64, "prompt.history": 10, "prompt.slots": []})
+        check_provenance(tmp_path, {"backbone": "a" * 64, "prompt.history": 10, "prompt.slots": []})
     with pytest.raises(UserError, match=r"no such artefact"):
-        check(tmp_path / "nowhere", {})
+        check_provenance(tmp_path / "nowhere", {})
