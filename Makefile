@@ -42,7 +42,7 @@ bench: .venv/made  ## time what must be fast: ratios of A to B, measured in one 
 	python -m benchmarks
 
 docs: .venv/made  ## build the pages of docs/ into out/site; every broken link is an error
-	mkdocs build --strict --quiet
+	sphinx-build -q -n -W --keep-going -d out/doctrees docs out/site
 
 lock: .venv/made  ## write requirements.lock anew from what .venv holds
 	pip freeze --exclude-editable | sed -E 's/\+cpu$$//; s/ @ .*//' > requirements.lock

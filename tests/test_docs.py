@@ -217,7 +217,8 @@ class TestLog:
 
 
 def test_the_site_builds_with_every_link_leading_somewhere_and_asks_no_other_server(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    strict = ["-q", "-n", "-W", "--keep-going"]
+    build = [sys.executable, "-m", "sphinx", *strict, "-d", str(tmp_path / "doctrees"), "docs", str(tmp_path / "site")]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     for page in (tmp_path / "site").rglob("*.html"):
