@@ -19,7 +19,8 @@ from thinkrec.errors import UserError
 from thinkrec.ingest import catalogue
 from thinkrec.ingest.dataset import ingest
 from thinkrec.ingest.raw import Source
-from thinkrec.ingest.readers.reviews import AMAZON_2018, AMAZON_2023, open_amazon, open_yelp
+from thinkrec.ingest.readers.published import open_release
+from thinkrec.ingest.readers.reviews import YELP, amazon_2018, amazon_2023
 
 REVIEWS_2018 = [
     {
@@ -83,7 +84,7 @@ RATED_2018 = [["A31U", "B004", 5.0, 1529193600], ["A2MN", "B005", 2.0, 152893440
 def test_amazon_2018_is_read_as_published(tmp_path: Path, name: str, ending: str) -> None:
     write(tmp_path, {f"{name}{ending}": REVIEWS_2018, f"meta_Gift_Cards.json{ending}": META_2018})
     for place in (tmp_path, tmp_path / f"{name}{ending}"):
-        source = open_amazon(AMAZON_2018, "Gift_Cards", place)
+        source = open_release(amazon_2018("Gift_Cards"), place)
         assert rows(source) == RATED_2018
     items = source.items({"B004", "B005", "B006"})
     assert items.table["item_id"].tolist() == ["B004", "B005"]
@@ -97,7 +98,7 @@ def test_amazon_2018_is_read_as_published(tmp_path: Path, name: str, ending: str
 
 def test_amazon_2023_is_read_as_published(tmp_path: Path) -> None:
     write(tmp_path, {"All_Beauty.jsonl.gz": REVIEWS_2023, "meta_All_Beauty.jsonl.gz": META_2023})
-    source = open_amazon(AMAZON_2023, "All_Beauty", tmp_path)
+    source = open_release(amazon_2023("All_Beauty"), tmp_path)
     assert rows(source) == [["AGKH", "B00P", 5.0, 1588687728], ["AGKH", "B00Q", 1.0, 1588687728]]
     items = source.items({"B00P", "B00Q"}).table
     assert items["title"].tolist() == ["Howard LC0008", ""]
@@ -108,7 +109,7 @@ def test_amazon_2023_is_read_as_published(tmp_path: Path) -> None:
 def test_reviews_without_their_metadata_beside_them_stop(tmp_path: Path) -> None:
     write(tmp_path, {"Books_5.json.gz": REVIEWS_2018})
     with pytest.raises(UserError, match=r"no meta_Books\.json in this folder; set dataset\.raw to a folder with"):
-        open_amazon(AMAZON_2018, "Books", tmp_path)
+        open_release(amazon_2018("Books"), tmp_path)
 
 
 def test_another_releases_reviews_are_told_by_their_names(tmp_path: Path) -> None:
@@ -116,13 +117,13 @@ def test_another_releases_reviews_are_told_by_their_names(tmp_path: Path) -> Non
     with pytest.raises(
         UserError, match=r"^dataset\.raw: no column 'reviewerID' in .*Books\.json\.gz; .*Found: rating, "
     ):
-        open_amazon(AMAZON_2018, "Books", tmp_path)
+        open_release(amazon_2018("Books"), tmp_path)
 
 
 def test_a_category_reads_its_own_files_among_others(tmp_path: Path) -> None:
     for category in ("Books", "Toys"):
         write(tmp_path, {f"{category}.json.gz": REVIEWS_2018, f"meta_{category}.json.gz": []})
-    source = open_amazon(AMAZON_2018, "Toys", tmp_path)
+    source = open_release(amazon_2018("Toys"), tmp_path)
     assert [part.path.name for part in source.parts] == ["Toys.json.gz"]
 
 
@@ -157,7 +158,7 @@ def yelp_zip(folder: Path) -> Path:
 
 @pytest.mark.parametrize("packed", [yelp_folder, yelp_zip])
 def test_yelp_is_read_as_published(packed: Callable[[Path], Path], tmp_path: Path) -> None:
-    source = open_yelp(packed(tmp_path))
+    source = open_release(YELP, packed(tmp_path))
     assert rows(source) == [["u-1", "b_1", 4.0, 1531001351], ["u-2", "b_2", 1.0, 1325604498]]
     items = source.items({"b_1", "b_2"}).table
     assert items["title"].tolist() == ["St & Co", "Nothing"]

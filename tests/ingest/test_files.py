@@ -15,7 +15,7 @@ import pytest
 from thinkrec.errors import UserError
 from thinkrec.ingest.raw import Part
 from thinkrec.ingest.readers import files
-from thinkrec.ingest.readers.files import Stream, blocks, opened, pieces, places, plain_name, ranges, within
+from thinkrec.ingest.readers.files import Stream, blocks, opened, places, plain_name, ranges, within
 
 TEXT = b"".join(b"%d,line\n" % n for n in range(500))
 
@@ -166,14 +166,20 @@ def test_blocks_are_whole_lines_and_all_of_them(size: int, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("size", [3, 20, 64])
-def test_blocks_and_pieces_never_cut_a_quoted_text(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_never_cut_a_quoted_text(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "BLOCK", size)
     data = b'1,"one\ntwo ""2""\n\nthree"\n2,plain\n' * 9
-    stream = Stream(io.BytesIO(data), written(tmp_path / "x", data))
-    for got in (list(blocks(stream, "x", quotes=True)), list(pieces(data, size, quotes=True))):
-        assert b"".join(got) == data
-        assert all(block.count(b'"') % 2 == 0 for block in got)
-        assert len(got) > 3
+    got = list(blocks(Stream(io.BytesIO(data), written(tmp_path / "x", data)), "x", quotes=True))
+    assert b"".join(got) == data
+    assert all(block.count(b'"') % 2 == 0 for block in got)
+    assert len(got) > 3
+
+
+def test_a_quote_that_never_closes_does_not_hold_up_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "BLOCK", 64)
+    monkeypatch.setattr(files, "MAX_LINE", 64)
+    data = b'1,"open\n' + b"2,plain\n" * 99
+    assert b"".join(blocks(Stream(io.BytesIO(data), written(tmp_path / "x", data)), "x", quotes=True)) == data
 
 
 @pytest.mark.parametrize("piece", [1, 2, 10, 77, 10_000])

@@ -7,15 +7,15 @@ import json
 import random
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
+from thinkrec.ingest.partitions import read_part
 from thinkrec.ingest.raw import Chunk, Part
-from thinkrec.ingest.readers import delimited
+from thinkrec.ingest.readers import files
 from thinkrec.ingest.readers.delimited import QUOTE, Delimited
-from thinkrec.ingest.readers.formats import Format
 from thinkrec.ingest.readers.jsonlines import JsonLines
-from thinkrec.ingest.readers.ratings import RatingFile, read_ratings
+from thinkrec.ingest.readers.ratings import RatingFile
+from thinkrec.ingest.readers.records import Format
 from thinkrec.ingest.readers.rows import Scale
 
 NAMES = {"user": "u", "item": "i", "rating": "r", "timestamp": "t"}
@@ -27,13 +27,7 @@ def read(format: Format, data: bytes, tmp_path: Path, columns: dict[str, str] = 
     path = tmp_path / "ratings"
     path.write_bytes(data)
     file = RatingFile(format=format, columns=columns, scale=Scale(lowest=1, highest=5))
-    found = list(read_ratings(file, Part(path=path)))
-    return Chunk(
-        table=pa.concat_tables([chunk.table for chunk in found]).unify_dictionaries().combine_chunks(),
-        faults=[fault for chunk in found for fault in chunk.faults],
-        rows=sum(chunk.rows for chunk in found),
-        lines=sum(chunk.lines for chunk in found),
-    )
+    return read_part(Part(path=path), read=file.read, max_bad_share=1.0)
 
 
 def faults(chunk: Chunk) -> list[tuple[int, str]]:
@@ -110,7 +104,7 @@ def test_json_faults_are_named_one_by_one(tmp_path: Path) -> None:
 def test_a_fault_costs_only_its_row_wherever_it_stands(
     quoted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delimited, "PIECE", 64)
+    monkeypatch.setattr(files, "BLOCK", 64)
     draw = random.Random(1)
     lines, bad = ["u,i,r,t"], []
     for n in range(400):
@@ -124,15 +118,14 @@ def test_a_fault_costs_only_its_row_wherever_it_stands(
     assert chunk.table["item_id"].to_pylist() == [f"a{n}" for n in chunk.table["timestamp"].to_pylist()]
 
 
-def test_pieces_and_whole_blocks_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row that goes over two lines, in a block read whole, in pieces, and row by row."""
+def test_blocks_cut_no_row_of_two_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = b"u,i,r,t,note\n" + b'1,"2",5,10,"a\nb"\n1,3,4,11,c\n' * 60
     whole = read(CSV, data, tmp_path)
-    monkeypatch.setattr(delimited, "PIECE", 40)
-    pieces = read(CSV, data, tmp_path)
-    assert whole.table.to_pylist() == pieces.table.to_pylist()
+    monkeypatch.setattr(files, "BLOCK", 40)
+    blocks = read(CSV, data, tmp_path)
+    assert whole.table.to_pylist() == blocks.table.to_pylist()
     assert len(whole.table) == 120
-    assert not whole.faults and not pieces.faults
+    assert not whole.faults and not blocks.faults
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:

@@ -12,15 +12,16 @@ from tests.ingest.whole import Whole, gather
 from thinkrec.errors import UserError
 from thinkrec.ingest.readers import files
 from thinkrec.ingest.readers.metadata import split_title
-from thinkrec.ingest.readers.movielens import ML_1M, ML_100K, ML_CSV, Layout, open_movielens
+from thinkrec.ingest.readers.movielens import ML_1M, ML_100K, ML_CSV
+from thinkrec.ingest.readers.published import Release, open_release
 from thinkrec.ingest.readers.rows import NEITHER
 
 RATINGS = "1::10::5::991353600\n1::2::3::991353600\n2::10::1::1017619200\n"
 MOVIES = "10::Matrix, The (1999)::Action|Sci-Fi\n2::Mis\xe9rables, Les (1995)::Drama\n"
 
 
-def read_movielens(path: Path, layout: Layout = ML_1M) -> Whole:
-    return gather(open_movielens(layout, path))
+def read_movielens(path: Path, release: Release = ML_1M) -> Whole:
+    return gather(open_release(release, path))
 
 
 @pytest.fixture
@@ -233,7 +234,7 @@ def test_faults_count_lines_from_the_files_beginning_also_where_it_is_read_in_pi
     whole = read_movielens(folder, ML_CSV)
     monkeypatch.setattr(files, "PIECE", 100)
     monkeypatch.setattr(files, "BLOCK", 31)
-    source = open_movielens(ML_CSV, folder)
+    source = open_release(ML_CSV, folder)
     assert len(source.parts) > 4
     pieces = gather(source)
     assert pieces.quarantine.equals(whole.quarantine)
@@ -245,4 +246,4 @@ def test_faults_count_lines_from_the_files_beginning_also_where_it_is_read_in_pi
 def test_another_releases_file_is_told_by_its_columns(tmp_path: Path) -> None:
     folder = write_csv(tmp_path / "ml-25m", CSV_RATINGS.replace("userId", "user"))
     with pytest.raises(UserError, match=r"no column 'userId' in .*ratings.csv; did you mean 'user'\? Found: user, mov"):
-        open_movielens(ML_CSV, folder)
+        open_release(ML_CSV, folder)

@@ -19,10 +19,9 @@ from thinkrec.errors import UserError
 from thinkrec.ingest import download
 from thinkrec.ingest.download import Remote
 from thinkrec.ingest.raw import Source, source_in_memory
-from thinkrec.ingest.readers import movielens
-from thinkrec.ingest.readers.movielens import open_movielens
+from thinkrec.ingest.readers import movielens, reviews
 from thinkrec.ingest.readers.own import open_own
-from thinkrec.ingest.readers.reviews import AMAZON_2018, AMAZON_2023, open_amazon, open_yelp
+from thinkrec.ingest.readers.published import Release, open_release
 from thinkrec.ingest.splits import LastMonths, Rule, Shares, SplitColumn, absolute, rule_of
 from thinkrec.params import DatasetParams, RatingColumns
 from thinkrec.synthetic.world import WorldSpec, generate
@@ -112,7 +111,7 @@ def _open_world(spec: WorldSpec) -> Source:
     return source_in_memory(world.ratings, world.items, world.truth)
 
 
-def _movielens(name: str, title: str, layout: movielens.Layout, md5: str, windows: Rule) -> Dataset:
+def _movielens(name: str, title: str, release: Release, md5: str, windows: Rule) -> Dataset:
     # The zip lies in the folder of the downloads; another path is what the user says it is.
     archive = Remote(f"{MOVIELENS}/{name}.zip", md5)
     return Dataset(
@@ -122,7 +121,7 @@ def _movielens(name: str, title: str, layout: movielens.Layout, md5: str, window
         files=(archive,),
         threshold=3.0,
         windows=windows,
-        open=lambda path: open_movielens(layout, path / archive.name if (path / archive.name).is_file() else path),
+        open=lambda path: open_release(release, path / archive.name if (path / archive.name).is_file() else path),
     )
 
 
@@ -138,7 +137,7 @@ def _amazon_2018(category: str) -> Dataset:
         threshold=4.0,
         windows=absolute("2017-01-01", "2017-11-01", "2017-12-01", "2018-01-01"),
         core=20,
-        open=partial(open_amazon, AMAZON_2018, category),
+        open=partial(open_release, reviews.amazon_2018(category)),
     )
 
 
@@ -154,7 +153,7 @@ def _amazon_2023(category: str) -> Dataset:
         threshold=4.0,
         windows=LastMonths(train=10, valid=1, test=1),
         core=20,
-        open=partial(open_amazon, AMAZON_2023, category),
+        open=partial(open_release, reviews.amazon_2023(category)),
     )
 
 
@@ -198,7 +197,7 @@ DATASETS: dict[str, Dataset] = {
             threshold=3.0,
             windows=absolute("2010-01-01", "2020-01-01", "2021-01-01", "2022-01-01"),
             core=20,
-            open=open_yelp,
+            open=partial(open_release, reviews.YELP),
         ),
         Dataset(
             name=OWN,

@@ -11,55 +11,31 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from thinkrec.errors import UserError
 
 ADDRESS = "DASK_SCHEDULER_ADDRESS"
 CONNECT = 10  # seconds to find the scheduler
 
-R = TypeVar("R")
-
-
-class Workers(Protocol):
-    """Somewhere to apply functions; what they return is passed on or gathered, in the order of the values."""
-
-    def map(self, function: Callable[[Any], R], values: Sequence[Any]) -> list[Any]:
-        """The function of each value, or of what an earlier `map` made: as tickets to map again, or to gather."""
-
-    def gather(self, tickets: list[Any]) -> list[Any]:
-        """What the tickets stand for."""
-
 
 class Here:
-    """This process."""
+    """This process, with the two methods of a Dask client that are used."""
 
-    def map(self, function: Callable[[Any], R], values: Sequence[Any]) -> list[R]:
+    def map(self, function: Callable[[Any], Any], values: Sequence[Any], *, pure: bool = False) -> list[Any]:
+        """The function of each value, or of each result of an earlier `map`, in order."""
         return [function(value) for value in values]
 
-    def gather(self, tickets: list[R]) -> list[R]:
-        return tickets
-
-
-class Cluster:
-    """The workers of a Dask cluster."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def map(self, function: Callable[[Any], R], values: Sequence[Any]) -> list[Any]:
-        # Not pure: to Dask, a path would be the same data for ever.
-        tickets: list[Any] = self._client.map(function, values, pure=False)
-        return tickets
-
-    def gather(self, tickets: list[Any]) -> list[Any]:
-        found: list[Any] = self._client.gather(tickets)
-        return found
+    def gather(self, results: list[Any]) -> list[Any]:
+        """The results themselves."""
+        return results
 
 
 @contextmanager
-def workers(parts: int) -> Iterator[Workers]:
-    """Whoever is to read so many parts: a cluster if one is named, this process for a single part or without one.
+def workers(parts: int) -> Iterator[Any]:
+    """Where to read so many parts: a client of the cluster if one is named, `Here` for a single part or without one.
+
+    Call `map` with pure=False: to Dask, the same path would else stand for the same data for ever.
 
     Raises:
         UserError: a cluster is named, but Dask is not installed, nothing answers, or the workers are lost.
@@ -85,7 +61,7 @@ def workers(parts: int) -> Iterator[Workers]:
         ) from None
     with client:
         try:
-            yield Cluster(client)
+            yield client
         except (KilledWorker, FutureCancelledError) as error:
             reason = " ".join(str(error).split())
             raise UserError(

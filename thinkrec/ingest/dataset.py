@@ -122,7 +122,7 @@ def tables(dataset: Dataset, source: Source, max_bad_share: float) -> Ingested:
     del within, order, rows, user, item, rating  # a long table's columns are large
     if windows is None:
         windows = _spans(dataset, interactions, summaries)
-    days = sum((one.days for one in summaries), Counter[int]())
+    days = sum((part.days for part in summaries), Counter[int]())
     _check_splits(dataset, windows, interactions, dropped["below_core"], days)
 
     metadata = source.items(frozenset(item_ids))
@@ -131,7 +131,7 @@ def tables(dataset: Dataset, source: Source, max_bad_share: float) -> Ingested:
     quarantine = quarantine_table([*in_files(source.parts, summaries), *metadata.faults])
     stats = {
         "dataset": dataset.name,
-        "rows_read": sum(one.rows for one in summaries),
+        "rows_read": sum(part.rows for part in summaries),
         "quarantined": (quarantine["file"] + ": " + quarantine["reason"]).value_counts().sort_index().to_dict(),
         "outside_windows": days.total() - n,
         "core": dataset.core,
@@ -163,12 +163,14 @@ def _read(
 ) -> tuple[list[pa.Table], list[Summary], Windows | None]:
     """The rows of each part within the windows, what each part was like, and the windows, where those decide."""
     with workers(len(source.parts)) as somewhere:
-        reads = somewhere.map(partial(read_part, read=source.read, max_bad_share=max_bad_share), source.parts)
-        summaries: list[Summary] = somewhere.gather(somewhere.map(summary, reads))
+        reads = somewhere.map(
+            partial(read_part, read=source.read, max_bad_share=max_bad_share), source.parts, pure=False
+        )
+        summaries: list[Summary] = somewhere.gather(somewhere.map(summary, reads, pure=False))
         faults, rows = in_files(source.parts, summaries), sum(part.rows for part in summaries)
         check_ratings(source.parts, faults, rows, max_bad_share=max_bad_share)
         windows = _windows(dataset, summaries)
-        parts: list[pa.Table] = somewhere.gather(somewhere.map(partial(inside, windows=windows), reads))
+        parts: list[pa.Table] = somewhere.gather(somewhere.map(partial(inside, windows=windows), reads, pure=False))
     return parts, summaries, windows
 
 

@@ -2,14 +2,14 @@
 
 A part is read once, chunk by chunk; of a row, two codes and two numbers are kept (some 20 bytes). Its rows outside the
 windows go as soon as these are known, which for windows counted back from the newest rating is after every part has
-been read.
+been chunk.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -22,46 +22,27 @@ from thinkrec.ingest.raw import RATINGS, Chunk, Fault, Part
 from thinkrec.ingest.splits import Windows, split_codes
 
 DAY = 86_400  # seconds
-MANY_FAULTS = (
-    100_000  # malformed rows after which it is not waited for the end of the part to say that there are too many
-)
+MANY_FAULTS = 100_000  # malformed rows after which too large a share stops the reading at once
 SHOWN = 80  # characters of a malformed row in a message
 
 SPLIT_CODE = pa.field("split_code", pa.int8())  # the number in SPLITS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Read:
-    """One part as read.
-
-    Attributes:
-        table: its good rows in input order, as `raw.RATINGS` says, with the split or the truth where they are known.
-        faults: its malformed rows, counted from the beginning of the part.
-        rows: rating rows met, the malformed ones included.
-        lines: lines read.
-    """
-
-    table: pa.Table
-    faults: list[Fault]
-    rows: int
-    lines: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Summary:
     """What there is to know of a part before its rows are looked at: little, however long it is."""
 
     faults: list[Fault]
     rows: int
     lines: int
-    days: Counter[int] = field(default_factory=Counter)  # good rows by day since 1970
+    days: Counter[int]  # good rows by day since 1970
     oldest: int | None  # timestamp, None without good rows
     newest: int | None
     names: Counter[str] | None  # good rows by what their split column says; None without one
 
 
-def read_part(part: Part, *, read: Callable[[Part], Iterator[Chunk]], max_bad_share: float) -> Read:
-    """Read one part.
+def read_part(part: Part, *, read: Callable[[Part], Iterator[Chunk]], max_bad_share: float) -> Chunk:
+    """Read one part, as one chunk.
 
     Raises:
         UserError: too many of its rows are malformed.
@@ -79,7 +60,7 @@ def read_part(part: Part, *, read: Callable[[Part], Iterator[Chunk]], max_bad_sh
             if len(faults) > MANY_FAULTS:
                 check_ratings([part], faults, rows, max_bad_share=max_bad_share)
     table = pa.concat_tables(tables) if tables else RATINGS.empty_table()
-    return Read(table=table, faults=faults, rows=rows, lines=lines)
+    return Chunk(table=table, faults=faults, rows=rows, lines=lines)
 
 
 def check_ratings(parts: Sequence[Part], faults: list[Fault], rows: int, *, max_bad_share: float) -> None:
@@ -100,7 +81,7 @@ def check_ratings(parts: Sequence[Part], faults: list[Fault], rows: int, *, max_
         )
 
 
-def in_files(parts: Sequence[Part], reads: Sequence[Read | Summary]) -> list[Fault]:
+def in_files(parts: Sequence[Part], reads: Sequence[Chunk | Summary]) -> list[Fault]:
     """All malformed rows, counted from the beginning of their files, of which several parts may be."""
     faults: list[Fault] = []
     before, lines = None, 0
@@ -112,38 +93,30 @@ def in_files(parts: Sequence[Part], reads: Sequence[Read | Summary]) -> list[Fau
     return faults
 
 
-def summary(read: Read) -> Summary:
-    """Of one part."""
+def summary(chunk: Chunk) -> Summary:
+    """Summarise one part."""
     days: Counter[int] = Counter()
-    for times in read.table["timestamp"].chunks:
+    for times in chunk.table["timestamp"].chunks:
         number, count = np.unique(times.to_numpy() // DAY, return_counts=True)
         days.update(dict(zip(number.tolist(), count.tolist(), strict=True)))
-    oldest, newest = pc.min_max(read.table["timestamp"]).as_py().values()
+    oldest, newest = pc.min_max(chunk.table["timestamp"]).as_py().values()
     names = None
-    if "split" in read.table.column_names:
-        told = pc.value_counts(read.table["split"].cast(pa.string()))
-        names = Counter({str(one["values"]): one["counts"] for one in told.to_pylist()})
-    return Summary(
-        faults=read.faults,
-        rows=read.rows,
-        lines=read.lines,
-        days=days,
-        oldest=oldest,
-        newest=newest,
-        names=names,
-    )
+    if "split" in chunk.table.column_names:
+        counts = pc.value_counts(chunk.table["split"].cast(pa.string()))
+        names = Counter({str(count["values"]): count["counts"] for count in counts.to_pylist()})
+    return Summary(chunk.faults, chunk.rows, chunk.lines, days, oldest, newest, names)
 
 
-def inside(read: Read, *, windows: Windows | None) -> pa.Table:
+def inside(chunk: Chunk, *, windows: Windows | None) -> pa.Table:
     """The rows of one part within the windows, their split's number in a column of its own.
 
     Without windows the part's own split column says which split a row is of.
     """
-    table, codes = read.table, []
+    table, codes = chunk.table, []
     if windows is None:
         numbers = pa.array(range(len(SPLITS)), pa.int8())
-        found = pc.index_in(table["split"].cast(pa.string()), value_set=pa.array(SPLITS))
-        codes = [pc.fill_null(numbers.take(chunk), -1) for chunk in found.chunks]
+        indices = pc.index_in(table["split"].cast(pa.string()), value_set=pa.array(SPLITS))
+        codes = [pc.fill_null(numbers.take(index), -1) for index in indices.chunks]
     else:
         codes = [pa.array(split_codes(times.to_numpy(), windows)) for times in table["timestamp"].chunks]
     code = pa.chunked_array(codes, pa.int8())

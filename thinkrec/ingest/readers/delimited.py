@@ -11,12 +11,11 @@ import pyarrow.csv
 
 from thinkrec.errors import UserError
 from thinkrec.ingest.raw import Part
-from thinkrec.ingest.readers.files import pieces
+from thinkrec.ingest.readers.files import ranges
 from thinkrec.ingest.readers.records import NOT_TEXT, Block, Record, count_lines, filled_lines, line_blocks
 
-PIECE = 1 << 15  # bytes of a block that are looked at row by row, where there is a fault among them
 QUOTE = "a quote that is not closed, not doubled, or not at a field's ends"
-_INNER = "\x1f"  # takes the place of a delimiter of two characters: pyarrow knows those of one
+_INNER = "\x1f"  # takes the place of a delimiter of two characters: pyarrow takes only one
 _NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons"}
 
 
@@ -25,43 +24,52 @@ class Delimited:
     """Lines of separated fields.
 
     Attributes:
-        delimiter: of one character, or of two.
-        header: the columns' names; None: the first line says them.
+        delimiter: one character, or two.
+        header: the columns' names; None: they stand in the first line.
         quotes: whether fields may stand in double quotes (RFC 4180).
+        one_line: whether a row is always one line, though quoted text might hold line ends.
         encoding: of the text.
     """
 
     delimiter: str
     header: tuple[str, ...] | None = None
     quotes: bool = True
+    one_line: bool = False
     encoding: str = "utf-8"
 
+    def column_names(self, part: Part) -> list[str]:
+        """The columns of a file, from its first line where the format does not fix them.
 
-def header_names(format: Delimited, part: Part) -> list[str]:
-    """The names of the columns in a file's first line.
+        Raises:
+            UserError: the first line cannot be read.
+        """
+        if self.header is not None:
+            return list(self.header)
+        first = next(line_blocks(replace(part, start=0, end=None)), b"").partition(b"\n")[0].rstrip()
+        if not first:
+            raise UserError(f"{part.where}: its first line is empty; it should name the columns")
+        if b"\0" in first or b"\r" in first:
+            raise UserError(f"{part.where}: no lines of text; save it as UTF-8, with LF or CRLF at the ends of lines")
+        try:
+            names = next(csv.reader([first.decode(self.encoding, "replace")], delimiter=self.delimiter), [])
+        except csv.Error as error:
+            raise UserError(f"{part.where}: no names of columns in its first line ({error}); mend that line") from None
+        return [name.strip() for name in names]
 
-    Raises:
-        UserError: there are none to be read.
-    """
-    first = next(line_blocks(replace(part, start=0, end=None)), b"").partition(b"\n")[0].rstrip()
-    if not first:
-        raise UserError(f"{part.where}: its first line is empty; it should name the columns")
-    if b"\0" in first or b"\r" in first:
-        raise UserError(f"{part.where}: no lines of text; save it as UTF-8, with LF or CRLF at the ends of lines")
-    try:
-        names = next(csv.reader([first.decode(format.encoding, "replace")], delimiter=format.delimiter), [])
-    except csv.Error as error:
-        raise UserError(f"{part.where}: no names of columns in its first line ({error}); mend that line") from None
-    return [name.strip() for name in names]
+    def split_file(self, part: Part) -> list[Part]:
+        """Ranges of a large file's bytes, where every line begins a row."""
+        return ranges(part) if self.one_line else [part]
 
-
-def delimited_blocks(format: Delimited, part: Part, wanted: list[str], *, lenient: bool) -> Iterator[Block]:
-    """The blocks of a part; `lenient` replaces bytes that are no text."""
-    header = tuple(header_names(format, part)) if format.header is None else format.header
-    skip = part.start == 0 and format.header is None
-    for block in line_blocks(part, quotes=format.quotes):
-        yield _Lines(block, format, header, wanted, skip, lenient).block()
-        skip = False
+    def blocks(self, part: Part, wanted: list[str], *, lenient: bool = False) -> Iterator[Block]:
+        """The blocks of a part (`Format.blocks`)."""
+        header = tuple(self.column_names(part))
+        skip = part.start == 0 and self.header is None
+        for data in line_blocks(part, quotes=self.quotes):
+            lines = _Lines(data, self, header, wanted, skip, lenient)
+            quoted = self.quotes and b'"' in data
+            records = lines.read_quoted if quoted else lines.read_plain
+            yield Block(lines=count_lines(data), columns=lines.read_columns, records=records)
+            skip = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +83,8 @@ class _Lines:
     skip: bool
     lenient: bool
 
-    def block(self) -> Block:
-        small = len(self.data) <= 2 * PIECE
-        return Block(
-            lines=count_lines(self.data),
-            columns=self.columns,
-            records=self.quoted if self.format.quotes and b'"' in self.data else self.plain,
-            pieces=None if small else self.pieces,
-        )
-
-    def columns(self) -> Mapping[str, pa.Array] | None:
+    def read_columns(self) -> Mapping[str, pa.Array] | None:
+        """The wanted columns; None where pyarrow cannot be trusted to read the lines as `read_quoted` would."""
         data = self.data.partition(b"\n")[2] if self.skip else self.data
         quotes = data.count(b'"') if self.format.quotes else 0
         if not data.strip() or quotes % 2 or data.count(b"\r") != data.count(b"\r\n"):
@@ -94,10 +94,10 @@ class _Lines:
         delimiter = self.format.delimiter
         if len(delimiter) > 1:
             data, delimiter = data.replace(delimiter.encode(), _INNER.encode()), _INNER
-        # By number: names may occur twice among columns that nobody wants.
+        # By number: unwanted columns may share a name.
         numbers = {name: str(self.header.index(name)) for name in self.wanted}
         try:
-            read = pyarrow.csv.read_csv(
+            table = pyarrow.csv.read_csv(
                 pa.BufferReader(data),
                 read_options=pyarrow.csv.ReadOptions(
                     column_names=list(map(str, range(len(self.header)))), block_size=len(data) + 1, use_threads=False
@@ -113,24 +113,19 @@ class _Lines:
             )
         except pa.ArrowInvalid:
             return None
-        if quotes and len(read) != count_lines(data):  # a row of several lines, or a quote that should not be there
+        if quotes and len(table) != count_lines(data):  # a row of several lines, or a misplaced quote
             return None
-        return {name: read[number].combine_chunks() for name, number in numbers.items()}
+        return {name: table[number].combine_chunks() for name, number in numbers.items()}
 
-    def pieces(self) -> Iterator[Block]:
-        skip = self.skip
-        for piece in pieces(self.data, PIECE, quotes=self.format.quotes):
-            yield replace(self, data=piece, skip=skip).block()
-            skip = False
-
-    def plain(self) -> Iterator[Record]:
+    def read_plain(self) -> Iterator[Record]:
+        """Records of a line each."""
         for number, text, shown in filled_lines(self.data, self.format.encoding, lenient=self.lenient):
             if text is None:
                 yield Record(number, NOT_TEXT, shown)
             elif number > 1 or not self.skip:
-                yield Record(number, self.named(text.strip(" ").split(self.format.delimiter)), shown)
+                yield Record(number, self._by_name(text.strip(" ").split(self.format.delimiter)), shown)
 
-    def quoted(self) -> Iterator[Record]:
+    def read_quoted(self) -> Iterator[Record]:
         """Records that may go over several lines. After one that cannot be read, the next begins on the next line."""
         lines = self.data.split(b"\n")
         at = 0
@@ -144,20 +139,20 @@ class _Lines:
         while at < len(lines):
             first = at
             shown = lines[first].decode(self.format.encoding, "replace").strip("\r\n")
-            found: Mapping[str, str] | str
+            values: Mapping[str, str] | str
             try:
                 fields = next(csv.reader(feed(), delimiter=self.format.delimiter, strict=True), [])
             except UnicodeDecodeError:
-                at, found = first + 1, NOT_TEXT
+                at, values = first + 1, NOT_TEXT
             except csv.Error:
-                at, found = first + 1, QUOTE
+                at, values = first + 1, QUOTE
             else:
                 if not any(map(str.strip, fields)) or (self.skip and first == 0):
                     continue
-                found = self.named(fields)
-            yield Record(first + 1, found, shown)
+                values = self._by_name(fields)
+            yield Record(first + 1, values, shown)
 
-    def named(self, fields: list[str]) -> Mapping[str, str] | str:
+    def _by_name(self, fields: list[str]) -> Mapping[str, str] | str:
         if len(fields) != len(self.header):
             separator = _NAMES.get(self.format.delimiter, self.format.delimiter)
             return f"not {len(self.header)} fields separated by {separator}"

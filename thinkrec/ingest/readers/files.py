@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Collection, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import IO, Any, cast
 from thinkrec.errors import UserError
 from thinkrec.ingest.raw import Part
 
-BLOCK = 1 << 22  # bytes read at a time
+BLOCK = 1 << 20  # bytes read at a time: all that a malformed row makes slow
 PIECE = 1 << 28  # bytes of a file that is read in pieces
 MAX_LINE = 1 << 20  # bytes: a longer line is not a line of a rating file
 MAX_RATIO = 200  # unpacked bytes over packed ones; text shrinks by 3 to 20
@@ -39,7 +39,7 @@ class Stream:
 
     def __init__(self, inner: IO[bytes], path: Path, *, unpacks: bool = False) -> None:
         self.unpacks = unpacks
-        self._inner, self._path, self._ahead, self._met = inner, path, b"", 0
+        self._inner, self._path, self._ahead, self._read = inner, path, b"", 0
         self._limit = max(ANY_SIZE, MAX_RATIO * path.stat().st_size)
 
     def read(self, size: int) -> bytes:
@@ -51,10 +51,10 @@ class Stream:
         if self._ahead:
             block, self._ahead = self._ahead[:size], self._ahead[size:]
             return block
-        with _told(self._path):
+        with _one_line_faults(self._path):
             block = self._inner.read(size)
-        self._met += len(block)
-        if self._met > self._limit:
+        self._read += len(block)
+        if self._read > self._limit:
             raise UserError(
                 f"{self._path}: unpacks to over {MAX_RATIO} times its size, which no rating file does; {AGAIN}"
             )
@@ -78,15 +78,12 @@ def opened(part: Part) -> Iterator[Stream]:
     Raises:
         UserError: it is missing, broken, or packed in a way that is not read here.
     """
-    found = _walk(part.path)
-    try:
-        for inside, stream in found:
+    with closing(_walk(part.path)) as members:
+        for inside, stream in members:
             if inside == part.inside:
                 yield stream
                 return
         raise UserError(f"{part.path}: no {part.name} in this archive; {AGAIN}")
-    finally:
-        found.close()
 
 
 def places(path: Path, wanted: Collection[str] = (), *, parameter: str = "dataset.raw") -> list[Part]:
@@ -186,24 +183,13 @@ def _before_open_quote(block: bytes, end: int) -> int:
         before = block.rfind(b"\n", 0, block.rfind(b'"', 0, at)) + 1
         odd ^= block.count(b'"', before, at) % 2
         at = before
-    return end if odd else at
-
-
-def pieces(block: bytes, size: int, *, quotes: bool) -> Iterator[bytes]:
-    """A block as pieces of whole lines (records, where `quotes` may hold line ends) of some `size` bytes."""
-    at = 0
-    while at < len(block):
-        end = at
-        while end == at or (quotes and end < len(block) and block.count(b'"', at, end) % 2):
-            end = block.find(b"\n", end + size) + 1 or len(block)
-        yield block[at:end]
-        at = end
+    return at if not odd and len(block) - at <= MAX_LINE else end
 
 
 def within(part: Part) -> Iterator[bytes]:
     """Blocks of the lines of an uncompressed file that begin within the part's bytes."""
     assert not part.inside, "only a plain file has parts"
-    with _told(part.path), part.path.open("rb") as file:
+    with _one_line_faults(part.path), part.path.open("rb") as file:
         at = part.start
         if at:
             file.seek(at - 1)
@@ -229,7 +215,7 @@ def within(part: Part) -> Iterator[bytes]:
 
 def _walk(path: Path) -> Generator[tuple[tuple[str, ...], Stream], None, None]:
     """Every file within the one at `path`: the names that lead to it, and its bytes, good until the next is asked."""
-    with _told(path), path.open("rb") as file:
+    with _one_line_faults(path), path.open("rb") as file:
         yield from _unpacked(file, path, DEPTH)
 
 
@@ -248,15 +234,15 @@ def _unpacked(inner: IO[bytes], path: Path, depth: int) -> Iterator[tuple[tuple[
             for info in archive.infolist():
                 if not info.is_dir():
                     with archive.open(info) as member:
-                        for inside, found in _unpacked(member, path, depth - 1):
-                            yield (info.filename, *inside), found
+                        for inside, unpacked in _unpacked(member, path, depth - 1):
+                            yield (info.filename, *inside), unpacked
     elif head[TAR_AT:] == TAR and depth:
         with tarfile.open(fileobj=cast(Any, stream), mode="r|", bufsize=TAR_BLOCK) as tar:
             for entry in tar:
                 data = tar.extractfile(entry) if entry.isfile() else None
                 if data is not None:
-                    for inside, found in _unpacked(data, path, depth - 1):
-                        yield (entry.name, *inside), found
+                    for inside, unpacked in _unpacked(data, path, depth - 1):
+                        yield (entry.name, *inside), unpacked
     else:
         suffix = next((end for end in (".zip", ".tar", ".tgz", ".gz") if path.name.endswith(end)), None)
         if suffix and depth == DEPTH and not (suffix == ".gz" and stream.unpacks):
@@ -265,8 +251,8 @@ def _unpacked(inner: IO[bytes], path: Path, depth: int) -> Iterator[tuple[tuple[
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Faults of files and archives, each as one line."""
+def _one_line_faults(path: Path) -> Iterator[None]:
+    """Turn faults of files and archives into errors of one line."""
     try:
         yield
     except zipfile.BadZipFile as error:

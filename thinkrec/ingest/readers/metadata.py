@@ -16,7 +16,7 @@ import pandas as pd
 
 from thinkrec.ingest.clean import plain_text, repairs
 from thinkrec.ingest.raw import QUARANTINE_TEXT, Fault, Items, Part
-from thinkrec.ingest.readers.formats import Format, read_records
+from thinkrec.ingest.readers.records import Format, read_records
 
 _YEAR = re.compile(r"\s*\((\d{4})(?:-\d{0,4})?\)\s*$")
 _ARTICLE = re.compile(r"^(.+), (The|A|An)((?: \(.*\))?)$")
@@ -48,7 +48,7 @@ def no_items(wanted: Collection[str]) -> Items:
 
 def _read_items(format: Format, parts: tuple[Part, ...], item_of: ItemOf, wanted: Collection[str]) -> Items:
     faults: list[Fault] = []
-    kept: list[Item] = []
+    items: list[Item] = []
     seen: set[str] = set()
     duplicated = 0
     repaired: Counter[str] = Counter()
@@ -62,9 +62,9 @@ def _read_items(format: Format, parts: tuple[Part, ...], item_of: ItemOf, wanted
             elif item.item_id in wanted:
                 seen.add(item.item_id)
                 texts = [item.title, *item.categories, item.description]
-                repaired.update({repair for given in texts for repair in repairs(given)})
-                kept.append(_plain(item))
-    return _items(kept, faults, duplicated, repaired)
+                repaired.update({repair for text in texts for repair in repairs(text)})
+                items.append(_plain(item))
+    return _items(items, faults, duplicated, repaired)
 
 
 def _plain(item: Item) -> Item:
@@ -74,9 +74,9 @@ def _plain(item: Item) -> Item:
     )
 
 
-def _items(kept: list[Item], faults: list[Fault], duplicated: int, repaired: Counter[str]) -> Items:
+def _items(items: list[Item], faults: list[Fault], duplicated: int, repaired: Counter[str]) -> Items:
     frame = pd.DataFrame(
-        {name: [getattr(item, name) for item in kept] for name in Item._fields}, columns=list(Item._fields)
+        {name: [getattr(item, name) for item in items] for name in Item._fields}, columns=list(Item._fields)
     )
     return Items(
         table=frame.astype({"item_id": "str", "title": "str", "year": "Int16", "description": "str"}),
@@ -93,10 +93,8 @@ def text_of(value: Any) -> str:
             return value
         case list() | tuple():
             return " ".join(filter(None, map(text_of, value)))
-        case bool() | None:
-            return ""
-        case int() | float():
-            return str(value) if value == value else ""
+        case int() | float() if not isinstance(value, bool) and value == value:
+            return str(value)
         case _:
             return ""
 
@@ -112,6 +110,6 @@ def list_of(value: Any) -> list[str]:
 
 def split_title(text: str) -> tuple[str, int | None]:
     """`Matrix, The (1999)` as ("The Matrix", 1999): the year apart, a trailing article back in front."""
-    found = _YEAR.search(text)
-    title = text[: found.start()] if found else text
-    return _ARTICLE.sub(r"\2 \1\3", title.strip()), int(found[1]) if found else None
+    year = _YEAR.search(text)
+    title = text[: year.start()] if year else text
+    return _ARTICLE.sub(r"\2 \1\3", title.strip()), int(year[1]) if year else None

@@ -17,13 +17,13 @@ from typing import Any
 
 from thinkrec.errors import UserError
 from thinkrec.ingest.raw import Part, Source
-from thinkrec.ingest.readers.delimited import Delimited, header_names
-from thinkrec.ingest.readers.files import places, plain_name, ranges
-from thinkrec.ingest.readers.formats import Format, check_columns
+from thinkrec.ingest.readers.delimited import Delimited
+from thinkrec.ingest.readers.files import places, plain_name
 from thinkrec.ingest.readers.jsonlines import JsonLines
 from thinkrec.ingest.readers.metadata import Item, items_reader, list_of, no_items, text_of
-from thinkrec.ingest.readers.parquet import Parquet, row_groups
-from thinkrec.ingest.readers.ratings import RatingFile, read_ratings
+from thinkrec.ingest.readers.parquet import Parquet
+from thinkrec.ingest.readers.ratings import RatingFile
+from thinkrec.ingest.readers.records import Format, check_columns
 from thinkrec.ingest.readers.rows import LABEL, Scale
 from thinkrec.params import ItemFile, RatingColumns
 
@@ -55,23 +55,13 @@ def open_own(columns: RatingColumns, items: ItemFile | None, path: Path) -> Sour
     roles = {role: name for role, name in mapping.items() if name is not None}
     shown = {"label" if role == "rating" and columns.label else role: name for role, name in roles.items()}
     about = items and items.file.resolve()
-    found = [part for part in places(path) if part.path.resolve() != about]
-    format, parts = _of_one_format(path, found, "dataset.raw", roles.values())
+    files = [part for part in places(path) if part.path.resolve() != about]
+    format, parts = _of_one_format(path, files, "dataset.raw", roles.values())
     for part in parts:
         check_columns(format, part, shown, "dataset.columns.{}")
     file = RatingFile(format=format, columns=roles, scale=LABEL if columns.label else Scale())
-    pieces = [piece for part in parts for piece in _pieces(format, part)]
-    return Source(parts=tuple(pieces), read=partial(read_ratings, file), items=_items(items) if items else no_items)
-
-
-def _pieces(format: Format, part: Part) -> list[Part]:
-    match format:
-        case Parquet():
-            return row_groups(part)
-        case JsonLines():
-            return ranges(part)
-        case Delimited():  # a quoted text may go over several lines: no line is surely the beginning of a row
-            return [part]
+    pieces = [piece for part in parts for piece in format.split_file(part)]
+    return Source(parts=tuple(pieces), read=file.read, items=_items(items) if items else no_items)
 
 
 def _of_one_format(
@@ -94,7 +84,7 @@ def _separated(format: Format, part: Part, columns: Collection[str]) -> Format:
     if isinstance(format, Delimited):
         for delimiter in (format.delimiter, *DELIMITERS):
             other = replace(format, delimiter=delimiter)
-            if set(columns) <= set(header_names(other, part)):
+            if set(columns) <= set(other.column_names(part)):
                 return other
     return format
 
@@ -104,8 +94,8 @@ def _items(items: ItemFile) -> Any:
     named = {role: name for role, name in single.items() if name is not None}
     described = {f"description.{number}": name for number, name in enumerate(items.description)}
     columns = {**named, **described}
-    found = places(items.file, parameter="dataset.items.file")
-    format, parts = _of_one_format(items.file, found, "dataset.items.file", columns.values())
+    files = places(items.file, parameter="dataset.items.file")
+    format, parts = _of_one_format(items.file, files, "dataset.items.file", columns.values())
     for part in parts:
         check_columns(format, part, columns, "dataset.items.{}")
     return items_reader(format, parts, partial(_item, named, tuple(items.description)))

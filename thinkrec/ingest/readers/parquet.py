@@ -21,34 +21,28 @@ BATCH = 1 << 16  # rows held at a time
 class Parquet:
     """A parquet file."""
 
+    def column_names(self, part: Part) -> list[str]:
+        """The names of a file's columns."""
+        return list(_open_file(part).schema_arrow.names)
 
-def schema_names(part: Part) -> list[str]:
-    """The names of a file's columns."""
-    return list(_opened(part).schema_arrow.names)
+    def split_file(self, part: Part) -> list[Part]:
+        """A file's row groups, each a part."""
+        return [replace(part, start=group, end=group + 1) for group in range(_open_file(part).num_row_groups)]
 
-
-def row_groups(part: Part) -> list[Part]:
-    """A file's row groups, each a part."""
-    return [replace(part, start=group, end=group + 1) for group in range(_opened(part).num_row_groups)]
-
-
-def parquet_blocks(part: Part, wanted: list[str]) -> Iterator[Block]:
-    """The blocks of a part, with the columns `wanted`, or all of them where none is named."""
-    file = _opened(part)
-    groups = range(part.start, file.num_row_groups if part.end is None else part.end)
-    try:
-        for batch in file.iter_batches(BATCH, row_groups=groups, columns=wanted or None):
-            batch.validate(full=True)  # text that is none would stop us where nobody looks for it
-            yield Block(
-                lines=len(batch),
-                columns=partial(_columns, batch, wanted),
-                records=partial(_records, batch),
-            )
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{part.path}: a damaged parquet file ({_one_line(error)}); make it again") from None
+    def blocks(self, part: Part, wanted: list[str], *, lenient: bool = False) -> Iterator[Block]:
+        """The blocks of a part, with the columns `wanted`, or all of them where none is named."""
+        file = _open_file(part)
+        groups = range(part.start, file.num_row_groups if part.end is None else part.end)
+        try:
+            for batch in file.iter_batches(BATCH, row_groups=groups, columns=wanted or None):
+                batch.validate(full=True)  # else text that is not UTF-8 would raise far from here
+                columns = {name: batch[name] for name in wanted}
+                yield Block(lines=len(batch), columns=columns.copy, records=partial(_records, batch))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"{part.path}: a damaged parquet file ({_one_line(error)}); make it again") from None
 
 
-def _opened(part: Part) -> pq.ParquetFile:
+def _open_file(part: Part) -> pq.ParquetFile:
     if part.inside:
         raise UserError(f"{part.path}: holds parquet in an archive; unpack it and name the folder")
     try:
@@ -57,12 +51,8 @@ def _opened(part: Part) -> pq.ParquetFile:
         raise UserError(f"{part.path}: not a readable parquet file ({_one_line(error)}); make it again") from None
 
 
-def _columns(batch: pa.RecordBatch, wanted: list[str]) -> dict[str, pa.Array]:
-    return {name: batch[name] for name in wanted}
-
-
 def _records(batch: pa.RecordBatch) -> Iterator[Record]:
-    # Times as text: Python's own know no year after 9999, and would refuse all rows for the sake of one.
+    # Times as text: Python's own datetimes end with the year 9999, and one later time would stop the whole batch.
     texts = {field.name: batch[field.name].cast(pa.string()) for field in batch.schema if _is_time(field.type)}
     readable = pa.table({**dict(zip(batch.schema.names, batch.columns, strict=True)), **texts})
     for number, values in enumerate(readable.to_pylist(), start=1):

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from thinkrec.ingest.raw import QUARANTINE_TEXT, Chunk, Fault, Part
 from thinkrec.ingest.readers import rows
-from thinkrec.ingest.readers.formats import Format, read_blocks
-from thinkrec.ingest.readers.records import Block
+from thinkrec.ingest.readers.records import Block, Format
 from thinkrec.ingest.readers.rows import Row, Scale
 
 
@@ -28,55 +25,39 @@ class RatingFile:
     columns: Mapping[str, str]
     scale: Scale
 
+    def read(self, part: Part) -> Iterator[Chunk]:
+        """The ratings of a part, in chunks of bounded size.
 
-def read_ratings(file: RatingFile, part: Part) -> Iterator[Chunk]:
-    """The ratings of a part, in chunks of bounded size.
+        Raises:
+            UserError: the file is broken.
+        """
+        before = 0
+        for block in self.format.blocks(part, list(self.columns.values())):
+            yield self._read_columns(block) or self._read_records(block, part, before)
+            before += block.lines
 
-    Raises:
-        UserError: the file is broken.
-    """
-    before = 0
-    for block in read_blocks(file.format, part, list(file.columns.values()), lenient=False):
-        yield _chunk(file, part, block, before)
-        before += block.lines
+    def _read_columns(self, block: Block) -> Chunk | None:
+        """A block as whole columns; None unless all its rows are plainly good."""
+        columns = block.columns()
+        table = columns and rows.table({role: columns[name] for role, name in self.columns.items()}, self.scale)
+        return None if table is None else Chunk(table=table, rows=len(table), lines=block.lines)
 
+    def _read_records(self, block: Block, part: Part, before: int) -> Chunk:
+        """A block row by row, after `before` lines of its part."""
+        good: list[Row] = []
+        faults: list[Fault] = []
+        for record in block.records():
+            row: Row | str = record.values if isinstance(record.values, str) else self._row(record.values)
+            if isinstance(row, Row):
+                good.append(row)
+            else:
+                faults.append(Fault(part.name, before + record.row, row, record.text[:QUARANTINE_TEXT]))
+        return Chunk(
+            table=rows.as_table(good, split="split" in self.columns),
+            faults=faults,
+            rows=len(good) + len(faults),
+            lines=block.lines,
+        )
 
-def _chunk(file: RatingFile, part: Part, block: Block, before: int) -> Chunk:
-    """The rows of a block, whole where they are plainly good; else in pieces, so that a fault costs less."""
-    columns = block.columns()
-    table = columns and rows.table({role: columns[name] for role, name in file.columns.items()}, file.scale)
-    if table is not None:
-        return Chunk(table=table, rows=len(table), lines=block.lines)
-    pieces = list(block.pieces()) if block.pieces else []
-    if len(pieces) < 2:
-        return _row_by_row(file, part, block, before)
-    found: list[Chunk] = []
-    for piece in pieces:
-        found.append(_chunk(file, part, piece, before))
-        before += piece.lines
-    return Chunk(
-        table=pa.concat_tables([chunk.table for chunk in found]).unify_dictionaries().combine_chunks(),
-        faults=[fault for chunk in found for fault in chunk.faults],
-        rows=sum(chunk.rows for chunk in found),
-        lines=block.lines,
-    )
-
-
-def _row_by_row(file: RatingFile, part: Part, block: Block, before: int) -> Chunk:
-    good: list[Row] = []
-    faults: list[Fault] = []
-    for record in block.records():
-        values = record.values
-        if not isinstance(values, str):
-            found = rows.row({role: values.get(name) for role, name in file.columns.items()}, file.scale)
-            if isinstance(found, Row):
-                good.append(found)
-                continue
-            values = found
-        faults.append(Fault(part.name, before + record.row, values, record.text[:QUARANTINE_TEXT]))
-    return Chunk(
-        table=rows.as_table(good, split="split" in file.columns),
-        faults=faults,
-        rows=len(good) + len(faults),
-        lines=block.lines,
-    )
+    def _row(self, values: Mapping[str, object]) -> Row | str:
+        return rows.row({role: values.get(name) for role, name in self.columns.items()}, self.scale)

@@ -1,19 +1,21 @@
 """What all formats have in common: a file is read in blocks, a block as whole columns or as records.
 
-A record is a mapping from the file's own column names to values, or the reason why it is none. A block is read as
-whole columns first; where anything in it is not plainly good, it is read again, record by record, so that each
-malformed row is told apart with its line and the rest of the block is kept.
+A record is a mapping from the file's own column names to values, or the reason why it cannot be read. A block is read
+as whole columns first. Where anything in it is not plainly good, it is read again, record by record, so that each
+malformed row gets its line and reason, and the rest of the block stays.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from thinkrec.ingest.raw import Part
+from thinkrec.errors import UserError
+from thinkrec.ingest.raw import QUARANTINE_TEXT, Part
 from thinkrec.ingest.readers.files import blocks, opened, within
 
 NOT_TEXT = "not UTF-8"
@@ -34,15 +36,61 @@ class Block:
 
     Attributes:
         lines: how many, headers and blank ones included.
-        columns: those that the block was made for, by name; None where it cannot be read as whole columns.
-        records: one by one, numbered from the block's first line.
-        pieces: the same lines in smaller blocks; None where they are few already.
+        columns: the wanted columns by name; None where the block cannot be read as whole columns.
+        records: the records one by one, numbered from the block's first line.
     """
 
     lines: int
     columns: Callable[[], Mapping[str, pa.Array] | None]
     records: Callable[[], Iterator[Record]]
-    pieces: Callable[[], Iterator[Block]] | None = None
+
+
+class Format(Protocol):
+    """A format of record files. Every method raises UserError where the file is broken."""
+
+    def column_names(self, part: Part) -> list[str] | None:
+        """The columns of a file; None where it does not say."""
+
+    def split_file(self, part: Part) -> list[Part]:
+        """The file as parts that can be read on their own."""
+
+    def blocks(self, part: Part, wanted: list[str], *, lenient: bool = False) -> Iterator[Block]:
+        """The blocks of a part, for the columns `wanted`; `lenient` replaces bytes that are no text."""
+
+
+def read_records(format: Format, part: Part) -> Iterator[Record]:
+    """The records of a part one by one, bytes that are no text replaced.
+
+    Raises:
+        UserError: the file is broken.
+    """
+    before = 0
+    for block in format.blocks(part, [], lenient=True):
+        for record in block.records():
+            yield record._replace(row=record.row + before)
+        before += block.lines
+
+
+def check_columns(format: Format, part: Part, columns: Mapping[str, str], parameter: str) -> None:
+    """Stop where a file lacks one of `columns` (name by role), or has it twice.
+
+    `parameter` is the parameter to mend; `{}` in it stands for the role.
+
+    Raises:
+        UserError: names the first missing column, the name most like it, and the columns of the file.
+    """
+    names = format.column_names(part)
+    if names is None:
+        return  # JSON lines that begin with no object: each such line goes to quarantine
+    for role, name in columns.items():
+        where = f"{parameter.format(role)}: "
+        if names.count(name) > 1:
+            raise UserError(f"{where}{part.path} has two columns {name!r}; rename one of them")
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            listed = ", ".join(names)[:QUARANTINE_TEXT] or "none"
+            raise UserError(f"{where}no column {name!r} in {part.path}; {meant}Found: {listed}")
 
 
 def line_blocks(part: Part, *, quotes: bool = False) -> Iterator[bytes]:
@@ -58,14 +106,14 @@ def line_blocks(part: Part, *, quotes: bool = False) -> Iterator[bytes]:
 
 
 def count_lines(block: bytes) -> int:
-    """Lines of a block, the last one without an end perhaps."""
+    """Lines of a block; the last one may have no end."""
     return block.count(b"\n") + (not block.endswith(b"\n"))
 
 
 def filled_lines(block: bytes, encoding: str, *, lenient: bool) -> Iterator[tuple[int, str | None, str]]:
     """The lines of a block that are not blank: number, text (None where it is not of its encoding), text to show.
 
-    `lenient` takes the text to show for the text.
+    With `lenient`, the text to show is also the text.
     """
     for number, line in enumerate(block.split(b"\n"), start=1):
         if line.strip():

@@ -14,102 +14,77 @@ Yelp Open Dataset          a tar in a zip: yelp_academic_dataset_review.json, ye
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from thinkrec.ingest.raw import Source
-from thinkrec.ingest.readers.files import pick_pair, ranges
-from thinkrec.ingest.readers.formats import check_columns
 from thinkrec.ingest.readers.jsonlines import JsonLines
-from thinkrec.ingest.readers.metadata import Item, items_reader, list_of, text_of
-from thinkrec.ingest.readers.ratings import RatingFile, read_ratings
+from thinkrec.ingest.readers.metadata import Item, ItemOf, list_of, text_of
+from thinkrec.ingest.readers.published import Release
 from thinkrec.ingest.readers.rows import Scale
 
-STARS = Scale(lowest=1.0, highest=5.0)
-YELP_REVIEWS, YELP_BUSINESSES = "yelp_academic_dataset_review.json", "yelp_academic_dataset_business.json"
-YELP_COLUMNS = {"user": "user_id", "item": "business_id", "rating": "stars", "timestamp": "date"}
-# A web page's script stands in the title's place of a few thousand items of 2018.
+# A few thousand items of 2018 have a web page's script for a title.
 SCRIPT = "getTime()"
+YELP_REVIEWS, YELP_BUSINESSES = "yelp_academic_dataset_review.json", "yelp_academic_dataset_business.json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
-    """The names and columns of a release; `{}` stands for the category."""
-
-    reviews: tuple[str, ...]
-    metadata: str
-    columns: Mapping[str, str]
-    item: str
-    categories: tuple[str, ...]
-    description: tuple[str, ...]
-
-
-AMAZON_2018 = Release(
-    reviews=("{}_5.json", "{}.json"),
-    metadata="meta_{}.json",
-    columns={"user": "reviewerID", "item": "asin", "rating": "overall", "timestamp": "unixReviewTime"},
-    item="asin",
-    categories=("category", "main_cat"),
-    description=("description", "feature"),
-)
-AMAZON_2023 = Release(
-    reviews=("{}.jsonl",),
-    metadata="meta_{}.jsonl",
-    columns={"user": "user_id", "item": "parent_asin", "rating": "rating", "timestamp": "timestamp"},
-    item="parent_asin",
-    categories=("categories", "main_category"),
-    description=("description", "features"),
-)
-
-
-def open_amazon(release: Release, category: str, path: Path) -> Source:
-    """Open a category's reviews and metadata: a folder or archive of both, or the reviews, metadata beside them.
-
-    Raises:
-        UserError: the files are missing or broken, or are another release's.
-    """
-    reviews = [name.format(category) for name in release.reviews]
-    metadata = release.metadata.format(category)
-    hint = f"set dataset.raw to a folder with {reviews[0]}.gz and {metadata}.gz, or to the reviews beside the metadata"
-    ratings, items = pick_pair(path, reviews, (metadata,), hint)
-    check_columns(JsonLines(), ratings, release.columns, "dataset.raw")
-    return Source(
-        parts=tuple(ranges(ratings)),
-        read=partial(read_ratings, RatingFile(format=JsonLines(), columns=release.columns, scale=STARS)),
-        items=items_reader(JsonLines(), [items], partial(_product, release)),
+def amazon_2018(category: str) -> Release:
+    """The reviews and metadata of a category, of 2018."""
+    return _amazon(
+        (f"{category}_5.json", f"{category}.json"),
+        f"meta_{category}.json",
+        {"user": "reviewerID", "item": "asin", "rating": "overall", "timestamp": "unixReviewTime"},
+        {"categories": ("category", "main_cat"), "description": ("description", "feature")},
     )
 
 
-def _product(release: Release, values: Mapping[str, Any]) -> Item | str:
-    item_id = text_of(values.get(release.item)).strip()
+def amazon_2023(category: str) -> Release:
+    """The reviews and metadata of a category, of 2023."""
+    return _amazon(
+        (f"{category}.jsonl",),
+        f"meta_{category}.jsonl",
+        {"user": "user_id", "item": "parent_asin", "rating": "rating", "timestamp": "timestamp"},
+        {"categories": ("categories", "main_category"), "description": ("description", "features")},
+    )
+
+
+def _amazon(
+    reviews: tuple[str, ...], metadata: str, columns: dict[str, str], product: dict[str, tuple[str, str]]
+) -> Release:
+    hint = f"set dataset.raw to a folder with {reviews[0]}.gz and {metadata}.gz, or to the reviews beside the metadata"
+    return _reviews(reviews, metadata, columns, partial(_product, columns["item"], product), hint)
+
+
+def _reviews(
+    ratings: tuple[str, ...],
+    items: str,
+    columns: dict[str, str],
+    item_of: ItemOf,
+    hint: str,
+) -> Release:
+    return Release(
+        ratings=ratings,
+        items=items,
+        rating_format=JsonLines(),
+        item_format=JsonLines(),
+        columns=columns,
+        scale=Scale(lowest=1.0, highest=5.0),
+        item_of=item_of,
+        hint=hint,
+    )
+
+
+def _product(id_name: str, names: Mapping[str, tuple[str, str]], values: Mapping[str, Any]) -> Item | str:
+    item_id = text_of(values.get(id_name)).strip()
     if not item_id:
         return "no item id"
     title = text_of(values.get("title"))
-    named = (list_of(values.get(name)) for name in release.categories)
+    categories = (list_of(values.get(name)) for name in names["categories"])
     return Item(
         item_id,
         "" if SCRIPT in title else title,
         None,
-        next(filter(None, named), []),  # the first that says any
-        text_of([values.get(name) for name in release.description]),
-    )
-
-
-def open_yelp(path: Path) -> Source:
-    """Open the reviews and the businesses.
-
-    Raises:
-        UserError: the files are missing or broken, or are another release's.
-    """
-    hint = f"set dataset.raw to Yelp-JSON.zip, or to a folder with {YELP_REVIEWS} and {YELP_BUSINESSES}"
-    reviews, businesses = pick_pair(path, (YELP_REVIEWS,), (YELP_BUSINESSES,), hint)
-    check_columns(JsonLines(), reviews, YELP_COLUMNS, "dataset.raw")
-    return Source(
-        parts=tuple(ranges(reviews)),
-        read=partial(read_ratings, RatingFile(format=JsonLines(), columns=YELP_COLUMNS, scale=STARS)),
-        items=items_reader(JsonLines(), [businesses], _business),
+        next(filter(None, categories), []),  # of the first column that holds any
+        text_of([values.get(name) for name in names["description"]]),
     )
 
 
@@ -119,3 +94,12 @@ def _business(values: Mapping[str, Any]) -> Item | str:
         return "no item id"
     place = ", ".join(filter(None, (text_of(values.get("city")), text_of(values.get("state")))))
     return Item(item_id, text_of(values.get("name")), None, list_of(values.get("categories")), place)
+
+
+YELP = _reviews(
+    (YELP_REVIEWS,),
+    YELP_BUSINESSES,
+    {"user": "user_id", "item": "business_id", "rating": "stars", "timestamp": "date"},
+    _business,
+    f"set dataset.raw to Yelp-JSON.zip, or to a folder with {YELP_REVIEWS} and {YELP_BUSINESSES}",
+)
