@@ -152,7 +152,7 @@ def test_a_judge_knows_the_rows_user() -> None:
             return {word.lower(): float(user_d[0]) * PULLS[word.lower()] for word in keywords}
 
     users = np.asarray([[1.0], [-1.0]], np.float32)
-    features: Any = SimpleNamespace(user_vectors=lambda rows: users[rows])
+    features: Any = SimpleNamespace(user_vectors_of=lambda rows: users[rows])
     told = Told(TestTastes.ITEMS, TestTastes.KEYWORDS)
     judge = ReasonJudge(checker=CHECKER, tastes=told, features=features)
     text = "Yes. This one brings sea. It fits."
