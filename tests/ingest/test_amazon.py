@@ -18,7 +18,6 @@ from tests.project import dataset_params
 from thinkrec.errors import UserError
 from thinkrec.ingest import catalogue
 from thinkrec.ingest.dataset import ingest
-from thinkrec.ingest.raw import Source
 from thinkrec.ingest.readers.published import open_release
 from thinkrec.ingest.readers.reviews import YELP, amazon_2018, amazon_2023
 
@@ -72,10 +71,6 @@ def write(folder: Path, files: dict[str, list[Any]]) -> Path:
     return folder
 
 
-def rows(source: Source) -> list[list[Any]]:
-    return gather(source).ratings.astype({"user_id": str, "item_id": str}).to_numpy().tolist()
-
-
 RATED_2018 = [["A31U", "B004", 5.0, 1529193600], ["A2MN", "B005", 2.0, 1528934400], ["A2MN", "B006", 4.0, 1528934400]]
 
 
@@ -85,7 +80,7 @@ def test_amazon_2018_is_read_as_published(tmp_path: Path, name: str, ending: str
     write(tmp_path, {f"{name}{ending}": REVIEWS_2018, f"meta_Gift_Cards.json{ending}": META_2018})
     for place in (tmp_path, tmp_path / f"{name}{ending}"):
         source = open_release(amazon_2018("Gift_Cards"), place)
-        assert rows(source) == RATED_2018
+        assert gather(source).rating_rows() == RATED_2018
     items = source.items({"B004", "B005", "B006"})
     assert items.table["item_id"].tolist() == ["B004", "B005"]
     assert items.table["title"].tolist() == ["Caf\u00e9 Card", ""]
@@ -99,7 +94,7 @@ def test_amazon_2018_is_read_as_published(tmp_path: Path, name: str, ending: str
 def test_amazon_2023_is_read_as_published(tmp_path: Path) -> None:
     write(tmp_path, {"All_Beauty.jsonl.gz": REVIEWS_2023, "meta_All_Beauty.jsonl.gz": META_2023})
     source = open_release(amazon_2023("All_Beauty"), tmp_path)
-    assert rows(source) == [["AGKH", "B00P", 5.0, 1588687728], ["AGKH", "B00Q", 1.0, 1588687728]]
+    assert gather(source).rating_rows() == [["AGKH", "B00P", 5.0, 1588687728], ["AGKH", "B00Q", 1.0, 1588687728]]
     items = source.items({"B00P", "B00Q"}).table
     assert items["title"].tolist() == ["Howard LC0008", ""]
     assert items["categories"].tolist() == [["All Beauty"], ["A", "B"]]
@@ -159,7 +154,7 @@ def yelp_zip(folder: Path) -> Path:
 @pytest.mark.parametrize("packed", [yelp_folder, yelp_zip])
 def test_yelp_is_read_as_published(packed: Callable[[Path], Path], tmp_path: Path) -> None:
     source = open_release(YELP, packed(tmp_path))
-    assert rows(source) == [["u-1", "b_1", 4.0, 1531001351], ["u-2", "b_2", 1.0, 1325604498]]
+    assert gather(source).rating_rows() == [["u-1", "b_1", 4.0, 1531001351], ["u-2", "b_2", 1.0, 1325604498]]
     items = source.items({"b_1", "b_2"}).table
     assert items["title"].tolist() == ["St & Co", "Nothing"]
     assert items["categories"].tolist() == [["Brewpubs", "Food"], []]

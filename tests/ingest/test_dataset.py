@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.project import dataset_params
 from thinkrec import artifacts
 from thinkrec.errors import UserError
-from thinkrec.ingest.catalogue import DATASETS, SMALL_WORLD, chosen, find
+from thinkrec.ingest.catalogue import DATASETS, SMALL_WORLD, chosen
 from thinkrec.ingest.dataset import Ingested, first_ratings, natural_order, tables
 from thinkrec.ingest.raw import RATINGS as FIELDS
 from thinkrec.ingest.raw import SPLIT, Chunk, Fault, Items, Part, Source, source_in_memory
@@ -74,58 +74,22 @@ def test_a_hand_made_file_gives_the_tables_worked_out_by_hand(tmp_path: Path) ->
     assert got.items["year"].isna().tolist() == [True, False, False]
     counted = ("rows_read", "outside_windows", "exact_duplicates", "repeated_ratings", "items_without_metadata")
     assert [got.stats[name] for name in counted] == [9, 2, 1, 1, 1]
-    assert got.stats["splits"]["train"] == {
-        "interactions": 3,
-        "users": 2,
-        "items": 2,
-        "positive_share": 2 / 3,
-        "warm_share": 1.0,
-        "known_user_share": 1.0,
-        "known_item_share": 1.0,
-        "no_history_share": 1.0,
-        "median_history": 0.0,
-        "tied_share": 2 / 3,
-    }
     assert got.stats["splits"]["valid"]["warm_share"] == 0.0
 
 
-def test_the_earliest_of_repeated_ratings_stays_whatever_the_file_order(tmp_path: Path) -> None:
-    got = by_hand(tmp_path, (2, 10, 1, TEST + 9), *SPLITS_FILLED)
-    assert got.interactions["rating"].tolist() == [4.0, 2.0, 5.0]
-
-
-def test_windows_are_half_open_and_absolute(tmp_path: Path) -> None:
-    edges = [(1, n, 4, edge) for n, edge in enumerate((TRAIN, VALID - 1, VALID, TEST - 1, TEST, END - 1))]
-    assert by_hand(tmp_path, *edges).interactions["split"].tolist() == [s for s in artifacts.SPLITS for _ in "ab"]
-
-
 def test_too_many_malformed_rows_stop_with_share_limit_and_first_reason(tmp_path: Path) -> None:
-    with pytest.raises(UserError) as stop:
-        by_hand(tmp_path, *SPLITS_FILLED, "2::9::x::1")
-    for part in (
-        "ratings.dat",
-        "1 of 4",
-        "25.0%",
-        "10.0%",
-        "line 4",
-        "rating is not a number",
-        "dataset.max_bad_share",
+    with pytest.raises(
+        UserError,
+        match=r"ratings.dat: 1 of 4 .*25.0%, .*10.0%.* line 4: rating is not a number; .*dataset.max_bad_share",
     ):
-        assert part in str(stop.value)
-    kept = by_hand(tmp_path, *SPLITS_FILLED, "2::9::x::1", limit=0.25)
-    assert kept.stats["quarantined"] == {"ratings.dat: rating is not a number": 1}
+        by_hand(tmp_path, *SPLITS_FILLED, "2::9::x::1")
+    accepted = by_hand(tmp_path, *SPLITS_FILLED, "2::9::x::1", limit=0.25)
+    assert accepted.stats["quarantined"] == {"ratings.dat: rating is not a number": 1}
 
 
 def test_an_empty_split_stops(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no ratings in the test window, \[2002-09-01, 2003-02-01\)"):
         by_hand(tmp_path, *SPLITS_FILLED[:2])
-
-
-def test_impossible_requests_stop(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"set dataset\.raw to null"):
-        run("synthetic", tmp_path)
-    with pytest.raises(UserError, match="did you mean ml-1m"):
-        find("ml1m")
 
 
 def test_the_published_windows_give_the_papers_row_counts(real_data: Path) -> None:
@@ -134,18 +98,13 @@ def test_the_published_windows_give_the_papers_row_counts(real_data: Path) -> No
     assert [splits[s]["interactions"] for s in artifacts.SPLITS] == [33_891, 10_401, 7_331]
     assert [round(splits[s]["positive_share"], 3) for s in artifacts.SPLITS] == [0.537, 0.528, 0.545]
     assert got.stats["items_without_metadata"] == 0
+    assert [digest(table) for table in (got.interactions, got.users)] == ML_1M
 
 
 @pytest.mark.parametrize("name", ["synthetic-small", "hand-made"])
 def test_tables_fit_their_schemas_and_come_back_the_same(name: str, tmp_path: Path) -> None:
     got = by_hand(tmp_path, *SPLITS_FILLED) if name == "hand-made" else run(name)
-    for path, frame in (
-        (artifacts.INTERACTIONS, got.interactions),
-        (artifacts.ITEMS, got.items),
-        (artifacts.USERS, got.users),
-        (artifacts.QUARANTINE, got.quarantine),
-        (artifacts.TRUTH, got.truth),
-    ):
+    for path, frame in got.tables().items():
         artifacts.write_table(path, frame, root=tmp_path)
         back = artifacts.read_table(path, root=tmp_path)
         assert len(back) == len(frame)
@@ -156,39 +115,18 @@ def test_tables_fit_their_schemas_and_come_back_the_same(name: str, tmp_path: Pa
 
 def digest(table: pd.DataFrame) -> str:
     """Of a table's values, whatever writes them to disk."""
-    found = hashlib.sha256()
+    hashed = hashlib.sha256()
     for name in table:
         values = table[name].cat.codes if isinstance(table[name].dtype, pd.CategoricalDtype) else table[name]
         plain = values.to_numpy() if pd.api.types.is_numeric_dtype(values) else "\0".join(map(str, values)).encode()
-        found.update(plain)
-    return found.hexdigest()[:16]
+        hashed.update(plain)
+    return hashed.hexdigest()[:16]
 
 
 def test_the_small_worlds_tables_are_what_they_always_were() -> None:
     got = run("synthetic-small")
     assert [digest(table) for table in (got.interactions, got.users, got.truth)] == SMALL
-
-
-def test_ml_1ms_tables_are_what_they_always_were(real_data: Path) -> None:
-    got = run("ml-1m", real_data / "ml-1m-window.zip")
-    assert [digest(table) for table in (got.interactions, got.users)] == ML_1M
-
-
-def test_a_worlds_truth_stays_beside_its_rows() -> None:
-    got = run("synthetic-small")
-    assert len(got.truth) == len(got.interactions)
-    assert all(0.8 < got.stats["splits"][s]["best_auc"] < 0.95 for s in artifacts.SPLITS)
-
-
-@pytest.mark.parametrize("name", ["synthetic-small", "synthetic"])
-def test_the_table_is_sorted_and_numbered_without_gaps(name: str) -> None:
-    got = run(name)
-    table = got.interactions
-    order = np.lexsort((table["timestamp"], table["user"]))
-    assert (order == np.arange(len(table))).all()
-    for column, names in (("user", got.users), ("item", got.items)):
-        assert np.array_equal(np.unique(table[column]), np.arange(len(names)))
-    assert not table.duplicated(["user", "item"]).any()
+    assert all(0.8 < got.stats["splits"][split]["best_auc"] < 0.95 for split in artifacts.SPLITS)
 
 
 def test_input_order_decides_nothing_but_ties() -> None:
@@ -197,11 +135,11 @@ def test_input_order_decides_nothing_but_ties() -> None:
     mixed = np.random.default_rng(0).permutation(len(world.ratings))
     ratings, truth = (frame.iloc[mixed].reset_index(drop=True) for frame in (world.ratings, world.truth))
     keys = ["user", "timestamp", "item"]
-    one = tables(small, source_in_memory(world.ratings, world.items, world.truth), 0.0)
-    two = tables(small, source_in_memory(ratings, world.items, truth), 0.0)
-    a, b = (got.interactions.assign(p=got.truth["probability"]).sort_values(keys) for got in (one, two))
+    ordered = tables(small, source_in_memory(world.ratings, world.items, world.truth), 0.0)
+    shuffled = tables(small, source_in_memory(ratings, world.items, truth), 0.0)
+    a, b = (got.interactions.assign(p=got.truth["probability"]).sort_values(keys) for got in (ordered, shuffled))
     pd.testing.assert_frame_equal(a.reset_index(drop=True), b.reset_index(drop=True))
-    assert one.stats == two.stats
+    assert ordered.stats == shuffled.stats
 
 
 RATINGS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1, 2), st.integers(0, 3)), max_size=30)
@@ -393,11 +331,11 @@ def test_whole_columns_in_parts_give_what_the_rules_give_row_by_row(
             tables(dataset, of_rows(rows, parts), 0.0)
         return
     got = tables(dataset, of_rows(rows, parts), 0.0)
-    told = got.interactions.assign(
+    by_id = got.interactions.assign(
         user=got.users["user_id"].to_numpy()[got.interactions["user"]],
         item=got.items["item_id"].to_numpy()[got.interactions["item"]],
     )
     columns = ["user", "item", "rating", "timestamp", "split"]
-    assert list(told[columns].itertuples(index=False, name=None)) == expected
+    assert list(by_id[columns].itertuples(index=False, name=None)) == expected
     dropped = ("outside_windows", "exact_duplicates", "repeated_ratings", "below_core", "interactions")
     assert sum(got.stats[name] for name in dropped) == len(rows) == got.stats["rows_read"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import random
 from pathlib import Path
@@ -139,8 +138,3 @@ def test_a_split_column_comes_along(tmp_path: Path) -> None:
     slow = read(CSV, b"u,i,r,t,s\n1,2,3,4, train\n1,3,3,4,\nbroken\n", tmp_path, columns)
     assert slow.table["split"].to_pylist() == ["train", ""]
     assert slow.table.schema == chunk.table.schema
-
-
-def test_gzipped_files_read_as_plain_ones(tmp_path: Path) -> None:
-    data = b"u,i,r,t\n1,2,3,4\n"
-    assert read(CSV, gzip.compress(data), tmp_path).table == read(CSV, data, tmp_path).table

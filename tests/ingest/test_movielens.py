@@ -47,7 +47,7 @@ def test_zip_folder_parent_and_ratings_file_read_the_same(dataset: Callable[...,
     folder = dataset()
     places = (zipped(folder, tmp_path / "ml-1m.zip"), folder, tmp_path, folder / "ratings.dat")
     for raw in map(read_movielens, places):
-        assert raw.ratings.astype({"user_id": str, "item_id": str}).to_numpy().tolist() == [
+        assert raw.rating_rows() == [
             ["1", "10", 5.0, 991353600],
             ["1", "2", 3.0, 991353600],
             ["2", "10", 1.0, 1017619200],
@@ -62,21 +62,10 @@ def test_zip_folder_parent_and_ratings_file_read_the_same(dataset: Callable[...,
     ("line", "reason"),
     [
         ("1::2::3", "not 4 fields separated by ::"),
-        ("1::2::3::4::5", "not 4 fields separated by ::"),
-        ("<html>", "not 4 fields separated by ::"),
         ("::2::3::9", "no user id"),
-        ("1:: ::3::9", "no item id"),
         ("1::2::good::9", "rating is not a number"),
-        ("1::2::nan::9", "rating is not a number"),
-        ("1::2::::9", "rating is not a number"),
         ("1::2::0::9", "rating is not within 0.5 and 5.0"),
-        ("1::2::5.5::9", "rating is not within 0.5 and 5.0"),
-        ("1::2::-1::9", "rating is not within 0.5 and 5.0"),
-        ("1::2::3::-9", "time is negative"),
-        ("1::2::3::yesterday", NEITHER),
         ("1::2::3::9,5", NEITHER),
-        ("1::2::3::", NEITHER),
-        ("1::2::3::4102444800", "time is after the year 2099"),
     ],
 )
 def test_a_malformed_rating_is_set_aside_with_file_line_and_reason(
@@ -102,24 +91,6 @@ def test_malformed_metadata_is_set_aside_too(dataset: Callable[..., Path], line:
     assert (raw.bad_rows, len(raw.items)) == (0, 2)
 
 
-def test_chunk_borders_change_nothing(dataset: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "".join(f"{n % 7}::{n % 11}::{1 + n % 5}::{n}\r\n" if n % 10 else "broken\r\n" for n in range(1, 200))
-    folder = dataset(text.rstrip())  # no newline at the end
-    whole = read_movielens(folder)
-    monkeypatch.setattr(files, "BLOCK", 13)
-    pieces = read_movielens(folder)
-    assert pieces.quarantine.equals(whole.quarantine)
-    assert whole.quarantine["row"].tolist() == list(range(10, 200, 10))
-    assert pieces.ratings.astype({"user_id": str, "item_id": str}).equals(
-        whole.ratings.astype({"user_id": str, "item_id": str})
-    )
-    assert whole.rows == pieces.rows == 199
-
-
-def test_quarantined_text_is_cut(dataset: Callable[..., Path]) -> None:
-    assert len(read_movielens(dataset(RATINGS + "x" * 5000)).quarantine["text"][0]) == 200
-
-
 @pytest.mark.parametrize(
     ("text", "title", "year"),
     [
@@ -135,28 +106,14 @@ def test_titles_lose_their_year_and_get_their_article_back(text: str, title: str
     assert split_title(text) == (title, year)
 
 
-def refused(path: Path) -> str:
-    with pytest.raises(UserError) as stop:
-        read_movielens(path)
-    assert "\n" not in str(stop.value)
-    assert str(path) in str(stop.value)
-    return str(stop.value)
-
-
-def test_a_missing_or_broken_source_stops_with_one_line(dataset: Callable[..., Path], tmp_path: Path) -> None:
-    folder = dataset()
-    whole = zipped(folder, tmp_path / "whole.zip").read_bytes()
-    assert "no such file" in refused(tmp_path / "absent.zip")
-    (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])
-    assert "not a whole zip archive" in refused(tmp_path / "cut.zip")
-    damaged = bytearray(whole)
-    damaged[50] ^= 0xFF  # within the first member's data
-    (tmp_path / "damaged.zip").write_bytes(bytes(damaged))
-    refused(tmp_path / "damaged.zip")
-    assert "no movies.dat" in refused(zipped(folder, tmp_path / "half.zip", ("ratings.dat",)))
+def test_a_missing_file_stops_with_one_line(dataset: Callable[..., Path], tmp_path: Path) -> None:
+    half = zipped(dataset(), tmp_path / "half.zip", ("ratings.dat",))
     (tmp_path / "empty").mkdir()
-    assert "no ratings.dat" in refused(tmp_path / "empty")
-    assert "holds no ratings" in refused(dataset(ratings="\n"))
+    for path, fault in ((half, "no movies.dat"), (tmp_path / "empty", "no ratings.dat")):
+        with pytest.raises(UserError, match=f"^{path}: {fault}.*$"):
+            read_movielens(path)
+    with pytest.raises(UserError, match="holds no ratings"):
+        read_movielens(dataset(ratings="\n"))
 
 
 def test_a_file_without_line_ends_is_not_read_to_its_end(
@@ -166,16 +123,6 @@ def test_a_file_without_line_ends_is_not_read_to_its_end(
     monkeypatch.setattr(files, "MAX_LINE", 256)
     with pytest.raises(UserError, match="line 1 is over 256 bytes"):
         read_movielens(dataset("0" * 10_000))
-
-
-def test_a_member_with_an_escaping_path_writes_nothing(dataset: Callable[..., Path], tmp_path: Path) -> None:
-    folder = dataset()
-    before = sorted(tmp_path.rglob("*"))
-    with zipfile.ZipFile(tmp_path / "slip.zip", "w") as archive:
-        archive.write(folder / "ratings.dat", "../../ratings.dat")
-        archive.write(folder / "movies.dat", "/movies.dat")
-    assert len(read_movielens(tmp_path / "slip.zip").ratings) == 3
-    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "slip.zip"])
 
 
 def test_ml_100k_is_read_as_published(tmp_path: Path) -> None:
@@ -188,7 +135,7 @@ def test_ml_100k_is_read_as_published(tmp_path: Path) -> None:
     ]
     (tmp_path / "u.item").write_text("\n".join(movies) + "\n", encoding="latin-1")
     raw = read_movielens(tmp_path, ML_100K)
-    assert raw.ratings.astype({"user_id": str, "item_id": str}).to_numpy().tolist() == [
+    assert raw.rating_rows() == [
         ["196", "242", 3.0, 881250949],
         ["186", "302", 3.0, 891717742],
     ]
@@ -217,7 +164,7 @@ def test_ml_20m_and_later_are_read_as_published(tmp_path: Path, line_end: str) -
     folder = write_csv(tmp_path / "ml-25m", CSV_RATINGS.replace("\n", line_end))
     for place in (folder, zipped(folder, tmp_path / "ml-25m.zip", ("ratings.csv", "movies.csv"))):
         raw = read_movielens(place, ML_CSV)
-        assert raw.ratings.astype({"user_id": str, "item_id": str}).to_numpy().tolist() == [
+        assert raw.rating_rows() == [
             ["1", "296", 5.0, 1147880044],
             ["2", "306", 3.5, 1147868817],
         ]

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.ingest.whole import Whole, gather
+from tests.ingest.whole import gather
 from tests.project import dataset_params
 from thinkrec.errors import UserError
 from thinkrec.ingest.catalogue import chosen
@@ -60,16 +60,12 @@ def opened(params: DatasetParams) -> Source:
     return chosen(params).source(params.raw)
 
 
-def ratings(raw: Whole) -> list[list[Any]]:
-    return raw.ratings.astype({"user_id": str, "item_id": str}).to_numpy().tolist()
-
-
 @pytest.mark.parametrize(
     "name", ["r.csv", "r.tsv", "r.jsonl", "r.json", "r.parquet", "R.CSV", "r.csv.gz", "r.jsonl.gz"]
 )
 def test_every_format_reads_the_same(name: str, tmp_path: Path) -> None:
     raw = gather(opened(own(save(TABLE, tmp_path / name) if name != "R.CSV" else _upper(tmp_path))))
-    assert ratings(raw) == READ
+    assert raw.rating_rows() == READ
     assert (raw.rows, raw.bad_rows, len(raw.items)) == (3, 0, 0)
 
 
@@ -100,7 +96,7 @@ def test_times_may_be_given_in_many_ways(kind: str, name: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ("five,7", "That line: a,b,five,7"),
         ("5,2020-01-01", "the ratings are of 2020-01-01 to"),
@@ -110,9 +106,9 @@ def test_times_may_be_given_in_many_ways(kind: str, name: str, tmp_path: Path) -
         ),
     ],
 )
-def test_a_message_shows_what_was_read(row: str, said: str, tmp_path: Path) -> None:
+def test_a_message_shows_what_was_read(row: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text(f"who,what,stars,when\na,b,{row}\n")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         ingest(own(tmp_path / "r.csv", windows={"months": [1, 1, 1]}))
 
 
@@ -122,7 +118,7 @@ def test_what_sets_the_fields_apart_follows_from_the_first_line(mark: str, tmp_p
     (tmp_path / "i.csv").write_text(f"id{mark}  name\na{mark}Title, The\n")
     about = {"file": tmp_path / "i.csv", "item": "id", "title": "name"}
     raw = gather(opened(own(tmp_path / "r.csv", items=about)))
-    assert ratings(raw) == READ
+    assert raw.rating_rows() == READ
     assert raw.items["title"].tolist() == ["Title, The"]
 
 
@@ -157,7 +153,7 @@ def test_a_folder_of_files_is_read_in_the_order_of_their_names(tmp_path: Path) -
     (tmp_path / "README.txt").write_text("notes")
     source = opened(own(tmp_path))
     raw = gather(source)
-    assert ratings(raw) == READ
+    assert raw.rating_rows() == READ
     assert raw.quarantine[["file", "row"]].to_numpy().tolist() == [["b.csv", 4]]
     assert len(source.parts) == 2
 
@@ -234,7 +230,7 @@ def test_integer_ids_join_to_integer_ids(tmp_path: Path) -> None:
 def test_metadata_beside_the_ratings_is_not_read_as_ratings(tmp_path: Path) -> None:
     save(TABLE, tmp_path / "r.csv")
     items = save(ITEMS, tmp_path / "i.csv")
-    assert ratings(gather(opened(own(tmp_path, items={"file": items, **ABOUT})))) == READ
+    assert gather(opened(own(tmp_path, items={"file": items, **ABOUT}))).rating_rows() == READ
 
 
 def test_splits_of_ones_own_follow_the_column_and_else_shares_of_time(tmp_path: Path) -> None:
@@ -267,7 +263,7 @@ def test_an_unknown_column_is_told_with_the_nearest_and_those_there_are(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"raw": None}, "dataset.raw: own is read from a file or folder; pass -S dataset.raw=PATH"),
         ({"columns": None}, "dataset.columns: say which columns of your files are which"),
@@ -294,7 +290,7 @@ def test_an_unknown_column_is_told_with_the_nearest_and_those_there_are(tmp_path
     ],
 )
 def test_what_cannot_be_read_stops_with_one_line(
-    changes: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     save(TABLE, Path("r.csv"))
@@ -310,5 +306,5 @@ def test_what_cannot_be_read_stops_with_one_line(
     Path("twice.csv").write_text("who,what,stars,when,who\n1,2,3,4,5\n")
     Path("text.parquet").write_text("who,what\n")
     Path("cut.parquet").write_bytes(save(TABLE, Path("r.parquet")).read_bytes()[:300])
-    given = {"name": "own", "raw": "r.csv", "columns": COLUMNS, "threshold": 3, **changes}
-    assert said in refused(dataset_params(**given))
+    settings = {"name": "own", "raw": "r.csv", "columns": COLUMNS, "threshold": 3, **changes}
+    assert message in refused(dataset_params(**settings))

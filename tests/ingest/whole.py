@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -22,6 +23,10 @@ class Whole:
     rows: int
     bad_rows: int
     truth: pd.DataFrame | None
+
+    def rating_rows(self) -> list[list[Any]]:
+        """User, item, rating and time of each row."""
+        return self.ratings.astype({"user_id": str, "item_id": str}).to_numpy().tolist()
 
 
 def gather(source: Source) -> Whole:

@@ -2,14 +2,14 @@
 
 The rules, in order:
 1. Malformed rows are in quarantine; more than `max_bad_share` of all rating rows, and ingestion stops.
-2. Rows outside all windows go first, histories included (`data.splits`).
+2. Rows outside all windows go first, histories included (`ingest.splits`).
 3. Exact duplicates go; of several ratings of one item by one user the earliest stays, of equally early ones the first.
-4. Users and items with fewer than k ratings go, until all have k (`data.cores`); a k of 0 keeps everybody.
+4. Users and items with fewer than k ratings go, until all have k (`ingest.cores`); a k of 0 keeps everybody.
 5. label = rating > threshold; users and items are numbered from 0 in the order of their raw ids.
 6. The table is sorted by (user, timestamp, input order), so that a history is a range of its rows.
 7. Items are those that somebody rated. One without metadata is called "Item <id>".
 
-Parts of the raw data are read one by one, or on a cluster (`data.cluster`). Held whole are a row's codes of user and
+Parts of the raw data are read one by one, or on a cluster (`ingest.cluster`). Held whole are a row's codes of user and
 item, its rating, timestamp and split, some 20 bytes, and what is done to them is done to whole columns.
 
 Shapes: n rows within the windows, k of them kept.
@@ -223,11 +223,11 @@ class _Columns:
 def _kept(within: _Columns, core: int) -> tuple[Rows, dict[str, int]]:
     """The rows that stay, in input order, and how many go for which reason."""
     rows, exact = first_ratings(within.user, within.item, within.rating, within.timestamp)
-    in_it = in_core(within.user[rows], within.item[rows], core)
-    return rows[in_it], {
+    in_the_core = in_core(within.user[rows], within.item[rows], core)
+    return rows[in_the_core], {
         "exact_duplicates": exact,
         "repeated_ratings": len(within.timestamp) - exact - len(rows),
-        "below_core": int((~in_it).sum()),
+        "below_core": int((~in_the_core).sum()),
     }
 
 
@@ -238,26 +238,11 @@ def first_ratings(user: Codes, item: Codes, rating: NDArray[np.float32], timesta
     several times at the same earliest second, the first in input order counts.
     """
     pair = user.astype(np.int64) * (int(item.max(initial=0)) + 1) + item
-    ordered = np.sort(pair)
-    several = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    del ordered
-    if not len(several):
-        return np.arange(len(pair)), 0
     # Few rows share their user and item with another; only those are put in order.
-    at = np.searchsorted(several, pair).clip(max=len(several) - 1)
-    shared = np.flatnonzero(several[at] == pair)
-    del at
-    shared = shared[np.lexsort((timestamp[shared], pair[shared]))]
-    kept = np.ones(len(pair), np.bool_)
-    kept[shared[_same(pair[shared])]] = False
-    alike = shared[np.lexsort((rating[shared], timestamp[shared], pair[shared]))]
-    exact = _same(pair[alike]) & _same(timestamp[alike]) & _same(rating[alike])
-    return np.flatnonzero(kept), int(exact.sum())
-
-
-def _same(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether each value equals the one before it."""
-    return np.append(False, values[1:] == values[:-1])
+    shared = np.flatnonzero(pd.Series(pair).duplicated(keep=False))
+    rows = pd.DataFrame({"pair": pair[shared], "timestamp": timestamp[shared], "rating": rating[shared]}, index=shared)
+    later = rows.sort_values("timestamp", kind="stable").duplicated("pair")
+    return np.delete(np.arange(len(pair)), later.index[later]), int(rows.duplicated().sum())
 
 
 def _numbered(code: Codes, ids: pa.StringArray) -> tuple[Codes, pd.Series]:

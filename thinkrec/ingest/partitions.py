@@ -1,4 +1,4 @@
-"""What is done with each part of a dataset on its own, by whoever reads it (`data.cluster`).
+"""What is done with each part of a dataset on its own, by whoever reads it (`ingest.cluster`).
 
 A part is read once, chunk by chunk; of a row, two codes and two numbers are kept (some 20 bytes). Its rows outside the
 windows go as soon as these are known, which for windows counted back from the newest rating is after every part has
