@@ -27,7 +27,7 @@ LONG = {
     "thinkrec/params.py",
     "thinkrec/recommender.py",
 }
-FULL = {"thinkrec", "thinkrec/lm", "thinkrec/teacher"}
+FULL = {"thinkrec", "thinkrec/lm"}
 LIBRARY = [path for path in sorted((ROOT / "thinkrec").rglob("*.py")) if path.name != "__init__.py"]
 CODE = [path for part in ("benchmarks", "stages", "tests", "thinkrec") for path in sorted((ROOT / part).rglob("*.py"))]
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.teacher.server import Request, Response, listen
 from thinkrec.teacher.client import Session, ask_about
 from thinkrec.teacher.endpoint import Teacher
 from thinkrec.teacher.offline import complete
@@ -25,19 +23,6 @@ from thinkrec.teacher.offline import complete
 PAGE = 2  # batches of one page at most, however many are asked for
 
 Answer = tuple[int, Any] | str | None  # status and body; a line of the output file as it is; no line at all
-
-
-def completion(text: str | None, **changes: Any) -> dict[str, Any]:
-    """A chat completion that says `text`; `changes` are of its message."""
-    message = {"role": "assistant", "content": text, **changes}
-    return {
-        "id": "x",
-        "object": "chat.completion",
-        "created": 0,
-        "model": "m",
-        "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
-        "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
-    }
 
 
 def questions(*texts: str) -> Callable[[Teacher], list[str]]:
@@ -66,14 +51,12 @@ class BatchServer:
         self.asked: Counter[str] = Counter()  # in batches and out of them, by the question's key or last message
         self.calls: Counter[str] = Counter()
         self.heard: list[dict[str, Any]] = []  # bodies of chat completions
-        self.lock = threading.RLock()
 
     def finish(self, status: str = "completed", *, keep: Callable[[int], bool] = lambda place: True) -> None:
         """End all batches that have not ended; requests (by their place) that are not kept get no answer."""
-        with self.lock:
-            for batch in self.batches.values():
-                if batch["status"] == "in_progress":
-                    self._end(batch, status, keep)
+        for batch in self.batches.values():
+            if batch["status"] == "in_progress":
+                self._end(batch, status, keep)
 
     def _end(self, batch: dict[str, Any], status: str, keep: Callable[[int], bool]) -> None:
         output, errors = [], []
@@ -86,13 +69,13 @@ class BatchServer:
                     errors.append(json.dumps({"custom_id": key, "response": None, "error": error}))
                 continue
             self.asked[key] += 1
-            found = self.answer(request["body"], self.asked[key])
-            if isinstance(found, str):
-                output.append(found)
-            elif found:
-                response = {"status_code": found[0], "request_id": "r", "body": found[1]}
+            answer = self.answer(request["body"], self.asked[key])
+            if isinstance(answer, str):
+                output.append(answer)
+            elif answer:
+                response = {"status_code": answer[0], "request_id": "r", "body": answer[1]}
                 line = json.dumps({"id": "l", "custom_id": key, "response": response, "error": None})
-                (output if found[0] == 200 else errors).append(line)
+                (output if answer[0] == 200 else errors).append(line)
         output.reverse()  # in no order, as the API has it
         batch["status"] = status
         for name, lines in (("output_file_id", output), ("error_file_id", errors)):
@@ -136,88 +119,47 @@ class BatchServer:
         start = next((place + 1 for place, batch in enumerate(newest) if batch["id"] == after), 0)
         return {"object": "list", "data": newest[start : start + PAGE], "has_more": start + PAGE < len(newest)}
 
+    def respond(self, request: Request) -> Response:
+        """What a request gets, and whatever goes wrong with it."""
+        address = urlsplit(request.path)
+        first, *rest = address.path.removeprefix("/v1/").split("/")
+        call = f"{request.method} {first}"
+        self.calls[call] += 1
+        faults = self.faults.get(call, [])
+        fault = faults.pop(0) if faults else None
+        if fault in ("429", "500", "404"):
+            return self._reply({"error": {"message": "no"}}, status=int(fault))
+        if fault == "page":
+            return Response(body="<html>hello</html>", headers={"content-type": "text/html"})
+        content: Any
+        match call, rest:
+            case "POST files", []:
+                content = self.upload(request.content, request.headers["content-type"])
+            case "GET files", [name, "content"]:
+                content = self.files[name]
+            case "POST batches", []:
+                content = self.create(request.body)
+            case "GET batches", []:
+                content = self.page(parse_qs(address.query))
+            case "GET batches", [name] if name in self.batches:
+                content = self.batches[name]
+            case "POST chat", ["completions"]:
+                self.heard.append(request.body)
+                content = self.answer(request.body, 1)[1]
+            case _:
+                return self._reply({"error": {"message": "no such thing"}}, status=404)
+        if callable(fault):  # what was asked for is done, and the asker may be gone
+            fault()
+        if fault == "cut":  # done, without an answer or in the middle of one
+            return self._reply(content, upto=-len(content) // 2 if isinstance(content, bytes) else 0)
+        return self._reply(content)
+
+    def _reply(self, body: Any, **how: Any) -> Response:
+        return Response(body=body, headers={"retry-after-ms": "1"}, **how)
+
 
 @contextmanager
 def batch_server() -> Iterator[BatchServer]:
     server = BatchServer()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            self.reply("GET", b"")
-
-        def do_POST(self) -> None:
-            self.reply("POST", self.rfile.read(int(self.headers["content-length"])))
-
-        def reply(self, method: str, body: bytes) -> None:
-            address = urlsplit(self.path)
-            first, *rest = address.path.removeprefix("/v1/").split("/")
-            with server.lock:
-                server.calls[f"{method} {first}"] += 1
-                faults = server.faults.get(f"{method} {first}", [])
-                fault = faults.pop(0) if faults else None
-                if fault in ("429", "500", "404"):
-                    return self.send(int(fault), json.dumps({"error": {"message": "no"}}).encode())
-                if fault == "page":
-                    return self.send(200, b"<html>hello</html>", "text/html")
-                found: Any
-                match method, first, rest:
-                    case "POST", "files", []:
-                        found = server.upload(body, self.headers["content-type"])
-                    case "GET", "files", [name, "content"]:
-                        found = server.files[name]
-                    case "POST", "batches", []:
-                        found = server.create(json.loads(body))
-                    case "GET", "batches", []:
-                        found = server.page(parse_qs(address.query))
-                    case "GET", "batches", [name] if name in server.batches:
-                        found = server.batches[name]
-                    case "POST", "chat", ["completions"]:
-                        request = json.loads(body)
-                        server.heard.append(request)
-                        found = server.answer(request, 1)[1]
-                    case _:
-                        return self.send(404, b'{"error": {"message": "no such thing"}}')
-            if callable(fault):  # what was asked for is done, and the asker may be gone
-                fault()
-            content = found if isinstance(found, bytes) else json.dumps(found).encode()
-            if fault == "cut":  # done, without an answer or in the middle of one
-                self.send(200, content, cut=len(content) // 2 if isinstance(found, bytes) else 0)
-            else:
-                self.send(200, content)
-
-        def send(self, status: int, content: bytes, kind: str = "application/json", cut: int | None = None) -> None:
-            if cut != 0:
-                self.send_response(status)
-                self.send_header("content-type", kind)
-                self.send_header("content-length", str(len(content)))
-                self.send_header("retry-after-ms", "1")
-                self.end_headers()
-            if cut is None:
-                self.wfile.write(content)
-            else:
-                self.wfile.write(content[:cut])
-                self.wfile.flush()
-                self.connection.shutdown(socket.SHUT_RDWR)
-                self.close_connection = True
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: object) -> None:  # a client that was killed
-            pass
-
-    httpd = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    server.endpoint = f"http://127.0.0.1:{httpd.server_port}/v1"
-    try:
+    with listen(server.respond) as server.endpoint:
         yield server
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
-        thread.join()

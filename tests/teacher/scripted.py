@@ -3,6 +3,8 @@
 import asyncio
 import json
 
+from tests.teacher.server import completion
+
 
 def scripted(reply, *, tokens=(2, 1)):
     """An ASGI app that says `reply(messages)`, or a pair of that and a finish reason; and the conversations it heard.
@@ -14,18 +16,10 @@ def scripted(reply, *, tokens=(2, 1)):
     async def app(scope, receive, send):
         messages = json.loads((await receive())["body"])["messages"]
         heard.append(messages)
-        said = reply(messages)
-        content, finish = said if isinstance(said, tuple) else (said, "stop")
+        answer = reply(messages)
+        content, finish = answer if isinstance(answer, tuple) else (answer, "stop")
         await asyncio.sleep(0.001 * (len(heard) % 3))  # so that they finish out of order
-        prompt, completion = tokens
-        body = {
-            "id": "x",
-            "object": "chat.completion",
-            "created": 0,
-            "model": "m",
-            "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content}}],
-            "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion},
-        }
+        body = completion(content, finish=finish, tokens=tokens)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
         await send({"type": "http.response.body", "body": json.dumps(body).encode()})
 

@@ -1,4 +1,4 @@
-"""One teacher on the loopback for all tests: it speaks OpenAI's chat completions and misbehaves on demand.
+"""A teacher on the loopback: it speaks OpenAI's chat completions and misbehaves on demand (`batch_server`: batches).
 
     serve()                                 # answers the question X with "aX"
     serve("hang")                           # everybody, always
@@ -6,7 +6,7 @@
     serve(lambda request: request.text)     # whatever the request calls for: here the question names its fault
 
 `BEHAVIOURS` holds the faults by name; what a script returns may also be a `Response` of its own, or None for a good
-answer. Counters are by question: the text of all its messages, one a line.
+answer. A question is the text of all its messages, one a line.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Any
 
-from thinkrec.teacher.door import LONGEST_RESPONSE
+from thinkrec.teacher.client import LONGEST_RESPONSE
 
 PATH = "/v1/chat/completions"
 WAIT = 1.0  # seconds that Retry-After asks for
@@ -32,14 +33,24 @@ _REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What came: `times` counts how often this question has come by now, `at` is time.monotonic()."""
+    """What came: `times` counts how often its question has come by now, `at` is time.monotonic()."""
 
-    path: str
+    method: str
+    path: str  # with its query
     headers: Mapping[str, str]  # names in lower case
-    body: dict[str, Any]
-    text: str
-    times: int
+    content: bytes
     at: float
+    times: int = 1
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The body as JSON."""
+        return json.loads(self.content or b"{}")
+
+    @property
+    def text(self) -> str:
+        """The question."""
+        return "\n".join(str(message["content"]) for message in self.body.get("messages", ()))
 
     @property
     def key(self) -> str:
@@ -77,37 +88,33 @@ class Server:
 
     endpoint: str = ""
     came: Counter[str] = field(default_factory=Counter)  # by question
-    answered: Counter[str] = field(default_factory=Counter)  # with status 200 and to the end
     heard: list[Request] = field(default_factory=list)
 
-    @property
-    def replies(self) -> int:
-        """How many questions were answered; safe to ask for while the server runs."""
-        return sum(list(self.answered.values()))
 
-
-def completion(request: Request, content: Any, *, finish: Any = "stop", model: str = "", **message: Any) -> Any:
+def completion(
+    content: Any, *, finish: Any = "stop", model: str = "m", tokens: tuple[int, int] = (7, 3), **message: Any
+) -> Any:
     """The body of a whole answer; `message` adds to or replaces fields of its message."""
+    message = {"role": "assistant", "content": content, **message}
+    prompt, answer = tokens
     return {
         "id": "x",
         "object": "chat.completion",
         "created": 0,
-        "model": model or request.body["model"],
-        "choices": [
-            {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content, **message}}
-        ],
-        "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
+        "model": model,
+        "choices": [{"index": 0, "finish_reason": finish, "message": message}],
+        "usage": {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer},
     }
 
 
 def well(request: Request) -> Response:
     """A good answer, which repeats the question."""
-    return Response(body=completion(request, f"a{request.text}", reasoning_content=f"because {request.text}"))
+    return Response(body=completion(f"a{request.text}", reasoning_content=f"because {request.text}"))
 
 
 def says(content: Any, **changes: Any) -> Behaviour:
     """Answers `content`; `changes` as in `completion`."""
-    return lambda request: Response(body=completion(request, content, **changes))
+    return lambda request: Response(body=completion(content, **changes))
 
 
 def lacks(**changes: Any) -> Behaviour:
@@ -213,80 +220,76 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "endless": _raw(" " * (LONGEST_RESPONSE + 1)),
     "echo": lambda request: says(f"Yes. {request.key} fits.")(request),
     "other model": says("Yes. It fits.", model="another-model"),
-    "dated model": lambda request: Response(
-        body=completion(request, "Yes. It fits.", model=f"{request.body['model']}-2026-01-31")
-    ),
+    "dated model": says("Yes. It fits.", model="m-2026-01-31"),
 }
 
 
 @contextmanager
 def serve(script: Script | Sequence[str | Script] | str = (), *, seconds: float = 0.0) -> Iterator[Server]:
     """A server that lives as long as the block; each answer takes `seconds` more."""
-    server, ready, stop = Server(), threading.Event(), asyncio.Event()
-    loops: list[asyncio.AbstractEventLoop] = []
+    server = Server()
+
+    def respond(request: Request) -> Response:
+        server.came[request.text] += 1
+        request = replace(request, times=server.came[request.text])
+        server.heard.append(request)
+        response = _response(script, request)
+        return replace(response, seconds=response.seconds + seconds)
+
+    with listen(respond) as server.endpoint:
+        yield server
+
+
+@contextmanager
+def listen(respond: Callable[[Request], Response]) -> Iterator[str]:
+    """Answer on the loopback as long as the block lasts; the base URL. `respond` runs in one thread."""
+    ready: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A client that was killed or has gone; the end of the block while somebody still waits.
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError), closing(writer):
-            while await _serve_one(server, script, seconds, reader, writer):
+            while await _answer(respond, reader, writer):
                 pass
 
     async def run() -> None:
-        loops.append(asyncio.get_running_loop())
         listener = await asyncio.start_server(connected, "127.0.0.1", 0, backlog=256)
-        server.endpoint = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
-        ready.set()
+        stop = asyncio.Event()
+        port = listener.sockets[0].getsockname()[1]
+        ready.set_result((f"http://127.0.0.1:{port}/v1", asyncio.get_running_loop(), stop))
         await stop.wait()
         listener.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
     thread.start()
-    ready.wait()
+    endpoint, loop, stop = ready.result()
     try:
-        yield server
+        yield endpoint
     finally:
-        loops[0].call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(stop.set)
         thread.join()
 
 
-async def _serve_one(
-    server: Server,
-    script: Script | Sequence[str | Script] | str,
-    seconds: float,
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
+async def _answer(
+    respond: Callable[[Request], Response], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> bool:
     """Hear one request and answer it; whether the connection stands."""
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
-    body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
-    text = "\n".join(str(message["content"]) for message in body.get("messages", ()))
-    server.came[text] += 1
-    request = Request(
-        path=head[0].split()[1],
-        headers=headers,
-        body=body,
-        text=text,
-        times=server.came[text],
-        at=time.monotonic(),
-    )
-    server.heard.append(request)
-    response = _response(script, request)
-    if seconds + response.seconds:
-        await asyncio.sleep(seconds + response.seconds)
-    content = response.written()
+    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    content = await reader.readexactly(int(headers.get("content-length", 0)))
+    method, path, _ = first.split()
+    response = respond(Request(method=method, path=path, headers=headers, content=content, at=time.monotonic()))
+    if response.seconds:
+        await asyncio.sleep(response.seconds)
+    written = response.written()[: response.upto]
     if response.pause:
-        for place in range(len(content)):
+        for place in range(len(written)):
             await asyncio.sleep(response.pause)
-            writer.write(content[place : place + 1])
+            writer.write(written[place : place + 1])
             await writer.drain()
     else:
-        writer.write(content[: response.upto])
+        writer.write(written)
         await writer.drain()
-    if response.upto is not None:
-        return False
-    server.answered[text] += response.status == 200
-    return True
+    return response.upto is None
 
 
 def _response(script: Script | Sequence[str | Script] | str, request: Request) -> Response:
@@ -294,5 +297,5 @@ def _response(script: Script | Sequence[str | Script] | str, request: Request) -
         return Response(body="<html>Not Found</html>", status=404, headers={"content-type": "text/html"})
     if not callable(script) and not isinstance(script, str):
         script = script[request.times - 1] if request.times <= len(script) else well
-    said = script(request) if callable(script) else script
-    return BEHAVIOURS[said](request) if isinstance(said, str) else said or well(request)
+    answer = script(request) if callable(script) else script
+    return BEHAVIOURS[answer](request) if isinstance(answer, str) else answer or well(request)

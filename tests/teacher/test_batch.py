@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.project import ROOT, SMALL, digests, run_command, teacher_params, teacher_project
-from tests.teacher.batch_server import batch_server, completion, questions
+from tests.teacher.batch_server import batch_server, questions
+from tests.teacher.server import completion
 from thinkrec.errors import UserError
 from thinkrec.teacher import batch
 from thinkrec.teacher.batch import Waiting
@@ -397,7 +398,7 @@ def test_a_server_that_cannot_list_its_batches_is_one_line(server):
     assert len(server.batches) == 1
 
 
-def test_no_key_is_in_the_notes(server):
+def test_no_key_is_in_the_record(server):
     server.answer = lambda *_: (400, {"error": {"message": f"key {KEY}"}})
     waits(server, "a")
     server.finish()
@@ -406,10 +407,10 @@ def test_no_key_is_in_the_notes(server):
         assert KEY.encode() not in path.read_bytes()
 
 
-def test_damaged_notes_are_a_user_error_in_one_line(server):
+def test_a_damaged_record_is_a_user_error_in_one_line(server):
     waits(server, "a")
     Path(".cache/responses-batches.sqlite").write_bytes(b"not a database at all, but long enough to look like one" * 20)
-    assert "the notes of submitted batches are damaged" in refusal(server, "a")
+    assert "the record of submitted batches is damaged" in refusal(server, "a")
 
 
 def test_a_live_run_does_not_pay_for_what_is_under_way(server):

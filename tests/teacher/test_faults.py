@@ -305,7 +305,7 @@ def test_a_fault_of_the_teacher_stops_the_loop_in_one_line_and_the_next_run_goes
 
 def test_scratch_work_is_in_no_trace():
     def script(request):
-        return Response(body=completion(request, "<think>Thinking of the label</think>Yes.", reasoning_content="label"))
+        return Response(body=completion("<think>Thinking of the label</think>Yes.", reasoning_content="label"))
 
     made, _ = loop(script, range(6), max_turns=1)
     text = pd.concat([made.kept, made.rejected]).to_csv()

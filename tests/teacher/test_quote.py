@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.project import SMALL, run_command, set_params, teacher_params, teacher_project
-from tests.teacher.batch_server import batch_server, completion, questions
+from tests.teacher.batch_server import batch_server, questions
+from tests.teacher.server import completion
 from thinkrec.teacher.batch import Waiting
 from thinkrec.teacher.endpoint import open_teacher
 from thinkrec.teacher.job import Job, carry_out

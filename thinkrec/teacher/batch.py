@@ -6,7 +6,7 @@ submits what that opens (a second turn, what failed), until nothing is lacking: 
 So the answers are those of the same requests as live, under the same keys of the same store, and what is made of them
 is the same to the byte.
 
-Nothing is submitted twice: a batch is noted before it is created (see `submissions`), and a question that is under way
+Nothing is submitted twice: a batch is recorded before it is created (see `store`), and a question that is under way
 in one is left alone. A question that failed in `ATTEMPTS` batches ends the run in one line. run.max_requests and
 its like bound what one run submits; concurrency and the limits per minute have no meaning here.
 """
@@ -28,8 +28,7 @@ from thinkrec.errors import UserError
 from thinkrec.teacher.answers import Answer, as_object, error_text, parse_object
 from thinkrec.teacher.client import Unanswered
 from thinkrec.teacher.endpoint import Request, Teacher
-from thinkrec.teacher.store import Store, open_store
-from thinkrec.teacher.submissions import Noted, Submissions, open_submissions
+from thinkrec.teacher.store import Store, Submissions, SubmittedBatch, open_store, open_submissions
 
 WINDOW_HOURS = 24  # in which a batch has to end
 MOST_REQUESTS = 50_000  # of one file, here and below
@@ -53,8 +52,8 @@ def run_in_batches(work: Callable[[Teacher], T], teacher: Teacher) -> T:
         UserError: as `Session.ask`, or questions failed in too many batches, or a batch was cancelled.
     """
     assert teacher.store is not None  # as the parameters have it: the offline teacher knows no batches
-    with open_submissions(teacher.store) as notes, open_store(teacher.store) as store:
-        run = _Run(teacher, notes, store)
+    with open_submissions(teacher.store) as submissions, open_store(teacher.store) as store:
+        run = _Run(teacher, submissions, store)
         try:
             run.collect()
             try:
@@ -80,9 +79,9 @@ class _Part:
 class _Run:
     """One wave: what it collects, which questions it meets, what it submits."""
 
-    def __init__(self, teacher: Teacher, notes: Submissions, store: Store) -> None:
-        self.teacher, self.notes, self.store = teacher, notes, store
-        # Of batches that are noted.
+    def __init__(self, teacher: Teacher, submissions: Submissions, store: Store) -> None:
+        self.teacher, self.submissions, self.store = teacher, submissions, store
+        # Of batches that are recorded.
         self.collected = self.prompt_tokens = self.completion_tokens = 0  # answers, and the tokens they took
         self.failures: dict[str, str] = {}  # questions that ended batches left unanswered, and what was said of each
         self.cancelled: list[str] = []  # ids
@@ -99,20 +98,19 @@ class _Run:
 
     def collect(self) -> None:
         """Put the answers of ended batches into the store."""
-        batches = self.notes.batches(self.teacher.place)
+        batches = self.submissions.batches(self.teacher.place)
         if batches:
-            missing = (
-                f"does not know our batch; use the key that submitted it or, if it is gone, move {self.notes.path} away"
-            )
+            way_out = f"use the key that submitted it or, if it is gone, move {self.submissions.path} away"
+            missing = f"does not know our batch; {way_out}"
             with _server_faults(self.teacher, missing), _open_client(self.teacher) as client:
-                for noted in batches:
-                    self._look_after(client, noted)
+                for recorded in batches:
+                    self._look_after(client, recorded)
         if self.cancelled:
             raise UserError(
                 f"teacher at {self.teacher.place}: {' and '.join(self.cancelled)} cancelled before the end; "
                 f"{_count(self.collected, 'answer')} kept, and what is open will be submitted when you run again"
             )
-        self.failed_before = self.notes.failed(ATTEMPTS)
+        self.failed_before = self.submissions.failed(ATTEMPTS)
 
     def hear(self, key: str, request: Request, answer: Answer | None) -> None:
         """Learn from an answered question, and write an open one into the file to submit (a `Listener`)."""
@@ -137,10 +135,10 @@ class _Run:
             _open_client(self.teacher) as client,
             _server_faults(self.teacher, "has no Batch API; set teacher.mode=live"),
         ):
-            for number, part in enumerate(self.parts, 1):
+            for place, part in enumerate(self.parts, 1):
                 part.file.seek(0)
-                file = client.files.create(file=(f"thinkrec-{number}.jsonl", part.file), purpose="batch")
-                noted = self.notes.note(self.teacher.place, self._id_of(file), part.keys)
+                file = client.files.create(file=(f"thinkrec-{place}.jsonl", part.file), purpose="batch")
+                number = self.submissions.add(self.teacher.place, self._id_of(file), part.keys)
                 # Never repeated unseen: what became of a creation without an answer, the next run finds out.
                 try:
                     batch = client.with_options(max_retries=0).batches.create(
@@ -148,9 +146,9 @@ class _Run:
                     )
                 except openai.APIStatusError as error:
                     if error.status_code < 500:  # refused, so there is none
-                        self.notes.close(noted, failed={})
+                        self.submissions.remove(number)
                     raise
-                self.notes.name(noted, self._id_of(batch))
+                self.submissions.set_id(number, self._id_of(batch))
                 self.submitted.append(batch.id)
 
     def outcome(self) -> UserError:
@@ -160,29 +158,29 @@ class _Run:
             return Waiting(self._progress())
         if stopped:
             return self.teacher.cap_reached(stopped)
-        self.notes.forgive(self.given_up)
+        self.submissions.forgive(self.given_up)
         return UserError(
             f"teacher at {self.teacher.place}: {_count(len(self.given_up), 'question')} without an answer after "
             f"{ATTEMPTS} batches ({next(iter(self.given_up.values()))}); mend that and run again, which asks them anew"
         )
 
-    def _look_after(self, client: openai.OpenAI, noted: Noted) -> None:
-        batch = client.batches.retrieve(noted.id) if noted.id else _search(client, noted)
+    def _look_after(self, client: openai.OpenAI, recorded: SubmittedBatch) -> None:
+        batch = client.batches.retrieve(recorded.id) if recorded.id else _search(client, recorded)
         if batch is None:
-            self.notes.close(noted.number, failed={})  # never created: its questions are open
+            self.submissions.remove(recorded.number)  # never created: its questions are open
             return
-        self.notes.name(noted.number, self._id_of(batch))
+        self.submissions.set_id(recorded.number, self._id_of(batch))
         if batch.status in ENDED:
-            self._take_answers(client, noted, batch)
+            self._take_answers(client, recorded, batch)
         else:
             self.unfinished.append(batch)
-            self.under_way |= self.notes.keys(noted.number)
+            self.under_way |= recorded.keys
 
-    def _take_answers(self, client: openai.OpenAI, noted: Noted, batch: Batch) -> None:
+    def _take_answers(self, client: openai.OpenAI, recorded: SubmittedBatch, batch: Batch) -> None:
         """Keep an ended batch's answers, note what failed, forget the batch."""
         errors = batch.errors.data if batch.errors and batch.errors.data else []
         reason = next((error.message for error in errors if error.message), f"the batch {batch.status} without it")
-        unanswered = dict.fromkeys(self.notes.keys(noted.number), self.teacher.mask(reason))
+        unanswered = dict.fromkeys(recorded.keys, self.teacher.mask(reason))
         for file in (batch.output_file_id, batch.error_file_id):
             for line in _lines(client, file) if file else ():
                 key, answer, error = _read_line(self.teacher, line)
@@ -200,7 +198,7 @@ class _Run:
             self.cancelled.append(batch.id)
             unanswered = {}  # somebody's wish and no failure
         self.failures |= unanswered
-        self.notes.close(noted.number, failed=unanswered)
+        self.submissions.remove(recorded.number, answered=recorded.keys - set(unanswered), failed=unanswered)
 
     def _write(self, key: str, request: Request) -> None:
         line = json.dumps({"custom_id": key, "method": "POST", "url": URL, "body": request}).encode() + b"\n"
@@ -240,13 +238,13 @@ class _Run:
         )
 
 
-def _search(client: openai.OpenAI, noted: Noted) -> Batch | None:
+def _search(client: openai.OpenAI, recorded: SubmittedBatch) -> Batch | None:
     """The batch of a run that was killed before it could note its id; None where none was created."""
     try:
         batches = client.batches.list(limit=100)
     except AttributeError:  # openai's own, of a web page with status 200
         raise ValueError("no list of batches") from None
-    return next((batch for batch in batches if batch.input_file_id == noted.file), None)  # page by page
+    return next((batch for batch in batches if batch.input_file_id == recorded.file), None)  # page by page
 
 
 def _lines(client: openai.OpenAI, file: str) -> Iterator[bytes]:

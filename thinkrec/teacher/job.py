@@ -14,7 +14,7 @@ from thinkrec.teacher.batch import run_in_batches
 from thinkrec.teacher.budget import Spent
 from thinkrec.teacher.client import Unanswered
 from thinkrec.teacher.endpoint import Request, Teacher, open_replay, open_teacher
-from thinkrec.teacher.submissions import keys_under_way
+from thinkrec.teacher.store import keys_under_way
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ def carry_out(work: Callable[[Teacher], T], teacher: Teacher) -> T:
     """
     if teacher.params.mode == "batch":
         return run_in_batches(work, teacher)
-    submitted = keys_under_way(teacher.store, teacher.place) if teacher.store else set()
+    submitted = keys_under_way(teacher.store, teacher.place) if teacher.store else frozenset()
     if submitted:
         asked_twice: set[str] = set()
 

@@ -24,7 +24,7 @@ from thinkrec.teacher.budget import CEILINGS, TOKENS_PER_CHARACTER, cost_of, for
 from thinkrec.teacher.client import Unanswered
 from thinkrec.teacher.endpoint import OFFLINE, Request, open_replay, place, store_path
 from thinkrec.teacher.job import Job
-from thinkrec.teacher.submissions import keys_under_way
+from thinkrec.teacher.store import keys_under_way
 
 ANSWER_TOKENS = {"keywords": 40, "traces": 200}  # of a stage's answer, while nothing says more
 FOLLOW_UP_TOKENS = 60  # what a further turn adds to its prompt besides the answer it follows
@@ -131,7 +131,7 @@ class _Questions:
     """What has been heard so far of a job's questions: sums, and the keys by which equal questions count once."""
 
     job: Job[Any]
-    submitted: set[str] = field(default_factory=set)  # keys under way in batches
+    submitted: frozenset[str] = frozenset()  # keys under way in batches
     first: set[str] = field(default_factory=set)
     answered: set[str] = field(default_factory=set)
     open: set[str] = field(default_factory=set)

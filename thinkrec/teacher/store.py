@@ -1,12 +1,14 @@
-"""The response store: what teachers answered, so that no answer is paid for twice.
+"""What was asked of teachers, so that nothing is paid for twice: their answers, and the batches that are under way.
 
-One SQLite file outside DVC's outs. A row's key is the hash of the question (where it was asked, of which model, the
-request's body), so a change of prompt, model or endpoint asks anew and everything else is answered from here. A row is
-committed as its answer comes. Whoever sends questions holds `store_lock` meanwhile; anybody may read. Neither keys of
-accounts nor requests are in the file.
+Both are SQLite files outside DVC's outs, side by side. Neither holds requests or keys of accounts.
 
-The log is written ahead (WAL) without waiting for the disk: a killed process loses nothing of what was committed, a
-power cut perhaps the last answers.
+- Answers (`Store`). A row's key is the hash of the question: where it was asked, of which model, the request's body. A
+  change of prompt, model or endpoint asks anew; everything else is answered from here. A row is committed as its
+  answer comes. Whoever sends questions holds `store_lock` meanwhile; anybody may read. The log is written ahead (WAL)
+  without waiting for the disk: a killed process loses nothing that was committed, a power cut perhaps the last answers.
+- Submitted batches (`Submissions`). A batch is recorded, with the keys of its questions, between the upload of its file
+  and its creation. A record without the batch's id comes from a killed run: the server's batches are searched for that
+  file. Every write waits for the disk, since what is forgotten here is paid for twice.
 """
 
 from __future__ import annotations
@@ -15,11 +17,10 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from filelock import BaseFileLock, FileLock
 
@@ -27,31 +28,82 @@ from thinkrec.errors import UserError
 from thinkrec.teacher.answers import Answer, read_answer, write_answer
 
 WAIT = 60.0  # seconds for another process to finish writing
-FORMAT = 1  # of the file, in its header
-
-_TABLE = "CREATE TABLE IF NOT EXISTS responses (key TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID"
+FORMAT = 1  # of the files, in their headers
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
-    """An open store; `open_store` opens one.
-
-    Every method raises `UserError` where the file is damaged or cannot be written.
-    """
+class _Database:
+    """An open SQLite file. Every method raises `UserError` where it is damaged or cannot be written."""
 
     path: Path
     connection: sqlite3.Connection
 
+    TITLE: ClassVar[str]  # what an error calls it
+    SETUP: ClassVar[str]  # SQL that makes it what it should be
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path) -> Iterator[Self]:
+        """The file at `path`, made where there is none; `UserError` where it is of another version."""
+        with cls._explain_faults(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(path, timeout=WAIT, isolation_level=None)
+        with closing(connection):
+            with cls._explain_faults(path):
+                (version,) = connection.execute("PRAGMA user_version").fetchone()
+                if version not in (0, FORMAT):
+                    raise UserError(f"{path}: {cls.TITLE} is of another version ({version}); use that thinkrec")
+                connection.executescript(f"{cls.SETUP}; PRAGMA user_version = {FORMAT}")
+            yield cls(path, connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write all of a block or, where it raises, none."""
+        with self._explain_faults(self.path), self.connection:
+            self.connection.execute("BEGIN IMMEDIATE")
+            yield self.connection
+
+    def rows(self, query: str, *values: object) -> list[Any]:
+        """All rows of a query."""
+        with self._explain_faults(self.path):
+            return self.connection.execute(query, values).fetchall()
+
+    @classmethod
+    @contextmanager
+    def _explain_faults(cls, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.OperationalError, OSError) as error:  # locked, read-only, full
+            raise UserError(
+                f"{path}: {cls.TITLE} cannot be used ({error}); see that its folder is writable, has room and that no "
+                "other process holds it"
+            ) from None
+        except (sqlite3.DatabaseError, ValueError) as error:
+            raise UserError(
+                f"{path}: {cls.TITLE} is damaged ({error}); put back a copy of it, or move it away: what it holds will "
+                "be asked for (and paid) anew"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Store(_Database):
+    """The answers; `open_store` opens them."""
+
+    TITLE = "the response store"
+    SETUP = """
+        PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
+        CREATE TABLE IF NOT EXISTS responses (key TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID
+    """
+
     def get(self, key: str) -> Answer | None:
         """The answer that stands under `key`, or None."""
-        with _explained(self.path):
+        with self._explain_faults(self.path):
             row = self.connection.execute("SELECT answer FROM responses WHERE key = ?", (key,)).fetchone()
             return None if row is None else read_answer(row[0])
 
     def put(self, key: str, answer: Answer) -> Answer:
         """Keep an answer; returns the one that stands, which is an earlier one if there is one."""
-        with _explained(self.path):
-            self.connection.execute("INSERT OR IGNORE INTO responses VALUES (?, ?)", (key, write_answer(answer)))
+        self.rows("INSERT OR IGNORE INTO responses VALUES (?, ?)", key, write_answer(answer))
         return self.get(key) or answer
 
     def put_all(self, answers: Iterable[tuple[str, Answer]]) -> tuple[int, int, int]:
@@ -59,9 +111,8 @@ class Store:
 
         Returns: how many are new, how many were here already, how many contradict.
         """
-        new = same = other = 0
-        with _explained(self.path), self.connection:  # commits, or rolls back
-            self.connection.execute("BEGIN IMMEDIATE")
+        new = same = different = 0
+        with self.transaction() as connection:
             for key, answer in answers:
                 standing = self.get(key)
                 if standing is None:
@@ -70,34 +121,106 @@ class Store:
                 elif standing == answer:
                     same += 1
                 else:
-                    other += 1
-            if other:
-                self.connection.rollback()
-        return new, same, other
+                    different += 1
+            if different:
+                connection.rollback()
+        return new, same, different
 
 
-@contextmanager
-def open_store(path: Path) -> Iterator[Store]:
-    """The store at `path`, made where there is none.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmittedBatch:
+    """A batch as recorded: its number here, the file of its requests, its id once it has one, its questions' keys."""
+
+    number: int
+    file: str
+    id: str | None
+    keys: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Submissions(_Database):
+    """The record of submitted batches; `open_submissions` opens it."""
+
+    TITLE = "the record of submitted batches"
+    SETUP = """
+        CREATE TABLE IF NOT EXISTS batches
+            (number INTEGER PRIMARY KEY, place TEXT NOT NULL, file TEXT NOT NULL, id TEXT, keys TEXT NOT NULL);
+        CREATE TABLE IF NOT EXISTS failures
+            (key TEXT PRIMARY KEY, times INTEGER NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID
+    """
+
+    def add(self, place: str, file: str, keys: Iterable[str]) -> int:
+        """Record a batch that is about to be created of a file; returns its number."""
+        with self.transaction() as connection:
+            values = (place, file, json.dumps(list(keys)))
+            number = connection.execute("INSERT INTO batches (place, file, keys) VALUES (?, ?, ?)", values).lastrowid
+        assert number is not None
+        return number
+
+    def set_id(self, number: int, id: str) -> None:
+        """Record the id of a batch that has been created."""
+        self.rows("UPDATE batches SET id = ? WHERE number = ?", id, number)
+
+    def batches(self, place: str) -> list[SubmittedBatch]:
+        """The batches of one teacher, in the order in which they were recorded."""
+        rows = self.rows("SELECT number, file, id, keys FROM batches WHERE place = ? ORDER BY number", place)
+        return [
+            SubmittedBatch(number=number, file=file, id=id, keys=frozenset(json.loads(keys)))
+            for number, file, id, keys in rows
+        ]
+
+    def remove(self, number: int, *, answered: Iterable[str] = (), failed: Mapping[str, str] | None = None) -> None:
+        """Forget a batch; `failed` are its questions without an answer, each with the reason."""
+        with self.transaction() as connection:
+            connection.executemany("DELETE FROM failures WHERE key = ?", ((key,) for key in answered))
+            connection.executemany(
+                "INSERT INTO failures VALUES (?, 1, ?) "
+                "ON CONFLICT (key) DO UPDATE SET times = times + 1, reason = excluded.reason",
+                (failed or {}).items(),
+            )
+            connection.execute("DELETE FROM batches WHERE number = ?", (number,))
+
+    def failed(self, times: int) -> dict[str, str]:
+        """Questions that have failed in so many batches in a row, each with the last reason."""
+        return dict(self.rows("SELECT key, reason FROM failures WHERE times >= ?", times))
+
+    def forgive(self, keys: Iterable[str]) -> None:
+        """Forget how often questions have failed."""
+        with self.transaction() as connection:
+            connection.executemany("DELETE FROM failures WHERE key = ?", ((key,) for key in keys))
+
+
+def open_store(path: Path) -> AbstractContextManager[Store]:
+    """The answers at `path`; the file is made where there is none.
 
     Raises:
         UserError: the file is no store, is damaged or cannot be written.
     """
-    with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, timeout=WAIT, isolation_level=None)
-    with closing(connection):
-        with _explained(path):
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version not in (0, FORMAT):
-                raise UserError(
-                    f"{path}: a response store of another version ({version}); use that version of thinkrec"
-                )
-            connection.execute(_TABLE)
-            connection.execute(f"PRAGMA user_version = {FORMAT}")
-        yield Store(path, connection)
+    return Store.open(path)
+
+
+@contextmanager
+def open_submissions(store: Path) -> Iterator[Submissions]:
+    """The record beside `store`, for this process alone: others that open it wait until it is done with it.
+
+    Raises:
+        UserError: the file is no such record, is damaged or cannot be written.
+    """
+    with store_lock(store), Submissions.open(_submissions_path(store)) as submissions:
+        yield submissions
+
+
+def keys_under_way(store: Path, place: str) -> frozenset[str]:
+    """The keys of all questions to one teacher that are recorded as submitted.
+
+    Raises:
+        UserError: the file is no such record, or is damaged.
+    """
+    path = _submissions_path(store)
+    if not path.exists():
+        return frozenset()
+    with Submissions.open(path) as submissions:
+        return frozenset().union(*(batch.keys for batch in submissions.batches(place)))
 
 
 def store_lock(path: Path) -> BaseFileLock:
@@ -111,21 +234,5 @@ def request_key(place: str, request: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@contextmanager
-def explained(path: Path, *, unusable: str, damaged: str) -> Iterator[None]:
-    """Faults of an SQLite file as one line: what it holds and how it fails (`error`), what to do."""
-    try:
-        yield
-    except (sqlite3.OperationalError, OSError) as error:  # locked, read-only, full
-        raise UserError(f"{path}: {unusable.format(error=error)}") from None
-    except (sqlite3.DatabaseError, ValueError) as error:
-        raise UserError(f"{path}: {damaged.format(error=error)}") from None
-
-
-_explained = partial(
-    explained,
-    unusable="the response store cannot be used ({error}); see that its folder is writable, has room and that no other "
-    "process holds it",
-    damaged="the response store is damaged ({error}); put back a copy of it, or move it away and every answer is asked "
-    "for (and paid) anew",
-)
+def _submissions_path(store: Path) -> Path:
+    return store.with_name(f"{store.stem}-batches.sqlite")
