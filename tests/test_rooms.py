@@ -22,7 +22,6 @@ LONG = {
     "tests/ingest/test_dataset.py",
     "tests/lm/test_trainer.py",
     "tests/reasons/test_decoding.py",
-    "tests/teacher/test_batch.py",
     "tests/test_api.py",
     "thinkrec/params.py",
     "thinkrec/recommender.py",

@@ -55,20 +55,18 @@ def go(server, *texts, **changes):
     return carry_out(questions(*texts), open_teacher(teacher_params(server.endpoint, **settings), retries=1))
 
 
-def waits(server, *texts, **changes):
+def waits(server, *texts, error=Waiting, **changes):
     """The line of a run that has to wait."""
-    with pytest.raises(Waiting) as caught:
+    with pytest.raises(UserError) as caught:
         go(server, *texts, **changes)
-    assert "\n" not in str(caught.value)
+    assert type(caught.value) is error
+    assert "\n" not in str(caught.value) and KEY not in str(caught.value)
     return str(caught.value)
 
 
 def refusal(server, *texts, **changes):
-    with pytest.raises(UserError) as caught:
-        go(server, *texts, **changes)
-    assert not isinstance(caught.value, Waiting)
-    assert "\n" not in str(caught.value) and KEY not in str(caught.value)
-    return str(caught.value)
+    """The line of a run that fails."""
+    return waits(server, *texts, error=UserError, **changes)
 
 
 def stored(path=STORE):
@@ -76,6 +74,7 @@ def stored(path=STORE):
         return sorted(store.connection.execute("SELECT key, answer FROM responses"))
 
 
+@pytest.mark.integration
 def test_waves_of_batches_make_the_traces_that_a_live_run_makes_byte_for_byte(tmp_path):
     with batch_server() as server:
         live = teacher_project(tmp_path / "live", {"teacher.endpoint": server.endpoint}, "ingest", "keywords")
@@ -99,6 +98,7 @@ def test_waves_of_batches_make_the_traces_that_a_live_run_makes_byte_for_byte(tm
     assert sum(server.asked.values()) == len(stored(live / STORE)) == len(server.heard)
 
 
+@pytest.mark.integration
 def test_keywords_by_batches_are_those_of_a_live_run_and_the_run_log_has_what_they_took(tmp_path):
     with batch_server() as server:
         made = ("out/keywords", "metrics/keywords.json")
@@ -119,30 +119,22 @@ def test_keywords_by_batches_are_those_of_a_live_run_and_the_run_log_has_what_th
 
 
 def test_a_run_while_batches_are_under_way_says_how_far_they_are_and_submits_nothing(server):
-    said = waits(server, "a", "b", "c")
-    assert f"waiting for the teacher at {server.endpoint}: 3 questions submitted (batch_0); run again" in said
+    line = waits(server, "a", "b", "c")
+    assert f"waiting for the teacher at {server.endpoint}: 3 questions submitted (batch_0); run again" in line
     server.batches["batch_0"]["request_counts"] = {"total": 3, "completed": 2, "failed": 1}
-    said = waits(server, "a", "b", "c")
-    assert "2 of 3 questions under way answered, 1 failed; run again" in said
+    line = waits(server, "a", "b", "c")
+    assert "2 of 3 questions under way answered, 1 failed; run again" in line
     assert len(server.batches) == 1
 
 
-def test_what_the_store_knows_is_not_submitted_and_needs_no_key(server, monkeypatch):
-    waits(server, "a")
-    server.finish()
-    assert go(server, "a") == ["a"]
-    monkeypatch.delenv("THINKREC_TEACHER_KEY")
-    elsewhere = server.endpoint
-    assert go(server, "a") == ["a"]
-    server.endpoint = "https://teacher.invalid/v1"
-    assert "needs a key; set THINKREC_TEACHER_KEY" in refusal(server, "b")
-    server.endpoint = elsewhere
-
-
-def test_equal_questions_are_submitted_once(server):
+def test_equal_questions_are_submitted_once_and_what_the_store_knows_needs_no_key(server, monkeypatch):
     assert "1 question submitted" in waits(server, "a", "a", "a")
     server.finish()
     assert go(server, "a", "a", "a") == ["a"] * 3
+    monkeypatch.delenv("THINKREC_TEACHER_KEY")
+    assert go(server, "a") == ["a"]
+    server.endpoint = "https://teacher.invalid/v1"
+    assert "needs a key; set THINKREC_TEACHER_KEY" in refusal(server, "b")
 
 
 def test_what_failed_is_submitted_again_with_the_next_turns(server):
@@ -161,33 +153,31 @@ def test_what_failed_is_submitted_again_with_the_next_turns(server):
     assert sorted(server.asked.values()) == [1, 1, 1, 2]
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [
-        (400, {"error": {"message": f"bad {KEY}\nrequest"}}),
-        (200, {"object": "what?"}),
-        (200, ["not", "an", "object"]),
-        '{"custom_id": "unknown", "response": {"status_code": 200, "body": {"choices": []}}}',
-        '{"custom_id": 3, "response": []}',
-        '{"half a li',
-        "[]",
-        None,
-    ],
-)
-def test_a_question_fails_in_so_many_batches_and_no_more(server, broken):
-    server.answer = lambda request, times: (
-        broken if request["messages"][0]["content"] == "b" else (200, completion("x"))
-    )
+BROKEN = [
+    (400, {"error": {"message": f"bad {KEY}\nrequest"}}),
+    (200, {"object": "what?"}),
+    (200, ["not", "an", "object"]),
+    '{"custom_id": "unknown", "response": {"status_code": 200, "body": {"choices": []}}}',
+    '{"custom_id": 3, "response": []}',
+    '{"half a li',
+    "[]",
+    None,
+]
+
+
+def test_a_question_fails_in_so_many_batches_and_no_more(server):
+    texts = [str(place) for place in range(len(BROKEN))]
+    server.answer = lambda request, _: BROKEN[int(request["messages"][0]["content"])]
     for _ in range(batch.ATTEMPTS):
-        assert "1 question" in waits(server, "b")
+        assert f"{len(BROKEN)} questions submitted" in waits(server, *texts)
         server.finish()
-    said = refusal(server, "b")
-    assert f"teacher at {server.endpoint}: 1 question without an answer after {batch.ATTEMPTS} batches (" in said
+    line = refusal(server, *texts)
+    assert f"{server.endpoint}: {len(BROKEN)} questions without an answer after {batch.ATTEMPTS} batches (" in line
     assert len(server.batches) == batch.ATTEMPTS
-    server.answer = lambda request, times: (200, completion("x"))
-    waits(server, "b")  # after that line it is asked anew
+    server.answer = lambda request, _: (200, completion("x"))
+    waits(server, *texts)  # after that line they are asked anew
     server.finish()
-    assert go(server, "b") == ["x"]
+    assert go(server, *texts) == ["x"] * len(BROKEN)
 
 
 def test_the_others_are_answered_before_failures_end_the_run(server):
@@ -203,30 +193,28 @@ def test_the_others_are_answered_before_failures_end_the_run(server):
     assert len(stored()) == 2  # both turns of "c"
 
 
-def test_a_refusal_and_an_empty_answer_are_answers_as_in_a_live_run(server):
-    server.answer = lambda request, _: (200, completion(None, refusal="I will not."))
+@pytest.mark.parametrize(
+    ("status", "body", "refusal"),
+    [
+        (200, completion(None, refusal="not I"), ["not I", "stop"]),
+        (400, {"error": {"code": "content_filter", "message": f"not {KEY}"}}, ["not ***", "content_filter"]),
+    ],
+)
+def test_a_refusal_is_an_answer_as_in_a_live_run(server, status, body, refusal):
+    server.answer = lambda *_: (status, body)
     waits(server, "a")
     server.finish()
     assert go(server, "a") == [""]
-    assert json.loads(stored()[0][1])["refusal"] == "I will not."
-
-
-def test_a_question_that_the_host_refuses_to_pass_on_is_refused_as_in_a_live_run(server):
-    error = {"error": {"code": "content_filter", "message": f"not with {KEY}"}}
-    server.answer = lambda request, _: (400, error)
-    waits(server, "a")
-    server.finish()
-    assert go(server, "a") == [""]
-    kept = json.loads(stored()[0][1])
-    assert (kept["refusal"], kept["finish_reason"]) == ("not with ***", "content_filter")
+    stored_answer = json.loads(stored()[0][1])
+    assert [stored_answer["refusal"], stored_answer["finish_reason"]] == refusal
 
 
 def test_an_expired_batch_keeps_what_it_answered_and_the_rest_is_submitted_again(server):
     texts = [str(n) for n in range(6)]
     waits(server, *texts)
     server.finish("expired", keep=lambda place: place < 4)
-    said = waits(server, *texts)
-    assert "4 answers collected; 2 failed (This request could not be executed in time.); 2 questions submitted" in said
+    line = waits(server, *texts)
+    assert "4 answers collected; 2 failed (This request could not be executed in time.); 2 questions submitted" in line
     server.finish()
     assert go(server, *texts) == texts
     assert set(server.asked.values()) == {1}
@@ -245,8 +233,8 @@ def test_a_cancelled_batch_stops_the_run_once_and_the_next_submits_the_rest(serv
     waits(server, "a", "b", "c")
     server.batches["batch_0"]["status"] = "in_progress"
     server.finish("cancelled", keep=lambda place: place == 0)
-    said = refusal(server, "a", "b", "c")
-    assert "batch_0 cancelled before the end; 1 answer kept" in said
+    line = refusal(server, "a", "b", "c")
+    assert "batch_0 cancelled before the end; 1 answer kept" in line
     assert len(server.batches) == 1
     assert "2 questions submitted (batch_1)" in waits(server, "a", "b", "c")
 
@@ -255,11 +243,11 @@ def test_files_keep_to_the_limits_of_the_api(server, monkeypatch):
     monkeypatch.setattr(batch, "MOST_REQUESTS", 3)
     texts = [f"{n}" for n in range(8)]
     assert "8 questions submitted (batch_0, batch_1, batch_2)" in waits(server, *texts)
-    assert [one["request_counts"]["total"] for one in server.batches.values()] == [3, 3, 2]
+    assert [submitted["request_counts"]["total"] for submitted in server.batches.values()] == [3, 3, 2]
     monkeypatch.setattr(batch, "MOST_BYTES", len(server.files["file-0"]))
     more = ["x" * 40, *"abcde"]
     waits(server, *texts, *more)
-    sizes = [len(server.files[one["input_file_id"]]) for one in server.batches.values()]
+    sizes = [len(server.files[submitted["input_file_id"]]) for submitted in server.batches.values()]
     assert max(sizes) <= batch.MOST_BYTES and len(sizes) == 6
     server.finish()
     assert go(server, *texts, *more) == [*texts, *more]
@@ -271,16 +259,15 @@ def test_batches_that_end_one_by_one_are_collected_one_by_one(server, monkeypatc
     waits(server, "a", "b")
     server.batches["batch_1"]["status"] = "validating"
     server.finish()
-    assert "1 answer collected; 1 question submitted (batch_2); 0 of 1 question under way answered" in waits(
-        server, "a", "b"
-    )
+    line = waits(server, "a", "b")
+    assert "1 answer collected; 1 question submitted (batch_2); 0 of 1 question under way answered" in line
 
 
 def test_a_cap_cuts_what_one_run_submits_in_the_words_of_a_live_run(server):
     texts = [str(n) for n in range(5)]
     for place in range(2):
-        said = waits(server, *texts, max_requests=2)
-        assert f"2 questions submitted (batch_{place}); all run.max_requests=2 of this run are sent" in said
+        line = waits(server, *texts, max_requests=2)
+        assert f"2 questions submitted (batch_{place}); all run.max_requests=2 of this run are sent" in line
         server.finish()
     assert "1 question submitted (batch_2); run again" in waits(server, *texts, max_requests=2)
     server.finish()
@@ -291,40 +278,29 @@ def test_a_cap_on_money_leaves_room_for_the_longest_answers(server):
     # Some 100 characters are 25 tokens of a prompt, and an answer may be 100: 0.001 x 125 each.
     settings = {"prompt_price": 1000.0, "completion_price": 1000.0, "request": {"max_tokens": 100}}
     texts = [str(n) for n in range(10)]
-    said = waits(server, *texts, **settings, max_cost=0.4)
-    assert "3 questions submitted (batch_0); run.max_cost=0.4 has no room for another request" in said
-
-
-def test_a_cap_that_leaves_no_room_at_all_is_said(server):
-    said = refusal(server, "a", max_tokens_spent=10)
-    assert "run.max_tokens_spent=10 has no room for another request" in said
+    no_room = "run.max_cost={} has no room for another request"
+    assert no_room.format(0.1) in refusal(server, *texts, **settings, max_cost=0.1)
     assert not server.files
+    line = waits(server, *texts, **settings, max_cost=0.4)
+    assert f"3 questions submitted (batch_0); {no_room.format(0.4)}" in line
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("call", ["POST files", "POST batches"])
 @pytest.mark.parametrize("again", [False, True])
 def test_killed_between_any_two_steps_nothing_is_submitted_twice(server, call, again):
     """The server kills the run after it has done what was asked for, before the run hears of that."""
     others = [{"id": f"other-{n}", "input_file_id": f"none-{n}", "status": "completed"} for n in range(3)]
 
-    def start():
-        return subprocess.Popen(
-            [sys.executable, "-c", RUN, server.endpoint],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    running = []
-    server.faults[call] = [lambda: (running[0].send_signal(signal.SIGKILL), running[0].wait())]
-    running.append(start())
-    assert running[0].wait(timeout=60) == -signal.SIGKILL
+    command = [sys.executable, "-c", RUN, server.endpoint]
+    running = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
+    server.faults[call] = [lambda: (running.kill(), running.wait())]
+    assert running.wait(timeout=60) == -signal.SIGKILL
     for other in others:  # of the same account, created since
         server.batches[other["id"]] = {**other, "object": "batch", "created_at": 2_000_000_000}
     if again:  # ended by the time somebody comes back
         server.finish()
-    ours = lambda: [one for one in server.batches.values() if one["input_file_id"] in server.files]  # noqa: E731
+    ours = lambda: [submitted for submitted in server.batches.values() if submitted["input_file_id"] in server.files]  # noqa: E731
     if not (again and call == "POST batches"):
         waits(server, "a", "b")
         assert len(ours()) == 1
@@ -341,17 +317,12 @@ def test_a_creation_without_an_answer_is_not_repeated_unseen(server):
     assert server.calls["POST batches"] == len(server.batches) == 1
 
 
-def test_a_creation_that_was_refused_is_made_again_by_the_next_run(server):
-    server.faults["POST batches"] = ["500"]
-    refusal(server, "a")
-    assert "1 question submitted" in waits(server, "a")
-    assert len(server.batches) == 1
-
-
-def test_an_upload_that_fails_is_repeated_whole(server):
-    server.faults["POST files"] = ["500"]
-    waits(server, "a", "b")
+def test_a_creation_that_was_refused_is_made_again_and_an_upload_that_failed_is_repeated_whole(server):
+    server.faults |= {"POST files": ["500"], "POST batches": ["500"]}
+    refusal(server, "a", "b")
     assert len(server.files["file-0"].splitlines()) == 2
+    assert "2 questions submitted" in waits(server, "a", "b")
+    assert len(server.batches) == 1
 
 
 @pytest.mark.parametrize("fault", ["cut", "500", "page"])
@@ -374,28 +345,22 @@ def test_a_server_without_batches_is_one_line_and_can_be_asked_live(server, call
 
 @pytest.mark.parametrize("call", ["POST files", "POST batches", "GET batches"])
 def test_a_web_page_in_place_of_an_answer_is_one_line(server, call):
-    if call == "GET batches":
-        waits(server, "a")
+    if call == "GET batches":  # to look for a batch that was created without an answer
+        server.faults["POST batches"] = ["cut"]
+        refusal(server, "a")
     server.faults[call] = ["page"]
     assert "not as an OpenAI-compatible API" in refusal(server, "a")
+    waits(server, "a")
+    assert len(server.batches) == 1
 
 
 def test_a_batch_that_is_gone_is_one_line_that_says_the_way_out(server):
     waits(server, "a")
     server.batches.clear()
-    said = refusal(server, "a")
-    assert "does not know our batch; use the key that submitted it or, if it is gone, move .cache" in said
-    Path(said.partition("move ")[2].removesuffix(" away")).rename("elsewhere")
+    line = refusal(server, "a")
+    assert "does not know our batch; use the key that submitted it or, if it is gone, move .cache" in line
+    Path(line.partition("move ")[2].removesuffix(" away")).rename("elsewhere")
     assert "1 question submitted" in waits(server, "a")
-
-
-def test_a_server_that_cannot_list_its_batches_is_one_line(server):
-    server.faults["POST batches"] = ["cut"]
-    refusal(server, "a")
-    server.faults["GET batches"] = ["page"]
-    assert "not as an OpenAI-compatible API" in refusal(server, "a")
-    waits(server, "a")
-    assert len(server.batches) == 1
 
 
 def test_no_key_is_in_the_record(server):
@@ -427,6 +392,6 @@ def test_two_runs_at_a_time_submit_once(server):
     async def both():
         return await asyncio.gather(*(asyncio.to_thread(waits, server, "a", "b") for _ in range(2)))
 
-    said = asyncio.run(both())
-    assert Counter("submitted" in line for line in said) == {True: 1, False: 1}
+    line = asyncio.run(both())
+    assert Counter("submitted" in line for line in line) == {True: 1, False: 1}
     assert len(server.batches) == 1

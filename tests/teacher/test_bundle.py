@@ -56,6 +56,7 @@ def export(path="b.jsonl.gz"):
     return Path(path)
 
 
+@pytest.mark.integration
 def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
     with serve(lambda request: Response(body=complete(request.body))) as teacher:
         ours = project(tmp_path / "ours", teacher.endpoint.replace("//", "//user:pass-word@"))
@@ -86,6 +87,7 @@ def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
     assert (theirs / "again.jsonl.gz").read_bytes() == (ours / "b.jsonl.gz").read_bytes()
 
 
+@pytest.mark.integration
 def test_what_a_stopped_run_has_spent_is_in_the_run_log(tmp_path):
     with serve(lambda request: Response(body=complete(request.body))) as teacher:
         ours = project(tmp_path / "ours", teacher.endpoint)
@@ -105,6 +107,7 @@ def test_what_a_stopped_run_has_spent_is_in_the_run_log(tmp_path):
     assert not (ours / "out" / "traces").exists()
 
 
+@pytest.mark.integration
 def test_a_bundle_holds_the_answers_behind_keywords_too_where_a_teacher_writes_them(tmp_path):
     changes = {"keywords.source": "teacher", "traces.train": 10}
     with serve(lambda request: Response(body=complete(request.body))) as teacher:
@@ -126,6 +129,7 @@ def test_a_bundle_holds_the_answers_behind_keywords_too_where_a_teacher_writes_t
     assert (theirs / "again.jsonl.gz").read_bytes() == (ours / "b.jsonl.gz").read_bytes()
 
 
+@pytest.mark.integration
 def test_keywords_cut_short_by_a_cap_go_on_where_they_stopped(tmp_path):
     changes = {"keywords.source": "teacher", "run.max_requests": 9}
     with serve(lambda request: Response(body=complete(request.body))) as teacher:
@@ -142,6 +146,7 @@ def test_keywords_cut_short_by_a_cap_go_on_where_they_stopped(tmp_path):
         assert len(teacher.heard) == stats["asked"]
 
 
+@pytest.mark.integration
 def test_a_run_that_is_not_whole_is_not_exported(tmp_path):
     ours = project(tmp_path / "ours", "https://teacher.invalid/v1")
     result = run_command(ours, "bundle", "export", "b.jsonl.gz")

@@ -169,6 +169,7 @@ def logged(folder):
     return [json.loads(line) for line in (folder / ".cache" / "runs.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.integration
 def test_a_dry_run_of_every_stage_needs_no_key_and_its_quote_holds(tmp_path, monkeypatch):
     with batch_server() as server:
         settings = {"teacher.endpoint": server.endpoint, "keywords.source": "teacher", "run.prompt_price": 1.0,
@@ -191,6 +192,7 @@ def test_a_dry_run_of_every_stage_needs_no_key_and_its_quote_holds(tmp_path, mon
         assert not server.heard
 
 
+@pytest.mark.integration
 def test_keywords_still_to_come_make_new_questions_of_all_whatever_is_in_the_store(tmp_path, monkeypatch):
     def to_send(folder):
         said = run_command(folder, "traces", "--dry-run").stdout
@@ -210,6 +212,7 @@ def test_keywords_still_to_come_make_new_questions_of_all_whatever_is_in_the_sto
         assert [line["stage"] for line in logged(folder)] == ["keywords", "traces"] * 2  # and no dry run
 
 
+@pytest.mark.integration
 def test_a_dry_run_of_the_default_says_that_it_is_free(tmp_path):
     folder = teacher_project(tmp_path / "p", {"teacher.model": "offline"}, "ingest")
     said = run_command(folder, "quote").stdout
