@@ -26,13 +26,9 @@ class Mention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(Mention):
     """One thing that a text says, and what was shown of it. A claim of kind "history" counts all titles."""
 
-    kind: Literal["item", "keyword", "history"]
-    name: str  # as the catalogue writes it, else as the text does
-    says: Says
-    count: tuple[int, int] | None  # "(2 of 3)" behind the name
     target: bool  # it is the target, or a keyword of the target
     liked: int  # liked items of the history that it is, or that have it
     disliked: int

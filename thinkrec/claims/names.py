@@ -34,6 +34,8 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Token:
+    """A word, mark or count where it stands in a text; `start` and `end` are places of characters."""
+
     word: Word
     start: int
     end: int
@@ -45,9 +47,9 @@ class Token:
         """The count as one of those that were `says`: of the others, if its own label says so."""
         if self.count is None:
             return None
-        some, seen = self.count
+        some, of_all = self.count
         other = "liked" if says in ("disliked", "avoids") else "disliked"
-        return (seen - some, seen) if re.search(rf"\b{other}\b", self.label) else self.count
+        return (of_all - some, of_all) if re.search(rf"\b{other}\b", self.label) else self.count
 
 
 @lru_cache(maxsize=1 << 17)
@@ -68,12 +70,13 @@ def _singular(word: str) -> str:
 
 
 def tokens_of(text: str) -> list[Token]:
+    """The words, counts and marks of a text, in its order."""
     tokens: list[Token] = []
-    for found in _TOKEN.finditer(text):
-        start, end = found.span()
+    for match in _TOKEN.finditer(text):
+        start, end = match.span()
         joined = bool(tokens) and tokens[-1].end == start - 1 and text[start - 1] == "-"
-        count = (int(found["some"]), int(found["all"])) if found["count"] else None
-        tokens.append(Token(_word(found[0]), start, end, joined, count, found["label"] or ""))
+        count = (int(match["some"]), int(match["all"])) if match["count"] else None
+        tokens.append(Token(_word(match[0]), start, end, joined, count, match["label"] or ""))
     return tokens
 
 
@@ -110,13 +113,10 @@ class Names:
     def add(self, name: str, meant: str) -> None:
         """`name` stands for `meant`; the first of several keeps the name."""
         words = words_of(name, self._cased)
-        if not words or words in self._names:
-            return
-        self._names[words] = meant
-        lengths = self._lengths.setdefault(words[0], [])
-        if len(words) not in lengths:
-            lengths.append(len(words))
-            lengths.sort(reverse=True)
+        if words and words not in self._names:
+            self._names[words] = meant
+            lengths = {len(words), *self._lengths.get(words[0], ())}
+            self._lengths[words[0]] = sorted(lengths, reverse=True)
 
     def at(self, words: Sequence[str], place: int) -> tuple[str, int]:
         """What the longest name that begins at `place` stands for, and its length; length 0 without any."""

@@ -83,30 +83,25 @@ def check_text(text: str, names: ShownNames, catalogue: Catalogue) -> Check:
 
 def _conclusion(text: str) -> bool | None:
     """Whether the last sentence that speaks of fitting says that the target fits."""
-    found = list(_CONCLUSION.finditer(text))
-    if not found:
+    conclusions = list(_CONCLUSION.finditer(text))
+    if not conclusions:
         return None
-    return not found[-1]["no"] and not re.search("poor|bad|weak", found[-1]["fits"], re.IGNORECASE)
+    last = conclusions[-1]
+    return not last["no"] and not re.search("poor|bad|weak", last["fits"], re.IGNORECASE)
 
 
-def _phrases(table: Iterable[tuple[str, str]]) -> Names:
-    names = Names(cased=True)  # as written here: in lower case
-    for phrase, meant in table:
-        names.add(phrase, meant)
+def _phrases(by_meaning: Iterable[tuple[str, Iterable[str]]]) -> Names:
+    names = Names(cased=True)  # all phrases are written in lower case
+    for meaning, phrases in by_meaning:
+        for phrase in phrases:
+            names.add(phrase, meaning)
     return names
 
 
 _SAME = "same"
-_CUE_AT = _phrases(
-    [
-        *((phrase, says) for says, phrases in cues.CUES.items() for phrase in phrases),
-        *((phrase, _SAME) for phrase in cues.EXAMPLES),
-        *((phrase, "") for phrase in ("not only", "not just", "no doubt", "no wonder")),
-    ]
-)
-_SUBJECT_AT = _phrases(
-    [*((phrase, "target") for phrase in cues.TARGETS), *((phrase, "other") for phrase in cues.OTHERS)]
-)
+_NO_NEGATION = ("not only", "not just", "no doubt", "no wonder")
+_CUE_AT = _phrases([*cues.CUES.items(), (_SAME, cues.EXAMPLES), ("", _NO_NEGATION)])
+_SUBJECT_AT = _phrases([("target", cues.TARGETS), ("other", cues.OTHERS)])
 _SAYS: dict[str, Says] = {says: says for says in cues.CUES}
 
 
@@ -142,7 +137,7 @@ class _Reading:
         self._exact = [token.word.text for token in self._tokens]
         self._lower = [token.word.lower for token in self._tokens]
         self._folded = [token.word.folded for token in self._tokens]
-        self._quotes = {found.start(found.lastindex or 0): found for found in _QUOTED.finditer(text)}
+        self._quotes = {quote.start(quote.lastindex or 0): quote for quote in _QUOTED.finditer(text)}
         self._clause = _Clause()
         self._topic: Says = "named"  # what the sentence before was about
         self._fresh = True  # at the beginning of a sentence
@@ -161,10 +156,9 @@ class _Reading:
         if token.word.mark:
             self._mark(place)
             return place + 1
-        for read in (self._quote, self._title):
-            behind = read(place, fresh)
-            if behind:
-                return behind
+        behind_name = self._quote(place) or self._title(place, fresh)
+        if behind_name:
+            return behind_name
         if token.joined:
             return place + 1  # the rest of a compound
         cue, cue_length = _CUE_AT.at(self._lower, place)
@@ -178,13 +172,14 @@ class _Reading:
 
     # Names
 
-    def _quote(self, place: int, fresh: bool) -> int:
-        found = self._quotes.get(self._tokens[place].start)
-        if found is None:
+    def _quote(self, place: int) -> int:
+        """Read a quoted name at `place`; returns the place behind it, or 0."""
+        quote = self._quotes.get(self._tokens[place].start)
+        if quote is None:
             return 0
-        inner, end = found[found.lastindex or 0], found.end()
+        inner = quote[quote.lastindex or 0]
         behind = place
-        while behind < len(self._tokens) and self._tokens[behind].start < end:
+        while behind < len(self._tokens) and self._tokens[behind].start < quote.end():
             behind += 1
         words = bare_words(inner)
         title = self._names.quoted.get(words) or self._catalogue.quoted.get(words)
@@ -194,19 +189,20 @@ class _Reading:
             self._add("keyword", self._names.exact_keyword(written, keyword), behind, claimed=True)
         elif title is not None:
             self._item(title, behind)
-        elif found[0][0] != "*" and looks_like_a_name(inner):
+        elif quote[0][0] != "*" and looks_like_a_name(inner):
             self._item(inner.strip(" .,;:"), behind)
         else:
             return 0
         return behind
 
     def _title(self, place: int, fresh: bool) -> int:
+        """Read a title at `place`, the longest; returns the place behind it, or 0."""
         title, length = self._names.titles.at(self._exact, place)
         if length == 1 and (fresh or self._exact[place][0].islower()):
-            length = 0
-        other, longer = self._catalogue.titles.at(self._exact, place)
-        if longer > length:
-            title, length = other, longer
+            length = 0  # one word that may be an ordinary one
+        other_title, other_length = self._catalogue.titles.at(self._exact, place)
+        if other_length > length:
+            title, length = other_title, other_length
         if not length or self._cuts_compound(place, place + length):
             return 0
         self._item(title, place + length)
@@ -214,14 +210,16 @@ class _Reading:
 
     def _keyword_at(self, place: int) -> tuple[str, bool, int]:
         """The longest keyword at `place`, whether it is a shown one, and its length."""
-        own, length = self._names.keywords.at(self._folded, place)
-        other, longer = self._catalogue.keywords.at(self._folded, place)
-        shown = length >= longer
-        name, length = (own, length) if shown else (other, longer)
+        name, length = self._names.keywords.at(self._folded, place)
+        other_name, other_length = self._catalogue.keywords.at(self._folded, place)
+        shown = length >= other_length
+        if not shown:
+            name, length = other_name, other_length
         if not length or self._cuts_compound(place, place + length):
             return "", False, 0
-        written = " ".join(self._lower[place : place + length])
-        return (self._names.exact_keyword(written, name) if shown else name), shown, length
+        if shown:
+            name = self._names.exact_keyword(" ".join(self._lower[place : place + length]), name)
+        return name, shown, length
 
     def _cuts_compound(self, start: int, end: int) -> bool:
         return self._tokens[start].joined or (end < len(self._tokens) and self._tokens[end].joined)
@@ -308,8 +306,7 @@ class _Reading:
             if hedged:  # "would be liked": a guess
                 return end
             counted = self._has_count(end)
-            named = self.mentions[-1:] if counted else clause.waiting
-            for mention in named:
+            for mention in self.mentions[-1:] if counted else clause.waiting:
                 mention.says, mention.claimed = says, True
                 if counted:
                     mention.count = self._tokens[end].counted(says)

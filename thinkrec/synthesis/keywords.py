@@ -8,6 +8,7 @@ description also gets its decade, such as "1990s". In a large corpus, words of v
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -76,23 +77,15 @@ def _tf_idf(documents: Sequence[Sequence[str]]) -> list[dict[str, float]]:
         return [{} for _ in documents]
     names = vectoriser.get_feature_names_out()
     weights = []
-    for start, end in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
-        known = {names[column]: float(matrix.data[place]) for place, column in _entries(matrix.indices, start, end)}
-        weights.append(known)
-    return [
-        {word: known[forms[singular(word)]] for word in document if forms[singular(word)] in known}
-        for document, known in zip(documents, weights, strict=True)
-    ]
-
-
-def _entries(columns: Any, start: int, end: int) -> Iterable[tuple[int, int]]:
-    return ((place, int(columns[place])) for place in range(start, end))
+    for document, (start, end) in zip(documents, pairwise(matrix.indptr), strict=True):
+        by_form = dict(zip(names[matrix.indices[start:end]], matrix.data[start:end].tolist(), strict=True))
+        weights.append({word: by_form[forms[singular(word)]] for word in document if forms[singular(word)] in by_form})
+    return weights
 
 
 def _best_first(words: Iterable[str], weight: dict[str, float]) -> list[str]:
     """The weighed ones of `words`, heaviest first; equal weights go by the alphabet."""
-    known = {word for word in words if word in weight}
-    return sorted(known, key=lambda word: (-round(weight[word], 9), word))
+    return sorted({word for word in words if word in weight}, key=lambda word: (-round(weight[word], 9), word))
 
 
 def _telling_categories(categories: list[list[str]]) -> list[list[str]]:

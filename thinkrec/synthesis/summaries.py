@@ -77,13 +77,13 @@ def summarise(
         return Summaries(keywords=extracted, fallbacks=_fallbacks([]), stats=stats)
     equal, write = item_questions(items)
     replies = _ask(sorted({place for place in equal if place is not None}), write, teacher, progress)
-    found = {place: read_keywords(reply, max_per_item) for place, reply in replies.items()}
+    answers = {place: read_keywords(reply, max_per_item) for place, reply in replies.items()}
     lists: list[list[str]] = extracted["keywords"].tolist()
     fallbacks: list[tuple[int, Fault, str]] = []
     for place, (item, asked) in enumerate(zip(items["item"], equal, strict=True)):
         if asked is None:
             continue
-        words, fault = found[asked]
+        words, fault = answers[asked]
         if fault is None:
             lists[place] = words
         else:
@@ -116,11 +116,9 @@ def foresee(items: pd.DataFrame, keywords: KeywordParams, teacher: TeacherSettin
         replay = replace(open_teacher(teacher), listener=lambda *_: None)
         with suppress(Unanswered):
             return summarise(items, replay, max_per_item=keywords.max_per_item, progress="").keywords, ""
-    made = summarise(items, None, max_per_item=keywords.max_per_item).keywords
-    return (
-        made,
-        "keywords by the teacher are still to come, extracted ones stand in" if keywords.source == "teacher" else "",
-    )
+    extracted = summarise(items, None, max_per_item=keywords.max_per_item).keywords
+    missing = "keywords by the teacher are still to come, extracted ones stand in"
+    return extracted, missing if keywords.source == "teacher" else ""
 
 
 def item_questions(items: pd.DataFrame) -> tuple[list[int | None], Callable[[int], list[Message]]]:
