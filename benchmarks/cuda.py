@@ -160,7 +160,6 @@ def make_world(backbone: PreTrainedModel, users: int = USERS) -> World:
         reasons={int(row): draw(REASON_TOKENS) for row in explained},
         vocabulary=WORDS,
         history=10,
-        hide_dislikes=False,
         soft_tokens=0,
         max_tokens=4096,
     )

@@ -12,7 +12,6 @@ from thinkrec.features.statistics import causal_statistics
 MILLION = 1_000_000
 SMALL, LARGE = MILLION, 10 * MILLION
 USERS = 6000  # to a million rows, as in MovieLens 1M
-KERNEL_HISTORY = 100  # the default
 ROUNDS = 2
 LINEAR = 1.2  # what sorting, and tables that outgrow the caches, may add
 
@@ -52,7 +51,7 @@ def one_run(rows: int) -> tuple[float, int | None]:
     def work() -> None:
         nonlocal seconds
         began = time.perf_counter()
-        causal_statistics(table, items, smoothing=5.0, kernel_history=KERNEL_HISTORY)
+        causal_statistics(table, items)
         seconds = time.perf_counter() - began
 
     peak = peak_growth(work)

@@ -123,7 +123,6 @@ def layout_of(
     prompt = PromptParams(
         layout=name,
         history=HISTORY,
-        history_labels="both",
         max_tokens=4096,
         keywords=KEYWORDS,
         slots=slots,

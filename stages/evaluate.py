@@ -33,7 +33,7 @@ def evaluate() -> str:
     artifacts.write_table(artifacts.REASONS, reasons)
     moved = interventions(loaded, reasons, checker, seed=params.seed)
     thought, seconds = reason_first.measure(
-        loaded, rows=params.evaluate.reason_first, samples=params.evaluate.reason_first_samples,
+        loaded, rows=params.evaluate.reason_first,
         max_new_tokens=params.evaluate.max_new_tokens, seed=params.seed,
     )  # fmt: skip
     likeness = {"bertscore": params.evaluate.bertscore, "bleurt": params.evaluate.bleurt}

@@ -143,7 +143,6 @@ def layout_of(
     table: pd.DataFrame,
     *,
     history: int = 3,
-    hide_dislikes: bool = False,
     reasons: Mapping[int, NDArray[np.int32]] | None = None,
     layout: Literal["stream", "question"] = "stream",
     slots: tuple[Slot, ...] = SLOTS,
@@ -153,7 +152,6 @@ def layout_of(
     prompt = PromptParams(
         layout=layout,
         history=history,
-        history_labels="likes" if hide_dislikes else "both",
         max_tokens=max_tokens,
         keywords=8,
         slots=slots,

@@ -27,7 +27,6 @@ def prompt(**changes: Any) -> PromptParams:
     given = {
         "layout": "stream",
         "history": 3,
-        "history_labels": "both",
         "max_tokens": 100,
         "keywords": 2,
         "slots": (),

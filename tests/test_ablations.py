@@ -80,9 +80,9 @@ class TestAblations:
         assert written["rows"] == written["claims"]["ours"]["claims"] == written["interventions"]["flip"]["pairs"] == 0
         assert read_json(project / TABLE) == before
 
-    def test_likes_only_by_the_centroid_rule_with_a_small_group_joined_to_its_nearest(self, project: Path) -> None:
-        changes = {"prompt.history_labels": "likes", "gate.kind": "centroid", "experts.space": "raw"}
-        metrics = run_from(project, "traces", {**changes, "experts.n": 4, "experts.min_users": 16})
+    def test_the_centroid_rule_on_raw_vectors_with_a_small_group_joined_to_its_nearest(self, project: Path) -> None:
+        changes = {"gate.kind": "centroid", "experts.space": "raw"}
+        metrics = run_from(project, "experts", {**changes, "experts.n": 4, "experts.min_users": 16})
         assert metrics["experts"]["joined"] > 0
         assert metrics["experts"]["groups"] == 4 - metrics["experts"]["joined"] == len(metrics["experts"]["experts"])
         assert min(metrics["experts"]["users"]) >= 16

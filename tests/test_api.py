@@ -139,7 +139,7 @@ class TestAsTheEvaluationScored:
             }
         )
         whole = pd.concat([table, added]).sort_values(["user", "timestamp"], kind="stable", ignore_index=True)
-        expected, names = causal_statistics(whole, read_table(ITEMS, root=finished), smoothing=5.0, kernel_history=100)
+        expected, names = causal_statistics(whole, read_table(ITEMS, root=finished))
         rows = np.flatnonzero((whole["user"] == user).to_numpy())
         np.testing.assert_allclose(features.statistics[:, :-1], expected[rows], atol=1e-5)
         assert features.statistic_names == [*names, "affinity"]
@@ -274,8 +274,8 @@ class TestExplanations:
 
 @pytest.fixture(scope="module")
 def simple(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
-    """Of a project without experts, whose prompts show likes alone."""
-    changes = {"prompt.history_labels": "likes", "experts.n": 0, "sft.epochs": 1}
+    """Of a project without experts."""
+    changes = {"experts.n": 0, "sft.epochs": 1}
     project = copy_project(finished, tmp_path_factory.mktemp("simple") / "project", changes)
     for stage in ("sft", "experts", "gate"):
         run_stage(project, stage)
@@ -295,9 +295,6 @@ class TestOtherProjects:
     def test_without_experts_the_global_model_speaks_alone(self, simple: Recommender) -> None:
         assert len(simple.recommend("u00003", 3)) == 3
         assert simple.explain(LIKED_AND_NOT, "i00009").weights == {"global": 1}
-
-    def test_dislikes_that_the_model_does_not_see_are_no_evidence(self, simple: Recommender) -> None:
-        assert simple.explain(LIKED_AND_NOT, "i00009").history == 2
 
     def test_an_added_expert_speaks_and_is_exported_with_the_others(self, finished: Path, tmp_path: Path) -> None:
         project = copy_project(finished, tmp_path / "project", {"experts.added": [str(NEWCOMERS)]})

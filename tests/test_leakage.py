@@ -18,7 +18,7 @@ from thinkrec.evaluation.tables import HINDSIGHT
 from thinkrec.features.artefact import load_features
 
 STAGES = list(PIPELINE)
-ONE_EPOCH = {f"{part}.epochs": 1 for part in ("mf", "sft", "experts", "gate")}  # and so none for valid to choose
+ONE_EPOCH = {f"{part}.epochs": 1 for part in ("features", "sft", "experts", "gate")}  # and so none for valid to choose
 
 
 def rerun(

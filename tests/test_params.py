@@ -107,7 +107,6 @@ def test_a_key_like_nothing_known_is_still_refused_in_one_line(given: Any, key: 
             "dataset.columns should name either a rating or a label",
         ),
         ("prompt.keywords", "11", "prompt.keywords should be less than or equal to 10 (it is 11)"),
-        ("prompt.history_labels", "none", "prompt.history_labels should be 'both' or 'likes' (it is 'none')"),
         ("prompt.slots", "[usr]", "prompt.slots.0 should be 'user', 'item' or 'statistics' (it is 'usr')"),
         ("prompt.slots", "[user, user]", "prompt.slots should name each part once (it is ['user', 'user'])"),
         ("backbone.vocabulary", "299", "backbone.vocabulary should be greater than or equal to 300 (it is 299)"),

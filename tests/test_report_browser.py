@@ -212,14 +212,6 @@ def test_evidence_is_marked_in_the_history_and_what_is_not_so_in_the_text(opened
     )
 
 
-def test_where_prompts_hide_dislikes_the_history_shows_likes_and_cites_those(tab: Tab, tmp_path: Path) -> None:
-    some = made(reason="Yes. Liked Old Forest.")
-    (tmp_path / "report.html").write_text(report_page(contents(some, SETTINGS, prompt(history_labels="likes"), str)))
-    tab.page.goto((tmp_path / "report.html").as_uri())
-    assert tab.texts("#target h3") == ["Last Harbor (2003)"]
-    assert tab.texts("#target .history .cited bdi") == tab.texts("#target .history li bdi") == ["Old Forest"]
-
-
 def test_the_keyboard_reaches_everything(opened: Tab) -> None:
     reached = []
     for _ in range(24):

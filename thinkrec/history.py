@@ -43,15 +43,9 @@ def _first_rows(new: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.repeat(first, np.diff(first, append=len(new)))
 
 
-def shown_history(
-    start: int, end: int, label: NDArray[np.integer], *, length: int, likes_only: bool
-) -> NDArray[np.int64]:
-    """The shown history of a row: of its history `[start, end)` the rows that its prompt shows, oldest first.
-
-    These are the last `length`, and of those, with `likes_only`, the liked ones by `label`, which has one entry a row.
-    """
-    rows = np.arange(max(start, end - length), end)
-    return rows[label[rows] == 1] if likes_only else rows
+def shown_history(start: int, end: int, length: int) -> NDArray[np.int64]:
+    """The shown history of a row: the last `length` rows of its history `[start, end)`, oldest first."""
+    return np.arange(max(start, end - length), end)
 
 
 def static_view(interactions: pd.DataFrame) -> pd.DataFrame:

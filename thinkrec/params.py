@@ -142,7 +142,6 @@ class PromptParams(Section):
 
     layout: Literal["stream", "question"]
     history: Positive
-    history_labels: Literal["both", "likes"]
     max_tokens: Positive
     keywords: Annotated[Count, Field(le=10)]
     slots: tuple[Slot, ...]
@@ -168,15 +167,13 @@ class FeatureParams(Section):
 
     model: FeatureModel
     folds: Annotated[Positive, Field(ge=2)]
-    smoothing: AboveZero
-    kernel_history: Positive
+    epochs: Positive
 
 
 class RecommenderParams(Section):
     """What fitting an ordinary recommender takes (stages `features`, `baselines`; METHOD: collaborative features)."""
 
     dim: Positive
-    epochs: Positive
     learning_rate: AboveZero
 
 
@@ -184,7 +181,6 @@ class MfParams(RecommenderParams):
     """Matrix factorisation."""
 
     weight_decay: NotNegative
-    fold_in_widening: AboveZero
 
 
 class LightGcnParams(RecommenderParams):
@@ -197,9 +193,7 @@ class LightGcnParams(RecommenderParams):
 class SasRecParams(RecommenderParams):
     """SASRec."""
 
-    blocks: Positive
     history: Positive
-    dropout: Annotated[Share, Field(lt=1)]
 
 
 class GsasRecParams(SasRecParams):
@@ -351,7 +345,6 @@ class EvaluateParams(Section):
     bertscore: Path | None
     bleurt: Path | None
     reason_first: Count
-    reason_first_samples: Positive
 
     @model_validator(mode="after")
     def _candidates_differ(self) -> Self:

@@ -321,13 +321,7 @@ class Recommender:
         states, biases = self._feature_model.states(ratings, ratings.start[new], ratings.end[new])
         vectors[new] = states
         item_row[new] = ratings.item[new]  # the full fit's
-        counted, _ = statistics_of(
-            self._counts_of(rows, source),
-            rows,
-            self._content,
-            smoothing=self._params.features.smoothing,
-            kernel_history=self._params.features.kernel_history,
-        )
+        counted, _ = statistics_of(self._counts_of(rows, source), rows, self._content)
         affinity = self._item_side.logits(states, biases, ratings.item[new]) - biases
         statistics = stored.statistics[source]
         statistics[new] = np.concatenate([counted[new], affinity[:, None]], axis=1)

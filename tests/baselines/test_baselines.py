@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from thinkrec.baselines.fits import (
     Fit,
     boosted_trees,
     item_like_rate,
-    logistic_kernels,
     logistic_regression,
     running_rates,
     train_rate,
@@ -26,8 +24,7 @@ from thinkrec.baselines.plain_statistics import plain_statistics
 from thinkrec.baselines.scores import score_fits, score_slot_statistics
 from thinkrec.history import ScoredModel, static_view
 
-KERNELS = {"smoothing": 5.0, "kernel_history": 20}
-FITS: dict[str, Fit] = PLAIN | {"logistic_kernels": partial(logistic_kernels, **KERNELS)}
+FITS: dict[str, Fit] = PLAIN
 LEARNED = ["logistic_regression", "boosted_trees", "logistic_kernels"]
 
 

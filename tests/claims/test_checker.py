@@ -15,9 +15,7 @@ from thinkrec.shown import LONGEST_KEYWORD, LONGEST_TITLE, one_line
 from thinkrec.teacher.trace_prompts import question
 from thinkrec.text.items import item_texts
 
-PROMPT = PromptParams(
-    layout="stream", history=2, history_labels="both", max_tokens=2048, keywords=2, slots=(), soft_tokens=0
-)
+PROMPT = PromptParams(layout="stream", history=2, max_tokens=2048, keywords=2, slots=(), soft_tokens=0)
 INTERACTIONS = pd.DataFrame({"user": [0] * 4, "item": [0, 1, 2, 3], "label": [1, 0, 1, 0], "timestamp": [1, 2, 3, 3]})
 TITLES = ["Night", "Iron Harbour", "Seven Keys", "Low Tide"]
 KEYWORDS = [["war", "noir", "heist"], ["sea"], ["keys", "war"], []]
@@ -33,7 +31,6 @@ def test_a_row_shows_the_last_strictly_earlier_items_and_their_first_keywords() 
     assert [(item.title, item.liked) for item in row.history] == [("Night", True), ("Iron Harbour", False)]
     assert [list(item.keywords) for item in row.items] == [["war", "noir"], ["sea"], []]
     assert checker(history=1).history_rows(3).tolist() == [1]
-    assert checker(history_labels="likes").history_rows(3).tolist() == [0]
 
 
 def test_a_keyword_that_is_known_and_not_shown_is_a_claim_without_ground() -> None:

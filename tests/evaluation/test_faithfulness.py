@@ -116,9 +116,7 @@ def test_pairs_are_compared_by_hand() -> None:
 def test_the_table_of_interventions_and_reasons_that_cite_nothing(loaded: LoadedModel) -> None:
     items = pd.DataFrame({"title": [title.split(":")[0] for title in TITLES]})
     keywords = pd.DataFrame({"keywords": [title.partition(": ")[2].split(", ") for title in TITLES]})
-    prompt = PromptParams(
-        layout="stream", history=3, history_labels="both", max_tokens=2048, keywords=8, slots=("user",), soft_tokens=0
-    )
+    prompt = PromptParams(layout="stream", history=3, max_tokens=2048, keywords=8, slots=("user",), soft_tokens=0)
     checker = Checker(loaded.interactions, items, keywords, prompt, str)
     rows = [int(row) for row in np.flatnonzero(loaded.layout.end - loaded.layout.start >= 3)]
 

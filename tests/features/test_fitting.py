@@ -47,8 +47,8 @@ def rows_of(*splits: str) -> np.ndarray:
 
 def fitted(kind: FeatureModel, frame: pd.DataFrame, *, epochs: int = 1) -> tuple[dict[Protocol, Features], Any]:
     """By default of one epoch: then which is best cannot change with the labels of valid."""
-    params = FeatureParams(model=kind, folds=FOLDS, smoothing=5.0, kernel_history=5)
-    return fit_features(frame, item_table(), params, params_of(kind, epochs=epochs), seed=SEED)[:2]
+    params = FeatureParams(model=kind, folds=FOLDS, epochs=epochs)
+    return fit_features(frame, item_table(), params, params_of(kind), seed=SEED)[:2]
 
 
 @cache
@@ -183,7 +183,7 @@ def test_the_epoch_is_the_best_on_valid_and_its_measures_are_the_models_own(kind
     features, metrics = fitted(kind, table(), epochs=6)
     train, valid = rows_of("train"), rows_of("valid")
     ratings = Ratings.of(table(), items=ITEMS)
-    _, epoch, measured = fit_model(kind, ratings, train, valid, params_of(kind, epochs=6), seed=SEED)
+    _, epoch, measured = fit_model(kind, ratings, train, valid, params_of(kind), epochs=6, seed=SEED)
     assert metrics["model"] == kind and metrics["epoch"] == epoch
     assert {name: metrics[f"valid_{name}"] for name in measured} == measured
     label, online = column("label"), features["online"]

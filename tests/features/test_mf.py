@@ -23,7 +23,7 @@ def random_model(seed: int = 0, dim: int = 3, *, weight_decay: float = 0.0) -> M
     user, item = np.divmod(np.arange(USERS * ITEMS), ITEMS)
     rows = np.arange(len(user))
     ratings = ratings_of([*user.tolist(), USERS], [*item.tolist(), 0], [*(user % 2).tolist(), 1], items=ITEMS)
-    params = params_of("mf", dim=dim, weight_decay=weight_decay, fold_in_widening=2.0)
+    params = params_of("mf", dim=dim, weight_decay=weight_decay)
     model = MatrixFactorisation(ratings, rows, params, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -65,8 +65,8 @@ def test_a_state_is_ridge_regression_of_what_the_items_leave_open(seed: int, cou
     user, item, user_bias, item_bias = (weights[name] for name in ("user", "item", "user_bias", "item_bias"))
     expected = 1 / (1 + np.exp(-(model.bias + item_bias[ratings.item])))
     x = np.column_stack([item[ratings.item], np.ones(count)])
-    # Twice (fold_in_widening) the mean square of what the known users have.
-    spread = 2.0 * np.append([np.square(user[:USERS]).mean()] * 3, np.square(user_bias[:USERS]).mean())
+    # FOLD_IN_WIDENING times the mean square of what the known users have.
+    spread = 4.0 * np.append([np.square(user[:USERS]).mean()] * 3, np.square(user_bias[:USERS]).mean())
     # The minimum of sum_k s_k (r_k / s_k - x_k e)^2 + sum_d e_d^2 / spread_d, as least squares with pseudo-rows.
     slope = expected * (1 - expected)
     rows = np.concatenate([np.sqrt(slope)[:, None] * x, np.diag(1 / np.sqrt(spread))])

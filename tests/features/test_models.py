@@ -54,9 +54,9 @@ def states_of(model: Recommender, ratings: Ratings, rows: np.ndarray) -> np.ndar
 def test_a_planted_structure_is_learned_and_holds_for_users_that_the_fit_never_saw(kind: FeatureModel) -> None:
     ratings, train, later = planted()
     params = params_of(kind)
-    model, epoch, measured = fit_model(kind, ratings, train, later, params, seed=1)
+    model, epoch, measured = fit_model(kind, ratings, train, later, params, epochs=12, seed=1)
     untrained = MODELS[kind](ratings, train, params, seed=1).eval()
-    assert 1 <= epoch <= params.epochs
+    assert 1 <= epoch <= 12
     assert measured == validation(ratings.user[later], ratings.label[later], model.logits(ratings, later))
     assert measured["auc"] > 0.95 and measured["uauc"] > 0.95
     assert auc(ratings.label[later], untrained.logits(ratings, later)) < 0.85
@@ -66,8 +66,8 @@ def test_a_planted_structure_is_learned_and_holds_for_users_that_the_fit_never_s
 def test_the_model_that_is_kept_is_the_one_of_as_many_epochs_alone(kind: FeatureModel) -> None:
     ratings, train, later = planted()
     noise = replace(ratings, label=np.random.default_rng(3).integers(0, 2, len(ratings.label)))
-    params = params_of(kind, epochs=12)
-    model, epoch, _ = fit_model(kind, noise, train, later, params, seed=1)
+    params = params_of(kind)
+    model, epoch, _ = fit_model(kind, noise, train, later, params, epochs=12, seed=1)
     assert epoch < 12  # in noise the best comes early
     assert weights(model) == weights(refit_model(kind, noise, train, params, epochs=epoch, seed=1))
 
@@ -175,7 +175,7 @@ def test_a_state_is_of_the_history_whoever_the_user_is(kind: FeatureModel) -> No
 def test_labels_of_one_class_only_still_give_numbers(kind: FeatureModel, label: int) -> None:
     ratings, train, later = planted()
     same = replace(ratings, label=np.full_like(ratings.label, label))
-    model, _, measured = fit_model(kind, same, train, later, params_of(kind, epochs=2), seed=1)
+    model, _, measured = fit_model(kind, same, train, later, params_of(kind), epochs=2, seed=1)
     logits = model.logits(same, later)
     assert np.isfinite(logits).all() and ((logits > 0) == label).all()
     assert np.isnan(measured["auc"]) and measured["objective"] == 0.5
@@ -184,8 +184,8 @@ def test_labels_of_one_class_only_still_give_numbers(kind: FeatureModel, label: 
 @every_model
 def test_where_valid_has_one_class_only_all_epochs_are_trained(kind: FeatureModel) -> None:
     ratings, rows, later = planted()
-    liked, params = later[ratings.label[later] == 1], params_of(kind, epochs=2)
-    judged, epochs, measured = fit_model(kind, ratings, rows, liked, params, seed=1)
+    liked, params = later[ratings.label[later] == 1], params_of(kind)
+    judged, epochs, measured = fit_model(kind, ratings, rows, liked, params, epochs=2, seed=1)
     assert epochs == 2 and np.isnan(measured["auc"])
     plain = refit_model(kind, ratings, rows, params, epochs=2, seed=1)
     np.testing.assert_array_equal(judged.items().vectors, plain.items().vectors)

@@ -34,7 +34,7 @@ def test_nothing_at_or_after_a_moment_reaches_rows_up_to_it(
     seen = time <= moment
     for column in (
         lambda label: running_counts(key, time, label)[0],
-        lambda label: global_rate(time, label, smoothing=5.0),
+        lambda label: global_rate(time, label),
     ):
         np.testing.assert_array_equal(column(label)[seen], column(shuffled)[seen])
 

@@ -26,7 +26,7 @@ def random_model() -> SASRec:
     """A model whose every weight matters, over one long history; items beyond KNOWN_ITEMS are not in the fit."""
     ratings = long_history(0)
     rows = np.flatnonzero(ratings.item < KNOWN_ITEMS)
-    params = params_of("sasrec", history=HISTORY, blocks=2, dropout=0.5)
+    params = params_of("sasrec", history=HISTORY)
     model = SASRec(ratings, rows, params, seed=0).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -20,7 +20,9 @@ few = settings(max_examples=40, deadline=None)
 
 
 def compute(table: pd.DataFrame, *, kernel_history: int = 5) -> NDArray[np.float32]:
-    return causal_statistics(table, item_table(), smoothing=5.0, kernel_history=kernel_history)[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "KERNEL_HISTORY", kernel_history)
+        return causal_statistics(table, item_table())[0]
 
 
 @few
@@ -67,7 +69,7 @@ def test_the_chunk_size_does_not_matter(seed: int, pairs: int) -> None:
 def test_kernels_look_back_no_further_than_they_may() -> None:
     table = interactions(0, users=2, rows=12, ties=False)
     table["user"] = np.repeat([0, 1], 12).astype(np.int32)
-    names = causal_statistics(table, item_table(), smoothing=5.0, kernel_history=3)[1]
+    names = causal_statistics(table, item_table())[1]
     kernels = [column for column, name in enumerate(names) if "log_odds" not in name and "count" not in name]
     assert len(kernels) == 12
     weight = names.index("log_weight_everything")
@@ -100,16 +102,16 @@ def small() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def test_a_small_case_by_hand() -> None:
     table, items = small()
-    values, names = causal_statistics(table, items, smoothing=2.0, kernel_history=10)
+    values, names = causal_statistics(table, items)
     column = {name: values[:, index].tolist() for index, name in enumerate(names)}
 
-    # Priors, drawn by 2 halves: nothing before 0; at 10 one like of one: 2/3; at 20 one of two: 1/2.
+    # Priors, drawn by 5 halves: nothing before 0; at 10 one like of one: 7/12; at 20 one of two: 1/2.
     def logit(p: float) -> float:
         return log(p / (1 - p))
 
-    at_10 = 2 / 3
-    assert column["user_log_odds"] == pytest.approx([0, logit(2 / 3), logit(2 / 3), logit(at_10)], abs=1e-6)
-    assert column["item_log_odds"] == pytest.approx([0, logit(1 / 3), 0, logit(at_10)], abs=1e-6)
+    at_10 = 7 / 12
+    assert column["user_log_odds"] == pytest.approx([0, logit(7 / 12), logit(7 / 12), logit(at_10)], abs=1e-6)
+    assert column["item_log_odds"] == pytest.approx([0, logit(5 / 12), 0, logit(at_10)], abs=1e-6)
     assert column["user_log_count"] == pytest.approx([0, log1p(1), log1p(1), 0])
     assert column["item_log_count"] == pytest.approx([0, log1p(1), 0, 0])
     # The one past row was a like where .5 was expected: a residual of .5 at every kernel's weight, shrunk by 2.

@@ -24,10 +24,10 @@ from thinkrec.params import (
 KINDS: list[FeatureModel] = list(MODELS)
 USERS, KNOWN_USERS, ITEMS, KNOWN_ITEMS, ROWS = 40, 30, 14, 12, 24  # of `planted`
 
-_TRANSFORMER = {"dim": 8, "epochs": 8, "learning_rate": 0.01, "blocks": 1, "history": 4, "dropout": 0.1}
+_TRANSFORMER = {"dim": 8, "learning_rate": 0.01, "history": 4}
 _PARAMS: dict[FeatureModel, RecommenderParams] = {
-    "mf": MfParams(dim=2, epochs=12, learning_rate=0.05, weight_decay=0.001, fold_in_widening=4.0),
-    "lightgcn": LightGcnParams(dim=4, epochs=12, learning_rate=0.05, weight_decay=0.001, layers=2),
+    "mf": MfParams(dim=2, learning_rate=0.05, weight_decay=0.001),
+    "lightgcn": LightGcnParams(dim=4, learning_rate=0.05, weight_decay=0.001, layers=2),
     "sasrec": SasRecParams(**_TRANSFORMER),
     "gsasrec": GsasRecParams(**_TRANSFORMER, negatives=2, calibration=0.5),
 }

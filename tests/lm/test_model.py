@@ -112,18 +112,8 @@ def test_reasons_change_no_score(table: pd.DataFrame, model: RecommenderLM) -> N
     assert score(model, told, rows) == pytest.approx(score(model, layout_of(table), rows), abs=SAME)
 
 
-def test_likes_only_histories_do_not_see_what_a_disliked_item_was(table: pd.DataFrame, model: RecommenderLM) -> None:
-    layout = layout_of(table, hide_dislikes=True)
-    disliked = np.flatnonzero(table["label"].to_numpy() == 0)
-    liked = np.flatnonzero(table["label"].to_numpy() == 1)
-    other = layout_of(changed(table, disliked, "item"), hide_dislikes=True)
-    before, after = score(model, layout, liked), score(model, other, liked)
-    assert after == pytest.approx(before, abs=SAME)
-    assert np.abs(score(model, layout_of(table), liked) - before).max() > 1e-3
-
-
 def test_eager_attention_gives_the_same_scores(table: pd.DataFrame, family: Family) -> None:
-    model, layout = recommender(table, family), layout_of(table, hide_dislikes=True)
+    model, layout = recommender(table, family), layout_of(table)
     rows = np.arange(len(table))
     before = score(model, layout, rows)
     model.backbone.set_attn_implementation("eager")

@@ -19,9 +19,7 @@ from thinkrec.synthesis.traces import synthesise
 from thinkrec.teacher.endpoint import open_teacher
 from thinkrec.teacher.trace_prompts import question
 
-PROMPT = PromptParams(
-    layout="stream", history=3, history_labels="both", max_tokens=2048, keywords=2, slots=(), soft_tokens=0
-)
+PROMPT = PromptParams(layout="stream", history=3, max_tokens=2048, keywords=2, slots=(), soft_tokens=0)
 TRACE = TraceParams(sampling="balanced", train=6, held_out=2, max_turns=3, min_words=5, max_words=60)
 
 
@@ -273,13 +271,6 @@ def test_a_prompt_shows_the_last_earlier_rows_with_their_verdicts(world):
     assert [shown["verdict"] == "liked" for shown in history] == [bool(label[row]) for row in (13, 14, 15)]
     assert all(len(shown["keywords"]) == 2 for shown in history)
     assert json.loads(prompt[6])["title"] == f"Title {item[16]}"
-
-
-def test_hidden_dislikes_make_the_history_shorter(world):
-    likes = PROMPT.model_copy(update={"history_labels": "likes"})
-    prompt = messages_of(*world, likes)(16)[1]["content"].splitlines()
-    assert prompt.index("</history>") == 3  # of rows 13, 14 and 15 the first and last were liked
-    assert "disliked" not in "".join(prompt)
 
 
 def test_what_a_claim_is_held_against_is_what_the_prompt_shows(world):

@@ -28,7 +28,7 @@ TRACES = pd.DataFrame({"row": [3, 4], "text": ["No. Twice is enough.", "Yes. Sec
 
 def prompt(**changes: Any) -> PromptParams:
     values = {
-        "layout": "stream", "history": 2, "history_labels": "both", "max_tokens": 99, "keywords": 1, "slots": (),
+        "layout": "stream", "history": 2, "max_tokens": 99, "keywords": 1, "slots": (),
         "soft_tokens": 0,
     }  # fmt: skip
     return PromptParams(**(values | changes))
@@ -44,7 +44,6 @@ def test_items_of_train_and_their_descriptions_come_first() -> None:
 
 def test_a_trace_follows_the_history_and_the_target_that_it_is_about() -> None:
     assert texts()[-1] == "B No C: z Yes A: x No. Twice is enough."
-    assert texts(history_labels="likes")[-1] == "C: z Yes A: x No. Twice is enough."
 
 
 def test_the_question_layout_is_pretrained_on_questions() -> None:

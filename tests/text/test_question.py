@@ -113,13 +113,6 @@ def test_candidates_of_one_moment_share_the_history() -> None:
     assert (seen[:, history:].sum(0) <= 1).all()  # no token beyond the history is seen by two candidates
 
 
-def test_likes_only_histories_leave_dislikes_out() -> None:
-    table = interactions(users=1, ties=False)
-    layout = layout_of(table, history=5, hide_dislikes=True, layout="question")
-    window = alone(layout, 9)
-    assert window.rows.tolist() == [row for row in range(4, 9) if table["label"][row]] + [9]
-
-
 def test_training_draws_phrasings_and_scoring_keeps_the_first() -> None:
     layout = layout_of(interactions(rows=17), layout="question")
     rows = np.arange(51)
@@ -206,9 +199,7 @@ def test_a_chat_model_is_asked_as_its_template_says() -> None:
     chat = PreTrainedTokenizerFast(tokenizer_object=tokenizer().backend_tokenizer, **special)
     chat.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>"]})
     chat.chat_template = CHAT
-    prompt = PromptParams(
-        layout="question", history=2, history_labels="both", max_tokens=999, keywords=8, slots=(), soft_tokens=0
-    )
+    prompt = PromptParams(layout="question", history=2, max_tokens=999, keywords=8, slots=(), soft_tokens=0)
     table = interactions(users=1, ties=False)
     layout = make_layout(table, item_tokens(), chat, prompt)
     text = chat.decode(layout.collate([alone(layout, 5)]).input_ids[0])

@@ -153,9 +153,9 @@ def test_a_block_is_its_text_then_its_slot_then_its_verdict() -> None:
 
 
 @few
-@given(st.integers(0, 99), st.booleans(), st.integers(1, 5))
-def test_a_soft_prompt_moves_what_follows_it_and_all_blocks_see_it(seed: int, hide: bool, soft: int) -> None:
-    layout = layout_of(interactions(seed, users=2), hide_dislikes=hide, reasons={1: REASON, 13: REASON})
+@given(st.integers(0, 99), st.integers(1, 5))
+def test_a_soft_prompt_moves_what_follows_it_and_all_blocks_see_it(seed: int, soft: int) -> None:
+    layout = layout_of(interactions(seed, users=2), reasons={1: REASON, 13: REASON})
     windows = [Window(np.arange(6), np.ones(6, bool)), Window(np.arange(12, 15), np.asarray([False, True, True]))]
     plain, softened = layout.collate(windows), replace(layout, soft_tokens=soft).collate(windows)
     text = [0, *range(1 + soft, softened.input_ids.shape[1])]  # where the plain batch's tokens are now
@@ -173,9 +173,9 @@ def test_a_soft_prompt_moves_what_follows_it_and_all_blocks_see_it(seed: int, hi
         assert getattr(softened, name).equal(getattr(plain, name))
 
 
-def with_reasons(*rows: int, history: int = 3, hide_dislikes: bool = False) -> Layout:
+def with_reasons(*rows: int, history: int = 3) -> Layout:
     table = interactions(users=2, ties=False)
-    return layout_of(table, history=history, hide_dislikes=hide_dislikes, reasons=dict.fromkeys(rows, REASON))
+    return layout_of(table, history=history, reasons=dict.fromkeys(rows, REASON))
 
 
 def test_reasons_are_invisible_to_other_blocks_and_take_no_positions() -> None:
@@ -214,21 +214,6 @@ def test_reasons_are_shown_to_targets_that_see_as_much_as_the_teacher_did() -> N
     targets = np.asarray([False, True] * 3)
     assert layout.reasons_shown(Window(np.arange(6), targets)).tolist() == targets.tolist()
     assert not replace(layout, reasons={}).reasons_shown(Window(np.arange(6), everything)).any()
-
-
-def test_likes_only_histories_hide_disliked_rows_from_later_ones() -> None:
-    layout = layout_of(interactions(users=1, ties=False), history=6, hide_dislikes=True)
-    (window, *_) = alike(layout, np.arange(12))
-    liked = {row for row in range(12) if layout.label[row]}
-    assert 0 < len(liked) < 12
-    for row, seen in sees(layout, window).items():
-        assert seen == {other for other in window.rows.tolist() if other < row and other in liked} | {row}
-    lengths = layout.items.lengths[layout.item] + 2
-    batch = layout.collate([window])
-    hidden = int(np.flatnonzero(layout.label[:-1] == 0)[0])
-    begin = [int(batch.slots[k, 1]) - int(layout.items.lengths[layout.item[k]]) for k in (hidden, hidden + 1)]
-    assert begin[1] == begin[0] + lengths[hidden]
-    assert batch.position_ids[0, begin[1]] == batch.position_ids[0, begin[0]]
 
 
 @few

@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from thinkrec.baselines.plain_statistics import SMOOTHING, plain_statistics
+from thinkrec.baselines.plain_statistics import plain_statistics
 from thinkrec.features.models import fit_model
 from thinkrec.features.ratings import Ratings
 from thinkrec.features.running import log_odds, running_counts, smoothed_rate
@@ -60,7 +60,7 @@ def item_like_rate(interactions: pd.DataFrame, items: pd.DataFrame) -> Scorer:
     train = interactions[interactions["split"] == "train"]
     likes = np.bincount(train["item"], train["label"], minlength=len(items))
     count = np.bincount(train["item"], minlength=len(items))
-    rate = smoothed_rate(likes, count, train_rate(interactions), smoothing=SMOOTHING)
+    rate = smoothed_rate(likes, count, train_rate(interactions))
     return lambda table: rate[table["item"].to_numpy()]
 
 
@@ -76,7 +76,7 @@ def running_rates(interactions: pd.DataFrame, items: pd.DataFrame) -> Scorer:
         for key in ("user", "item"):
             likes, count = running_counts(table[key], table["timestamp"], table["label"])
             # What a rate adds to the prior, which is thus counted once: no history at all leaves the prior.
-            total += log_odds(smoothed_rate(likes, count, prior, smoothing=SMOOTHING)) - log_odds(prior)
+            total += log_odds(smoothed_rate(likes, count, prior)) - log_odds(prior)
         return sigmoid(total)
 
     return score
@@ -101,16 +101,11 @@ def boosted_trees(interactions: pd.DataFrame, items: pd.DataFrame) -> Scorer:
     return _classify(trees, partial(plain_statistics, items=items), interactions)
 
 
-def logistic_kernels(
-    interactions: pd.DataFrame, items: pd.DataFrame, *, smoothing: float, kernel_history: int
-) -> Scorer:
-    """Logistic regression on the causal statistics of the language model's slots, without any learned vector.
-
-    `smoothing` and `kernel_history` are those of `params.features`.
-    """
+def logistic_kernels(interactions: pd.DataFrame, items: pd.DataFrame) -> Scorer:
+    """Logistic regression on the causal statistics of the language model's slots, without any learned vector."""
 
     def statistics(table: pd.DataFrame) -> Floats:
-        columns, _ = causal_statistics(table, items, smoothing=smoothing, kernel_history=kernel_history)
+        columns, _ = causal_statistics(table, items)
         return columns.astype(np.float64)
 
     return _classify(make_logistic(), statistics, interactions)
@@ -121,16 +116,24 @@ PLAIN: dict[str, Fit] = {
     "running_rates": running_rates,
     "logistic_regression": logistic_regression,
     "boosted_trees": boosted_trees,
+    "logistic_kernels": logistic_kernels,
 }
 
 
 def recommender(
-    interactions: pd.DataFrame, items: pd.DataFrame, *, kind: FeatureModel, params: RecommenderParams, seed: int
+    interactions: pd.DataFrame,
+    items: pd.DataFrame,
+    *,
+    kind: FeatureModel,
+    params: RecommenderParams,
+    epochs: int,
+    seed: int,
 ) -> Scorer:
     """An ordinary recommender fitted on train, as of its best epoch on valid; users are known by their histories."""
     split = interactions["split"].to_numpy()
     train, valid = np.flatnonzero(split == "train"), np.flatnonzero(split == "valid")
-    model, _, _ = fit_model(kind, Ratings.of(interactions, items=len(items)), train, valid, params, seed=seed)
+    ratings = Ratings.of(interactions, items=len(items))
+    model, _, _ = fit_model(kind, ratings, train, valid, params, epochs=epochs, seed=seed)
 
     def score(table: pd.DataFrame) -> Floats:
         logits = model.logits(Ratings.of(table, items=len(items)), np.arange(len(table)))

@@ -17,7 +17,6 @@ from thinkrec.features.running import global_rate, log_odds, running_counts, smo
 
 Floats = NDArray[np.float64]
 
-SMOOTHING = 5.0  # METHOD §5: pseudo-interactions of every rate
 SHOWN_CATEGORIES = 100  # with a column of their own: all of a movie dataset's, the commonest of a shop's thousands
 
 
@@ -32,11 +31,11 @@ def plain_statistics(interactions: pd.DataFrame, items: pd.DataFrame) -> pd.Data
     by_item = csr_array(MultiLabelBinarizer(sparse_output=True).fit_transform(items["categories"]))
     by_item.sort_indices()
     category_nc = by_item[item]
-    prior = global_rate(time, label, smoothing=SMOOTHING)
+    prior = global_rate(time, label)
     user_likes, user_count = running_counts(user, time, label)
     item_likes, item_count = running_counts(item, time, label)
-    user_rate = smoothed_rate(user_likes, user_count, prior, smoothing=SMOOTHING)
-    item_rate = smoothed_rate(item_likes, item_count, prior, smoothing=SMOOTHING)
+    user_rate = smoothed_rate(user_likes, user_count, prior)
+    item_rate = smoothed_rate(item_likes, item_count, prior)
     affinity, affinity_count = _category_affinity(category_nc, user, time, label, user_rate)
     columns = {
         "user_log_odds": log_odds(user_rate),
@@ -71,7 +70,7 @@ def _category_affinity(
     key_m = np.asarray(user, dtype=np.int64)[row_m] * category_nc.shape[1] + category_m
     likes_m, count_m = running_counts(key_m, np.asarray(time)[row_m], np.asarray(label)[row_m])
     # What the category adds to the user's rate: nothing where there is no category.
-    gain_m = log_odds(smoothed_rate(likes_m, count_m, user_rate[row_m], smoothing=SMOOTHING))
+    gain_m = log_odds(smoothed_rate(likes_m, count_m, user_rate[row_m]))
     gain_m -= log_odds(user_rate[row_m])
     gain, count = (np.bincount(row_m, value_m, minlength=rows) for value_m in (gain_m, count_m))
     several = np.maximum(np.bincount(row_m, minlength=rows), 1)

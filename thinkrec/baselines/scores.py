@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from thinkrec.baselines.fits import PLAIN, Fit, Floats, fit_classifier, logistic_kernels, make_logistic, recommender
+from thinkrec.baselines.fits import PLAIN, Fit, Floats, fit_classifier, make_logistic, recommender
 from thinkrec.features.artefact import Features
 from thinkrec.features.models import MODELS
 from thinkrec.history import PROTOCOLS, Protocol, ScoredModel
@@ -43,13 +43,10 @@ def score_baselines(
 
 def choose_fits(params: Params) -> dict[str, Fit]:
     """Every baseline by name, with its parameters: the plain ones, then the ordinary recommenders."""
-    kernels = partial(
-        logistic_kernels, smoothing=params.features.smoothing, kernel_history=params.features.kernel_history
-    )
-    recommenders = {
-        kind: partial(recommender, kind=kind, params=getattr(params, kind), seed=params.seed) for kind in MODELS
+    epochs, seed = params.features.epochs, params.seed
+    return PLAIN | {
+        kind: partial(recommender, kind=kind, params=getattr(params, kind), epochs=epochs, seed=seed) for kind in MODELS
     }
-    return PLAIN | {"logistic_kernels": kernels} | recommenders
 
 
 def score_fits(interactions: pd.DataFrame, items: pd.DataFrame, fits: Mapping[str, Fit]) -> Scores:

@@ -67,10 +67,7 @@ class Checker:
 
     def history_rows(self, row: int) -> NDArray[np.int64]:
         """Row numbers of the shown history of `row`, oldest first."""
-        likes_only = self._prompt.history_labels == "likes"
-        return shown_history(
-            self._start[row], self._end[row], self._label, length=self._prompt.history, likes_only=likes_only
-        )
+        return shown_history(self._start[row], self._end[row], self._prompt.history)
 
     def shown(self, row: int) -> ShownRow:
         """What readers are shown of a row."""

@@ -36,6 +36,7 @@ from thinkrec.reasons.decoding import Decoding, reason_first, write_answers
 
 METRICS = ("auc", "uauc")
 TEMPERATURE = 1.0
+SAMPLES = 4  # answers, and reasons, of each row
 VERDICT_FIRST = "verdict_first"
 
 Floats = NDArray[np.float64]
@@ -46,7 +47,7 @@ def measure(
     loaded: LoadedModel,
     *,
     rows: int,
-    samples: int,
+    samples: int = SAMPLES,
     max_new_tokens: int,
     seed: int,
 ) -> tuple[dict[str, Any], dict[str, float]]:

@@ -75,7 +75,9 @@ def fit_features(
     ratings = Ratings.of(interactions, items=len(items))
     split = interactions["split"].to_numpy()
     train, valid, later = (np.flatnonzero(rows) for rows in (split == "train", split == "valid", split != "train"))
-    full, epochs, measured = fit_model(params.model, ratings, train, valid, recommender, seed=seed)
+    full, epochs, measured = fit_model(
+        params.model, ratings, train, valid, recommender, epochs=params.epochs, seed=seed
+    )
     full_users, full_items = full.fitted_users(), full.items()
     fits = [_Fit(model=full, rows=later, rotation=np.eye(full_users.shape[1], dtype=np.float32), items=full_items)]
     for known, served in fits_of_train(ratings.user, interactions["timestamp"].to_numpy(), train, params.folds, seed):
@@ -90,7 +92,7 @@ def fit_features(
     for number, fit in enumerate(fits):
         item_row[fit.rows] += number * ratings.items
 
-    views = {protocol: _view(protocol, interactions, items, fits, params) for protocol in PROTOCOLS}
+    views = {protocol: _view(protocol, interactions, items, fits) for protocol in PROTOCOLS}
     keys = np.concatenate([view.key for view in views.values()], axis=1)
     _, first, group = np.unique(keys, axis=1, return_index=True, return_inverse=True)
     vectors = np.concatenate([view.vectors for view in views.values()])[first]
@@ -147,9 +149,7 @@ def fits_of_train(
         yield train[fold < number], train[fold == number]
 
 
-def _view(
-    protocol: Protocol, interactions: pd.DataFrame, items: pd.DataFrame, fits: list[_Fit], params: FeatureParams
-) -> _View:
+def _view(protocol: Protocol, interactions: pd.DataFrame, items: pd.DataFrame, fits: list[_Fit]) -> _View:
     table = PROTOCOLS[protocol](interactions)
     ratings = Ratings.of(table, items=len(items))
     vectors = np.zeros((len(table), len(fits[0].rotation)), np.float32)
@@ -159,9 +159,7 @@ def _view(
         vectors[fit.rows] = states @ fit.rotation
         # The running rates know the user's bias already.
         affinity[fit.rows] = fit.items.logits(vectors[fit.rows], biases, ratings.item[fit.rows]) - biases
-    statistics, names = causal_statistics(
-        table, items, smoothing=params.smoothing, kernel_history=params.kernel_history
-    )
+    statistics, names = causal_statistics(table, items)
     return _View(
         key=np.stack([ratings.user, ratings.end, (table["split"] == "train").to_numpy(np.int64)]),
         vectors=vectors,

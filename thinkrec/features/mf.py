@@ -22,6 +22,7 @@ from thinkrec.metrics import sigmoid
 from thinkrec.params import MfParams
 
 INITIAL_SCALE = 0.05
+FOLD_IN_WIDENING = 4.0  # prior variance of a folded-in user over that of the fitted ones, which the fit has shrunk
 LEAST_VARIANCE = 1e-6  # of a dimension that no fitted user uses
 CHUNK_ROWS = 20_000  # folded in at once: some 100 MB at 16 dimensions
 
@@ -49,8 +50,8 @@ class MatrixFactorisation(RowRecommender):
     def states(self, ratings: Ratings, start: Rows, end: Rows) -> tuple[Floats, Floats]:
         """The posterior mode of one Newton step from the item biases.
 
-        That is ridge regression of the residuals on the item vectors. The prior variance is `fold_in_widening` times
-        that of the fitted users' vectors, which the fit has shrunk. All histories of a user share one pass of running
+        That is ridge regression of the residuals on the item vectors. The prior variance is FOLD_IN_WIDENING times
+        that of the fitted users' vectors. All histories of a user share one pass of running
         sums; users that no history is of are not read.
         """
         known = self.known_user.numpy() > 0
@@ -60,7 +61,7 @@ class MatrixFactorisation(RowRecommender):
         # One variance for all dimensions makes the result independent of the rotation of the factors.
         variances = [np.square(self.fitted_users()[known]).mean()] * dim
         variances.append(np.square(user_bias[known]).mean())
-        wide = self.params.fold_in_widening * np.asarray(variances, np.float64)
+        wide = FOLD_IN_WIDENING * np.asarray(variances, np.float64)
         prior = np.diag(1 / np.maximum(wide, LEAST_VARIANCE))
         out = np.zeros((len(end), dim + 1), np.float32)
         order = np.argsort(start, kind="stable")

@@ -30,9 +30,9 @@ PATIENCE = 5  # epochs without a better valid objective
 
 
 def fit_model(
-    kind: FeatureModel, ratings: Ratings, train: Rows, valid: Rows, params: RecommenderParams, *, seed: int
+    kind: FeatureModel, ratings: Ratings, train: Rows, valid: Rows, params: RecommenderParams, *, epochs: int, seed: int
 ) -> tuple[Recommender, int, dict[str, float]]:
-    """A model fitted on the rows `train`, as its best epoch on the rows `valid` left it.
+    """A model fitted on the rows `train`, as its best epoch of at most `epochs` on the rows `valid` left it.
 
     Returns the model, that epoch (from 1), and what `metrics.validation` measured after it.
     """
@@ -45,7 +45,7 @@ def fit_model(
     judged = len(np.unique(ratings.label[valid])) > 1
     measured = fit(
         model,
-        epochs=params.epochs,
+        epochs=epochs,
         learning_rate=params.learning_rate,
         seed=seed,
         patience=PATIENCE,
@@ -53,7 +53,7 @@ def fit_model(
         progress=kind,
     )
     if not measured:
-        return model, params.epochs, validate()
+        return model, epochs, validate()
     best = max(range(len(measured)), key=lambda epoch: measured[epoch]["objective"])
     return model, best + 1, measured[best]
 

@@ -14,6 +14,8 @@ from thinkrec.history import history_bounds
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+SMOOTHING = 5.0  # pseudo-interactions of every running rate (METHOD §5)
+
 
 def running_counts(key: ArrayLike, timestamp: ArrayLike, label: ArrayLike) -> tuple[Ints, Ints]:
     """Likes, and interactions, of each row's key at strictly earlier timestamps (n, n). O(n log n)."""
@@ -27,7 +29,7 @@ def running_counts(key: ArrayLike, timestamp: ArrayLike, label: ArrayLike) -> tu
     return likes_n, count_n
 
 
-def global_rate(timestamp: ArrayLike, label: ArrayLike, *, smoothing: float) -> Floats:
+def global_rate(timestamp: ArrayLike, label: ArrayLike, *, smoothing: float = SMOOTHING) -> Floats:
     """The share of likes among all strictly earlier rows (n), drawn to one half while there are few of them.
 
     This is the prior of every smoothed rate. The rate over all of train would leak later labels to train rows.
@@ -36,7 +38,7 @@ def global_rate(timestamp: ArrayLike, label: ArrayLike, *, smoothing: float) -> 
     return smoothed_rate(likes, count, 0.5, smoothing=smoothing)
 
 
-def smoothed_rate(likes: ArrayLike, count: ArrayLike, prior: ArrayLike, *, smoothing: float) -> Floats:
+def smoothed_rate(likes: ArrayLike, count: ArrayLike, prior: ArrayLike, *, smoothing: float = SMOOTHING) -> Floats:
     """(likes + smoothing * prior) / (count + smoothing): `smoothing` is how many interactions the prior is worth."""
     above = np.asarray(likes, dtype=np.float64) + smoothing * np.asarray(prior, dtype=np.float64)
     rate: Floats = above / (np.asarray(count, dtype=np.float64) + smoothing)

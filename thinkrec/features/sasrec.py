@@ -30,7 +30,9 @@ from thinkrec.features.recommender import Floats, Recommender, Rows, prior_logit
 from thinkrec.params import GsasRecParams, SasRecParams
 
 BATCH = 32  # sequences
+BLOCKS = 2
 HEADS = 1
+DROPOUT = 0.3
 INITIAL_SCALE = 0.05
 
 
@@ -52,16 +54,16 @@ class SASRec(Recommender):
                 params.dim,
                 HEADS,
                 dim_feedforward=4 * params.dim,
-                dropout=params.dropout,
+                dropout=DROPOUT,
                 batch_first=True,
                 norm_first=True,
             )
             norm = nn.LayerNorm(params.dim)
-            self.encoder = nn.TransformerEncoder(layer, params.blocks, norm=norm, enable_nested_tensor=False)
+            self.encoder = nn.TransformerEncoder(layer, BLOCKS, norm=norm, enable_nested_tensor=False)
         # A disliked item enters with the opposite sign of a liked one, to begin with.
         self.sign = nn.Parameter(torch.tensor([[-1.0], [1.0]]).repeat(1, params.dim))
         self.item_bias = nn.Parameter(torch.zeros(ratings.items))
-        self.dropout = nn.Dropout(params.dropout)
+        self.dropout = nn.Dropout(DROPOUT)
 
     def batches(self, generator: torch.Generator) -> Sequence[Rows]:
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropout and draws of this epoch

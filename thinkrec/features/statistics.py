@@ -28,6 +28,7 @@ from thinkrec.metrics import sigmoid
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Weights = NDArray[np.floating]  # (B, K)
+KERNEL_HISTORY = 100  # past interactions that kernels look at
 CHUNK_PAIRS = 100_000  # pairs of a row and a past one held at once: some 10 MB
 TITLE_WORDS = 6
 YEAR_SCALE = 6.0
@@ -84,16 +85,13 @@ def item_content(items: pd.DataFrame) -> ItemContent:
     )
 
 
-def causal_statistics(
-    interactions: pd.DataFrame, items: pd.DataFrame, *, smoothing: float, kernel_history: int
-) -> tuple[Floats, list[str]]:
+def causal_statistics(interactions: pd.DataFrame, items: pd.DataFrame) -> tuple[Floats, list[str]]:
     """Statistics (n, F) of every interaction and their names; only strictly earlier interactions count.
 
-    Rates are smoothed by `smoothing` pseudo-interactions at the like-rate of everything earlier, and that rate by as
-    many at one half. Kernels look at the user's last `kernel_history` interactions.
+    Rates are smoothed by SMOOTHING pseudo-interactions at the like-rate of everything earlier, and that rate by as many
+    at one half. Kernels look at the user's last KERNEL_HISTORY interactions.
     """
-    counts, content = counts_before(interactions), item_content(items)
-    return statistics_of(counts, interactions, content, smoothing=smoothing, kernel_history=kernel_history)
+    return statistics_of(counts_before(interactions), interactions, item_content(items))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,17 +122,15 @@ def counts_before(interactions: pd.DataFrame) -> Counts:
     )
 
 
-def statistics_of(
-    counts: Counts, interactions: pd.DataFrame, content: ItemContent, *, smoothing: float, kernel_history: int
-) -> tuple[Floats, list[str]]:
+def statistics_of(counts: Counts, interactions: pd.DataFrame, content: ItemContent) -> tuple[Floats, list[str]]:
     """Statistics (n, F) of the rows of `interactions`, and their names; `counts` is what there was before each row.
 
     `interactions` holds all rows of some users up to a moment. Other users are needed only for `counts`.
     """
     label = interactions["label"].to_numpy(np.float32)
-    prior = smoothed_rate(counts.likes, counts.count, 0.5, smoothing=smoothing)
-    user_odds = log_odds(smoothed_rate(counts.user_likes, counts.user_count, prior, smoothing=smoothing))
-    item_odds = log_odds(smoothed_rate(counts.item_likes, counts.item_count, prior, smoothing=smoothing))
+    prior = smoothed_rate(counts.likes, counts.count, 0.5)
+    user_odds = log_odds(smoothed_rate(counts.user_likes, counts.user_count, prior))
+    item_odds = log_odds(smoothed_rate(counts.item_likes, counts.item_count, prior))
     expected = sigmoid(user_odds + item_odds - log_odds(prior))
     popularity = np.log1p(counts.item_count)
     rates = {
@@ -149,7 +145,7 @@ def statistics_of(
         out[:, column] = values
     kernels, residual = out[:, len(rates) :], label - expected
     del rates, user_odds, item_odds, prior, expected  # a long table's columns are large
-    _kernel_features(content, interactions, residual, popularity, kernels, kernel_history=kernel_history)
+    _kernel_features(content, interactions, residual, popularity, kernels)
     return out, names
 
 
@@ -159,19 +155,17 @@ def _kernel_features(
     residual: NDArray[np.float64],
     popularity: NDArray[np.float64],
     out: Floats,
-    *,
-    kernel_history: int,
 ) -> None:
     """Fill `out` (n, 2 per kernel): the shrunken weighted mean of past residuals, and the weight that it rests on."""
     user, item, time = (interactions[name].to_numpy() for name in ("user", "item", "timestamp"))
     start, end = history_bounds(user, time)
-    step = max(1, CHUNK_PAIRS // kernel_history)
+    step = max(1, CHUNK_PAIRS // KERNEL_HISTORY)
     for first in range(0, len(item), step):
         rows = slice(first, min(first + step, len(item)))
         # `end` never falls, so all that these rows look back on lies between here and their own last one.
-        low = max(0, int(end[first]) - kernel_history)
+        low = max(0, int(end[first]) - KERNEL_HISTORY)
         near = slice(low, rows.stop)
-        past = end[rows, None] - 1 - low - np.arange(kernel_history)
+        past = end[rows, None] - 1 - low - np.arange(KERNEL_HISTORY)
         past = np.where(past >= start[rows, None] - low, past, rows.stop - low)
         pair = _Pairs(
             content=content,

@@ -87,7 +87,6 @@ def contents(
         "calibration": [(point["predicted"], point["observed"], point["rows"]) for point in calibration],
         "gate": _gate(test, weights_ne),
         "written": _written(artefacts.written),
-        "history": {"length": prompt.history, "likes_only": prompt.history_labels == "likes"},
         **_users(artefacts, test, weights_ne, prompt, thesaurus, limit),
     }
     return dict(rounded(value, 4))
@@ -265,13 +264,7 @@ class _Writer:
         `timeline` are the user's interactions, oldest first, that a target's `history` (first and last + 1) points to.
         """
         rows, ours = test["row"].to_numpy()[shown], test[OURS].to_numpy()
-        # Dislikes stand in the timeline even where prompts leave them out.
-        windows = [
-            shown_history(
-                self._start[row], self._end[row], self._label, length=self._prompt.history, likes_only=False
-            ).tolist()
-            for row in rows
-        ]
+        windows = [shown_history(self._start[row], self._end[row], self._prompt.history).tolist() for row in rows]
         seen = sorted({past for window in windows for past in window})
         place_of = {past: place for place, past in enumerate(seen)}
         timeline = [(int(self._item[past]), int(self._label[past])) for past in seen]

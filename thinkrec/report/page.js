@@ -275,7 +275,7 @@
     current(byId("user"), "data-target", number);
     const target = user.targets[number], item = data.items[target.item];
     byId("said").textContent = `${item[0]}: probability ${figure(target.p, 2)}, rank ${target.rank} of ${user.rows}, ${target.label ? "liked" : "disliked"}`;
-    const seen = user.timeline.slice(...target.history).filter(([, label]) => label || !data.history.likes_only);
+    const seen = user.timeline.slice(...target.history);
     const citing = seen.map((_, place) => (target.claims || []).flatMap((claim, index) => claim.places.includes(place) ? [[index + 1, claim.is]] : []));
     const reason = !target.text ? h("p", { class: "hint" }, "No reason was written for this target.") : [
       h("blockquote", {}, target.text.map(([piece, claim]) => claim < 0 ? piece
@@ -291,7 +291,7 @@
         target.true_reason === undefined ? null : h("div", {}, h("dt", {}, "true reason"), h("dd", {}, bdi(target.true_reason.replace(":", ": "))))),
       h("h4", {}, "Reason"), reason, h("h4", {}, "Expert weights"), stack(target.weights),
       h("ul", { class: "keys weights" }, target.weights.map((weight, place) => h("li", {}, styled(h("span", { class: "swatch", "aria-hidden": "true" }), "background", adapterColour(place)), `${adapters[place]} ${figure(weight, 3)}`))),
-      h("h4", {}, `History shown, oldest first (${seen.length}${data.history.likes_only ? ", likes only" : ""})`),
+      h("h4", {}, `History shown, oldest first (${seen.length})`),
       seen.length ? h("ul", { class: "history" }, seen.map(([place, label], index) => h("li", { class: citing[index].length ? "cited" : null }, sign(label),
         h("span", {}, titled(data.items[place]), citing[index].map(([claim, is]) => h("span", { class: `tag is-${is}`, title: `cited by claim ${claim}` }, claim)),
           h("br"), h("span", { class: "words" }, data.items[place][2].join(" · ")))))) : h("p", { class: "hint" }, "Nothing: this is among the user’s first interactions."));

@@ -45,9 +45,7 @@ def training_texts(
     start, end = history_bounds(interactions["user"].to_numpy(), interactions["timestamp"].to_numpy())
     for row, reason in zip(traces["row"].tolist(), traces["text"], strict=True):
         if train[row]:
-            past = shown_history(
-                start[row], end[row], label, length=prompt.history, likes_only=prompt.history_labels == "likes"
-            )
+            past = shown_history(start[row], end[row], prompt.history)
             history = [(lines[item[earlier]], int(label[earlier])) for earlier in past]
             texts.append(f"{AS_TEXT[prompt.layout](history, lines[item[row]])} {reason}")
     return texts

@@ -101,7 +101,6 @@ class Layout(ABC):
     reasons: Mapping[int, NDArray[np.int32]]  # row -> tokens after the verdict, the end token included
     vocabulary: Vocabulary
     history: int
-    hide_dislikes: bool
     soft_tokens: int
     max_tokens: int  # of a prompt; the oldest history goes first, the target never
     thoughts: Mapping[int, NDArray[np.int32]] = field(default_factory=dict)  # as `reasons`: to stand before a verdict

@@ -36,7 +36,6 @@ def make_layout(
         "items": items,
         "reasons": reasons or {},
         "history": prompt.history,
-        "hide_dislikes": prompt.history_labels == "likes",
         "soft_tokens": prompt.soft_tokens,
         "max_tokens": prompt.max_tokens,
     }

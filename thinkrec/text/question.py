@@ -9,9 +9,8 @@
     Answer: Yes. reason <end>
 
 A model with a chat template gets this as a message of the user, and answers as the assistant. A history shows the last
-`history` strictly earlier interactions, fewer where a prompt would exceed `max_tokens`; those disliked among them are
-left out with `history_labels: likes`. A slot of the history tells of its item alone, the user's slot of the user alone;
-without slots the phrases about features are left out, too.
+`history` strictly earlier interactions, fewer where a prompt would exceed `max_tokens`. A slot in the history describes
+its item alone, the user's slot the user alone. Without slots, the phrases about features are left out, too.
 
 Training draws one of several phrasings for every sequence; scoring uses the first. Targets that have the same history
 (those of one moment, such as candidates) share a sequence: each is a block that sees the history and itself.
@@ -138,7 +137,7 @@ class QuestionLayout(Layout):
         windows = []
         for run in runs(keys, TOGETHER):
             one = order[run[0]]
-            past = shown_history(first[one], end[one], self.label, length=self.history, likes_only=self.hide_dislikes)
+            past = shown_history(first[one], end[one], self.history)
             shown = np.concatenate([past, rows[order[run]]])
             windows.append(Window(shown, np.arange(len(shown)) >= len(past), int(phrasing[one])))
         return windows

@@ -5,9 +5,8 @@
 With `soft_tokens`, that many places stand between the begin token and the first block. The model fills them with
 learned vectors; like the begin token they are visible to all blocks.
 
-Each interaction is a block. Reasons are visible to their own block only; with `history_labels: likes` a disliked
-interaction is visible to itself only. A block that thinks first is `title: keywords <slot>. reason title: keywords
-<slot>`, and nothing else sees it (`Layout.thinking_first`).
+Each interaction is a block. A reason is visible to its own block only. A block that thinks first is `title: keywords
+<slot>. reason title: keywords <slot>`, and no other block sees it (`Layout.thinking_first`).
 
 A target sees between `history` and 2 * `history` - 1 earlier interactions (all of them where there are fewer; fewer
 where those would take more than `max_tokens`). Where its window begins is a function of its own history, so a score
@@ -123,7 +122,7 @@ class StreamLayout(Layout):
                     row,
                     slots=[(len(text), row, WHOLE)],
                     verdict=len(prompt) - 1 if target else -1,
-                    shown=len(prompt) + len(answer) if label == 1 or not self.hide_dislikes else 0,
+                    shown=len(prompt) + len(answer),
                     reason=list(enumerate(told, len(prompt))) if with_reason else [],
                 )
             )
