@@ -9,7 +9,7 @@ import pandas as pd
 
 from thinkrec.evaluation.tables import evaluate
 from thinkrec.params import PromptParams
-from thinkrec.report.contents import Artefacts
+from thinkrec.report.artefacts import Artefacts
 
 TITLES = ["Quiet River", "Loud City", "Old Forest", "Night Train", "Last Harbor"]
 KEYWORDS = [["slow", "river"], ["fast", "crime"], ["slow", "trees"], ["fast", "train"], ["slow", "sea"]]

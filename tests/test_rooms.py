@@ -21,10 +21,8 @@ UPWARDS: set[tuple[str, str]] = set()
 LONG = {
     "tests/ingest/test_dataset.py",
     "tests/lm/test_trainer.py",
-    "tests/reasons/test_decoding.py",
     "tests/test_api.py",
     "thinkrec/params.py",
-    "thinkrec/recommender.py",
 }
 FULL = {"thinkrec", "thinkrec/lm"}
 LIBRARY = [path for path in sorted((ROOT / "thinkrec").rglob("*.py")) if path.name != "__init__.py"]

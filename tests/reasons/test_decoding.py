@@ -1,4 +1,4 @@
-"""Answers equal a loop that recomputes everything for every token, know nothing of their labels, are drawn as meant."""
+"""Answers equal a loop that recomputes everything for every token, and know nothing of their labels."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ from thinkrec.reasons.decoding import (
     Decoding,
     Judge,
     choose,
-    next_of,
     reason_first,
     sentence_ends,
-    word_tokens,
     write_answers,
 )
 from thinkrec.text.layout import Layout
 
 NEW = 7
+ROWS = [5, 23, 0, 12, 17]
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +56,17 @@ def add_to_logits(monkeypatch: pytest.MonkeyPatch, model: RecommenderLM, tokens:
 
 
 @torch.no_grad()
-def naive(model: RecommenderLM, layout: Layout, row: int, limit: int) -> str:
-    """Up to the target's slot and then token by token, the whole sequence anew each time; without ties it is text."""
+def prompt_of(model: RecommenderLM, layout: Layout, row: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """A row's prompt up to the target's slot, as vectors and as tokens, and how many of them are of its own block."""
     (window,) = layout.scoring_windows(np.asarray([row]), np.zeros(1, np.int64))
     batch = layout.collate([window])
     slot = int(batch.verdicts[0, 1])
-    embedded = model.embed(batch)[:, : slot + 1]
+    return model.embed(batch)[:, : slot + 1], batch.input_ids[0, : slot + 1], layout.blocks(window)[-1].verdict + 1
+
+
+@torch.no_grad()
+def write_naively(model: RecommenderLM, layout: Layout, embedded: torch.Tensor, limit: int) -> tuple[str, torch.Tensor]:
+    """The text after a prompt, the whole sequence anew for each token, and the sequence that it ends."""
     written: list[int] = []
     while len(written) < limit:
         written.append(int(model.backbone(inputs_embeds=embedded).logits[0, -1].argmax()))
@@ -70,7 +74,22 @@ def naive(model: RecommenderLM, layout: Layout, row: int, limit: int) -> str:
             break
         new = model.backbone.get_input_embeddings()(torch.tensor([[written[-1]]]))
         embedded = torch.cat([embedded, new], dim=1)
-    return tokenizer().decode(written, skip_special_tokens=True).strip()
+    return text_of(written), embedded
+
+
+def naive(model: RecommenderLM, layout: Layout, row: int, limit: int) -> str:
+    """An answer without a cache or a batch; only for tables without ties."""
+    return write_naively(model, layout, prompt_of(model, layout, row)[0], limit)[0]
+
+
+def text_of(tokens: list[int]) -> str:
+    return tokenizer().decode(tokens, skip_special_tokens=True).strip()
+
+
+def with_flipped_label(table: pd.DataFrame, row: int) -> pd.DataFrame:
+    label = table["label"].to_numpy().copy()
+    label[row] = 1 - label[row]
+    return table.assign(label=label)
 
 
 def loaded(model: RecommenderLM, layout: Layout) -> LoadedModel:
@@ -86,18 +105,19 @@ def answers(
 
 def test_answers_equal_a_naive_loop_without_a_cache(table: pd.DataFrame, model: RecommenderLM) -> None:
     layout = layout_of(table)
-    rows = [0, 5, 23, 12, 17]
-    assert answers(model, layout, rows) == [naive(model, layout, row, NEW) for row in rows]
-    assert len(set(answers(model, layout, rows))) > 1
+    for limit in (1, 3, NEW):  # the most tokens of an answer
+        written = answers(model, layout, ROWS, limit)
+        assert written == [naive(model, layout, row, limit) for row in ROWS]
+    assert len(set(written)) > 1
 
 
 def test_answers_under_a_soft_prompt_equal_the_naive_loop_too(table: pd.DataFrame, family: Family) -> None:
-    model, layout, rows = recommender(table, family), replace(layout_of(table), soft_tokens=4), [0, 5, 23, 12, 17]
+    model, layout = recommender(table, family), replace(layout_of(table), soft_tokens=4)
     model.soft_prompt = SoftPrompt(torch.randn(4, 32))
-    softened = answers(model, layout, rows)
-    assert softened == [naive(model, layout, row, NEW) for row in rows]
+    softened = answers(model, layout, ROWS)
+    assert softened == [naive(model, layout, row, NEW) for row in ROWS]
     model.soft_prompt = None
-    assert softened != answers(model, layout_of(table), rows)
+    assert softened != answers(model, layout_of(table), ROWS)
 
 
 def test_eager_attention_gives_the_same_answers(family: Family) -> None:
@@ -128,37 +148,6 @@ def test_seeds_give_other_samples_and_a_low_temperature_the_greedy_answer(
     assert answers(model, layout, rows, temperature=2.0, top_p=1e-6) == greedy
 
 
-def drawn(logits: list[float], count: int = 20_000, **sampling: Any) -> NDArray[np.float64]:
-    """How often each token is chosen, over so many rows with the same logits."""
-    decoding = Decoding(max_new_tokens=1, seed=1, **sampling)
-    nought = np.zeros(count, np.int64)
-    chosen = choose(torch.tensor(logits).expand(count, -1), decoding, np.arange(count), nought, nought)
-    return np.bincount(chosen.numpy(), minlength=len(logits)) / count
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_tokens_are_drawn_as_often_as_their_probability_says(temperature: float) -> None:
-    logits = [0.3, -1.0, 2.0, 0.0, -torch.inf, 1.1]
-    expected = (torch.tensor(logits) / temperature).softmax(0).numpy()
-    error = np.sqrt(expected * (1 - expected) / 20_000)
-    assert (np.abs(drawn(logits, temperature=temperature) - expected) <= 4 * error).all()
-
-
-def test_top_p_keeps_the_likeliest_tokens_that_reach_it_in_their_proportions() -> None:
-    logits = np.log([0.1, 0.5, 0.15, 0.25]).tolist()
-    assert drawn(logits, temperature=1.0, top_p=0.74) == pytest.approx([0, 2 / 3, 0, 1 / 3], abs=0.015)
-    assert drawn(logits, temperature=1.0, top_p=0.76) == pytest.approx([0, 5 / 9, 1.5 / 9, 2.5 / 9], abs=0.015)
-    assert drawn(logits, temperature=1.0, top_p=0.4).tolist() == [0, 1, 0, 0]
-    assert drawn(logits, temperature=0.0).tolist() == [0, 1, 0, 0]
-
-
-def test_an_answers_draws_differ_from_token_to_token() -> None:
-    decoding = Decoding(max_new_tokens=2, temperature=1.0)
-    nought = np.zeros(50, np.int64)
-    first, second = (choose(torch.zeros(50, 1000), decoding, np.arange(50), nought + step, nought) for step in (0, 1))
-    assert (first == second).sum() <= 2 and len(set(first.tolist())) > 40
-
-
 class Dice:
     """A judge by chance, with ties; notes what it is asked, and wants words of one to three tokens, or nothing."""
 
@@ -178,10 +167,8 @@ class Dice:
 @torch.no_grad()
 def naive_best(model: RecommenderLM, layout: Layout, row: int, decoding: Decoding, judge: Judge) -> str:
     """Sentence by sentence, each candidate by itself, the whole sequence anew for every token; without ties."""
-    (window,) = layout.scoring_windows(np.asarray([row]), np.zeros(1, np.int64))
-    batch = layout.collate([window])
-    slot = int(batch.verdicts[0, 1])
-    prompt, key = model.embed(batch)[:, : slot + 1], zlib.crc32(batch.input_ids[0, : slot + 1].numpy().tobytes())
+    prompt, ids, _ = prompt_of(model, layout, row)
+    key = zlib.crc32(ids.numpy().tobytes())
     over = {layout.vocabulary.end}
 
     def sentence(before: list[int], candidate: int, decoding: Decoding) -> list[int]:
@@ -197,12 +184,9 @@ def naive_best(model: RecommenderLM, layout: Layout, row: int, decoding: Decodin
                 break
         return written
 
-    def text(tokens: list[int]) -> str:
-        return tokenizer().decode(tokens, skip_special_tokens=True).strip()
-
     def nudged(since: list[int]) -> list[int]:
         """The next token of the wanted word, or none, by matching tokens as characters."""
-        wanted = judge.wanted(row, text(best))
+        wanted = judge.wanted(row, text_of(best))
         tokens = tokenizer()(f" {wanted}", add_special_tokens=False)["input_ids"] if wanted else []
         word, sentence = ("".join(map(chr, numbers)) for numbers in (tokens, since))
         if word in sentence:
@@ -212,15 +196,15 @@ def naive_best(model: RecommenderLM, layout: Layout, row: int, decoding: Decodin
     best = sentence([], 0, replace(decoding, temperature=0.0))
     while len(best) < decoding.max_new_tokens and best[-1] not in over:
         candidates = [sentence(best, number, decoding) for number in range(decoding.candidates)]
-        best = min(candidates, key=lambda tokens: judge.badness(row, text(tokens)))
-    return text(best)
+        best = min(candidates, key=lambda tokens: judge.badness(row, text_of(tokens)))
+    return text_of(best)
 
 
 @pytest.mark.parametrize("kind", ["stream", "question"])
 def test_the_best_sentences_stay_and_candidates_know_nothing_of_each_other(
     table: pd.DataFrame, model: RecommenderLM, kind: Literal["stream", "question"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layout, rows = layout_of(table, layout=kind), np.asarray([5, 23, 0, 12, 17])
+    layout, rows = layout_of(table, layout=kind), np.asarray(ROWS)
     add_to_logits(monkeypatch, model, [layout.vocabulary.end], 1.0)  # some end early, some never
     most = torch.arange(model.backbone.get_output_embeddings().out_features).remainder(4) != 0
     monkeypatch.setattr("thinkrec.reasons.decoding.sentence_ends", lambda *_: most)
@@ -258,45 +242,6 @@ def test_candidates_that_were_not_taken_are_forgotten(
     assert max(seen) <= seen[0] + new + count
 
 
-def test_a_wanted_word_is_data() -> None:
-    words = tokenizer()
-    assert word_tokens(words, "") == []
-    for word in ("Yes", "no Yes", words.eos_token):
-        tokens = word_tokens(words, word)
-        assert words.decode(tokens) == f" {word}" and words.eos_token_id not in tokens
-
-
-@pytest.mark.parametrize(
-    ("word", "written", "token"),
-    [
-        ([], [], None),
-        ([], [7], None),
-        ([7], [], 7),
-        ([7], [8], 7),
-        ([7], [7], None),
-        ([7], [8, 7, 9], None),
-        ([7, 8, 9], [7], 8),
-        ([7, 8, 9], [7, 8], 9),
-        ([7, 8, 9], [8, 7], 8),
-        ([7, 8, 9], [7, 9], 7),
-        ([7, 8, 9], [1, 7, 8, 9, 1], None),
-        ([7, 7, 8], [7, 7, 7], 8),
-    ],
-)
-def test_the_next_token_of_a_word_goes_on_with_it_or_begins_it(
-    word: list[int], written: list[int], token: int | None
-) -> None:
-    assert next_of(word, written) == token
-
-
-def test_sentences_end_where_a_token_ends_with_a_mark() -> None:
-    words = tokenizer()
-    ends = sentence_ends(words, 400)
-    assert len(ends) == 400 and not ends[len(words) :].any()
-    assert ends[words(". ", add_special_tokens=False)["input_ids"][0]]
-    assert not ends[words.eos_token_id] and not ends[words(" Yes", add_special_tokens=False)["input_ids"]].any()
-
-
 def test_the_vocabulary_is_read_once_whatever_is_written(
     table: pd.DataFrame, model: RecommenderLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,16 +269,9 @@ def test_the_targets_label_and_its_reason_do_not_leak(table: pd.DataFrame, model
     rows = np.arange(len(table))
     before = answers(model, layout_of(table), rows)
     for row in (4, 11, 20):
-        label = table["label"].to_numpy().copy()
-        label[row] = 1 - label[row]
-        flipped = layout_of(table.assign(label=label), reasons={row: np.asarray([70, 71, 1], np.int32)})
+        reasons = {row: np.asarray([70, 71, 1], np.int32)}
+        flipped = layout_of(with_flipped_label(table, row), reasons=reasons)
         assert answers(model, flipped, [row]) == [before[row]]
-
-
-def test_an_answer_has_at_most_the_tokens_allowed(table: pd.DataFrame, model: RecommenderLM) -> None:
-    layout = layout_of(table)
-    for limit in (1, 3):
-        assert answers(model, layout, [5], limit) == [naive(model, layout, 5, limit)]
 
 
 def test_an_answer_stops_at_the_end_token(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,37 +302,26 @@ def test_tied_rows_do_not_read_each_others_verdicts(model: RecommenderLM) -> Non
     tied = np.flatnonzero(layout.end < np.arange(len(table)))
     before = answers(model, layout, tied)
     for row, answer in zip(tied.tolist()[:4], before, strict=False):
-        label = table["label"].to_numpy().copy()
-        label[row - 1] = 1 - label[row - 1]
-        assert answers(model, layout_of(table.assign(label=label)), [row]) == [answer]
+        assert answers(model, layout_of(with_flipped_label(table, row - 1)), [row]) == [answer]
 
 
 @torch.no_grad()
 def naive_reason_first(model: RecommenderLM, layout: Layout, row: int, limit: int) -> tuple[str, float]:
     """The prompt, a full stop, the reason, the row's own block once more, as one growing sequence; without ties."""
-    (window,) = layout.scoring_windows(np.asarray([row]), np.zeros(1, np.int64))
-    batch = layout.collate([window])
-    slot, own = int(batch.verdicts[0, 1]), layout.blocks(window)[-1].verdict + 1
-    prompt = model.embed(batch)[:, : slot + 1]
-    embed = model.backbone.get_input_embeddings()
-    stop = tokenizer()(".", add_special_tokens=False)["input_ids"]
-    embedded, written = torch.cat([prompt, embed(torch.tensor([stop]))], dim=1), []
-    while len(written) < limit:
-        written.append(int(model.backbone(inputs_embeds=embedded).logits[0, -1].argmax()))
-        if written[-1] == layout.vocabulary.end:
-            break
-        embedded = torch.cat([embedded, embed(torch.tensor([[written[-1]]]))], dim=1)
-    embedded = torch.cat([embedded, prompt[:, slot + 1 - own :]], dim=1)
-    logits = model.backbone(inputs_embeds=embedded).logits[0, -1]
-    words = layout.vocabulary
-    return tokenizer().decode(written, skip_special_tokens=True).strip(), float(logits[words.yes] - logits[words.no])
+    prompt, _, block = prompt_of(model, layout, row)
+    stop = model.backbone.get_input_embeddings()(
+        torch.tensor([tokenizer()(".", add_special_tokens=False)["input_ids"]])
+    )
+    text, embedded = write_naively(model, layout, torch.cat([prompt, stop], dim=1), limit)
+    logits = model.backbone(inputs_embeds=torch.cat([embedded, prompt[:, -block:]], dim=1)).logits[0, -1]
+    return text, float(logits[layout.vocabulary.yes] - logits[layout.vocabulary.no])
 
 
 @pytest.mark.parametrize("kind", ["stream", "question"])
 def test_reason_first_equals_a_naive_loop_whatever_the_batch(
     table: pd.DataFrame, model: RecommenderLM, kind: Literal["stream", "question"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layout, rows = layout_of(table, layout=kind), np.asarray([5, 23, 0, 12, 17])
+    layout, rows = layout_of(table, layout=kind), np.asarray(ROWS)
     add_to_logits(monkeypatch, model, [layout.vocabulary.end], 1.0)  # some end early, some never
     expected = [naive_reason_first(model, layout, row, NEW) for row in rows.tolist()]
     texts, scores = reason_first(loaded(model, layout), rows, Decoding(max_new_tokens=NEW))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from thinkrec.artifacts import rounded
-from thinkrec.claims.checker import Checker
+from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.claims.claims import Claim, Thesaurus
 from thinkrec.evaluation import plots
 from thinkrec.evaluation.intervals import HEADLINE
@@ -30,7 +29,8 @@ from thinkrec.evaluation.tables import ALPHA, OURS, kind_of
 from thinkrec.experts.rule import CASES
 from thinkrec.history import history_bounds, shown_history
 from thinkrec.metrics import auc, says_yes
-from thinkrec.params import PromptParams
+from thinkrec.params import Params, PromptParams
+from thinkrec.report.artefacts import Artefacts, describe_run, read_artefacts
 
 MOST_TARGETS = 60
 USER_BYTES = 4_300_000  # of all users and the items that they name, as the page writes them
@@ -40,20 +40,15 @@ LONGEST_TEXT = 4000  # characters of one reason
 SAYS = {"target": "the target has", "lacks": "the target lacks", "named": "mentions"}  # a claim in the page's words
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Artefacts:
-    """The artefacts that the report is made from, as their readers return them."""
+def contents_of_project(params: Params) -> dict[str, Any]:
+    """Everything that the page shows of the finished project in the working directory.
 
-    interactions: pd.DataFrame
-    items: pd.DataFrame
-    users: pd.DataFrame
-    keywords: pd.DataFrame
-    truth: pd.DataFrame
-    predictions: pd.DataFrame
-    reasons: pd.DataFrame
-    weights: NDArray[np.float32]  # (rows of predictions, e)
-    table: dict[str, Any]  # artifacts.TABLE
-    written: dict[str, Any]  # the metrics of the reasons
+    Raises:
+        UserError: an artefact is missing, or does not belong to the others.
+    """
+    artefacts = read_artefacts(params)
+    settings = describe_run(params, experts=artefacts.weights.shape[1] - 1)
+    return contents(artefacts, settings, params.prompt, thesaurus_of(params.teacher.endpoint))
 
 
 def contents(

@@ -1,0 +1,71 @@
+"""What the report is made from: a finished project's artefacts, and what its head says was run.
+
+Shapes: e adapters (the global one, then N experts).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from thinkrec import artifacts
+from thinkrec.experts.groups import load_groups
+from thinkrec.experts.routing import load_routing
+from thinkrec.features.artefact import load_features
+from thinkrec.params import Params
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artefacts:
+    """The artefacts that the report is made from, as their readers return them."""
+
+    interactions: pd.DataFrame
+    items: pd.DataFrame
+    users: pd.DataFrame
+    keywords: pd.DataFrame
+    truth: pd.DataFrame
+    predictions: pd.DataFrame
+    reasons: pd.DataFrame
+    weights: NDArray[np.float32]  # (rows of predictions, e)
+    table: dict[str, Any]  # artifacts.TABLE
+    written: dict[str, Any]  # the metrics of the reasons
+
+
+def read_artefacts(params: Params) -> Artefacts:
+    """The artefacts of the finished project in the working directory.
+
+    Raises:
+        UserError: one is missing, or does not belong to the others.
+    """
+    features, groups = load_features(artifacts.FEATURES), load_groups(artifacts.EXPERTS)
+    routing = load_routing(groups, params.gate, states=len(features.user_vectors))
+    predictions = artifacts.read_table(artifacts.PREDICTIONS)
+    return Artefacts(
+        interactions=artifacts.read_table(artifacts.INTERACTIONS),
+        items=artifacts.read_table(artifacts.ITEMS),
+        users=artifacts.read_table(artifacts.USERS),
+        keywords=artifacts.read_table(artifacts.KEYWORDS),
+        truth=artifacts.read_table(artifacts.TRUTH),
+        predictions=predictions,
+        reasons=artifacts.read_table(artifacts.REASONS),
+        weights=routing.weights[features.state[predictions["row"]]],
+        table=artifacts.read_json(artifacts.TABLE),
+        written=artifacts.read_json(artifacts.METRICS / "evaluate.json")["reasons"],
+    )
+
+
+def describe_run(params: Params, experts: int) -> dict[str, str]:
+    """What was run, for the page's head. Nothing of where or when: a path's last part is a model's name."""
+    return {
+        "dataset": params.dataset.name,
+        "language model": params.backbone.name.rstrip("/").rsplit("/", 1)[-1],
+        "recipe": params.sft.recipe,
+        "features": params.features.model,
+        "gate": params.gate.kind,
+        "experts": str(experts),
+        "seed": str(params.seed),
+    }
