@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tests.builders import SLOTS, TITLES, interactions, item_tokens, layout_of, recommender, tokenizer
+from tests.builders import SLOTS, TITLES, interactions, item_tokens, layout_of, loaded_model, recommender, tokenizer
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import score
 from thinkrec.params import PromptParams, Slot
-from thinkrec.reasons.decoding import Decoding, generate
+from thinkrec.reasons.decoding import Decoding, write_answers
 from thinkrec.text.layout import ITEM, USER, Layout, Window
 from thinkrec.text.layouts import make_layout
 from thinkrec.text.question import PHRASINGS, question_text
@@ -154,8 +154,9 @@ def test_a_reason_follows_its_verdict() -> None:
 def test_generation_answers_the_question() -> None:
     layout, model = with_model(layout_of(interactions(), history=3, layout="question"))
     rows = np.asarray([20, 3, 11])
-    texts = generate(model, tokenizer(), layout, rows, Decoding(max_new_tokens=4))
-    assert texts == [generate(model, tokenizer(), layout, rows[[at]], Decoding(max_new_tokens=4))[0] for at in range(3)]
+    loaded, decoding = loaded_model(interactions(), model, layout), Decoding(max_new_tokens=4)
+    texts = write_answers(loaded, rows, decoding)
+    assert texts == [write_answers(loaded, rows[[at]], decoding)[0] for at in range(3)]
 
 
 def words(texts: list[str], chat: str | None = None, **special: str) -> PreTrainedTokenizerFast:
