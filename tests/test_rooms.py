@@ -21,7 +21,6 @@ UPWARDS: set[tuple[str, str]] = set()
 LONG = {
     "tests/ingest/test_dataset.py",
     "tests/lm/test_trainer.py",
-    "tests/test_api.py",
     "thinkrec/params.py",
 }
 FULL = {"thinkrec", "thinkrec/lm"}

@@ -39,9 +39,9 @@ def recommend(
     from rich.console import Console
 
     from thinkrec.recommender import Recommender
-    from thinkrec.terminal import asked_user, recommendations_table
+    from thinkrec.terminal import read_user, recommendations_table
 
-    recommendations = Recommender.load().recommend(asked_user(user, history), k, shortlist=shortlist)
+    recommendations = Recommender.load().recommend(read_user(user, history), k, shortlist=shortlist)
     Console().print(recommendations_table(recommendations))
     return f"{len(recommendations)} items"
 
@@ -61,9 +61,9 @@ def explain(
     from rich.console import Console
 
     from thinkrec.recommender import Recommender
-    from thinkrec.terminal import asked_user, explanation_table
+    from thinkrec.terminal import explanation_table, read_user
 
-    explanation = Recommender.load().explain(asked_user(user, history), item)
+    explanation = Recommender.load().explain(read_user(user, history), item)
     Console().print(explanation_table(explanation))
     true, claims = int(explanation.evidence["true"].sum()), len(explanation.evidence)
     return f"{explanation.title}: {explanation.probability:.1%}; of what the reason claims, true: {true} of {claims}"

@@ -6,14 +6,14 @@
     recommender.recommend([("42", True), ("17", False)])      # somebody never seen, by what they liked and disliked
     recommender.explain("7", "42")
 
-Everything is as of now: after the last interaction of the table. What is asked about becomes rows after it, which go
-through the code that training and evaluation went through: causal statistics, the feature model's states, the prompt
-layout, the gate. A history given by hand happens after the table, one interaction a moment, and only in the view of
-whoever asks: nothing is stored, no two questions know of each other. What was counted of the table once, at loading, is
-counted on from there: a question costs as much as its own rows, whatever the table's size.
+Every answer is as of now: after the last interaction of the table. A question becomes rows after that moment, and they
+go through the code of training and evaluation: causal statistics, the feature model's states, the prompt layout, the
+gate. A history given by hand happens after the table, one interaction per moment. Only its own question sees it, and
+nothing is stored. The table is counted once, at loading; a question adds its own rows to these counts, so its cost does
+not depend on the table's size.
 
-Candidates of one user share a moment, so they are blind to each other (`text.layout`): some twenty or
-thirty of them stand in one sequence after the history, which is read once, and each scores as it would alone.
+Candidates of one user share a moment, so they do not see each other (`text.layout`). Twenty or thirty of them stand in
+one sequence after the history, which is read once. Each scores as it would alone.
 
 Shapes: n interactions of the table, m rows of a view, c candidates, I items, N experts, d dimensions.
 """
@@ -50,8 +50,8 @@ Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 History = Sequence[tuple[str | int, bool]]  # item ids, oldest first, and whether each was liked
 
-SHORTLIST = 200  # candidates that the language model ranks, unless told otherwise
-VIEW_ROWS = 50_000  # rows looked at together: bounds the memory of scoring many pairs
+SHORTLIST = 200  # default number of candidates that the language model ranks
+VIEW_ROWS = 50_000  # rows of one view: bounds the memory of scoring many pairs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +63,14 @@ class Explanation:
     keywords: list[str]
     probability: float
     weights: dict[str, float]  # adapter -> weight; they sum to 1
-    history: int  # interactions of the shown history, which the reason is held against
+    history: int  # interactions of the shown history, which the reason is checked against
     reason: str  # verdict first; empty where the model wrote nothing
-    evidence: pd.DataFrame  # what the reason claims, and whether it is so: `claims_table`
+    evidence: pd.DataFrame  # the reason's claims, and whether they are true: `claims_table`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Question:
-    """Candidates for one user: a known one's rows of the table, or items and labels given by hand."""
+    """Candidates for one user, and the user's history: rows of the table, or items and labels given by hand."""
 
     user: int  # -1 for somebody never seen
     rows: Rows  # of the table
@@ -85,18 +85,18 @@ class _Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _View:
-    """The rows that some questions need, question after question, as a table of their own."""
+    """The rows of some questions, one question after the other, as a table of their own."""
 
     loaded: LoadedModel  # over those rows
-    weights: Floats  # questions x (N + 1), its routing weights
-    targets: Rows  # rows that are candidates
+    weights: Floats  # (questions, N + 1), the routing weights
+    targets: Rows  # the candidates' rows
 
 
 def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
     """Claims as a table, in their order.
 
     Columns: `kind` (item, keyword or history), `name`, `says` (`cues.Says`), `count` ("2 of 3" or nothing),
-    `target`, `liked` and `disliked` (what it was shown to belong to), `shown` (at all) and `true` (and shown so).
+    `target`, `liked` and `disliked` (where the prompt shows it), `shown` (anywhere) and `true` (shown as claimed).
     """
     names = ("kind", "name", "says", "count", "target", "liked", "disliked", "shown", "true")
     return pd.DataFrame(
@@ -183,7 +183,9 @@ class Recommender:
         item = self._numbers(self._item_ids, pairs["item_id"], "item")
         order = np.argsort(user, kind="stable")
         cuts = np.flatnonzero(np.diff(user[order])) + 1
-        questions = [self._known(int(user[mine[0]]), item[mine]) for mine in np.split(order, cuts) if len(mine)]
+        questions = [
+            self._question_of_user(int(user[mine[0]]), item[mine]) for mine in np.split(order, cuts) if len(mine)
+        ]
         out = np.zeros(len(pairs))
         out[order] = self._probabilities(questions, progress=progress)
         return out
@@ -197,13 +199,13 @@ class Recommender:
         Raises:
             UserError: an id is unknown, or the history names an item twice.
         """
-        asked = self._asked(user)
-        rated = np.union1d(self._loaded.interactions["item"].to_numpy()[asked.rows], asked.item)
+        question = self._question(user)
+        rated = np.union1d(self._loaded.interactions["item"].to_numpy()[question.rows], question.item)
         others = np.setdiff1d(np.arange(len(self._item_ids)), rated)
         if len(others) > max(k, shortlist):
-            affinity = self._affinity(asked)[others]
+            affinity = self._affinity(question)[others]
             others = others[np.argsort(-affinity, kind="stable")[: max(k, shortlist)]]
-        probability = self._probabilities([replace(asked, candidates=others)])
+        probability = self._probabilities([replace(question, candidates=others)])
         best = np.argsort(-probability, kind="stable")[: max(k, 0)]
         return pd.DataFrame(
             {
@@ -222,7 +224,7 @@ class Recommender:
             UserError: an id is unknown, or the history names an item twice.
         """
         number = self._numbers(self._item_ids, pd.Series([item]), "item")
-        view = self._view([replace(self._asked(user), candidates=number)])
+        view = self._view([replace(self._question(user), candidates=number)])
         probability, weights = view.loaded.probability(view.targets)[0], view.weights[0]
         checker, row = self._checker.over(view.loaded.interactions), int(view.targets[0])
         shown = checker.shown(row)
@@ -242,7 +244,7 @@ class Recommender:
         )
 
     def _numbers(self, ids: pd.Index, named: pd.Series, kind: str) -> Rows:
-        """The numbers of some ids; ids are text, whatever they look like."""
+        """The numbers of some ids. Ids are text, also where they look like numbers."""
         text = named.astype(str)
         numbers = ids.get_indexer(pd.Index(text)).astype(np.int64)
         unknown = text[numbers < 0].unique()
@@ -255,11 +257,11 @@ class Recommender:
             )
         return numbers
 
-    def _asked(self, user: str | int | History) -> _Question:
-        """The question about `user`, without candidates."""
+    def _question(self, user: str | int | History) -> _Question:
+        """A question about `user` (as in `recommend`), without candidates."""
         nothing = np.zeros(0, np.int64)
         if isinstance(user, str | int | np.integer):
-            return self._known(int(self._numbers(self._user_ids, pd.Series([user]), "user")[0]), nothing)
+            return self._question_of_user(int(self._numbers(self._user_ids, pd.Series([user]), "user")[0]), nothing)
         ids = pd.Series([str(item) for item, _ in user], dtype="str")
         if ids.duplicated().any():
             raise UserError(f"history: item {ids[ids.duplicated()].iloc[0]!r} stands in it twice; keep one of them")
@@ -267,12 +269,13 @@ class Recommender:
         item = self._numbers(self._item_ids, ids, "item")
         return _Question(user=-1, rows=nothing, item=item, label=label, candidates=nothing)
 
-    def _known(self, user: int, candidates: Rows) -> _Question:
+    def _question_of_user(self, user: int, candidates: Rows) -> _Question:
+        """Candidates for a user of the table, by number."""
         rows, nothing = np.arange(self._first[user], self._first[user + 1]), np.zeros(0, np.int64)
         return _Question(user=user, rows=rows, item=nothing, label=nothing, candidates=candidates)
 
     def _affinity(self, question: _Question) -> Floats:
-        """The feature model's logits (I,) of the whole catalogue, but for the user's bias, which ranks nothing."""
+        """The feature model's logits (I,) of the whole catalogue, without the user's bias, which changes no order."""
         view = self._view([replace(question, candidates=np.zeros(1, np.int64))])
         every = np.arange(len(self._item_ids))
         state = np.repeat(view.loaded.features.user_vectors_of(view.targets), len(every), axis=0)
@@ -285,42 +288,42 @@ class Recommender:
         return np.concatenate([np.zeros(0), *parts])
 
     def _view(self, questions: Sequence[_Question]) -> _View:
-        """The rows of these questions: of each the user's rows of the table, those beyond it, the candidates."""
+        """The rows of each question: the user's rows of the table, those given by hand, the candidates."""
         table = self._loaded.interactions
         columns = ("item", "label", "timestamp")
         parts, source, is_target = [], [], []
-        for number, asked in enumerate(questions):
-            new = np.concatenate([asked.item, asked.candidates])
-            later = np.minimum(np.arange(len(new)), len(asked.item))  # candidates share the last moment
-            unknown = np.zeros(len(asked.candidates), np.int64)  # nothing sees a target's label
-            added = (new, np.concatenate([asked.label, unknown]), self._now + later)
+        for number, question in enumerate(questions):
+            new = np.concatenate([question.item, question.candidates])
+            later = np.minimum(np.arange(len(new)), len(question.item))  # candidates share the last moment
+            unknown = np.zeros(len(question.candidates), np.int64)  # nothing sees a target's label
+            added = (new, np.concatenate([question.label, unknown]), self._now + later)
             part = {
-                name: np.concatenate([table[name].to_numpy()[asked.rows], values])
+                name: np.concatenate([table[name].to_numpy()[question.rows], values])
                 for name, values in zip(columns, added, strict=True)
             }
             parts.append(pd.DataFrame({"user": number, **part}))
-            source.append(np.concatenate([asked.rows, np.full(len(new), -1)]))
-            is_target.append(np.arange(asked.size) >= asked.size - len(asked.candidates))
+            source.append(np.concatenate([question.rows, np.full(len(new), -1)]))
+            is_target.append(np.arange(question.size) >= question.size - len(question.candidates))
         rows = pd.concat(parts, ignore_index=True).astype({"item": np.int32, "label": np.int8})
         source_m, target_m = np.concatenate(source), np.concatenate(is_target)
         features = self._features(rows, source_m)
         last = np.searchsorted(features.state, np.arange(len(questions)), side="right") - 1  # a candidate each
         weights = self._routing.of_vectors(features.user_vectors_of(last))
-        user = np.asarray([asked.user for asked in questions])
-        fitted = np.isin(user, self._fitted)  # those go by their fitted vectors, as in evaluation
+        user = np.asarray([question.user for question in questions])
+        fitted = np.isin(user, self._fitted)  # routed by their fitted vectors, as in evaluation
         weights[fitted] = self._routing.weights[user[fitted]]
         loaded = replace(self._loaded.over(rows, features), routing_weights=weights)
         return _View(loaded=loaded, weights=weights, targets=np.flatnonzero(target_m))
 
     def _features(self, rows: pd.DataFrame, source: Rows) -> Features:
-        """Features of a view's rows (m,): stored ones where a row is of the table (`source`), else made as of now."""
+        """Features of a view's rows (m,). `source` is a row's number in the table, whose features are stored, or -1."""
         stored, new = self._loaded.features, source < 0
         ratings = Ratings.of(rows, items=len(self._item_ids))
         vectors = stored.user_vectors_of(source)
         item_row = stored.item_row[source]
         states, biases = self._feature_model.states(ratings, ratings.start[new], ratings.end[new])
         vectors[new] = states
-        item_row[new] = ratings.item[new]  # the full fit's
+        item_row[new] = ratings.item[new]  # vectors of the fit on all of train
         counted, _ = statistics_of(self._counts_of(rows, source), rows, self._content)
         affinity = self._item_side.logits(states, biases, ratings.item[new]) - biases
         statistics = stored.statistics[source]
@@ -336,32 +339,32 @@ class Recommender:
         )
 
     def _counts_of(self, rows: pd.DataFrame, source: Rows) -> Counts:
-        """Counts before a view's rows: those of the table's rows, or the whole table's and the question's own since."""
+        """Counts before each row of a view: stored ones or, for new rows, the whole table's plus the question's."""
         new, stored = source < 0, self._counts
         user, item, time, label = (rows[name].to_numpy() for name in ("user", "item", "timestamp", "label"))
-        own_likes, own_count = running_counts(user[new], time[new], label[new])
+        new_likes, new_count = running_counts(user[new], time[new], label[new])
         pair = user[new].astype(np.int64) * len(self._item_ids) + item[new]
         item_likes, item_count = running_counts(pair, time[new], label[new])
         user_likes, user_count = running_counts(user, time, label)
         total = len(self._loaded.interactions)
 
-        def joined(before: NDArray[np.int64], since: NDArray[np.int64]) -> NDArray[np.int64]:
-            out = before[source]
-            out[new] = since
-            return out
+        def with_new(stored_counts: NDArray[np.int64], new_counts: NDArray[np.int64]) -> NDArray[np.int64]:
+            counts = stored_counts[source]
+            counts[new] = new_counts
+            return counts
 
         return Counts(
-            likes=joined(stored.likes, self._likes + own_likes),
-            count=joined(stored.count, total + own_count),
+            likes=with_new(stored.likes, self._likes + new_likes),
+            count=with_new(stored.count, total + new_count),
             user_likes=user_likes,
             user_count=user_count,
-            item_likes=joined(stored.item_likes, self._item_likes[item[new]] + item_likes),
-            item_count=joined(stored.item_count, self._item_count[item[new]] + item_count),
+            item_likes=with_new(stored.item_likes, self._item_likes[item[new]] + item_likes),
+            item_count=with_new(stored.item_count, self._item_count[item[new]] + item_count),
         )
 
 
 def _bounded(questions: Sequence[_Question]) -> Iterator[Sequence[_Question]]:
-    """The questions in groups of about VIEW_ROWS rows."""
+    """The questions, in groups of about VIEW_ROWS rows."""
     if questions:
         group = np.cumsum([question.size for question in questions]) // VIEW_ROWS
         cuts = np.flatnonzero(np.diff(group)) + 1

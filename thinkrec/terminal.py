@@ -1,6 +1,6 @@
-"""What the commands over a finished project read and show: CSV files of ids, tables for a terminal.
+"""What the commands over a finished project read and show: CSV files of ids, and tables for a terminal.
 
-Ids are text, whatever they look like: "007" stays "007". Titles and reasons are shown as they are, never as markup.
+Ids are text, also where they look like numbers: "007" stays "007". Titles and reasons are never read as markup.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from thinkrec.artifacts import atomic
 from thinkrec.errors import UserError
 from thinkrec.recommender import Explanation
 
-LIKED = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
-SAID = {
+LIKED_WORDS = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
+CLAIM_WORDS = {  # what a claim says -> the same for a terminal
     "liked": "liked",
     "disliked": "disliked",
     "prefers": "preferred",
@@ -36,11 +36,11 @@ def read_ids(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         UserError: it is absent, not CSV, or lacks one of the columns.
     """
     try:
-        # As spreadsheets write it: a mark before the first column's name is none of the name.
+        # Spreadsheets put a byte order mark before the first column's name; utf-8-sig skips it.
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; it should be CSV with the columns {', '.join(columns)}") from None
-    except (ValueError, OSError) as error:  # pandas' own are ValueErrors
+    except (ValueError, OSError) as error:  # pandas' errors are ValueErrors
         raise UserError(f"{path}: not readable as CSV ({' '.join(str(error).split())})") from None
     missing = [name for name in columns if name not in frame]
     if missing:
@@ -52,19 +52,19 @@ def read_history(path: Path) -> list[tuple[str, bool]]:
     """A history: CSV with `item_id` and `liked` (yes or no, 1 or 0, true or false), oldest first.
 
     Raises:
-        UserError: as `read_ids`, or `liked` says something else.
+        UserError: as `read_ids`, or `liked` holds another word.
     """
     frame = read_ids(path, ("item_id", "liked"))
-    said = frame["liked"].str.strip().str.lower()
-    wrong = frame.index[~said.isin(LIKED)]
+    words = frame["liked"].str.strip().str.lower()
+    wrong = frame.index[~words.isin(LIKED_WORDS)]
     if len(wrong):
         value = frame["liked"][wrong[0]]
         raise UserError(f"{path}: line {wrong[0] + 2}: liked should be yes or no (it is {value!r})")
-    return [(item, LIKED[liked]) for item, liked in zip(frame["item_id"], said, strict=True)]
+    return [(item, LIKED_WORDS[word]) for item, word in zip(frame["item_id"], words, strict=True)]
 
 
-def asked_user(user: str | None, history: Path | None) -> str | list[tuple[str, bool]]:
-    """Whom a command is about: a user id, or what `history` holds.
+def read_user(user: str | None, history: Path | None) -> str | list[tuple[str, bool]]:
+    """Whom a command is about: a user id, or the history in a file.
 
     Raises:
         UserError: neither is given, or both are.
@@ -80,37 +80,44 @@ def write_scores(path: Path, pairs: pd.DataFrame) -> None:
         pairs.to_csv(partial, index=False, float_format="%.6f")
 
 
-def recommendations_table(found: pd.DataFrame) -> Table:
-    """What `Recommender.recommend` returned."""
+def recommendations_table(recommended: pd.DataFrame) -> Table:
+    """A table of what `Recommender.recommend` returned."""
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("", "title", "item id", "would like"):
         table.add_column(name, justify="left" if name in ("title", "item id") else "right")
-    for place, row in enumerate(found.itertuples(index=False), 1):
+    for place, row in enumerate(recommended.itertuples(index=False), 1):
         table.add_row(str(place), Text(str(row.title)), Text(str(row.item_id)), f"{row.probability:.1%}")
     return table
 
 
-def explanation_table(said: Explanation) -> RenderableType:
-    """What `Recommender.explain` returned: the figures, the reason, then what it claims and whether that is so."""
+def explanation_table(explanation: Explanation) -> RenderableType:
+    """What `Recommender.explain` returned: the figures, the reason, then its claims and whether they are true."""
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim")
     facts.add_column()
-    facts.add_row("item", Text(f"{said.title} ({said.item_id})", style="bold"))
-    facts.add_row("keywords", Text(", ".join(said.keywords) or "none"))
-    facts.add_row("would like", f"{said.probability:.1%}")
-    facts.add_row("experts", ", ".join(f"{name} {weight:.0%}" for name, weight in said.weights.items()))
-    facts.add_row("history", f"{said.history} earlier interactions in sight")
-    facts.add_row("reason", Text(said.reason or "(the model wrote none)"))
-    if said.evidence.empty:
+    facts.add_row("item", Text(f"{explanation.title} ({explanation.item_id})", style="bold"))
+    facts.add_row("keywords", Text(", ".join(explanation.keywords) or "none"))
+    facts.add_row("would like", f"{explanation.probability:.1%}")
+    facts.add_row("experts", ", ".join(f"{name} {weight:.0%}" for name, weight in explanation.weights.items()))
+    facts.add_row("history", f"{explanation.history} earlier interactions in sight")
+    facts.add_row("reason", Text(explanation.reason or "(the model wrote none)"))
+    if explanation.evidence.empty:
         return Group(facts, Text("The reason claims nothing of any title or keyword.", style="dim"))
     table = Table(box=box.SIMPLE_HEAD, title="What the reason claims, and what was shown", title_justify="left")
     for name in ("", "named", "said to be", "count", "in the target", "liked", "disliked", "true"):
         table.add_column(name, justify="right" if name in ("liked", "disliked") else "left")
-    for row in said.evidence.itertuples(index=False):
-        yes = ["", "yes"][bool(row.target)]
+    for row in explanation.evidence.itertuples(index=False):
+        in_target = "yes" if row.target else ""
         true = Text("yes", style="green") if row.true else Text("no" if row.shown else "not shown", style="red")
-        said_to_be = SAID[str(row.says)]
+        claimed = CLAIM_WORDS[str(row.says)]
         table.add_row(
-            str(row.kind), Text(str(row.name)), said_to_be, str(row.count), yes, str(row.liked), str(row.disliked), true
+            str(row.kind),
+            Text(str(row.name)),
+            claimed,
+            str(row.count),
+            in_target,
+            str(row.liked),
+            str(row.disliked),
+            true,
         )
     return Group(facts, table)
