@@ -192,16 +192,16 @@ def run_command(folder: Path, *arguments: str) -> Result:
 @contextmanager
 def recorded_params() -> Iterator[set[str]]:
     """The dotted names of the parameters that the block reads; checks within thinkrec.params do not count."""
-    section_of = {field.annotation: name for name, field in Params.model_fields.items()}
-    section_of |= {TeacherSettings: "teacher"}
+    section_of = {field.annotation: f"{name}." for name, field in Params.model_fields.items()}
+    section_of |= {TeacherSettings: "teacher.", Params: ""}
     read: set[str] = set()
 
     def record(self: Section, name: str) -> Any:
         value = object.__getattribute__(self, name)
         inside = sys._getframe(1).f_globals["__name__"] == "thinkrec.params"
-        if name in type(self).model_fields and not inside and not isinstance(value, Section):
-            section = "run" if name in RunParams.model_fields else section_of.get(type(self))
-            read.add(f"{section}.{name}" if section else name)
+        parameter = type(self) in section_of and name in type(self).model_fields and type(value) not in section_of
+        if parameter and not inside:
+            read.add(("run." if name in RunParams.model_fields else section_of[type(self)]) + name)
         return value
 
     with mock.patch.object(Section, "__getattribute__", record):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from tests.lm import work
 from tests.lm.test_trainer import step_of
+from tests.project import copy_project, declared_outs, digests, run_stage, set_params, start_stage
 
 pytestmark = pytest.mark.integration
 
@@ -109,3 +112,28 @@ def test_killed_within_an_epoch_two_processes_go_on_to_the_same_bytes(two: Path,
     assert torchrun(tmp_path, kind) == ""
     for name in ("0.json", "0.safetensors"):
         assert (tmp_path / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_a_stage_with_two_processes_starts_them_and_makes_what_one_makes(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_params(project, {"lora.dropout": 0.0, "sft.slot_dropout": 0.0})  # for which two processes draw other numbers
+    together = copy_project(project, tmp_path / "together", {"run.processes": 2})
+    for out in declared_outs("experts"):
+        path = together / out
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    run_stage(project, "experts")
+    monkeypatch.setenv("LOGLEVEL", "INFO")  # torchrun says what it starts
+    process = start_stage(together, "experts")
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert re.search(r"nproc_per_node *: 2\b", stderr)
+    assert re.fullmatch(r"experts: 2 experts for groups of \d+, \d+ users \(\d+\.\d s\)\n", stdout)
+    assert digests(together).keys() == digests(project).keys()
+    weights = sorted(project.glob("out/experts/*/*.safetensors"))
+    assert len(weights) == 2
+    for path in weights:
+        others = load_file(together / path.relative_to(project))
+        for name, weight in load_file(path).items():
+            assert others[name].allclose(weight, rtol=0, atol=SAME), name
+    assert not list(together.glob(".cache/checkpoints/*"))

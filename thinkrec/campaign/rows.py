@@ -7,7 +7,6 @@ lines as well; every other row adds one line, of its own name. ThinkRec and its 
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import json
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from thinkrec import artifacts
-from thinkrec.errors import UserError
+from thinkrec.errors import UserError, nearest_name
 from thinkrec.evaluation.tables import OURS
 from thinkrec.ingest.catalogue import find
 from thinkrec.params import Params, load
@@ -105,8 +104,9 @@ def plan(dataset: str, *, raw: Path | None, names: Sequence[str] = (), seed: int
     """
     for name in names:
         if name not in ROWS:
-            near = difflib.get_close_matches(name, ROWS, n=1, cutoff=0.0)[0]
-            raise UserError(f"--rows: no row {name!r}; did you mean {near}? Known: {', '.join(ROWS)}")
+            raise UserError(
+                f"--rows: no row {name!r}; did you mean {nearest_name(name, ROWS)}? Known: {', '.join(ROWS)}"
+            )
     params = load()
     about = {"dataset.name": find(dataset).name, "dataset.raw": _raw(dataset, raw, otherwise=params.dataset.raw)}
     rows = {}

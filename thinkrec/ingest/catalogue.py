@@ -8,14 +8,13 @@ some window leaves of them is what it would leave of all reviews.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from thinkrec.errors import UserError
+from thinkrec.errors import UserError, nearest_name
 from thinkrec.ingest import download
 from thinkrec.ingest.download import Remote
 from thinkrec.ingest.raw import Source, source_in_memory
@@ -230,8 +229,9 @@ def find(name: str) -> Dataset:
             )
         return FAMILIES[family](category)
     if name not in DATASETS:
-        near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.0)[0]
-        raise UserError(f"dataset.name: no dataset {name!r}; did you mean {near}? Known: {', '.join(KNOWN)}")
+        raise UserError(
+            f"dataset.name: no dataset {name!r}; did you mean {nearest_name(name, KNOWN)}? Known: {', '.join(KNOWN)}"
+        )
     return DATASETS[name]
 
 
