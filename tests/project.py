@@ -20,7 +20,8 @@ from typer.testing import CliRunner, Result
 from stages.__main__ import app as stages_app
 from thinkrec.artifacts import sha256
 from thinkrec.cli import app as commands_app
-from thinkrec.params import DatasetParams, Params, RunParams, Section, TeacherSettings, load
+from thinkrec.params import DatasetParams, Params, RunParams, TeacherSettings, load
+from thinkrec.sections import Section
 
 ROOT = Path(__file__).resolve().parents[1]
 PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]

@@ -14,7 +14,8 @@ from typing import Any
 
 from thinkrec.artifacts import INTERACTIONS, missing_artifact, read_json, sha256, stage_of, write_json
 from thinkrec.errors import UserError
-from thinkrec.params import DatasetParams, Section
+from thinkrec.params import DatasetParams
+from thinkrec.sections import Section
 
 PROVENANCE = "provenance.json"
 SHORT = 12  # characters of a hash that a message shows
