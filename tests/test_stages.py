@@ -36,7 +36,7 @@ from tests.project import (
 from thinkrec.artifacts import read_json
 from thinkrec.ingest.catalogue import DATASETS
 from thinkrec.params import RunParams
-from thinkrec.teacher import client
+from thinkrec.teacher import endpoint, job
 
 STAGES = list(PIPELINE)
 
@@ -228,8 +228,8 @@ STOPS = {
 class TestStops:
     @pytest.fixture(autouse=True)
     def quick_and_keyless(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(client, "open_teacher", functools.partial(client.open_teacher, retries=0))
-        for name in client.KEY_VARIABLES:
+        monkeypatch.setattr(job, "open_teacher", functools.partial(endpoint.open_teacher, retries=0))
+        for name in endpoint.KEY_VARIABLES:
             monkeypatch.delenv(name, raising=False)
 
     @pytest.mark.parametrize("case", STOPS)

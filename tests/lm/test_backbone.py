@@ -25,7 +25,7 @@ from thinkrec.lm.backbone import (
     save_model,
     write_reference,
 )
-from thinkrec.lm.mixture import install
+from thinkrec.lm.mixture import install_mixture
 from thinkrec.lm.scoring import score
 from thinkrec.params import BackboneParams, LoraParams
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
@@ -277,6 +277,6 @@ def test_a_backbone_in_four_bits_takes_an_adapter_and_the_mixture(tmp_path: Path
     save_adapter(adapter, tmp_path / "adapter", base="out/backbone")
     adapter.unload()
     before = score(model, layout, rows)
-    install(model.backbone, [tmp_path / "adapter"])
+    install_mixture(model.backbone, [tmp_path / "adapter"])
     ours = score(model, layout, rows)
     assert np.abs(ours - theirs).max() < 0.1 * np.abs(ours - before).max()  # bfloat16 adapters against float32 ones

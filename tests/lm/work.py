@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,8 @@ def scored() -> dict[str, Any]:
     adapters = {column: (torch.randn(2, 32), torch.randn(32, 2) / 4, 0.5) for column in (1, 2)}
     attention.q_proj = MixtureLinear(attention.q_proj, adapters, batch_weights, columns=3)
     routing_weights = np.asarray([[1, 0, 0], [0, 0.7, 0.3], [0.2, 0, 0.8]], np.float32)
-    model.slot_values.features.state[:] = np.arange(len(world)) % 3
     loaded = loaded_model(world, model, layout, batch_weights=batch_weights, routing_weights=routing_weights)
+    loaded = replace(loaded, features=replace(loaded.features, state=np.arange(len(world)) % 3))
     some = np.arange(0, len(world), 5)
     decodings = {"greedy": Decoding(max_new_tokens=6), "sampled": Decoding(max_new_tokens=6, temperature=1.0, seed=3)}
     plain, scoring.SCORING_TOKENS = scoring.SCORING_TOKENS, ROW_TOKENS
