@@ -200,7 +200,7 @@ def recorded_params() -> Iterator[set[str]]:
     def record(self: Section, name: str) -> Any:
         value = object.__getattribute__(self, name)
         inside = sys._getframe(1).f_globals["__name__"] == "thinkrec.params"
-        parameter = type(self) in section_of and name in type(self).model_fields and type(value) not in section_of
+        parameter = type(self) in section_of and name in type(self).model_fields and not isinstance(value, Section)
         if parameter and not inside:
             read.add(("run." if name in RunParams.model_fields else section_of[type(self)]) + name)
         return value

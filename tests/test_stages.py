@@ -204,7 +204,7 @@ STOPS = {
     "unpinned model": ("backbone", _with(backbone__name="org/model"), "thinkrec pin org/model"),
     "no teacher": (
         "traces",
-        _with(teacher__endpoint="http://127.0.0.1:9/v1", teacher__timeout=2.0),
+        _with(teacher__endpoint="http://127.0.0.1:9/v1", run__timeout=2.0),
         "teacher at http://127.0.0.1:9/v1 cannot be reached",
     ),
     "no key": ("traces", _with(teacher__endpoint="https://example.org/v1"), "needs a key; set THINKREC_TEACHER_KEY"),
