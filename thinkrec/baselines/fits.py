@@ -166,6 +166,6 @@ def fit_classifier(classifier: Any, columns: ArrayLike, interactions: pd.DataFra
         rate = train_rate(interactions)
         return lambda columns: np.full(len(np.asarray(columns)), rate)
     fitted = np.asarray(columns)[train]
-    known = ~np.isnan(fitted).all(axis=0)  # where no item has a year, there is nothing to be learned of years
-    classifier.fit(fitted[:, known], label)
-    return lambda columns: classifier.predict_proba(np.asarray(columns)[:, known])[:, 1]
+    has_values = ~np.isnan(fitted).all(axis=0)  # where no item has a year, there is nothing to be learned of years
+    classifier.fit(fitted[:, has_values], label)
+    return lambda columns: classifier.predict_proba(np.asarray(columns)[:, has_values])[:, 1]

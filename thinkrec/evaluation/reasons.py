@@ -185,11 +185,11 @@ def score_truth(
 
 def _named(text: str, value: str, keywords: Sequence[str]) -> tuple[float, float, float, float]:
     """The four shares of `score_truth`, of one text."""
-    said = set(map(meaning, words(text)))
+    named_meanings = set(map(meaning, words(text)))
     inside = {meaning(word.lower()) for word in keywords}
     traits = inside & set(MEANINGS.values())
-    chances = [len(said & held) / len(held) if value in held else 0.0 for held in (inside, traits)]
-    return float(value in said), chances[0], chances[1], float(value in inside)
+    chances = [len(named_meanings & held) / len(held) if value in held else 0.0 for held in (inside, traits)]
+    return float(value in named_meanings), chances[0], chances[1], float(value in inside)
 
 
 def _mean(values: Sequence[float]) -> float:

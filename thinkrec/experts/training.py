@@ -47,16 +47,16 @@ def fit_experts(loaded: LoadedModel, params: Params, folder: Path) -> dict[str, 
     """
     vectors = loaded.features.user_vectors[: int(loaded.user.max()) + 1]
     groups, metrics = group_users(vectors, params.experts, seed=params.seed)
-    found = len(groups.centroids)
+    grouped = len(groups.centroids)
     members: list[Rows] = []
     counts: list[dict[str, int]] = []
     if params.experts.added:
         users = artifacts.read_table(artifacts.USERS, root=loaded.root)
         members, counts = read_members(params.experts.added, users, groups)
-    results = [train_expert(loaded, groups, number, folder, params) for number in range(1, found + 1)]
+    results = [train_expert(loaded, groups, number, folder, params) for number in range(1, grouped + 1)]
     for of_file in members:
         groups = add_group(groups, of_file, vectors)
-    for number, count in enumerate(counts, found + 1):
+    for number, count in enumerate(counts, grouped + 1):
         results.append(train_expert(loaded, groups, number, folder, params) | count)
     save_groups(groups, folder)
     write_provenance(folder, _provenance(params.experts, loaded.root))
