@@ -15,7 +15,7 @@ import pytest
 from thinkrec.errors import UserError
 from thinkrec.ingest.raw import Part
 from thinkrec.ingest.readers import files
-from thinkrec.ingest.readers.files import Stream, blocks, opened, places, plain_name, ranges, within
+from thinkrec.ingest.readers.files import Stream, blocks, opened, places, plain_name, ranges
 
 TEXT = b"".join(b"%d,line\n" % n for n in range(500))
 
@@ -191,9 +191,9 @@ def test_every_line_belongs_to_the_piece_it_begins_in(
     monkeypatch.setattr(files, "BLOCK", 5)
     data = b"a\n\nbcdefghijklm\n" * 9 + b"last" + end
     path = written(tmp_path / "x", data)
-    found = [b"".join(within(part)) for part in ranges(Part(path=path))] if piece < len(data) else [data]
-    assert b"".join(found) == data
-    assert all(text.endswith(b"\n") for text in list(filter(None, found))[:-1])
+    pieces = list(map(all_of, ranges(Part(path=path))))
+    assert b"".join(pieces) == data
+    assert all(text.endswith(b"\n") for text in list(filter(None, pieces))[:-1])
 
 
 def test_only_plain_files_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,7 @@ import pytest
 from tests.ingest.whole import Whole, gather
 from thinkrec.errors import UserError
 from thinkrec.ingest.readers import files
-from thinkrec.ingest.readers.metadata import split_title
-from thinkrec.ingest.readers.movielens import ML_1M, ML_100K, ML_CSV
+from thinkrec.ingest.readers.movielens import ML_1M, ML_100K, ML_CSV, split_title
 from thinkrec.ingest.readers.published import Release, open_release
 from thinkrec.ingest.readers.rows import NEITHER
 

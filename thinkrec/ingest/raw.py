@@ -52,7 +52,8 @@ class Part:
     @property
     def where(self) -> str:
         """The path on disk, and within an archive, as messages give it."""
-        return ": ".join(map(str, (self.path, *self.inside)))
+        place = ": ".join(map(str, (self.path, *self.inside)))
+        return f"{place} from byte {self.start}" if self.start else place
 
     @property
     def name(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.csv
@@ -12,10 +13,10 @@ import pyarrow.csv
 from thinkrec.errors import UserError
 from thinkrec.ingest.raw import Part
 from thinkrec.ingest.readers.files import ranges
-from thinkrec.ingest.readers.records import NOT_TEXT, Block, Record, count_lines, filled_lines, line_blocks
+from thinkrec.ingest.readers.records import NOT_TEXT, Block, Record, count_lines, line_blocks
 
 QUOTE = "a quote that is not closed, not doubled, or not at a field's ends"
-_INNER = "\x1f"  # takes the place of a delimiter of two characters: pyarrow takes only one
+_INNER = "\x1f"  # takes the place of a delimiter of two characters: csv readers take only one
 _NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons"}
 
 
@@ -38,11 +39,7 @@ class Delimited:
     encoding: str = "utf-8"
 
     def column_names(self, part: Part) -> list[str]:
-        """The columns of a file, from its first line where the format does not fix them.
-
-        Raises:
-            UserError: the first line cannot be read.
-        """
+        """The columns of a file, from its first line where the format does not fix them."""
         if self.header is not None:
             return list(self.header)
         first = next(line_blocks(replace(part, start=0, end=None)), b"").partition(b"\n")[0].rstrip()
@@ -66,9 +63,7 @@ class Delimited:
         skip = part.start == 0 and self.header is None
         for data in line_blocks(part, quotes=self.quotes):
             lines = _Lines(data, self, header, wanted, skip, lenient)
-            quoted = self.quotes and b'"' in data
-            records = lines.read_quoted if quoted else lines.read_plain
-            yield Block(lines=count_lines(data), columns=lines.read_columns, records=records)
+            yield Block(lines=count_lines(data), columns=lines.read_columns, records=lines.read_records)
             skip = False
 
 
@@ -84,7 +79,7 @@ class _Lines:
     lenient: bool
 
     def read_columns(self) -> Mapping[str, pa.Array] | None:
-        """The wanted columns; None where pyarrow cannot be trusted to read the lines as `read_quoted` would."""
+        """The wanted columns; None where pyarrow cannot be trusted to read the lines as `read_records` would."""
         data = self.data.partition(b"\n")[2] if self.skip else self.data
         quotes = data.count(b'"') if self.format.quotes else 0
         if not data.strip() or quotes % 2 or data.count(b"\r") != data.count(b"\r\n"):
@@ -117,43 +112,35 @@ class _Lines:
             return None
         return {name: table[number].combine_chunks() for name, number in numbers.items()}
 
-    def read_plain(self) -> Iterator[Record]:
-        """Records of a line each."""
-        for number, text, shown in filled_lines(self.data, self.format.encoding, lenient=self.lenient):
-            if text is None:
-                yield Record(number, NOT_TEXT, shown)
-            elif number > 1 or not self.skip:
-                yield Record(number, self._by_name(text.strip(" ").split(self.format.delimiter)), shown)
-
-    def read_quoted(self) -> Iterator[Record]:
+    def read_records(self) -> Iterator[Record]:
         """Records that may go over several lines. After one that cannot be read, the next begins on the next line."""
+        delimiter, encoding = self.format.delimiter, self.format.encoding
+        separator = delimiter if len(delimiter) == 1 else _INNER
+        read = partial(csv.reader, delimiter=separator, strict=True)
+        if not self.format.quotes:
+            read = partial(read, quoting=csv.QUOTE_NONE)
         lines = self.data.split(b"\n")
-        at = 0
+        at = int(self.skip)
 
         def feed() -> Iterator[str]:
             nonlocal at
             while at < len(lines):
                 at += 1
-                yield lines[at - 1].decode(self.format.encoding, "replace" if self.lenient else "strict") + "\n"
+                text = lines[at - 1].decode(encoding, "replace" if self.lenient else "strict")
+                yield text.replace(delimiter, separator) + "\n"
 
         while at < len(lines):
             first = at
-            shown = lines[first].decode(self.format.encoding, "replace").strip("\r\n")
             values: Mapping[str, str] | str
             try:
-                fields = next(csv.reader(feed(), delimiter=self.format.delimiter, strict=True), [])
+                fields = next(read(feed()))
             except UnicodeDecodeError:
                 at, values = first + 1, NOT_TEXT
             except csv.Error:
                 at, values = first + 1, QUOTE
             else:
-                if not any(map(str.strip, fields)) or (self.skip and first == 0):
-                    continue
-                values = self._by_name(fields)
-            yield Record(first + 1, values, shown)
-
-    def _by_name(self, fields: list[str]) -> Mapping[str, str] | str:
-        if len(fields) != len(self.header):
-            separator = _NAMES.get(self.format.delimiter, self.format.delimiter)
-            return f"not {len(self.header)} fields separated by {separator}"
-        return dict(zip(self.header, fields, strict=True))
+                values = dict(zip(self.header, fields, strict=False))
+                if len(fields) != len(self.header):
+                    values = f"not {len(self.header)} fields separated by {_NAMES.get(delimiter, delimiter)}"
+            if lines[first].strip():
+                yield Record(first + 1, values, lines[first].decode(encoding, "replace").strip("\r\n"))

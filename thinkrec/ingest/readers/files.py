@@ -7,6 +7,7 @@ archive that unpacks to far more than any honest one is refused while it does so
 from __future__ import annotations
 
 import gzip
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -37,9 +38,9 @@ AGAIN = "download it again"
 class Stream:
     """A readable stream whose faults are one line, and which ends where an honest archive would have."""
 
-    def __init__(self, inner: IO[bytes], path: Path, *, unpacks: bool = False) -> None:
+    def __init__(self, inner: IO[bytes], path: Path, *, unpacks: bool = False, left: int = sys.maxsize) -> None:
         self.unpacks = unpacks
-        self._inner, self._path, self._ahead, self._read = inner, path, b"", 0
+        self._inner, self._path, self._ahead, self._read, self._left = inner, path, b"", 0, left
         self._limit = max(ANY_SIZE, MAX_RATIO * path.stat().st_size)
 
     def read(self, size: int) -> bytes:
@@ -52,7 +53,7 @@ class Stream:
             block, self._ahead = self._ahead[:size], self._ahead[size:]
             return block
         with _one_line_faults(self._path):
-            block = self._inner.read(size)
+            block = self._inner.read(min(size, self._left - self._read))
         self._read += len(block)
         if self._read > self._limit:
             raise UserError(
@@ -73,11 +74,17 @@ class Stream:
 
 @contextmanager
 def opened(part: Part) -> Iterator[Stream]:
-    """The bytes of `part`'s file, from its beginning, unpacked.
+    """The bytes of `part`, unpacked: of a piece of a plain file, the lines that begin in it.
 
     Raises:
         UserError: it is missing, broken, or packed in a way that is not read here.
     """
+    if part.end is not None:
+        with _one_line_faults(part.path), part.path.open("rb") as file:
+            start, end = (_line_start(file, at) for at in (part.start, part.end))
+            file.seek(start)
+            yield Stream(file, part.path, left=end - start)
+        return
     with closing(_walk(part.path)) as members:
         for inside, stream in members:
             if inside == part.inside:
@@ -128,19 +135,6 @@ def pick(path: Path, parts: Sequence[Part], names: Sequence[str], hint: str) -> 
     raise UserError(f"{path}: no {' or '.join(names)} in this {kind}; {hint}")
 
 
-def pick_pair(path: Path, ratings: Sequence[str], items: Sequence[str], hint: str) -> tuple[Part, Part]:
-    """The ratings and the item metadata at `path`: a folder, an archive, or the ratings' own file, items beside it.
-
-    Raises:
-        UserError: one of them is not there.
-    """
-    parts = places(path, (ratings[0], items[0]))
-    if parts == [Part(path=path)]:
-        beside = [Part(path=file) for file in sorted(path.parent.glob("*")) if file.is_file()]
-        return parts[0], pick(path.parent, beside, items, hint)
-    return pick(path, parts, ratings, hint), pick(path, parts, items, hint)
-
-
 def ranges(part: Part) -> list[Part]:
     """An uncompressed file on disk as pieces of some `PIECE` bytes, anything else as it is."""
     size = part.path.stat().st_size
@@ -149,6 +143,15 @@ def ranges(part: Part) -> list[Part]:
             return [part]
     edges = [*range(0, size - PIECE // 2, PIECE), size]
     return [replace(part, start=start, end=end) for start, end in pairwise(edges)]
+
+
+def _line_start(file: IO[bytes], at: int) -> int:
+    """Where the first line begins that does not begin before the byte `at`."""
+    if not at:
+        return 0
+    file.seek(at - 1)
+    file.readline(MAX_LINE + 1)
+    return file.tell()
 
 
 def blocks(stream: Stream, where: str, *, quotes: bool = False) -> Iterator[bytes]:
@@ -184,33 +187,6 @@ def _before_open_quote(block: bytes, end: int) -> int:
         odd ^= block.count(b'"', before, at) % 2
         at = before
     return at if not odd and len(block) - at <= MAX_LINE else end
-
-
-def within(part: Part) -> Iterator[bytes]:
-    """Blocks of the lines of an uncompressed file that begin within the part's bytes."""
-    assert not part.inside, "only a plain file has parts"
-    with _one_line_faults(part.path), part.path.open("rb") as file:
-        at = part.start
-        if at:
-            file.seek(at - 1)
-            at += len(file.readline()) - 1  # the line begun before, or the line end right before
-        end = part.path.stat().st_size if part.end is None else part.end
-        carry = b""
-        while at < end and (block := file.read(min(BLOCK, end - at))):
-            at += len(block)
-            if at >= end and not block.endswith(b"\n"):
-                block += file.readline(MAX_LINE)
-            cut = block.rfind(b"\n") + 1
-            if at >= end:
-                cut = len(block)
-            if cut:
-                yield carry + block[:cut]
-                carry = b""
-            carry += block[cut:]
-            if len(carry) > MAX_LINE:
-                raise UserError(f"{part.path}: a line is over {MAX_LINE} bytes long; is this a text file?")
-        if carry:
-            yield carry
 
 
 def _walk(path: Path) -> Generator[tuple[tuple[str, ...], Stream], None, None]:

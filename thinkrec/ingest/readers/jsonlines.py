@@ -17,15 +17,7 @@ import pyarrow as pa
 
 from thinkrec.ingest.raw import Part
 from thinkrec.ingest.readers.files import ranges
-from thinkrec.ingest.readers.records import (
-    NOT_TEXT,
-    Block,
-    Record,
-    count_lines,
-    filled_lines,
-    line_blocks,
-    read_records,
-)
+from thinkrec.ingest.readers.records import NOT_TEXT, Block, Record, count_lines, line_blocks, read_records
 
 FIRST_OBJECTS = 1000  # objects that are read for the names in a file
 
@@ -63,13 +55,17 @@ def _columns(block: bytes, wanted: list[str]) -> Mapping[str, pa.Array] | None:
 
 
 def _records(block: bytes, *, lenient: bool) -> Iterator[Record]:
-    for number, text, shown in filled_lines(block, "utf-8", lenient=lenient):
-        yield Record(number, NOT_TEXT if text is None else _values(text), shown)
+    for number, line in enumerate(block.split(b"\n"), start=1):
+        if line.strip():
+            text = line.decode("utf-8", "replace").strip("\r\n")
+            yield Record(number, _values(line, "replace" if lenient else "strict"), text)
 
 
-def _values(text: str) -> Mapping[str, Any] | str:
+def _values(line: bytes, errors: str) -> Mapping[str, Any] | str:
     try:
-        values = json.loads(text)
+        values = json.loads(line.decode("utf-8", errors))
+    except UnicodeDecodeError:
+        return NOT_TEXT
     except (ValueError, RecursionError):
         return "not JSON"
     return values if isinstance(values, dict) else "not a JSON object"

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from thinkrec.ingest.clean import plain_text, repairs
-from thinkrec.ingest.raw import QUARANTINE_TEXT, Fault, Items, Part
+from thinkrec.ingest.raw import Fault, Items, Part
 from thinkrec.ingest.readers.records import Format, read_records
+from thinkrec.ingest.readers.rows import cell
 
-_YEAR = re.compile(r"\s*\((\d{4})(?:-\d{0,4})?\)\s*$")
-_ARTICLE = re.compile(r"^(.+), (The|A|An)((?: \(.*\))?)$")
+_YEAR = re.compile(r"(\d{4})(?:\.0|-\d\d.*)?", re.ASCII | re.DOTALL)  # by itself, or an ISO date's
 _SEPARATORS = ("|", ";", ",")
 
 
 class Item(NamedTuple):
-    """Metadata of one item as it came."""
+    """Metadata of one item."""
 
     item_id: str
     title: str
@@ -32,58 +32,88 @@ class Item(NamedTuple):
     categories: list[str]
     description: str
 
+    def clean(self) -> Item:
+        """The item with plain text alone."""
+        return self._replace(
+            title=plain_text(self.title),
+            categories=list(dict.fromkeys(filter(None, map(plain_text, self.categories)))),
+            description=plain_text(self.description),
+        )
 
-ItemOf = Callable[[Mapping[str, Any]], Item | str]  # the item of a record, or what is wrong with it
+
+# What a publisher's items need beyond their columns: from an item and its record, the item, or what is wrong with it.
+Tidy = Callable[[Item, Mapping[str, Any]], Item | str]
 
 
-def items_reader(format: Format, parts: Iterable[Part], item_of: ItemOf) -> Callable[[Collection[str]], Items]:
-    """`Source.items` for metadata in some files."""
-    return partial(_read_items, format, tuple(parts), item_of)
+def leave_as_is(item: Item, values: Mapping[str, Any]) -> Item:
+    """The item itself."""
+    return item
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemColumns:
+    """A file's names of what an item has; categories are of the first column with any, descriptions are joined."""
+
+    item: str
+    title: str | None = None
+    year: str | None = None
+    categories: tuple[str, ...] = ()
+    description: tuple[str, ...] = ()
+
+    def item_of(self, values: Mapping[str, Any]) -> Item:
+        """The item of a record; its id is empty where the record has none."""
+        year = _YEAR.fullmatch(text_of(values.get(self.year or "")).strip())
+        return Item(
+            item_id=(cell(values.get(self.item), "item") or "").strip(),
+            title=text_of(values.get(self.title or "")),
+            year=int(year[1]) if year and 1000 <= int(year[1]) <= 2100 else None,
+            categories=next(filter(None, (list_of(values.get(name)) for name in self.categories)), []),
+            description=text_of([values.get(name) for name in self.description]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataFile:
+    """How to read items from files of one format."""
+
+    format: Format
+    parts: tuple[Part, ...]
+    columns: ItemColumns
+    tidy: Tidy = leave_as_is
+
+    def read(self, wanted: Collection[str]) -> Items:
+        """The items with these ids (`Source.items`)."""
+        faults: list[Fault] = []
+        items: dict[str, Item] = {}
+        duplicated = 0
+        repaired: Counter[str] = Counter()
+        for part in self.parts:
+            for record in read_records(self.format, part):
+                item = record.values if isinstance(record.values, str) else self._item_of(record.values)
+                if isinstance(item, str):
+                    faults.append(record.fault(part, item))
+                elif item.item_id in items:
+                    duplicated += 1
+                elif item.item_id in wanted:
+                    texts = [item.title, *item.categories, item.description]
+                    repaired.update({repair for text in texts for repair in repairs(text)})
+                    items[item.item_id] = item.clean()
+        return Items(table=item_table(items.values()), faults=faults, duplicated=duplicated, repaired=dict(repaired))
+
+    def _item_of(self, values: Mapping[str, Any]) -> Item | str:
+        item = self.columns.item_of(values)
+        return self.tidy(item, values) if item.item_id else "no item id"
 
 
 def no_items(wanted: Collection[str]) -> Items:
     """`Source.items` of a dataset without metadata."""
-    return _items([], [], 0, Counter())
+    return Items(table=item_table([]))
 
 
-def _read_items(format: Format, parts: tuple[Part, ...], item_of: ItemOf, wanted: Collection[str]) -> Items:
-    faults: list[Fault] = []
-    items: list[Item] = []
-    seen: set[str] = set()
-    duplicated = 0
-    repaired: Counter[str] = Counter()
-    for part in parts:
-        for record in read_records(format, part):
-            item = record.values if isinstance(record.values, str) else item_of(record.values)
-            if isinstance(item, str):
-                faults.append(Fault(part.name, record.row, item, record.text[:QUARANTINE_TEXT]))
-            elif item.item_id in seen:
-                duplicated += 1
-            elif item.item_id in wanted:
-                seen.add(item.item_id)
-                texts = [item.title, *item.categories, item.description]
-                repaired.update({repair for text in texts for repair in repairs(text)})
-                items.append(_plain(item))
-    return _items(items, faults, duplicated, repaired)
-
-
-def _plain(item: Item) -> Item:
-    categories = dict.fromkeys(filter(None, map(plain_text, item.categories)))
-    return item._replace(
-        title=plain_text(item.title), categories=list(categories), description=plain_text(item.description)
-    )
-
-
-def _items(items: list[Item], faults: list[Fault], duplicated: int, repaired: Counter[str]) -> Items:
-    frame = pd.DataFrame(
-        {name: [getattr(item, name) for item in items] for name in Item._fields}, columns=list(Item._fields)
-    )
-    return Items(
-        table=frame.astype({"item_id": "str", "title": "str", "year": "Int16", "description": "str"}),
-        faults=faults,
-        duplicated=duplicated,
-        repaired=dict(sorted(repaired.items())),
-    )
+def item_table(items: Collection[Item]) -> pd.DataFrame:
+    """Items as `Items.table`."""
+    frame = pd.DataFrame(list(items), columns=list(Item._fields))
+    return frame.astype({"item_id": "str", "title": "str", "year": "Int16", "description": "str"})
 
 
 def text_of(value: Any) -> str:
@@ -106,10 +136,3 @@ def list_of(value: Any) -> list[str]:
     text = text_of(value)
     separator = next((mark for mark in _SEPARATORS if mark in text), _SEPARATORS[0])
     return [part.strip() for part in text.split(separator) if part.strip()]
-
-
-def split_title(text: str) -> tuple[str, int | None]:
-    """`Matrix, The (1999)` as ("The Matrix", 1999): the year apart, a trailing article back in front."""
-    year = _YEAR.search(text)
-    title = text[: year.start()] if year else text
-    return _ARTICLE.sub(r"\2 \1\3", title.strip()), int(year[1]) if year else None

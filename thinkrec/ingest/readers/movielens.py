@@ -13,69 +13,66 @@ ml-20m, ml-25m, ml-32m, UTF-8, with headers and quotes:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from thinkrec.ingest.readers.delimited import Delimited
-from thinkrec.ingest.readers.metadata import Item, split_title
+from thinkrec.ingest.readers.metadata import Item, ItemColumns
 from thinkrec.ingest.readers.published import Release
 from thinkrec.ingest.readers.rows import Scale
 
 # fmt: off
 GENRES_100K = (
-    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
 )
 # fmt: on
-NO_GENRE = {"(no genres listed)", "unknown"}
-_ABOUT_100K = ("item", "title", "released", "video", "address")
+NO_GENRE = "(no genres listed)"
+_YEAR = re.compile(r"\s*\((\d{4})(?:-\d{0,4})?\)\s*$")
+_ARTICLE = re.compile(r"^(.+), (The|A|An)((?: \(.*\))?)$")
 
 
-def _movie(columns: Mapping[str, str], values: Mapping[str, Any]) -> Item | str:
-    item_id, full_title = (values[columns[role]].strip() for role in ("item", "title"))
-    if not item_id or not full_title:
-        return "no title" if item_id else "no item id"
-    title, year = split_title(full_title)
-    if "genres" in columns:
-        genres = values[columns["genres"]].strip().split("|")
-    else:
-        genres = [genre for genre in GENRES_100K if values[genre].strip() == "1"]
-    return Item(item_id, title, year, [genre for genre in genres if genre and genre not in NO_GENRE], "")
+def split_title(text: str) -> tuple[str, int | None]:
+    """`Matrix, The (1999)` as ("The Matrix", 1999): the year apart, a trailing article back in front."""
+    year = _YEAR.search(text)
+    title = text[: year.start()] if year else text
+    return _ARTICLE.sub(r"\2 \1\3", title.strip()), int(year[1]) if year else None
 
 
-def _release(
-    ratings: str, movies: str, formats: tuple[Delimited, Delimited], movie_columns: dict[str, str], lowest: float
-) -> Release:
-    rating_format, item_format = formats
-    ids = ("user", "item") if rating_format.header else ("userId", "movieId")
-    return Release(
-        ratings=(ratings,),
-        items=movies,
-        rating_format=rating_format,
-        item_format=item_format,
-        columns=dict(zip(_ROLES, (*ids, "rating", "timestamp"), strict=True)),
-        item_columns=movie_columns,
-        scale=Scale(lowest=lowest, highest=5.0),
-        item_of=partial(_movie, movie_columns),
-        hint=f"set dataset.raw to the published zip, its folder, or its {ratings} with {movies} beside it",
-    )
+def _movie(item: Item, values: Mapping[str, Any]) -> Item | str:
+    if not item.title.strip():
+        return "no title"
+    title, year = split_title(item.title)
+    flagged = [genre for genre in GENRES_100K if values.get(genre, "").strip() == "1"]
+    genres = [genre for genre in item.categories if genre != NO_GENRE]
+    return item._replace(title=title, year=year, categories=genres or flagged)
 
 
 def _latin(delimiter: str, *header: str) -> Delimited:
     return Delimited(delimiter=delimiter, header=header, quotes=False, one_line=True, encoding="latin-1")
 
 
-_ROLES = ("user", "item", "rating", "timestamp")
-_MOVIE = {"item": "item", "title": "title", "genres": "genres"}
+def _release(ratings: str, rating_format: Delimited, movies: str, movie_format: Delimited, lowest: float) -> Release:
+    return Release(
+        ratings=(ratings,),
+        rating_format=rating_format,
+        columns=dict(zip(("user", "item", "rating", "timestamp"), RATINGS, strict=True)),
+        scale=Scale(lowest=lowest, highest=5.0),
+        items=movies,
+        item_format=movie_format,
+        item_columns=ItemColumns(item="movieId", title="title", categories=("genres",)),
+        required={} if movie_format.header else dict(zip(("item", "title", "genres"), MOVIES, strict=True)),
+        tidy=_movie,
+        hint=f"set dataset.raw to the published zip, its folder, or its {ratings} with {movies} beside it",
+    )
+
+
+# The oldest two have no header; they get the names of the later ones.
+RATINGS, MOVIES = ("userId", "movieId", "rating", "timestamp"), ("movieId", "title", "genres")
+MOVIES_100K = ("movieId", "title", "released", "video", "address", "unknown", *GENRES_100K)
 _CSV = Delimited(delimiter=",", one_line=True)
 
-ML_100K = _release(
-    "u.data",
-    "u.item",
-    (_latin("\t", *_ROLES), _latin("|", *_ABOUT_100K, *GENRES_100K)),
-    {"item": "item", "title": "title"},
-    1.0,
-)
-ML_1M = _release("ratings.dat", "movies.dat", (_latin("::", *_ROLES), _latin("::", *_MOVIE)), _MOVIE, 0.5)
-ML_CSV = _release("ratings.csv", "movies.csv", (_CSV, _CSV), {**_MOVIE, "item": "movieId"}, 0.5)
+ML_100K = _release("u.data", _latin("\t", *RATINGS), "u.item", _latin("|", *MOVIES_100K), lowest=1.0)
+ML_1M = _release("ratings.dat", _latin("::", *RATINGS), "movies.dat", _latin("::", *MOVIES), lowest=0.5)
+ML_CSV = _release("ratings.csv", _CSV, "movies.csv", _CSV, lowest=0.5)

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, Protocol
 import pyarrow as pa
 
 from thinkrec.errors import UserError
-from thinkrec.ingest.raw import QUARANTINE_TEXT, Part
-from thinkrec.ingest.readers.files import blocks, opened, within
+from thinkrec.ingest.raw import QUARANTINE_TEXT, Fault, Part
+from thinkrec.ingest.readers.files import blocks, opened
 
 NOT_TEXT = "not UTF-8"
 _BOM = b"\xef\xbb\xbf"
@@ -28,6 +28,10 @@ class Record(NamedTuple):
     row: int
     values: Mapping[str, Any] | str
     text: str
+
+    def fault(self, part: Part, reason: str, lines_before: int = 0) -> Fault:
+        """The record as a malformed row of a part."""
+        return Fault(part.name, lines_before + self.row, reason, self.text[:QUARANTINE_TEXT])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +99,8 @@ def check_columns(format: Format, part: Part, columns: Mapping[str, str], parame
 
 def line_blocks(part: Part, *, quotes: bool = False) -> Iterator[bytes]:
     """The lines of a part in blocks, without the byte order mark that some editors put before the first."""
-    if part.start or part.end is not None:
-        for number, block in enumerate(within(part)):
-            yield block if part.start or number else block.removeprefix(_BOM)
-        return
     with opened(part) as stream:
-        if stream.head(len(_BOM)) == _BOM:
+        if part.start == 0 and stream.head(len(_BOM)) == _BOM:
             stream.read(len(_BOM))
         yield from blocks(stream, part.where, quotes=quotes)
 
@@ -108,19 +108,3 @@ def line_blocks(part: Part, *, quotes: bool = False) -> Iterator[bytes]:
 def count_lines(block: bytes) -> int:
     """Lines of a block; the last one may have no end."""
     return block.count(b"\n") + (not block.endswith(b"\n"))
-
-
-def filled_lines(block: bytes, encoding: str, *, lenient: bool) -> Iterator[tuple[int, str | None, str]]:
-    """The lines of a block that are not blank: number, text (None where it is not of its encoding), text to show.
-
-    With `lenient`, the text to show is also the text.
-    """
-    for number, line in enumerate(block.split(b"\n"), start=1):
-        if line.strip():
-            try:
-                text = line.decode(encoding).strip("\r\n")
-            except UnicodeDecodeError:
-                shown = line.decode(encoding, "replace").strip("\r\n")
-                yield number, shown if lenient else None, shown
-            else:
-                yield number, text, text

@@ -1,12 +1,11 @@
-"""What a rating row must be, whatever file it comes from.
+"""What a rating row must be, whatever file it comes from: one rule on whole columns, a reason for each row at fault.
 
-Two spellings of one rule: `row` looks at one row and says what is wrong with it; `table` looks at many at once, some
-hundred times faster, and gives up where it meets anything that is not plainly good. What `table` takes, `row` takes,
-with the same values (tests hold them to it).
+Columns are text, or typed as a parquet or JSON file has them; `cell` makes text of what is neither. A time is seconds
+since 1970 UTC, milliseconds, micro- or nanoseconds, or ISO 8601, UTC where it names no zone; parts of a second are
+dropped. A number of 10^11 or more is milliseconds: as seconds it would be the year 5138, and ten to the eleventh
+millisecond passed in March 1973. So with 10^14 microseconds, and 10^17 nanoseconds.
 
-A time is seconds since 1970 UTC, milliseconds, micro- or nanoseconds, or ISO 8601, UTC where it names no zone; parts of
-a second are dropped. A number of 10^11 or more is milliseconds: as seconds it would be the year 5138, and ten to the
-eleventh millisecond passed in March 1973. So with 10^14 microseconds, and 10^17 nanoseconds.
+Shapes: columns and reasons are of n rows; a reason is null where nothing is wrong.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -26,17 +24,17 @@ import pyarrow.compute as pc
 from thinkrec.ingest.raw import IDS, RATINGS, SPLIT
 
 LONGEST_ID = 1000  # characters: a longer one is a text that slipped into its column
-# A number so large counts so many parts of a second.
-PARTS = ((10**17, 10**9), (10**14, 10**6), (10**11, 10**3))
+LARGEST = 3e38  # of a rating, which becomes a float32
+UNITS = ((10**17, 10**9), (10**14, 10**6), (10**11, 10**3))  # from this number on, so many make a second
 LATEST = 4_102_444_800  # 2100-01-01
-NEITHER = "time is neither seconds since 1970 (or milliseconds) nor ISO 8601"
 LABELS = {"yes": "1", "true": "1", "no": "0", "false": "0"}  # words, as small letters
+NEITHER = "time is neither seconds since 1970 (or milliseconds) nor ISO 8601"
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
-_SECONDS = re.compile(r"[+-]?\d{1,19}(?:\.\d*)?", re.ASCII)
-_ISO = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:\d\d)?)?"
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
+_SECONDS = r"^-?(\d{1,18}|[1-8]\d{18})(\.\d*)?$"  # that an int64 holds
+_ISO = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)?)?$"
 _UNSEEN = r"[\x00-\x1f\x7f-\x9f]"
-_ISO_TIME, _UNSEEN_CHARACTER = re.compile(_ISO, re.ASCII), re.compile(_UNSEEN[:-1] + "\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # which no table can hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,209 +49,130 @@ class Scale:
 LABEL = Scale(lowest=0.0, highest=1.0, label=True)
 
 
-class Row(NamedTuple):
-    """A good rating row."""
-
-    user: str
-    item: str
-    rating: float
-    timestamp: int
-    split: str | None
-
-
-def row(values: Mapping[str, Any], scale: Scale) -> Row | str:
-    """The row of some values by role (user, item, rating, timestamp, and split or not), or what is wrong with it."""
-    ids = {}
-    for role in ("user", "item"):
-        ids[role] = _id(values[role])
-        if ids[role] is None:
-            return f"no {role} id"
-        if len(ids[role] or "") > LONGEST_ID:
-            return f"{role} id is over {LONGEST_ID} characters long"
-        if _UNSEEN_CHARACTER.search(ids[role] or ""):
-            return f"{role} id holds control characters"
-    given = values["rating"]
-    if scale.label and isinstance(given, str):
-        given = LABELS.get(given.strip().lower(), given)
-    rating = _number(given)
-    if scale.label and rating not in (0.0, 1.0):
-        return "label is neither 0 nor 1, no nor yes, false nor true"
-    if rating is None:
-        return "rating is not a number"
-    if not scale.lowest <= rating <= scale.highest:
-        return f"rating is not within {scale.lowest} and {scale.highest}"
-    seconds = _seconds(values["timestamp"])
-    if seconds is None:
-        return NEITHER
-    if seconds < 0:
-        return "time is negative"
-    if seconds >= LATEST:
-        return "time is after the year 2099"
-    split = _id(values["split"]) or "" if "split" in values else None
-    return Row(ids["user"] or "", ids["item"] or "", rating, seconds, split)
+def check_rows(columns: Mapping[str, pa.Array], scale: Scale) -> tuple[pa.Table, pa.Array]:
+    """The good rows of columns by role (user, item, rating, timestamp, perhaps split), and what is wrong with any."""
+    user, no_user = _check_ids(columns["user"], "user")
+    item, no_item = _check_ids(columns["item"], "item")
+    rating, no_rating = _check_ratings(columns["rating"], scale)
+    seconds, no_time = _check_times(columns["timestamp"])
+    reason = pc.coalesce(no_user, no_item, no_rating, no_time)
+    table = pa.table([user, item, rating, seconds], schema=RATINGS)
+    if "split" in columns:
+        table = table.append_column(SPLIT, _as_text(columns["split"], "split").fill_null("").dictionary_encode())
+    return table if reason.null_count == len(reason) else table.filter(pc.is_null(reason)), reason
 
 
-def table(columns: Mapping[str, pa.Array], scale: Scale) -> pa.Table | None:
-    """The rows of whole columns by role, in the schema `raw.RATINGS`; None unless all of them are plainly good."""
-    try:
-        made = {
-            "user_id": _ids(columns["user"]),
-            "item_id": _ids(columns["item"]),
-            "rating": _ratings(columns["rating"], scale),
-            "timestamp": _times(columns["timestamp"]),
-        }
-        if "split" in columns:
-            made["split"] = _ids(columns["split"])
-    except (ValueError, TypeError, OverflowError, pa.ArrowException):
-        return None
-    return pa.table(made, schema=schema("split" in columns))
-
-
-def as_table(rows: list[Row], *, split: bool) -> pa.Table:
-    """Good rows in the schema `raw.RATINGS`."""
-    user, item, rating, timestamp, splits = zip(*rows, strict=True) if rows else ((), (), (), (), ())
-    made = {
-        "user_id": pa.array(user, pa.string()).dictionary_encode(),
-        "item_id": pa.array(item, pa.string()).dictionary_encode(),
-        "rating": pa.array(rating, pa.float64()).cast(pa.float32()),
-        "timestamp": pa.array(timestamp, pa.int64()),
-    }
-    if split:
-        made["split"] = pa.array(splits, pa.string()).dictionary_encode()
-    return pa.table(made, schema=schema(split))
-
-
-def schema(split: bool) -> pa.Schema:
-    """The schema of a chunk's rows."""
-    return RATINGS.append(SPLIT) if split else RATINGS
-
-
-def _id(value: Any) -> str | None:
-    """An id as text, None where there is none."""
+def cell(value: Any, role: str) -> str | None:
+    """A single value as the text that `check_rows` reads; None for what cannot be of its role."""
     match value:
         case str():
-            return value.strip() or None
-        case int() if not isinstance(value, bool):
-            return str(value)
-        case float() if value.is_integer():
-            return str(int(value))
-        case _:
-            return None
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, str):
-        value = value.strip()
-        value = float(value) if _NUMBER.fullmatch(value) else None
-    if not isinstance(value, (bool, int, float, Decimal)):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if abs(number) < 3e38 else None  # float32, and never nan
-
-
-def _seconds(value: Any) -> int | None:
-    match value:
-        case str():
-            value = value.strip()
-            if _SECONDS.fullmatch(value):
-                return _from_number(int(value.partition(".")[0]))
-            if not _ISO_TIME.fullmatch(value):
-                return None
-            try:
-                return _seconds(datetime.fromisoformat(value))
-            except ValueError:
-                return None
+            return _SURROGATE.sub("\0", value)
         case bool():
-            return None
+            return str(int(value)) if role == "rating" else None
         case int():
-            return _from_number(value)
-        case float() if math.isfinite(value):
-            return _from_number(math.floor(value))
-        case datetime():
-            return math.floor((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
-        case date():
-            return int(datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp())
+            return str(value)
+        case float() | Decimal() if role == "rating":
+            return str(float(value))
+        case float() if math.isfinite(value) and (role == "timestamp" or value.is_integer()):
+            return str(math.floor(value))
         case _:
             return None
 
 
-def _from_number(number: int) -> int:
-    return number // next((parts for least, parts in PARTS if number >= least), 1)
+def _check_ids(array: pa.Array, role: str) -> tuple[pa.Array, pa.Array]:
+    ids = _as_text(array, role).dictionary_encode()
+    names = ids.dictionary  # each id once, far fewer than rows
+    reasons = _first_reason(
+        {
+            f"no {role} id": pc.equal(names, ""),
+            f"{role} id is over {LONGEST_ID} characters long": pc.greater(pc.utf8_length(names), LONGEST_ID),
+            f"{role} id holds control characters": pc.match_substring_regex(names, _UNSEEN),
+        }
+    )
+    return ids.cast(IDS), pc.if_else(pc.is_null(ids), f"no {role} id", reasons.take(ids.indices))
 
 
-def _all(condition: pa.Array) -> None:
-    if not pc.all(condition, skip_nulls=False, min_count=0).as_py():
-        raise ValueError("not plainly good")
-
-
-def _ids(array: pa.Array) -> pa.Array:
-    if pa.types.is_integer(array.type):
-        array = array.cast(pa.string())
-    if not pa.types.is_dictionary(array.type):
-        array = array.cast(pa.string()).dictionary_encode() if _is_text(array.type) else _refuse(array)
-    array = array.cast(IDS)
-    names = array.dictionary
-    if array.null_count or names.null_count:
-        raise ValueError("an id is missing")
-    _all(pc.and_(pc.equal(names, pc.utf8_trim_whitespace(names)), pc.not_equal(names, "")))
-    _all(pc.less_equal(pc.utf8_length(names), LONGEST_ID))
-    _all(pc.invert(pc.match_substring_regex(names, _UNSEEN)))
-    return array
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def _refuse(array: pa.Array) -> pa.Array:
-    raise TypeError(f"ids are {array.type}")
-
-
-def _ratings(array: pa.Array, scale: Scale) -> pa.Array:
-    if scale.label and _is_text(array.type):
-        array = pc.utf8_lower(array)
-        for word, label in LABELS.items():
-            array = pc.if_else(pc.equal(array, word), label, array)
-    array = array.cast(pa.float64())
-    _all(pc.less(pc.abs(array), 3e38))
+def _check_ratings(array: pa.Array, scale: Scale) -> tuple[pa.Array, pa.Array]:
+    if not (_is_number(array.type) or pa.types.is_boolean(array.type)):
+        array = _as_text(array, "rating")
+        if scale.label:
+            array = pc.utf8_lower(array)
+            for word, label in LABELS.items():
+                array = pc.if_else(pc.equal(array, word), label, array)
+        array = _where(pc.match_substring_regex(array, _NUMBER), array)
+    rating = array.cast(pa.float64())
+    rating = _where(pc.less(pc.abs(rating), LARGEST), rating)  # nan is less than nothing
     if scale.label:
-        _all(pc.or_(pc.equal(array, 0.0), pc.equal(array, 1.0)))
-    _all(pc.and_(pc.less_equal(scale.lowest, array), pc.less_equal(array, scale.highest)))
-    return array.cast(pa.float32())
-
-
-def _times(array: pa.Array) -> pa.Array:
-    if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
-        array = pc.cast(array, pa.timestamp("s", tz=getattr(array.type, "tz", None)), safe=False).cast(pa.int64())
-    elif _is_text(array.type):
-        array = _parsed_times(array)
-    elif pa.types.is_floating(array.type):
-        array = _scaled(pc.floor(array).cast(pa.int64()))
-    elif pa.types.is_integer(array.type):
-        array = _scaled(array.cast(pa.int64()))
+        allowed = pc.or_(pc.equal(rating, 0.0), pc.equal(rating, 1.0)).fill_null(False)
+        reasons = {"label is neither 0 nor 1, no nor yes, false nor true": pc.invert(allowed)}
     else:
-        raise TypeError(f"times are {array.type}")
-    _all(pc.and_(pc.less_equal(0, array), pc.less(array, LATEST)))
-    return array
+        outside = pc.or_(pc.less(rating, scale.lowest), pc.greater(rating, scale.highest))
+        reasons = {
+            "rating is not a number": pc.is_null(rating),
+            f"rating is not within {scale.lowest} and {scale.highest}": outside,
+        }
+    return rating.cast(pa.float32()), _first_reason(reasons)
 
 
-def _scaled(array: pa.Array) -> pa.Array:
-    largest = pc.max(array).as_py()
-    if largest is None or largest < PARTS[-1][0]:
-        return array
-    parts = pa.scalar(1, pa.int64())
-    for least, count in reversed(PARTS):
-        parts = pc.if_else(pc.greater_equal(array, least), count, parts)
-    return pc.divide(array, parts)
+def _check_times(array: pa.Array) -> tuple[pa.Array, pa.Array]:
+    if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
+        seconds = pc.cast(array, pa.timestamp("s", tz=getattr(array.type, "tz", None)), safe=False).cast(pa.int64())
+    elif pa.types.is_integer(array.type):
+        seconds = _to_seconds(pc.cast(array, pa.int64(), safe=False))
+    elif pa.types.is_floating(array.type):
+        seconds = _to_seconds(_where(pc.less(pc.abs(array), 9e18), pc.floor(array)).cast(pa.int64()))
+    else:
+        seconds = _parse_times(_as_text(array, "timestamp"))
+    return seconds, _first_reason(
+        {
+            NEITHER: pc.is_null(seconds),
+            "time is negative": pc.less(seconds, 0),
+            "time is after the year 2099": pc.greater_equal(seconds, LATEST),
+        }
+    )
 
 
-def _parsed_times(array: pa.Array) -> pa.Array:
-    try:
-        return _scaled(pc.replace_substring_regex(array, r"\.\d*$", "").cast(pa.int64()))
-    except pa.ArrowInvalid:
-        _all(pc.match_substring_regex(array, f"^{_ISO}$"))
-        moments = pd.to_datetime(pd.Series(array.to_pandas()), format="ISO8601", utc=True)
-        return pa.array(moments).cast(pa.timestamp("s", tz="UTC"), safe=False).cast(pa.int64())
+def _parse_times(text: pa.Array) -> pa.Array:
+    """Seconds of texts, null where one is no time."""
+    is_number = pc.match_substring_regex(text, _SECONDS)
+    whole = pc.replace_substring_regex(_where(is_number, text), r"\..*$", "")
+    seconds = _to_seconds(whole.cast(pa.int64()))
+    is_iso = pc.match_substring_regex(text, _ISO)
+    if not pc.any(is_iso).as_py():
+        return seconds
+    moments = pd.to_datetime(pd.Series(_where(is_iso, text).to_pandas()), format="ISO8601", utc=True, errors="coerce")
+    return pc.coalesce(seconds, pa.array(moments).cast(pa.timestamp("s", tz="UTC"), safe=False).cast(pa.int64()))
+
+
+def _to_seconds(number: pa.Array) -> pa.Array:
+    largest = pc.max(number).as_py()
+    if largest is None or largest < UNITS[-1][0]:
+        return number
+    unit = pa.scalar(1, pa.int64())
+    for least, count in reversed(UNITS):
+        unit = pc.if_else(pc.greater_equal(number, least), count, unit)
+    return pc.divide(number, unit)
+
+
+def _as_text(array: pa.Array, role: str) -> pa.Array:
+    """The column as trimmed text, null where a value cannot be of its role."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    is_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
+    if not (is_text or pa.types.is_string_view(array.type) or pa.types.is_integer(array.type)):
+        array = pa.array([cell(value, role) for value in array.to_pylist()], pa.string())
+    return pc.utf8_trim_whitespace(array.cast(pa.string()))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
+def _where(condition: pa.Array, array: pa.Array) -> pa.Array:
+    """The values where a condition holds, null elsewhere."""
+    return pc.if_else(condition.fill_null(False), array, pa.scalar(None, array.type))
+
+
+def _first_reason(conditions: Mapping[str, pa.Array]) -> pa.Array:
+    """The first of these reasons whose condition holds, by row."""
+    return pc.case_when(pc.make_struct(*conditions.values()), *conditions).cast(pa.string())
