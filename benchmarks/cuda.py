@@ -35,9 +35,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Pr
 
 from thinkrec.experts.training import add_expert, expert_folder
 from thinkrec.features.artefact import Features
-from thinkrec.lm.adapters import add_lora, save_adapter
-from thinkrec.lm.finetune import Objective
-from thinkrec.lm.mixture import install_mixture
+from thinkrec.lm.adapters import add_lora, install_mixture, save_adapter
+from thinkrec.lm.losses import Objective
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues
 from thinkrec.lm.scoring import RowWeights, score
 from thinkrec.params import LoraParams, load
@@ -185,7 +184,11 @@ def make_world(backbone: PreTrainedModel, users: int = USERS) -> World:
 
 def measure_training(world: World, tokens: int, steps: int = STEPS) -> str:
     """Train a fresh LoRA on text alone, as the `paper` recipe's first phase does, in passes of at most `tokens`."""
-    model, layout, params = world.model.without_slots(), world.layout.without_slots(), load().sft
+    model, layout, params = (
+        world.model.with_inputs(world.model.slot_values, None),
+        world.layout.without_slots(),
+        load().sft,
+    )
     device = model.device
     rows = np.arange(len(world.user))
     windows = layout.training_windows(rows, np.random.default_rng(0))

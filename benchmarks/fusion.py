@@ -13,8 +13,7 @@ from torch import Tensor
 
 from benchmarks.measure import Goal, Line, faster, in_turn
 from benchmarks.worlds import HISTORY, SHAPES, Shape, causal_lm, layout_of, ratings, recommender, with_lora
-from thinkrec.lm.adapters import save_adapter
-from thinkrec.lm.mixture import install_mixture
+from thinkrec.lm.adapters import install_mixture, save_adapter
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.text.layout import Batch
 

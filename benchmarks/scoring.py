@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks.measure import Goal, Line, faster, in_turn
 from benchmarks.worlds import HISTORY, SHAPES, causal_lm, layout_of, rated, ratings, recommender
-from thinkrec.lm.mixture import BatchWeights
+from thinkrec.lm.adapters import BatchWeights
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import SCORING_TOKENS, RowWeights, score
 from thinkrec.text.layout import Layout, Window, batches_by_tokens

@@ -29,7 +29,7 @@ from benchmarks.worlds import (
     tokenizer,
     with_lora,
 )
-from thinkrec.lm.finetune import Objective
+from thinkrec.lm.losses import Objective
 from thinkrec.params import SftParams
 from thinkrec.text.layout import Layout, Window, batches_by_tokens
 from thinkrec.text.question import question_text

@@ -13,7 +13,7 @@ def backbone() -> str:
     name, load_in_4bit = params.backbone.name, params.backbone.load_in_4bit
     if name != lm.TINY:
         with artifacts.atomic(artifacts.BACKBONE) as partial:
-            lm.write_reference(lm.pin(name, load_in_4bit=load_in_4bit), partial)
+            artifacts.write_json(partial / lm.REFERENCE, lm.pin(name, load_in_4bit=load_in_4bit))
             model, _ = lm.open_backbone(partial)
         metrics = {"parameters": model.num_parameters()}
     else:
@@ -25,7 +25,7 @@ def backbone() -> str:
             params.prompt,
         )
         with resumable(params.run), artifacts.atomic(artifacts.BACKBONE) as partial:
-            model, tokenizer, metrics = lm.build_tiny(texts, params.backbone, params.trainer, seed=params.seed)
+            model, tokenizer, metrics = lm.build_tiny(texts, params)
             lm.save_model(model, tokenizer, partial)
     artifacts.write_metrics("backbone", metrics)
     return f"{name}, {metrics['parameters']:,} parameters"

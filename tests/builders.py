@@ -25,9 +25,9 @@ from transformers import (
 
 from thinkrec.features.artefact import Features
 from thinkrec.ingest.catalogue import DATASETS
+from thinkrec.lm.adapters import BatchWeights
 from thinkrec.lm.backbone import build_tokenizer
 from thinkrec.lm.loaded import LoadedModel
-from thinkrec.lm.mixture import BatchWeights
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues
 from thinkrec.lm.recipes import RECIPES
 from thinkrec.params import Params, PromptParams, Slot

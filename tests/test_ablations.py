@@ -39,7 +39,7 @@ from thinkrec.artifacts import (
 from thinkrec.experts.groups import load_groups
 from thinkrec.experts.rule import centroid_routing
 from thinkrec.features.artefact import load_features
-from thinkrec.lm.mixture import read_lora
+from thinkrec.lm.adapters import read_lora
 
 STAGES = list(PIPELINE)
 

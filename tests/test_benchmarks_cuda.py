@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from benchmarks import cuda
 from tests.builders import FAMILIES, Family
-from thinkrec.lm.mixture import MixtureLinear
+from thinkrec.lm.adapters import MixtureLinear
 
 CPU = torch.device("cpu")
 LINE = re.compile(r"[^:]+: [\d,]+ labels/s, [\d,]+ tokens/s, [\d.]+% of the peak, 0.0 GiB")

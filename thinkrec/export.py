@@ -21,9 +21,9 @@ from peft import PeftModel
 from thinkrec import artifacts
 from thinkrec.errors import UserError
 from thinkrec.experts.training import load_experts
+from thinkrec.lm.adapters import read_lora
 from thinkrec.lm.backbone import save_model
 from thinkrec.lm.loaded import open_global
-from thinkrec.lm.mixture import read_lora
 from thinkrec.params import Params
 from thinkrec.text.question import Frame
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary

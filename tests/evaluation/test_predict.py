@@ -21,8 +21,8 @@ from thinkrec.experts.groups import UserGroups
 from thinkrec.experts.routing import Routing
 from thinkrec.experts.rule import CASES, centroid_routing
 from thinkrec.features.artefact import save_features
+from thinkrec.lm.adapters import install_mixture
 from thinkrec.lm.loaded import LoadedModel
-from thinkrec.lm.mixture import install_mixture
 from thinkrec.metrics import log_loss, uauc
 
 TEMPERATURE = 0.3

@@ -14,8 +14,8 @@ from tests.builders import interactions, loaded_model, params_with, recommender,
 from thinkrec.experts.gate import Gate, train_gate
 from thinkrec.experts.groups import UserGroups
 from thinkrec.experts.rule import centroid_routing, centroid_weights
+from thinkrec.lm.adapters import install_mixture
 from thinkrec.lm.loaded import LoadedModel
-from thinkrec.lm.mixture import install_mixture
 
 USERS, ROWS = 24, 8
 KIND = np.arange(USERS) % 2

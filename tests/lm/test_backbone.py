@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,24 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from tests.builders import FAMILIES, REASON, TITLES, Family, causal_lm, interactions, layout_of, recommender, tokenizer
+from tests.builders import (
+    FAMILIES,
+    REASON,
+    TITLES,
+    Family,
+    causal_lm,
+    interactions,
+    layout_of,
+    params_with,
+    recommender,
+    tokenizer,
+)
+from thinkrec.artifacts import read_json, write_json
 from thinkrec.errors import UserError
-from thinkrec.lm.adapters import add_lora, save_adapter
+from thinkrec.lm.adapters import add_lora, install_mixture, save_adapter
 from thinkrec.lm.backbone import (
     PACKED,
+    REFERENCE,
     NextToken,
     build_tiny,
     build_tokenizer,
@@ -23,11 +38,9 @@ from thinkrec.lm.backbone import (
     open_backbone,
     pin,
     save_model,
-    write_reference,
 )
-from thinkrec.lm.mixture import install_mixture
 from thinkrec.lm.scoring import score
-from thinkrec.params import BackboneParams, LoraParams
+from thinkrec.params import LoraParams, Params
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -39,12 +52,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def params(**changes: Any) -> BackboneParams:
-    values = {
-        "name": "tiny", "load_in_4bit": False, "vocabulary": 320, "hidden": 16, "layers": 2, "heads": 2, "epochs": 0,
-        "learning_rate": 0.01,
-    }  # fmt: skip
-    return BackboneParams(**(values | changes))
+def params(*, seed: int = 1, **changes: Any) -> Params:
+    tiny = {"vocabulary": 320, "hidden": 16, "layers": 2, "heads": 2, "epochs": 0, "learning_rate": 0.01} | changes
+    return params_with({"seed": seed, **{f"backbone.{name}": value for name, value in tiny.items()}})
 
 
 @pytest.fixture
@@ -53,9 +63,18 @@ def folder(tmp_path: Path) -> Path:
     return Path("model")
 
 
-def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
+@contextmanager
+def refused(message: str) -> Iterator[None]:
+    """A block that ends in one line for the user."""
+    with pytest.raises(UserError, match=message) as error:
+        yield
     assert "\n" not in str(error.value)
-    return str(error.value)
+
+
+def pin_in(folder: Path, name: object, **how: bool) -> Path:
+    """The backbone artefact, a reference to this model, written into a folder."""
+    write_json(folder / REFERENCE, pin(str(name), **how))
+    return folder
 
 
 @pytest.mark.parametrize("texts", [[], TITLES, ["a b c " * 300, REASON * 40]], ids=["none", "titles", "long"])
@@ -87,24 +106,23 @@ def test_pretraining_learns_no_label_by_heart(monkeypatch: pytest.MonkeyPatch) -
         start(self, model, tokens)
 
     monkeypatch.setattr(NextToken, "__init__", watched)
-    _, words, _ = build_tiny([f"{title} Yes. It fits." for title in TITLES * 40], params(epochs=1), seed=1)
+    _, words, _ = build_tiny([f"{title} Yes. It fits." for title in TITLES * 40], params(epochs=1))
     assert given == [sorted([words.pad_token_id, *find_vocabulary(words).verdicts])]
 
 
 def test_a_document_that_is_too_long_keeps_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     packed: list[list[int]] = []
     monkeypatch.setattr("thinkrec.lm.backbone._pack", lambda documents, **_: packed.extend(documents) or documents)
-    _, words, _ = build_tiny([f"{TITLES[0]} Yes " * PACKED + REASON, TITLES[1]], params(epochs=0), seed=1)
+    _, words, _ = build_tiny([f"{TITLES[0]} Yes " * PACKED + REASON, TITLES[1]], params())
     cut, whole = packed
     assert len(cut) == PACKED and words.decode(cut, skip_special_tokens=True).endswith(REASON)
     assert words.decode(whole, skip_special_tokens=True) == f" {TITLES[1]}"
 
 
-def test_a_model_that_adapters_cannot_change_is_refused_in_a_line() -> None:
+def test_a_model_that_adapters_cannot_change_is_refused() -> None:
     model = GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=8, n_layer=1, n_head=1))
-    with pytest.raises(UserError, match="a GPT2LMHeadModel has no layers with q_proj and v_proj") as error:
+    with refused(r"^backbone\.name: a GPT2LMHeadModel has no layers with q_proj and v_proj"):
         add_lora(model, LoraParams(r=2, alpha=4, dropout=0))
-    assert one_line(error).startswith("backbone.name: ")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -131,83 +149,55 @@ def test_saving_gives_the_same_bytes_and_names_no_place(tmp_path: Path) -> None:
     assert {path.suffix for path in (tmp_path / "one").iterdir()} == {".json", ".safetensors"}
 
 
-def test_a_pinned_directory_opens_through_its_reference(folder: Path) -> None:
-    reference = pin(str(folder))
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(reference["files"])
-    write_reference(reference, Path("out/backbone"))
-    model, _ = open_backbone(Path("out/backbone"))
-    assert isinstance(model, PreTrainedModel)
-
-
-def test_a_model_that_changed_since_it_was_pinned_is_refused(folder: Path) -> None:
-    write_reference(pin(str(folder)), Path("out/backbone"))
+def test_a_pinned_directory_opens_unless_it_has_changed_or_gone(folder: Path) -> None:
+    pinned = pin_in(Path("out/backbone"), folder)
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(read_json(pinned / REFERENCE)["files"])
+    assert isinstance(open_backbone(pinned)[0], PreTrainedModel)
     save_model(causal_lm(seed=1), tokenizer(), folder)
-    with pytest.raises(UserError, match="has changed since it was pinned") as error:
-        open_backbone(Path("out/backbone"))
-    one_line(error)
-
-
-def test_a_pinned_model_that_is_gone_is_a_user_error(folder: Path) -> None:
-    write_reference(pin(str(folder)), Path("out/backbone"))
+    with refused("has changed since it was pinned"):
+        open_backbone(pinned)
     folder.rename("moved")
-    with pytest.raises(UserError, match="model: no such model directory") as error:
-        open_backbone(Path("out/backbone"))
-    one_line(error)
+    with refused("model: no such model directory"):
+        open_backbone(pinned)
 
 
 @pytest.mark.parametrize(
-    ("missing", "said"),
+    ("missing", "message"),
     [
         ("config.json", r"it has no config\.json"),
         ("model.safetensors", r"no \*\.safetensors"),
         ("tokenizer.json", "model directory without tokenizer"),
     ],
 )
-def test_a_directory_that_lacks_something_is_a_user_error(folder: Path, missing: str, said: str) -> None:
+def test_a_directory_that_lacks_something_is_refused_and_no_pickle_is_read(
+    folder: Path, missing: str, message: str
+) -> None:
     (folder / missing).unlink()
-    with pytest.raises(UserError, match=said) as error:
-        pin(str(folder))
-    one_line(error)
-    with pytest.raises(UserError) as error:
-        open_backbone(folder)
-    assert one_line(error).startswith("model: ")
-
-
-def test_pickled_weights_are_refused(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
     torch.save(causal_lm().state_dict(), folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"no \*\.safetensors"):
+    with refused(message):
         pin(str(folder))
-    with pytest.raises(UserError) as error:
+    with refused("^model: "):
         open_backbone(folder)
-    one_line(error)
 
 
 def test_weights_that_are_not_all_there_are_refused(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
-    with pytest.raises(UserError, match=r"weights lack model\.layers\.2") as error:
+    with refused(r"weights lack model\.layers\.2"):
         open_backbone(folder)
-    one_line(error)
     (folder / "model.safetensors").write_bytes(b"not tensors")
-    with pytest.raises(UserError, match="cannot be loaded") as error:
+    with refused("cannot be loaded"):
         open_backbone(folder)
-    one_line(error)
-
-
-def test_a_directory_that_is_not_there_names_the_stage() -> None:
-    with pytest.raises(UserError, match="dvc repro backbone") as error:
+    with refused("dvc repro backbone"):
         open_backbone(Path("out/backbone"))
-    one_line(error)
 
 
 def test_a_hub_model_needs_a_pinned_revision() -> None:
-    with pytest.raises(UserError, match="thinkrec pin some/model") as error:
+    with refused("thinkrec pin some/model"):
         pin("some/model")
-    one_line(error)
     Path("models.lock.json").write_text(json.dumps({"some/model": COMMIT}))
     assert pin("some/model") == {"name": "some/model", "revision": COMMIT}
-    with pytest.raises(UserError):
+    with refused("thinkrec pin another/model"):
         pin("another/model")
 
 
@@ -215,15 +205,14 @@ def test_prompts_longer_than_the_positions_are_refused() -> None:
     model = causal_lm()
     positions = model.config.max_position_embeddings
     check_positions(model, positions)
-    with pytest.raises(UserError) as error:
+    with refused(f"prompt.max_tokens={positions + 1}"):
         check_positions(model, positions + 1)
-    assert f"prompt.max_tokens={positions + 1}" in one_line(error)
 
 
 def test_the_tiny_backbone_is_the_same_each_time() -> None:
-    one, words, metrics = build_tiny([*TITLES, REASON], params(), seed=3)
-    two, *_ = build_tiny([*TITLES, REASON], params(), seed=3)
-    other, *_ = build_tiny([*TITLES, REASON], params(), seed=4)
+    one, words, metrics = build_tiny([*TITLES, REASON], params(seed=3))
+    two, *_ = build_tiny([*TITLES, REASON], params(seed=3))
+    other, *_ = build_tiny([*TITLES, REASON], params(seed=4))
     weights = [model.state_dict()["model.layers.1.mlp.up_proj.weight"] for model in (one, two, other)]
     assert weights[0].equal(weights[1]) and not weights[0].equal(weights[2])
     assert metrics["parameters"] == sum(weight.numel() for weight in one.parameters())
@@ -232,39 +221,36 @@ def test_the_tiny_backbone_is_the_same_each_time() -> None:
 
 def test_what_is_read_and_what_is_predicted_have_vectors_of_their_own() -> None:
     """Yes and No are predicted in the same places and say opposite things where they are read."""
-    model, _, _ = build_tiny(TITLES, params(), seed=1)
+    model, _, _ = build_tiny(TITLES, params())
     read, predicted = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     assert read.data_ptr() != predicted.data_ptr()
 
 
 def test_pretraining_lowers_the_held_out_loss() -> None:
     texts = [*TITLES, REASON] * 30
-    losses = [
-        build_tiny(texts, params(epochs=epochs, learning_rate=1e-2), seed=1)[2]["held_out_loss"] for epochs in (1, 6)
-    ]
+    losses = [build_tiny(texts, params(epochs=epochs))[2]["held_out_loss"] for epochs in (1, 6)]
     assert losses[1] < losses[0] - 0.3
 
 
 def test_too_little_text_to_pack_is_no_pretraining() -> None:
-    assert "held_out_loss" not in build_tiny(["a"], params(epochs=2), seed=1)[2]
+    assert "held_out_loss" not in build_tiny(["a"], params(epochs=2))[2]
 
 
-def test_four_bits_without_bitsandbytes_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_model(causal_lm(), tokenizer(), tmp_path / "model")
-    write_reference(pin(str(tmp_path / "model"), load_in_4bit=True), tmp_path / "pinned")
+def test_four_bits_without_bitsandbytes_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned = pin_in(Path("pinned"), folder, load_in_4bit=True)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(UserError, match=r"needs bitsandbytes; install it with: pip install -e '\.\[quantized\]'"):
-        open_backbone(tmp_path / "pinned")
+    with refused(r"needs bitsandbytes; install it with: pip install -e '\.\[quantized\]'"):
+        open_backbone(pinned)
 
 
 def test_a_backbone_in_four_bits_takes_an_adapter_and_the_mixture(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes", reason="the extra `quantized` is not installed")
     table = interactions()
-    wide, words, _ = build_tiny([*TITLES, REASON], params(hidden=128), seed=0)
+    wide, words, _ = build_tiny([*TITLES, REASON], params(hidden=128))
     save_model(wide, words, tmp_path / "model")
-    write_reference(pin(str(tmp_path / "model"), load_in_4bit=True), tmp_path / "pinned")
+    pinned = pin_in(tmp_path / "pinned", tmp_path / "model", load_in_4bit=True)
     model = recommender(table, slots=())
-    model.backbone, _ = open_backbone(tmp_path / "pinned")
+    model.backbone, _ = open_backbone(pinned)
     whole = model.backbone.num_parameters()
     assert whole == wide.num_parameters() and model.backbone.get_memory_footprint() < 2.5 * whole
     layout, rows = layout_of(table), np.arange(12)

@@ -16,8 +16,8 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 from tests.builders import interactions, layout_of, recommender, tokenizer
 from tests.lm import work
 from tests.project import run_params
-from thinkrec.lm.finetune import Objective, ThinkingObjective, encode_reasons, finetune, measures, think_loss
-from thinkrec.lm.losses import answer_loss, pairwise_loss, recommendation_loss
+from thinkrec.lm.finetune import encode_reasons, finetune, measures, think_loss
+from thinkrec.lm.losses import Objective, answer_loss, pairwise_loss, recommendation_loss
 from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import PLAIN, TrainSettings, resumable
 from thinkrec.metrics import auc, validation
@@ -113,7 +113,7 @@ def test_thinking_alone_is_of_reasons_and_that_a_verdict_comes_before_them_by_ha
     windows = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.ones(3, bool))]
 
     def loss(layout: StreamLayout, label: NDArray[np.int8], reason_first: float = 0.0) -> float:
-        objective = ThinkingObjective(model, label, 1 / 7, reason_first)
+        objective = Objective(model, label, 1 / 7, params(reason_first=reason_first), think_only=True)
         with torch.no_grad():
             return float(objective(**layout.collate(windows).tensors()))
 

@@ -18,8 +18,7 @@ from transformers import PreTrainedModel
 from tests.builders import FAMILIES, Family, causal_lm, interactions, layout_of, recommender
 from thinkrec.errors import UserError
 from thinkrec.experts.training import add_expert, expert_folder
-from thinkrec.lm.adapters import add_lora, save_adapter
-from thinkrec.lm.mixture import BatchWeights, MixtureLinear, install_mixture, read_lora
+from thinkrec.lm.adapters import BatchWeights, MixtureLinear, add_lora, install_mixture, read_lora, save_adapter
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import RowWeights, score
 from thinkrec.params import LoraParams

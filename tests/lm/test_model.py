@@ -205,29 +205,6 @@ def test_parts_are_dropped_whole_and_only_in_training() -> None:
     assert not dropped[:, 0].equal(dropped[:, 2])
 
 
-def test_a_projector_round_trips_through_disk(tmp_path: Path) -> None:
-    projector = SlotProjector([2, 1], 4, dropout=0.1)
-    projector.fit_scale(np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32))
-    projector.save(tmp_path)
-    values = torch.randn(5, 3)
-    assert SlotProjector.load(tmp_path, [2, 1], 4)(values).equal(projector.eval()(values))
-
-
-@pytest.mark.parametrize(("widths", "hidden"), [([2, 2], 4), ([2, 1], 5)])
-def test_a_projector_for_other_slots_is_refused(tmp_path: Path, widths: list[int], hidden: int) -> None:
-    SlotProjector([2, 1], 4).save(tmp_path)
-    with pytest.raises(UserError, match="no projector for these slots"):
-        SlotProjector.load(tmp_path, widths, hidden)
-
-
-def test_a_missing_or_broken_projector_is_a_user_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no projector"):
-        SlotProjector.load(tmp_path, [1], 4)
-    (tmp_path / "projector.safetensors").write_bytes(b"not tensors")
-    with pytest.raises(UserError, match="no projector"):
-        SlotProjector.load(tmp_path, [1], 4)
-
-
 def soften(model: RecommenderLM, vectors: torch.Tensor) -> RecommenderLM:
     model.soft_prompt = SoftPrompt(vectors)
     return model
@@ -310,30 +287,41 @@ def test_fine_tuning_trains_the_soft_prompt_and_experts_leave_it(
     assert np.abs(score(model, layout, rows) - trained).max() > 0  # the expert did learn
 
 
-def test_a_soft_prompt_round_trips_through_disk_beside_the_projector(table: pd.DataFrame, tmp_path: Path) -> None:
-    model = soften(recommender(table), torch.randn(3, 32))
+@pytest.mark.parametrize("slots", [SLOTS, ()], ids=["slots", "text only"])
+@pytest.mark.parametrize("soft", [True, False])
+def test_what_a_model_has_before_its_text_round_trips_through_disk(
+    table: pd.DataFrame, tmp_path: Path, slots: tuple[Slot, ...], soft: bool
+) -> None:
+    model, other = recommender(table, slots=slots), recommender(table, slots=slots, seed=1)
+    if soft:
+        soften(model, torch.randn(3, 32)), soften(other, torch.randn(3, 32))
     model.save_inputs(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"projector.safetensors", "soft_prompt.safetensors"}
-    assert SoftPrompt.load(tmp_path, 3, 32).vectors.equal(model.soft_prompt.vectors)
+    files = {"projector.safetensors": slots, "soft_prompt.safetensors": soft}
+    assert {path.name for path in tmp_path.iterdir()} == {name for name, expected in files.items() if expected}
+    other.load_inputs(tmp_path)
+    for mine, theirs in ((model.projector, other.projector), (model.soft_prompt, other.soft_prompt)):
+        if mine is not None:
+            assert all(weight.equal(theirs.state_dict()[name]) for name, weight in mine.state_dict().items())
 
 
-def test_only_what_a_model_has_is_saved(table: pd.DataFrame, tmp_path: Path) -> None:
-    recommender(table, slots=()).save_inputs(tmp_path)
-    assert not list(tmp_path.iterdir())
-    soften(recommender(table, slots=()), torch.randn(3, 32)).save_inputs(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["soft_prompt.safetensors"]
-
-
-@pytest.mark.parametrize(("count", "hidden"), [(2, 32), (3, 16)])
-def test_a_soft_prompt_of_another_size_is_refused(tmp_path: Path, count: int, hidden: int) -> None:
-    SoftPrompt(torch.randn(3, 32)).save(tmp_path)
-    with pytest.raises(UserError, match=f"no soft prompt of {count} vectors.*; rerun: dvc repro sft"):
-        SoftPrompt.load(tmp_path, count, hidden)
-
-
-def test_a_missing_soft_prompt_is_a_user_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no soft prompt of 3 vectors; rerun: dvc repro sft"):
-        SoftPrompt.load(tmp_path, 3, 32)
+@pytest.mark.parametrize("name", ["projector.safetensors", "soft_prompt.safetensors"])
+def test_inputs_of_other_prompts_broken_or_missing_ones_are_refused(
+    table: pd.DataFrame, tmp_path: Path, name: str
+) -> None:
+    model = soften(recommender(table), torch.randn(3, 32))
+    refused = pytest.raises(UserError, match=f"{name}: not there, or not for these prompt.slots .* dvc repro sft")
+    recommender(table, slots=("user",)).save_inputs(tmp_path)
+    soften(recommender(table), torch.randn(2, 32)).save_inputs(tmp_path)
+    if name == "projector.safetensors":
+        recommender(table, slots=("user",)).save_inputs(tmp_path)
+    with refused:
+        model.load_inputs(tmp_path)
+    (tmp_path / name).write_bytes(b"not tensors")
+    with refused:
+        model.load_inputs(tmp_path)
+    (tmp_path / name).unlink()
+    with refused:
+        model.load_inputs(tmp_path)
 
 
 def test_scores_come_in_the_order_of_the_rows(table: pd.DataFrame, model: RecommenderLM) -> None:

@@ -12,8 +12,8 @@ import torch
 
 from tests.builders import interactions, layout_of, recommender
 from tests.lm import work
-from thinkrec.lm.finetune import Objective
-from thinkrec.lm.steps import Piece, Step, collate, cut, passes, share, steps_by_rows
+from thinkrec.lm.finetune import Piece, Step, collate, cut, passes, steps_by_rows
+from thinkrec.lm.losses import Objective, share_of
 from thinkrec.text.layout import Layout
 
 
@@ -67,7 +67,7 @@ def test_a_step_without_pairs_has_none_to_share(layout: Layout) -> None:
     alike = replace(layout, label=np.ones_like(layout.label))
     parts = cut(alike, steps_of(alike)[0], 2)
     assert [part.pairs for part in parts] == [(0, 0), (0, 0)]
-    assert [float(share(collate(alike, part)["pairs"])) for part in parts] == [0, 0]
+    assert [float(share_of(collate(alike, part)["pairs"])) for part in parts] == [0, 0]
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

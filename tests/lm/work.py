@@ -26,8 +26,9 @@ from tests.builders import interactions, layout_of, loaded_model, recommender
 from tests.project import run_params
 from thinkrec import artifacts
 from thinkrec.lm import processes, scoring
-from thinkrec.lm.finetune import Objective, finetune
-from thinkrec.lm.mixture import BatchWeights, MixtureLinear
+from thinkrec.lm.adapters import BatchWeights, MixtureLinear
+from thinkrec.lm.finetune import finetune
+from thinkrec.lm.losses import Objective
 from thinkrec.lm.trainer import TrainSettings, resumable
 from thinkrec.params import SftParams
 from thinkrec.reasons.decoding import Decoding, write_answers

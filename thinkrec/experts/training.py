@@ -20,10 +20,9 @@ from thinkrec.errors import UserError
 from thinkrec.experts.added import Rows, add_group, read_members
 from thinkrec.experts.groups import UserGroups, group_users, load_groups, save_groups, separation
 from thinkrec.history import late_train_rows
-from thinkrec.lm.adapters import add_lora, first_adapted_layer, save_adapter
+from thinkrec.lm.adapters import add_lora, first_adapted_layer, install_mixture, read_lora, save_adapter
 from thinkrec.lm.finetune import finetune
 from thinkrec.lm.loaded import LoadedModel
-from thinkrec.lm.mixture import install_mixture, read_lora
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.trainer import TrainSettings
 from thinkrec.params import ExpertParams, LoraParams, Params

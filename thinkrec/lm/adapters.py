@@ -1,14 +1,29 @@
-"""LoRA adapters: what every one is, the global one of the `paper` recipe and the experts alike.
+"""LoRA adapters, the global one of the `paper` recipe and the experts alike, and their exact mixture per sample.
 
-They touch q_proj and v_proj, and are ordinary PEFT directories.
+Adapters touch q_proj and v_proj, and are ordinary PEFT directories. Their mixture (METHOD: experts and fusion) is
+
+    y = W x + sum_n w_n s_n B_n A_n x = W x + ((x A_cat^T) o g) B_cat^T
+
+with the scalings s_n = alpha / r folded into A_cat and each sample's weight w_n repeated over expert n's rank in g.
+One pass serves a batch of any users, and equals merging every user's own weights. Adapters that are the same in a layer
+(copies of the global one, below the layers that experts train) are computed once, under the sum of their weights. Where
+all of them are the same, that sum is 1, and there is nothing to weigh.
+
+Shapes: B samples, T tokens, N + 1 adapters (column 0 is the global one), R their ranks summed.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from peft import LoraConfig, PeftModel, get_peft_model
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from thinkrec.artifacts import write_json
@@ -16,6 +31,7 @@ from thinkrec.errors import UserError
 from thinkrec.params import LoraParams
 
 TARGETS = ["q_proj", "v_proj"]
+Lora = tuple[Tensor, Tensor, float]  # A (r, in), B (out, r), scaling
 
 
 def add_lora(backbone: PreTrainedModel, params: LoraParams, *, layers: int | None = None) -> PeftModel:
@@ -69,3 +85,122 @@ def save_adapter(adapter: PeftModel, folder: Path, *, base: str) -> None:
     config["base_model_name_or_path"] = base
     config["inference_mode"] = True  # or it would say whether the adapter was made here or copied
     write_json(path, config)
+
+
+def read_lora(folder: Path) -> dict[str, Lora]:
+    """A PEFT LoRA directory as layer name -> (A (r, in), B (out, r), scaling).
+
+    Raises:
+        UserError: it is absent, or uses a kind of LoRA whose mixture is not a weighted sum of B A.
+    """
+    # Looked for here: peft would ask the hub for a missing folder, and fall back to a pickle.
+    missing = [name for name in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME) if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"{folder}: not a PEFT adapter directory, it has no {missing[0]}; rerun: dvc repro experts")
+    config = PeftConfig.from_pretrained(str(folder))
+    weights = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
+    plain = config.peft_type == "LORA" and not (config.use_dora or config.use_rslora or config.rank_pattern)
+    only_lora = all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in weights)
+    if not plain or not only_lora or config.bias != "none" or config.alpha_pattern:
+        raise UserError(f"{folder}: only plain LoRA adapters can be mixed (no DoRA, rsLoRA, bias, patterns or others)")
+    layers: dict[str, Lora] = {}
+    for name, a in weights.items():
+        if name.endswith(".lora_A.weight"):
+            b = weights[name.replace(".lora_A.", ".lora_B.")]
+            layer = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+            layers[layer] = (a, b, config.lora_alpha / config.r)
+    return layers
+
+
+@dataclass(slots=True, eq=False)
+class BatchWeights:
+    """Where the mixture's layers read the current batch's weights (B, N + 1).
+
+    An object that all layers share, not a context variable: where gradients are wanted, the weights must still be there
+    in `backward()`.
+    """
+
+    tensor: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+
+
+class MixtureLinear(nn.Module):
+    """A linear layer plus the weighted sum of the adapters that touch it."""
+
+    down: Tensor  # (R, in)
+    up: Tensor  # (out, R)
+    share: Tensor  # (N + 1, R): 1 where a rank belongs to an adapter
+
+    def __init__(
+        self,
+        base: nn.Linear,
+        adapters: dict[int, Lora],
+        batch_weights: BatchWeights,
+        *,
+        columns: int,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """`adapters` maps some of the `columns` of the weights to a LoRA each, kept as `dtype` (that of `base`)."""
+        super().__init__()
+        self.base = base
+        self.batch_weights = batch_weights
+        distinct: list[tuple[Lora, list[int]]] = []  # an adapter, and the columns of its copies
+        for column, adapter in adapters.items():
+            copies = next((copies for other, copies in distinct if _equal(other, adapter)), None)
+            if copies is None:
+                distinct.append((adapter, [column]))
+            else:
+                copies.append(column)
+        share = torch.zeros(columns, sum(len(a) for (a, _, _), _ in distinct))
+        first = 0
+        for (a, _, _), copies in distinct:
+            share[copies, first : first + len(a)] = 1
+            first += len(a)
+        self.shared = bool(share.all())
+        device = base.weight.device
+        self.register_buffer(
+            "down", torch.cat([scaling * a for (a, _, scaling), _ in distinct]).to(device, dtype or base.weight.dtype)
+        )
+        self.register_buffer(
+            "up", torch.cat([b for (_, b, _), _ in distinct], dim=1).to(device, dtype or base.weight.dtype)
+        )
+        self.register_buffer("share", share.to(device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = x.to(self.down.dtype) @ self.down.T
+        if not self.shared:
+            weights = self.batch_weights.tensor
+            inner = inner * (weights @ self.share.to(weights.dtype)).to(inner.dtype)[:, None, :]
+        return self.base(x) + (inner @ self.up.T).to(x.dtype)
+
+
+def _equal(first: Lora, second: Lora) -> bool:
+    return first[2] == second[2] and torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+
+
+def install_mixture(backbone: nn.Module, adapters: Sequence[Path | None]) -> BatchWeights:
+    """Put the mixture of these PEFT directories in place of the layers they touch.
+
+    Returns where to set a batch's weights. Entry k of `adapters` is column k of the weights; None is the zero adapter
+    (the `compact` recipe's global one). The backbone is frozen.
+
+    Raises:
+        UserError: a directory is not a plain LoRA on layers of this backbone.
+    """
+    batch_weights = BatchWeights()
+    backbone.requires_grad_(False)
+    layers: dict[str, dict[int, Lora]] = {}
+    for column, folder in enumerate(adapters):
+        if folder is None:
+            continue
+        for name, (a, b, scaling) in read_lora(folder).items():
+            layers.setdefault(name, {})[column] = (a, b, scaling)
+    modules = dict(backbone.named_modules())
+    dtype = next(weight.dtype for weight in backbone.parameters() if weight.is_floating_point())
+    for name, by_column in sorted(layers.items()):
+        base = modules.get(name)
+        if not isinstance(base, nn.Linear):
+            raise UserError(f"{name}: an adapter touches this layer, which this backbone has not; rerun dvc repro sft")
+        parent = modules[name.rpartition(".")[0]]
+        layer = MixtureLinear(base, by_column, batch_weights, columns=len(adapters), dtype=dtype)
+        setattr(parent, name.rpartition(".")[2], layer)
+    return batch_weights

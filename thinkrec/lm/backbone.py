@@ -8,12 +8,15 @@ after it knows the difference. Safetensors only; no remote code.
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
@@ -32,8 +35,8 @@ from transformers.utils import logging
 from thinkrec.artifacts import missing_artifact, read_json, sha256, write_json
 from thinkrec.errors import UserError
 from thinkrec.lm.processes import device
-from thinkrec.lm.trainer import PLAIN, Plan, TrainSettings, train
-from thinkrec.params import BackboneParams, TrainerParams
+from thinkrec.lm.trainer import Plan, TrainSettings, train
+from thinkrec.params import Params
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 
 TINY = "tiny"
@@ -44,6 +47,7 @@ PACKED = 256  # tokens of a pretraining sequence
 PRETRAINING_BATCH = 8  # sequences
 HELD_OUT = 64  # sequences that pretraining's loss is measured on
 LONGEST = 8192  # positions
+PLACES = {"name_or_path", "local_files_only", "is_local"}  # where a tokenizer says that it came from
 
 
 def build_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -69,20 +73,19 @@ def build_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenize
     )
 
 
-def build_tiny(
-    texts: Sequence[str], params: BackboneParams, trainer: TrainerParams = PLAIN, *, seed: int
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
+def build_tiny(texts: Sequence[str], params: Params) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     """Build a tokenizer and a small Llama and pretrain it on `texts` (training text only); returns metrics too."""
-    tokenizer = build_tokenizer(texts, params.vocabulary)
-    torch.manual_seed(seed)
+    shape = params.backbone
+    tokenizer = build_tokenizer(texts, shape.vocabulary)
+    torch.manual_seed(params.seed)
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=params.hidden,
-            intermediate_size=2 * params.hidden,
-            num_hidden_layers=params.layers,
-            num_attention_heads=params.heads,
-            num_key_value_heads=params.heads,
+            hidden_size=shape.hidden,
+            intermediate_size=2 * shape.hidden,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.heads,
             max_position_embeddings=LONGEST,
             # What is predicted in the same places gets like output vectors: tied, Yes and No would look alike in the
             # history and before a reason, where they say opposite things.
@@ -100,23 +103,27 @@ def build_tiny(
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "tokens": sum(map(len, documents)),
     }
-    packed = _pack(documents, pad=tokenizer.pad_token_id, seed=seed)
-    if params.epochs and len(packed) > 1:
+    packed = _pack(documents, pad=tokenizer.pad_token_id, seed=params.seed)
+    if shape.epochs and len(packed) > 1:
         # Verdicts are train's labels: predicted after the text of their items they are learned by heart, and what is
         # fine-tuned on this model finds its labels explained already.
         given = [tokenizer.pad_token_id, *find_vocabulary(tokenizer).verdicts]
-        metrics |= _pretrain(NextToken(model, given), packed, params, trainer, seed=seed)
+        metrics |= _pretrain(model, packed, given, params)
     return model, tokenizer, metrics
 
 
-def _pack(documents: Sequence[Sequence[int]], *, pad: int, seed: int) -> Tensor:
+def _pack(documents: Sequence[Sequence[int]], *, pad: int, seed: int) -> NDArray[np.int64]:
     """Whole documents, in seeded random order, side by side in sequences (k, PACKED) filled up with `pad`."""
     rows: list[list[int]] = [[]]
-    for index in torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed)).tolist():
+    for index in _shuffled(len(documents), seed):
         if len(rows[-1]) + len(documents[index]) > PACKED:
             rows.append([])
         rows[-1].extend(documents[index])
-    return torch.tensor([row + [pad] * (PACKED - len(row)) for row in rows])
+    return np.asarray([row + [pad] * (PACKED - len(row)) for row in rows], np.int64)
+
+
+def _shuffled(count: int, seed: int) -> list[int]:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
 
 
 class NextToken(nn.Module):
@@ -135,30 +142,31 @@ class NextToken(nn.Module):
 
 
 def _pretrain(
-    objective: NextToken, packed: Tensor, params: BackboneParams, trainer: TrainerParams, *, seed: int
+    model: PreTrainedModel, packed: NDArray[np.int64], given: Sequence[int], params: Params
 ) -> dict[str, Any]:
-    """Pretrain on sequences (k, PACKED); the first few are held out to report a loss."""
+    """Pretrain on sequences (k, PACKED), all but `given` tokens predicted; the first few are held out for a loss."""
     held_out = min(HELD_OUT, max(1, len(packed) // 10))
+    objective = NextToken(model, given)
 
-    def epoch(number: int) -> list[Tensor]:
+    def steps_of(epoch: int) -> list[NDArray[np.int64]]:
         rows = packed[held_out:]
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed + number))
-        return list(rows[order].split(PRETRAINING_BATCH))
+        order = _shuffled(len(rows), params.seed + epoch)
+        return np.split(rows[order], range(PRETRAINING_BATCH, len(rows), PRETRAINING_BATCH))
 
     def validate() -> dict[str, float]:
         with torch.no_grad():
-            loss = float(objective(packed[:held_out].to(objective.model.device)))
+            loss = float(objective(torch.from_numpy(packed[:held_out]).to(model.device)))
         return {"objective": -loss, "held_out_loss": loss}
 
     settings = TrainSettings(
         name="backbone",
-        epochs=params.epochs,
-        learning_rate=params.learning_rate,
+        epochs=params.backbone.epochs,
+        learning_rate=params.backbone.learning_rate,
         weight_decay=0.01,
-        seed=seed,
-        trainer=trainer,
+        seed=params.seed,
+        trainer=params.trainer,
     )
-    plan = Plan(steps=epoch, collate=lambda rows: {"input_ids": rows}, inputs=[packed, objective.given])
+    plan = Plan(steps=steps_of, collate=lambda rows: {"input_ids": torch.from_numpy(rows)}, inputs=[packed, given])
     result = train(objective, plan, validate, settings)
     return {"held_out_loss": result.best["held_out_loss"], "epoch": result.best["epoch"]}
 
@@ -169,12 +177,9 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path:
     model.config._name_or_path = ""
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
-    _strip(path / "tokenizer_config.json", {"name_or_path", "local_files_only", "is_local"})
-
-
-def _strip(path: Path, keys: set[str]) -> None:
-    values = json.loads(path.read_text(encoding="utf-8"))
-    write_json(path, {key: value for key, value in values.items() if key not in keys})
+    file = path / "tokenizer_config.json"
+    config = read_json(file)
+    write_json(file, {key: config[key] for key in config if key not in PLACES})
 
 
 def pin(name: str, *, load_in_4bit: bool = False) -> dict[str, Any]:
@@ -197,24 +202,36 @@ def pin(name: str, *, load_in_4bit: bool = False) -> dict[str, Any]:
     return {"name": name, "revision": lock[name], **precision}
 
 
+def pin_revision(name: str) -> str:
+    """Look up the commit of the model's main branch and write it to the lock.
+
+    Raises:
+        UserError: the hub does not know the model or cannot be reached.
+    """
+    try:
+        revision = HfApi().model_info(name).sha
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = _first_line(error)
+        raise UserError(f"{name}: the hub gave no revision ({reason}); check the id and the connection") from None
+    if revision is None:
+        raise UserError(f"{name}: the hub gave no revision; name one in {LOCK} by hand")
+    lock = read_json(LOCK) if LOCK.exists() else {}
+    write_json(LOCK, dict(sorted({**lock, name: revision}.items())))
+    return revision
+
+
 def _hashes(folder: Path) -> dict[str, str]:
+    """The hash of every file that a model directory is read from."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such model directory; put the model back, or name another in backbone.name")
     names = sorted(path.name for path in folder.iterdir() if path.suffix in {".json", ".safetensors", ".model", ".txt"})
-    for present, what in (
-        ("config.json" in names, "config.json"),
-        (any(name.endswith(".safetensors") for name in names), "*.safetensors weights"),
-    ):
-        if not present:
-            raise UserError(f"{folder}: not a usable model directory, it has no {what}; save the model there first")
-    if not any(name in {"tokenizer.json", "tokenizer.model", "vocab.json"} for name in names):
+    if "config.json" not in names:
+        raise UserError(f"{folder}: not a usable model directory, it has no config.json; save the model there first")
+    if not any(name.endswith(".safetensors") for name in names):
+        raise UserError(f"{folder}: not a usable model directory, it has no *.safetensors weights; save them there")
+    if not {"tokenizer.json", "tokenizer.model", "vocab.json"} & set(names):
         raise UserError(f"{folder}: model directory without tokenizer; save one there with tokenizer.save_pretrained")
     return {name: sha256(folder / name) for name in names}
-
-
-def write_reference(reference: dict[str, Any], path: Path) -> None:
-    """Write what `pin` returned as the backbone artefact."""
-    write_json(path / REFERENCE, reference)
 
 
 def open_backbone(path: Path, root: Path = Path()) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

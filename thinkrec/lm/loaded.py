@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from thinkrec import artifacts, provenance
 from thinkrec.features.artefact import Features, load_features
 from thinkrec.history import static_view
+from thinkrec.lm.adapters import BatchWeights
 from thinkrec.lm.backbone import check_positions, open_backbone
 from thinkrec.lm.finetune import encode_reasons
-from thinkrec.lm.mixture import BatchWeights
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, SoftPrompt
 from thinkrec.lm.processes import device
 from thinkrec.lm.recipes import RECIPES, Recipe
@@ -64,7 +65,9 @@ class LoadedModel:
 
     def prompted(self, *, slots: bool) -> tuple[RecommenderLM, Layout]:
         """The model and its prompts: with features in their slots or, without `slots`, of text alone."""
-        return (self.model, self.layout) if slots else (self.model.without_slots(), self.layout.without_slots())
+        if slots:
+            return self.model, self.layout
+        return self.model.with_inputs(self.model.slot_values, None), self.layout.without_slots()
 
     def over(self, interactions: pd.DataFrame, features: Features, *, item_tokens: Ragged | None = None) -> LoadedModel:
         """The same model over another table, or another view of this one, with the features of its rows.
@@ -74,7 +77,8 @@ class LoadedModel:
         layout = self.layout.over(interactions)
         if item_tokens is not None:
             layout = replace(layout, items=item_tokens)
-        model = self.model.with_slot_values(SlotValues(features, self.model.slot_values.parts)).eval()
+        values = SlotValues(features, self.model.slot_values.parts)
+        model = self.model.with_inputs(values, self.model.projector).eval()
         return replace(self, interactions=interactions, features=features, layout=layout, model=model)
 
     def under_static_protocol(self) -> LoadedModel:
@@ -111,7 +115,7 @@ def open_untrained(params: Params) -> LoadedModel:
 
     There is no projector if nothing is put in slots, and no soft prompt of no tokens.
     """
-    loaded = _open(params, RECIPES[params.sft.recipe], artifacts.BACKBONE, adapter=None, with_reasons=True)
+    loaded = _open(params, RECIPES[params.sft.recipe], trained=False, with_reasons=True)
     model, embeddings = loaded.model, loaded.model.backbone.get_input_embeddings()
     if params.prompt.slots:
         values = model.slot_values
@@ -133,35 +137,27 @@ def open_global(params: Params, root: Path = Path(), *, with_reasons: bool = Fal
             says.
     """
     recipe = RECIPES[artifacts.read_json(root / artifacts.SFT / RECIPE)["recipe"]]
-    base, adapter = artifacts.SFT / MODEL, None
-    if recipe.adapter:
-        base, adapter = artifacts.BACKBONE, artifacts.SFT / ADAPTER
-    loaded = _open(params, recipe, base, adapter=adapter, with_reasons=with_reasons, root=root)
+    loaded = _open(params, recipe, trained=True, with_reasons=with_reasons, root=root)
     provenance.check_provenance(root / artifacts.SFT, loaded.provenance)
     model = loaded.model
     hidden = model.backbone.get_input_embeddings().embedding_dim
     if params.prompt.slots:
-        model.projector = SlotProjector.load(root / artifacts.SFT, model.slot_values.widths, hidden)
+        model.projector = SlotProjector(model.slot_values.widths, hidden)
     if params.prompt.soft_tokens:
-        model.soft_prompt = SoftPrompt.load(root / artifacts.SFT, params.prompt.soft_tokens, hidden)
+        model.soft_prompt = SoftPrompt(torch.empty(params.prompt.soft_tokens, hidden))
+    model.load_inputs(root / artifacts.SFT)
     model.to(model.device).eval()
     return loaded
 
 
-def _open(
-    params: Params,
-    recipe: Recipe,
-    base: Path,
-    *,
-    adapter: Path | None,
-    with_reasons: bool,
-    root: Path = Path(),
-) -> LoadedModel:
+def _open(params: Params, recipe: Recipe, *, trained: bool, with_reasons: bool, root: Path = Path()) -> LoadedModel:
+    """The backbone, as it is or `trained` by the recipe, with what stands around it."""
     provenance.check_dataset(params.dataset, root)
     interactions, items, keywords = (
         artifacts.read_table(path, root=root) for path in (artifacts.INTERACTIONS, artifacts.ITEMS, artifacts.KEYWORDS)
     )
     features = load_features(root / artifacts.FEATURES)
+    base = artifacts.SFT / MODEL if trained and not recipe.adapter else artifacts.BACKBONE
     backbone, tokenizer = open_backbone(base, root)
     check_positions(backbone, params.prompt.max_tokens)
     reasons = None
@@ -181,7 +177,7 @@ def _open(
         model=RecommenderLM(backbone, layout.vocabulary, values, None, scored=recipe.score).to(device()),
         recipe=recipe,
         base=base,
-        adapter=adapter,
+        adapter=artifacts.SFT / ADAPTER if trained and recipe.adapter else None,
         provenance={
             **provenance.dataset_parameters(params.dataset),
             "backbone": provenance.hash_of(root / artifacts.BACKBONE),

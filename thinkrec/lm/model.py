@@ -40,12 +40,7 @@ class SlotValues:
     @property
     def widths(self) -> list[int]:
         """Width of each part."""
-        shapes = {
-            "user": self.features.user_vectors.shape[1],
-            "item": self.features.item_vectors.shape[1],
-            "statistics": self.features.statistics.shape[1],
-        }
-        return [shapes[part] for part in self.parts]
+        return [self._part(part, np.zeros(0, np.int64)).shape[1] for part in self.parts]
 
     @property
     def parts_by_kind(self) -> list[list[bool]]:
@@ -55,12 +50,16 @@ class SlotValues:
 
     def __call__(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """Values (len(rows), W)."""
-        take = {
-            "user": self.features.user_vectors_of,
-            "item": self.features.item_vectors_of,
-            "statistics": lambda rows: self.features.statistics[rows],
-        }
-        return np.concatenate([take[part](rows) for part in self.parts], axis=1)
+        return np.concatenate([self._part(part, rows) for part in self.parts], axis=1)
+
+    def _part(self, part: Slot, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        match part:
+            case "user":
+                return self.features.user_vectors_of(rows)
+            case "item":
+                return self.features.item_vectors_of(rows)
+            case "statistics":
+                return self.features.statistics[rows]
 
 
 class SlotProjector(nn.Module):
@@ -96,21 +95,6 @@ class SlotProjector(nn.Module):
         widths = torch.tensor(self.widths, device=scaled_SW.device)
         return self.layers(scaled_SW * keep_SP.repeat_interleave(widths, dim=1))
 
-    def save(self, folder: Path) -> None:
-        """Write the projector into `folder`."""
-        _save(self, folder / PROJECTOR_FILE)
-
-    @classmethod
-    def load(cls, folder: Path, widths: list[int], hidden: int) -> SlotProjector:
-        """Read a projector for slots of these `widths`.
-
-        Raises:
-            UserError: there is none, or it was trained for other slots.
-        """
-        projector = cls(widths, hidden)
-        _load(projector, folder / PROJECTOR_FILE, "projector for these slots")
-        return projector
-
 
 class SoftPrompt(nn.Module):
     """Learned vectors (k, D) that stand after the begin token of every prompt.
@@ -131,33 +115,6 @@ class SoftPrompt(nn.Module):
     def forward(self, embedded_BTD: Tensor) -> Tensor:
         vectors_BkD = self.vectors.to(embedded_BTD.dtype).expand(len(embedded_BTD), -1, -1)
         return torch.cat([embedded_BTD[:, :1], vectors_BkD, embedded_BTD[:, 1 + len(self.vectors) :]], dim=1)
-
-    def save(self, folder: Path) -> None:
-        """Write the soft prompt into `folder`."""
-        _save(self, folder / SOFT_PROMPT_FILE)
-
-    @classmethod
-    def load(cls, folder: Path, count: int, hidden: int) -> SoftPrompt:
-        """Read a soft prompt of `count` vectors.
-
-        Raises:
-            UserError: there is none, or it has another number of vectors.
-        """
-        prompt = cls(torch.empty(count, hidden))
-        _load(prompt, folder / SOFT_PROMPT_FILE, f"soft prompt of {count} vectors")
-        return prompt
-
-
-def _save(module: nn.Module, path: Path) -> None:
-    with atomic(path) as partial:
-        save_file({name: value.contiguous().cpu() for name, value in module.state_dict().items()}, partial)
-
-
-def _load(module: nn.Module, path: Path, what: str) -> None:
-    try:
-        module.load_state_dict(load_file(path))
-    except (FileNotFoundError, RuntimeError, SafetensorError):
-        raise UserError(f"{path}: no {what}; rerun: dvc repro sft") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,17 +150,9 @@ class RecommenderLM(nn.Module):
         self.soft_prompt = soft_prompt
         self.scored = scored
 
-    def with_slot_values(self, values: SlotValues) -> RecommenderLM:
-        """The same weights, with other values for the slots."""
-        return RecommenderLM(
-            self.backbone, self.vocabulary, values, self.projector, self.soft_prompt, scored=self.scored
-        )
-
-    def without_slots(self) -> RecommenderLM:
-        """The same weights, with nothing put into slots."""
-        return RecommenderLM(
-            self.backbone, self.vocabulary, self.slot_values, None, self.soft_prompt, scored=self.scored
-        )
+    def with_inputs(self, values: SlotValues, projector: SlotProjector | None) -> RecommenderLM:
+        """The same weights, with other values put into slots or, without a `projector`, none."""
+        return RecommenderLM(self.backbone, self.vocabulary, values, projector, self.soft_prompt, scored=self.scored)
 
     @property
     def device(self) -> torch.device:
@@ -212,9 +161,27 @@ class RecommenderLM(nn.Module):
 
     def save_inputs(self, folder: Path) -> None:
         """Write what the model has of projector and soft prompt into `folder`."""
-        for part in (self.projector, self.soft_prompt):
-            if part is not None:
-                part.save(folder)
+        for path, part in self._inputs(folder).items():
+            with atomic(path) as partial:
+                save_file({name: value.contiguous().cpu() for name, value in part.state_dict().items()}, partial)
+
+    def load_inputs(self, folder: Path) -> None:
+        """Read the weights of projector and soft prompt, where the model has them.
+
+        Raises:
+            UserError: there are none, or they were trained for other slots or another number of soft tokens.
+        """
+        for path, part in self._inputs(folder).items():
+            try:
+                part.load_state_dict(load_file(path))
+            except (FileNotFoundError, RuntimeError, SafetensorError):
+                raise UserError(
+                    f"{path}: not there, or not for these prompt.slots and prompt.soft_tokens; rerun: dvc repro sft"
+                ) from None
+
+    def _inputs(self, folder: Path) -> dict[Path, nn.Module]:
+        parts = {PROJECTOR_FILE: self.projector, SOFT_PROMPT_FILE: self.soft_prompt}
+        return {folder / name: part for name, part in parts.items() if part is not None}
 
     def embed(self, batch: Batch) -> Tensor:
         """Input embeddings (B, T, D), the soft prompt put in and slots filled."""
@@ -250,12 +217,18 @@ class RecommenderLM(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """Scores of the batch's targets; the LM head is applied at verdicts and reasons only."""
         hidden = self.hidden_states(self.embed(batch), batch.attention_mask, batch.position_ids)
-        head = self.backbone.get_output_embeddings()
-        verdict_logits = head(hidden[batch.verdicts[:, 0], batch.verdicts[:, 1]]).float()
-        reason_logits = head(hidden[batch.reasons[:, 0], batch.reasons[:, 1]]).float()
-        return Output(self.score_of(verdict_logits), verdict_logits, reason_logits)
+        score, verdict_logits = self.read_verdicts(hidden[batch.verdicts[:, 0], batch.verdicts[:, 1]])
+        return Output(score, verdict_logits, self.logits(hidden[batch.reasons[:, 0], batch.reasons[:, 1]]))
 
-    def score_of(self, verdict_logits_RV: Tensor) -> Tensor:
-        """The scores (R,) that logits at verdicts' positions stand for."""
-        score = verdict_logits_RV[:, self.vocabulary.yes]
-        return score - verdict_logits_RV[:, self.vocabulary.no] if self.scored == "difference" else score
+    def read_verdicts(self, hidden_RD: Tensor) -> tuple[Tensor, Tensor]:
+        """The scores (R,) of hidden states from which a verdict is predicted, and the logits (R, V) of its token.
+
+        Every score of the language model is computed here: training, scoring and reasons read it alike.
+        """
+        logits_RV, words = self.logits(hidden_RD), self.vocabulary
+        score_R = logits_RV[:, words.yes]
+        return score_R - logits_RV[:, words.no] if self.scored == "difference" else score_R, logits_RV
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of the token that comes after hidden states (..., D)."""
+        return self.backbone.get_output_embeddings()(hidden).float()

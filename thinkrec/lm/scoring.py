@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from thinkrec.lm import processes
-from thinkrec.lm.mixture import BatchWeights
+from thinkrec.lm.adapters import BatchWeights
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.text.layout import Batch, Layout, Window, batches_by_tokens
 

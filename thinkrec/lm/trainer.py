@@ -13,7 +13,6 @@ the same weights, plan, settings and number of processes, goes on from its last 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import sys
@@ -21,17 +20,17 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
+import joblib
 import torch
 from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
-from safetensors.torch import save, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
@@ -71,8 +70,8 @@ class TrainSettings:
 class Plan:
     """What a phase learns from.
 
-    `inputs` are arrays, numbers, and dataclasses, mappings and sequences of them: all that the phase's result depends
-    on beside its weights, settings and first epoch's steps. A checkpoint that was made with others is not used.
+    `inputs` is all that the result depends on beside weights, settings and the first epoch's steps. A checkpoint that
+    was made with others is not used. Inputs and steps hold arrays, but no tensors: their hash differs each time.
     """
 
     steps: Callable[[int], Sequence[Any]]  # of an epoch, from 0, and always the same
@@ -349,38 +348,16 @@ def _fingerprint(objective: nn.Module, steps: _Steps, settings: TrainSettings) -
     Frozen weights and the loss's own parameters count by the loss of a first piece. It shows neither dropout nor the
     scale of a fresh LoRA, so these are added.
     """
-    plan = steps.plan
-    digest = hashlib.sha256(repr([settings, steps.ends, plan.passes, processes.count()]).encode())
-    _add(digest, [(name, weight) for name, weight in objective.named_parameters() if weight.requires_grad])
-    loras = [layer for layer in objective.modules() if isinstance(layer, LoraLayer)]
-    _add(digest, [(layer.scaling, repr(layer.lora_dropout)) for layer in loras])
-    _add(digest, [steps.of_epoch(0), plan.inputs])
-    device = next(objective.parameters()).device
+    plan, device = steps.plan, next(objective.parameters()).device
+    weights = {
+        name: weight.detach().float().cpu().numpy()
+        for name, weight in objective.named_parameters()
+        if weight.requires_grad
+    }
+    loras = [(layer.scaling, repr(layer.lora_dropout)) for layer in objective.modules() if isinstance(layer, LoraLayer)]
     with torch.no_grad():
         first = plan.collate(steps.pieces(0)[0])
-        loss = objective.eval()(**{name: tensor.to(device) for name, tensor in first.items()})
-    digest.update(f"{float(loss):.5g}".encode())
-    return digest.hexdigest()[:16]
-
-
-def _add(digest: Any, value: object) -> None:
-    """Add a value to a digest, the values inside it included."""
-    match value:
-        case Tensor():
-            digest.update(save({"": value.detach().cpu().contiguous()}))
-        case np.ndarray():
-            digest.update(f"{value.dtype}{value.shape}".encode())
-            digest.update(np.ascontiguousarray(value).data)
-        case Mapping():
-            _add(digest, list(value.items()))
-        case str() | bytes():
-            digest.update(repr(value).encode())
-        case Iterable():
-            digest.update(b"[")
-            for inner in value:
-                _add(digest, inner)
-            digest.update(b"]")
-        case _ if is_dataclass(value):
-            _add(digest, [(part.name, getattr(value, part.name)) for part in fields(value)])
-        case _:
-            digest.update(repr(value).encode())
+        loss = float(objective.eval()(**{name: tensor.to(device) for name, tensor in first.items()}))
+    arrangement = [steps.ends, plan.passes, processes.count()]
+    parts = [settings, arrangement, weights, loras, steps.of_epoch(0), plan.inputs, f"{loss:.5g}"]
+    return joblib.hash(parts, coerce_mmap=True)[:16]

@@ -187,7 +187,7 @@ class _Answers:
 
     def logits(self, which_BC: Tensor) -> Tensor:
         """Logits (k, V) of the next token of these candidates, prompt by prompt."""
-        return self.model.backbone.get_output_embeddings()(self.hidden[which_BC]).float()
+        return self.model.logits(self.hidden[which_BC])
 
     def read(self, embedded_BCKD: Tensor, own_BCK: Tensor | None = None) -> None:
         """Go on from these tokens; where they are not a candidate's `own` they are padding behind its last one."""
@@ -298,7 +298,7 @@ class _Answers:
             embedded[number, 0, :size] = self.embedded[sequence, place + 1 - size : place + 1]
             own[number, 0, :size] = True
         self.read(embedded, own)
-        return self.model.score_of(self.logits(torch.ones_like(self.ended)))
+        return self.model.read_verdicts(self.hidden[:, 0])[0]
 
     def written_since(self, before: _Answers) -> list[list[list[int]]]:
         """The tokens of every prompt's candidates (B, C) since they branched from there, the end token included."""

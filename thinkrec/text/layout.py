@@ -117,9 +117,9 @@ class Layout(ABC):
     def training_windows(self, rows: Rows, rng: np.random.Generator) -> list[Window]:
         """Sequences of an epoch in which every one of `rows` (sorted) is a target once; `rng` varies them."""
 
-    @abstractmethod
     def reasons_shown(self, window: Window) -> NDArray[np.bool_]:
         """Which of a window's rows (k,) are met with their reason: targets that have one and see what it cites."""
+        return window.target & np.asarray([row in self.reasons for row in window.rows.tolist()], bool)
 
     @abstractmethod
     def lengths(self, windows: Sequence[Window]) -> NDArray[np.int64]:
@@ -141,16 +141,26 @@ class Layout(ABC):
         """The same prompts over another table, or another view of this one's times; without reasons."""
         return replace(self, **columns(interactions), reasons={}, thoughts={})
 
-    def answer(self, label: int) -> list[int]:
-        """What stands after the question: the verdict, all of its word. A reason may follow."""
-        words = self.vocabulary
-        return [words.verdicts[label], *words.rest[label]]
+    def target_block(
+        self, prompt: list[int], moment: int, row: int, slots: list[tuple[int, int, int]], *, with_reason: bool
+    ) -> Block:
+        """A target's prompt, the verdict that its label says (all of its word), and its reason if that is learned."""
+        label = int(self.label[row])
+        after = [*self.vocabulary.rest[label], *(self.reasons[row].tolist() if with_reason else [])]
+        return Block(
+            [*prompt, self.vocabulary.verdicts[label], *after],
+            moment,
+            row,
+            slots=slots,
+            verdict=len(prompt) - 1,
+            reason=list(enumerate(after, len(prompt))) if with_reason else [],
+        )
 
     def thinking_first(self, block: Block) -> Block:
-        """A target's `block` once more, as a target that thinks first: the question, its thought, the question again.
+        """A target's `block` once more, as `reasons.decoding.reason_first` puts it together.
 
-        These are the tokens that `generation.reason_first` puts together: in the verdict's place a full stop, which
-        is given, then the thought, whose end is predicted but not read, then the question, and from there the verdict.
+        In the verdict's place stands a full stop, which is given, then the thought, whose end is predicted but not
+        read, then the question once more, and from there the verdict.
         """
         question, thought = block.tokens[: block.verdict + 1], self.thoughts[block.row].tolist()
         given, further = len(self.vocabulary.stop), len(question) + len(thought) - 1
@@ -166,49 +176,39 @@ class Layout(ABC):
 
     def collate(self, windows: Sequence[Window]) -> Batch:
         """The tensors of these windows, a sequence each."""
-        encoded = []
+        sequences = []
         for window in windows:
             blocks = self.blocks(window)
-            again = [self.thinking_first(one) for one in blocks if one.reason and one.row in self.thoughts]
-            encoded.append(_encode(self.beginning(window), [*blocks, *again]))
-        width = max(len(one.tokens) for one in encoded)
-
-        def padded(name: str, fill: int) -> NDArray[np.int64]:
-            out = np.full((len(encoded), width), fill, np.int64)
-            for index, one in enumerate(encoded):
-                out[index, : len(getattr(one, name))] = getattr(one, name)
-            return out
-
-        def placed(name: str) -> Tensor:
-            at = [
-                np.stack([np.full(len(getattr(one, name)), index), getattr(one, name)], axis=1)
-                for index, one in enumerate(encoded)
-            ]
-            return torch.from_numpy(np.concatenate(at).astype(np.int64))
-
-        def joined(parts: list[NDArray[Any]]) -> Tensor:
-            return torch.from_numpy(np.concatenate(parts).astype(np.int64))
-
-        block, moment = padded("block", PADDING), padded("moment", np.iinfo(np.int64).max)
-        visible = padded("visible", 0).astype(bool)
-        earlier = (moment[:, None, :] < moment[:, :, None]) & visible[:, None, :]
+            again = [self.thinking_first(block) for block in blocks if block.reason and block.row in self.thoughts]
+            sequences.append(_encode([self.beginning(window), *blocks, *again]))
+        width = max(len(sequence.places) for sequence in sequences)
+        places = np.tile([self.vocabulary.end, 0, PADDING, np.iinfo(np.int64).max, 0], (len(sequences), width, 1))
+        for index, sequence in enumerate(sequences):
+            places[index, : len(sequence.places)] = sequence.places
+        token, position, block, moment, visible = np.moveaxis(places, 2, 0)
+        earlier = (moment[:, None, :] < moment[:, :, None]) & visible[:, None, :].astype(bool)
         own = (block[:, None, :] == block[:, :, None]) & np.tri(width, dtype=bool)
-        before = np.cumsum([0, *(len(one.verdicts) for one in encoded)])
-        return Batch(
-            input_ids=torch.from_numpy(padded("tokens", self.vocabulary.end)),
-            position_ids=torch.from_numpy(padded("position", 0)),
-            attention_mask=torch.from_numpy((earlier | own)[:, None]),
-            slots=placed("slots"),
-            slot_rows=joined([one.slot_rows for one in encoded]),
-            slot_kinds=joined([one.slot_kinds for one in encoded]),
-            verdicts=placed("verdicts"),
-            target_rows=joined([one.target_rows for one in encoded]),
-            reason_first=joined([one.reason_first for one in encoded]).bool(),
-            first_target=joined([one.target_rows[:1] for one in encoded]),
-            reasons=placed("reasons"),
-            reason_targets=joined([one.reason_targets + at for one, at in zip(encoded, before, strict=False)]),
-            reason_tokens=joined([one.reason_tokens for one in encoded]),
+        slots, targets, reasons = (
+            np.concatenate([np.insert(part, 0, index, axis=1) for index, part in enumerate(parts)])
+            for parts in zip(*((one.slots, one.targets, one.reasons) for one in sequences), strict=True)
         )
+        before = np.cumsum([0, *(len(one.targets) for one in sequences)])  # targets of earlier sequences
+        arrays = {
+            "input_ids": token,
+            "position_ids": position,
+            "attention_mask": (earlier | own)[:, None],
+            "slots": slots[:, :2],
+            "slot_rows": slots[:, 2],
+            "slot_kinds": slots[:, 3],
+            "verdicts": targets[:, :2],
+            "target_rows": targets[:, 2],
+            "reason_first": targets[:, 3].astype(bool),
+            "first_target": np.concatenate([one.targets[:1, 1] for one in sequences]),
+            "reasons": reasons[:, :2],
+            "reason_targets": before[reasons[:, 0]] + reasons[:, 2],
+            "reason_tokens": reasons[:, 3],
+        }
+        return Batch(**{name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()})
 
 
 def columns(interactions: pd.DataFrame) -> dict[str, Any]:
@@ -252,28 +252,20 @@ def runs(keys: NDArray[np.integer], longest: int) -> Iterator[NDArray[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    tokens: NDArray[np.int64]
-    position: NDArray[np.int64]
-    block: NDArray[np.int64]  # index into the sequence's blocks
-    moment: NDArray[np.int64]  # of its block
-    visible: NDArray[np.int64]  # 1 where later blocks may look
-    slots: NDArray[np.int64]  # positions
-    slot_rows: Rows
-    slot_kinds: NDArray[np.int64]
-    verdicts: NDArray[np.int64]  # positions
-    target_rows: Rows
-    reason_first: NDArray[np.bool_]
-    reasons: NDArray[np.int64]  # positions that predict a reason's tokens
-    reason_targets: NDArray[np.int64]
-    reason_tokens: NDArray[np.int64]
+    """A sequence of T tokens; where slots, targets and reasons stand is their first column."""
+
+    places: NDArray[np.int64]  # (T, 5): token, position, number and moment of its block, whether later blocks see it
+    slots: NDArray[np.int64]  # (S, 3): where, interaction, kind
+    targets: NDArray[np.int64]  # (R, 3): where its verdict is predicted, interaction, whether its reason comes first
+    reasons: NDArray[np.int64]  # (Q, 3): where it is predicted, number of its target, token
 
 
-def _encode(beginning: Block, blocks: Sequence[Block]) -> _Encoded:
-    everything = [beginning, *blocks]
-    size = np.asarray([len(one.tokens) for one in everything])
+def _encode(blocks: Sequence[Block]) -> _Encoded:
+    """A sequence of its beginning and its blocks."""
+    size = np.asarray([len(block.tokens) for block in blocks])
+    moment = np.asarray([block.moment for block in blocks])
+    shown = np.asarray([block.shown for block in blocks])
     first = np.cumsum(size) - size
-    moment = np.asarray([one.moment for one in everything])
-    shown = np.asarray([one.shown for one in everything])
     # A block's first position counts the visible extent of strictly earlier blocks only (reasons take no room).
     extent = np.bincount(moment - moment[0], weights=shown).astype(np.int64)
     base = (np.cumsum(extent) - extent)[moment - moment[0]]
@@ -281,27 +273,18 @@ def _encode(beginning: Block, blocks: Sequence[Block]) -> _Encoded:
     slots: list[tuple[int, int, int]] = []
     targets: list[tuple[int, int, bool]] = []
     reasons: list[tuple[int, int, int]] = []
-    for at, one in zip(first.tolist(), everything, strict=True):
-        slots += [(at + offset, row, kind) for offset, row, kind in one.slots]
-        if one.verdict >= 0:
-            reasons += [(at + offset, len(targets), token) for offset, token in one.reason]
-            targets.append((at + one.verdict, one.row, one.reason_first))
-    slot_array, target_array, reason_array = (
-        np.asarray(found, np.int64).reshape(-1, 3) for found in (slots, targets, reasons)
-    )
+    for at, block in zip(first.tolist(), blocks, strict=True):
+        slots += [(at + offset, row, kind) for offset, row, kind in block.slots]
+        if block.verdict >= 0:
+            reasons += [(at + offset, len(targets), token) for offset, token in block.reason]
+            targets.append((at + block.verdict, block.row, block.reason_first))
+    places = [
+        np.concatenate([np.asarray(block.tokens, np.int64) for block in blocks]),
+        within + np.repeat(base, size),
+        np.repeat(np.arange(len(blocks)) - 1, size),
+        np.repeat(moment, size),
+        within < np.repeat(shown, size),
+    ]
     return _Encoded(
-        tokens=np.concatenate([np.asarray(one.tokens, np.int64) for one in everything]),
-        position=within + np.repeat(base, size),
-        block=np.repeat(np.arange(len(everything)) - 1, size),
-        moment=np.repeat(moment, size),
-        visible=(within < np.repeat(shown, size)).astype(np.int64),
-        slots=slot_array[:, 0],
-        slot_rows=slot_array[:, 1],
-        slot_kinds=slot_array[:, 2],
-        verdicts=target_array[:, 0],
-        target_rows=target_array[:, 1],
-        reason_first=target_array[:, 2].astype(bool),
-        reasons=reason_array[:, 0],
-        reason_targets=reason_array[:, 1],
-        reason_tokens=reason_array[:, 2],
+        np.stack(places, axis=1), *(np.asarray(rows, np.int64).reshape(-1, 3) for rows in (slots, targets, reasons))
     )

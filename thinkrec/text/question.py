@@ -150,10 +150,6 @@ class QuestionLayout(Layout):
         drawn = rng.integers(0, len(self.words), len(self.item))
         return self._windows(rows, np.zeros(len(rows), np.int64), drawn[self.end[rows] - 1])
 
-    def reasons_shown(self, window: Window) -> NDArray[np.bool_]:
-        """Of all targets that have one: they see what the teacher saw."""
-        return window.target & np.asarray([row in self.reasons for row in window.rows.tolist()], bool)
-
     def lengths(self, windows: Sequence[Window]) -> NDArray[np.int64]:
         each, around = self._lengths(self.item), self._around()
         reason, thought = (max(map(len, texts.values()), default=0) for texts in (self.reasons, self.thoughts))
@@ -200,8 +196,8 @@ class QuestionLayout(Layout):
     def blocks(self, window: Window) -> list[Block]:
         words = self.words[window.phrasing]
         blocks = []
-        told = self.reasons_shown(window)[window.target].tolist()
-        for row, with_reason in zip(window.rows[window.target].tolist(), told, strict=True):
+        learned = self.reasons_shown(window)[window.target].tolist()
+        for row, with_reason in zip(window.rows[window.target].tolist(), learned, strict=True):
             tokens: list[int] = []
             slots = []
             if self.user_slot:
@@ -211,18 +207,7 @@ class QuestionLayout(Layout):
             tokens += words["candidate"]
             named, places = self._named(row, words, len(tokens))
             tokens += [*named, *words["stop"], *words["question"], *self.vocabulary.lead]
-            answer = self.answer(int(self.label[row]))
-            told = [*answer[1:], *self.reasons[row].tolist()] if with_reason else answer[1:]
-            blocks.append(
-                Block(
-                    [*tokens, answer[0], *told],
-                    0,
-                    row,
-                    slots=slots + places,
-                    verdict=len(tokens) - 1,
-                    reason=list(enumerate(told, len(tokens))) if with_reason else [],
-                )
-            )
+            blocks.append(self.target_block(tokens, 0, row, [*slots, *places], with_reason=with_reason))
         return blocks
 
 

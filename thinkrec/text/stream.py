@@ -93,8 +93,7 @@ class StreamLayout(Layout):
         """
         sees = self.end[window.rows] - window.rows[0]
         enough = (sees >= self.history) | (window.rows[0] == self.start[window.rows])
-        has = np.asarray([row in self.reasons for row in window.rows.tolist()], bool)
-        return window.target & enough & has
+        return Layout.reasons_shown(self, window) & enough
 
     def without_slots(self) -> Self:
         return self  # they are where verdicts are read
@@ -105,25 +104,14 @@ class StreamLayout(Layout):
 
     def blocks(self, window: Window) -> list[Block]:
         words, rows = self.vocabulary, window.rows
-        moment = np.concatenate([[0], np.cumsum(np.diff(self.timestamp[rows]) != 0)])
+        moments = np.concatenate([[0], np.cumsum(np.diff(self.timestamp[rows]) != 0)]).tolist()
         blocks = []
-        for row, at, target, with_reason in zip(
-            rows.tolist(), moment.tolist(), window.target.tolist(), self.reasons_shown(window).tolist(), strict=True
-        ):
+        for row, moment, with_reason in zip(rows.tolist(), moments, self.reasons_shown(window).tolist(), strict=True):
             text = self.items[self.item[row]].tolist()
-            label = int(self.label[row])
-            answer = self.answer(label)
-            told = [*answer[1:], *self.reasons[row].tolist()] if with_reason else answer[1:]
             prompt = [*text, words.slot, *words.lead]
-            blocks.append(
-                Block(
-                    [*prompt, answer[0], *told],
-                    at,
-                    row,
-                    slots=[(len(text), row, WHOLE)],
-                    verdict=len(prompt) - 1 if target else -1,
-                    shown=len(prompt) + len(answer),
-                    reason=list(enumerate(told, len(prompt))) if with_reason else [],
-                )
-            )
+            block = self.target_block(prompt, moment, row, [(len(text), row, WHOLE)], with_reason=with_reason)
+            block.shown = len(prompt) + 1 + len(words.rest[self.label[row]])
+            blocks.append(block)
+        for index in np.flatnonzero(~window.target).tolist():
+            blocks[index].verdict = -1
         return blocks
