@@ -221,7 +221,7 @@ class TestRecommendations:
 def test_whoever_the_routing_matrix_has_no_row_for_is_routed_as_those_that_it_has(finished: Path) -> None:
     """The trained gate on every state of the matrix: a user never seen is a state like them."""
     routing, vectors = routing_of(finished), load_features(finished / FEATURES).user_vectors
-    assert routing.gate
+    assert routing.gate is not None
     np.testing.assert_allclose(routing.of_vectors(vectors), routing.weights, atol=1e-6)
 
 

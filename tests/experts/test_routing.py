@@ -30,8 +30,7 @@ def routing(tmp_path: Path) -> Routing:
     with torch.no_grad():
         gate.projection.copy_(torch.tensor([[1.0, 0.4], [-0.2, 0.7]]))
         gate.global_logit.fill_(0.6)
-    parameters = {name: weight.detach().numpy() for name, weight in gate.named_parameters()}
-    routing = Routing(groups=GROUPS, temperature=0.3, weights=gate.route(VECTORS), gate=parameters)
+    routing = Routing(groups=GROUPS, temperature=0.3, weights=gate.route(VECTORS), gate=gate)
     save_routing(routing, PARAMS, tmp_path)
     return routing
 

@@ -1,7 +1,7 @@
 """Groups of users named in files (`experts.added`), beside those that the clustering finds.
 
-Each file makes one group more. Its centroid is the mean of its users' vectors in the space of the groups; the other
-centroids, and the mean and spread of that space, do not move.
+A file's group has the mean of its users' vectors, in the space of the groups, as its centroid. The other centroids, and
+the mean and spread of that space, do not move.
 
 Shapes: U users, N groups, d dimensions.
 """
@@ -26,10 +26,9 @@ Rows = NDArray[np.int64]
 def read_members(
     paths: Sequence[Path], users: pd.DataFrame, groups: UserGroups
 ) -> tuple[list[Rows], list[dict[str, int]]]:
-    """The user numbers that each file names, one id a line, and how many lines were of use.
+    """The user numbers that each file names, one id a line, and how many of its ids were of use.
 
-    Ids that no row of `users` (schema USERS) has, and users that train never saw, are left out and counted as `unknown`
-    and `not_in_train`: there is nothing to train on. Empty lines and repetitions within a file do not count.
+    Ids that `users` (schema USERS) lacks and users that train never saw are counted as `unknown` and `not_in_train`.
 
     Raises:
         UserError: there are fewer than two groups to add to, or a file is missing, is not text, names nobody who is in
@@ -55,13 +54,8 @@ def read_members(
                 raise UserError(f"{path}: user {ids[user]!r} is in {file_of[user]}, too; keep each user in one file")
             file_of[user] = path
         members.append(in_train)
-        counts.append(
-            {
-                "users": len(in_train),
-                "unknown": len(named) - len(numbers),
-                "not_in_train": len(numbers) - len(in_train),
-            }
-        )
+        unknown = len(named) - len(numbers)
+        counts.append({"users": len(in_train), "unknown": unknown, "not_in_train": len(numbers) - len(in_train)})
     return members, counts
 
 

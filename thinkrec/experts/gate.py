@@ -10,9 +10,6 @@ Shapes: S states of users, N experts, d dimensions, k users.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,7 +25,7 @@ from thinkrec.lm.loaded import LoadedModel
 from thinkrec.lm.losses import recommendation_loss
 from thinkrec.lm.trainer import Plan, TrainResult, TrainSettings, train
 from thinkrec.params import Params
-from thinkrec.text.layout import Batch, batches_by_tokens
+from thinkrec.text.layout import Batch, Window, batches_by_tokens
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -47,19 +44,6 @@ class Gate(nn.Module):
         self.register_buffer("centroids", torch.from_numpy(groups.centroids))
         self.projection = nn.Parameter(torch.eye(groups.centroids.shape[1]))
         self.global_logit = nn.Parameter(torch.zeros(()))
-
-    @staticmethod
-    def shapes(width: int) -> dict[str, tuple[int, ...]]:
-        """The shapes of the trained parameters of a gate over vectors of so many dimensions."""
-        return {"projection": (width, width), "global_logit": ()}
-
-    @classmethod
-    def of_parameters(cls, parameters: Mapping[str, Floats], groups: UserGroups, temperature: float) -> Gate:
-        """A gate with these trained parameters."""
-        gate = cls(groups, temperature)
-        trained = {name: torch.from_numpy(value) for name, value in parameters.items()}
-        gate.load_state_dict({"centroids": gate.centroids, **trained})
-        return gate
 
     def forward(self, points_Sd: Tensor) -> Tensor:
         projected = points_Sd @ self.projection.T
@@ -122,7 +106,7 @@ def train_gate(loaded: LoadedModel, groups: UserGroups, fit_rows: Rows, params: 
     windows = layout.scoring_windows(fit_rows, state[fit_rows].astype(np.int64))
     batches = list(batches_by_tokens(layout, windows, params.sft.batch_tokens))
 
-    def steps_of(epoch: int) -> Sequence[Any]:
+    def steps_of(epoch: int) -> list[list[Window]]:
         return [batches[index] for index in np.random.default_rng([params.seed, epoch]).permutation(len(batches))]
 
     def validate() -> dict[str, float]:

@@ -53,8 +53,7 @@ def group_users(vectors: Floats, params: ExpertParams, *, seed: int) -> tuple[Us
 
     A group of fewer than `min_users` users joins the group whose centroid is nearest, so there may be fewer than `n`.
     `auto` is the n of 2..MOST_GROUPS whose groups, small ones joined, have the greatest mean silhouette (Rousseeuw
-    1987); the smallest such n. The metrics hold the silhouette of every n that was tried, and how far the groups are
-    apart (`separation`).
+    1987); the smallest such n. The metrics hold the silhouettes of every n that was tried, and the `separation`.
 
     Raises:
         UserError: there are fewer users than groups, or too few to choose a number of groups by.
@@ -64,9 +63,9 @@ def group_users(vectors: Floats, params: ExpertParams, *, seed: int) -> tuple[Us
     if len(has_vector) < (n if isinstance(n, int) else 3):
         way_out = "ask for fewer experts" if isinstance(n, int) else "give a number"
         raise UserError(f"experts.n={n}: there are only {len(has_vector)} users to group; {way_out}")
-    standardised = params.space == "standardised"
-    mean = vectors[has_vector].mean(0) if standardised else np.zeros(vectors.shape[1], np.float32)
-    spread = np.maximum(vectors[has_vector].std(0), 1e-6) if standardised else np.ones(vectors.shape[1], np.float32)
+    mean, spread = np.zeros(vectors.shape[1], np.float32), np.ones(vectors.shape[1], np.float32)
+    if params.space == "standardised":
+        mean, spread = vectors[has_vector].mean(0), np.maximum(vectors[has_vector].std(0), 1e-6)
     points = (vectors[has_vector] - mean) / spread
     tried = [n] if isinstance(n, int) else list(range(2, min(MOST_GROUPS, len(has_vector) - 1) + 1))
     clusterings = {count: _groups(points, count, params.grouping, params.min_users, seed) for count in tried}
@@ -76,12 +75,7 @@ def group_users(vectors: Floats, params: ExpertParams, *, seed: int) -> tuple[Us
     group[has_vector] = clusterings[best]
     count = int(group.max(initial=-1)) + 1
     centroids = _centroids(points, clusterings[best]) if count else points[:0]
-    groups = UserGroups(
-        group=group,
-        centroids=centroids.astype(np.float32),
-        mean=mean.astype(np.float32),
-        spread=spread.astype(np.float32),
-    )
+    groups = UserGroups(group=group, centroids=centroids, mean=mean, spread=spread)
     metrics = {
         "groups": count,
         "joined": best - count,
@@ -111,11 +105,10 @@ def separation(groups: UserGroups, vectors: Floats) -> dict[str, Any]:
 
 
 def cohens_d(first: Floats, second: Floats) -> float:
-    """Cohen's d of two groups of users (k, d) along the line that joins their centroids.
+    """Cohen's d of two groups of users (k, d), projected onto the line that joins their centroids.
 
-    Every user is projected onto that line: d is the distance of the two means over the pooled standard deviation,
-    s^2 = ((k_1 - 1) s_1^2 + (k_2 - 1) s_2^2) / (k_1 + k_2 - 2), each s_i^2 with k_i - 1 in its denominator. NaN where
-    there is no such deviation: a single user in both, or users without any spread.
+    The distance of the two means over the pooled standard deviation, s^2 = ((k_1 - 1) s_1^2 + (k_2 - 1) s_2^2) /
+    (k_1 + k_2 - 2); NaN where that is 0 or undefined.
     """
     line = second.mean(0, dtype=np.float64) - first.mean(0, dtype=np.float64)
     distance = float(np.linalg.norm(line))
@@ -126,10 +119,7 @@ def cohens_d(first: Floats, second: Floats) -> float:
 
 
 def _groups(points: Floats, n: int, grouping: Grouping, min_users: int, seed: int) -> Ints:
-    """Groups (k,) of users (k, d): `n` of them, less those that were too small; the largest has number 0.
-
-    All are of group -1 if no groups are asked for (`n` = 0).
-    """
+    """Groups (k,) of users (k, d): `n`, less those that were too small; the largest is 0. Of no groups all are -1."""
     if n < 2:
         return np.full(len(points), n - 1, np.int32)
     if grouping == "kmeans":

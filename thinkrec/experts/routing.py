@@ -5,11 +5,12 @@ Shapes: S states of users (rows of the feature model's user vectors), N experts,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from thinkrec.artifacts import EXPERTS, GATE, atomic, faulty_artifact, read_tensors, write_tensors
@@ -34,7 +35,7 @@ class Routing:
     groups: UserGroups
     temperature: float
     weights: Floats  # (S, N + 1), rows sum to 1; column 0 is the global adapter
-    gate: dict[str, Floats] = field(default_factory=dict)  # the trained gate's parameters; none for the rule
+    gate: Gate | None = None  # None for the rule
 
     def by_rule(self, vectors: Floats) -> Floats:
         """Weights (k, N + 1) of user vectors (k, d) by the paper's rule."""
@@ -42,17 +43,15 @@ class Routing:
 
     def of_vectors(self, vectors: Floats) -> Floats:
         """Weights (k, N + 1) of user vectors (k, d) that have no row of their own, by the gate that made the rows."""
-        if not self.gate:
-            return self.by_rule(vectors)
-        return Gate.of_parameters(self.gate, self.groups, self.temperature).route(vectors)
+        return self.by_rule(vectors) if self.gate is None else self.gate.route(vectors)
 
 
 def fit_routing(loaded: LoadedModel, groups: UserGroups, params: Params) -> tuple[Routing, dict[str, Any]]:
     """Fit the gate that params.yaml names, a trained one on the late rows of train; compare the gates on valid.
 
-    Users in train are routed by their fitted vectors. Train's own rows and rows of users it never saw are routed by
-    vectors folded in from what came before. Of the metrics, `cases` are the shares of valid's users by what the paper's
-    rule does with them, whichever gate is chosen, and `mean_weights` are those of the chosen one.
+    Users in train are routed by their fitted vectors; train's own rows, and users it never saw, by vectors folded in
+    from what came before. The metrics' `cases` are what the paper's rule does with valid's users, as shares, whichever
+    gate is chosen; `mean_weights` are the chosen gate's.
     """
     vectors, state = loaded.features.user_vectors, loaded.features.state
     temperature = params.gate.temperature
@@ -60,14 +59,13 @@ def fit_routing(loaded: LoadedModel, groups: UserGroups, params: Params) -> tupl
     only_global = np.zeros_like(by_rule)
     only_global[:, 0] = 1
     candidates = {"global": only_global, "centroid": by_rule}
-    parameters_of_gate: dict[str, Floats] = {}
+    gate: Gate | None = None
     metrics: dict[str, Any] = {}
     # With fewer than two experts there is nothing to weigh: the rule is exact, and both kinds of gate are the rule.
     if params.gate.kind == "trained" and len(groups.centroids) > 1:
         late = np.flatnonzero(late_train_rows(loaded.interactions, params.experts.holdout))
         gate, result = train_gate(loaded, groups, late, params)
         candidates["trained"] = gate.route(vectors)
-        parameters_of_gate = {name: weight.detach().cpu().numpy() for name, weight in gate.named_parameters()}
         metrics["epochs"] = result.epochs
     chosen = candidates.get(params.gate.kind, by_rule)
     valid = loaded.rows("valid")
@@ -84,7 +82,7 @@ def fit_routing(loaded: LoadedModel, groups: UserGroups, params: Params) -> tupl
         str(number + 1) if number >= 0 else "unseen": chosen[states[group == number]].mean(0).tolist()
         for number in np.unique(group).tolist()
     }
-    return Routing(groups=groups, temperature=temperature, weights=chosen, gate=parameters_of_gate), metrics
+    return Routing(groups=groups, temperature=temperature, weights=chosen, gate=gate), metrics
 
 
 def save_routing(routing: Routing, params: GateParams, root: Path = Path()) -> None:
@@ -93,34 +91,35 @@ def save_routing(routing: Routing, params: GateParams, root: Path = Path()) -> N
         partial.mkdir()
         write_provenance(partial, _provenance(params, root))
         write_tensors(partial / ROUTING_FILE, {"weights": routing.weights})
-        if routing.gate:
-            write_tensors(partial / GATE_FILE, routing.gate)
+        if routing.gate is not None:
+            learned = {name: weight.detach().cpu().numpy() for name, weight in routing.gate.named_parameters()}
+            write_tensors(partial / GATE_FILE, learned)
 
 
 def load_routing(groups: UserGroups, params: GateParams, root: Path = Path(), *, states: int) -> Routing:
-    """Read the routing of so many user states (S) to the experts of these groups.
-
-    Raises:
-        UserError: there is none, or it was made with others.
-    """
+    """Read the routing of so many user states (S) to the experts of these groups; a UserError if it is of others."""
     folder = root / GATE
-    tensors = read_tensors(folder / ROUTING_FILE)
-    gate = read_tensors(folder / GATE_FILE) if (folder / GATE_FILE).exists() else {}
+    weights = read_tensors(folder / ROUTING_FILE, ["weights"])["weights"]
     check_provenance(folder, _provenance(params, root))
-    n, width = groups.centroids.shape
-    if {name: tensor.shape for name, tensor in tensors.items()} != {"weights": (states, n + 1)}:
-        raise faulty_artifact(folder / ROUTING_FILE, f"not the weights of {states} user states and {n} experts")
-    if gate and {name: tensor.shape for name, tensor in gate.items()} != Gate.shapes(width):
-        raise faulty_artifact(folder / GATE_FILE, f"not a gate over {width} dimensions")
-    return Routing(groups=groups, temperature=params.temperature, gate=gate, **tensors)
+    shape = (states, len(groups.centroids) + 1)
+    if weights.shape != shape:
+        raise faulty_artifact(
+            folder / ROUTING_FILE, f"not the weights of {states} user states and {shape[1] - 1} experts"
+        )
+    gate = None
+    if (folder / GATE_FILE).exists():
+        gate = Gate(groups, params.temperature)
+        learned = {name: torch.from_numpy(value) for name, value in read_tensors(folder / GATE_FILE).items()}
+        try:
+            gate.load_state_dict({"centroids": gate.centroids, **learned})
+        except RuntimeError:
+            width = groups.centroids.shape[1]
+            raise faulty_artifact(folder / GATE_FILE, f"not a gate over {width} dimensions") from None
+    return Routing(groups=groups, temperature=params.temperature, weights=weights, gate=gate)
 
 
 def open_experts(params: Params, root: Path = Path()) -> tuple[LoadedModel, Experts]:
-    """The global model of the project at `root` with the mixture of its experts in it, and those experts.
-
-    Raises:
-        UserError: an artefact is missing, or does not belong to the others.
-    """
+    """The global model of the project at `root` with the mixture of its experts in it, and those experts."""
     loaded, experts = open_global(params, root), load_experts(params, root)
     return install_experts(loaded, experts), experts
 
@@ -128,8 +127,7 @@ def open_experts(params: Params, root: Path = Path()) -> tuple[LoadedModel, Expe
 def open_finished(params: Params, root: Path = Path()) -> tuple[LoadedModel, Routing]:
     """The finished model of the project at `root`, every user's adapter weights with it, and their routing.
 
-    Raises:
-        UserError: an artefact is missing, or does not belong to the others or to params.yaml.
+    A UserError says which artefact is missing, or does not belong to the others or to params.yaml.
     """
     loaded, experts = open_experts(params, root)
     routing = load_routing(experts.groups, params.gate, root, states=len(loaded.features.user_vectors))

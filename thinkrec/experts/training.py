@@ -67,11 +67,7 @@ def train_expert(
 ) -> dict[str, float]:
     """Train expert `number` (from 1) and write it below `folder`; returns its best epoch's measures.
 
-    It learns from the train rows of the users of its group, but for the late ones, which are the gate's, and keeps the
-    epoch that is best on their valid rows.
-
-    Raises:
-        UserError: nothing is left for it to learn from, or the backbone has too few layers.
+    It learns from its users' train rows, but for the late ones, which are the gate's; their valid rows name its epoch.
     """
     experts = params.experts
     of_group = groups.group[loaded.user] == number - 1
@@ -111,12 +107,9 @@ def train_expert(
 def add_expert(
     model: RecommenderLM, params: LoraParams, *, layers: int, global_adapter: Path | None = None
 ) -> PeftModel:
-    """Put an expert into the model, in place: only its last `layers` layers train. Returns its PEFT handle.
+    """Put an expert into the model, in place; only its last `layers` layers train. Returns its PEFT handle.
 
-    With a `global_adapter` it starts as a copy of that, else at zero.
-
-    Raises:
-        UserError: the backbone has fewer layers than that.
+    With a `global_adapter` it starts as a copy of that, else at zero. A UserError says that there are fewer layers.
     """
     model.requires_grad_(False)
     if global_adapter is None:
@@ -135,11 +128,7 @@ def expert_folder(folder: Path, number: int) -> Path:
 
 
 def load_experts(params: Params, root: Path = Path()) -> Experts:
-    """The groups and experts of the project at `root`.
-
-    Raises:
-        UserError: one is missing, or they were made with another global model or other groups than params.yaml says.
-    """
+    """The groups and experts of the project at `root`; a UserError if they are not those of params.yaml."""
     folder = root / artifacts.EXPERTS
     groups = load_groups(folder)
     check_provenance(folder, _provenance(params.experts, root))
@@ -151,11 +140,7 @@ def load_experts(params: Params, root: Path = Path()) -> Experts:
 
 
 def install_experts(loaded: LoadedModel, experts: Experts) -> LoadedModel:
-    """Put the mixture of the global adapter and the experts into the global model, in place.
-
-    Raises:
-        UserError: an adapter cannot be mixed, or the global one changes nothing.
-    """
+    """Put the mixture of the global adapter and the experts into the global model, in place."""
     adapter = None if loaded.adapter is None else loaded.root / loaded.adapter
     if adapter is not None and not any(b.any() for _, b, _ in read_lora(adapter).values()):
         raise UserError(f"{adapter}: changes no score, so it learned nothing; train it longer (sft.epochs)")

@@ -53,32 +53,19 @@ class Judge(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
-    """How answers are written: the likeliest token each time at temperature 0, else sampled.
+    """How answers are written: the likeliest token each time at temperature 0, else sampled."""
 
-    Attributes:
-        max_new_tokens: an answer's most tokens, the end token included.
-        temperature: that logits are divided by; 0 is greedy.
-        top_p: sampled are the likeliest tokens that together have at least this probability, no more than needed.
-        seed: of the sampling.
-        candidates: for each sentence but the verdict, where there is a judge.
-    """
-
-    max_new_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    candidates: int = 1
+    max_new_tokens: int  # of an answer, the end token included
+    temperature: float = 0.0  # that logits are divided by; 0 is greedy
+    top_p: float = 1.0  # sampled are the likeliest tokens that together have this probability, no more than needed
+    seed: int = 0  # of the sampling
+    candidates: int = 1  # for each sentence but the verdict, where there is a judge
 
     @classmethod
     def from_params(cls, params: EvaluateParams, *, seed: int) -> Self:
         """As params.yaml says."""
-        return cls(
-            max_new_tokens=params.max_new_tokens,
-            temperature=params.temperature,
-            top_p=params.top_p,
-            seed=seed,
-            candidates=params.candidates,
-        )
+        names = ("max_new_tokens", "temperature", "top_p", "candidates")
+        return cls(seed=seed, **{name: getattr(params, name) for name in names})
 
 
 @torch.inference_mode()
@@ -88,8 +75,7 @@ def write_answers(
     """The answer (verdict, then reason) to every row, in the order of `rows`, under its user's adapter weights.
 
     With a `judge` and several `decoding.candidates`, the verdict is the likeliest one, and every sentence after it is
-    the best of its candidates, the first of equals. Every NUDGED_EVERY-th candidate is nudged: the next token of the
-    word that the judge wants is NUDGE nats likelier.
+    the best of its candidates, the first of equals.
     """
     tokenizer = loaded.tokenizer
 
@@ -109,10 +95,8 @@ def reason_first(
 ) -> tuple[list[str], NDArray[np.float32]]:
     """A reason without a verdict for every row, and the score (k,) that is read after it, in the order of `rows`.
 
-    The full stop that follows a verdict in training stands in the verdict's place, and the reason goes on from there.
-    Then the row's own block stands once more (the target's text and slot, or the question about it), and the verdict is
-    read at its end. It sees all that the first block saw, that block itself, and the reason. `Layout.thinking_first` is
-    this form in training (`sft.reason_first`).
+    A full stop stands in the verdict's place, and the reason goes on from there. Then the row's own block stands once
+    more, and the verdict is read at its end. `Layout.thinking_first` is this form in training (`sft.reason_first`).
     """
     layout = loaded.layout
     windows = layout.scoring_windows(rows, np.arange(len(rows)))
@@ -144,42 +128,29 @@ def _answer_rows(
 
 
 class _Answers:
-    """The answers to a batch of one target each, as far as they are written; C candidates of each, at first one.
-
-    Attributes:
-        rows: the interactions that they are about (B,).
-        first: the number of the first candidate.
-        prompts: a number (B,) for the tokens of each prompt.
-        hidden: states (B, C, D) that the next token is predicted from.
-        seen: which of the tokens so far the next ones see (B, C, T).
-        position: of the last token (B, C).
-        tokens: written, padded with end tokens (B, C) each.
-        length: how many were written (B, C).
-        ended: whether the end token was (B, C).
-        unread: whether the last token is yet to be read (B, C).
-        branch: how many tokens were written before the candidates parted.
-        wanted: the tokens of the word that the next sentence had better name, of every prompt.
-    """
+    """The answers to a batch of one target each, as far as they are written; C candidates of each, at first one."""
 
     def __init__(self, model: RecommenderLM, batch: Batch) -> None:
         self.model = model
         self.at = batch.verdicts
-        self.rows = batch.first_target.cpu().numpy()
-        self.first = 0
+        self.rows = batch.first_target.cpu().numpy()  # (B,) the interactions that they are about
+        self.first = 0  # the number of the first candidate
         self.cache = DynamicCache()  # not the model's own kind, which may forget what a mask of ours still shows
         self.embedded = model.embed(batch)
         states = model.hidden_states(self.embedded, batch.attention_mask, batch.position_ids, self.cache)
         sequence, place = self.at[:, :1], self.at[:, 1:]
-        self.hidden = states[sequence, place]
-        self.seen = batch.attention_mask[sequence, 0, place]  # what the slot sees
-        self.position = batch.position_ids[sequence, place]
+        self.hidden = states[sequence, place]  # (B, C, D) that the next token is predicted from
+        self.seen = batch.attention_mask[sequence, 0, place]  # (B, C, T) which tokens the next ones see: as the slot
+        self.position = batch.position_ids[sequence, place]  # (B, C) of the last token
         inside = zip(batch.input_ids[self.at[:, 0]], self.seen[:, 0], strict=True)
+        # (B,) a number for the tokens of each prompt
         self.prompts = np.asarray([zlib.crc32(ids[seen].cpu().numpy().tobytes()) for ids, seen in inside])
-        self.tokens: list[Tensor] = []
-        self.length = torch.zeros_like(self.position)
+        self.tokens: list[Tensor] = []  # (B, C) each: written, padded with end tokens
+        self.length = torch.zeros_like(self.position)  # (B, C) how many were written
+        # (B, C) whether the end token was, and whether the last token is yet to be read
         self.ended = self.unread = torch.zeros_like(self.position, dtype=torch.bool)
-        self.branch = 0
-        self.wanted: list[list[int]] = [[] for _ in self.rows]
+        self.branch = 0  # how many tokens were written before the candidates parted
+        self.wanted: list[list[int]] = [[] for _ in self.rows]  # word that the next sentence had better name, as tokens
 
     def embeddings(self, tokens: Tensor) -> Tensor:
         """Input embeddings of tokens."""
@@ -350,9 +321,8 @@ def choose(
 ) -> Tensor:
     """The next token (B,) of these candidates for an answer to `prompts` (B,), with `length` (B,) tokens so far.
 
-    A prompt's first candidate draws what its only one would.
-
-    Sampling inverts the distribution function, tokens in order of falling probability, in double precision.
+    Sampling inverts the distribution function, tokens in order of falling probability, in double precision. A prompt's
+    first candidate draws what its only one would.
     """
     if decoding.temperature == 0:
         return logits_BV.argmax(-1)
