@@ -37,18 +37,14 @@ Lora = tuple[Tensor, Tensor, float]  # A (r, in), B (out, r), scaling
 def add_lora(backbone: PreTrainedModel, params: LoraParams, *, layers: int | None = None) -> PeftModel:
     """Put a fresh trainable LoRA into the last `layers` layers (all), in place, everything else frozen.
 
-    Returns its PEFT handle.
-
-    Raises:
-        UserError: the backbone has fewer layers than that, or none named as TARGETS.
+    Returns its PEFT handle. A UserError says that there are fewer layers, or none with TARGETS.
     """
-    depth = backbone.config.num_hidden_layers
     config = LoraConfig(
         r=params.r,
         lora_alpha=params.alpha,
         lora_dropout=params.dropout,
         target_modules=TARGETS,
-        layers_to_transform=list(range(first_adapted_layer(backbone, layers), depth)),
+        layers_to_transform=list(range(first_adapted_layer(backbone, layers), backbone.config.num_hidden_layers)),
         layers_pattern="layers",
         bias="none",
         task_type="CAUSAL_LM",
@@ -64,11 +60,7 @@ def add_lora(backbone: PreTrainedModel, params: LoraParams, *, layers: int | Non
 
 
 def first_adapted_layer(backbone: PreTrainedModel, layers: int | None) -> int:
-    """The first of the last `layers` layers (all).
-
-    Raises:
-        UserError: the backbone has fewer.
-    """
+    """The number of the first of the last `layers` layers (all); a UserError if there are fewer."""
     depth = backbone.config.num_hidden_layers
     if layers is not None and layers > depth:
         raise UserError(f"experts.layers={layers}: the backbone has only {depth} layers; ask for at most {depth}")
@@ -90,8 +82,7 @@ def save_adapter(adapter: PeftModel, folder: Path, *, base: str) -> None:
 def read_lora(folder: Path) -> dict[str, Lora]:
     """A PEFT LoRA directory as layer name -> (A (r, in), B (out, r), scaling).
 
-    Raises:
-        UserError: it is absent, or uses a kind of LoRA whose mixture is not a weighted sum of B A.
+    A UserError says that there is none, or that it is of a kind whose mixture is not a weighted sum of B A.
     """
     # Looked for here: peft would ask the hub for a missing folder, and fall back to a pickle.
     missing = [name for name in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME) if not (folder / name).is_file()]
@@ -143,26 +134,19 @@ class MixtureLinear(nn.Module):
         super().__init__()
         self.base = base
         self.batch_weights = batch_weights
-        distinct: list[tuple[Lora, list[int]]] = []  # an adapter, and the columns of its copies
-        for column, adapter in adapters.items():
-            copies = next((copies for other, copies in distinct if _equal(other, adapter)), None)
-            if copies is None:
-                distinct.append((adapter, [column]))
-            else:
-                copies.append(column)
-        share = torch.zeros(columns, sum(len(a) for (a, _, _), _ in distinct))
-        first = 0
-        for (a, _, _), copies in distinct:
-            share[copies, first : first + len(a)] = 1
-            first += len(a)
+        distinct: list[Lora] = []
+        shares = []  # (N + 1,) each: 1 for the columns of a distinct adapter's copies
+        for adapter in adapters.values():
+            if not any(_equal(other, adapter) for other in distinct):
+                copies = [column for column, other in adapters.items() if _equal(other, adapter)]
+                shares.append(torch.zeros(columns).index_fill(0, torch.tensor(copies), 1))
+                distinct.append(adapter)
+        ranks = torch.tensor([len(a) for a, _, _ in distinct])
+        share = torch.stack(shares, dim=1).repeat_interleave(ranks, dim=1)
         self.shared = bool(share.all())
-        device = base.weight.device
-        self.register_buffer(
-            "down", torch.cat([scaling * a for (a, _, scaling), _ in distinct]).to(device, dtype or base.weight.dtype)
-        )
-        self.register_buffer(
-            "up", torch.cat([b for (_, b, _), _ in distinct], dim=1).to(device, dtype or base.weight.dtype)
-        )
+        device, dtype = base.weight.device, dtype or base.weight.dtype
+        self.register_buffer("down", torch.cat([scaling * a for a, _, scaling in distinct]).to(device, dtype))
+        self.register_buffer("up", torch.cat([b for _, b, _ in distinct], dim=1).to(device, dtype))
         self.register_buffer("share", share.to(device))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -178,13 +162,10 @@ def _equal(first: Lora, second: Lora) -> bool:
 
 
 def install_mixture(backbone: nn.Module, adapters: Sequence[Path | None]) -> BatchWeights:
-    """Put the mixture of these PEFT directories in place of the layers they touch.
+    """Put the mixture of these PEFT directories in place of the layers they touch, the backbone frozen.
 
     Returns where to set a batch's weights. Entry k of `adapters` is column k of the weights; None is the zero adapter
-    (the `compact` recipe's global one). The backbone is frozen.
-
-    Raises:
-        UserError: a directory is not a plain LoRA on layers of this backbone.
+    (the `compact` recipe's global one). A UserError says that one is not a plain LoRA on layers of this backbone.
     """
     batch_weights = BatchWeights()
     backbone.requires_grad_(False)
@@ -192,8 +173,8 @@ def install_mixture(backbone: nn.Module, adapters: Sequence[Path | None]) -> Bat
     for column, folder in enumerate(adapters):
         if folder is None:
             continue
-        for name, (a, b, scaling) in read_lora(folder).items():
-            layers.setdefault(name, {})[column] = (a, b, scaling)
+        for name, lora in read_lora(folder).items():
+            layers.setdefault(name, {})[column] = lora
     modules = dict(backbone.named_modules())
     dtype = next(weight.dtype for weight in backbone.parameters() if weight.is_floating_point())
     for name, by_column in sorted(layers.items()):

@@ -185,10 +185,8 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path:
 def pin(name: str, *, load_in_4bit: bool = False) -> dict[str, Any]:
     """What pins the model `name`: a local directory by its files' hashes, a hub id by its locked revision.
 
-    With `load_in_4bit` its linear layers are quantised to NF4 wherever it is loaded.
-
-    Raises:
-        UserError: the directory lacks what a model needs, or the hub id has no revision in `models.lock.json`.
+    With `load_in_4bit` its linear layers are quantised to NF4 wherever it is loaded. A UserError says what a directory
+    lacks, or that a hub id has no revision in `models.lock.json`.
     """
     folder, precision = Path(name), {"load_in_4bit": True} if load_in_4bit else {}
     if folder.is_dir():
@@ -203,11 +201,7 @@ def pin(name: str, *, load_in_4bit: bool = False) -> dict[str, Any]:
 
 
 def pin_revision(name: str) -> str:
-    """Look up the commit of the model's main branch and write it to the lock.
-
-    Raises:
-        UserError: the hub does not know the model or cannot be reached.
-    """
+    """Look up the commit of a hub model's main branch and write it to the lock."""
     try:
         revision = HfApi().model_info(name).sha
     except (HfHubHTTPError, OSError, ValueError) as error:
@@ -243,19 +237,15 @@ def open_backbone(path: Path, root: Path = Path()) -> tuple[PreTrainedModel, Pre
         UserError: there is no model, it has no tokenizer, or it is not what was pinned.
     """
     path = root / path
-    source, revision = str(path), None
-    quantised: dict[str, Any] = {}
-    if (path / REFERENCE).exists():
-        reference = read_json(path / REFERENCE)
-        source, revision = reference["name"], reference.get("revision")
-        if "files" in reference:
-            source = str(root / source)
-            if reference["files"] != _hashes(Path(source)):
-                raise UserError(f"{source}: the model has changed since it was pinned; rerun: dvc repro -f backbone")
-        if reference.get("load_in_4bit"):
-            quantised = _in_4bit()
-    elif not path.is_dir():
+    reference = read_json(path / REFERENCE) if (path / REFERENCE).exists() else {}
+    source, revision = reference.get("name", str(path)), reference.get("revision")
+    if "files" in reference:
+        source = str(root / source)
+        if reference["files"] != _hashes(Path(source)):
+            raise UserError(f"{source}: the model has changed since it was pinned; rerun: dvc repro -f backbone")
+    if not reference and not path.is_dir():
         raise missing_artifact(path)
+    quantised = _in_4bit() if reference.get("load_in_4bit") else {}
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
@@ -277,11 +267,7 @@ def open_backbone(path: Path, root: Path = Path()) -> tuple[PreTrainedModel, Pre
 
 
 def check_positions(model: PreTrainedModel, max_tokens: int) -> None:
-    """See that prompts of `max_tokens` fit into the positions that the model was made for.
-
-    Raises:
-        UserError: they do not.
-    """
+    """Refuse prompts that are longer than the positions that the model was made for."""
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions is not None and max_tokens > positions:
         raise UserError(

@@ -56,8 +56,7 @@ def steps_by_rows(layout: Layout, windows: Sequence[Window], rows: int) -> list[
 def passes(layout: Layout, steps: Sequence[Step], tokens: int, processes: int) -> int:
     """The least number of passes per step and process in which none holds more than `tokens`, padding included.
 
-    One number for all `steps`, since optimisers accumulate gradients over a fixed number of passes. Only a window that
-    is longer than `tokens` itself exceeds them.
+    One number for all `steps`. Only a window that is longer than `tokens` itself exceeds them.
     """
     longest = layout.lengths([step[0] for step in steps])
     held = np.maximum(tokens // longest, 1)
@@ -110,9 +109,8 @@ def finetune(
 ) -> TrainResult:
     """Train whatever of `model` requires a gradient on `train_rows`; the best epoch by `settings.metric` stays.
 
-    Validation measures the scores of `valid_rows`, which are read before any reason. With a layout `untaught`, whose
-    reasons are not `layout`'s, it also measures how well those are predicted (`think_loss`). With `think_only` reasons
-    alone are learned.
+    Validation measures the scores of `valid_rows` and, with a layout `untaught`, how well its reasons are predicted
+    (`think_loss`). With `think_only` reasons alone are learned.
     """
     taught = replace(layout, thoughts=layout.reasons if params.reason_first else {})
 

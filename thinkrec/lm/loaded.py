@@ -130,11 +130,8 @@ def open_untrained(params: Params) -> LoadedModel:
 def open_global(params: Params, root: Path = Path(), *, with_reasons: bool = False) -> LoadedModel:
     """The global model as the stage `sft` of the project at `root` left it, its adapter (if any) not put in yet.
 
-    The layout has train's reasons only if the model is to learn from them (`with_reasons`).
-
-    Raises:
-        UserError: there is none, or it was made with another dataset, backbone, tokenizer or prompt than params.yaml
-            says.
+    The layout has train's reasons only if the model is to learn from them (`with_reasons`). A UserError says that there
+    is no model, or that it was made with another dataset, backbone, tokenizer or prompt than params.yaml says.
     """
     recipe = RECIPES[artifacts.read_json(root / artifacts.SFT / RECIPE)["recipe"]]
     loaded = _open(params, recipe, trained=True, with_reasons=with_reasons, root=root)

@@ -53,9 +53,6 @@ def fit_global(loaded: LoadedModel, params: Params) -> tuple[dict[str, TrainResu
 
     Some traces are held out of all phases, and `think_loss` says how well those are predicted. The tiny backbone has
     read them in its pretraining, as all of train's (`text.corpus`).
-
-    Raises:
-        UserError: the recipe trains weights that are quantised.
     """
     recipe, sft = loaded.recipe, params.sft
     if not recipe.adapter and getattr(loaded.model.backbone, "is_quantized", False):

@@ -18,7 +18,7 @@ import math
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -106,8 +106,7 @@ _stage: ContextVar[_Stage | None] = ContextVar("stage", default=None)
 def resumable(run: RunParams) -> Iterator[None]:
     """A block that trains phases and writes what they made, such as a stage.
 
-    If it is killed or fails, the next run of the block trains no phase again that had ended, and goes on with the one
-    that had not.
+    The next run of a block that was killed or failed goes on with the phase that had not ended, and trains no other.
     """
     stage = _Stage(run.checkpoint_steps, run.gradient_checkpointing)
     token = _stage.set(stage)
@@ -131,9 +130,6 @@ def train(
     """Train `objective` and leave it with the weights of its best epoch, in eval mode.
 
     `validate` returns measures, `settings.metric` among them; with several processes all must get the same.
-
-    Raises:
-        ValueError: an epoch of the plan has no steps.
     """
     assert plan.cut or plan.passes == 1, "a step that is not cut is one pass"
     steps = _Steps(plan, settings.epochs)
@@ -208,13 +204,11 @@ class _Phase:
         in_bf16 = computes_in_bf16(self.settings.trainer, self.device)
         for number, piece in enumerate(pieces, start=1):
             tensors = {name: tensor.to(self.device) for name, tensor in piece.items()}
-            last = number == len(pieces)  # only then are gradients averaged over processes
-            with (
-                self.model.no_sync() if isinstance(self.model, DistributedDataParallel) and not last else nullcontext()
-            ):
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=in_bf16):
-                    loss = model(**tensors) * scale
-                loss.backward()
+            if isinstance(model, DistributedDataParallel):
+                model.require_backward_grad_sync = number == len(pieces)  # only then are gradients averaged
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=in_bf16):
+                loss = model(**tensors) * scale
+            loss.backward()
             self.loss += loss.detach()
         nn.utils.clip_grad_norm_(self.objective.parameters(), LONGEST_GRADIENT)
         for group in self.optimizer.param_groups:
