@@ -139,10 +139,10 @@ def bundle(
     from thinkrec.teacher.endpoint import store_path
 
     if action == "import":
-        new, same, header = read_bundle(file, store_path())
+        counts, header = read_bundle(file, store_path())
         return (
-            f"{new:,} answers imported, {same:,} were there; they are for teacher.endpoint={header['endpoint']} "
-            f"teacher.model={header['model']}"
+            f"{counts['new']:,} answers imported, {counts['same']:,} were there; they are for "
+            f"teacher.endpoint={header['endpoint']} teacher.model={header['model']}"
         )
     params = load()
     by_teacher = params.keywords.source == "teacher"

@@ -5,8 +5,8 @@ import pytest
 from tests.claims.rows import checker_of, item
 from thinkrec.params import TraceParams
 from thinkrec.shown import ShownRow
-from thinkrec.synthesis.filters import FAULTS, FILTERS, Answer, find_fault, mentions_hint, normalised
-from thinkrec.teacher.answers import Reply
+from thinkrec.synthesis.filters import find_fault, mentions_hint
+from thinkrec.teacher.answers import Answer
 
 LIMITS = TraceParams(sampling="balanced", train=0, held_out=0, max_turns=3, min_words=6, max_words=40)
 ROW = ShownRow(
@@ -24,9 +24,7 @@ FINE = (
 
 
 def fault_of(text, *, reflected=False, label=True, limits=LIMITS, **changes):
-    reply = Reply(**{"text": text, "finish_reason": "stop", "refused": False, "prompt_tokens": 0,
-                     "completion_tokens": 0, **changes})  # fmt: skip
-    return find_fault(Answer(reply=reply, row=0, label=label, reflected=reflected, checker=CHECKER, limits=limits))
+    return find_fault(Answer(content=text, **changes), 0, label, CHECKER, limits, reflected=reflected)
 
 
 def with_history(text):
@@ -45,10 +43,10 @@ def test_a_good_answer_has_no_fault_at_first_or_later():
         ("Nothing", {}, ("no_verdict", "Nothing")),
         ("Yes.", {}, ("empty", "a verdict alone")),
         ("", {}, ("empty", "no text")),
-        ("", {"reasoning": "No, Yes, no."}, ("empty", "reasoning alone")),
+        ("", {"reasoning_content": "No, Yes, no."}, ("empty", "reasoning alone")),
         (FINE, {"finish_reason": "length"}, ("truncated", "its last sentence is not whole")),
         ("", {"finish_reason": "length"}, ("truncated", "its last sentence is not whole")),
-        ("", {"refused": True}, ("refused", "the server says so")),
+        ("", {"refusal": "No."}, ("refused", "the server says so")),
         ("I'm sorry, I can't help with that.", {}, ("refused", "I'm sorry")),
         ("Unfortunately, I cannot say.", {}, ("refused", "Unfortunately, I cannot")),
         ("Yes. Because of war.", {}, ("malformed", "History is missing")),
@@ -96,14 +94,6 @@ def test_shown_names_of_another_language_are_no_fault():
 def test_limits_are_parameters():
     assert fault_of(FINE, limits=LIMITS.model_copy(update={"min_words": 15}))[0] == "too_short"
     assert fault_of(FINE, limits=LIMITS.model_copy(update={"max_words": 10}))[0] == "too_long"
-
-
-def test_every_filter_is_a_fault_and_duplicates_come_last():
-    assert (*FILTERS, "duplicate") == FAULTS
-
-
-def test_texts_that_differ_in_case_and_spaces_alone_are_the_same():
-    assert normalised(" A b\n C") == normalised("a B c") != normalised("a b, c")
 
 
 @pytest.mark.parametrize(

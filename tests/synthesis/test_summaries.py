@@ -18,7 +18,7 @@ from thinkrec.params import load
 from thinkrec.shown import LONGEST_KEYWORD
 from thinkrec.synthesis.keywords import extract_keywords
 from thinkrec.synthesis.summaries import FAULTS, MOST_WORDS, read_keywords, summarise
-from thinkrec.teacher.answers import Reply
+from thinkrec.teacher.answers import Answer
 from thinkrec.teacher.endpoint import open_teacher
 from thinkrec.teacher.item_prompts import LONGEST_DESCRIPTION, SYSTEM, item_question, item_writer, read_item
 
@@ -48,11 +48,6 @@ ITEMS = make_items(
         ("Dusk", 1974, ["Drama"], "A tale of revenge."),
     ]
 )
-
-
-def reply(text, **changes):
-    given = {"finish_reason": "stop", "refused": False, "prompt_tokens": 3, "completion_tokens": 2}
-    return Reply(text=text, **{**given, **changes})
 
 
 def answering(say):
@@ -97,14 +92,14 @@ class TestReading:
         ],
     )
     def test_a_list_is_read_however_it_is_written(self, text):
-        assert read_keywords(reply(text), 10) == (["war", "coming of age", "bleak"], None)
+        assert read_keywords(Answer(content=text), 10) == (["war", "coming of age", "bleak"], None)
 
     @pytest.mark.parametrize(
         ("text", "changes", "fault"),
         [
             ("", {}, "empty"),
             ("the, of, 1999", {}, "empty"),
-            ("", {"refused": True}, "refused"),
+            ("", {"refusal": "No."}, "refused"),
             ("I'm sorry, I can't help with that.", {}, "refused"),
             ("war, hope, be", {"finish_reason": "length"}, "truncated"),
             ("Yes", {}, "verdict"),
@@ -121,21 +116,21 @@ class TestReading:
         ],
     )
     def test_what_is_no_list_of_keywords_has_its_reason(self, text, changes, fault):
-        assert read_keywords(reply(text, **changes), 10) == ([], fault)
+        assert read_keywords(Answer(content=text, **changes), 10) == ([], fault)
 
     @pytest.mark.parametrize(
         "text",
         ["no-budget, war", "yes-man, war", "sorry state, war", "based on a true story, war", "system failure, war"],
     )
     def test_a_keyword_may_begin_like_a_fault(self, text):
-        assert read_keywords(reply(text), 10) == (text.split(", "), None)
+        assert read_keywords(Answer(content=text), 10) == (text.split(", "), None)
 
     def test_entries_that_are_no_keywords_are_left_out_while_most_are(self):
         text = "war, hope, a struggle of one man against all of the others, it is bleak, mercy"
-        assert read_keywords(reply(text), 10) == (["war", "hope", "mercy"], None)
+        assert read_keywords(Answer(content=text), 10) == (["war", "hope", "mercy"], None)
 
     def test_the_limit_cuts_the_list(self):
-        assert read_keywords(reply("war, hope, mercy"), 2)[0] == ["war", "hope"]
+        assert read_keywords(Answer(content="war, hope, mercy"), 2)[0] == ["war", "hope"]
 
     @given(
         st.lists(
@@ -144,7 +139,7 @@ class TestReading:
         st.integers(1, 10),
     )
     def test_whatever_is_said_keywords_are_bounded_and_clean_or_there_is_a_reason(self, parts, limit):
-        words, fault = read_keywords(reply(",".join(parts)), limit)
+        words, fault = read_keywords(Answer(content=",".join(parts)), limit)
         assert (fault is None) == bool(words)
         assert fault is None or fault in FAULTS
         assert len(words) <= limit

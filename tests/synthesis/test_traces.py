@@ -13,11 +13,10 @@ from thinkrec.claims.answers import parse_verdict
 from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.errors import UserError
 from thinkrec.params import PromptParams, TraceParams
-from thinkrec.synthesis.filters import FAULTS
 from thinkrec.synthesis.sampling import Sample
 from thinkrec.synthesis.traces import synthesise
 from thinkrec.teacher.endpoint import open_teacher
-from thinkrec.teacher.trace_prompts import question
+from thinkrec.teacher.trace_prompts import FAULTS, question
 
 PROMPT = PromptParams(layout="stream", history=3, max_tokens=2048, keywords=2, slots=(), soft_tokens=0)
 TRACE = TraceParams(sampling="balanced", train=6, held_out=2, max_turns=3, min_words=5, max_words=60)

@@ -11,34 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import ROOT, SMALL, digests, run_command, teacher_params, teacher_project
+from tests.project import ROOT, digests, run_command, teacher_project
+from tests.teacher.asking import KEY, STORE, teacher_at
 from tests.teacher.batch_server import batch_server, questions
 from tests.teacher.server import completion
 from thinkrec.errors import UserError
 from thinkrec.teacher import batch
 from thinkrec.teacher.batch import Waiting
-from thinkrec.teacher.endpoint import open_teacher
 from thinkrec.teacher.job import carry_out
 from thinkrec.teacher.store import open_store
 
-KEY = "sk-do-not-note-me"
-STORE = Path(".cache/responses.sqlite")
 RUN = """
 import sys
-from tests.project import teacher_params
+from tests.teacher.asking import teacher_at
 from tests.teacher.batch_server import questions
 from thinkrec.teacher.job import carry_out
-from thinkrec.teacher.endpoint import open_teacher
-print(carry_out(questions("a", "b"), open_teacher(teacher_params(sys.argv[1], mode="batch"))))
+print(carry_out(questions("a", "b"), teacher_at(sys.argv[1], mode="batch")))
 """
-
-
-@pytest.fixture(autouse=True)
-def place_and_key(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("THINKREC_STORE", raising=False)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setenv("THINKREC_TEACHER_KEY", KEY)
 
 
 @pytest.fixture
@@ -51,8 +40,9 @@ def server():
 
 def go(server, *texts, **changes):
     """One run of the stage."""
-    settings = {"mode": "batch", "timeout": 5.0, **changes}
-    return carry_out(questions(*texts), open_teacher(teacher_params(server.endpoint, **settings), retries=1))
+    return carry_out(
+        questions(*texts), teacher_at(server.endpoint, retries=1, **{"mode": "batch", "timeout": 5.0, **changes})
+    )
 
 
 def waits(server, *texts, error=Waiting, **changes):
@@ -64,58 +54,48 @@ def waits(server, *texts, error=Waiting, **changes):
     return str(caught.value)
 
 
-def refusal(server, *texts, **changes):
+def fails(server, *texts, **changes):
     """The line of a run that fails."""
     return waits(server, *texts, error=UserError, **changes)
 
 
 def stored(path=STORE):
     with open_store(path) as store:
-        return sorted(store.connection.execute("SELECT key, answer FROM responses"))
+        return sorted(store.rows("SELECT key, answer FROM responses"))
 
 
 @pytest.mark.integration
-def test_waves_of_batches_make_the_traces_that_a_live_run_makes_byte_for_byte(tmp_path):
+@pytest.mark.parametrize(("stage", "source", "waves"), [("traces", "tfidf", 3), ("keywords", "teacher", 1)])
+def test_batches_make_what_a_live_run_makes_byte_for_byte_and_the_run_log_says_what_they_took(
+    tmp_path, stage, source, waves
+):
     with batch_server() as server:
-        live = teacher_project(tmp_path / "live", {"teacher.endpoint": server.endpoint}, "ingest", "keywords")
-        assert run_command(live, "traces").exit_code == 0
-        settings = {"teacher.endpoint": server.endpoint, "teacher.mode": "batch"}
-        batches = teacher_project(tmp_path / "batches", settings, "ingest", "keywords")
-        for wave in range(SMALL.get("traces.max_turns", 3)):
-            result = run_command(batches, "traces")
+        settings = {"teacher.endpoint": server.endpoint, "keywords.source": source}
+        before = ["ingest"] if stage == "keywords" else ["ingest", "keywords"]
+        live = teacher_project(tmp_path / "live", settings, *before)
+        assert run_command(live, stage).exit_code == 0
+        batches = teacher_project(tmp_path / "batches", settings | {"teacher.mode": "batch"}, *before)
+        for wave in range(waves):
+            result = run_command(batches, stage)
             assert result.exit_code == 1
-            assert result.stderr.startswith(f"traces: waiting for the teacher at {server.endpoint}: ")
+            assert result.stderr.startswith(f"{stage}: waiting for the teacher at {server.endpoint}: ")
             assert len(server.batches) == wave + 1
-            assert not (batches / "out" / "traces").exists()
+            assert not (batches / "out" / stage).exists()
             server.finish()
-        assert run_command(batches, "traces").exit_code == 0
-    assert len(server.batches) == 3
+        assert run_command(batches, stage).exit_code == 0
+    assert len(server.batches) == waves
     assert set(server.asked.values()) == {1}
-    made = ("out/traces", "metrics/traces.json")
-    assert digests(batches, *made) == digests(live, *made)
-    assert len(digests(live, *made)) >= 3
+    artefacts = (f"out/{stage}", f"metrics/{stage}.json")
+    assert len(digests(live, *artefacts)) >= 3
+    assert digests(batches, *artefacts) == digests(live, *artefacts)
     assert stored(batches / STORE) == stored(live / STORE)
     assert sum(server.asked.values()) == len(stored(live / STORE)) == len(server.heard)
-
-
-@pytest.mark.integration
-def test_keywords_by_batches_are_those_of_a_live_run_and_the_run_log_has_what_they_took(tmp_path):
-    with batch_server() as server:
-        made = ("out/keywords", "metrics/keywords.json")
-        settings = {"teacher.endpoint": server.endpoint, "keywords.source": "teacher"}
-        live = teacher_project(tmp_path / "live", settings, "ingest", "keywords")
-        batches = teacher_project(tmp_path / "batches", settings | {"teacher.mode": "batch"}, "ingest")
-        assert "waiting for the teacher" in run_command(batches, "keywords").stderr
-        assert not (batches / "out" / "keywords").exists()
-        server.finish()
-        assert run_command(batches, "keywords").exit_code == 0
-    assert len(server.batches) == 1
-    assert digests(batches, *made) == digests(live, *made)
-    log = [json.loads(line) for line in (batches / ".cache" / "runs.jsonl").read_text().splitlines()]
-    stats = json.loads((batches / "metrics" / "keywords.json").read_text())
-    assert [line["done"] for line in log] == [False, True]
-    assert [line["requests"] for line in log] == [stats["asked"], 0]
-    assert [line["prompt_tokens"] for line in log] == [0, stats["prompt_tokens"]]
+    log = [json.loads(line) for line in (batches / ".cache" / "runs.jsonl").read_text().splitlines()][-waves - 1 :]
+    stats = json.loads((batches / "metrics" / f"{stage}.json").read_text())
+    assert [line["done"] for line in log] == [*[False] * waves, True]
+    assert [sum(line[name] for line in log) for name in ("requests", "prompt_tokens")] == [
+        len(server.heard), stats["prompt_tokens"]
+    ]  # fmt: skip
 
 
 def test_a_run_while_batches_are_under_way_says_how_far_they_are_and_submits_nothing(server):
@@ -134,7 +114,7 @@ def test_equal_questions_are_submitted_once_and_what_the_store_knows_needs_no_ke
     monkeypatch.delenv("THINKREC_TEACHER_KEY")
     assert go(server, "a") == ["a"]
     server.endpoint = "https://teacher.invalid/v1"
-    assert "needs a key; set THINKREC_TEACHER_KEY" in refusal(server, "b")
+    assert "needs a key; set THINKREC_TEACHER_KEY" in fails(server, "b")
 
 
 def test_what_failed_is_submitted_again_with_the_next_turns(server):
@@ -171,7 +151,7 @@ def test_a_question_fails_in_so_many_batches_and_no_more(server):
     for _ in range(batch.ATTEMPTS):
         assert f"{len(BROKEN)} questions submitted" in waits(server, *texts)
         server.finish()
-    line = refusal(server, *texts)
+    line = fails(server, *texts)
     assert f"{server.endpoint}: {len(BROKEN)} questions without an answer after {batch.ATTEMPTS} batches (" in line
     assert len(server.batches) == batch.ATTEMPTS
     server.answer = lambda request, _: (200, completion("x"))
@@ -189,7 +169,7 @@ def test_the_others_are_answered_before_failures_end_the_run(server):
     for _ in range(batch.ATTEMPTS):
         waits(server, "b", "c")
         server.finish()
-    assert "1 question without" in refusal(server, "b", "c")
+    assert "1 question without" in fails(server, "b", "c")
     assert len(stored()) == 2  # both turns of "c"
 
 
@@ -224,7 +204,7 @@ def test_a_batch_that_the_server_refuses_as_a_whole_counts_as_failed_and_says_wh
     for _ in range(batch.ATTEMPTS):
         waits(server, "a")
         server.finish("failed")
-    assert "(Too many tokens.)" in refusal(server, "a")
+    assert "(Too many tokens.)" in fails(server, "a")
 
 
 def test_a_cancelled_batch_stops_the_run_once_and_the_next_submits_the_rest(server):
@@ -233,7 +213,7 @@ def test_a_cancelled_batch_stops_the_run_once_and_the_next_submits_the_rest(serv
     waits(server, "a", "b", "c")
     server.batches["batch_0"]["status"] = "in_progress"
     server.finish("cancelled", keep=lambda place: place == 0)
-    line = refusal(server, "a", "b", "c")
+    line = fails(server, "a", "b", "c")
     assert "batch_0 cancelled before the end; 1 answer kept" in line
     assert len(server.batches) == 1
     assert "2 questions submitted (batch_1)" in waits(server, "a", "b", "c")
@@ -279,7 +259,7 @@ def test_a_cap_on_money_leaves_room_for_the_longest_answers(server):
     settings = {"prompt_price": 1000.0, "completion_price": 1000.0, "request": {"max_tokens": 100}}
     texts = [str(n) for n in range(10)]
     no_room = "run.max_cost={} has no room for another request"
-    assert no_room.format(0.1) in refusal(server, *texts, **settings, max_cost=0.1)
+    assert no_room.format(0.1) in fails(server, *texts, **settings, max_cost=0.1)
     assert not server.files
     line = waits(server, *texts, **settings, max_cost=0.4)
     assert f"3 questions submitted (batch_0); {no_room.format(0.4)}" in line
@@ -312,14 +292,14 @@ def test_killed_between_any_two_steps_nothing_is_submitted_twice(server, call, a
 
 def test_a_creation_without_an_answer_is_not_repeated_unseen(server):
     server.faults["POST batches"] = ["cut"]
-    assert "cannot be reached" in refusal(server, "a")
+    assert "cannot be reached" in fails(server, "a")
     assert "0 of 1 question under way answered" in waits(server, "a")
     assert server.calls["POST batches"] == len(server.batches) == 1
 
 
 def test_a_creation_that_was_refused_is_made_again_and_an_upload_that_failed_is_repeated_whole(server):
     server.faults |= {"POST files": ["500"], "POST batches": ["500"]}
-    refusal(server, "a", "b")
+    fails(server, "a", "b")
     assert len(server.files["file-0"].splitlines()) == 2
     assert "2 questions submitted" in waits(server, "a", "b")
     assert len(server.batches) == 1
@@ -330,7 +310,7 @@ def test_an_output_that_does_not_arrive_whole_is_fetched_again(server, fault):
     waits(server, "a", "b")
     server.finish()
     server.faults["GET files"] = [fault] * 2
-    refusal(server, "a", "b")
+    fails(server, "a", "b")
     server.faults.clear()
     assert go(server, "a", "b") == ["a", "b"]
     assert len(server.batches) == 1
@@ -339,7 +319,7 @@ def test_an_output_that_does_not_arrive_whole_is_fetched_again(server, fault):
 @pytest.mark.parametrize("call", ["POST files", "POST batches"])
 def test_a_server_without_batches_is_one_line_and_can_be_asked_live(server, call):
     server.faults[call] = ["404"]
-    assert "has no Batch API; set teacher.mode=live" in refusal(server, "a")
+    assert "has no Batch API; set teacher.mode=live" in fails(server, "a")
     assert go(server, "a", mode="live") == ["a"]
 
 
@@ -347,9 +327,9 @@ def test_a_server_without_batches_is_one_line_and_can_be_asked_live(server, call
 def test_a_web_page_in_place_of_an_answer_is_one_line(server, call):
     if call == "GET batches":  # to look for a batch that was created without an answer
         server.faults["POST batches"] = ["cut"]
-        refusal(server, "a")
+        fails(server, "a")
     server.faults[call] = ["page"]
-    assert "not as an OpenAI-compatible API" in refusal(server, "a")
+    assert "not as an OpenAI-compatible API" in fails(server, "a")
     waits(server, "a")
     assert len(server.batches) == 1
 
@@ -357,7 +337,7 @@ def test_a_web_page_in_place_of_an_answer_is_one_line(server, call):
 def test_a_batch_that_is_gone_is_one_line_that_says_the_way_out(server):
     waits(server, "a")
     server.batches.clear()
-    line = refusal(server, "a")
+    line = fails(server, "a")
     assert "does not know our batch; use the key that submitted it or, if it is gone, move .cache" in line
     Path(line.partition("move ")[2].removesuffix(" away")).rename("elsewhere")
     assert "1 question submitted" in waits(server, "a")
@@ -375,12 +355,12 @@ def test_no_key_is_in_the_record(server):
 def test_a_damaged_record_is_a_user_error_in_one_line(server):
     waits(server, "a")
     Path(".cache/responses-batches.sqlite").write_bytes(b"not a database at all, but long enough to look like one" * 20)
-    assert "the record of submitted batches is damaged" in refusal(server, "a")
+    assert "the record of submitted batches is damaged" in fails(server, "a")
 
 
 def test_a_live_run_does_not_pay_for_what_is_under_way(server):
     waits(server, "a", "b")
-    assert "2 questions are under way in batches, and would be paid for twice" in refusal(server, "a", "b", mode="live")
+    assert "2 questions are under way in batches, and would be paid for twice" in fails(server, "a", "b", mode="live")
     assert not server.heard
     assert go(server, "c", mode="live") == ["c"]  # of which no batch knows
     server.finish()

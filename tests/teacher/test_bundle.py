@@ -3,11 +3,13 @@
 import gzip
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.project import ROOT, SMALL, digests, run_command, set_params, teacher_project
+from tests.teacher.asking import KEY, STORE
 from tests.teacher.server import Response, serve
 from thinkrec.errors import UserError
 from thinkrec.teacher.answers import Answer
@@ -15,135 +17,89 @@ from thinkrec.teacher.bundle import read_bundle, write_bundle
 from thinkrec.teacher.offline import complete
 from thinkrec.teacher.store import open_store
 
-KEY = "sk-do-not-share-me"
-STORE = Path(".cache/responses.sqlite")
 ANSWERS = {
-    f"{n:064x}": Answer(
-        content=f"Yes. ä{n}\u2028",
-        reasoning_content="so",
-        refusal="",
-        finish_reason="stop",
-        prompt_tokens=n,
-        completion_tokens=1,
-    )
+    f"{n:064x}": Answer(content=f"Yes. ä{n}\u2028", reasoning_content="so", prompt_tokens=n, completion_tokens=1)
     for n in range(3)
 }
+BUNDLE = Path("b.jsonl.gz")
 
 
-@pytest.fixture(autouse=True)
-def place_and_key(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("THINKREC_STORE", raising=False)
-    monkeypatch.setenv("THINKREC_TEACHER_KEY", KEY)
+def project(folder, endpoint, stages=("ingest", "keywords"), **changes):
+    return teacher_project(folder, {"teacher.endpoint": endpoint, **changes}, *stages)
 
 
-def project(folder, endpoint, changes=None, stages=("ingest", "keywords")):
-    """A small project up to its keywords."""
-    return teacher_project(folder, {"teacher.endpoint": endpoint} | (changes or {}), *stages)
+def serve_offline():
+    """The offline teacher behind an address."""
+    return serve(lambda request: Response(body=complete(request.body)))
 
 
-def run_log(folder):
-    return json.loads((folder / ".cache" / "runs.jsonl").read_text().splitlines()[-1])
+def read_store(store, keys=ANSWERS):
+    with open_store(Path(store)) as answers:
+        return [answers.get(key) for key in keys]
 
 
-def fill(answers, store=STORE):
-    with open_store(store) as opened:
-        opened.put_all(answers.items())
-
-
-def export(path="b.jsonl.gz"):
-    write_bundle(Path(path), STORE, ANSWERS, endpoint="https://host/v1", model="m")
-    return Path(path)
+@pytest.fixture
+def bundle():
+    """A bundle of ANSWERS."""
+    with open_store(STORE) as store:
+        store.put_all(ANSWERS.items())
+    write_bundle(BUNDLE, STORE, ANSWERS, endpoint="https://host/v1", model="m")
+    return BUNDLE
 
 
 @pytest.mark.integration
-def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
-    with serve(lambda request: Response(body=complete(request.body))) as teacher:
-        ours = project(tmp_path / "ours", teacher.endpoint.replace("//", "//user:pass-word@"))
-        made = run_command(ours, "traces")
+@pytest.mark.parametrize("source", ["tfidf", "teacher"])
+def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path, source):
+    changes = {"keywords.source": source}
+    with serve_offline() as teacher:
+        ours = project(tmp_path / "ours", teacher.endpoint.replace("//", "//user:pass-word@"), **changes)
+        about_items = len(teacher.heard)
+        assert (about_items > 40) == (source == "teacher")
+        result = run_command(ours, "traces")
         asked = len(teacher.heard)
-        assert re.search(rf"; sent {asked:,} requests, [\d,]+ tokens \(", made.stdout)
-        assert run_log(ours)["requests"] == asked and run_log(ours)["prompt_tokens"] > 0
-        assert asked > SMALL["traces.train"]
+        assert re.search(rf"; sent {asked - about_items:,} requests, [\d,]+ tokens \(", result.stdout)
+        assert asked - about_items > SMALL["traces.train"]
         with open_store(ours / STORE) as store:
             store.put("0" * 64, ANSWERS["0" * 64])  # of another run
         exported = run_command(ours, "bundle", "export", "b.jsonl.gz")
         assert exported.stdout.startswith(f"bundle: {asked} answers of m in b.jsonl.gz")
         assert len(teacher.heard) == asked
-    text = gzip.decompress((ours / "b.jsonl.gz").read_bytes()).decode()
+    text = gzip.decompress((ours / BUNDLE).read_bytes()).decode()
     assert len(text.splitlines()) == asked + 1
     assert KEY not in text and "pass-word" not in text and "user:" not in text
 
-    theirs = project(tmp_path / "theirs", teacher.endpoint)  # whose teacher is gone by now
-    (theirs / "b.jsonl.gz").write_bytes((ours / "b.jsonl.gz").read_bytes())
+    theirs = project(tmp_path / "theirs", teacher.endpoint, ["ingest"], **changes)  # whose teacher is gone by now
+    (theirs / BUNDLE).write_bytes((ours / BUNDLE).read_bytes())
     imported = run_command(theirs, "bundle", "import", "b.jsonl.gz")
     assert imported.stdout.startswith(f"bundle: {asked} answers imported, 0 were there")
-    assert run_command(theirs, "traces").exit_code == 0
-    made = ("out/traces", "metrics/traces.json")
-    assert digests(theirs, *made) == digests(ours, *made)
-    assert len(digests(ours, *made)) == 4
+    assert run_command(theirs, "keywords").exit_code == run_command(theirs, "traces").exit_code == 0
+    artefacts = ("out/keywords", "metrics/keywords.json", "out/traces", "metrics/traces.json")
+    assert digests(theirs, *artefacts) == digests(ours, *artefacts)
     # What they export is what they imported.
     assert run_command(theirs, "bundle", "export", "again.jsonl.gz").exit_code == 0
-    assert (theirs / "again.jsonl.gz").read_bytes() == (ours / "b.jsonl.gz").read_bytes()
+    assert (theirs / "again.jsonl.gz").read_bytes() == (ours / BUNDLE).read_bytes()
 
 
 @pytest.mark.integration
-def test_what_a_stopped_run_has_spent_is_in_the_run_log(tmp_path):
-    with serve(lambda request: Response(body=complete(request.body))) as teacher:
-        ours = project(tmp_path / "ours", teacher.endpoint)
-        prices = {"run.prompt_price": 1.0, "run.completion_price": 2.0}
-        set_params(ours, {"run.max_requests": 5, **prices})
-        stopped = run_command(ours, "traces")
-    assert stopped.exit_code == 1
-    said = r"all run\.max_requests=5 of this run are sent; what they brought \(5 requests, cost ([\d.]+)\) is in"
-    found = re.search(said, stopped.stderr)
-    last = run_log(ours)
-    assert float(found[1]) > 0
-    assert float(found[1]) == pytest.approx(last["cost"], abs=1e-4)
-    assert (
-        (last["stage"], last["done"], last["requests"]) == ("traces", False, len(teacher.heard)) == ("traces", False, 5)
-    )
-    assert last["cost"] == pytest.approx((last["prompt_tokens"] + 2 * last["completion_tokens"]) / 1e6)
-    assert not (ours / "out" / "traces").exists()
-
-
-@pytest.mark.integration
-def test_a_bundle_holds_the_answers_behind_keywords_too_where_a_teacher_writes_them(tmp_path):
-    changes = {"keywords.source": "teacher", "traces.train": 10}
-    with serve(lambda request: Response(body=complete(request.body))) as teacher:
-        ours = project(tmp_path / "ours", teacher.endpoint, changes)
-        about_items = len(teacher.heard)
-        assert about_items > 40
-        assert run_command(ours, "traces").exit_code == 0
-        asked = len(teacher.heard)
-        assert asked > about_items
-        assert run_command(ours, "bundle", "export", "b.jsonl.gz").stdout.startswith(f"bundle: {asked} answers")
-    made = ("out/keywords", "metrics/keywords.json", "out/traces", "metrics/traces.json")
-
-    theirs = project(tmp_path / "theirs", teacher.endpoint, changes, stages=["ingest"])  # whose teacher is gone by now
-    (theirs / "b.jsonl.gz").write_bytes((ours / "b.jsonl.gz").read_bytes())
-    for arguments in (("bundle", "import", "b.jsonl.gz"), ("keywords",), ("traces",)):
-        assert run_command(theirs, *arguments).exit_code == 0
-    assert digests(theirs, *made) == digests(ours, *made)
-    assert run_command(theirs, "bundle", "export", "again.jsonl.gz").exit_code == 0
-    assert (theirs / "again.jsonl.gz").read_bytes() == (ours / "b.jsonl.gz").read_bytes()
-
-
-@pytest.mark.integration
-def test_keywords_cut_short_by_a_cap_go_on_where_they_stopped(tmp_path):
+def test_what_a_stopped_run_has_spent_is_in_the_run_log_and_the_next_goes_on(tmp_path):
     changes = {"keywords.source": "teacher", "run.max_requests": 9}
-    with serve(lambda request: Response(body=complete(request.body))) as teacher:
-        folder = project(tmp_path / "ours", teacher.endpoint, changes, stages=["ingest"])
+    prices = {"run.prompt_price": 1.0, "run.completion_price": 2.0}
+    with serve_offline() as teacher:
+        folder = project(tmp_path / "ours", teacher.endpoint, ["ingest"], **changes, **prices)
         stopped = run_command(folder, "keywords")
-        assert (stopped.exit_code, len(teacher.heard)) == (1, 9)
-        assert len(stopped.stderr.splitlines()) == 1
+        assert (stopped.exit_code, len(teacher.heard), len(stopped.stderr.splitlines())) == (1, 9, 1)
         assert not (folder / "out" / "keywords").exists()
+        said = r"all run\.max_requests=9 of this run are sent; what they brought \(9 requests, cost ([\d.]+)\) is in"
+        cost = float(re.search(said, stopped.stderr)[1])
+        last = json.loads((folder / ".cache" / "runs.jsonl").read_text().splitlines()[-1])
+        assert (last["stage"], last["done"], last["requests"]) == ("keywords", False, 9)
+        assert 0 < cost == pytest.approx(last["cost"], abs=1e-4)
+        assert last["cost"] == pytest.approx((last["prompt_tokens"] + 2 * last["completion_tokens"]) / 1e6)
         set_params(folder, {"run.max_requests": None})
-        assert run_command(folder, "keywords").exit_code == 0
-        stats = json.loads((folder / "metrics" / "keywords.json").read_text())
-        assert len(teacher.heard) == stats["asked"] > 9
-        assert run_command(folder, "keywords").exit_code == 0
-        assert len(teacher.heard) == stats["asked"]
+        for _ in range(2):
+            assert run_command(folder, "keywords").exit_code == 0
+            stats = json.loads((folder / "metrics" / "keywords.json").read_text())
+            assert len(teacher.heard) == stats["asked"] > 9
 
 
 @pytest.mark.integration
@@ -154,7 +110,7 @@ def test_a_run_that_is_not_whole_is_not_exported(tmp_path):
     assert result.stderr == (
         "bundle: .cache/responses.sqlite: not all answers of this run are here; run the stage that asks for them\n"
     )
-    assert not (ours / "b.jsonl.gz").exists()
+    assert not (ours / BUNDLE).exists()
 
 
 def test_the_offline_teachers_answers_need_no_bundle(tmp_path):
@@ -164,26 +120,25 @@ def test_the_offline_teachers_answers_need_no_bundle(tmp_path):
     assert "teacher.endpoint is offline" in result.stderr
 
 
-def test_importing_twice_adds_nothing():
-    fill(ANSWERS)
-    bundle = export()
-    elsewhere = Path("elsewhere.sqlite")
-    assert read_bundle(bundle, elsewhere) == (3, 0, {"endpoint": "https://host/v1", "model": "m"})
-    assert read_bundle(bundle, elsewhere)[:2] == (0, 3)
-    with open_store(elsewhere) as store:
-        assert {key: store.get(key) for key in ANSWERS} == ANSWERS
+def test_importing_twice_adds_nothing(bundle):
+    header = {"endpoint": "https://host/v1", "model": "m"}
+    assert read_bundle(bundle, Path("elsewhere.sqlite")) == (Counter(new=3), header)
+    assert read_bundle(bundle, Path("elsewhere.sqlite")) == (Counter(same=3), header)
+    assert read_store("elsewhere.sqlite") == list(ANSWERS.values())
 
 
-def test_a_bundle_that_contradicts_the_store_changes_nothing():
-    fill(ANSWERS)
-    bundle, other = export(), Path("other.sqlite")
-    key = f"{2:064x}"
-    fill({key: ANSWERS[f"{0:064x}"]}, other)
+def test_a_bundle_that_contradicts_the_store_changes_nothing(bundle):
+    with open_store(Path("other.sqlite")) as store:
+        store.put(f"{2:064x}", Answer(content="No."))
     with pytest.raises(UserError, match="1 of its answers differ") as caught:
-        read_bundle(bundle, other)
+        read_bundle(bundle, Path("other.sqlite"))
     assert "\n" not in str(caught.value)
-    with open_store(other) as store:
-        assert [store.get(one) for one in sorted(ANSWERS)] == [None, None, ANSWERS[f"{0:064x}"]]
+    assert read_store("other.sqlite") == [None, None, Answer(content="No.")]
+
+
+def edit(change):
+    """A change of a bundle's text."""
+    return lambda raw: gzip.compress(change(gzip.decompress(raw)))
 
 
 @pytest.mark.parametrize(
@@ -191,41 +146,36 @@ def test_a_bundle_that_contradicts_the_store_changes_nothing():
     [
         (lambda raw: b"no gzip at all", "not a whole bundle"),
         (lambda raw: raw[:-20], "not a whole bundle"),
-        (lambda raw: gzip.compress(b"\xff\xfe"), "not a whole bundle"),
-        (lambda raw: gzip.compress(gzip.decompress(raw) + b"{oops\n"), "about line 5"),
-        (lambda raw: gzip.compress(b"[]\n"), "should be an object"),
-        (lambda raw: gzip.compress(b""), "not a bundle of this version"),
-        (lambda raw: gzip.compress(b'{"format": "x"}\n'), "not a bundle of this version"),
-        (lambda raw: gzip.compress(gzip.decompress(raw) + b'{"key": "x"}\n'), "line 5: a key should be 64"),
-        (lambda raw: gzip.compress(gzip.decompress(raw).replace(b'"prompt_tokens": 2', b'"prompt_tokens": "2"')),
+        (edit(lambda text: b"\xff\xfe"), "not a whole bundle"),
+        (edit(lambda text: text + b"{oops\n"), "about line 5"),
+        (edit(lambda text: text + b"[" * 100_000), "about line 5"),
+        (edit(lambda text: b"[]\n"), "should be an object"),
+        (edit(lambda text: b""), "not a bundle of this version"),
+        (edit(lambda text: b'{"format": "x"}\n'), "not a bundle of this version"),
+        (edit(lambda text: text + b'{"key": "x"}\n'), "line 5: a key should be 64"),
+        (edit(lambda text: text.replace(b'"prompt_tokens": 2', b'"prompt_tokens": "2"')),
          "line 4: an answer should be"),
-        (lambda raw: gzip.compress(gzip.decompress(raw).replace(b'"prompt_tokens": 2', b'"prompt_tokens": -2')),
+        (edit(lambda text: text.replace(b'"prompt_tokens": 2', b'"prompt_tokens": -2')),
          "line 4: prompt_tokens should be from 0"),
-        (lambda raw: gzip.compress(gzip.decompress(raw).replace(b'"content": "', b'"content": "\\ud800')),
-         "line 2: .* surrogates not allowed"),
-        (lambda raw: gzip.compress(gzip.decompress(raw) + b"[" * 100_000), "about line 5"),
+        (edit(lambda text: text.replace(b'"content": "', b'"content": "\\ud800')), "line 2: .* surrogates not allowed"),
     ],
 )  # fmt: skip
-def test_a_spoilt_bundle_is_refused_whole_in_one_line(spoil, said):
-    fill(ANSWERS)
-    bundle = export()
+def test_a_spoilt_bundle_is_refused_whole_in_one_line(bundle, spoil, said):
     bundle.write_bytes(spoil(bundle.read_bytes()))
     with pytest.raises(UserError, match=said) as caught:
         read_bundle(bundle, Path("new.sqlite"))
     assert "\n" not in str(caught.value)
-    with open_store(Path("new.sqlite")) as store:
-        assert [store.get(key) for key in ANSWERS] == [None] * 3
+    assert read_store("new.sqlite") == [None] * 3
 
 
 def test_a_bundle_cannot_steer_the_terminal_of_who_imports_it():
-    write_bundle(Path("b.jsonl.gz"), STORE, [], endpoint="https://host/\x1b[31mv1", model="m\nm")
-    assert read_bundle(Path("b.jsonl.gz"), STORE)[2] == {"endpoint": "https://host/[31mv1", "model": "m m"}
+    write_bundle(BUNDLE, STORE, [], endpoint="https://host/\x1b[31mv1", model="m\nm")
+    assert read_bundle(BUNDLE, STORE)[1] == {"endpoint": "https://host/[31mv1", "model": "m m"}
 
 
 def test_a_bundle_takes_no_folders_place(tmp_path):
-    fill(ANSWERS)
     with pytest.raises(UserError, match="cannot be written \\(Is a directory\\); name a file"):
-        export(str(tmp_path))
+        write_bundle(tmp_path, STORE, [], endpoint="", model="")
 
 
 def test_a_missing_bundle_is_a_user_error():

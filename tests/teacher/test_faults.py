@@ -3,12 +3,12 @@
 The question's text names the fault that it meets (server.BEHAVIOURS), so one session meets them all.
 """
 
-import asyncio
 import io
 import logging
 import sqlite3
 import time
 import traceback
+from collections import Counter
 from contextlib import closing
 from email.utils import formatdate
 
@@ -16,18 +16,15 @@ import pandas as pd
 import pytest
 
 from tests.builders import interactions, item_table
-from tests.project import ROOT, teacher_params
+from tests.project import ROOT
+from tests.teacher.asking import KEY, STORE, ask, teacher_at, texts_of, try_to_ask
 from tests.teacher.server import BEHAVIOURS, Response, completion, serve
 from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.errors import UserError
 from thinkrec.params import load
 from thinkrec.synthesis.sampling import Sample
 from thinkrec.synthesis.traces import synthesise
-from thinkrec.teacher.answers import Reply
-from thinkrec.teacher.client import open_session
-from thinkrec.teacher.endpoint import open_teacher
 
-KEY = "sk-do-not-show-me"
 RETRIES = 2
 AGAIN = RETRIES + 1  # requests where every retry is used
 ITS_OWN_FAULT = f"still failed after up to {RETRIES} retries (Error code: 50"
@@ -56,110 +53,67 @@ FAILS = {
     ),
     **dict.fromkeys(["null choices", "choices of text"], (1, NO_SUCH_API)),
 }
+# What is an answer, if not always a good one: what of it is not as a good one has it, and what the ledger calls it.
 FITS = {"text": "Yes. It fits."}
-# What is an answer, if not always a good one: what of it is not as a good one has it.
+UNCOUNTED = {"prompt_tokens": 0, "completion_tokens": 0}
+EMPTY, REFUSED, CUT = ({"text": "", "fault": fault} for fault in ("empty", "refused", "truncated"))
 ANSWERS = {
-    "slow": {"text": "aslow", "reasoning": "because slow"},
-    "no choices": {"text": "", "finish_reason": ""},
-    "null choice": {"text": "", "finish_reason": ""},
-    "no message": {"text": ""},
+    "slow": {"text": "aslow", "reasoning_content": "because slow"},
+    "no choices": EMPTY | {"finish_reason": ""},
+    "null choice": EMPTY | {"finish_reason": ""},
+    "no message": EMPTY,
     **{
-        fault: {"text": f"a{fault}", "reasoning": f"because {fault}", "prompt_tokens": 0, "completion_tokens": 0}
+        fault: {"text": f"a{fault}", "reasoning_content": f"because {fault}", **UNCOUNTED}
         for fault in ("no usage", "usage of text", "usage below zero", "usage beyond belief", "half a usage")
     },
-    "no model named": {"text": "ano model named", "reasoning": "because no model named"},
+    "no model named": {"text": "ano model named", "reasoning_content": "because no model named"},
     "text parts": FITS,
-    "other parts": {"text": ""},
-    "empty": {"text": ""},
-    "null content": {"text": ""},
-    "spaces": {"text": ""},
-    "refusal": {"text": "", "refused": True},
-    "content filter": {"text": "Yes. It", "finish_reason": "content_filter", "refused": True},
-    "flagged": {
-        "text": "", "finish_reason": "content_filter", "refused": True, "prompt_tokens": 0, "completion_tokens": 0
-    },
-    "can't help": {"text": "I can't help with that."},
-    "truncated": {"text": "Yes. It fits because the user", "finish_reason": "length"},
-    "truncated scratch": {"text": "", "finish_reason": "length"},
+    "other parts": EMPTY,
+    "empty": EMPTY,
+    "null content": EMPTY,
+    "spaces": EMPTY,
+    "refusal": REFUSED | {"refused": True},
+    "content filter": REFUSED | {"text": "Yes. It", "finish_reason": "content_filter", "refused": True},
+    "flagged": REFUSED | {"finish_reason": "content_filter", "refused": True, **UNCOUNTED},
+    "can't help": REFUSED | {"text": "I can't help with that."},
+    "truncated": CUT | {"text": "Yes. It fits because the user", "finish_reason": "length"},
+    "truncated scratch": CUT | {"finish_reason": "length"},
     "scratch": FITS,
-    "scratch apart": FITS | {"reasoning": "No, wait."},
-    "surrogates": {"text": "Yes. It ?fits?.", "reasoning": "?"},
+    "scratch apart": FITS | {"reasoning_content": "No, wait."},
+    "surrogates": {"text": "Yes. It ?fits?.", "reasoning_content": "?"},
     "huge": {"text": ("Yes. " + "It fits. " * 500_000).strip()},
     "echo": {"text": "Yes. *** fits."},
     "other model": FITS,
     "dated model": FITS,
-}  # fmt: skip
-# What is about waiting has tests of its own.
-WAITS = {"429 bare", "429 seconds", "429 date", "hang", "dribble"}
-# What the ledger calls an answer that is none.
-FAULTS = {
-    "no choices": "empty",
-    "null choice": "empty",
-    "no message": "empty",
-    "other parts": "empty",
-    "empty": "empty",
-    "null content": "empty",
-    "spaces": "empty",
-    "refusal": "refused",
-    "content filter": "refused",
-    "flagged": "refused",
-    "can't help": "refused",
-    "truncated": "truncated",
-    "truncated scratch": "truncated",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def place_and_key(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("faults")
-        patch.chdir(folder)
-        patch.delenv("THINKREC_STORE", raising=False)
-        patch.delenv("OPENAI_API_KEY", raising=False)
-        patch.setenv("THINKREC_TEACHER_KEY", KEY)
-        yield folder
-
-
-def ask(endpoint, *texts, retries=RETRIES, **changes):
-    """What comes of some questions asked at once, faults among it; the requests that took."""
-
-    async def run():
-        teacher = open_teacher(teacher_params(endpoint, concurrency=64, **changes), retries=retries)
-        async with open_session(teacher) as session:
-            asked = (session.ask([{"role": "user", "content": text}]) for text in texts)
-            return await asyncio.gather(*asked, return_exceptions=True), session.teacher.spent.requests
-
-    return asyncio.run(run())
+WAITS = {"429 bare", "429 seconds", "429 date", "hang", "dribble"}  # what is about waiting has tests of its own
 
 
 @pytest.fixture(scope="module")
-def met():
-    """What comes of each fault, the server that made them, and all that was logged meanwhile."""
-    log = io.StringIO()
+def met(tmp_path_factory):
+    """What comes of each fault, the server that made them, all that was logged meanwhile, the folder of the store."""
+    log, folder = io.StringIO(), tmp_path_factory.mktemp("faults")
     handler, root = logging.StreamHandler(log), logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
-    try:
-        with serve(lambda request: request.text) as server:
-            names = [*FAILS, *ANSWERS]
-            came = dict(zip(names, ask(server.endpoint, *names)[0], strict=True))
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
-    return came, server, log.getvalue()
+    with pytest.MonkeyPatch.context() as patch, serve(lambda request: request.text) as server:
+        patch.chdir(folder)
+        patch.delenv("THINKREC_STORE", raising=False)
+        patch.setenv("THINKREC_TEACHER_KEY", KEY)
+        patch.setattr(root, "handlers", [*root.handlers, handler])
+        patch.setattr(root, "level", logging.DEBUG)
+        names = [*FAILS, *ANSWERS]
+        outcomes = try_to_ask(teacher_at(server.endpoint, concurrency=64, retries=RETRIES), *names)
+    return dict(zip(names, outcomes, strict=True)), server, log.getvalue(), folder
 
 
 def test_every_behaviour_of_the_server_is_expected_here():
     assert {*FAILS, *ANSWERS, *WAITS} == set(BEHAVIOURS)
-    assert FAULTS.keys() <= ANSWERS.keys()
 
 
 @pytest.mark.parametrize("fault", FAILS)
 def test_what_cannot_be_mended_ends_in_one_line(met, fault):
-    came, server, _ = met
+    outcomes, server, _, _ = met
     requests, said = FAILS[fault]
-    error = came[fault]
+    error = outcomes[fault]
     assert isinstance(error, UserError)
     assert said in str(error)
     assert str(error).startswith(f"teacher at {server.endpoint} ")
@@ -171,87 +125,85 @@ def test_what_cannot_be_mended_ends_in_one_line(met, fault):
 
 @pytest.mark.parametrize("fault", ANSWERS)
 def test_what_is_an_answer_is_taken_as_it_is_and_paid_once(met, fault):
-    came, server, _ = met
+    outcomes, server, _, _ = met
     good = {"finish_reason": "stop", "refused": False, "prompt_tokens": 7, "completion_tokens": 3}
-    assert came[fault] == Reply(**{**good, **ANSWERS[fault]})
+    expected = {**good, "reasoning_content": "", **ANSWERS[fault]}
+    expected.pop("fault", None)
+    assert {name: getattr(outcomes[fault], name) for name in expected} == expected
     assert server.came[fault] == 1
 
 
-def test_answers_replay_as_they_came_and_failures_are_not_kept(met, place_and_key):
-    came, server, _ = met
-    with closing(sqlite3.connect(place_and_key / ".cache" / "responses.sqlite")) as store:
+def test_answers_replay_as_they_came_and_failures_are_not_kept(met, monkeypatch):
+    outcomes, server, _, folder = met
+    monkeypatch.chdir(folder)
+    with closing(sqlite3.connect(STORE)) as store:
         assert store.execute("SELECT count(*) FROM responses").fetchone() == (len(ANSWERS),)
-    replies, sent = ask(server.endpoint, *ANSWERS)  # the server is gone
-    assert replies == [came[name] for name in ANSWERS]
-    assert sent == 0
+    assert ask(teacher_at(server.endpoint), *ANSWERS) == [outcomes[name] for name in ANSWERS]  # the server is gone
 
 
-def test_the_key_is_in_no_log_and_not_in_the_store(met, place_and_key):
-    _, server, log = met
+def test_the_key_is_in_no_log_and_not_in_the_store(met):
+    _, server, log, folder = met
     assert {request.key for request in server.heard} == {KEY}
     assert "/chat/completions" in log  # everything was listened to
     assert KEY not in log
-    for path in (place_and_key / ".cache").iterdir():
+    for path in (folder / STORE).parent.iterdir():
         assert KEY.encode() not in path.read_bytes()
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "502", "503", "cut", "cut in the body"])
 def test_what_passes_is_asked_again_until_it_does(fault):
     with serve([fault, fault]) as server:
-        (reply,), sent = ask(server.endpoint, "x")
-    assert (reply.text, server.came["x"], sent) == ("ax", 3, 3)
+        teacher = teacher_at(server.endpoint, retries=RETRIES)
+        assert texts_of(ask(teacher, "x")) == ["ax"]
+    assert server.came["x"] == teacher.spent.requests == 3
 
 
-@pytest.mark.parametrize("fault", ["429 seconds", "429 date"])
-def test_the_next_request_comes_no_sooner_than_the_server_says(fault):
+@pytest.mark.parametrize(("fault", "seconds"), [("429 seconds", 0.99), ("429 date", 0.99), ("429 bare", 0.3)])
+def test_the_next_request_comes_no_sooner_than_the_server_says_or_a_little_later_where_it_does_not(fault, seconds):
     with serve([fault]) as server:  # the wait is no part of the timeout
-        (reply,), _ = ask(server.endpoint, "x", retries=1, timeout=0.9)
-    assert reply.text == "ax"
+        assert texts_of(ask(teacher_at(server.endpoint, retries=1, timeout=0.9), "x")) == ["ax"]
     first, second = server.heard
-    assert second.at - first.at >= 0.99
-
-
-def test_without_a_word_of_the_server_the_next_request_waits_a_little():
-    with serve(["429 bare"]) as server:
-        (reply,), _ = ask(server.endpoint, "x", retries=1)
-    assert reply.text == "ax"
-    first, second = server.heard
-    assert second.at - first.at >= 0.3
+    assert second.at - first.at >= seconds
 
 
 @pytest.mark.parametrize("wait", ["121", "1e400", "-1", "soon", "", "date"])
 def test_an_impossible_wait_is_not_waited_out(wait):
     header = formatdate(time.time() + 3600, usegmt=True) if wait == "date" else wait
+    response = Response(body={"error": {"message": "no"}}, status=429, headers={"retry-after": header})
+    line = "still turned us away after up to 1 retries"
+    with serve(lambda request: response) as server, pytest.raises(UserError, match=line):
+        ask(teacher_at(server.endpoint, retries=1), "x")
+    assert len(server.heard) <= 2
 
-    def script(request):
-        return Response(body={"error": {"message": "no"}}, status=429, headers={"retry-after": header})
 
-    with serve(script) as server:
-        ((error,), sent) = ask(server.endpoint, "x", retries=1)
-    assert "still turned us away after up to 1 retries" in str(error)
-    assert sent <= 2
+@pytest.mark.parametrize(("word", "requests"), [("true", 2), ("false", 1)])
+def test_a_server_may_say_whether_to_ask_again(word, requests):
+    headers = {"x-should-retry": word, "retry-after-ms": "1"}
+    response = Response(body={}, status=400 if word == "true" else 500, headers=headers)
+    with serve(lambda request: response) as server, pytest.raises(UserError):
+        ask(teacher_at(server.endpoint, retries=1), "x")
+    assert len(server.heard) == requests
 
 
 @pytest.mark.parametrize("fault", ["hang", "dribble"])
 def test_what_does_not_end_is_given_up_after_the_timeout_of_each_try(fault):
-    with serve(fault) as server:
-        ((error,), sent) = ask(server.endpoint, "x", retries=1, timeout=0.3)
-    assert "gave no answer within 0.3 s; raise run.timeout" in str(error)
-    assert sent == len(server.heard) == 2
+    with serve(fault) as server, pytest.raises(UserError, match=r"gave no answer within 0.3 s; raise run\.timeout"):
+        teacher = teacher_at(server.endpoint, retries=1, timeout=0.3)
+        ask(teacher, "x")
+    assert teacher.spent.requests == len(server.heard) == 2
 
 
 def test_one_fault_does_not_hold_up_other_questions():
     with serve(lambda request: "hang" if request.text == "x" else None) as server:
-        (error, *replies), _ = ask(server.endpoint, "x", *map(str, range(20)), retries=0, timeout=3.0)
+        teacher = teacher_at(server.endpoint, concurrency=64, retries=0, timeout=3.0)
+        error, *answers = try_to_ask(teacher, "x", *range(20))
     assert isinstance(error, UserError)
-    assert [reply.text for reply in replies] == [f"a{n}" for n in range(20)]
+    assert texts_of(answers) == [f"a{n}" for n in range(20)]
 
 
 def test_an_endpoint_without_its_version_is_told_of():
-    with serve() as server:
-        ((error,), sent) = ask(server.endpoint.removesuffix("/v1"), "x")
-    assert "is no such API; mend teacher.model or .endpoint" in str(error)
-    assert sent == 1
+    with serve() as server, pytest.raises(UserError, match=r"is no such API; mend teacher\.model or \.endpoint"):
+        ask(teacher_at(server.endpoint.removesuffix("/v1")), "x")
 
 
 def loop(script, rows, **changes):
@@ -260,54 +212,49 @@ def loop(script, rows, **changes):
     items = item_table()
     keywords = pd.DataFrame({"item": range(len(items)), "keywords": items["categories"]})
     with serve(script) as server:
-        teacher = open_teacher(teacher_params(server.endpoint, concurrency=1), retries=RETRIES)
+        teacher = teacher_at(server.endpoint, concurrency=1, retries=RETRIES)
         checker = Checker(table, items, keywords, params.prompt, thesaurus_of(server.endpoint))
-        made = synthesise(
-            Sample.of(table, rows), checker, teacher, params.traces.model_copy(update=changes), progress=""
-        )
-    return made, server
+        limits = params.traces.model_copy(update=changes)
+        return synthesise(Sample.of(table, rows), checker, teacher, limits, progress=""), server
 
 
 def test_the_ledger_calls_each_answer_that_is_none_by_its_name():
-    names, rows = list(FAULTS), range(1, len(FAULTS) + 1)  # no two of whose questions are equal
-    given = iter(names)
-    made, server = loop(lambda request: next(given), rows, max_turns=1)
-    assert len(server.heard) == len(names)
-    assert made.kept.empty
-    assert made.rejected["row"].tolist() == list(rows)
-    assert made.rejected.iloc[:, 3].tolist() == [FAULTS[name] for name in names]
-    counts = pd.Series(FAULTS).value_counts().to_dict()
-    assert {fault: count for fault, count in made.stats["rejected"].items() if count} == counts
-    assert made.stats["given_up"] == made.stats["rejected"]
-    counted = len(names) - 1  # a flagged question reached no model
-    assert (made.stats["prompt_tokens"], made.stats["completion_tokens"]) == (7 * counted, 3 * counted)
+    faults = {name: answer["fault"] for name, answer in ANSWERS.items() if "fault" in answer}
+    rows, script = range(1, len(faults) + 1), iter(faults)  # no two of the rows' questions are equal
+    synthesis, server = loop(lambda request: next(script), rows, max_turns=1)
+    assert len(server.heard) == len(faults)
+    assert synthesis.kept.empty
+    assert synthesis.rejected["row"].tolist() == list(rows)
+    assert synthesis.rejected["fault"].tolist() == list(faults.values())
+    counts = {fault: count for fault, count in synthesis.stats["rejected"].items() if count}
+    assert counts == Counter(faults.values())
+    assert synthesis.stats["given_up"] == synthesis.stats["rejected"]
+    counted = len(faults) - 1  # a flagged question reached no model
+    assert (synthesis.stats["prompt_tokens"], synthesis.stats["completion_tokens"]) == (7 * counted, 3 * counted)
 
 
 def test_the_loop_bounds_its_turns_whatever_it_hears():
-    made, server = loop("null content", [3, 15], max_turns=3)
+    synthesis, server = loop("null content", [3, 15], max_turns=3)
     assert len(server.heard) == 6
-    assert made.rejected["row"].tolist() == [3, 3, 3, 15, 15, 15]
-    assert made.stats["given_up"]["empty"] == 2
+    assert synthesis.rejected["row"].tolist() == [3, 3, 3, 15, 15, 15]
 
 
-def test_a_fault_of_the_teacher_stops_the_loop_in_one_line_and_the_next_run_goes_on():
-    came = []
+def test_a_fault_of_the_teacher_stops_the_loop_in_one_line():
+    questions = []
 
     def script(request):
-        came.append(request.text)
-        return "bad key" if len(came) == 3 else "null content"
+        questions.append(request.text)
+        return "bad key" if len(questions) == 3 else "null content"
 
     with pytest.raises(UserError, match="refused the key") as caught:
         loop(script, range(5), max_turns=1)
     assert "\n" not in str(caught.value) and KEY not in str(caught.value)
-    assert len(came) == 3
+    assert len(questions) == 3
 
 
 def test_scratch_work_is_in_no_trace():
-    def script(request):
-        return Response(body=completion("<think>Thinking of the label</think>Yes.", reasoning_content="label"))
-
-    made, _ = loop(script, range(6), max_turns=1)
-    text = pd.concat([made.kept, made.rejected]).to_csv()
+    body = completion("<think>Thinking of the label</think>Yes.", reasoning_content="label")
+    synthesis, _ = loop(lambda request: Response(body=body), range(6), max_turns=1)
+    text = pd.concat([synthesis.kept, synthesis.rejected]).to_csv()
     assert "Yes" in text
     assert "hinking" not in text and "of the label" not in text

@@ -95,7 +95,7 @@ def test_every_claim_is_grounded_in_the_prompt(history, target, verdict, style):
             assert len(verdicts) == int(seen)
             assert sum(liked == positive for liked in verdicts) == int(given_count) > 0
     assert len(text.split()) <= 50
-    assert not mentions_hint(" ".join(parts.values()))
+    assert not mentions_hint(" ".join(parts.values()), [])
 
 
 @given(HISTORIES, TARGETS)
@@ -124,14 +124,8 @@ def test_corrections_are_sometimes_ignored_and_sometimes_leaked():
             follow_up("wrong_verdict", label=False, turn=1),
         ]
         text = answer(messages)
-        kind = (
-            "leaked"
-            if mentions_hint(split_verdict(text)[1])
-            else "obeyed"
-            if parse_verdict(text) is False
-            else "ignored"
-        )
-        seen[kind] += 1
+        leaked, obeyed = mentions_hint(split_verdict(text)[1], []), parse_verdict(text) is False
+        seen["leaked" if leaked else "obeyed" if obeyed else "ignored"] += 1
     assert 30 <= seen["ignored"] <= 90
     assert 15 <= seen["leaked"] <= 55
 

@@ -3,27 +3,26 @@
 import json
 import re
 from contextlib import suppress
-from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.project import SMALL, run_command, set_params, teacher_params, teacher_project
+from tests.teacher.asking import STORE, teacher_at
 from tests.teacher.batch_server import batch_server, questions
 from tests.teacher.server import completion
 from thinkrec.teacher.batch import Waiting
-from thinkrec.teacher.endpoint import open_teacher
 from thinkrec.teacher.job import Job, carry_out
-from thinkrec.teacher.quote import NOTHING, Quote, Range, add_quotes, quote_job, quote_table
+from thinkrec.teacher.quote import Quote, quote_job, show_quotes
+from thinkrec.teacher.store import open_store, request_key
 
 PLACE = "https://teacher.invalid/v1"
 A, B = "aaaa", "bbbbbbbb"  # four and eight characters
 
 
 @pytest.fixture(autouse=True)
-def place_without_a_key(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    for name in ("THINKREC_STORE", "THINKREC_TEACHER_KEY", "OPENAI_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
+def keyless(no_key):
+    """No quote needs a key."""
 
 
 @pytest.fixture
@@ -34,108 +33,105 @@ def server():
         yield running
 
 
-def quoted(*texts, turns=3, endpoint=PLACE, **changes):
+def quoted(*texts, turns=3, endpoint=PLACE, changing="", **changes):
     params = teacher_params(endpoint, **changes)
-    return quote_job(Job(stage="traces", work=questions(*texts), teacher=params, turns=turns))
+    return quote_job(Job(stage="traces", work=questions(*texts), teacher=params, turns=turns, changing=changing))
 
 
-def ask(server, *texts):
-    carry_out(questions(*texts), open_teacher(teacher_params(server.endpoint)))
+def ask(server, *texts, **changes):
+    carry_out(questions(*texts), teacher_at(server.endpoint, **changes))
 
 
-def span(least, most):
-    return Range(least=pytest.approx(least), most=pytest.approx(most))
+def span(least, most=None):
+    """A range, as it is compared."""
+    return pytest.approx([least, least if most is None else most])
 
 
 def test_nothing_is_known_of_a_new_teacher_and_everything_assumed_is_said():
-    found = quoted(A, B)
-    assert (found.questions, found.answered, found.submitted) == (2, 0, 0)
-    assert found.requests == span(2, 6)
+    quote = quoted(A, B)
+    assert (quote.questions, quote.answered, quote.submitted) == (2, 0, 0)
+    assert quote.requests == span(2, 6)
     # Characters / 4; each of two further turns repeats the question, and 1 + 2 times 200 of an answer and 60 after it.
-    assert found.prompt_tokens == span(12 / 4, 3 * 12 / 4 + 2 * 3 * 260)
-    assert found.completion_tokens == span(2 * 200, 6 * 200)
-    assert found.cost is None
-    assert found.seconds == span(3, 3)  # at least an answer's time
-    said = " ".join(found.notes)
+    assert quote.prompt_tokens == span(12 / 4, 3 * 12 / 4 + 2 * 3 * 260)
+    assert quote.completion_tokens == span(2 * 200, 6 * 200)
+    assert np.isnan(quote.cost).all()
+    assert quote.seconds == span(3)  # at least an answer's time
+    notes = " ".join(quote.notes)
     for part in ("4 characters", "200 an answer assumed", "no price set: give run.prompt_price", "3 s an answer"):
-        assert part in said
+        assert part in notes
 
 
-def test_prices_are_of_a_million_tokens():
-    found = quoted(A, B, turns=1, prompt_price=2.0, completion_price=8.0)
-    assert found.cost == span((3 * 2 + 400 * 8) / 1e6, (3 * 2 + 400 * 8) / 1e6)
-    assert "price" not in " ".join(found.notes)
-
-
-@pytest.mark.parametrize("missing", ["prompt_price", "completion_price"])
-def test_one_price_alone_makes_no_cost(missing):
-    prices = {"prompt_price": 1.0, "completion_price": 1.0, missing: None}
-    assert quoted(A, **prices).cost is None
+def test_prices_are_of_a_million_tokens_and_one_alone_makes_no_cost():
+    quote = quoted(A, B, turns=1, prompt_price=2.0, completion_price=8.0)
+    assert quote.cost == span((3 * 2 + 400 * 8) / 1e6)
+    assert "price" not in " ".join(quote.notes)
+    for price in ("prompt_price", "completion_price"):
+        assert np.isnan(quoted(A, **{price: 1.0}).cost).all()
 
 
 def test_a_ceiling_of_the_requests_bounds_the_answers():
     assert quoted(A, turns=1, request={"max_tokens": 1000}).completion_tokens == span(200, 1000)
-    assert quoted(A, turns=1, request={"max_completion_tokens": 50}).completion_tokens == span(50, 50)
+    assert quoted(A, turns=1, request={"max_completion_tokens": 50}).completion_tokens == span(50)
 
 
 def test_answers_in_the_store_cost_nothing_and_teach_what_others_take(server):
     ask(server, A)
-    found = quoted(A, B, endpoint=server.endpoint)
-    assert (found.questions, found.answered) == (2, 1)
-    assert found.requests == span(1, 3)
+    quote = quoted(A, B, endpoint=server.endpoint)
+    assert (quote.questions, quote.answered) == (2, 1)
+    assert quote.requests == span(1, 3)
     per_character = 7 / 4
-    assert found.prompt_tokens == span(8 * per_character, 3 * 8 * per_character + 3 * (3 + 60))
-    assert found.completion_tokens == span(3, 9)
-    assert "3 an answer" in " ".join(found.notes)
+    assert quote.prompt_tokens == span(8 * per_character, 3 * 8 * per_character + 3 * (3 + 60))
+    assert quote.completion_tokens == span(3, 9)
+    assert "3 an answer" in " ".join(quote.notes)
     ask(server, B)
-    done = quoted(A, B, endpoint=server.endpoint)
-    assert (done.answered, done.requests, done.cost) == (2, NOTHING, NOTHING)
-    assert done.notes == ("traces: all answers are in the store",)
+    quote = quoted(A, B, endpoint=server.endpoint)
+    assert quote.answered == 2
+    assert quote.requests == span(0)
+    assert quote.cost == span(0)
+    assert quote.notes == ("traces: all answers are in the store",)
 
 
 def test_a_second_turn_that_is_open_leaves_fewer_to_come(server):
     server.answer = lambda request, _: (200, completion("again"))
     ask(server, A)
-    with_two = quoted(A, endpoint=server.endpoint, turns=3)
-    assert (with_two.answered, with_two.requests) == (2, NOTHING)  # the helper asks twice at most
-    from thinkrec.teacher.store import open_store, request_key
-
-    with open_store(Path(".cache/responses.sqlite")) as store:
-        second = [{"role": "user", "content": A}, {"role": "assistant", "content": "again"},
-                  {"role": "user", "content": "so?"}]  # fmt: skip
-        key = request_key(server.endpoint, {"model": "m", "messages": second})
+    assert quoted(A, endpoint=server.endpoint).requests == span(0)  # the helper asks twice at most
+    turns = [("user", A), ("assistant", "again"), ("user", "so?")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    with open_store(STORE) as store:
+        key = request_key(server.endpoint, {"model": "m", "messages": messages})
         assert store.get(key)
-        store.connection.execute("DELETE FROM responses WHERE key = ?", (key,))
-    found = quoted(A, endpoint=server.endpoint, turns=3)
-    assert (found.questions, found.answered, found.requests) == (1, 1, span(1, 2))
+        store.rows("DELETE FROM responses WHERE key = ?", key)
+    quote = quoted(A, endpoint=server.endpoint)
+    assert (quote.questions, quote.answered) == (1, 1)
+    assert quote.requests == span(1, 2)
 
 
 def test_answers_to_questions_that_will_change_tell_of_tokens_alone(server):
     ask(server, A)
-    params = teacher_params(server.endpoint)
-    found = quote_job(Job(stage="traces", work=questions(A), teacher=params, turns=1, changing="because"))
-    assert (found.questions, found.answered, found.requests) == (1, 0, span(1, 1))
-    assert found.completion_tokens == span(3, 3)
-    assert found.notes[0] == "traces: because"
+    quote = quoted(A, turns=1, endpoint=server.endpoint, changing="because")
+    assert (quote.questions, quote.answered) == (1, 0)
+    assert quote.requests == span(1)
+    assert quote.completion_tokens == span(3)
+    assert quote.notes[0] == "traces: because"
 
 
 def test_equal_questions_are_sent_once_and_may_part_after_the_first_answer():
-    found = quoted(A, A, A, turns=2)
-    assert found.questions == 1
-    assert found.requests == span(1, 4)
+    quote = quoted(A, A, A, turns=2)
+    assert quote.questions == 1
+    assert quote.requests == span(1, 4)
 
 
 @pytest.mark.parametrize(
     ("limits", "seconds"),
     [
-        ({"concurrency": 1}, (6, 6)),
-        ({"requests_per_minute": 1}, (120, 120)),
-        ({"tokens_per_minute": 100}, ((3 + 400) / 100 * 60,) * 2),
-        ({"mode": "batch"}, (0, 24 * 3600)),
+        ({"concurrency": 1}, span(6)),
+        ({"requests_per_minute": 1}, span(120)),
+        ({"tokens_per_minute": 100}, span((3 + 400) / 100 * 60)),
+        ({"mode": "batch"}, span(0, 24 * 3600)),
     ],
 )
 def test_time_is_that_of_the_tightest_limit(limits, seconds):
-    assert quoted(A, B, turns=1, **limits).seconds == span(*seconds)
+    assert quoted(A, B, turns=1, **limits).seconds == seconds
 
 
 def test_a_cap_is_said():
@@ -144,33 +140,23 @@ def test_a_cap_is_said():
 
 def test_what_is_under_way_in_batches_is_not_sent_again(server, monkeypatch):
     monkeypatch.setenv("THINKREC_TEACHER_KEY", "k")
-    batches = teacher_params(server.endpoint, mode="batch")
     with suppress(Waiting):
-        carry_out(questions(A), open_teacher(batches))
-    found = quoted(A, B, turns=1, endpoint=server.endpoint, mode="batch")
-    assert (found.submitted, found.requests) == (1, span(1, 1))
+        ask(server, A, mode="batch")
+    quote = quoted(A, B, turns=1, endpoint=server.endpoint, mode="batch")
+    assert quote.submitted == 1
+    assert quote.requests == span(1)
 
 
-def test_the_offline_teacher_is_free():
-    found = quoted(A, endpoint="offline")
-    assert (found.requests, found.cost) == (NOTHING, NOTHING)
-    assert "free" in found.notes[0]
-
-
-def test_a_total_has_a_cost_only_if_all_have():
-    one = Quote(stage="a", requests=Range(least=1, most=2), cost=Range(least=3, most=4))
-    assert add_quotes([one, one]).requests == Range(least=2, most=4)
-    assert add_quotes([one, one]).cost == Range(least=6, most=8)
-    assert add_quotes([one, Quote(stage="b", cost=None)]).cost is None
-    assert quote_table([one, Quote(stage="b", cost=None)])
-
-
-def logged(folder):
-    return [json.loads(line) for line in (folder / ".cache" / "runs.jsonl").read_text().splitlines()]
+def test_a_total_has_a_cost_only_if_all_have(capsys):
+    priced = Quote(stage="a", requests=np.array([1.0, 2.0]), cost=np.array([3.0, 4.0]))
+    unpriced = Quote(stage="b", cost=np.full(2, np.nan))
+    assert show_quotes([priced, priced]) == "nothing sent; to send: 2 to 4 requests, cost 6.00 to 8.00"
+    assert show_quotes([priced, unpriced]) == "nothing sent; to send: 1 to 2 requests, no price set"
+    assert "total" in capsys.readouterr().out
 
 
 @pytest.mark.integration
-def test_a_dry_run_of_every_stage_needs_no_key_and_its_quote_holds(tmp_path, monkeypatch):
+def test_a_dry_run_of_every_stage_needs_no_key_and_its_quote_holds(tmp_path):
     with batch_server() as server:
         settings = {"teacher.endpoint": server.endpoint, "keywords.source": "teacher", "run.prompt_price": 1.0,
                     "run.completion_price": 1.0}  # fmt: skip
@@ -193,7 +179,7 @@ def test_a_dry_run_of_every_stage_needs_no_key_and_its_quote_holds(tmp_path, mon
 
 
 @pytest.mark.integration
-def test_keywords_still_to_come_make_new_questions_of_all_whatever_is_in_the_store(tmp_path, monkeypatch):
+def test_keywords_still_to_come_make_new_questions_of_all_whatever_is_in_the_store(tmp_path):
     def to_send(folder):
         said = run_command(folder, "traces", "--dry-run").stdout
         return re.search(r"to send: ([\d,]+)", said)[1], "still to come" in said
@@ -209,7 +195,8 @@ def test_keywords_still_to_come_make_new_questions_of_all_whatever_is_in_the_sto
         assert run_command(folder, "keywords").exit_code == run_command(folder, "traces").exit_code == 0
         (folder / "out/keywords/keywords.parquet").write_bytes(before)
         assert to_send(folder) == ("0", False)
-        assert [line["stage"] for line in logged(folder)] == ["keywords", "traces"] * 2  # and no dry run
+        log = (folder / ".cache" / "runs.jsonl").read_text().splitlines()
+        assert [json.loads(line)["stage"] for line in log] == ["keywords", "traces"] * 2  # and no dry run
 
 
 @pytest.mark.integration

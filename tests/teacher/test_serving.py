@@ -1,6 +1,5 @@
 """A real server as the teacher: `transformers serve` with a tiny random model, which says nothing that makes sense."""
 
-import asyncio
 import copy
 import importlib.util
 import os
@@ -16,15 +15,14 @@ import pandas as pd
 import pytest
 
 from tests.builders import causal_lm, interactions, item_table, tokenizer
-from tests.project import ROOT, teacher_params
+from tests.project import ROOT
+from tests.teacher.asking import ask, message, teacher_at
 from thinkrec.claims.checker import Checker
 from thinkrec.errors import UserError
 from thinkrec.lm.backbone import save_model
 from thinkrec.params import load
 from thinkrec.synthesis.sampling import Sample
 from thinkrec.synthesis.traces import synthesise
-from thinkrec.teacher.client import open_session
-from thinkrec.teacher.endpoint import open_teacher
 
 MISSING = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
 pytestmark = [
@@ -39,7 +37,7 @@ STARTED = 120.0  # seconds, on a busy machine
 TURNS = 2
 ROWS = list(range(0, 36, 6))
 CHAT = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}assistant:"
-QUESTION = [{"role": "user", "content": "Yes or no?"}]
+QUESTION = "Yes or no?"
 
 
 @contextmanager
@@ -78,14 +76,6 @@ def _healthy(port):
         return False
 
 
-def ask(teacher):
-    async def run():
-        async with open_session(teacher) as session:
-            return await session.ask(QUESTION)
-
-    return asyncio.run(run())
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """What came of questions and of the trace loop while the server ran; it is gone by now."""
@@ -97,8 +87,8 @@ def served(tmp_path_factory):
     keywords = pd.DataFrame({"item": range(len(items)), "keywords": items["categories"]})
 
     def teacher(model=folder / "model", **changes):
-        given = {"model": str(model), "timeout": 60.0, "request": {"max_completion_tokens": LONGEST}, **changes}
-        return open_teacher(teacher_params(endpoint, **given), retries=0)
+        settings = {"model": str(model), "timeout": 60.0, "request": {"max_completion_tokens": LONGEST}, **changes}
+        return teacher_at(endpoint, retries=0, **settings)
 
     def loop(**changes):
         checker = Checker(table, items, keywords, params.prompt.model_copy(update={"history": 2}), str)
@@ -110,46 +100,44 @@ def served(tmp_path_factory):
         for name in ("THINKREC_STORE", "THINKREC_TEACHER_KEY", "OPENAI_API_KEY"):
             patch.delenv(name, raising=False)
         with transformers_serve(folder / "model", folder / "home") as endpoint:
-            reply, made = ask(teacher()), loop()
+            (answer,), synthesis = ask(teacher(), QUESTION), loop()
             with pytest.raises(UserError) as other:
-                ask(teacher("another-model"))
+                ask(teacher("another-model"), QUESTION)
         with pytest.raises(UserError) as gone:
-            ask(teacher(request={}))
+            ask(teacher(request={}), QUESTION)
         return SimpleNamespace(
-            reply=reply, made=made, again=loop(), other=str(other.value), gone=str(gone.value), words=words
+            answer=answer, synthesis=synthesis, again=loop(), other=other.value, gone=gone.value, words=words
         )
 
 
 def test_a_served_model_answers_with_its_usage(served):
-    reply = served.reply
-    shown = served.words.apply_chat_template(QUESTION, add_generation_prompt=True)
-    assert reply.text
-    assert reply.prompt_tokens == len(shown["input_ids"])
-    assert 0 < reply.completion_tokens <= LONGEST
-    assert (reply.finish_reason == "length") == (reply.completion_tokens == LONGEST)
-    assert not reply.refused
+    answer = served.answer
+    shown = served.words.apply_chat_template(message(QUESTION), add_generation_prompt=True)
+    assert answer.text
+    assert answer.prompt_tokens == len(shown["input_ids"])
+    assert 0 < answer.completion_tokens <= LONGEST
+    assert (answer.finish_reason == "length") == (answer.completion_tokens == LONGEST)
+    assert not answer.refused
 
 
 def test_the_loop_survives_whatever_a_random_model_says(served):
-    made = served.made
-    rejected = made.rejected["row"].value_counts().to_dict()
-    assert set(made.kept["row"]) | set(rejected) == set(ROWS)
-    for row in set(ROWS) - set(made.kept["row"]):
-        assert rejected[row] == TURNS
-    assert sum(made.stats["rejected"].values()) == len(made.rejected)
-    assert made.stats["train"]["asked"] + made.stats["held_out"]["asked"] == len(ROWS)
-    answers = len(made.rejected) + len(made.kept)
-    assert 0 < made.stats["completion_tokens"] <= LONGEST * answers
-    assert made.stats["prompt_tokens"] > answers
+    kept, rejected, stats = served.synthesis.kept, served.synthesis.rejected, served.synthesis.stats
+    turns = rejected["row"].value_counts()
+    assert set(kept["row"]) | set(turns.index) == set(ROWS)
+    assert (turns[list(set(ROWS) - set(kept["row"]))] == TURNS).all()
+    assert sum(stats["rejected"].values()) == len(rejected)
+    answers = len(rejected) + len(kept)
+    assert 0 < stats["completion_tokens"] <= LONGEST * answers
+    assert stats["prompt_tokens"] > answers
 
 
 def test_the_store_replays_it_with_the_server_gone(served):
-    assert "cannot be reached" in served.gone
-    pd.testing.assert_frame_equal(served.again.kept, served.made.kept)
-    pd.testing.assert_frame_equal(served.again.rejected, served.made.rejected)
-    assert served.again.stats == served.made.stats
+    assert "cannot be reached" in str(served.gone)
+    pd.testing.assert_frame_equal(served.again.kept, served.synthesis.kept)
+    pd.testing.assert_frame_equal(served.again.rejected, served.synthesis.rejected)
+    assert served.again.stats == served.synthesis.stats
 
 
 def test_a_model_that_is_not_served_is_told_of_in_one_line(served):
-    assert "pinned to" in served.other and "requested 'another-model'" in served.other
-    assert "\n" not in served.other
+    assert "pinned to" in str(served.other) and "requested 'another-model'" in str(served.other)
+    assert "\n" not in str(served.other)

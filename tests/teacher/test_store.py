@@ -11,62 +11,31 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import teacher_params
+from tests.project import ROOT
+from tests.teacher.asking import KEY, STORE, ask, message, teacher_at, texts_of
 from tests.teacher.server import serve
 from thinkrec.errors import UserError
 from thinkrec.teacher.answers import Answer
 from thinkrec.teacher.client import open_session
-from thinkrec.teacher.endpoint import open_teacher
 from thinkrec.teacher.store import open_store, request_key, store_lock
 
-ROOT = Path(__file__).resolve().parents[2]
-KEY = "sk-do-not-keep-me"
-STORE = Path(".cache/responses.sqlite")
-ANSWER = Answer(
-    content="Yes. ä", reasoning_content="", refusal="", finish_reason="stop", prompt_tokens=3, completion_tokens=2
-)
+ANSWER = Answer(content="Yes. ä", finish_reason="stop", prompt_tokens=3, completion_tokens=2)
 CONCURRENCY = 8
 ASK_ALL = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
-from tests.project import teacher_params
+from tests.teacher.asking import message, teacher_at
 from thinkrec.errors import UserError
 from thinkrec.teacher.client import ask_about
-from thinkrec.teacher.endpoint import open_teacher
 endpoint, count, order, timeout = sys.argv[1], *map(float, sys.argv[2:])
-teacher = open_teacher(teacher_params(endpoint, concurrency=8, timeout=timeout))
+teacher = teacher_at(endpoint, concurrency=8, timeout=timeout)
 async def ask(session, number):
-    return (await session.ask([{"role": "user", "content": str(number)}])).text
+    return (await session.ask(message(number))).text
 try:
     print(*ask_about(teacher, range(int(count))[:: int(order)], ask, progress="", unit=""), teacher.spent.requests)
 except UserError as error:
     sys.exit(str(error))
 """
-
-
-def params(endpoint, **changes):
-    return teacher_params(endpoint, **{"concurrency": CONCURRENCY, **changes})
-
-
-def message(text):
-    return [{"role": "user", "content": str(text)}]
-
-
-def ask(teacher, *texts):
-    """The replies to some questions asked at once, and how many requests that took."""
-
-    async def run():
-        async with open_session(teacher) as session:
-            return await asyncio.gather(*(session.ask(message(text)) for text in texts)), session.teacher.spent.requests
-
-    return asyncio.run(run())
-
-
-@pytest.fixture(autouse=True)
-def place_and_key(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("THINKREC_STORE", raising=False)
-    monkeypatch.setenv("THINKREC_TEACHER_KEY", KEY)
 
 
 def start(endpoint, count, order=1, timeout=5.0):
@@ -86,9 +55,15 @@ def wait_for(server, count, process):
         time.sleep(0.005)
 
 
-def stored():
+def finish(endpoint, count, sent):
+    """Run again: all answers are there, and so many requests were sent."""
+    texts, _ = start(endpoint, count).communicate(timeout=60)
+    assert texts.split() == [*(f"a{number}" for number in range(count)), str(sent)]
+
+
+def count_stored():
     with open_store(STORE) as store:
-        return store.connection.execute("SELECT count(*) FROM responses").fetchone()[0]
+        return store.rows("SELECT count(*) FROM responses")[0][0]
 
 
 @pytest.mark.integration
@@ -103,21 +78,20 @@ def test_a_run_that_is_told_to_stop_keeps_what_is_under_way_and_the_next_goes_on
         assert error == f"stopped by {number.name}; all that was answered is in {STORE}; run again to go on\n"
         assert process.returncode == 1
         assert 12 <= sent < 40
-        assert stored() == sent
-        texts, _ = start(server.endpoint, 40).communicate(timeout=60)
-        assert texts.split() == [*(f"a{number}" for number in range(40)), str(40 - sent)]
+        assert count_stored() == sent
+        finish(server.endpoint, 40, 40 - sent)
     assert set(server.came.values()) == {1}
 
 
 @pytest.mark.integration
-def test_a_run_that_is_told_to_stop_waits_no_longer_than_the_time_out():
+def test_a_run_that_is_told_to_stop_waits_no_longer_than_the_time_out_and_tries_nothing_again():
     with serve("hang") as server:
         process = start(server.endpoint, 40, timeout=2.0)
         wait_for(server, 8, process)
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=60)
     assert error.startswith("stopped by SIGTERM; ")
-    assert len(server.heard) == 8  # nothing was tried again
+    assert len(server.heard) == 8
 
 
 @pytest.mark.integration
@@ -138,10 +112,9 @@ def test_after_a_killed_run_the_next_asks_only_what_is_not_kept():
         wait_for(server, 20, process)
         process.kill()
         process.communicate()
-        kept = stored()
-        assert kept >= 20 - CONCURRENCY
-        texts, _ = start(server.endpoint, 40).communicate(timeout=60)
-        assert texts.split() == [*(f"a{number}" for number in range(40)), str(40 - kept)]
+        stored = count_stored()
+        assert stored >= 20 - CONCURRENCY
+        finish(server.endpoint, 40, 40 - stored)
 
 
 @pytest.mark.integration
@@ -149,10 +122,8 @@ def test_of_two_runs_at_once_one_asks_and_the_other_finds_its_answers():
     with serve() as server:
         with store_lock(STORE):  # as a third one would
             both = [start(server.endpoint, 100, order) for order in (1, -1)]
-            for process in both:
-                assert (
-                    process.stderr.readline() == f"waiting for another run, which holds {STORE.with_suffix('.lock')}\n"
-                )
+            line = f"waiting for another run, which holds {STORE.with_suffix('.lock')}\n"
+            assert [process.stderr.readline() for process in both] == [line, line]
             assert not server.heard
         texts = [process.communicate(timeout=60)[0].split() for process in both]
     assert texts[0][:-1] == texts[1][:-1][::-1] == [f"a{number}" for number in range(100)]
@@ -162,49 +133,41 @@ def test_of_two_runs_at_once_one_asks_and_the_other_finds_its_answers():
 
 def test_a_question_that_failed_may_be_asked_again_at_once():
     with serve(["bad request"]) as server:
-        teacher = open_teacher(params(server.endpoint))
+        teacher = teacher_at(server.endpoint)
         with pytest.raises(UserError):
             ask(teacher, "x")
-        (reply,), _ = ask(teacher, "x")
-    assert (reply.text, server.came["x"]) == ("ax", 2)
+        assert texts_of(ask(teacher, "x")) == ["ax"]
+    assert server.came["x"] == 2
 
 
-def test_the_same_questions_again_make_no_call():
+def test_the_same_questions_again_make_no_call_and_need_no_key(monkeypatch):
     with serve() as server:
-        first, sent = ask(open_teacher(params(server.endpoint)), *range(20))
-        again, sent_again = ask(open_teacher(params(server.endpoint)), *range(20))
-    assert (sent, sent_again, len(server.heard)) == (20, 0, 20)
-    assert again == first
-    assert (first[4].text, first[4].reasoning) == ("a4", "because 4")
-    assert (first[4].prompt_tokens, first[4].completion_tokens) == (7, 3)
-
-
-def test_what_the_store_knows_needs_no_key(monkeypatch):
+        first = ask(teacher_at(server.endpoint), *range(20))
     monkeypatch.delenv("THINKREC_TEACHER_KEY")
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    again = teacher_at(server.endpoint)
+    assert ask(again, *range(20)) == first
+    assert (len(server.heard), again.spent.requests) == (20, 0)
+
+
+def test_a_remote_teacher_answers_from_the_store_without_a_key(no_key):
     place = "https://teacher.invalid/v1"
     with open_store(STORE) as store:
         store.put(request_key(place, {"model": "m", "messages": message("x")}), ANSWER)
-    (reply,), sent = ask(open_teacher(params(place)), "x")
-    assert (reply.text, sent) == (ANSWER.content, 0)
+    assert ask(teacher_at(place), "x") == [ANSWER]
     with pytest.raises(UserError, match="needs a key"):
-        ask(open_teacher(params(place)), "y")
+        ask(teacher_at(place), "y")
 
 
 def test_equal_questions_under_way_share_one_call():
     with serve(seconds=0.05) as server:
-        replies, sent = ask(open_teacher(params(server.endpoint)), *["x"] * 5)
-    assert (sent, server.came["x"]) == (1, 1)
-    assert {reply.text for reply in replies} == {"ax"}
+        assert set(texts_of(ask(teacher_at(server.endpoint), *["x"] * 5))) == {"ax"}
+    assert server.came["x"] == 1
 
 
 def test_of_two_answers_to_one_question_the_first_stands_for_both():
-    other = Answer(
-        content="No.", reasoning_content="", refusal="", finish_reason="stop", prompt_tokens=1, completion_tokens=1
-    )
     with open_store(Path("s/r.sqlite")) as first, open_store(Path("s/r.sqlite")) as second:
         assert first.put("k", ANSWER) == ANSWER
-        assert second.put("k", other) == ANSWER
+        assert second.put("k", Answer(content="No.")) == ANSWER
         assert second.get("k") == first.get("k") == ANSWER
         assert second.get("other") is None
 
@@ -213,10 +176,7 @@ def test_an_answer_under_way_is_kept_though_another_question_fails():
     with serve(seconds=0.2) as server:
 
         async def run():
-            async with (
-                open_session(open_teacher(params(server.endpoint), retries=0)) as session,
-                asyncio.TaskGroup() as group,
-            ):
+            async with open_session(teacher_at(server.endpoint, retries=0)) as session, asyncio.TaskGroup() as group:
                 group.create_task(session.ask(message("paid")))
                 while not server.heard:
                     await asyncio.sleep(0.01)
@@ -224,7 +184,7 @@ def test_an_answer_under_way_is_kept_though_another_question_fails():
 
         with pytest.raises(ExceptionGroup):
             asyncio.run(run())
-    assert server.came["paid"] == stored() == 1
+    assert server.came["paid"] == count_stored() == 1
 
 
 def test_a_change_of_place_model_or_request_asks_anew():
@@ -241,34 +201,31 @@ def test_a_change_of_place_model_or_request_asks_anew():
 
 def test_no_key_and_no_password_is_in_the_file():
     with serve() as server:
-        teacher = open_teacher(params(server.endpoint.replace("//", "//user:pass-word@")))
-        ask(teacher, "x")
-    for path in Path(".cache").iterdir():
+        ask(teacher_at(server.endpoint.replace("//", "//user:pass-word@")), "x")
+    for path in STORE.parent.iterdir():
         content = path.read_bytes()
         assert KEY.encode() not in content and b"pass-word" not in content
 
 
 @pytest.mark.parametrize("content", [b"not a database at all, but long enough to look like one" * 20, None])
 def test_a_damaged_store_is_a_user_error_in_one_line(content):
-    path = STORE
-    with open_store(path) as store:
+    with open_store(STORE) as store:
         store.put("k", ANSWER)
         if content is None:
-            store.connection.execute("UPDATE responses SET answer = '{\"content\": 3}'")
+            store.rows("UPDATE responses SET answer = '{\"content\": 3}'")
     if content is not None:
-        path.write_bytes(content)
+        STORE.write_bytes(content)
     said = r"responses\.sqlite: the response store is damaged .*move it away"
-    with pytest.raises(UserError, match=said) as caught, open_store(path) as store:
+    with pytest.raises(UserError, match=said) as caught, open_store(STORE) as store:
         store.get("k")
     assert "\n" not in str(caught.value)
 
 
 def test_a_store_that_another_version_wrote_is_left_alone():
-    path = Path("r.sqlite")
-    connection = sqlite3.connect(path)
+    connection = sqlite3.connect("r.sqlite")
     connection.execute("PRAGMA user_version = 9")
     connection.close()
-    with pytest.raises(UserError, match="another version"), open_store(path):
+    with pytest.raises(UserError, match="another version"), open_store(Path("r.sqlite")):
         pass
 
 
@@ -281,29 +238,25 @@ def test_a_store_that_cannot_be_written_is_a_user_error():
 def test_an_environment_variable_names_another_store(monkeypatch, tmp_path):
     monkeypatch.setenv("THINKREC_STORE", str(tmp_path / "elsewhere.sqlite"))
     with serve() as server:
-        ask(open_teacher(params(server.endpoint)), "x")
+        ask(teacher_at(server.endpoint), "x")
     assert (tmp_path / "elsewhere.sqlite").exists()
-    assert not Path(".cache").exists()
-
-
-def test_the_offline_teacher_leaves_no_store():
-    assert open_teacher(params("offline")).store is None
+    assert not STORE.parent.exists()
 
 
 def test_the_cap_stops_in_one_line_keeps_what_is_paid_and_the_next_run_goes_on():
     with serve(seconds=0.01) as server:
         for total in (12, 24):
             with pytest.raises(UserError, match=r"all run\.max_requests=12 of this run are sent; .*go on") as caught:
-                ask(open_teacher(params(server.endpoint, max_requests=12)), *range(30))
+                ask(teacher_at(server.endpoint, max_requests=12), *range(30))
             assert "\n" not in str(caught.value)
-            assert (len(server.heard), stored()) == (total, total)
-        replies, sent = ask(open_teacher(params(server.endpoint, max_requests=12)), *range(30))
-    assert sent == 6
-    assert [reply.text for reply in replies] == [f"a{n}" for n in range(30)]
+            assert (len(server.heard), count_stored()) == (total, total)
+        teacher = teacher_at(server.endpoint, max_requests=12)
+        assert texts_of(ask(teacher, *range(30))) == [f"a{n}" for n in range(30)]
+    assert teacher.spent.requests == 6
     assert set(server.came.values()) == {1}
 
 
 def test_retries_count_towards_the_cap():
     with serve("500") as server, pytest.raises(UserError, match=r"max_requests=3"):
-        ask(open_teacher(params(server.endpoint, max_requests=3)), "x")
+        ask(teacher_at(server.endpoint, max_requests=3), "x")
     assert server.came["x"] == 3

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from tests.claims.rows import item
 from thinkrec.claims.answers import read_parts
 from thinkrec.shown import LONGEST_KEYWORD, LONGEST_TITLE, ShownRow
-from thinkrec.synthesis.filters import FILTERS
 from thinkrec.teacher.offline import _CORRECTION, read_case
-from thinkrec.teacher.trace_prompts import REFLECTIONS, SYSTEM, follow_up, gives_label_away, question
+from thinkrec.teacher.trace_prompts import FAULTS, REFLECTIONS, SYSTEM, follow_up, gives_label_away, question
 
 TARGET = item("Dusk", "war")
 
@@ -69,7 +68,7 @@ def test_the_form_that_is_asked_for_is_the_form_that_is_read():
     assert list(read_parts("\n".join(["Verdict: Yes", *form[1:]]))) == ["history", "taste", "fit"]
 
 
-@pytest.mark.parametrize("fault", [fault for fault in FILTERS if fault != "wrong_verdict"])
+@pytest.mark.parametrize("fault", sorted({*FAULTS} - {"wrong_verdict", "duplicate"}))
 def test_only_a_wrong_verdict_is_answered_with_the_right_one(fault):
     assert gives_label_away("wrong_verdict") and not gives_label_away(fault)
     assert follow_up(fault, label=True, turn=1) == follow_up(fault, label=False, turn=1)

@@ -14,8 +14,7 @@ import pandas as pd
 
 from thinkrec.claims.answers import WORDS
 from thinkrec.claims.checker import Checker
-from thinkrec.synthesis.filters import FAULTS
-from thinkrec.teacher.trace_prompts import as_data
+from thinkrec.teacher.trace_prompts import FAULTS, as_data
 
 LONGEST_TEXT = 4000  # characters of a prompt or an answer that are shown
 

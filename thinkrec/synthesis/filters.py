@@ -1,8 +1,6 @@
-"""What keeps an answer from becoming a trace: one filter per fault, tried in the order of `FILTERS`.
+"""What keeps an answer from becoming a trace: `Fault` lists the faults in the order in which they are looked for.
 
-A filter looks at one answer and says what is wrong with it, or returns None. Filters that explain most come first: an
-answer that is cut off is not blamed for its missing lines. Limits that users vary are parameters (`traces`), the others
-are constants here.
+Limits that users vary are parameters (`traces`), the others are constants here.
 """
 
 from __future__ import annotations
@@ -10,18 +8,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
 
-from thinkrec.claims.answers import WORDS, Parts, read_parts, refusal, split_verdict, trace_text
+from thinkrec.claims.answers import WORDS, read_parts, refusal, split_verdict, trace_text
 from thinkrec.claims.checker import Checker
-from thinkrec.claims.claims import Check, Claim
 from thinkrec.params import TraceParams
-from thinkrec.teacher.answers import Reply
+from thinkrec.shown import ShownItem
+from thinkrec.teacher.answers import Answer
 from thinkrec.teacher.trace_prompts import Fault
-
-Finding = str | None  # what is wrong, in a few words; None: nothing
 
 REPEATED = 0.25  # share of a text's word triples that may be repeats
 FOREIGN = 0.1  # share of letters that may be of another script than the question's
@@ -74,93 +68,72 @@ _CORRECTED = re.compile(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """One answer about `row`, and what it is held to."""
+def find_fault(
+    answer: Answer, row: int, label: bool, checker: Checker, limits: TraceParams, *, reflected: bool
+) -> tuple[Fault, str] | None:
+    """The first fault of an answer about `row` and what is wrong, or None for an answer that can be kept.
 
-    reply: Reply
-    row: int
-    label: bool
-    reflected: bool  # whether an earlier answer about the row was refused
-    checker: Checker
-    limits: TraceParams
-
-    @cached_property
-    def verdict(self) -> bool | None:
-        return split_verdict(self.reply.text)[0]
-
-    @cached_property
-    def explanation(self) -> str:
-        """What follows the verdict; all of an answer that has none."""
-        return split_verdict(self.reply.text)[1]
-
-    @cached_property
-    def parts(self) -> Parts:
-        return read_parts(self.reply.text)
-
-    @cached_property
-    def text(self) -> str:
-        """The text of the parts alone."""
-        return " ".join(self.parts.values())
-
-    @cached_property
-    def check(self) -> Check:
-        return self.checker.check(self.row, trace_text(self.label, self.parts))
+    Faults that explain most come first: an answer that is cut off is not blamed for its missing lines. `reflected` says
+    whether an earlier answer about the row was refused.
+    """
+    findings = _look_for_faults(answer, row, label, checker, limits, reflected)
+    return next(((fault, finding) for fault, finding in findings if finding is not None), None)
 
 
-def mentions_hint(text: str, titles: Sequence[str] = ()) -> Finding:
-    """The words in which an explanation speaks of having been corrected, told or hinted at; `titles` may be quoted."""
-    hint = _TOLD.search(text) or _CORRECTED.search(_without_quoted(text, set(titles)))
+def _look_for_faults(
+    answer: Answer, row: int, label: bool, checker: Checker, limits: TraceParams, reflected: bool
+) -> Iterator[tuple[Fault, str | None]]:
+    """Every fault in the order in which it is looked for, each with what is wrong in a few words, or None."""
+    yield "refused", "the server says so" if answer.refused else refusal(answer.text)
+    yield "truncated", "its last sentence is not whole" if answer.finish_reason == "length" else None
+    verdict, explanation = split_verdict(answer.text)
+    if not answer.text:
+        yield "empty", "reasoning alone" if answer.reasoning_content.strip() else "no text"
+    yield "empty", None if explanation else "a verdict alone"
+    shown = checker.shown(row).items
+    yield "leaked_hint", mentions_hint(explanation, [item.title for item in shown] if reflected else None)
+    yield "no_verdict", answer.text.split("\n")[0][:40] if verdict is None else None
+    yield "wrong_verdict", None if verdict is label else f"{WORDS[not label]}, not {WORDS[label]}"
+    try:
+        parts = read_parts(answer.text)
+    except ValueError as fault:
+        yield "malformed", str(fault)
+        return
+    text = " ".join(parts.values())
+    yield "wrong_language", _find_foreign_words(text, shown)
+    words = text.split()
+    yield "too_short", f"{len(words)} words" if len(words) < limits.min_words else None
+    yield "too_long", f"{len(words)} words" if len(words) > limits.max_words else None
+    yield "repetitive", _find_repeats(text.lower().split())
+    check = checker.check(row, trace_text(label, parts))
+    yield "ungrounded", "; ".join(map(str, check.ungrounded)) or None
+    yield "contradicts_labels", None if check.agrees(label) else f"it argues for {WORDS[not label]}"
+    yield "contradicts_labels", "; ".join(map(str, check.contradicted)) or None
+
+
+def mentions_hint(text: str, titles: Iterable[str] | None) -> str | None:
+    """The words in which an explanation says which answer was asked for, or None.
+
+    After a reflect turn, `titles` are those that it may quote, and speaking of a correction counts, too.
+    """
+    hint = _TOLD.search(text)
+    if hint is None and titles is not None:
+        quotable = set(titles)
+        text = _QUOTED.sub(lambda quoted: " " if (quoted[1] or quoted[2]) in quotable else quoted[0], text)
+        hint = _CORRECTED.search(text)
     return hint[0] if hint else None
 
 
-def _refused(answer: Answer) -> Finding:
-    if answer.reply.refused:
-        return "the server says so"
-    return refusal(answer.reply.text)
-
-
-def _truncated(answer: Answer) -> Finding:
-    return "its last sentence is not whole" if answer.reply.finish_reason == "length" else None
-
-
-def _empty(answer: Answer) -> Finding:
-    if answer.reply.text and answer.explanation:
-        return None
-    return "a verdict alone" if answer.reply.text else "reasoning alone" if answer.reply.reasoning else "no text"
-
-
-def _leaked(answer: Answer) -> Finding:
-    if answer.reflected:
-        return mentions_hint(answer.explanation, [item.title for item in answer.checker.shown(answer.row).items])
-    order = _TOLD.search(answer.explanation)
-    return order[0] if order else None
-
-
-def _no_verdict(answer: Answer) -> Finding:
-    return answer.reply.text.split("\n")[0][:40] if answer.verdict is None else None
-
-
-def _wrong_verdict(answer: Answer) -> Finding:
-    return None if answer.verdict is answer.label else f"{WORDS[not answer.label]}, not {WORDS[answer.label]}"
-
-
-def _malformed(answer: Answer) -> Finding:
-    try:
-        answer.parts  # noqa: B018
-    except ValueError as fault:
-        return str(fault)
-    return None
-
-
-def _wrong_language(answer: Answer) -> Finding:
-    text = _QUOTED.sub(" ", answer.text)
+def _find_foreign_words(text: str, shown: Sequence[ShownItem]) -> str | None:
+    """What tells that a text is not English, shown names and quotes left out."""
+    text = _QUOTED.sub(" ", text)
     if not text.isascii():
-        items = answer.checker.shown(answer.row).items
-        names = {name for item in items for name in (item.title, *item.keywords) if name}
+        names = {name for item in shown for name in (item.title, *item.keywords) if name}
         for name in sorted(names, key=len, reverse=True):
             text = text.replace(name, " ")
-        letters = Counter(_is_latin(char) for char in text if char.isalpha())
+        letters = Counter(
+            char.isascii() or unicodedata.name(char, "").startswith("LATIN") for char in text if char.isalpha()
+        )
         if letters[False] > FOREIGN * letters.total():
             return f"{letters[False]} of {letters.total()} letters are of another script"
     words = _WORD.findall(text.lower())
@@ -169,73 +142,8 @@ def _wrong_language(answer: Answer) -> Finding:
     return None
 
 
-def _too_short(answer: Answer) -> Finding:
-    count = len(answer.text.split())
-    return f"{count} words" if count < answer.limits.min_words else None
-
-
-def _too_long(answer: Answer) -> Finding:
-    count = len(answer.text.split())
-    return f"{count} words" if count > answer.limits.max_words else None
-
-
-def _repetitive(answer: Answer) -> Finding:
-    words = answer.text.lower().split()
+def _find_repeats(words: Sequence[str]) -> str | None:
+    """The three words that a text repeats most, where too many of its triples are repeats."""
     triples = Counter(" ".join(words[at : at + 3]) for at in range(len(words) - 2))
     repeats = triples.total() - len(triples)
     return triples.most_common(1)[0][0] if repeats > REPEATED * triples.total() else None
-
-
-def _ungrounded(answer: Answer) -> Finding:
-    return _listed(answer.check.ungrounded)
-
-
-def _contradicts_labels(answer: Answer) -> Finding:
-    if not answer.check.agrees(answer.label):
-        return f"it argues for {WORDS[not answer.label]}"
-    return _listed(answer.check.contradicted)
-
-
-def _listed(claims: Sequence[Claim]) -> Finding:
-    return "; ".join(str(claim) for claim in claims) or None
-
-
-FILTERS: dict[Fault, Callable[[Answer], Finding]] = {
-    "refused": _refused,
-    "truncated": _truncated,
-    "empty": _empty,
-    "leaked_hint": _leaked,
-    "no_verdict": _no_verdict,
-    "wrong_verdict": _wrong_verdict,
-    "malformed": _malformed,
-    "wrong_language": _wrong_language,
-    "too_short": _too_short,
-    "too_long": _too_long,
-    "repetitive": _repetitive,
-    "ungrounded": _ungrounded,
-    "contradicts_labels": _contradicts_labels,
-}
-DUPLICATE: Fault = "duplicate"  # of an earlier trace: all of a run are compared, after the filters
-FAULTS: tuple[Fault, ...] = (*FILTERS, DUPLICATE)
-
-
-def find_fault(answer: Answer) -> tuple[Fault, str] | None:
-    """The first fault of an answer and what is wrong, or None for an answer that can be kept."""
-    for fault, look in FILTERS.items():
-        finding = look(answer)
-        if finding is not None:
-            return fault, finding
-    return None
-
-
-def normalised(text: str) -> str:
-    """A text as duplicates are compared: in lower case, its words parted by single spaces."""
-    return " ".join(text.lower().split())
-
-
-def _without_quoted(text: str, titles: set[str]) -> str:
-    return _QUOTED.sub(lambda quoted: " " if (quoted[1] or quoted[2]) in titles else quoted[0], text)
-
-
-def _is_latin(char: str) -> bool:
-    return char.isascii() or unicodedata.name(char, "").startswith("LATIN")

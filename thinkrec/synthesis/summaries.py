@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
@@ -23,14 +23,14 @@ from thinkrec.claims.cleaning import EDGES, clean_keywords, instructs
 from thinkrec.params import KeywordParams, TeacherSettings
 from thinkrec.shown import LONGEST_KEYWORD, one_line
 from thinkrec.synthesis.keywords import extract_keywords, keyword_stats
-from thinkrec.teacher.answers import Reply
+from thinkrec.teacher.answers import Answer
 from thinkrec.teacher.client import Session, Unanswered, ask_about
 from thinkrec.teacher.endpoint import Teacher, open_teacher
 from thinkrec.teacher.item_prompts import LONGEST_NAME, item_question, item_writer
 from thinkrec.teacher.trace_prompts import Message
 
 Fault = Literal["refused", "truncated", "empty", "instruction", "verdict", "sentences"]
-FAULTS: tuple[Fault, ...] = ("refused", "truncated", "empty", "instruction", "verdict", "sentences")
+FAULTS: tuple[Fault, ...] = get_args(Fault)
 
 MOST_WORDS = 5  # of a keyword
 MOST_PROSE = 0.5  # share of an answer's entries that may be no keywords; with more, none is used
@@ -76,30 +76,35 @@ def summarise(
     if teacher is None:
         return Summaries(keywords=extracted, fallbacks=_fallbacks([]), stats=stats)
     equal, write = item_questions(items)
-    replies = _ask(sorted({place for place in equal if place is not None}), write, teacher, progress)
-    answers = {place: read_keywords(reply, max_per_item) for place, reply in replies.items()}
+    asked = sorted({place for place in equal if place is not None})
+
+    async def ask(session: Session, place: int) -> Answer:
+        return await session.ask(write(place))
+
+    answers = dict(zip(asked, ask_about(teacher, asked, ask, progress=progress, unit="item"), strict=True))
+    readings = {place: read_keywords(answer, max_per_item) for place, answer in answers.items()}
     lists: list[list[str]] = extracted["keywords"].tolist()
     fallbacks: list[tuple[int, Fault, str]] = []
-    for place, (item, asked) in enumerate(zip(items["item"], equal, strict=True)):
-        if asked is None:
+    for place, (item, first) in enumerate(zip(items["item"], equal, strict=True)):
+        if first is None:
             continue
-        words, fault = answers[asked]
+        words, fault = readings[first]
         if fault is None:
             lists[place] = words
         else:
-            fallbacks.append((item, fault, replies[asked].text))
+            fallbacks.append((item, fault, answers[first].text))
     faults = Counter(fault for _, fault, _ in fallbacks)
     return Summaries(
         keywords=pd.DataFrame({"item": extracted["item"], "keywords": lists}),
         fallbacks=_fallbacks(fallbacks),
         stats={
             **keyword_stats(lists),
-            "asked": len(replies),
+            "asked": len(answers),
             "nothing_to_ask": equal.count(None),
             "by_teacher": len(lists) - equal.count(None) - len(fallbacks),
             "fallbacks": {fault: faults[fault] for fault in FAULTS},
-            "prompt_tokens": sum(reply.prompt_tokens for reply in replies.values()),
-            "completion_tokens": sum(reply.completion_tokens for reply in replies.values()),
+            "prompt_tokens": sum(answer.prompt_tokens for answer in answers.values()),
+            "completion_tokens": sum(answer.completion_tokens for answer in answers.values()),
         },
     )
 
@@ -135,57 +140,46 @@ def item_questions(items: pd.DataFrame) -> tuple[list[int | None], Callable[[int
     return equal, lambda place: item_question(line(place))
 
 
-def read_keywords(reply: Reply, limit: int) -> tuple[list[str], Fault | None]:
+def read_keywords(answer: Answer, limit: int) -> tuple[list[str], Fault | None]:
     """The keywords of an answer, at most `limit`, and None; or none, and why the answer cannot be used.
 
     - refused: by the server, or in words.
     - truncated: cut off at its longest.
-    - empty: nothing is left after the cleaning that all keywords go through.
     - instruction: it repeats an instruction, such as metadata may hold.
     - verdict: it says yes or no.
     - sentences: most of its entries are no keywords. Where fewer are, they are left out.
+    - empty: nothing is left after the cleaning that all keywords go through.
 
     Read are entries between commas or line breaks, bare, numbered, bulleted or as JSON, after a preface or in a fence.
     """
-    if reply.refused or refusal(reply.text):
+    text = answer.text
+    if answer.refused or refusal(text):
         return [], "refused"
-    if reply.finish_reason == "length":
+    if answer.finish_reason == "length":
         return [], "truncated"
-    if instructs(reply.text):
+    if instructs(text):
         return [], "instruction"
-    entries = _entries(reply.text)
+    entries = _split_entries(text)
     if any(_VERDICT.match(entry) for entry in entries):
         return [], "verdict"
-    fit = [entry for entry in entries if _is_short(entry) and not _PROSE.search(entry)]
+    fit = [
+        entry
+        for entry in entries
+        if len(entry) <= LONGEST_KEYWORD and len(entry.split()) <= MOST_WORDS and not _PROSE.search(entry)
+    ]
     if len(entries) - len(fit) > MOST_PROSE * len(entries):
         return [], "sentences"
     words = clean_keywords(fit, limit)
     return words, None if words else "empty"
 
 
-def _entries(text: str) -> list[str]:
+def _split_entries(text: str) -> list[str]:
     """What an answer lists, without what numbers or encloses it."""
     listed = _PREFACE.sub("", _FENCE.sub("", text).strip(), count=1)
     entries = (
         _ORDINAL.sub("", one_line(entry, LONGEST_NAME).strip(EDGES)).strip(EDGES) for entry in _SEPARATOR.split(listed)
     )
     return [entry for entry in entries if entry]
-
-
-def _is_short(entry: str) -> bool:
-    return len(entry) <= LONGEST_KEYWORD and len(entry.split()) <= MOST_WORDS
-
-
-def _ask(
-    places: Sequence[int], write: Callable[[int], list[Message]], teacher: Teacher, progress: str
-) -> dict[int, Reply]:
-    """The reply to the question about each of these items."""
-
-    async def ask(session: Session, place: int) -> Reply:
-        return await session.ask(write(place))
-
-    replies = ask_about(teacher, places, ask, progress=progress, unit="item")
-    return dict(zip(places, replies, strict=True))
 
 
 def _fallbacks(records: Sequence[tuple[int, Fault, str]]) -> pd.DataFrame:

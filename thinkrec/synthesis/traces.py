@@ -1,10 +1,10 @@
 """Verified reasoning traces: the bounded reflect loop (METHOD section 2) and the ledger of refused answers.
 
-A teacher answers sampled interactions. An answer is kept only if its verdict equals the label and none of
-`filters.FILTERS` finds fault with it. A wrong verdict is followed by a reflect turn that names the right one, any other
-fault by what was wrong with the answer, up to `max_turns` answers in all. In train, a trace that repeats an earlier one
-goes too. Every refused answer is in the ledger and none of it in a trace. Train rows give training traces. Test rows
-give references for the evaluation of reasons and are never trained on.
+A teacher answers sampled interactions. An answer is kept only if its verdict equals the label and `filters` finds no
+fault with it. A wrong verdict is followed by a reflect turn that names the right one, any other fault by what was wrong
+with the answer, up to `max_turns` answers in all. In train, a trace that repeats an earlier one goes too. Every refused
+answer is in the ledger and none of it in a trace. Train rows give training traces. Test rows give references for the
+evaluation of reasons and are never trained on.
 
 A reasoning model's scratch work is not kept, sent back or checked: it weighs both verdicts and speaks of its
 instructions, so the filters' rules do not fit it. Only the fault `empty` looks at it.
@@ -22,25 +22,15 @@ import numpy as np
 import pandas as pd
 
 from thinkrec.artifacts import REJECTED, SCHEMAS, TRACES
-from thinkrec.claims.answers import trace_text
+from thinkrec.claims.answers import parse_verdict, read_parts, trace_text
 from thinkrec.claims.checker import Checker
 from thinkrec.params import TraceParams
 from thinkrec.synthesis.examples import write_examples
-from thinkrec.synthesis.filters import DUPLICATE, FAULTS, Answer, find_fault, normalised
+from thinkrec.synthesis.filters import find_fault
 from thinkrec.synthesis.sampling import Sample
 from thinkrec.teacher.client import Session, ask_about
 from thinkrec.teacher.endpoint import Teacher
-from thinkrec.teacher.trace_prompts import Fault, follow_up, gives_label_away, question
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """One refused answer."""
-
-    turn: int
-    fault: Fault
-    text: str
-    detail: str  # what the filter found
+from thinkrec.teacher.trace_prompts import FAULTS, Fault, follow_up, gives_label_away, question
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,16 +43,14 @@ class Outcome:
     trace: str | None = None
     turns: int = 0
     first_verdict: bool | None = None  # the teacher's own: the first that could be read, before any hint
-    refused: list[Refusal] = field(default_factory=list)
+    refused: list[tuple[int, Fault, str, str]] = field(default_factory=list)  # turn, fault, its detail, the answer
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synthesis:
-    """`kept` and `rejected` in the schemas of the artefacts TRACES and REJECTED, `examples` of both in Markdown, and
-    what the stage reports.
-    """
+    """`kept` and `rejected` in the schemas of TRACES and REJECTED, `examples` of both, and what the stage reports."""
 
     kept: pd.DataFrame
     rejected: pd.DataFrame
@@ -81,39 +69,19 @@ def synthesise(
         Unanswered: the teacher answers from the store alone, and some answers are not there; all rows were walked.
         UserError: the teacher cannot be reached or refuses to work.
     """
-    outcomes = [
-        Outcome(row=row, label=label, held_out=held_out)
-        for row, label, held_out in zip(
-            sample.row.tolist(), sample.label.tolist(), sample.held_out.tolist(), strict=True
-        )
-    ]
+    rows = zip(sample.row.tolist(), sample.label.tolist(), sample.held_out.tolist(), strict=True)
+    outcomes = [Outcome(row=row, label=label, held_out=held_out) for row, label, held_out in rows]
 
     async def converse(session: Session, outcome: Outcome) -> None:
         await reflect(outcome, checker, session, limits)
 
     ask_about(teacher, outcomes, converse, progress=progress, unit="row")
     _drop_duplicates(outcomes)
-    kept = _table(
-        TRACES,
-        [
-            (outcome.row, outcome.label, outcome.turns, outcome.trace)
-            for outcome in outcomes
-            if outcome.trace is not None
-        ],
-    )
-    rejected = _table(
-        REJECTED,
-        [
-            (outcome.row, outcome.label, refusal.turn, refusal.fault, refusal.detail, refusal.text)
-            for outcome in outcomes
-            for refusal in outcome.refused
-        ],
-    )
+    kept = [(outcome.row, outcome.label, outcome.turns, outcome.trace) for outcome in outcomes if outcome.trace]
+    rejected = [(outcome.row, outcome.label, *refused) for outcome in outcomes for refused in outcome.refused]
+    tables = _table(TRACES, kept), _table(REJECTED, rejected)
     return Synthesis(
-        kept=kept,
-        rejected=rejected,
-        examples=write_examples(kept, rejected, checker),
-        stats=_stats(outcomes),
+        kept=tables[0], rejected=tables[1], examples=write_examples(*tables, checker), stats=_stats(outcomes)
     )
 
 
@@ -122,41 +90,36 @@ async def reflect(outcome: Outcome, checker: Checker, session: Session, limits: 
     row, label, hinted = outcome.row, outcome.label, False
     messages = question(checker.shown(row))
     for turn in range(1, limits.max_turns + 1):
-        reply = await session.ask(messages)
+        answer = await session.ask(messages)
+        text = answer.text
         outcome.turns = turn
-        outcome.prompt_tokens += reply.prompt_tokens
-        outcome.completion_tokens += reply.completion_tokens
-        answer = Answer(reply=reply, row=row, label=label, reflected=turn > 1, checker=checker, limits=limits)
+        outcome.prompt_tokens += answer.prompt_tokens
+        outcome.completion_tokens += answer.completion_tokens
         if outcome.first_verdict is None and not hinted:
-            outcome.first_verdict = answer.verdict
-        finding = find_fault(answer)
+            outcome.first_verdict = parse_verdict(text)
+        finding = find_fault(answer, row, label, checker, limits, reflected=turn > 1)
         if finding is None:
-            outcome.trace = trace_text(label, answer.parts)
+            outcome.trace = trace_text(label, read_parts(text))
             return
         fault, detail = finding
-        outcome.refused.append(Refusal(turn=turn, fault=fault, text=reply.text, detail=detail))
+        outcome.refused.append((turn, fault, detail, text))
         hinted = hinted or gives_label_away(fault)
-        messages = [
-            *messages,
-            {"role": "assistant", "content": reply.text},
-            follow_up(fault, label=label, turn=turn),
-        ]
+        messages = [*messages, {"role": "assistant", "content": text}, follow_up(fault, label=label, turn=turn)]
 
 
 def _drop_duplicates(outcomes: Sequence[Outcome]) -> None:
-    """Move traces that say what the trace of an earlier row says to the ledger.
+    """Move train's traces that say what the trace of an earlier row says (case and spaces aside) to the ledger.
 
-    Only those of train: what is learned twice weighs twice. References of the evaluation stand for rows that people may
-    ask about, alike or not.
+    What is learned twice weighs twice. References of the evaluation stand for rows that people may ask about, alike or
+    not.
     """
     first: dict[str, int] = {}  # text -> row
     for outcome in sorted(outcomes, key=lambda outcome: outcome.row):
         if outcome.trace is None or outcome.held_out:
             continue
-        row = first.setdefault(normalised(outcome.trace), outcome.row)
+        row = first.setdefault(" ".join(outcome.trace.lower().split()), outcome.row)
         if row != outcome.row:
-            detail = f"the trace of row {row}"
-            outcome.refused.append(Refusal(turn=outcome.turns, fault=DUPLICATE, text=outcome.trace, detail=detail))
+            outcome.refused.append((outcome.turns, "duplicate", f"the trace of row {row}", outcome.trace))
             outcome.trace = None
 
 
@@ -169,21 +132,24 @@ def _table(path: Path, records: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
 
 def _stats(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """What the stage reports; `rejected` counts refused answers, `given_up` the rows that ended without a trace."""
-    rejected = Counter(refusal.fault for outcome in outcomes for refusal in outcome.refused)
-    given_up = Counter(outcome.refused[-1].fault for outcome in outcomes if outcome.trace is None)
+    rejected = Counter(fault for outcome in outcomes for _, fault, _, _ in outcome.refused)
+    given_up = Counter(outcome.refused[-1][1] for outcome in outcomes if outcome.trace is None)
+    kept = len(outcomes) - given_up.total()
+    prompt = sum(outcome.prompt_tokens for outcome in outcomes)  # of all answers, refused and stored ones included
+    completion = sum(outcome.completion_tokens for outcome in outcomes)
     return {
         "train": _split_stats([outcome for outcome in outcomes if not outcome.held_out]),
         "held_out": _split_stats([outcome for outcome in outcomes if outcome.held_out]),
         "rejected": {fault: rejected[fault] for fault in FAULTS},
         "given_up": {fault: given_up[fault] for fault in FAULTS},
-        **_tokens(outcomes),
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "tokens_per_kept_trace": (prompt + completion) / kept if kept else None,
     }
 
 
 def _split_stats(outcomes: Sequence[Outcome]) -> dict[str, float | int | None]:
-    """One split's counts. The accuracy is that of the teacher's own verdicts, whatever else was wrong with the answer,
-    over the rows that have one.
-    """
+    """One split's counts. The accuracy is that of the teacher's own verdicts, over the rows that have one."""
     right = [outcome.first_verdict == outcome.label for outcome in outcomes if outcome.first_verdict is not None]
     kept = sum(outcome.trace is not None for outcome in outcomes)
     turns = sum(outcome.turns for outcome in outcomes)
@@ -194,16 +160,4 @@ def _split_stats(outcomes: Sequence[Outcome]) -> dict[str, float | int | None]:
         "without_own_verdict": len(outcomes) - len(right),
         "turns_per_row": turns / len(outcomes) if outcomes else None,
         "turns_per_kept_trace": turns / kept if kept else None,
-    }
-
-
-def _tokens(outcomes: Sequence[Outcome]) -> dict[str, float | int | None]:
-    """The tokens of all answers, refused ones and those of the store included."""
-    kept = sum(outcome.trace is not None for outcome in outcomes)
-    prompt = sum(outcome.prompt_tokens for outcome in outcomes)
-    completion = sum(outcome.completion_tokens for outcome in outcomes)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "tokens_per_kept_trace": (prompt + completion) / kept if kept else None,
     }

@@ -1,4 +1,4 @@
-"""What a server's response says: the answer as it is kept and as it is read, or why there is none.
+"""What a server's response says: the answer in it, as the store keeps it and stages read it, or none.
 
 Generic servers leave out what OpenAI's format says is there, so everything is looked at before it is believed.
 """
@@ -20,49 +20,37 @@ _SCRATCH = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a server said, as the store keeps it."""
+    """What a server said. A question that its host did not pass on to the model is answered by the refusal."""
 
-    content: str
-    reasoning_content: str
-    refusal: str
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
+    content: str = ""
+    reasoning_content: str = ""  # scratch work that the server gives apart from the content
+    refusal: str = ""
+    finish_reason: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
+    @property
+    def text(self) -> str:
+        """The content without scratch work; "" where nothing else is in it."""
+        return _SCRATCH.sub("", self.content).strip()
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """An answer as stages read it: its text without scratch work ("" where there is none) and what came with it."""
-
-    text: str
-    finish_reason: str
-    refused: bool
-    prompt_tokens: int
-    completion_tokens: int
-    reasoning: str = ""  # scratch work that the server gives apart from the text
+    @property
+    def refused(self) -> bool:
+        """Whether the server says that it refuses to answer."""
+        return bool(self.refusal) or self.finish_reason == "content_filter"
 
 
-def read_reply(answer: Answer) -> Reply:
-    """The reply in an answer."""
-    return Reply(
-        text=_SCRATCH.sub("", answer.content).strip(),
-        finish_reason=answer.finish_reason,
-        refused=bool(answer.refusal) or answer.finish_reason == "content_filter",
-        prompt_tokens=answer.prompt_tokens,
-        completion_tokens=answer.completion_tokens,
-        reasoning=answer.reasoning_content.strip(),
-    )
-
-
-def read_completion(body: object) -> Answer | None:
-    """The answer in the body of a chat completion; None where the body is anything else."""
-    fields = as_object(body)
-    choices = fields.get("choices")
-    if not isinstance(choices, list):
+def read_answer(status: int, body: object) -> Answer | None:
+    """The answer in a chat completion's status and body; None: it is none, but an error or another API's response."""
+    response = as_object(body)
+    choices, error = response.get("choices"), response.get("error") or response
+    if status == 400 and as_object(error).get("code") in _FLAGGED:
+        return Answer(refusal=error_text(error), finish_reason="content_filter")
+    if not (200 <= status < 300 and isinstance(choices, list)):
         return None
     choice = as_object(choices[0]) if choices else {}
     message = as_object(choice.get("message"))
-    prompt_tokens, completion_tokens = read_usage(fields) or (0, 0)
+    prompt_tokens, completion_tokens = read_usage(response) or (0, 0)
     return Answer(
         content=_joined_parts(message.get("content")),
         reasoning_content=_text(message.get("reasoning_content")),
@@ -70,23 +58,6 @@ def read_completion(body: object) -> Answer | None:
         finish_reason=_text(choice.get("finish_reason")),
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
-    )
-
-
-def read_flag(error: object) -> Answer | None:
-    """What stands for the answer to a question that the host did not pass on to the model, by the error of a 400.
-
-    None: the error is another one.
-    """
-    if as_object(error).get("code") not in _FLAGGED:
-        return None
-    return Answer(
-        content="",
-        reasoning_content="",
-        refusal=error_text(error),
-        finish_reason="content_filter",
-        prompt_tokens=0,
-        completion_tokens=0,
     )
 
 
@@ -104,8 +75,8 @@ def read_usage(body: Mapping[str, Any]) -> tuple[int, int] | None:
 
 def error_text(error: object) -> str:
     """What a server's error says, in whichever of the usual places."""
-    fields = as_object(error)
-    return _text(fields.get("message") or fields.get("detail") or error)
+    details = as_object(error)
+    return _text(details.get("message") or details.get("detail") or error)
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
@@ -121,13 +92,13 @@ def as_object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def write_answer(answer: Answer) -> str:
+def dump_answer(answer: Answer) -> str:
     """An answer as JSON in one line; equal answers are equal texts."""
     return json.dumps(asdict(answer), ensure_ascii=False)
 
 
-def read_answer(text: str) -> Answer:
-    """The answer that `write_answer` wrote.
+def load_answer(text: str) -> Answer:
+    """The answer that `dump_answer` wrote.
 
     Raises:
         ValueError: it is none.

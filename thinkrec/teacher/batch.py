@@ -1,14 +1,13 @@
 """Questions through the Batch API (`teacher.mode: batch`): submit, leave, come back, collect; often cheaper, later.
 
-A stage's work is tried over the response store alone. What the store lacks goes to the server as files of requests, at
-most 50,000 and 200 MB each, and the stage stops (`Waiting`). Run again, it collects what has ended into the store and
-submits what that opens (a second turn, what failed), until nothing is lacking: then the work's result is the stage's.
-So the answers are those of the same requests as live, under the same keys of the same store, and what is made of them
-is the same to the byte.
+A stage's work is tried over the response store alone. What the store lacks goes to the server as files of requests, and
+the stage stops (`Waiting`). Run again, it collects what has ended into the store and submits what that opens (a second
+turn, what failed), until nothing is lacking. So the answers are those of the same requests as live, under the same
+keys, and what is made of them is the same to the byte.
 
-Nothing is submitted twice: a batch is recorded before it is created (see `store`), and a question that is under way
-in one is left alone. A question that failed in `ATTEMPTS` batches ends the run in one line. run.max_requests and
-its like bound what one run submits; concurrency and the limits per minute have no meaning here.
+Nothing is submitted twice: a batch is recorded before it is created (see `store`), and a question that is under way in
+one is left alone. One that failed in `ATTEMPTS` batches ends the run in one line. The caps bound what one run submits;
+concurrency and the limits per minute have no meaning here.
 """
 
 from __future__ import annotations
@@ -53,18 +52,18 @@ def run_in_batches(work: Callable[[Teacher], T], teacher: Teacher) -> T:
     """
     assert teacher.store is not None  # as the parameters have it: the offline teacher knows no batches
     with open_submissions(teacher.store) as submissions, open_store(teacher.store) as store:
-        run = _Run(teacher, submissions, store)
+        wave = _Wave(teacher, submissions, store)
         try:
-            run.collect()
+            wave.collect()
             try:
-                return work(replace(teacher, listener=run.hear))
+                return work(replace(teacher, listener=wave.hear))
             except Unanswered:
-                run.submit()
-                raise run.outcome() from None
+                wave.submit()
+                raise wave.outcome() from None
         finally:
-            for part in run.parts:
+            for part in wave.parts:
                 part.file.close()
-            teacher.budget.collect(run.prompt_tokens, run.completion_tokens)
+            teacher.budget.charge(wave.prompt_tokens, wave.completion_tokens)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,23 +75,20 @@ class _Part:
     size: int = 0  # bytes
 
 
-class _Run:
-    """One wave: what it collects, which questions it meets, what it submits."""
+class _Wave:
+    """What one run collects, which questions it meets, what it submits."""
 
     def __init__(self, teacher: Teacher, submissions: Submissions, store: Store) -> None:
         self.teacher, self.submissions, self.store = teacher, submissions, store
-        # Of batches that are recorded.
+        # Of recorded batches.
         self.collected = self.prompt_tokens = self.completion_tokens = 0  # answers, and the tokens they took
         self.failures: dict[str, str] = {}  # questions that ended batches left unanswered, and what was said of each
         self.cancelled: list[str] = []  # ids
         self.unfinished: list[Batch] = []
         self.under_way: set[str] = set()
-        # Of questions that the work meets.
-        self.seen: set[str] = set()
-        self.waiting = 0
-        self.given_up: dict[str, str] = {}
-        self.failed_before: dict[str, str] = {}  # in too many batches
-        # Of what is submitted.
+        self.failed_before: dict[str, str] = {}  # questions that failed in too many, and what was said of each
+        # Of the work, and of what is submitted.
+        self.seen: set[str] = set()  # questions
         self.parts: list[_Part] = []
         self.submitted: list[str] = []  # ids
 
@@ -101,8 +97,7 @@ class _Run:
         batches = self.submissions.batches(self.teacher.place)
         if batches:
             way_out = f"use the key that submitted it or, if it is gone, move {self.submissions.path} away"
-            missing = f"does not know our batch; {way_out}"
-            with _server_faults(self.teacher, missing), _open_client(self.teacher) as client:
+            with _open_client(self.teacher, missing=f"does not know our batch; {way_out}") as client:
                 for recorded in batches:
                     self._look_after(client, recorded)
         if self.cancelled:
@@ -120,10 +115,8 @@ class _Run:
         characters = len(json.dumps(request))
         if answer is not None:
             self.teacher.budget.learn(characters, answer.prompt_tokens, answer.completion_tokens)
-        elif key in self.under_way:
-            self.waiting += 1
-        elif key in self.failed_before:
-            self.given_up[key] = self.failed_before[key]
+        elif key in self.under_way or key in self.failed_before:
+            return
         elif self.teacher.budget.pledge(characters):
             self._write(key, request)
 
@@ -131,14 +124,11 @@ class _Run:
         """Create a batch of every file."""
         if not self.parts:
             return
-        with (
-            _open_client(self.teacher) as client,
-            _server_faults(self.teacher, "has no Batch API; set teacher.mode=live"),
-        ):
+        with _open_client(self.teacher, missing="has no Batch API; set teacher.mode=live") as client:
             for place, part in enumerate(self.parts, 1):
                 part.file.seek(0)
                 file = client.files.create(file=(f"thinkrec-{place}.jsonl", part.file), purpose="batch")
-                number = self.submissions.add(self.teacher.place, self._id_of(file), part.keys)
+                number = self.submissions.add(self.teacher.place, _id_of(file), part.keys)
                 # Never repeated unseen: what became of a creation without an answer, the next run finds out.
                 try:
                     batch = client.with_options(max_retries=0).batches.create(
@@ -148,20 +138,20 @@ class _Run:
                     if error.status_code < 500:  # refused, so there is none
                         self.submissions.remove(number)
                     raise
-                self.submissions.set_id(number, self._id_of(batch))
+                self.submissions.set_id(number, _id_of(batch))
                 self.submitted.append(batch.id)
 
     def outcome(self) -> UserError:
         """Why the stage cannot be finished now, and how to go on."""
-        stopped = self.teacher.budget.stopped
-        if self.submitted or self.waiting:
+        if self.submitted or self.seen & self.under_way:
             return Waiting(self._progress())
-        if stopped:
-            return self.teacher.cap_reached(stopped)
-        self.submissions.forgive(self.given_up)
+        if self.teacher.budget.stopped:
+            return self.teacher.cap_reached()
+        given_up = {key: reason for key, reason in self.failed_before.items() if key in self.seen}
+        self.submissions.forgive(given_up)
         return UserError(
-            f"teacher at {self.teacher.place}: {_count(len(self.given_up), 'question')} without an answer after "
-            f"{ATTEMPTS} batches ({next(iter(self.given_up.values()))}); mend that and run again, which asks them anew"
+            f"teacher at {self.teacher.place}: {_count(len(given_up), 'question')} without an answer after "
+            f"{ATTEMPTS} batches ({next(iter(given_up.values()))}); mend that and run again, which asks them anew"
         )
 
     def _look_after(self, client: openai.OpenAI, recorded: SubmittedBatch) -> None:
@@ -169,7 +159,7 @@ class _Run:
         if batch is None:
             self.submissions.remove(recorded.number)  # never created: its questions are open
             return
-        self.submissions.set_id(recorded.number, self._id_of(batch))
+        self.submissions.set_id(recorded.number, _id_of(batch))
         if batch.status in ENDED:
             self._take_answers(client, recorded, batch)
         else:
@@ -210,13 +200,6 @@ class _Run:
         last.keys.append(key)
         last.size += len(line)
 
-    def _id_of(self, thing: object) -> str:
-        """The id that the server gave what it was asked to make."""
-        id = getattr(thing, "id", None)
-        if not (isinstance(id, str) and id):  # a web page with status 200 comes back as a string
-            raise self.teacher.fault(openai.APIResponseValidationError)
-        return id
-
     def _progress(self) -> str:
         """One line: what was collected and submitted, what is under way, how to go on."""
         parts = [f"{_count(self.collected, 'answer')} collected"] if self.collected else []
@@ -226,7 +209,7 @@ class _Run:
             questions = _count(sum(len(part.keys) for part in self.parts), "question")
             parts.append(f"{questions} submitted ({', '.join(self.submitted)})")
         if self.teacher.budget.stopped:
-            parts.append(self.teacher.describe_cap(self.teacher.budget.stopped))
+            parts.append(self.teacher.describe_cap())
         if self.unfinished:
             counts = [batch.request_counts for batch in self.unfinished if batch.request_counts]
             answered, failed = sum(count.completed for count in counts), sum(count.failed for count in counts)
@@ -236,6 +219,14 @@ class _Run:
             f"waiting for the teacher at {self.teacher.place}: {'; '.join(parts)}; run again to go on (a batch takes "
             f"up to {WINDOW_HOURS} hours, often far less)"
         )
+
+
+def _id_of(thing: object) -> str:
+    """The id that the server gave what it was asked to make."""
+    id = getattr(thing, "id", None)
+    if not (isinstance(id, str) and id):  # a web page with status 200 comes back as a string
+        raise ValueError("no id")
+    return id
 
 
 def _search(client: openai.OpenAI, recorded: SubmittedBatch) -> Batch | None:
@@ -264,30 +255,26 @@ def _read_line(teacher: Teacher, line: bytes) -> tuple[str, Answer | None, str]:
     """A line of an output or error file: its question's key, the answer or None, and what was said instead of one."""
     entry = parse_object(line)
     response = as_object(entry.get("response"))
-    body = as_object(response.get("body"))
-    key = entry.get("custom_id")
-    status, error = response.get("status_code"), entry.get("error") or body.get("error")
-    answer = teacher.read_completion(body) if status == 200 else teacher.read_flag(error) if status == 400 else None
-    reason = error_text(error) if error else f"status {status}"
-    return key if isinstance(key, str) else "", answer, teacher.mask(reason)
+    status, body = response.get("status_code"), as_object(response.get("body"))
+    key, error = entry.get("custom_id"), entry.get("error") or body.get("error")
+    answer = teacher.read_answer(status, body) if isinstance(status, int) else None
+    return key if isinstance(key, str) else "", answer, teacher.mask(error_text(error) or f"status {status}")
 
 
-def _open_client(teacher: Teacher) -> openai.OpenAI:
+@contextmanager
+def _open_client(teacher: Teacher, *, missing: str) -> Iterator[openai.OpenAI]:
+    """A client; faults of the server and of the way to it become one line: `missing` where it lacks something."""
     teacher.require_key()
-    return openai.OpenAI(
+    client = openai.OpenAI(
         api_key=teacher.key,
         base_url=teacher.base_url,
         http_client=openai.DefaultHttpxClient(trust_env=not teacher.is_local),
         timeout=teacher.params.timeout,
         max_retries=teacher.retries,
     )
-
-
-@contextmanager
-def _server_faults(teacher: Teacher, missing: str) -> Iterator[None]:
-    """Faults of the server and of the way to it, in one line that says what to do: `missing` where something is."""
     try:
-        yield
+        with client:
+            yield client
     except openai.NotFoundError:  # `from None` everywhere: the cause holds the request, and that holds the key
         raise UserError(f"teacher at {teacher.place} {missing}") from None
     except openai.APIError as error:

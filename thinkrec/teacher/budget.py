@@ -1,13 +1,10 @@
 """What a run may spend, what it has spent, and how fast it may ask: a cap holds before the money is gone, not after.
 
-Whatever is about to be sent reserves what it will probably take, and settles by what the server counted or, where it
-does not count or counts what cannot be, as reserved. A prompt is reserved by its characters, at the rate that the
-server's counts teach; a completion by the request's own ceiling (`max_completion_tokens` or `max_tokens` in
-teacher.request) or else as the longest so far.
-
-How far a cap on tokens or money may be overshot: with such a ceiling by the error of the prompts' estimates alone, of
-what is under way together; without one also by what those answers (at most `concurrency`) take beyond the longest one
-before them. The cap on requests is exact. Discounts of providers for cached prompts are not known here.
+A request reserves what it will probably take, and settles by what the server counted (as reserved, where it does not).
+A prompt is reserved by its characters, at the rate that the server's counts teach; a completion by the request's own
+ceiling (`CEILINGS` in teacher.request) or else as the longest so far. So the cap on requests is exact. One on tokens or
+money may be overshot by the prompts' error and, without a ceiling, by what the answers under way take beyond the
+longest before them. Discounts of providers for cached prompts are not known here.
 """
 
 from __future__ import annotations
@@ -15,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from thinkrec.params import TeacherSettings
 
 TOKENS_PER_CHARACTER = 1 / 4  # of a prompt, until the server has counted one
 FIRST_COMPLETION = 1000  # tokens reserved for an answer before any has come
 CEILINGS = ("max_completion_tokens", "max_tokens")
+CAPS = ("max_requests", "max_tokens_spent", "max_cost")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +62,6 @@ class Budget:
         self.bounded = bool(self.longest)  # by the request itself
         self.counted = (0, 0)  # characters of prompts, and the tokens that the server counted in them
         self.under_way: list[Estimate] = []
-        self.pledged: list[Estimate] = []  # whose answers another run will collect
         self.settled = asyncio.Event()
         self.request_rate = Bucket(params.requests_per_minute) if params.requests_per_minute else None
         self.token_rate = Bucket(params.tokens_per_minute) if params.tokens_per_minute else None
@@ -87,14 +84,9 @@ class Budget:
         estimate = self.estimate(characters)
         cap = self._passed_cap(estimate)
         if cap is None:
-            self.pledged.append(estimate)
-            self._spend(requests=1)
+            self._begin(estimate)
         self.stopped = self.stopped or cap
         return cap is None
-
-    def collect(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Add what answers took that another run had asked for; this run's caps ignore them, so add them last."""
-        self._spend(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
 
     async def reserve(self, characters: int) -> Estimate | None:
         """Room for a request, as soon as the limits per minute and the caps leave some; None: a cap is reached."""
@@ -102,23 +94,18 @@ class Budget:
             await self.request_rate.take(1)
         if self.token_rate and not self.stopped:
             await self.token_rate.take(self.estimate(characters).prompt)
-        while True:
-            estimate = self.estimate(characters)
-            cap = self._passed_cap(estimate)
-            if cap is None:
-                self.under_way.append(estimate)
-                self._spend(requests=1)
-                return estimate
+        while cap := self._passed_cap(estimate := self.estimate(characters)):
             if not self.under_way:  # so what the message about the cap says is all that was spent
                 self.stopped = cap
                 return None
             await self.settled.wait()
+        self._begin(estimate)
+        return estimate
 
     def settle(self, estimate: Estimate, used: tuple[int, int] | None) -> None:
         """A request is over: it took `used` (prompt, completion) tokens; None: nobody knows, so what was reserved."""
         self.under_way.remove(estimate)
-        prompt, completion = used or (round(estimate.prompt), round(estimate.completion))
-        self._spend(prompt_tokens=prompt, completion_tokens=completion)
+        self.charge(*(used or (round(estimate.prompt), round(estimate.completion))))
         if used:
             self.learn(estimate.characters, *used)
             if self.token_rate:
@@ -126,30 +113,27 @@ class Budget:
         self.settled.set()
         self.settled = asyncio.Event()  # who waits from now on waits for the next
 
-    def _spend(self, *, requests: int = 0, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+    def charge(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Add what answers took; those that another run had asked for are added last, since no cap here is theirs."""
         prompt = self.spent.prompt_tokens + prompt_tokens
         completion = self.spent.completion_tokens + completion_tokens
-        self.spent = Spent(
-            requests=self.spent.requests + requests,
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            cost=cost_of(prompt, completion, self.params),
-        )
+        cost = cost_of(prompt, completion, self.params)
+        self.spent = replace(self.spent, prompt_tokens=prompt, completion_tokens=completion, cost=cost)
+
+    def _begin(self, estimate: Estimate) -> None:
+        self.under_way.append(estimate)
+        self.spent = replace(self.spent, requests=self.spent.requests + 1)
 
     def _passed_cap(self, further: Estimate) -> str | None:
         """The cap that one more request would pass, or None."""
-        params, spent = self.params, self.spent
-        if params.max_requests is not None and spent.requests >= params.max_requests:
-            return "max_requests"
-        if params.max_tokens_spent is None and params.max_cost is None:
-            return None
-        expected = [*self.pledged, *self.under_way, further]
-        prompt = spent.prompt_tokens + sum(estimate.prompt for estimate in expected)
-        completion = spent.completion_tokens + sum(estimate.completion for estimate in expected)
-        if params.max_tokens_spent is not None and prompt + completion > params.max_tokens_spent:
-            return "max_tokens_spent"
-        cost = cost_of(prompt, completion, params)
-        return "max_cost" if params.max_cost is not None and cost is not None and cost > params.max_cost else None
+        params = self.params
+        caps = {name: cap for name in CAPS if (cap := getattr(params, name)) is not None}
+        expected = [*self.under_way, further] if caps else []
+        prompt = self.spent.prompt_tokens + sum(estimate.prompt for estimate in expected)
+        completion = self.spent.completion_tokens + sum(estimate.completion for estimate in expected)
+        cost = cost_of(prompt, completion, params) or 0.0
+        after = {"max_requests": self.spent.requests + 1, "max_tokens_spent": prompt + completion, "max_cost": cost}
+        return next((name for name, cap in caps.items() if after[name] > cap), None)
 
 
 class Bucket:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,7 +23,7 @@ from typing import Any
 from thinkrec.artifacts import atomic
 from thinkrec.errors import UserError
 from thinkrec.shown import one_line
-from thinkrec.teacher.answers import Answer, read_answer
+from thinkrec.teacher.answers import Answer, load_answer
 from thinkrec.teacher.endpoint import place, store_path
 from thinkrec.teacher.item_prompts import LONGEST_NAME
 from thinkrec.teacher.job import Job, replay_job
@@ -64,10 +65,10 @@ def write_bundle(path: Path, store: Path, keys: Iterable[str], *, endpoint: str,
             file.write(_line({"key": key, "answer": asdict(answer)}))
 
 
-def read_bundle(path: Path, store: Path) -> tuple[int, int, dict[str, str]]:
+def read_bundle(path: Path, store: Path) -> tuple[Counter[str], dict[str, str]]:
     """Put a bundle's answers into `store`: all of them or, where one contradicts what stands there, none.
 
-    Returns: how many are new, how many were there already, and the bundle's header.
+    Returns: the counts of `Store.put_all`, and the bundle's header.
 
     Raises:
         UserError: the file is missing or no whole bundle, an answer contradicts the store's, or the store cannot be
@@ -78,13 +79,13 @@ def read_bundle(path: Path, store: Path) -> tuple[int, int, dict[str, str]]:
     if header.get("format") != FORMAT or not {"endpoint", "model"} <= set(header):
         raise UserError(f"{path}: not a bundle of this version ({FORMAT!r}); have it exported anew")
     with open_store(store) as answers:
-        new, same, other = answers.put_all(_entry(path, number, entry) for number, entry in lines)
-    if other:
+        counts = answers.put_all(_entry(path, number, entry) for number, entry in lines)
+    if counts["different"]:
         raise UserError(
-            f"{path}: {other} of its answers differ from those in {store}; move that file away (or name another in "
-            "THINKREC_STORE) and import again"
+            f"{path}: {counts['different']} of its answers differ from those in {store}; move that file away (or name "
+            "another in THINKREC_STORE) and import again"
         )
-    return new, same, {name: one_line(str(header[name]), LONGEST_NAME) for name in ("endpoint", "model")}
+    return counts, {name: one_line(str(header[name]), LONGEST_NAME) for name in ("endpoint", "model")}
 
 
 @contextmanager
@@ -130,6 +131,6 @@ def _entry(path: Path, number: int, entry: dict[str, Any]) -> tuple[str, Answer]
     try:
         if not (isinstance(key, str) and _KEY.fullmatch(key)):
             raise ValueError("a key should be 64 hexadecimal digits")
-        return key, read_answer(json.dumps(entry.get("answer")))
+        return key, load_answer(json.dumps(entry.get("answer")))
     except ValueError as error:
         raise UserError(f"{path}: line {number}: {error}; get the bundle again") from None

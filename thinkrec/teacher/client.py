@@ -1,24 +1,31 @@
 """Asking a teacher: many questions at a time, each paid for once, and an orderly end.
 
 The teacher is reached through the `openai` client whatever it is. The offline one runs in this process behind the same
-client, over an in-process transport, so the default run goes through the code that a paid run goes through. Retries are
-the client's own (Retry-After honoured up to two minutes).
+client, over an in-process transport, so the default run goes through the code that a paid run goes through.
 
-A teacher behind a network is asked only what the response store does not know. Who sends holds the store's lock until
-it is done: of two runs at once, the second waits and then finds the first one's answers. Ctrl-C and SIGTERM end a run
-in order: nothing more is sent, answers under way are waited for (at most run.timeout) and kept. A second one ends
-it at once. SIGKILL may lose what was under way; what was answered before stands in the store.
+A question's way: `Session.ask` looks into the store; `_keep` waits for its turn and stores the answer; `_answer` asks
+until there is one; `_send` sends one request within the budget; `_judge` alone decides what its response comes to: an
+answer to keep, a failure to ask again, or one that ends the run. What a kept answer is worth, the stage decides.
+
+Who sends holds the store's lock until it is done: of two runs at once, the second waits and then finds the first one's
+answers. Ctrl-C and SIGTERM end a run in order: nothing more is sent, answers under way are waited for (at most
+run.timeout) and kept. A second one ends it at once. SIGKILL may lose what was under way.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import random
 import signal
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, nullcontext
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx2
@@ -27,12 +34,14 @@ from filelock import Timeout
 from tqdm import tqdm
 
 from thinkrec.errors import UserError
-from thinkrec.teacher.answers import Answer, Reply, error_text, parse_object, read_reply, read_usage
+from thinkrec.teacher.answers import Answer, as_object, error_text, parse_object, read_usage
 from thinkrec.teacher.endpoint import Request, Teacher
 from thinkrec.teacher.store import Store, open_store, request_key, store_lock
 from thinkrec.teacher.trace_prompts import Message
 
 LOCK_PAUSE = 0.1  # seconds between looks at another run's lock
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds before a question is asked again, doubled each time
+LONGEST_WAIT = 120.0  # seconds that a server may ask for
 LONGEST_RESPONSE = 2**25  # bytes
 POOL = 8  # connections
 QUOTA_USED_UP = "insufficient_quota"  # what hosts call it where waiting does not help, with the status of a rate limit
@@ -46,52 +55,13 @@ class Unanswered(UserError):
     """A question that the store has no answer to, where nothing may be sent."""
 
 
-class MeteredClient(openai.DefaultAsyncHttpxClient):
-    """The HTTP client under the `openai` client: retries too go through its budget, limits per minute and time-out.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A request that brought no answer."""
 
-    It answers a request itself, without sending it, where a cap is reached or no more is to be sent (`closed`): with
-    status 429 and a header that ends openai's retries.
-    """
-
-    def __init__(self, teacher: Teacher) -> None:
-        options: dict[str, Any] = {"trust_env": not teacher.is_local}
-        if teacher.app:
-            options = {"transport": httpx2.ASGITransport(app=teacher.app)}
-        super().__init__(**options)
-        # A pool looks at each of its connections twice a request, so several small ones cost less than a large one.
-        self.pools = [openai.DefaultAsyncHttpxClient(**options) for _ in range(0, teacher.params.concurrency, POOL)]
-        self.turn = itertools.cycle(self.pools)
-        self.timeout_seconds, self.budget = teacher.params.timeout, teacher.budget
-        self.closed = False
-        self.under_way: set[asyncio.Task[Any] | None] = set()  # tasks whose request is sent and not answered
-
-    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        estimate = None if self.closed else await self.budget.reserve(len(request.content))
-        if estimate is None:
-            return httpx2.Response(429, headers={"x-should-retry": "false"}, request=request)
-        task = asyncio.current_task()
-        self.under_way.add(task)
-        used: tuple[int, int] | None = None  # what brings no whole answer may have been billed all the same
-        try:  # the in-process transport knows no time-outs, and a server that dribbles meets none of httpx's
-            async with asyncio.timeout(self.timeout_seconds):
-                response = await _read_whole(await next(self.turn).send(request, **{**options, "stream": True}))
-            used = read_usage(parse_object(response.content)) if response.is_success else (0, 0)
-        except TimeoutError:
-            raise httpx2.ReadTimeout("no whole answer in time", request=request) from None
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
-            used = (0, 0)
-            raise
-        finally:
-            self.under_way.discard(task)
-            self.budget.settle(estimate, used)
-        if self.closed or (response.status_code == 429 and QUOTA_USED_UP.encode() in response.content):
-            response.headers["x-should-retry"] = "false"
-        return response
-
-    async def aclose(self) -> None:
-        for pool in self.pools:
-            await pool.aclose()
-        await super().aclose()
+    line: UserError  # which ends the run, unless it is asked again
+    again: bool = False  # whether that may help
+    wait: float = 0.0  # seconds that the server asks for before; 0: it names none
 
 
 class Session:
@@ -99,20 +69,17 @@ class Session:
 
     def __init__(self, teacher: Teacher, store: Store | None) -> None:
         self.teacher, self.store = teacher, store
-        self.http = MeteredClient(teacher)
-        self.client = openai.AsyncOpenAI(
-            api_key=teacher.key or "none",
-            base_url=teacher.base_url,
-            http_client=self.http,
-            timeout=teacher.params.timeout,
-            max_retries=teacher.retries,
-        )
+        # A pool looks at each of its connections twice a request, so several small ones cost less than a large one.
+        self.clients = [_open_client(teacher) for _ in range(0, teacher.params.concurrency, POOL)]
+        self.next_client = itertools.cycle(self.clients)
         self.lock = store_lock(store.path) if store else None
         self.room = asyncio.Semaphore(teacher.params.concurrency)
         self.waiting = False  # for another run's lock
-        self.requests: dict[str, asyncio.Task[Answer]] = {}  # what waits for an answer, by its key
+        self.closed = False
+        self.questions: dict[str, asyncio.Task[Answer]] = {}  # what waits for an answer, by its key
+        self.under_way: set[asyncio.Task[Any] | None] = set()  # tasks whose request is sent and not answered
 
-    async def ask(self, messages: Sequence[Message]) -> Reply:
+    async def ask(self, messages: Sequence[Message]) -> Answer:
         """One answer to `messages`: the store's, that of an equal question under way, or the teacher's.
 
         Raises:
@@ -124,7 +91,7 @@ class Session:
         request = {"model": params.model, "messages": list(messages), **params.request}
         if self.store is None:
             async with self.room:
-                return read_reply(await self._send(request))
+                return await self._answer(request)
         key = request_key(self.teacher.place, request)
         answer = self.store.get(key)
         if self.teacher.listener is not None:
@@ -133,36 +100,36 @@ class Session:
                 raise Unanswered(
                     f"{self.store.path}: not all answers of this run are here; run the stage that asks for them"
                 )
-        if answer is None:
-            self.teacher.require_key()
-            if key not in self.requests:
-                self.requests[key] = asyncio.create_task(self._send_and_keep(self.store, key, request))
-                self.requests[key].add_done_callback(lambda _: self.requests.pop(key))
-            # Whoever waits may be cancelled, but the request is paid for.
-            answer = await asyncio.shield(self.requests[key])
-        return read_reply(answer)
+        if answer is not None:
+            return answer
+        self.teacher.require_key()
+        if key not in self.questions:
+            self.questions[key] = asyncio.create_task(self._keep(self.store, key, request))
+            self.questions[key].add_done_callback(lambda _: self.questions.pop(key))
+        return await asyncio.shield(self.questions[key])  # whoever waits may be cancelled, but the request is paid for
 
     async def finish(self) -> None:
         """Drop what has not been sent, and wait for the rest: at most run.timeout seconds."""
-        self.http.closed = True
-        tasks = list(self.requests.values())
+        self.closed = True
+        tasks = list(self.questions.values())
         for task in tasks:
-            if task not in self.http.under_way:
+            if task not in self.under_way:
                 task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=self.teacher.params.timeout)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.client.close()
+        for client in self.clients:
+            await client.close()
         if self.lock:
             self.lock.release(force=True)
 
-    async def _send_and_keep(self, store: Store, key: str, request: Request) -> Answer:
+    async def _keep(self, store: Store, key: str, request: Request) -> Answer:
         async with self.room:
             await self._wait_for_lock()
             answer = store.get(key)  # a run that held the lock before may have asked it
-            return answer or store.put(key, await self._send(request))
+            return answer or store.put(key, await self._answer(request))
 
     async def _wait_for_lock(self) -> None:
         assert self.lock is not None
@@ -175,34 +142,68 @@ class Session:
                 self.waiting = True
                 await asyncio.sleep(LOCK_PAUSE)
 
-    async def _send(self, request: Request) -> Answer:
-        teacher = self.teacher
-        try:
-            # Not `chat.completions.create`, which spends a fifth of the time here on objects that nobody keeps.
-            response = await self.client.post("/chat/completions", body=request, cast_to=httpx2.Response)
-        except openai.APIError as error:
-            answer = teacher.read_flag(error.body) if isinstance(error, openai.BadRequestError) else None
-            if answer is None:
-                raise self._fault(error) from None  # the cause holds the request, and that holds the key
-            return answer
-        body = parse_object(response.content)
-        answer = teacher.read_completion(body)
-        if answer is None:  # gateways put their own errors into answers with status 200
-            text = error_text(body.get("error"))
-            raise teacher.fault(openai.APIError if text else openai.APIResponseValidationError, text)
-        return answer
+    async def _answer(self, request: Request) -> Answer:
+        """The teacher's answer, asked for again while that may help."""
+        for attempt in itertools.count():
+            outcome = await self._send(request)
+            if isinstance(outcome, Answer):
+                return outcome
+            if not outcome.again or attempt == self.teacher.retries or self.closed:
+                raise outcome.line
+            pause = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) * random.uniform(0.75, 1)
+            await asyncio.sleep(outcome.wait or pause)
+        raise AssertionError
 
-    def _fault(self, error: openai.APIError) -> UserError:
-        teacher = self.teacher
-        if teacher.budget.stopped:
-            return teacher.cap_reached(teacher.budget.stopped)
-        if error.code == QUOTA_USED_UP:
-            return UserError(
-                f"teacher at {teacher.place} says that the key's quota is used up; raise it or set another key, and "
-                "run again to go on"
-            )
-        text = error_text(error.body)
-        return teacher.fault(type(error), error.message if text in error.message else f"{error.message} - {text}")
+    async def _send(self, request: Request) -> Answer | Failure:
+        """What one request comes to, as soon as the budget has room for it."""
+        budget, task = self.teacher.budget, asyncio.current_task()
+        estimate = await budget.reserve(len(json.dumps(request)))
+        if estimate is None:
+            return Failure(line=self.teacher.cap_reached())
+        used: tuple[int, int] | None = None  # what brings no whole answer may have been billed all the same
+        self.under_way.add(task)
+        try:  # the in-process transport knows no time-outs, and a server that dribbles meets none of httpx's
+            async with asyncio.timeout(self.teacher.params.timeout):
+                # Not `chat.completions.create`, which spends a fifth of the time on objects that nobody keeps.
+                client = next(self.next_client)
+                response = await client.post("/chat/completions", body=request, cast_to=httpx2.Response)
+            used = read_usage(parse_object(response.content))
+            return self._judge(response)
+        except openai.APIStatusError as error:
+            used = (0, 0)
+            return self._judge(error.response, type(error))
+        except TimeoutError:
+            return Failure(line=self.teacher.fault(openai.APITimeoutError), again=True)
+        except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)):
+                used = (0, 0)
+            return Failure(line=self.teacher.fault(type(error)), again=True)
+        finally:
+            self.under_way.discard(task)
+            budget.settle(estimate, used)
+
+    def _judge(self, response: httpx2.Response, kind: type[Exception] = openai.APIError) -> Answer | Failure:
+        """What a response comes to; `kind` is what `openai` calls its status, where that is one of an error."""
+        teacher, body, status = self.teacher, parse_object(response.content), response.status_code
+        answer = teacher.read_answer(status, body)
+        if answer is not None:
+            return answer
+        error = body.get("error")
+        text = error_text(error)
+        if status < 400:  # gateways put their own errors into answers with status 200
+            return Failure(line=teacher.fault(kind if text else openai.APIResponseValidationError, text))
+        if as_object(error).get("code") == QUOTA_USED_UP:
+            line = "says that the key's quota is used up; raise it or set another key, and run again to go on"
+            return Failure(line=UserError(f"teacher at {teacher.place} {line}"))
+        text = text or error_text(body) or response.text
+        wait = read_wait(response.headers)
+        by_status = status in (408, 409, 429) or status >= 500
+        again = {"true": True, "false": False}.get(response.headers.get("x-should-retry", ""), by_status)
+        return Failure(
+            line=teacher.fault(kind, f"Error code: {status} - {text}"),
+            again=again and wait <= LONGEST_WAIT,
+            wait=wait,
+        )
 
 
 @asynccontextmanager
@@ -274,18 +275,42 @@ def ask_about(
     return [results[number] for number in range(len(topics))]
 
 
-async def _read_whole(response: httpx2.Response) -> httpx2.Response:
-    """A response with its body; of one that does not end, a server's error instead."""
-    body = bytearray()
-    async with aclosing(response):
-        async for piece in response.aiter_bytes():
-            body += piece
-            if len(body) > LONGEST_RESPONSE:
-                body[:] = b'{"error": {"message": "its response is longer than any answer"}}'
-                break
-    coded = ("content-encoding", "content-length", "transfer-encoding")
-    headers = [(name, value) for name, value in response.headers.multi_items() if name not in coded]
-    return httpx2.Response(response.status_code, headers=headers, content=bytes(body), request=response.request)
+def read_wait(headers: httpx2.Headers) -> float:
+    """The seconds that a server asks to be left alone, as a number or a date; 0 where it names no such time."""
+    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
+        with suppress(ValueError):
+            return max(float(headers.get(name, "")) / unit, 0.0)
+    with suppress(ValueError, OverflowError):
+        return max(parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time.time(), 0.0)
+    return 0.0
+
+
+class _BoundedClient(openai.DefaultAsyncHttpxClient):
+    """An HTTP client that reads no response that does not end: it puts a server's error in its place."""
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        response = await super().send(request, **{**options, "stream": True})
+        body = bytearray()
+        async with aclosing(response):
+            async for piece in response.aiter_bytes():
+                body += piece
+                if len(body) > LONGEST_RESPONSE:
+                    body[:] = b'{"error": {"message": "its response is longer than any answer"}}'
+                    break
+        coded = ("content-encoding", "content-length", "transfer-encoding")
+        headers = [(name, value) for name, value in response.headers.multi_items() if name not in coded]
+        return httpx2.Response(response.status_code, headers=headers, content=bytes(body), request=request)
+
+
+def _open_client(teacher: Teacher) -> openai.AsyncOpenAI:
+    transport: dict[str, Any] = {"transport": httpx2.ASGITransport(app=teacher.app)} if teacher.app else {}
+    return openai.AsyncOpenAI(
+        api_key=teacher.key or "none",
+        base_url=teacher.base_url,
+        http_client=_BoundedClient(trust_env=not teacher.is_local, **transport),
+        timeout=teacher.params.timeout,
+        max_retries=0,  # see `Session._answer`
+    )
 
 
 def _first_error(group: BaseExceptionGroup[UserError]) -> BaseException:

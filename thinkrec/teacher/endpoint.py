@@ -18,7 +18,7 @@ from thinkrec.artifacts import RESPONSES
 from thinkrec.errors import UserError
 from thinkrec.params import TeacherSettings
 from thinkrec.teacher import offline
-from thinkrec.teacher.answers import Answer, read_completion, read_flag
+from thinkrec.teacher.answers import Answer, read_answer
 from thinkrec.teacher.budget import Budget, Spent
 
 OFFLINE = "offline"
@@ -88,34 +88,25 @@ class Teacher:
         if not self.key:
             raise UserError(f"teacher at {self.place}: needs a key; set {KEY_VARIABLES[0]} in the environment")
 
-    def hide_key(self, text: str) -> str:
-        """A text without the key."""
-        return text.replace(self.key, "***") if self.key else text
+    def read_answer(self, status: int, body: object) -> Answer | None:
+        """The answer in a response's status and body, or None.
 
-    def read_completion(self, body: object) -> Answer | None:
-        """The answer in a completion, None in anything else.
-
-        A key that the server echoes is hidden, since answers are shared; one too short for a secret may be any word.
+        A key that the server repeats is hidden, since answers are shared; one too short for a secret may be any word.
         """
-        answer = read_completion(body)
+        answer = read_answer(status, body)
         if answer is None or len(self.key) < LEAST_SECRET:
             return answer
         return replace(
             answer,
-            content=self.hide_key(answer.content),
-            reasoning_content=self.hide_key(answer.reasoning_content),
-            refusal=self.hide_key(answer.refusal),
-            finish_reason=self.hide_key(answer.finish_reason),
+            content=self._hide_key(answer.content),
+            reasoning_content=self._hide_key(answer.reasoning_content),
+            refusal=self._hide_key(answer.refusal),
+            finish_reason=self._hide_key(answer.finish_reason),
         )
-
-    def read_flag(self, error: object) -> Answer | None:
-        """What stands for the answer to a question that the host refused to pass on; None for any other error."""
-        answer = read_flag(error)
-        return answer and replace(answer, refusal=self.hide_key(answer.refusal))
 
     def mask(self, text: str) -> str:
         """A server's own words on one line, without the key and without anything that steers a terminal."""
-        text = " ".join(self.hide_key(text).split())[:200]
+        text = " ".join(self._hide_key(text).split())[:200]
         return "".join(character for character in text if character.isprintable())
 
     def fault(self, kind: type[Exception], text: str = "") -> UserError:
@@ -126,17 +117,21 @@ class Teacher:
         )
         return UserError(f"teacher at {self.place} {line}")
 
-    def describe_cap(self, cap: str) -> str:
+    def _hide_key(self, text: str) -> str:
+        return text.replace(self.key, "***") if self.key else text
+
+    def describe_cap(self) -> str:
         """Which cap a run has reached."""
-        setting = f"run.{cap}={getattr(self.params, cap)}"
+        cap = self.budget.stopped
+        setting = f"run.{cap}={getattr(self.params, str(cap))}"
         if cap == "max_requests":
             return f"all {setting} of this run are sent"
         return f"{setting} has no room for another request"
 
-    def cap_reached(self, cap: str) -> UserError:
-        """The one line for a cap: which, what was spent, how to go on."""
+    def cap_reached(self) -> UserError:
+        """The one line for the cap that has kept something back: which, what was spent, how to go on."""
         kept = f"is in {self.store}, so run again to go on" if self.store else "is lost; raise it"
-        return UserError(f"teacher at {self.place}: {self.describe_cap(cap)}; what they brought ({self.spent}) {kept}")
+        return UserError(f"teacher at {self.place}: {self.describe_cap()}; what they brought ({self.spent}) {kept}")
 
 
 def open_teacher(params: TeacherSettings, *, app: Any = None, retries: int = RETRIES) -> Teacher:

@@ -9,11 +9,10 @@ from typing import Any, Generic, TypeVar
 
 from thinkrec.errors import UserError
 from thinkrec.params import TeacherSettings
-from thinkrec.teacher.answers import Answer
 from thinkrec.teacher.batch import run_in_batches
 from thinkrec.teacher.budget import Spent
 from thinkrec.teacher.client import Unanswered
-from thinkrec.teacher.endpoint import Request, Teacher, open_replay, open_teacher
+from thinkrec.teacher.endpoint import Teacher, open_replay, open_teacher
 from thinkrec.teacher.store import keys_under_way
 
 T = TypeVar("T")
@@ -69,17 +68,11 @@ def carry_out(work: Callable[[Teacher], T], teacher: Teacher) -> T:
     """
     if teacher.params.mode == "batch":
         return run_in_batches(work, teacher)
-    submitted = keys_under_way(teacher.store, teacher.place) if teacher.store else frozenset()
-    if submitted:
-        asked_twice: set[str] = set()
-
-        def hear(key: str, _: Request, answer: Answer | None) -> None:
-            if answer is None and key in submitted:
-                asked_twice.add(key)
-
+    if teacher.store and (submitted := keys_under_way(teacher.store, teacher.place)):
+        unanswered: set[str] = set()
         with suppress(Unanswered):
-            work(replace(teacher, listener=hear))
-        if asked_twice:
+            work(replace(teacher, listener=lambda key, _, answer: None if answer else unanswered.add(key)))
+        if asked_twice := unanswered & submitted:
             raise UserError(
                 f"teacher at {teacher.place}: {len(asked_twice):,} questions are under way in batches, and would be "
                 "paid for twice; run with teacher.mode=batch to collect them (cancel the batches at the server to be "

@@ -2,13 +2,12 @@
 
 Both are SQLite files outside DVC's outs, side by side. Neither holds requests or keys of accounts.
 
-- Answers (`Store`). A row's key is the hash of the question: where it was asked, of which model, the request's body. A
-  change of prompt, model or endpoint asks anew; everything else is answered from here. A row is committed as its
-  answer comes. Whoever sends questions holds `store_lock` meanwhile; anybody may read. The log is written ahead (WAL)
-  without waiting for the disk: a killed process loses nothing that was committed, a power cut perhaps the last answers.
-- Submitted batches (`Submissions`). A batch is recorded, with the keys of its questions, between the upload of its file
-  and its creation. A record without the batch's id comes from a killed run: the server's batches are searched for that
-  file. Every write waits for the disk, since what is forgotten here is paid for twice.
+- Answers (`Store`), by the hash of the question: a change of prompt, model or endpoint asks anew. A row is committed as
+  its answer comes. Whoever sends holds `store_lock` meanwhile; anybody may read. The log is written ahead (WAL) without
+  waiting for the disk: a killed process loses nothing that was committed, a power cut perhaps the last answers.
+- Submitted batches (`Submissions`), recorded with their questions' keys between the upload of the file and the batch's
+  creation. A record without the batch's id comes from a killed run: the server's batches are searched for that file.
+  Every write waits for the disk, since what is forgotten here is paid for twice.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Self
 from filelock import BaseFileLock, FileLock
 
 from thinkrec.errors import UserError
-from thinkrec.teacher.answers import Answer, read_answer, write_answer
+from thinkrec.teacher.answers import Answer, dump_answer, load_answer
 
 WAIT = 60.0  # seconds for another process to finish writing
 FORMAT = 1  # of the files, in their headers
@@ -99,32 +99,28 @@ class Store(_Database):
         """The answer that stands under `key`, or None."""
         with self._explain_faults(self.path):
             row = self.connection.execute("SELECT answer FROM responses WHERE key = ?", (key,)).fetchone()
-            return None if row is None else read_answer(row[0])
+            return None if row is None else load_answer(row[0])
 
     def put(self, key: str, answer: Answer) -> Answer:
         """Keep an answer; returns the one that stands, which is an earlier one if there is one."""
-        self.rows("INSERT OR IGNORE INTO responses VALUES (?, ?)", key, write_answer(answer))
+        self.rows("INSERT OR IGNORE INTO responses VALUES (?, ?)", key, dump_answer(answer))
         return self.get(key) or answer
 
-    def put_all(self, answers: Iterable[tuple[str, Answer]]) -> tuple[int, int, int]:
+    def put_all(self, answers: Iterable[tuple[str, Answer]]) -> Counter[str]:
         """Keep many answers or, where any of them contradicts one that stands, none.
 
-        Returns: how many are new, how many were here already, how many contradict.
+        Returns: how many are "new", how many were here already ("same"), how many contradict ("different").
         """
-        new = same = different = 0
+        counts: Counter[str] = Counter()
         with self.transaction() as connection:
             for key, answer in answers:
                 standing = self.get(key)
                 if standing is None:
                     self.put(key, answer)
-                    new += 1
-                elif standing == answer:
-                    same += 1
-                else:
-                    different += 1
-            if different:
+                counts["new" if standing is None else "same" if standing == answer else "different"] += 1
+            if counts["different"]:
                 connection.rollback()
-        return new, same, different
+        return counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

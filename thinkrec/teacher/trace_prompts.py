@@ -8,7 +8,7 @@ says that those lines are data.
 from __future__ import annotations
 
 import json
-from typing import Literal
+from typing import Literal, get_args
 
 from thinkrec.claims.answers import PARTS, VERDICT, WORDS
 from thinkrec.shown import ShownItem, ShownRow, shown_keywords, shown_title
@@ -27,8 +27,9 @@ Fault = Literal[
     "repetitive",
     "ungrounded",
     "contradicts_labels",
-    "duplicate",
+    "duplicate",  # of an earlier trace: all of a run are compared, after the filters
 ]
+FAULTS: tuple[Fault, ...] = get_args(Fault)
 Message = dict[str, str]
 
 HISTORY = "history"

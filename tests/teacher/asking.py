@@ -1,0 +1,42 @@
+"""How tests ask a teacher."""
+
+import asyncio
+from pathlib import Path
+
+from tests.project import teacher_params
+from thinkrec.teacher.client import open_session
+from thinkrec.teacher.endpoint import open_teacher
+
+KEY = "sk-do-not-show-me"
+STORE = Path(".cache/responses.sqlite")
+
+
+def teacher_at(endpoint="offline", *, app=None, retries=5, **changes):
+    """A teacher with the repository's own settings and `changes`."""
+    return open_teacher(teacher_params(endpoint, **changes), app=app, retries=retries)
+
+
+def message(text):
+    return [{"role": "user", "content": str(text)}]
+
+
+def try_to_ask(teacher, *texts):
+    """What comes of some questions asked at once: answers, and the errors of those that fail."""
+
+    async def run():
+        async with open_session(teacher) as session:
+            return await asyncio.gather(*(session.ask(message(text)) for text in texts), return_exceptions=True)
+
+    return asyncio.run(run())
+
+
+def ask(teacher, *texts):
+    """The answers to some questions asked at once; raises the first error there is."""
+    outcomes = try_to_ask(teacher, *texts)
+    for error in (outcome for outcome in outcomes if isinstance(outcome, BaseException)):
+        raise error
+    return outcomes
+
+
+def texts_of(answers):
+    return [answer.text for answer in answers]
