@@ -7,7 +7,7 @@ def evaluate() -> str:
 
     from thinkrec import artifacts
     from thinkrec.evaluation.evaluate import evaluate_project
-    from thinkrec.evaluation.tables import OURS
+    from thinkrec.evaluation.models import OURS
     from thinkrec.params import load
 
     evaluation = evaluate_project(load())

@@ -14,7 +14,7 @@ import pandas as pd
 from tests.project import PIPELINE, copy_project, digests, run_stage, set_params
 from thinkrec.artifacts import INTERACTIONS, PREDICTIONS, SCHEMAS, TRUTH, read_table, write_table
 from thinkrec.evaluation.intervals import bootstrap, interval
-from thinkrec.evaluation.tables import HINDSIGHT
+from thinkrec.evaluation.models import HINDSIGHT
 from thinkrec.features.artefact import load_features
 
 STAGES = list(PIPELINE)
@@ -55,7 +55,7 @@ def telling(predictions: pd.DataFrame) -> set[str]:
     models = models_of(predictions)
     drawn = bootstrap(test["user"], test["label"], {name: test[name] for name in models}, metrics=["auc"], seed=0)
     edges = {name: interval(one.draws["auc"], level=1 - 0.05 / len(models)) for name, one in drawn.items()}
-    return {name for name, (low, high) in edges.items() if not low <= 0.5 <= high}
+    return {name for name, edge in edges.items() if not edge["low"] <= 0.5 <= edge["high"]}
 
 
 def test_permuted_labels_leave_nothing_to_predict(finished: Path, tmp_path: Path) -> None:

@@ -342,25 +342,20 @@ class Recommender:
         """Counts before each row of a view: stored ones or, for new rows, the whole table's plus the question's."""
         new, stored = source < 0, self._counts
         user, item, time, label = (rows[name].to_numpy() for name in ("user", "item", "timestamp", "label"))
-        new_likes, new_count = running_counts(user[new], time[new], label[new])
+        total = np.asarray([self._likes, len(self._loaded.interactions)])[:, None]
+        of_item = np.stack([self._item_likes, self._item_count])[:, item[new]]
         pair = user[new].astype(np.int64) * len(self._item_ids) + item[new]
-        item_likes, item_count = running_counts(pair, time[new], label[new])
-        user_likes, user_count = running_counts(user, time, label)
-        total = len(self._loaded.interactions)
 
-        def with_new(stored_counts: NDArray[np.int64], new_counts: NDArray[np.int64]) -> NDArray[np.int64]:
-            counts = stored_counts[source]
-            counts[new] = new_counts
-            return counts
+        def with_new(stored_counts: tuple[Rows, Rows], before: Rows, key: Rows) -> tuple[Rows, Rows]:
+            likes, count = (column[source] for column in stored_counts)
+            likes[new], count[new] = before + np.stack(running_counts(key, time[new], label[new]))
+            return likes, count
 
-        return Counts(
-            likes=with_new(stored.likes, self._likes + new_likes),
-            count=with_new(stored.count, total + new_count),
-            user_likes=user_likes,
-            user_count=user_count,
-            item_likes=with_new(stored.item_likes, self._item_likes[item[new]] + item_likes),
-            item_count=with_new(stored.item_count, self._item_count[item[new]] + item_count),
-        )
+        return {
+            "all": with_new(stored["all"], total, user[new]),
+            "user": running_counts(user, time, label),
+            "item": with_new(stored["item"], of_item, pair),
+        }
 
 
 def _bounded(questions: Sequence[_Question]) -> Iterator[Sequence[_Question]]:

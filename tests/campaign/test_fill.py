@@ -6,20 +6,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 
+from tests.campaign.runs import make_reasons, make_run
+from tests.predictions import make_predictions
 from tests.project import ROOT, SMALL, set_params
 from thinkrec.campaign import fill as filling
 from thinkrec.campaign.experiments import Run
-from thinkrec.campaign.fill import fill, page_path, write_page
-from thinkrec.campaign.render import render
+from thinkrec.campaign.fill import fill, page_path, render_dataset, write_page
 from thinkrec.campaign.rows import BASE, Overrides, read_joint, read_rows, read_seeds, row_path
-from thinkrec.campaign.spread import across
+from thinkrec.campaign.spread import spread_over_seeds
 from thinkrec.errors import UserError
-from thinkrec.evaluation.reasons import score_reasons
-from thinkrec.evaluation.tables import evaluate
 
 DATASET = "synthetic-small"
 
@@ -49,34 +46,16 @@ class Experiments:
             if experts == 4 or seed == 2:
                 yield name, "Traceback\nAssertionError: an unlucky one"
             else:
-                self.finished[name] = make_run(f"run {len(self.started)}", self.code * (experts + 1), seed)
+                noise = 3 / (self.code * (experts + 1))
+                predictions = make_predictions(400, users=20, thinkrec=noise + 0.01 * seed, mf=None)
+                reasons = make_reasons({11: "yes it fits"}, {11: "yes it fits"})
+                name_of_run = f"run {len(self.started)}"
+                self.finished[name] = make_run(name_of_run, predictions, reasons, "thinkrec", "mf", seed=seed, draws=50)
                 yield name, ""
 
     def fetch_run(self, name_or_id: str) -> Run | None:
         by_id = {run.id: run for run in self.finished.values()}
         return self.finished.get(name_or_id) or by_id.get(name_or_id)
-
-
-def make_run(name: str, skill: float, seed: int) -> Run:
-    rng = np.random.default_rng(0)
-    row = np.arange(400)
-    label = rng.integers(0, 2, 400)
-    noise = np.random.default_rng(seed).normal(size=400)
-    predictions = pd.DataFrame(
-        {
-            "row": row,
-            "split": pd.Categorical(np.where(row % 2, "test", "valid")),
-            **{"user": row % 20, "item": 0, "label": label, "warm": True},
-            **{"history": 0, "popularity": 0, "group": 0, "case": 0},
-            "thinkrec": 1 / (1 + np.exp(-(skill * (label - 0.5) + noise))),
-            "mf": rng.random(400),
-        }
-    )
-    text = "yes it fits"
-    reasons = pd.DataFrame({"row": [1, 3], "label": 1, "probability": 0.9, "reason": text, "teacher": text})
-    table = evaluate(predictions, ["thinkrec", "mf"], seed=seed, draws=50)
-    metrics = {"reasons": score_reasons(reasons)}
-    return Run(id=name, commit="abc1234", table=table, metrics=metrics, predictions=predictions, reasons=reasons)
 
 
 @pytest.fixture
@@ -95,8 +74,11 @@ def experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiments:
 def run(*names: str, seeds: tuple[str, ...] = ("7",), **options: Any) -> tuple[str, list[str]]:
     """The summary of a call, and what was said meanwhile."""
     lines: list[str] = []
-    summary = fill(DATASET, names=names, seeds=seeds, say=lines.append, **options)
-    return summary, lines
+    return fill(DATASET, names=names, seeds=seeds, say=lines.append, **options), lines
+
+
+def auc_of(name: str, files: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(files[name]["lines"][name]["test"]["auc"])
 
 
 def test_what_fails_is_named_and_the_others_go_on(experiments: Experiments) -> None:
@@ -114,33 +96,24 @@ def test_what_fails_is_named_and_the_others_go_on(experiments: Experiments) -> N
     assert {seed: list(files) for seed, files in read_seeds(DATASET).items()} == {7: done, 1: done}
 
 
-def test_base_rows_run_first_and_what_is_done_is_not_run_again(experiments: Experiments) -> None:
+def test_what_is_not_done_runs_base_rows_first_and_its_files_and_page_are_written(experiments: Experiments) -> None:
     assert run("no_experts", seeds=("7", "1"))[0].startswith("4 rows added, 0 were done")
     assert ["-no_experts-" in name for name in experiments.started] == [False, False, True, True]
     assert run("no_experts", seeds=("7", "1")) == (f"0 rows added, 4 were done; {page_path(DATASET)} written", [])
     assert len(experiments.started) == 4
-
-
-def test_files_hold_the_run_and_the_lead_over_it(experiments: Experiments) -> None:
-    run("no_experts", seeds=("7", "1"))
-    for seed, files in read_seeds(DATASET).items():
-        file = files["no_experts"]
+    by_seed = read_seeds(DATASET)
+    for seed, files in by_seed.items():
+        file, ours, theirs = files["no_experts"], auc_of(BASE, files), auc_of("no_experts", files)
         assert (file["params"]["experts"]["n"], file["params"]["seed"]) == (0, seed)
         assert file["compared_with"] == files[BASE]["experiment"]
-        ours, theirs = (files[name]["lines"][name]["test"]["auc"] for name in (BASE, "no_experts"))
         assert theirs["lead"]["value"] == pytest.approx(ours["value"] - theirs["value"], abs=2e-4)
         assert theirs["lead"]["low"] > 0
-
-
-def test_the_page_shows_them_with_the_joint_lead_over_seeds(experiments: Experiments) -> None:
-    run("no_experts", seeds=("7", "1"))
-    files = read_seeds(DATASET)
-    spread = across(files, read_joint(DATASET))
-    leads = [rows["no_experts"]["lines"]["no_experts"]["test"]["auc"]["lead"]["value"] for rows in files.values()]
+    spread = spread_over_seeds(by_seed, read_joint(DATASET))
+    leads = [auc_of("no_experts", files)["lead"]["value"] for files in by_seed.values()]
     assert spread["no_experts"]["lead"]["auc"]["value"] == pytest.approx(sum(leads) / 2, abs=2e-4)
     assert set(spread) == {BASE, "no_experts", "mf"}
     page = page_path(DATASET).read_text(encoding="utf-8")
-    assert page == render(DATASET, read_rows(DATASET), spread)
+    assert page == render_dataset(DATASET)
     assert "Not run yet: no_thinking" in page and "## Over seeds" in page
 
 
@@ -171,8 +144,7 @@ def test_only_again_runs_a_row_that_is_done_with_the_present_code(experiments: E
     run("no_experts", again=True)
     after = read_rows(DATASET)
     assert after[BASE] == before[BASE]
-    auc = [files["no_experts"]["lines"]["no_experts"]["test"]["auc"]["value"] for files in (before, after)]
-    assert auc[1] < auc[0]
+    assert auc_of("no_experts", after)["value"] < auc_of("no_experts", before)["value"]
 
 
 def test_joint_leads_are_of_the_runs_that_the_files_name_though_parameters_are_new(experiments: Experiments) -> None:
@@ -191,6 +163,4 @@ def test_committed_pages_are_what_the_committed_files_render() -> None:
     datasets = {folder.name for folder in (ROOT / "tables").iterdir()}
     assert {"synthetic", "ml-1m"} <= datasets
     for dataset in datasets:
-        spread = across(read_seeds(dataset, root=ROOT), read_joint(dataset, root=ROOT))
-        page = (ROOT / page_path(dataset)).read_text(encoding="utf-8")
-        assert page == render(dataset, read_rows(dataset, root=ROOT), spread)
+        assert (ROOT / page_path(dataset)).read_text(encoding="utf-8") == render_dataset(dataset, root=ROOT)

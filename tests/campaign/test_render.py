@@ -7,56 +7,35 @@ from typing import Any
 import pytest
 
 from thinkrec.campaign.cells import significance, value_cell
-from thinkrec.campaign.render import (
-    accuracy,
-    checks,
-    claims,
-    joint_leads,
-    merged,
-    ndcg_10,
-    over_seeds,
-    render,
-)
+from thinkrec.campaign.render import accuracy, checks, claims, joint_leads, merge_lines, ndcg_10, over_seeds, render
 from thinkrec.campaign.rows import ROWS
 from thinkrec.campaign.spread import Spread
 from thinkrec.evaluation.intervals import HEADLINE
 
 
-def entry(value: float, lead: float | None = None, *, p: float = 0.5, half: float = 0.02) -> dict[str, Any]:
-    """A figure with its interval, and ThinkRec's lead with one, each `half` to both sides."""
-    made: dict[str, Any] = {"value": value, "low": value - half, "high": value + half}
-    if lead is not None:
-        made["lead"] = {"value": lead, "low": lead - half, "high": lead + half, "p": p}
-    return made
+def entry(value: float, lead: float | None = None, *, p: float = 0.5) -> dict[str, Any]:
+    """A figure with its interval, and ThinkRec's lead with one, each .02 to both sides."""
+    figure: dict[str, Any] = {"value": value, "low": value - 0.02, "high": value + 0.02}
+    return figure if lead is None else figure | {"lead": entry(lead) | {"p": p}}
 
 
 def line(
     auc: float, lead: float | None = None, *, p: float = 0.5, meteor: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """A line with the same figure in every metric, and reasons if it has a METEOR."""
-    figures = {metric: entry(auc, lead, p=p) for metric in ("auc", "uauc", "ndcg@5", "map@5")}
-    made: dict[str, Any] = {"valid": figures, "test": figures}
-    if meteor:
-        made["reasons"] = {
-            "rows": 300,
-            "with_teacher": 189,
-            "meteor_exact_stem": meteor,
-            "rouge_l": 0.5439,
-            "bleu": 0.2352,
-            "accuracy": 0.76,
-            "agreement": 1.0,
-        }
-    return made
+    test = {metric: entry(auc, lead, p=p) for metric in ("auc", "uauc", "ndcg@5", "map@5")}
+    written = {"rouge_l": 0.5439, "bleu": 0.2352, "accuracy": 0.76, "agreement": 1.0}
+    reasons = {"reasons": {"with_teacher": 189, "meteor_exact_stem": meteor, **written}} if meteor else {}
+    return {"test": test, **reasons}
 
 
 def file(lines: dict[str, Any], **more: Any) -> dict[str, Any]:
-    users = {"all": 313, "uauc": 224, "@5": 287}
     return {
         "commit": "7726a8c",
         "experiment": "aaa",
         "compared_with": "aaa",
         "params": {"seed": 7, "experts": {"n": 3}},
-        "counts": {"test": {"rows": 7331, "users": users}},
+        "counts": {"test": {"rows": 7331, "users": {"all": 313, "uauc": 224, "@5": 287}}},
         "lines": lines,
         **more,
     }
@@ -77,279 +56,239 @@ def files() -> dict[str, dict[str, Any]]:
     }
 
 
+def spread() -> Spread:
+    """Three seeds of ThinkRec, without one of no thinking: a joint lead in UAUC and NDCG@10, no lift."""
+    metrics = {"auc": {"mean": 0.77, "deviation": 0.0012}, "ndcg@10": {"mean": 0.8, "deviation": 0.002}}
+    ours: dict[str, Any] = {"commit": {7: "7726a8c", 1: "fffffff", 2: "7726a8c"}, "metrics": metrics, "lead": {}}
+    leads = {metric: entry(0, -0.03, p=0.001)["lead"] for metric in ("uauc", "ndcg@10")}
+    return {"thinkrec": ours, "no_thinking": {**ours, "lead": leads}, "gsasrec": {**ours, "lead": leads}}
+
+
+def table_rows(text: str) -> list[list[str]]:
+    """The cells of all lines of a text's tables."""
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines() if row.startswith("| ")]
+
+
 def cells(text: str, title: str) -> list[str]:
     """The cells of the only line of a table that begins with this title."""
-    [found] = [row for row in text.splitlines() if row.startswith(f"| {title} |")]
-    return [cell.strip() for cell in found.strip("|").split("|")]
+    (row,) = [row for row in table_rows(text) if row[0] == title]
+    return row
 
 
-class TestVerdicts:
-    @pytest.mark.parametrize(("figure", "word"), [(0.74, "above"), (0.75, "within"), (0.79, "within"), (0.80, "below")])
-    def test_our_interval_against_a_figure_of_the_paper(self, figure: float, word: str) -> None:
-        assert value_cell({"value": 0.77, "low": 0.75, "high": 0.79}, figure).endswith(f": {word}")
+def section(head: str, *, of: dict[str, dict[str, Any]] | None = None, dataset: str = "ml-1m") -> str:
+    """The part of a page under a head."""
+    return render(dataset, of or files(), {}).partition(f"# {head}\n")[2].partition("\n#")[0]
 
-    @pytest.mark.parametrize(
-        ("low", "high", "word"),
-        [
-            (0.001, 0.02, "ahead"),
-            (0.0, 0.02, ""),
-            (-0.01, 0.0, ""),
-            (-0.02, -0.001, "behind"),
-            (None, None, ""),
-        ],
+
+@pytest.mark.parametrize(("figure", "word"), [(0.74, "above"), (0.75, "within"), (0.79, "within"), (0.80, "below")])
+def test_our_interval_stands_above_below_or_around_a_figure_of_the_paper(figure: float, word: str) -> None:
+    assert value_cell({"value": 0.77, "low": 0.75, "high": 0.79}, figure).endswith(f": {word}")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(0.001, 0.02, "ahead"), (0.0, 0.02, ""), (-0.01, 0.0, ""), (-0.02, -0.001, "behind"), (None, None, "")],
+)
+def test_a_lead_is_significant_if_its_interval_excludes_0(low: float | None, high: float | None, word: str) -> None:
+    assert significance({"low": low, "high": high}) == word
+
+
+def test_accuracy_has_ours_its_interval_the_papers_figure_and_how_they_stand() -> None:
+    table = accuracy("ml-1m", merge_lines(files()))
+    assert cells(table, "**ThinkRec**") == [
+        "**ThinkRec**",
+        ".7700 [.7500, .7900]<br>paper .7764: within",
+        ".7700 [.7500, .7900]<br>paper .6775: above",
+        ".7700 [.7500, .7900]",
+        ".7700 [.7500, .7900]",
+        "",
+        "",
+    ]
+    assert cells(table, "matrix factorisation")[1] == ".7500 [.7300, .7700]<br>paper .6401: above"
+    assert "paper" not in accuracy("synthetic", merge_lines(files()))  # which the paper lacks
+
+
+def test_a_lead_has_its_interval_a_word_and_a_star_only_if_holm_leaves_it() -> None:
+    # Of 8 leads, Holm multiplies the two p of .04 by 4: no star. Its interval begins at 0.
+    table = accuracy("ml-1m", merge_lines(files()))
+    assert cells(table, "matrix factorisation")[5] == "+.0200 [.0000, .0400]"
+    assert cells(table, "as TALLRec: text only")[5] == "+.0700 [.0500, .0900]: ahead*"
+    assert cells(table, "running rates")[5] == "−.0057 [−.0257, .0143]"
+
+
+def test_accuracy_leaves_static_lines_and_ablations_to_other_tables_and_ends_with_lines_unknown() -> None:
+    titles = [row[0] for row in table_rows(accuracy("ml-1m", merge_lines(files())))]
+    known = ["**ThinkRec**", "as TALLRec: text only", "matrix factorisation", "running rates"]
+    assert titles == ["model", "---", *known, "something_new"]
+
+
+def test_worlds_say_how_much_of_what_can_be_known_is_known() -> None:
+    world = files()
+    for name, share in {"thinkrec": 0.846, "mf": -0.01}.items():
+        world["thinkrec"]["lines"][name]["test"]["possible_lift"] = share
+    table = accuracy("synthetic", merge_lines(world))
+    titles = ("model", "**ThinkRec**", "matrix factorisation")
+    assert [cells(table, title)[-1] for title in titles] == ["share of the achievable lift", "84.6 %", "−1.0 %"]
+
+
+def test_sections_without_lines_are_left_out() -> None:
+    heads = [row for row in render("ml-1m", files(), {}).splitlines() if row.startswith("#")]
+    assert heads == [
+        "# The paper's tables on ml-1m",
+        "## Accuracy",
+        "### Static protocol",
+        "## Ablation",
+        "## Reasons",
+        "## The paper's claims",
+        "## The runs",
+    ]
+
+
+def test_the_page_says_over_what_it_is_measured_and_what_is_missing() -> None:
+    page = render("ml-1m", files(), {})
+    assert "7,331 interactions of 313 users; UAUC covers 224 of them, @5 287." in page
+    missing = [name for name in ROWS if name not in files()]
+    assert f"Not run yet: {', '.join(missing)}." in page
+    every = files() | {name: file({name: line(0.7, 0.07)}) for name in missing}
+    assert "ot run yet:" not in render("ml-1m", every, {})
+
+
+def test_the_static_line_of_a_model_is_compared_with_the_same_figure() -> None:
+    row = cells(section("Static protocol"), "matrix factorisation")
+    assert row[1] == ".6400 [.6200, .6600]<br>paper .6401: within"
+
+
+def test_ablation_shows_the_papers_lead_on_its_dataset() -> None:
+    assert cells(section("Ablation"), "model")[5:] == ["lead in UAUC", "lead in NDCG@5", "lead in MAP@5"]
+    assert cells(section("Ablation"), "no thinking")[5] == "+.0600 [.0400, .0800]: ahead*<br>paper +.1013"
+
+
+@pytest.mark.parametrize(("n", "paper"), [(3, "<br>paper +.0289"), (5, "")])
+def test_experts_have_the_papers_leads_only_if_ours_are_as_many(n: int, paper: str) -> None:
+    more = files() | {"experts_2": file({"experts_2": line(0.76, 0.01)})}
+    more["thinkrec"]["params"] = {"experts": {"n": n}}
+    part = section("Number of experts", of=more)
+    assert cells(part, "2 experts")[6] == f"+.0100 [−.0100, .0300]{paper}"
+    assert cells(part, "**ThinkRec**")[5:] == ["", ""]
+
+
+def test_reasons_show_the_papers_figures_beside_ours() -> None:
+    assert cells(section("Reasons"), "**ThinkRec**") == [
+        *("**ThinkRec**", "189", ".5000 [.4800, .5200]<br>paper .0333", ".5439", ".2352", "–<br>paper .3104"),
+        *(".7600", "1.0000", ""),
+    ]
+    assert cells(section("Reasons"), "as TALLRec: text only")[-1] == "+.1000 [.0800, .1200]: ahead*"
+
+
+def test_measures_by_language_models_are_shown_where_a_line_has_one() -> None:
+    more = files()
+    assert "BERTScore" not in section("Reasons", dataset="synthetic")
+    more["tallrec"]["lines"]["tallrec"]["reasons"]["bertscore"] = 0.71
+    column = [row[5] for row in table_rows(section("Reasons", of=more, dataset="synthetic"))]
+    assert column == ["BERTScore", "---", "–", ".7100"]
+
+
+def test_runs_are_listed_by_commit_and_seed_and_old_comparisons_are_owned_to() -> None:
+    part = section("The runs")
+    assert "- `7726a8c`: thinkrec, tallrec\n- `1234567+`: no_thinking\n" in part
+    assert part.endswith("- compared with an earlier run of thinkrec: no_thinking\n")
+    page = render("ml-1m", files(), {"thinkrec": spread()["thinkrec"]})
+    assert "- `7726a8c`: thinkrec (seeds 7, 2), tallrec\n" in page
+    assert "- `fffffff`: thinkrec (seeds 1)\n" in page
+
+
+def test_over_seeds_a_cell_has_the_mean_and_the_deviation() -> None:
+    assert cells(over_seeds(spread()), "no thinking") == ["no thinking", "3", ".7700 ± .0012", ".8000 ± .0020"]
+    world = spread()
+    world["thinkrec"]["metrics"] = {**world["thinkrec"]["metrics"], "possible_lift": {"mean": 0.9, "deviation": 0.01}}
+    assert cells(over_seeds(world), "**ThinkRec**")[-1] == "90.0 % ± 1.0 %"
+    assert cells(over_seeds(world), "no thinking")[-1] == "–"
+    assert over_seeds({}) == joint_leads({}) == ""
+
+
+def test_joint_leads_have_stars_over_the_table() -> None:
+    table, lead = joint_leads(spread()), "−.0300 [−.0500, −.0100]: behind*"
+    assert "ThinkRec**" not in table
+    assert cells(table, "no thinking") == ["no thinking", "3", "", lead, "", lead, ""]
+    # Of 10 leads, Holm multiplies the smallest p by 10; of 15, by 15.
+    many = spread()
+    for name in ("no_thinking", "gsasrec"):
+        many[name]["lead"] = dict.fromkeys(HEADLINE, entry(0, -0.03, p=0.004)["lead"])
+    assert "*" in joint_leads(many)
+    assert "*" not in joint_leads(many | {"neither": many["no_thinking"]})
+
+
+def test_ndcg_at_10_is_compared_with_the_best_baseline() -> None:
+    lines = merge_lines(files())
+    assert ndcg_10(lines, {}) == ""  # not measured in older files
+    values = {"thinkrec": 0.84, "mf": 0.7, "gsasrec": 0.8, "best": 0.99, "no_thinking": 0.9}
+    lines |= {name: {"test": {"ndcg@10": entry(value, 0.84 - value)}} for name, value in values.items()}
+    assert ndcg_10(lines, {}) == (
+        "NDCG@10: ThinkRec .8400, the best baseline (gSASRec) .8000: +5.0 %, lead +.0400 [.0200, .0600]: ahead. "
+        "A summary of the paper claims +12.7 % on average."
     )
-    def test_a_lead_is_significant_if_its_interval_excludes_0(
-        self, low: float | None, high: float | None, word: str
-    ) -> None:
-        assert significance({"low": low, "high": high}) == word
+    assert "; over 3 seeds −3.8 %, joint lead −.0300 [−.0500, −.0100]: behind." in ndcg_10(lines, spread())
 
 
-class TestAccuracy:
-    def test_a_cell_has_ours_its_interval_the_papers_figure_and_how_they_stand(self) -> None:
-        table = accuracy("ml-1m", merged(files()))
-        assert cells(table, "**ThinkRec**") == [
-            "**ThinkRec**",
-            ".7700 [.7500, .7900]<br>paper .7764: within",
-            ".7700 [.7500, .7900]<br>paper .6775: above",
-            ".7700 [.7500, .7900]",
-            ".7700 [.7500, .7900]",
-            "",
-            "",
-        ]
-        assert cells(table, "matrix factorisation")[1] == ".7500 [.7300, .7700]<br>paper .6401: above"
-
-    def test_a_lead_has_its_interval_a_word_and_a_star_only_if_holm_leaves_it(self) -> None:
-        # Of 8 leads, Holm multiplies the two p of .04 by 4: no star. Its interval begins at 0.
-        table = accuracy("ml-1m", merged(files()))
-        assert cells(table, "matrix factorisation")[5] == "+.0200 [.0000, .0400]"
-        assert cells(table, "as TALLRec: text only")[5] == "+.0700 [.0500, .0900]: ahead*"
-        assert cells(table, "running rates")[5] == "−.0057 [−.0257, .0143]"
-
-    def test_what_is_open_has_no_star_however_small_its_p(self) -> None:
-        made = files()
-        made["thinkrec"]["lines"]["mf"] = line(0.75, 0.02, p=0.0002)
-        assert cells(accuracy("ml-1m", merged(made)), "matrix factorisation")[5].endswith("")
-
-    def test_static_lines_and_those_of_other_tables_stand_elsewhere(self) -> None:
-        table = accuracy("ml-1m", merged(files()))
-        titles = [row.split("|")[1].strip() for row in table.splitlines()[2:]]
-        assert titles == [
-            "**ThinkRec**",
-            "as TALLRec: text only",
-            "matrix factorisation",
-            "running rates",
-            "something_new",
-        ]
-
-    def test_a_dataset_that_the_paper_lacks_has_no_figures_of_it(self) -> None:
-        assert "paper" not in accuracy("synthetic", merged(files()))
-
-    def test_worlds_say_how_much_of_what_can_be_known_is_known(self) -> None:
-        world = files()
-        for name, share in {"thinkrec": 0.846, "mf": -0.01}.items():
-            world["thinkrec"]["lines"][name]["test"]["possible_lift"] = share
-        table = accuracy("synthetic", merged(world))
-        assert cells(table, "model")[-1] == "share of the achievable lift"
-        assert cells(table, "**ThinkRec**")[-1] == "84.6 %"
-        assert cells(table, "matrix factorisation")[-1] == "−1.0 %"
-
-
-class TestPage:
-    def test_sections_without_lines_are_left_out(self) -> None:
-        page = render("ml-1m", files(), {})
-        heads = [row for row in page.splitlines() if row.startswith("#")]
-        assert heads == [
-            "# The paper's tables on ml-1m",
-            "## Accuracy",
-            "### Static protocol",
-            "## Ablation",
-            "## Reasons",
-            "## The paper's claims",
-            "## The runs",
-        ]
-
-    def test_it_says_over_what_it_is_measured_and_what_is_missing(self) -> None:
-        page = render("ml-1m", files(), {})
-        assert "7,331 interactions of 313 users; UAUC covers 224 of them, @5 287." in page
-        missing = [name for name in ROWS if name not in files()]
-        assert f"Not run yet: {', '.join(missing)}." in page
-        every = files() | {name: file({name: line(0.7, 0.07)}) for name in missing}
-        assert "ot run yet:" not in render("ml-1m", every, {})
-
-    def test_the_static_line_of_a_model_is_compared_with_the_same_figure(self) -> None:
-        static = render("ml-1m", files(), {}).partition("### Static protocol")[2]
-        assert (
-            cells(static.partition("##")[0], "matrix factorisation")[1] == ".6400 [.6200, .6600]<br>paper .6401: within"
-        )
-
-    def test_ablation_shows_the_papers_lead_on_its_dataset(self) -> None:
-        part = render("ml-1m", files(), {}).partition("## Ablation")[2].partition("##")[0]
-        assert cells(part, "model")[5:] == ["lead in UAUC", "lead in NDCG@5", "lead in MAP@5"]
-        assert cells(part, "no thinking")[5] == "+.0600 [.0400, .0800]: ahead*<br>paper +.1013"
-
-    def test_experts_are_counted_with_the_papers_leads_only_if_the_number_is_its_own(self) -> None:
-        made = files() | {"experts_2": file({"experts_2": line(0.76, 0.01)})}
-        part = render("ml-1m", made, {}).partition("## Number of experts")[2].partition("##")[0]
-        assert cells(part, "2 experts")[6] == "+.0100 [−.0100, .0300]<br>paper +.0289"
-        assert cells(part, "**ThinkRec**")[5:] == ["", ""]
-        made["thinkrec"]["params"] = {"experts": {"n": 5}}
-        part = render("ml-1m", made, {}).partition("## Number of experts")[2].partition("##")[0]
-        assert cells(part, "2 experts")[6] == "+.0100 [−.0100, .0300]"
-        assert cells(part, "**ThinkRec**")[5:] == ["", ""]
-
-    def test_reasons_show_the_papers_figures_beside_ours(self) -> None:
-        part = render("ml-1m", files(), {}).partition("## Reasons")[2].partition("##")[0]
-        assert cells(part, "**ThinkRec**") == [
-            *("**ThinkRec**", "189", ".5000 [.4800, .5200]<br>paper .0333", ".5439", ".2352", "–<br>paper .3104"),
-            *(".7600", "1.0000", ""),
-        ]
-        assert cells(part, "as TALLRec: text only")[-1] == "+.1000 [.0800, .1200]: ahead*"
-
-    def test_learned_measures_are_shown_where_a_line_has_one(self) -> None:
-        made = files()
-        assert "BERTScore" not in render("synthetic", made, {})
-        made["tallrec"]["lines"]["tallrec"]["reasons"]["bertscore"] = 0.71
-        part = render("synthetic", made, {}).partition("## Reasons")[2].partition("##")[0]
-        assert [cells(part, title)[5] for title in ("model", "**ThinkRec**", "as TALLRec: text only")] == [
-            "BERTScore",
-            "–",
-            ".7100",
-        ]
-
-    def test_runs_are_listed_by_commit_and_old_comparisons_are_owned_to(self) -> None:
-        part = render("ml-1m", files(), {}).partition("## The runs")[2]
-        assert "- `7726a8c`: thinkrec, tallrec\n- `1234567+`: no_thinking\n" in part
-        assert part.endswith("- compared with an earlier run of thinkrec: no_thinking\n")
-
-
-def spread() -> Spread:
-    """Three seeds of ThinkRec, without one of no thinking: a joint lead in UAUC and NDCG@10, no possible lift."""
-    metrics = {"auc": {"mean": 0.77, "deviation": 0.0012}, "ndcg@10": {"mean": 0.8, "deviation": 0.002}}
-    one: dict[str, Any] = {
-        "seeds": [7, 1, 2],
-        "commit": {7: "7726a8c", 1: "fffffff", 2: "7726a8c"},
-        "metrics": metrics,
+def checked_files(truth: dict[str, Any] | None = None, **evaluate: int) -> dict[str, Any]:
+    """Row files with checked claims, but none of no_experts; as in older ones, shares of the history are missing."""
+    claimed = {"reasons": 200, "claims": 500, "grounded_share": 0.9, "consistent_share": 0.4, "of_target_share": 0.8}
+    moved = {"cited": 0.13, "control": 0.09, "difference": 0.04, "low": 0.01, "high": 0.07}
+    reasons = {
+        "claims": {"ours": claimed, "teacher": {**claimed, "claims": 900}},
+        "truth": truth or {},
+        "interventions": {"flip": {**moved, "low": -0.01}, "mask": moved},
     }
-    leads = {metric: entry(0, -0.03, p=0.001)["lead"] for metric in ("uauc", "ndcg@10")}
-    return {"thinkrec": {**one, "lead": {}}, "no_thinking": {**one, "lead": leads}, "gsasrec": {**one, "lead": leads}}
+    return {
+        name: {"params": {"evaluate": evaluate}, "lines": {name: {"reasons": written}}}
+        for name, written in {"thinkrec": reasons, "no_experts": {"rows": 300}}.items()
+    }
 
 
-class TestSeeds:
-    def test_a_cell_has_the_mean_and_the_deviation(self) -> None:
-        assert cells(over_seeds(spread()), "no thinking") == ["no thinking", "3", ".7700 ± .0012", ".8000 ± .0020"]
-        made = spread()
-        made["thinkrec"]["metrics"] = {**made["thinkrec"]["metrics"], "possible_lift": {"mean": 0.9, "deviation": 0.01}}
-        assert cells(over_seeds(made), "**ThinkRec**")[-1] == "90.0 % ± 1.0 %"
-        assert cells(over_seeds(made), "no thinking")[-1] == "–"
-        assert over_seeds({}) == ""
-
-    def test_joint_leads_have_stars_over_the_table(self) -> None:
-        table = joint_leads(spread())
-        assert "ThinkRec**" not in table
-        assert cells(table, "no thinking") == [
-            *("no thinking", "3", "", "−.0300 [−.0500, −.0100]: behind*", ""),
-            *("−.0300 [−.0500, −.0100]: behind*", ""),
-        ]
-        # Of 20 leads, Holm multiplies the smallest p by 20.
-        many = spread()
-        for line in many.values():
-            line["lead"] = dict.fromkeys(HEADLINE, entry(0, -0.03, p=0.004)["lead"])
-        del many["thinkrec"]
-        assert "*" in joint_leads(many)
-        many["neither"] = many["no_thinking"]
-        assert "*" not in joint_leads(many)
-        assert joint_leads({}) == ""
-
-    def test_the_page_says_which_commits_they_came_from(self) -> None:
-        over = spread()
-        del over["no_thinking"]
-        page = render("ml-1m", files(), over)
-        assert "- `7726a8c`: thinkrec (seeds 7, 2), tallrec\n" in page
-        assert "- `fffffff`: thinkrec (seeds 1)\n" in page
+def test_claims_are_counted_and_interventions_have_their_difference() -> None:
+    table = checks(checked_files())
+    shares = [".9000", ".4000", ".8000", "–", "–", "–"]
+    moved = [".1300, .0900<br>+.0400 [−.0100, .0700]", ".1300, .0900<br>+.0400 [.0100, .0700]: ahead"]
+    assert cells(table, "**ThinkRec**") == ["**ThinkRec**", "1", "2.5", *shares, *moved]
+    assert cells(table, "*the teacher*") == ["*the teacher*", "", "4.5", *shares, "", ""]
+    assert "no experts" not in table
+    assert checks({"no_experts": checked_files()["no_experts"]}) == ""
+    assert cells(checks(checked_files(candidates=16)), "**ThinkRec**")[1] == "16"
 
 
-class TestNdcg10:
-    def test_it_is_compared_with_the_best_baseline(self) -> None:
-        made = merged(files())
-        assert ndcg_10(made, {}) == ""  # not measured in older files
-        values = {"thinkrec": 0.84, "mf": 0.7, "gsasrec": 0.8, "best": 0.99, "no_thinking": 0.9}
-        for name, value in values.items():
-            made[name] = {"test": {"ndcg@10": entry(value, 0.84 - value)}}
-        assert ndcg_10(made, {}) == (
-            "NDCG@10: ThinkRec .8400, the best baseline (gSASRec) .8000: +5.0 %, lead +.0400 [.0200, .0600]: ahead. "
-            "A summary of the paper claims +12.7 % on average."
-        )
-        assert "; over 3 seeds −3.8 %, joint lead −.0300 [−.0500, −.0100]: behind." in ndcg_10(made, spread())
+def test_true_reasons_are_named_beside_chance_where_they_are_known() -> None:
+    named = {"named_share": 0.41, "by_chance": 0.33, "by_chance_of_traits": 0.36}
+    lead = {"lead": {"value": 0.05, "low": -0.01, "high": 0.11}}
+    table = checks(checked_files({"ours": named | lead, "teacher": named}))
+    assert cells(table, "*the teacher*")[8] == ".4100<br>by chance .3300, of traits .3600"  # older files have no lead
+    assert cells(table, "**ThinkRec**")[8].endswith("<br>+.0500 [−.0100, .1100]")
 
 
-class TestChecks:
-    SHARES = (
-        "grounded_share",
-        "consistent_share",
-        "of_target_share",
-        "own_conclusion_share",
-    )  # older files have no more
-
-    def files(self, truth: dict[str, Any], **evaluate: int) -> dict[str, Any]:
-        claimed = {"reasons": 200, "claims": 500, **dict(zip(self.SHARES, (0.9, 0.4, 0.8, None), strict=True))}
-        moved = {"cited": 0.13, "control": 0.09, "difference": 0.04, "low": 0.01, "high": 0.07}
-        reasons = {
-            "claims": {"ours": claimed, "teacher": {**claimed, "claims": 900}},
-            "truth": truth,
-            "interventions": {"flip": {**moved, "low": -0.01}, "mask": moved},
-        }
-        return {
-            name: {"params": {"evaluate": evaluate}, "lines": {name: {"reasons": written}}}
-            for name, written in {"thinkrec": reasons, "no_experts": {"rows": 300}}.items()
-        }
-
-    def test_claims_are_counted_and_interventions_have_their_difference(self) -> None:
-        table = checks(self.files({}))
-        shares = [".9000", ".4000", ".8000", "–", "–", "–"]  # neither of the history, nor named true reasons
-        moved = [".1300, .0900<br>+.0400 [−.0100, .0700]", ".1300, .0900<br>+.0400 [.0100, .0700]: ahead"]
-        assert cells(table, "**ThinkRec**") == ["**ThinkRec**", "1", "2.5", *shares, *moved]
-        assert cells(table, "*the teacher*") == ["*the teacher*", "", "4.5", *shares, "", ""]
-        assert "no experts" not in table  # an older file, without them
-        assert checks({"no_experts": self.files({})["no_experts"]}) == ""
-        assert cells(checks(self.files({}, candidates=16)), "**ThinkRec**")[1] == "16"
-
-    def test_true_reasons_are_named_beside_chance_where_they_are_known(self) -> None:
-        truth = {
-            who: {"named_share": 0.41, "by_chance": 0.33, "by_chance_of_traits": 0.36} for who in ("ours", "teacher")
-        }
-        assert cells(checks(self.files(truth)), "**ThinkRec**")[8] == ".4100<br>by chance .3300, of traits .3600"
-        truth["ours"] |= {"lead": {"value": 0.05, "low": -0.01, "high": 0.11}}
-        assert cells(checks(self.files(truth)), "**ThinkRec**")[8].endswith("<br>+.0500 [−.0100, .1100]")
+def test_the_papers_claims_are_counted_by_what_our_interval_says_and_have_both_leads() -> None:
+    # ML1M: 7 models by 2 metrics; Book: 3 by 3; experts: 2; METEOR: 1. Ours: mf in 2 around 0,
+    # tallrec behind ThinkRec in 2 and METEOR, no thinking in 3.
+    summary, table = claims("ml-1m", files(), {})
+    assert summary == (
+        "The paper says 26 times that ThinkRec is better than a line of these tables. Here it has a significant "
+        "lead (95 % CI) in 6 of these and is significantly behind in 0; in 2 the interval includes 0, and 18 are "
+        "not run yet."
+    )
+    rows = table_rows(table)
+    assert ["matrix factorisation", "AUC", "+.1363 (ML1M)", "+.0200 [.0000, .0400]", "1"] in rows
+    assert ["no thinking", "MAP@5", "+.0429 (Book)", "+.0600 [.0400, .0800]: ahead*", "1"] in rows
+    assert ["2 experts", "UAUC", "+.0289 (Book, new split)", "not run yet", ""] in rows
+    assert ["as TALLRec: text only", "METEOR", "+.0058 (ML1M)", "+.1000 [.0800, .1200]: ahead*", "1"] in rows
 
 
-class TestClaims:
-    def test_they_are_counted_by_what_the_interval_says(self) -> None:
-        # ML1M: 7 models by 2 metrics; Book: 3 by 3; experts: 2; METEOR: 1. Ours: mf in 2 around 0,
-        # tallrec behind ThinkRec in 2 and METEOR, no thinking in 3.
-        summary, _ = claims("ml-1m", files(), {})
-        assert summary == (
-            "The paper says 26 times that ThinkRec is better than a line of these tables. Here it has a significant "
-            "lead (95 % CI) in 6 of these and is significantly behind in 0; in 2 the interval includes 0, and 18 are "
-            "not run yet."
-        )
+def test_a_claim_is_held_against_the_joint_lead_where_there_is_one() -> None:
+    summary, table = claims("ml-1m", files(), spread())
+    assert ["no thinking", "UAUC", "+.1013 (Book)", "−.0300 [−.0500, −.0100]: behind*", "3"] in table_rows(table)
+    assert ["no thinking", "MAP@5", "+.0429 (Book)", "+.0600 [.0400, .0800]: ahead*", "1"] in table_rows(table)
+    assert "a significant lead (95 % CI) in 5 of these and is significantly behind in 2" in summary
 
-    def test_each_has_the_papers_lead_and_ours(self) -> None:
-        _, table = claims("ml-1m", files(), {})
-        rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
-        assert ["matrix factorisation", "AUC", "+.1363 (ML1M)", "+.0200 [.0000, .0400]", "1"] in rows
-        assert ["no thinking", "MAP@5", "+.0429 (Book)", "+.0600 [.0400, .0800]: ahead*", "1"] in rows
-        assert ["2 experts", "UAUC", "+.0289 (Book, new split)", "not run yet", ""] in rows
-        assert ["as TALLRec: text only", "METEOR", "+.0058 (ML1M)", "+.1000 [.0800, .1200]: ahead*", "1"] in rows
 
-    def test_ours_is_the_joint_lead_where_there_is_one(self) -> None:
-        summary, table = claims("ml-1m", files(), spread())
-        rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
-        assert ["no thinking", "UAUC", "+.1013 (Book)", "−.0300 [−.0500, −.0100]: behind*", "3"] in rows
-        assert ["no thinking", "MAP@5", "+.0429 (Book)", "+.0600 [.0400, .0800]: ahead*", "1"] in rows
-        assert "a significant lead (95 % CI) in 5 of these and is significantly behind in 2" in summary
-
-    def test_nothing_is_claimed_where_the_paper_does_not_lead_on_every_dataset(self) -> None:
-        summary, table = claims("synthetic", files(), {})
-        assert summary.startswith("The paper says 25 times")
-        assert "| SASRec | AUC | at least +.0771 (all of its datasets) | not run yet |  |" in table
-        assert "| SASRec | UAUC |" not in table
+def test_nothing_is_claimed_where_the_paper_does_not_lead_on_every_dataset() -> None:
+    summary, table = claims("synthetic", files(), {})
+    assert summary.startswith("The paper says 25 times")
+    assert "| SASRec | AUC | at least +.0771 (all of its datasets) | not run yet |  |" in table
+    assert "| SASRec | UAUC |" not in table

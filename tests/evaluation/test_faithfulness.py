@@ -12,7 +12,14 @@ import pytest
 from tests.builders import TITLES, interactions, item_tokens, layout_of, loaded_model, tokenizer
 from tests.claims.rows import checker_of, item
 from thinkrec.claims.checker import Checker
-from thinkrec.evaluation.faithfulness import Counterfactual, cited, compared, interventions, matched, score_shown
+from thinkrec.evaluation.faithfulness import (
+    Change,
+    compare_sides,
+    draw_matched,
+    find_cited,
+    interventions,
+    score_changed,
+)
 from thinkrec.lm.loaded import LoadedModel
 from thinkrec.lm.scoring import score
 from thinkrec.params import PromptParams
@@ -40,8 +47,9 @@ def scores(loaded: LoadedModel, rows: list[int]) -> np.ndarray:
 
 def test_what_is_cited_worked_out_by_hand() -> None:
     def of(text: str) -> tuple[list[bool], list[bool]]:
-        found = cited(checker_of(ROW, thesaurus=lambda word: "war" if word == "vendetta" else word), 9, text)
-        return found.of_history.tolist(), found.of_keywords.tolist()
+        checker = checker_of(ROW, thesaurus=lambda word: "war" if word == "vendetta" else word)
+        citation = find_cited(checker, 9, text)
+        return citation.of_history.tolist(), citation.of_keywords.tolist()
 
     assert of("Yes. Liked war (1 of 1). It fits.") == ([True, False, False], [True, True, False])  # and its synonym
     assert of('No. Disliked "Low Tide". It does not fit.') == ([False, True, False], [False] * 3)
@@ -59,18 +67,18 @@ def test_a_claim_about_all_titles_is_about_none_in_particular() -> None:
 def test_controls_are_as_many_of_every_kind() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
-        of, kind = rng.random(12) < 0.4, rng.integers(0, 2, 12)
-        inside, outside = matched(of, kind, rng)
-        assert of[inside].all() and not of[outside].any()
-        assert np.bincount(kind[inside], minlength=2).tolist() == np.bincount(kind[outside], minlength=2).tolist()
-        for one in (0, 1):
-            assert (kind[inside] == one).sum() == min((of & (kind == one)).sum(), (~of & (kind == one)).sum())
-    assert [len(side) for side in matched(np.ones(3, bool), np.zeros(3), rng)] == [0, 0]
+        cited, kind = rng.random(12) < 0.4, rng.integers(0, 2, 12)
+        inside, outside = draw_matched(cited, kind, rng)
+        assert cited[inside].all() and not cited[outside].any()
+        for value in (0, 1):
+            most = min((cited & (kind == value)).sum(), (~cited & (kind == value)).sum())
+            assert (kind[inside] == value).sum() == (kind[outside] == value).sum() == most
+    assert [len(side) for side in draw_matched(np.ones(3, bool), np.zeros(3), rng)] == [0, 0]
 
 
 def test_unchanged_views_score_as_the_table_does(loaded: LoadedModel) -> None:
     rows = list(range(len(loaded.interactions)))
-    same = score_shown(loaded, [Counterfactual(row=row) for row in rows])
+    same = score_changed(loaded, [Change(row=row) for row in rows])
     assert np.abs(same - scores(loaded, rows)).max() < SAME
 
 
@@ -80,13 +88,13 @@ def test_a_flipped_row_is_a_table_with_another_label_and_slots_as_they_were(load
         label = loaded.interactions["label"].to_numpy().copy()
         label[past] = 1 - label[past]
         other = loaded.layout.over(loaded.interactions.assign(label=label))
-        (flipped,) = score_shown(loaded, [Counterfactual(row=row, flipped=[past])])
+        (flipped,) = score_changed(loaded, [Change(row=row, flipped=[past])])
         assert flipped == pytest.approx(score(loaded.model, other, np.asarray([row]))[0], abs=SAME)
         assert abs(flipped - scores(loaded, [row])[0]) > 100 * SAME
 
 
 def test_without_its_whole_history_a_row_scores_as_its_users_first(loaded: LoadedModel) -> None:
-    (dropped,) = score_shown(loaded, [Counterfactual(row=23, dropped=range(23))])
+    (dropped,) = score_changed(loaded, [Change(row=23, dropped=range(23))])
     lonely = loaded.interactions.assign(user=np.arange(len(loaded.interactions)))
     assert dropped == pytest.approx(score(loaded.model, loaded.layout.over(lonely), np.asarray([23]))[0], abs=SAME)
     assert abs(dropped - scores(loaded, [23])[0]) > 100 * SAME
@@ -96,8 +104,7 @@ def test_a_masked_target_is_read_with_its_new_text_and_no_other_row_is(loaded: L
     rows = [11, 23]
     title = TITLES[int(loaded.layout.item[11])]
     same, other = (
-        score_shown(loaded, [Counterfactual(row=11, text=text), Counterfactual(row=23)])
-        for text in (title, "Seven Keys: wit")
+        score_changed(loaded, [Change(row=11, text=text), Change(row=23)]) for text in (title, "Seven Keys: wit")
     )
     assert np.abs(same - scores(loaded, rows)).max() < SAME
     assert other[1] == pytest.approx(same[1], abs=SAME) and abs(other[0] - same[0]) > 100 * SAME
@@ -105,28 +112,34 @@ def test_a_masked_target_is_read_with_its_new_text_and_no_other_row_is(loaded: L
 
 
 def test_pairs_are_compared_by_hand() -> None:
-    found = compared(np.asarray([4, 4, 7]), np.asarray([0.5, 0.1, 0.4]), np.asarray([0.2, 0.2, 0.4]), seed=0)
-    assert found["pairs"] == 3
-    assert found["difference"] == pytest.approx(0.2 / 3)
-    assert found["cited_more_share"] == pytest.approx(1 / 3)
-    assert (found["low"], found["high"]) == (pytest.approx(0), pytest.approx(0.1))  # user 7 alone, user 4 alone
-    assert compared(np.zeros(0), np.zeros(0), np.zeros(0), seed=0)["pairs"] == 0
+    cited, control = np.asarray([0.5, 0.1, 0.4]), np.asarray([0.2, 0.2, 0.4])
+    assert compare_sides(np.asarray([4, 4, 7]), cited, control, seed=0) == pytest.approx(
+        {
+            "pairs": 3,
+            "cited": 1 / 3,
+            "control": 0.8 / 3,
+            "difference": 0.2 / 3,
+            **{"low": 0, "high": 0.1},  # user 7 alone, user 4 alone
+            "cited_more_share": 1 / 3,
+        },
+        abs=1e-9,
+    )
 
 
-def test_the_table_of_interventions_and_reasons_that_cite_nothing(loaded: LoadedModel) -> None:
+def test_interventions_are_in_pairs_and_reasons_that_cite_nothing_have_none(loaded: LoadedModel) -> None:
     items = pd.DataFrame({"title": [title.split(":")[0] for title in TITLES]})
     keywords = pd.DataFrame({"keywords": [title.partition(": ")[2].split(", ") for title in TITLES]})
     prompt = PromptParams(layout="stream", history=3, max_tokens=2048, keywords=8, slots=("user",), soft_tokens=0)
     checker = Checker(loaded.interactions, items, keywords, prompt, str)
     rows = [int(row) for row in np.flatnonzero(loaded.layout.end - loaded.layout.start >= 3)]
 
-    def table(texts: list[str]) -> dict[str, Any]:
-        frame = pd.DataFrame({"row": rows, "reason": texts})
-        return interventions(loaded, frame, checker, seed=1)
+    def measure(texts: list[str]) -> dict[str, Any]:
+        return interventions(loaded, pd.DataFrame({"row": rows, "reason": texts}), checker, seed=1)
 
-    found = table([f'Yes. "{checker.shown(row).history[0].title}" was liked.' for row in rows])
-    assert found["flip"]["pairs"] > 0 and found["flip"]["cited"] > 0 and found["mask"]["pairs"] == 0
-    again = table([f'Yes. "{checker.shown(row).history[0].title}" was liked.' for row in rows])
-    assert (found["flip"], found["drop"]) == (again["flip"], again["drop"])
-    nothing = table(["Yes. So be it."] * len(rows))
-    assert [one["pairs"] for one in nothing.values()] == [0, 0, 0] and math.isnan(nothing["flip"]["cited"])
+    texts = [f'Yes. "{checker.shown(row).history[0].title}" was liked.' for row in rows]
+    one, two = measure(texts), measure(texts)
+    assert one["flip"]["pairs"] > 0 and one["flip"]["cited"] > 0 and one["mask"]["pairs"] == 0
+    assert (one["flip"], one["drop"]) == (two["flip"], two["drop"])
+    none = measure(["Yes. So be it."] * len(rows))
+    assert [figures["pairs"] for figures in none.values()] == [0, 0, 0]
+    assert all(math.isnan(none["flip"][name]) for name in ("changed", "cited", "low", "cited_more_share"))

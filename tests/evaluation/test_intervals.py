@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 
 from thinkrec.evaluation import intervals
+from thinkrec.metrics import per_user
 
 
 def world(users: int = 300, rows: int = 8, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -20,11 +21,11 @@ def world(users: int = 300, rows: int = 8, *, seed: int = 0) -> tuple[np.ndarray
 def test_the_interval_of_a_per_user_mean_is_scipys() -> None:
     user, label, score = world()
     drawn = intervals.bootstrap(user, label, {"m": score}, metrics=["ndcg@5"], draws=4000, seed=0)["m"]
-    from thinkrec.metrics import per_user
-
     values = per_user(user, label, score, seed=0).values["ndcg@5"]
     theirs = scipy_bootstrap((values,), np.mean, method="percentile", n_resamples=4000, rng=1).confidence_interval
-    assert intervals.interval(drawn.draws["ndcg@5"]) == pytest.approx((theirs.low, theirs.high), abs=0.004)
+    ours = intervals.interval(drawn.draws["ndcg@5"])
+    assert ours == pytest.approx({"low": theirs.low, "high": theirs.high}, abs=0.004)
+    assert intervals.interval(intervals.mean_draws(np.arange(len(values)), values, draws=4000, seed=0)) == ours
     assert drawn.draws["ndcg@5"].std() == pytest.approx(values.std() / np.sqrt(len(values)), rel=0.05)
 
 
@@ -34,7 +35,7 @@ def test_the_auc_interval_covers_the_truth_and_has_the_width_of_theory() -> None
     label = rng.integers(0, 2, 2000)
     score = label + rng.normal(size=2000)  # the true AUC is Phi(1 / sqrt 2)
     drawn = intervals.bootstrap(np.arange(2000), label, {"m": score}, metrics=["auc"], draws=2000, seed=0)["m"]
-    low, high = intervals.interval(drawn.draws["auc"])
+    low, high = intervals.interval(drawn.draws["auc"]).values()
     assert low < 0.7602 < high
     positive, negative = score[label == 1], score[label == 0]
     wins = positive[:, None] > negative
@@ -67,8 +68,9 @@ def test_each_draw_holds_as_many_users_as_there_are() -> None:
 def test_draws_with_one_class_only_are_left_out() -> None:
     drawn = intervals.bootstrap([0, 1], [0, 1], {"m": [0.1, 0.9]}, metrics=["auc"], draws=200, seed=0)["m"]
     assert np.isnan(drawn.draws["auc"]).any()
-    assert intervals.interval(drawn.draws["auc"]) == (1.0, 1.0)
-    assert np.isnan(intervals.interval([np.nan])).all()
+    assert intervals.interval(drawn.draws["auc"]) == {"low": 1, "high": 1}
+    for none in ([np.nan], intervals.mean_draws([], [], draws=3, seed=0)):
+        assert np.isnan([*intervals.interval(none).values()]).all()
 
 
 def test_p_is_1_at_no_difference_and_small_but_not_0_far_from_it() -> None:

@@ -9,17 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from thinkrec.evaluation.intervals import holm
-from thinkrec.evaluation.tables import ALPHA
+from thinkrec.evaluation.tables import ALPHA, figure_text
 
 NOTHING = "–"
 
 
 def figure_cell(value: float | None) -> str:
-    """Four decimals, without the leading zero."""
-    if value is None:
-        return NOTHING
-    text = f"{value:.4f}".replace("-", "−")
-    return text.replace("0.", ".", 1) if abs(value) < 1 else text
+    return NOTHING if value is None else figure_text(value).replace("-", "−")
 
 
 def signed_cell(value: float | None) -> str:

@@ -150,13 +150,14 @@ def literal(value: Any) -> str:
 def fetch_run(name_or_id: str) -> Run | None:
     """What the newest finished experiment of that name, or id, left; None if there is none, or its files are gone."""
     listed = _output("git", "for-each-ref", "--sort=-committerdate", "--format=%(objectname) %(refname)", "refs/exps")
-    finished = filter(None, map(REFERENCE.fullmatch, listed.splitlines()))
-    match = next(
-        (match for match in finished if match["name"] == name_or_id or match["id"].startswith(name_or_id)), None
-    )
-    if match is None:
-        return None
-    revision, start = match["id"], match["start"].replace("/", "")
+    for match in filter(None, map(REFERENCE.fullmatch, listed.splitlines())):
+        if match["name"] == name_or_id or match["id"].startswith(name_or_id):
+            return _read_run(match["id"], match["start"].replace("/", ""))
+    return None
+
+
+def _read_run(revision: str, start: str) -> Run | None:
+    """The files of the experiment `revision`, begun at the commit `start`; None if they are gone."""
     with tempfile.TemporaryDirectory() as folder, suppress(UserError):
         root, evaluated = Path(folder), artifacts.PREDICTIONS.parent
         (root / evaluated.parent).mkdir()

@@ -11,7 +11,7 @@ two of a seed that share more stand side by side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -23,16 +23,16 @@ from thinkrec.campaign.rows import (
     BASE,
     SEEDED,
     Row,
-    campaign,
     changed_params,
+    choose_seeds,
     joint_path,
+    plan,
     read_joint,
     read_rows,
     read_seeds,
     row_path,
-    seeds_called,
 )
-from thinkrec.campaign.spread import across, run_ids
+from thinkrec.campaign.spread import run_ids, spread_over_seeds
 from thinkrec.errors import UserError
 from thinkrec.ingest.catalogue import find
 
@@ -58,15 +58,15 @@ def fill(
     Raises:
         UserError: something is in the way of any run; rows failed, after all others ran; or an interruption.
     """
-    chosen = seeds_called(seeds)
-    rows = campaign(dataset, raw=raw, names=names, seeds=chosen)
+    chosen = choose_seeds(seeds)
+    rows = plan(dataset, raw=raw, names=names, seeds=chosen)
     pending: dict[str, Row] = {}
-    repeated = set()
+    repeated = {
+        title for title, row in rows.items() if again and row.seed in chosen and (not names or row.name in names)
+    }
     for title, row in rows.items():
-        path = _path(dataset, row)
+        path = row_path(dataset, row.name, row.seed)
         changes = changed_params(row, artifacts.read_json(path)) if path.is_file() else []
-        if again and row.seed in chosen and (not names or row.name in names):
-            repeated.add(title)
         if title in repeated or changes or not path.is_file():
             pending[title] = row
             say(f"{title}: to run" + (f", as parameters changed: {'; '.join(changes)}" if changes else ""))
@@ -87,15 +87,11 @@ def fill(
     return f"{len(pending)} rows added, {len(rows) - len(pending)} were done; {page_path(dataset)} written"
 
 
-def _path(dataset: str, row: Row) -> Path:
-    return row_path(dataset, row.name, row.seed)
-
-
 def _run_rows(
     dataset: str,
     pending: Mapping[str, Row],
     rows: Mapping[str, Row],
-    repeated: set[str],
+    repeated: Container[str],
     *,
     jobs: int,
     say: Say,
@@ -108,49 +104,55 @@ def _run_rows(
     bases: dict[int | None, Run] = {}  # by seed
     failed: dict[str, str] = {}
 
-    def collect(title: str, run: Run) -> None:
-        row = rows[title]
-        if row.name == BASE:
-            bases[row.seed] = run
-        file = row_file(row, run, bases[row.seed])
-        artifacts.write_json(_path(dataset, row), file)
-        test = file["lines"][row.name]["test"]
-        say(f"{title}: test AUC {test['auc']['value']:.4f}, UAUC {test['uauc']['value']:.4f}")
-
-    def settle(titles: Sequence[str]) -> None:
-        """Collect what an earlier call finished, then run the rest and collect it."""
-        waiting = {}
-        for title in titles:
-            run = None if title in repeated else fetch_run(rows[title].experiment)
-            if run:
-                collect(title, run)
-            else:
-                waiting[rows[title].experiment] = title
-        overrides = {name: rows[title].overrides for name, title in waiting.items()}
-        with closing(run_experiments(overrides, jobs=jobs)) as ended:
-            for name, last_lines in ended:
-                run = None if last_lines else fetch_run(name)
-                if run:
-                    collect(waiting[name], run)
-                else:
-                    failed[waiting[name]] = "failed, see above"
-                    say(f"{waiting[name]}: failed\n{last_lines}")
+    def settle(some: Mapping[str, Row]) -> None:
+        with closing(_finish(some, repeated, jobs=jobs)) as finished:
+            for title, run, last_lines in finished:
+                if run is None:
+                    failed[title] = "failed, see above"
+                    say(f"{title}: failed\n{last_lines}")
+                    continue
+                row = some[title]
+                if row.name == BASE:
+                    bases[row.seed] = run
+                file = row_file(row, run, bases[row.seed])
+                artifacts.write_json(row_path(dataset, row.name, row.seed), file)
+                test = file["lines"][row.name]["test"]
+                say(f"{title}: test AUC {test['auc']['value']:.4f}, UAUC {test['uauc']['value']:.4f}")
 
     seeds = {row.seed for row in pending.values()}
-    base_titles = {row.seed: title for title, row in rows.items() if row.name == BASE and row.seed in seeds}
-    for seed, title in base_titles.items():
-        if title not in pending and (run := fetch_run(artifacts.read_json(_path(dataset, rows[title]))["experiment"])):
-            bases[seed] = run
-    settle([title for seed, title in base_titles.items() if seed not in bases])
+    base_rows = {title: row for title, row in rows.items() if row.name == BASE and row.seed in seeds}
+    for title, row in base_rows.items():
+        file = {} if title in pending else artifacts.read_json(row_path(dataset, BASE, row.seed))
+        if file and (run := fetch_run(file["experiment"])):
+            bases[row.seed] = run
+    settle({title: row for title, row in base_rows.items() if row.seed not in bases})
     others = {title: row for title, row in pending.items() if row.name != BASE}
-    settle([title for title, row in others.items() if row.seed in bases])
-    return failed | {title: f"needs {base_titles[row.seed]}" for title, row in others.items() if row.seed not in bases}
+    settle({title: row for title, row in others.items() if row.seed in bases})
+    needed = {row.seed: title for title, row in base_rows.items()}
+    return failed | {title: f"needs {needed[row.seed]}" for title, row in others.items() if row.seed not in bases}
+
+
+def _finish(rows: Mapping[str, Row], repeated: Container[str], *, jobs: int) -> Generator[tuple[str, Run | None, str]]:
+    """The title and run of each row, those that an earlier call finished first; None and last lines where one failed.
+
+    The `repeated` rows run in any case.
+    """
+    waiting = {}
+    for title, row in rows.items():
+        run = None if title in repeated else fetch_run(row.experiment)
+        if run:
+            yield title, run, ""
+        else:
+            waiting[row.experiment] = title
+    overrides = {name: rows[title].overrides for name, title in waiting.items()}
+    with closing(run_experiments(overrides, jobs=jobs)) as ended:
+        for name, last_lines in ended:
+            yield waiting[name], None if last_lines else fetch_run(name), last_lines
 
 
 def _write_joint(dataset: str, name: str, *, say: Say) -> None:
     """Write the joint lead over a row of the seeds that it is done with, if they are several and not those written."""
-    by_seed = {seed: files for seed, files in read_seeds(dataset).items() if name in files}
-    ids = run_ids(by_seed, name)
+    ids = run_ids(read_seeds(dataset), name)
     if len(ids) < 2 or read_joint(dataset).get(name, {}).get("runs") == ids:
         return
     runs = {}
@@ -168,13 +170,18 @@ def page_path(dataset: str) -> Path:
     return PAGES / f"{dataset}.md"
 
 
-def write_page(dataset: str) -> None:
-    """Write a dataset's page from its row files.
+def render_dataset(dataset: str, *, root: Path = Path()) -> str:
+    """A dataset's page from its row files.
 
     Raises:
         UserError: no such dataset, or the base row has no file yet.
     """
-    files = read_rows(find(dataset).name)
+    files = read_rows(find(dataset).name, root=root)
     if BASE not in files:
         raise UserError(f"{row_path(dataset, BASE)}: no such file; run its row first: make tables DATASET={dataset}")
-    artifacts.write_text(page_path(dataset), render(dataset, files, across(read_seeds(dataset), read_joint(dataset))))
+    return render(dataset, files, spread_over_seeds(read_seeds(dataset, root=root), read_joint(dataset, root=root)))
+
+
+def write_page(dataset: str) -> None:
+    """Write the page of `render_dataset`."""
+    artifacts.write_text(page_path(dataset), render_dataset(dataset))

@@ -6,60 +6,46 @@ other model's.
 
 from __future__ import annotations
 
-from thinkrec.evaluation.tables import OURS
+from collections.abc import Mapping
+
+from thinkrec.evaluation.models import OURS
 
 Figures = dict[str, dict[str, float]]  # model -> metric -> figure
 
 # Our `dataset.name` -> the paper's dataset. The synthetic worlds are not in the paper.
 DATASETS = {"ml-1m": "ML1M"}
+ALL_DATASETS = ("ML1M", "Yelp", "Book")
 
-
-def _accuracy(**pairs: tuple[float, float]) -> Figures:
-    return {model: {"auc": auc, "uauc": uauc} for model, (auc, uauc) in pairs.items()}
-
-
-ACCURACY: dict[str, Figures] = {
-    "ML1M": _accuracy(
-        mf=(0.6401, 0.6079),
-        lightgcn=(0.6140, 0.6230),
-        sasrec=(0.6956, 0.6687),
-        gsasrec=(0.7043, 0.6690),
-        soft_prompt=(0.6936, 0.6433),
-        tallrec=(0.6872, 0.6553),
-        collm=(0.7141, 0.6672),
-        thinkrec=(0.7764, 0.6775),
-    ),
-    "Yelp": _accuracy(
-        mf=(0.5838, 0.5389),
-        lightgcn=(0.5360, 0.5179),
-        sasrec=(0.6184, 0.6096),
-        gsasrec=(0.6200, 0.6051),
-        soft_prompt=(0.6272, 0.6034),
-        tallrec=(0.5334, 0.5206),
-        collm=(0.6373, 0.5961),
-        thinkrec=(0.6955, 0.6065),
-    ),
-    "Book": _accuracy(
-        mf=(0.6592, 0.5527),
-        lightgcn=(0.5622, 0.4985),
-        sasrec=(0.5411, 0.5197),
-        gsasrec=(0.6187, 0.5546),
-        soft_prompt=(0.6764, 0.5699),
-        tallrec=(0.6632, 0.5568),
-        collm=(0.7830, 0.5672),
-        thinkrec=(0.8302, 0.5705),
-    ),
+# AUC and UAUC on each of ALL_DATASETS.
+_ACCURACY = {
+    "mf": ((0.6401, 0.6079), (0.5838, 0.5389), (0.6592, 0.5527)),
+    "lightgcn": ((0.6140, 0.6230), (0.5360, 0.5179), (0.5622, 0.4985)),
+    "sasrec": ((0.6956, 0.6687), (0.6184, 0.6096), (0.5411, 0.5197)),
+    "gsasrec": ((0.7043, 0.6690), (0.6200, 0.6051), (0.6187, 0.5546)),
+    "soft_prompt": ((0.6936, 0.6433), (0.6272, 0.6034), (0.6764, 0.5699)),
+    "tallrec": ((0.6872, 0.6553), (0.5334, 0.5206), (0.6632, 0.5568)),
+    "collm": ((0.7141, 0.6672), (0.6373, 0.5961), (0.7830, 0.5672)),
+    OURS: ((0.7764, 0.6775), (0.6955, 0.6065), (0.8302, 0.5705)),
 }
+# METEOR (with synonyms) and BLEURT against the paper's own references, likewise.
+_REASONS = {
+    OURS: ((0.0333, 0.3104), (0.0616, 0.2683), (0.0546, 0.2828)),
+    "tallrec": ((0.0275, 0.2607), (0.0379, 0.2420), (0.0301, 0.1931)),
+}
+
+
+def _by_dataset(rows: Mapping[str, tuple[tuple[float, float], ...]], metrics: tuple[str, str]) -> dict[str, Figures]:
+    return {
+        dataset: {model: dict(zip(metrics, row[at], strict=True)) for model, row in rows.items()}
+        for at, dataset in enumerate(ALL_DATASETS)
+    }
+
+
+ACCURACY = _by_dataset(_ACCURACY, ("auc", "uauc"))
+REASONS = _by_dataset(_REASONS, ("meteor", "bleurt"))
 
 # ThinkRec's NDCG@10 over the best baseline's, on average, as a summary of the paper has it; no table of it shows that.
 NDCG_10_OVER_BEST = 0.127
-
-# METEOR (with synonyms) and BLEURT against the paper's own references.
-REASONS: dict[str, Figures] = {
-    "ML1M": {OURS: {"meteor": 0.0333, "bleurt": 0.3104}, "tallrec": {"meteor": 0.0275, "bleurt": 0.2607}},
-    "Yelp": {OURS: {"meteor": 0.0616, "bleurt": 0.2683}, "tallrec": {"meteor": 0.0379, "bleurt": 0.2420}},
-    "Book": {OURS: {"meteor": 0.0546, "bleurt": 0.2828}, "tallrec": {"meteor": 0.0301, "bleurt": 0.1931}},
-}
 
 # The paper ablates on Book alone, and counts experts on a new split of it: the global model, two experts, three.
 ABLATION_DATASET = "Book"
@@ -78,28 +64,17 @@ EXPERTS_OF_OURS = 3  # the number of experts that EXPERTS calls ours: its leads 
 
 
 def leads(figures: Figures) -> Figures:
-    """ThinkRec's lead over every other model of a table, in the metrics that both have."""
+    """ThinkRec's lead over every other model of a table."""
     ours = figures[OURS]
     return {
-        model: {metric: ours[metric] - figure for metric, figure in row.items() if metric in ours}
+        model: {metric: ours[metric] - figure for metric, figure in row.items()}
         for model, row in figures.items()
         if model != OURS
     }
 
 
-def accuracy_leads(dataset: str) -> Figures:
-    """ThinkRec's lead in accuracy on our dataset of that name (see `_on`)."""
-    return _on(dataset, ACCURACY)
-
-
-def reason_leads(dataset: str) -> Figures:
-    """ThinkRec's lead in METEOR on our dataset of that name (see `_on`); BLEURT is not computed here."""
-    leads_by_model = _on(dataset, REASONS)
-    return {model: {"meteor": row["meteor"]} for model, row in leads_by_model.items()}
-
-
-def _on(dataset: str, tables: dict[str, Figures]) -> Figures:
-    """The leads on a dataset of the paper's; for one that it does not have, the smallest of its leads.
+def leads_on(dataset: str, tables: dict[str, Figures]) -> Figures:
+    """The leads on our dataset of that name; on one that the paper lacks, the smallest of its leads.
 
     The smallest is at or below 0 where ThinkRec does not lead everywhere: the paper claims nothing there.
     """

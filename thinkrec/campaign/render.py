@@ -5,7 +5,7 @@ All figures are of the test split. What an older file lacks is shown as not ther
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from thinkrec.campaign import paper, words
@@ -26,42 +26,36 @@ from thinkrec.campaign.rows import BASE, ROWS
 from thinkrec.campaign.spread import LIFT, SPLIT, Spread
 from thinkrec.campaign.words import CLAIMED, HEADS, LEARNED, line_title
 from thinkrec.evaluation.intervals import HEADLINE
-from thinkrec.evaluation.tables import BEST, ORACLE, OURS
+from thinkrec.evaluation.models import BASELINES, BEST, CENTROID, GLOBAL, ORACLE, OURS
 from thinkrec.history import ScoredModel
 
 Files = Mapping[str, Mapping[str, Any]]  # row -> its file
 Lines = Mapping[str, Line]
 COLUMNS = ("auc", "uauc", "ndcg@5", "map@5")  # of the wide tables; those over seeds have all of HEADLINE
 # The lines of each table, in their order; a table shows those that are there.
-BASELINES = (
-    *("gsasrec", "sasrec", "lightgcn", "mf", "logistic_slots", "logistic_kernels"),
-    *("logistic_regression", "boosted_trees", "running_rates", "item_like_rate"),
-)
 ACCURACY = (OURS, "collm", "tallrec", "soft_prompt", *BASELINES, BEST)
 ABLATION = (OURS, "no_thinking", "no_experts", "neither", "no_keywords", "features_lightgcn", "features_sasrec")
-EXPERTS = (
-    *("no_experts", "experts_1", "experts_2", OURS, "experts_4"),
-    *("thinkrec_centroid", "thinkrec_global", ORACLE),
-)
+EXPERTS = ("no_experts", "experts_1", "experts_2", OURS, "experts_4", CENTROID, GLOBAL, ORACLE)
 SEEDS = (*ABLATION[:4], *ACCURACY[1:])
 REASONS = (*ABLATION, "collm", "tallrec", "soft_prompt")
 
 
 def render(dataset: str, files: Files, spread: Spread) -> str:
     """The page of a dataset: accuracy, ablation, seeds, number of experts, reasons, the paper's claims, the runs."""
-    lines, count = merged(files), files[BASE]["counts"][SPLIT]
+    lines, count = merge_lines(files), files[BASE]["counts"][SPLIT]
     users = count["users"]
     missing = [name for name in ROWS if name not in files]
     experts_note = words.EXPERTS_NOTE.format(n=files[BASE]["params"]["experts"]["n"])
     accuracy_note = words.ACCURACY_NOTE if dataset in paper.DATASETS else words.UNKNOWN_NOTE
-    sections = [
+    experts = _table(lines, EXPERTS, leads=("auc", "uauc"), paper_leads=_expert_leads(files))
+    sections = [  # text, and the table or sentence that it is about: without that, nothing stands there
         ("## Accuracy", accuracy_note, accuracy(dataset, lines)),
         (ndcg_10(lines, spread),),
         ("### Static protocol", words.STATIC_NOTE, static(dataset, lines)),
         ("## Ablation", words.ABLATION_NOTE, ablation(lines)),
         ("## Over seeds", words.SEEDS_NOTE, over_seeds(spread)),
         (words.JOINT_NOTE, joint_leads(spread)),
-        ("## Number of experts", experts_note, experts(files)),
+        ("## Number of experts", experts_note, experts),
         ("## Reasons", words.REASONS_NOTE, reasons(dataset, lines)),
         (f"{words.CHECKS_NOTE} {words.NAMED_NOTE} {words.MOVED_NOTE}", checks(files)),
         ("## The paper's claims", *claims(dataset, files, spread)),
@@ -78,7 +72,7 @@ def render(dataset: str, files: Files, spread: Spread) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def merged(files: Files) -> dict[str, Line]:
+def merge_lines(files: Files) -> dict[str, Line]:
     """The lines of all files, by name."""
     return {name: line for file in files.values() for name, line in file["lines"].items()}
 
@@ -86,34 +80,31 @@ def merged(files: Files) -> dict[str, Line]:
 def accuracy(dataset: str, lines: Lines) -> str:
     """Every model under the online protocol; one that no table knows comes last."""
     named = {*ACCURACY, *ABLATION, *EXPERTS}
-    others = [name for name in lines if name not in named and not is_static(name)]
-    return _table(lines, [*ACCURACY, *others], leads=("auc", "uauc"), figures=_paper_figures(dataset))
+    others = [name for name in lines if name not in named and not _is_static(name)]
+    return _table(lines, [*ACCURACY, *others], leads=("auc", "uauc"), figures=_of_paper(paper.ACCURACY, dataset))
 
 
 def static(dataset: str, lines: Lines) -> str:
     """The models under the static protocol."""
     columns = {ScoredModel(name, "static").column: name for name in ACCURACY}
-    others = [name for name in lines if is_static(name) and name not in columns]
-    figures = {column: _paper_figures(dataset).get(name, {}) for column, name in columns.items()}
+    others = [name for name in lines if _is_static(name) and name not in columns]
+    by_model = _of_paper(paper.ACCURACY, dataset)
+    figures = {column: by_model.get(name, {}) for column, name in columns.items()}
     return _table(lines, [*columns, *others], leads=("auc", "uauc"), figures=figures)
 
 
-def is_static(line: str) -> bool:
+def _is_static(line: str) -> bool:
     return ScoredModel.from_column(line).protocol == "static"
 
 
-def _paper_figures(dataset: str) -> Figures:
-    return paper.ACCURACY[paper.DATASETS[dataset]] if dataset in paper.DATASETS else {}
+def _of_paper(tables: Mapping[str, Figures], dataset: str) -> Figures:
+    """The paper's figures on our dataset of that name; none on one that it lacks."""
+    return tables[paper.DATASETS[dataset]] if dataset in paper.DATASETS else {}
 
 
 def ablation(lines: Lines) -> str:
     """ThinkRec without one of its ingredients, or with another one in its place."""
     return _table(lines, ABLATION, leads=("uauc", "ndcg@5", "map@5"), paper_leads=paper.leads(paper.ABLATION))
-
-
-def experts(files: Files) -> str:
-    """ThinkRec with other numbers of experts, and other ways to route."""
-    return _table(merged(files), EXPERTS, leads=("auc", "uauc"), paper_leads=_expert_leads(files))
 
 
 def _expert_leads(files: Files) -> Figures:
@@ -138,35 +129,36 @@ def _table(
     shown = {name: lines[name][SPLIT] for name in names if name in lines}
     if not shown.keys() - {OURS}:
         return ""
+    lift = [HEADS[LIFT]] if any(LIFT in line for line in shown.values()) else []
     star = stars({(name, metric): line[metric].get("lead") for name, line in shown.items() for metric in leads})
     heads = ["model", *(HEADS[metric] for metric in COLUMNS), *(f"lead in {HEADS[metric]}" for metric in leads)]
     body = []
     for name, line in shown.items():
         values = [value_cell(line[metric], figures.get(name, {}).get(metric)) for metric in COLUMNS]
-        ours = paper_leads.get(name, {})
-        ahead = [lead_cell(line[key].get("lead"), star.get((name, key), ""), ours.get(key)) for key in leads]
-        body.append([line_title(name), *values, *ahead, percent_cell(line.get(LIFT))])
-    if any(LIFT in line for line in shown.values()):
-        return markdown_table([*heads, HEADS[LIFT]], body)
-    return markdown_table(heads, [row[:-1] for row in body])
+        theirs = paper_leads.get(name, {})
+        ahead = [lead_cell(line[key].get("lead"), star.get((name, key), ""), theirs.get(key)) for key in leads]
+        body.append([line_title(name), *values, *ahead, *(percent_cell(line.get(LIFT)) for _ in lift)])
+    return markdown_table([*heads, *lift], body)
 
 
 def ndcg_10(lines: Lines, spread: Spread) -> str:
     """ThinkRec's NDCG@10 beside the best baseline's, in a sentence; nothing where it was not measured."""
     metric = "ndcg@10"
-    rivals = {name: lines[name][SPLIT].get(metric) for name in ACCURACY[1:-1] if name in lines}
-    measured = {name: entry for name, entry in rivals.items() if entry and entry["value"] is not None}
-    if metric not in lines[OURS][SPLIT] or not measured:
+    entries = {name: lines[name][SPLIT].get(metric) for name in (OURS, *ACCURACY[1:-1]) if name in lines}
+    measured = {name: entry for name, entry in entries.items() if entry and entry["value"] is not None}
+    ours = measured.pop(OURS, None)
+    if not ours or not measured:
         return ""
     best = max(measured, key=lambda name: float(measured[name]["value"]))
-    ours, theirs = lines[OURS][SPLIT][metric]["value"], measured[best]["value"]
+    theirs = measured[best]
     text = (
-        f"NDCG@10: ThinkRec {figure_cell(ours)}, the best baseline ({line_title(best)}) {figure_cell(theirs)}: "
-        f"{percent_cell(ours / theirs - 1, signed=True)}, lead {lead_cell(measured[best].get('lead'))}"
+        f"NDCG@10: ThinkRec {figure_cell(ours['value'])}, the best baseline ({line_title(best)}) "
+        f"{figure_cell(theirs['value'])}: {percent_cell(ours['value'] / theirs['value'] - 1, signed=True)}, "
+        f"lead {lead_cell(theirs.get('lead'))}"
     )
     if lead := spread.get(best, {}).get("lead", {}).get(metric):
         share = percent_cell(lead["value"] / spread[best]["metrics"][metric]["mean"], signed=True)
-        text += f"; over {len(spread[best]['seeds'])} seeds {share}, joint lead {lead_cell(lead)}"
+        text += f"; over {len(spread[best]['commit'])} seeds {share}, joint lead {lead_cell(lead)}"
     claim = percent_cell(paper.NDCG_10_OVER_BEST, signed=True)
     return f"{text}. A summary of the paper claims {claim} on average."
 
@@ -180,41 +172,39 @@ def over_seeds(spread: Spread) -> str:
         show = percent_cell if metric == LIFT else figure_cell
         return f"{show(entry['mean'])} ± {show(entry['deviation'])}" if entry else NOTHING
 
-    body = [
-        [line_title(name), str(len(line["seeds"])), *(cell(metric, line["metrics"].get(metric)) for metric in metrics)]
-        for name, line in shown.items()
-    ]
-    return markdown_table(["model", "seeds", *(HEADS[metric] for metric in metrics)], body) if body else ""
+    return _seed_table("model", metrics, shown, lambda name, metric: cell(metric, shown[name]["metrics"].get(metric)))
 
 
 def joint_leads(spread: Spread) -> str:
     """ThinkRec's joint lead over each line that has one."""
     shown = {name: spread[name] for name in SEEDS if spread.get(name, {}).get("lead")}
-    star = stars({(name, metric): line["lead"].get(metric) for name, line in shown.items() for metric in HEADLINE})
+    leads = {(name, metric): line["lead"].get(metric) for name, line in shown.items() for metric in HEADLINE}
+    star = stars(leads)
+    return _seed_table("ThinkRec over", HEADLINE, shown, lambda *at: lead_cell(leads[at], star.get(at, "")))
+
+
+def _seed_table(head: str, metrics: Sequence[str], shown: Spread, cell: Callable[[str, str], str]) -> str:
+    """A cell for every line and metric, and the number of the line's seeds; nothing without lines."""
     body = [
-        [
-            line_title(name),
-            str(len(line["seeds"])),
-            *(lead_cell(line["lead"].get(metric), star.get((name, metric), "")) for metric in HEADLINE),
-        ]
+        [line_title(name), str(len(line["commit"])), *(cell(name, metric) for metric in metrics)]
         for name, line in shown.items()
     ]
-    return markdown_table(["ThinkRec over", "seeds", *(HEADS[metric] for metric in HEADLINE)], body) if body else ""
+    return markdown_table([head, "seeds", *(HEADS[metric] for metric in metrics)], body) if body else ""
 
 
 def reasons(dataset: str, lines: Lines) -> str:
     """How good the reasons are that each run wrote; nothing where none were written."""
-    paper_figures = paper.REASONS[paper.DATASETS[dataset]] if dataset in paper.DATASETS else {}
+    figures = _of_paper(paper.REASONS, dataset)
     shown = {name: lines[name]["reasons"] for name in REASONS if "reasons" in lines.get(name, {})}
     star = stars({name: line[METEOR].get("lead") for name, line in shown.items()})
     learned = {
         metric: head
         for metric, head in LEARNED.items()
-        if (paper_figures and metric == "bleurt") or any(line.get(metric) is not None for line in shown.values())
+        if (figures and metric == "bleurt") or any(line.get(metric) is not None for line in shown.values())
     }
     body = []
     for name, line in shown.items():
-        theirs = {key: f"<br>paper {figure_cell(figure)}" for key, figure in paper_figures.get(name, {}).items()}
+        theirs = {key: f"<br>paper {figure_cell(figure)}" for key, figure in figures.get(name, {}).items()}
         body.append(
             [
                 *(line_title(name), f"{line['with_teacher']:,}", value_cell(line[METEOR]) + theirs.get("meteor", "")),
@@ -230,26 +220,23 @@ def reasons(dataset: str, lines: Lines) -> str:
 
 def checks(files: Files) -> str:
     """What each run's reasons claim and cite, checked; first the teacher's, of ThinkRec's run."""
-    lines = merged(files)
+    lines = merge_lines(files)
     written = {name: lines[name]["reasons"] for name in REASONS if "claims" in lines.get(name, {}).get("reasons", {})}
     if not written:
         return ""
     interventions = list(next(iter(written.values()))["interventions"])
 
-    def row(title: str, versions: str, line: Mapping[str, Any], author: str, moved: Mapping[str, Any]) -> list[str]:
+    def row(title: str, versions: str, line: Mapping[str, Any], author: str) -> list[str]:
         claimed, named = line["claims"][author], line["truth"].get(author)
         each = f"{claimed['claims'] / claimed['reasons']:.1f}" if claimed["reasons"] else NOTHING
         shares = [figure_cell(claimed.get(share)) for share in CLAIMED]
-        moves = [_intervention(moved[name]) if name in moved else "" for name in interventions]
+        moves = [_intervention(line["interventions"][name]) if author == "ours" else "" for name in interventions]
         return [title, versions, each, *shares, _named(named) if named else NOTHING, *moves]
 
     # Files from before there were candidates name none.
     versions = {name: str(files[name]["params"]["evaluate"].get("candidates", 1)) for name in written}
-    body = [
-        row(line_title(name), versions[name], line, "ours", line["interventions"]) for name, line in written.items()
-    ]
-    if OURS in written:
-        body.insert(0, row("*the teacher*", "", written[OURS], "teacher", {}))
+    body = [row("*the teacher*", "", written[OURS], "teacher")] if OURS in written else []
+    body += [row(line_title(name), versions[name], line, "ours") for name, line in written.items()]
     heads = ["model", "versions", "claims a reason", *CLAIMED.values(), "true reason named"]
     return markdown_table([*heads, *(f"{name}: cited, other" for name in interventions)], body)
 
@@ -270,13 +257,14 @@ def claims(dataset: str, files: Files, spread: Spread) -> tuple[str, str]:
 
     Ours is the joint lead over seeds where there is one.
     """
-    lines, book = merged(files), paper.ABLATION_DATASET
+    lines, book = merge_lines(files), paper.ABLATION_DATASET
     on, least = (paper.DATASETS[dataset], "") if dataset in paper.DATASETS else ("all of its datasets", "at least ")
+    in_meteor = {name: {"meteor": row["meteor"]} for name, row in paper.leads_on(dataset, paper.REASONS).items()}
     sources = [
-        (paper.accuracy_leads(dataset), on, least),
+        (paper.leads_on(dataset, paper.ACCURACY), on, least),
         (paper.leads(paper.ABLATION), book, ""),
         (_expert_leads(files), f"{book}, new split", ""),
-        (paper.reason_leads(dataset), on, least),
+        (in_meteor, on, least),  # BLEURT is not computed here
     ]
     claimed = [
         (name, metric, f"{least}{signed_cell(lead)} ({where})")
@@ -285,8 +273,8 @@ def claims(dataset: str, files: Files, spread: Spread) -> tuple[str, str]:
         for metric, lead in row.items()
         if lead > 0
     ]
-    measured = [_lead_over_seeds_or_of_one(name, metric, lines, spread) for name, metric, _ in claimed]
-    star = stars({at: lead for at, (lead, _) in enumerate(measured)})
+    measured = [_find_lead(name, metric, lines, spread) for name, metric, _ in claimed]
+    star = stars(dict(enumerate(lead for lead, _ in measured)))
     body = [
         [line_title(name), HEADS[metric], text, *([lead_cell(lead, star[at]), seeds] if lead else ["not run yet", ""])]
         for at, ((name, metric, text), (lead, seeds)) in enumerate(zip(claimed, measured, strict=True))
@@ -301,12 +289,10 @@ def claims(dataset: str, files: Files, spread: Spread) -> tuple[str, str]:
     )
 
 
-def _lead_over_seeds_or_of_one(
-    name: str, metric: str, lines: Lines, spread: Spread
-) -> tuple[Mapping[str, Any] | None, str]:
+def _find_lead(name: str, metric: str, lines: Lines, spread: Spread) -> tuple[Mapping[str, Any] | None, str]:
     """ThinkRec's joint lead over a line, or that of one seed, and the number of seeds; None if it was not run."""
     if joint := spread.get(name, {}).get("lead", {}).get(metric):
-        return joint, str(len(spread[name]["seeds"]))
+        return joint, str(len(spread[name]["commit"]))
     line = lines.get(name, {})
     entry = line.get("reasons", {}).get(METEOR, {}) if metric == "meteor" else line.get(SPLIT, {}).get(metric, {})
     return entry.get("lead"), "1"

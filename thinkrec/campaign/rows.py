@@ -2,7 +2,7 @@
 
 A row is one run of the pipeline. The base row, `thinkrec`, changes nothing, and its predictions hold the baselines'
 lines as well; every other row adds one line, of its own name. ThinkRec and its ablations run once per seed of
-`seeds_called`; a seed's rows are compared with the ThinkRec of that seed.
+`choose_seeds`; a seed's rows are compared with the ThinkRec of that seed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from typing import Any
 
 from thinkrec import artifacts
 from thinkrec.errors import UserError, nearest_name
-from thinkrec.evaluation.tables import OURS
+from thinkrec.evaluation.models import OURS
 from thinkrec.ingest.catalogue import find
 from thinkrec.params import Params, load
 
 Overrides = Mapping[str, Any]  # dotted name of a parameter -> its value
+Files = dict[str, dict[str, Any]]  # row -> its file
 FOLDER = Path("tables")
 BASE = OURS
 
@@ -48,8 +49,7 @@ ROWS: dict[str, Overrides] = {
     "features_sasrec": {"features.model": "sasrec"},
 }
 
-
-# Run with further seeds, too, which write no reasons: one seed's are told of, and take a minute a run.
+# Run with further seeds, too, which write no reasons: one seed's are enough, and take a minute a run.
 SEEDED = (BASE, "no_thinking", "no_experts", "neither")
 FURTHER_SEEDS = (1, 2, 3, 4)
 NO_REASONS = {"evaluate.reasons": 0}
@@ -58,7 +58,7 @@ OF_REASONS = "evaluate."  # parameters that shape what is written, and no score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row of a dataset, ready to be queued.
+    """One row of a dataset, ready to be run.
 
     Attributes:
         name: a key of ROWS.
@@ -79,28 +79,29 @@ class Row:
         return self.name if self.seed is None else f"{self.name} of seed {self.seed}"
 
 
-def seeds_called(names: Sequence[str] = ()) -> list[int | None]:
-    """The seeds of that number (all, if none is named), as `Row.seed`: that of `params.yaml` first.
+def choose_seeds(numbers: Sequence[str] = ()) -> list[int | None]:
+    """The seeds of these numbers (all, if none is named), as `Row.seed`: that of `params.yaml` first.
 
     Raises:
         UserError: the campaign has no such seed.
     """
     default = load().seed
-    by_name: dict[str, int | None] = {
-        str(default): None,
-        **{str(seed): seed for seed in FURTHER_SEEDS if seed != default},
-    }
-    for name in names:
-        if name not in by_name:
-            raise UserError(f"--seeds: no seed {name!r}; known: {', '.join(by_name)}")
-    return [seed for number, seed in by_name.items() if not names or number in names]
+    seeds = {str(default): None} | {str(seed): seed for seed in FURTHER_SEEDS if seed != default}
+    for number in numbers:
+        if number not in seeds:
+            raise UserError(f"--seeds: no seed {number!r}; known: {', '.join(seeds)}")
+    return [seed for number, seed in seeds.items() if not numbers or number in numbers]
 
 
-def plan(dataset: str, *, raw: Path | None, names: Sequence[str] = (), seed: int | None = None) -> dict[str, Row]:
-    """The rows of that name (all, if none is named) by name, in the order of ROWS; of a further `seed`, those SEEDED.
+def plan(
+    dataset: str, *, raw: Path | None = None, names: Sequence[str] = (), seeds: Sequence[int | None] = (None,)
+) -> dict[str, Row]:
+    """The rows of these names (all, if none is named) and seeds by title, with the base rows that they need.
+
+    In the order of ROWS, and seed by seed within a name. The base row of `params.yaml` itself is always among them.
 
     Raises:
-        UserError: no such dataset or row (names the nearest), raw files that are missing, faulty `params.yaml`.
+        UserError: no such dataset or row, or none with these seeds; raw files that are missing; faulty `params.yaml`.
     """
     for name in names:
         if name not in ROWS:
@@ -108,40 +109,32 @@ def plan(dataset: str, *, raw: Path | None, names: Sequence[str] = (), seed: int
                 f"--rows: no row {name!r}; did you mean {nearest_name(name, ROWS)}? Known: {', '.join(ROWS)}"
             )
     params = load()
-    about = {"dataset.name": find(dataset).name, "dataset.raw": _raw(dataset, raw, otherwise=params.dataset.raw)}
-    rows = {}
-    for name, changes in ROWS.items():
-        if (not names or name in names) and (seed is None or name in SEEDED):
-            overrides = {**about, **changes, **({} if seed is None else {"seed": seed, **NO_REASONS})}
-            values = result_params(resolve(params, overrides))
-            counted = values if seed is None else _of_scores(values)
-            digest = hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:7]
-            experiment = f"{dataset.replace(':', '-')}-{name}-{digest}"  # a git reference has no colon
-            rows[name] = Row(name=name, overrides=overrides, params=values, experiment=experiment, seed=seed)
-    return rows
-
-
-def campaign(
-    dataset: str, *, raw: Path | None, names: Sequence[str] = (), seeds: Sequence[int | None]
-) -> dict[str, Row]:
-    """The rows of these names (all, if none is named) and `seeds` by title, with the base rows that they need.
-
-    In the order of ROWS, and seed by seed within a name. The base row of `params.yaml` itself is always among them.
-
-    Raises:
-        UserError: as `plan` does; or a named row does not run with any of `seeds`.
-    """
-    unseeded = [name for name in names if name in ROWS and name not in SEEDED]
+    unseeded = [name for name in names if name not in SEEDED]
     if unseeded and None not in seeds:
         raise UserError(
-            f"--rows: {', '.join(unseeded)} runs with seed {load().seed} alone; with --seeds: {', '.join(SEEDED)}"
+            f"--rows: {', '.join(unseeded)} runs with seed {params.seed} alone; with --seeds: {', '.join(SEEDED)}"
         )
-    named = [BASE, *names] if names else ()
-    planned = [plan(dataset, raw=raw, names=named if None in seeds else [BASE])]
-    if not names or set(names) & set(SEEDED):
-        planned += [plan(dataset, raw=raw, names=named, seed=seed) for seed in seeds if seed is not None]
-    by_name = [rows[name] for name in ROWS for rows in planned if name in rows]
-    return {row.title: row for row in by_name}
+    chosen = {BASE, *names} if names else set(ROWS)
+    with_seeds = chosen & set(SEEDED) if not names or set(names) & set(SEEDED) else set()
+    about = {"dataset.name": find(dataset).name, "dataset.raw": _raw(dataset, raw, otherwise=params.dataset.raw)}
+    rows = [
+        _plan_row(params, name, {**about, **changes}, seed)
+        for name, changes in ROWS.items()
+        for seed in (None, *FURTHER_SEEDS)
+        if (
+            name == BASE or (name in chosen and None in seeds) if seed is None else name in with_seeds and seed in seeds
+        )
+    ]
+    return {row.title: row for row in rows}
+
+
+def _plan_row(params: Params, name: str, overrides: Overrides, seed: int | None) -> Row:
+    overrides = overrides if seed is None else {**overrides, "seed": seed, **NO_REASONS}
+    values = result_params(resolve(params, overrides))
+    counted = values if seed is None else _of_scores(values)
+    digest = hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:7]
+    experiment = f"{values['dataset']['name'].replace(':', '-')}-{name}-{digest}"  # a git reference has no colon
+    return Row(name=name, overrides=overrides, params=values, experiment=experiment, seed=seed)
 
 
 def _raw(dataset: str, raw: Path | None, *, otherwise: Path | None) -> str | None:
@@ -189,19 +182,21 @@ def joint_path(dataset: str, row: str) -> Path:
     return FOLDER / dataset / "seeds" / f"{row}.json"
 
 
-def read_rows(dataset: str, *, root: Path = Path(), seed: int | None = None) -> dict[str, dict[str, Any]]:
+def read_rows(dataset: str, *, root: Path = Path(), seed: int | None = None) -> Files:
     """The files of the rows that a dataset has, by row, in the order of ROWS."""
-    paths = {name: root / row_path(dataset, name, seed) for name in ROWS}
-    return {name: artifacts.read_json(path) for name, path in paths.items() if path.is_file()}
+    return _read({name: root / row_path(dataset, name, seed) for name in ROWS})
 
 
-def read_joint(dataset: str, *, root: Path = Path()) -> dict[str, dict[str, Any]]:
+def read_joint(dataset: str, *, root: Path = Path()) -> Files:
     """The files of the joint leads that a dataset has, by row."""
-    paths = {name: root / joint_path(dataset, name) for name in SEEDED}
+    return _read({name: root / joint_path(dataset, name) for name in SEEDED})
+
+
+def _read(paths: Mapping[str, Path]) -> Files:
     return {name: artifacts.read_json(path) for name, path in paths.items() if path.is_file()}
 
 
-def read_seeds(dataset: str, *, root: Path = Path()) -> dict[int, dict[str, dict[str, Any]]]:
+def read_seeds(dataset: str, *, root: Path = Path()) -> dict[int, Files]:
     """The row files by seed, that of `params.yaml` first: of SEEDED rows that ran alike but for the seed.
 
     A further seed's file is left out where its other parameters are not those of the first's, reasons' apart.
@@ -209,25 +204,20 @@ def read_seeds(dataset: str, *, root: Path = Path()) -> dict[int, dict[str, dict
     files = {name: file for name, file in read_rows(dataset, root=root).items() if name in SEEDED}
     if BASE not in files:
         return {}
+
+    def but_for_seed(file: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in _of_scores(file["params"]).items() if name != "seed"}
+
     first = files[BASE]["params"]["seed"]
     by_seed = {first: files}
     for seed in FURTHER_SEEDS:
         if seed != first:
             further = read_rows(dataset, root=root, seed=seed)
-            by_seed[seed] = {
-                name: file
-                for name, file in further.items()
-                if name in files and _but_for_seed(file["params"]) == _but_for_seed(files[name]["params"])
-            }
+            alike = [
+                name for name in further.keys() & files if but_for_seed(further[name]) == but_for_seed(files[name])
+            ]
+            by_seed[seed] = {name: further[name] for name in ROWS if name in alike}
     return {seed: files for seed, files in by_seed.items() if BASE in files}
-
-
-def _but_for_seed(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in _of_scores(params).items() if name != "seed"}
-
-
-def _of_scores(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in _flat(params).items() if not name.startswith(OF_REASONS)}
 
 
 def changed_params(row: Row, file: Mapping[str, Any]) -> list[str]:
@@ -242,6 +232,10 @@ def changed_params(row: Row, file: Mapping[str, Any]) -> list[str]:
         for name in sorted(then | now)
         if then.get(name, ...) != now.get(name, ...)
     ]
+
+
+def _of_scores(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in _flat(params).items() if not name.startswith(OF_REASONS)}
 
 
 def _flat(params: Mapping[str, Any]) -> dict[str, Any]:

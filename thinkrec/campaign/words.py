@@ -5,8 +5,7 @@ from __future__ import annotations
 from thinkrec.campaign import paper
 from thinkrec.campaign.cells import NOTHING
 from thinkrec.campaign.spread import LIFT
-from thinkrec.evaluation.names import display_name
-from thinkrec.evaluation.tables import HINDSIGHT, OURS
+from thinkrec.evaluation.models import HINDSIGHT, OURS, display_name
 
 HEADS = {
     "auc": "AUC",

@@ -18,17 +18,17 @@ from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.evaluation import plots, reason_first, tables
 from thinkrec.evaluation.faithfulness import interventions
 from thinkrec.evaluation.learned import score_likeness
+from thinkrec.evaluation.models import OURS
 from thinkrec.evaluation.predict import predict, write_reasons
 from thinkrec.evaluation.reasons import score_claims, score_reasons, score_truth
-from thinkrec.experts.routing import Routing, open_finished
-from thinkrec.lm.loaded import LoadedModel
+from thinkrec.experts.routing import open_finished
 from thinkrec.params import Params
 from thinkrec.reasons.judging import ReasonJudge, Tastes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What `evaluate_project` found."""
+    """What `evaluate_project` measured."""
 
     predictions: pd.DataFrame  # schema PREDICTIONS
     reasons: pd.DataFrame  # schema REASONS
@@ -47,8 +47,7 @@ class Evaluation:
 
     def curves(self) -> dict[str, list[dict[str, Any]]]:
         """Points of our own test curves: `dvc plots diff` lays those of several revisions over each other."""
-        ours = [tables.OURS]
-        return {"roc": plots.roc_points(self.test, ours), "calibration": plots.calibration_points(self.test, ours)}
+        return {"roc": plots.roc_points(self.test, [OURS]), "calibration": plots.calibration_points(self.test, [OURS])}
 
     def draw(self, folder: Path) -> None:
         """Draw every picture of the evaluation into a folder."""
@@ -70,53 +69,37 @@ def evaluate_project(params: Params) -> Evaluation:
         for table in (artifacts.TRUTH, artifacts.TRACES, artifacts.BASELINES, artifacts.ITEMS, artifacts.KEYWORDS)
     )
     predictions, models = predict(loaded, routing, baselines, truth)
+    table = tables.evaluate(predictions, models, seed=params.seed)
+
     checker = Checker(loaded.interactions, items, keywords, params.prompt, thesaurus_of(params.teacher.endpoint))
     tastes = Tastes.of(loaded.features, checker.keywords, params.prompt.slots)
     judge = ReasonJudge(checker=checker, tastes=tastes, features=loaded.features)
     reasons = write_reasons(loaded, predictions, traces, judge, params.evaluate, seed=params.seed)
-
-    measured = measure_reasons(loaded, reasons, checker, truth, params)
+    directories = {"bertscore": params.evaluate.bertscore, "bleurt": params.evaluate.bleurt}
     thinking, seconds = reason_first.measure(
         loaded,
         rows=params.evaluate.reason_first,
         max_new_tokens=params.evaluate.max_new_tokens,
         seed=params.seed,
     )
-    table = tables.evaluate(predictions, models, seed=params.seed)
+    measured = {
+        **score_reasons(reasons),
+        **score_likeness(reasons["reason"].tolist(), reasons["teacher"].tolist(), directories),
+        "claims": score_claims(reasons, checker),
+        "truth": score_truth(reasons, truth["reason"].tolist(), checker, loaded.user, seed=params.seed),
+        "interventions": interventions(loaded, reasons, checker, seed=params.seed),
+        "reason_first": thinking,
+    }
     texts = [tables.to_text(table), *([reason_first.to_text(thinking, seconds)] if thinking else [])]
-    users = users_with_vector(loaded, routing)
+    users = np.flatnonzero(loaded.features.user_vectors[: len(routing.groups.group)].any(axis=1))
     return Evaluation(
         predictions=predictions,
         reasons=reasons,
         table=table,
-        metrics={**tables.headlines(table), "reasons": {**measured, "reason_first": thinking}},
+        metrics={**tables.headlines(table), "reasons": measured},
         text="\n\n".join(texts),
         models=models,
         vectors_ud=loaded.features.user_vectors[users],
         weights_ue=routing.weights[users],
         group_u=routing.groups.group[users].clip(min=0),  # without experts everybody is of one group
     )
-
-
-def measure_reasons(
-    loaded: LoadedModel, reasons: pd.DataFrame, checker: Checker, truth: pd.DataFrame, params: Params
-) -> dict[str, Any]:
-    """All that is measured of written reasons (schema REASONS).
-
-    Their likeness to the teacher's, their claims against what was shown, their agreement with the true reasons where
-    `truth` knows them, and how far the score moves when what they cite is taken away.
-    """
-    models = {"bertscore": params.evaluate.bertscore, "bleurt": params.evaluate.bleurt}
-    return {
-        **score_reasons(reasons),
-        **score_likeness(reasons["reason"].tolist(), reasons["teacher"].tolist(), models),
-        "claims": score_claims(reasons, checker),
-        "truth": score_truth(reasons, truth["reason"].tolist(), checker, loaded.user, seed=params.seed),
-        "interventions": interventions(loaded, reasons, checker, seed=params.seed),
-    }
-
-
-def users_with_vector(loaded: LoadedModel, routing: Routing) -> NDArray[np.int64]:
-    """Numbers of the users (u,) that the feature model knows: their vectors are not zero."""
-    vectors = loaded.features.user_vectors[: len(routing.groups.group)]
-    return np.flatnonzero(np.any(vectors != 0, axis=1))

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from thinkrec.metrics import Floats, Ints, WeightedAuc, auc, per_user, weighted_means
 
@@ -61,16 +61,12 @@ def bootstrap(
                     if name == "auc"
                     else weighted_means(by_user[model].values[name], weight_du)
                 )
+    values = {model: {"auc": auc(label_n, score), **by_user[model].means()} for model, score in scores.items()}
     return {
         model: Bootstrap(
-            value={
-                name: value
-                for name, value in {"auc": auc(label_n, score), **by_user[model].means()}.items()
-                if name in metrics
-            },
-            draws=drawn[model],
+            value={name: value for name, value in values[model].items() if name in metrics}, draws=drawn[model]
         )
-        for model, score in scores.items()
+        for model in scores
     }
 
 
@@ -87,27 +83,22 @@ def resampled(users: int, *, rows: int, draws: int, seed: int) -> Iterator[tuple
         yield start, np.bincount(picked.ravel(), minlength=size * users).reshape(size, users)
 
 
-def interval(drawn: ArrayLike, *, level: float = LEVEL) -> tuple[float, float]:
-    """The middle `level` of the draws; draws without a value (one class only) are left out."""
+def interval(drawn: ArrayLike, *, level: float = LEVEL) -> dict[str, float]:
+    """The middle `level` of the draws, from `low` to `high`; draws without a value (one class only) are left out."""
     values = np.asarray(drawn, dtype=np.float64)
     values = values[~np.isnan(values)]
-    if not len(values):
-        return float("nan"), float("nan")
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    edges = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]) if len(values) else np.full(2, np.nan)
+    return dict(zip(("low", "high"), edges.tolist(), strict=True))
 
 
-def mean_interval(user: NDArray[np.generic], value: Floats, *, draws: int = DRAWS, seed: int) -> tuple[float, float]:
-    """The interval over users of the mean of `value` (k,), of the users `user` (k,); NaN without any."""
-    if not len(user):
-        return float("nan"), float("nan")
-    users, number = np.unique(user, return_inverse=True)
-    sums, counts = np.bincount(number, value), np.bincount(number)
-    drawn = [
-        (weight @ sums) / (weight @ counts)
-        for _, weight in resampled(len(users), rows=len(user), draws=draws, seed=seed)
-    ]
-    return interval(np.concatenate(drawn))
+def mean_draws(user: ArrayLike, value: ArrayLike, *, draws: int = DRAWS, seed: int) -> Floats:
+    """What each draw of users makes of the mean of `value` (k,), of the users `user` (k,); NaN without any."""
+    users, segment_k = np.unique(np.asarray(user), return_inverse=True)
+    if not len(users):
+        return np.full(draws, np.nan)
+    sum_u, rows_u = np.bincount(segment_k, np.asarray(value)), np.bincount(segment_k)
+    chunks = resampled(len(users), rows=len(segment_k), draws=draws, seed=seed)
+    return np.concatenate([(weight_du @ sum_u) / (weight_du @ rows_u) for _, weight_du in chunks])
 
 
 def p_value(drawn: ArrayLike) -> float:
@@ -123,9 +114,8 @@ def p_value(drawn: ArrayLike) -> float:
 
 def holm(p: Sequence[float]) -> list[float]:
     """Holm's step-down adjustment: the smallest of m values times m, the next times m - 1, and never falling."""
-    values: NDArray[np.float64] = np.asarray(p, dtype=np.float64)
+    values = np.asarray(p, dtype=np.float64)
     order = np.argsort(values, kind="stable")
-    stepped = np.maximum.accumulate(np.minimum(1.0, values[order] * np.arange(len(values), 0, -1)))
     adjusted = np.empty(len(values))
-    adjusted[order] = stepped
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, values[order] * np.arange(len(values), 0, -1)))
     return [float(value) for value in adjusted]

@@ -5,9 +5,8 @@ models with weights as safetensors. Without one the measure is NaN: not computed
 compared.
 
 BERTScore (arXiv 1904.09675): every token of one text is matched with the token of the other whose hidden state has the
-highest cosine with its own; precision and recall are the means, special tokens not counted. There is no weighting by
-inverse document frequency and no rescaling. States are of the layer three quarters up, where the authors found the best
-one in most encoders.
+highest cosine with its own; precision and recall are the means. Not counted are special tokens and inverse document
+frequencies. States are of the layer three quarters up, where the authors found the best one in most encoders.
 
 BLEURT (arXiv 2004.04696): a regression model reads the teacher's text and ours as a pair and answers with a rating.
 
@@ -106,16 +105,15 @@ def score_likeness(
 
 def _open(folder: Path, kind: Any, name: str) -> tuple[Any, PreTrainedTokenizerBase]:
     """A model and its tokenizer, from this disk and without code or pickles of its own."""
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        model, told = kind.from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        model, loading = kind.from_pretrained(str(folder), use_safetensors=True, output_loading_info=True, **options)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
     except (OSError, ValueError, KeyError) as error:
-        said = " ".join(str(error).split())
+        cause = " ".join(str(error).split())[:120]
         raise UserError(
-            f"{name}: {folder} is no model directory of config, tokenizer and model.safetensors ({said[:120]})"
+            f"{name}: {folder} is no model directory of config, tokenizer and model.safetensors ({cause})"
         ) from None
-    if missing := sorted(key for key in told["missing_keys"] if "pooler" not in key):  # encoders need no pooler
+    if missing := sorted(key for key in loading["missing_keys"] if "pooler" not in key):  # encoders need no pooler
         raise UserError(f"{name}: {folder} has no weights {missing[0]}; name a model that was trained for this")
     return model.to(device()).eval(), tokenizer

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from thinkrec.artifacts import BASELINES, SPLITS
 from thinkrec.errors import UserError
-from thinkrec.evaluation.tables import BEST, EVALUATED, ORACLE, OURS
+from thinkrec.evaluation.models import BEST, CENTROID, GLOBAL, ORACLE, OURS
+from thinkrec.evaluation.tables import EVALUATED
 from thinkrec.experts.groups import UserGroups
 from thinkrec.experts.routing import Routing
 from thinkrec.experts.rule import routing_cases
@@ -23,17 +24,15 @@ from thinkrec.reasons.decoding import Decoding, Judge, write_answers
 
 Rows = NDArray[np.int64]
 
-GLOBAL, CENTROID = f"{OURS}_global", f"{OURS}_centroid"  # the global adapter alone; the paper's rule
-
 
 def predict(
     loaded: LoadedModel, routing: Routing, baselines: pd.DataFrame, truth: pd.DataFrame
 ) -> tuple[pd.DataFrame, list[str]]:
     """Probabilities of every model on all valid and test rows (schema PREDICTIONS), and the models' column names.
 
-    Ours stands first, as the stage gate routed it, then the same under the static protocol. With experts there follow
-    the global adapter alone, the paper's rule (left out where that is how ours was routed) and the adapter oracle. Then
-    come the columns of `baselines` (schema BASELINES), and the truth where it is known.
+    Ours stands first, routed by the stage gate; then ours under the static protocol; with experts, the global adapter
+    alone, the paper's rule (unless that is how ours is routed) and the oracle expert; the columns of `baselines`
+    (schema BASELINES); and the truth where it is known.
 
     Raises:
         UserError: `baselines` holds other rows than those, or an expert changes no score.
@@ -100,13 +99,14 @@ def known_before(table: pd.DataFrame, groups: UserGroups, rows: Rows) -> dict[st
 def expert_oracle(user: ArrayLike, label: ArrayLike, probability_ne: Floats) -> Floats:
     """Each row's probability (n) by the one adapter that ranks its user's rows best, in hindsight.
 
-    `probability_ne` is every adapter's, `user` (n) a number for every user, or user and split. Best is the highest AUC
-    of the user; where that ties, or the user has one class only, the lowest log-loss. It has seen the
-    labels that it is measured on: the highest UAUC that routing each user to one adapter can have.
+    `user` (n) numbers the users, or users by split. Best is the highest AUC of the user; where that ties, or the user
+    has one class only, the lowest log-loss. It has seen the labels that it is measured on: the highest UAUC that
+    routing each user to one adapter can have.
     """
     user_n = np.unique(user, return_inverse=True)[1]
-    auc_ue = np.stack([per_user(user_n, label, one, ks=(), seed=0).values["uauc"] for one in probability_ne.T], axis=1)
-    loss_ue = np.stack([np.bincount(user_n, log_losses(label, one)) for one in probability_ne.T], axis=1)
+    by_adapter = probability_ne.T
+    auc_ue = np.stack([per_user(user_n, label, score, ks=(), seed=0).values["uauc"] for score in by_adapter], axis=1)
+    loss_ue = np.stack([np.bincount(user_n, log_losses(label, score)) for score in by_adapter], axis=1)
     best_u = np.lexsort((loss_ue, -np.nan_to_num(auc_ue)), axis=1)[:, 0]
     return probability_ne[np.arange(len(user_n)), best_u[user_n]]
 

@@ -1,15 +1,15 @@
-"""How good the written reasons are (METHOD §6): likeness to the held-out teacher's traces, honesty, and truth.
+"""How good the written reasons are (METHOD §6): likeness to the teacher's held-out traces, honesty, and truth.
 
-Likeness is METEOR, ROUGE-L and BLEU against the teacher's text of the same row. Honesty is whether the verdict a text
-states is the verdict that the same row's score stands for. One model gives both from the same logits: decoded greedily,
-a text that begins with a verdict begins with the score's; sampled, with Yes as often as the probability says.
-Truth is whether what a text claims of titles and keywords is so (`claims.checker`), ours beside the teacher's. Both
-are held to the same: the target, and of the history what a question shows, which is what the model surely saw. Where a
-world knows the true reason of every rating, truth is also whether a text names that.
+- Likeness: METEOR, ROUGE-L and BLEU against the teacher's text of the same row.
+- Honesty: whether the verdict that a text states is that of the same row's score. Decoded greedily, a text that begins
+  with a verdict begins with the score's, as both come from the same logits; sampled, with Yes as often as the
+  probability says.
+- Truth: whether what a text claims is so (`claims.checker`), ours beside the teacher's. Both are held to what the model
+  surely saw: the target, and of the history what a question shows. Where a world knows the true reason of every rating,
+  truth is also whether a text names it.
 
-What needs data that this project does not ship is NaN ("not computed") without it: METEOR with synonyms needs nltk's
-WordNet corpus, BERTScore and BLEURT need models (`evaluation.learned`). Whether scores rest on what reasons cite is
-another question: `evaluation.faithfulness`.
+METEOR with synonyms is NaN ("not computed") without nltk's WordNet corpus, which this project does not ship. Measures
+by language models are in `evaluation.learned`, whether scores rest on reasons in `evaluation.faithfulness`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 from thinkrec.claims.answers import parse_verdict
 from thinkrec.claims.checker import Checker
 from thinkrec.claims.claims import Check
-from thinkrec.evaluation.intervals import mean_interval
+from thinkrec.evaluation.intervals import interval, mean_draws
 from thinkrec.metrics import says_yes
 from thinkrec.synthetic.synonyms import MEANINGS, meaning
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
+AUTHORS = {"ours": "reason", "teacher": "teacher"}  # of texts, and their column of `artifacts.REASONS`
 
 
 class NoWordNet:
@@ -44,24 +45,22 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def meteor_exact_stem(reason: str, teacher: str) -> float:
-    """METEOR with its exact and stem matchers only, in 0..1."""
+def meteor_exact_stem(reason: str, teacher: str, wordnet: Any = None) -> float:
+    """METEOR in 0..1, by default with its exact and stem matchers only."""
     from nltk.translate.meteor_score import single_meteor_score
 
-    return float(single_meteor_score(words(teacher), words(reason), wordnet=NoWordNet()))
+    return float(single_meteor_score(words(teacher), words(reason), wordnet=wordnet or NoWordNet()))
 
 
 def meteor_wordnet(reasons: Sequence[str], teachers: Sequence[str]) -> float:
     """Mean METEOR with all its matchers, in 0..1; NaN without texts, or where nltk's WordNet is not installed."""
     from nltk.corpus import wordnet
-    from nltk.translate.meteor_score import single_meteor_score
 
     try:
         wordnet.ensure_loaded()
     except LookupError:
         return float("nan")
-    pairs = zip(reasons, teachers, strict=True)
-    return _mean([single_meteor_score(words(teacher), words(reason), wordnet=wordnet) for reason, teacher in pairs])
+    return _mean([meteor_exact_stem(*pair, wordnet) for pair in zip(reasons, teachers, strict=True)])
 
 
 def rouge_l(reason: str, teacher: str) -> float:
@@ -91,45 +90,53 @@ def score_reasons(frame: pd.DataFrame) -> dict[str, float | int]:
     """
     reasons = [text.strip() for text in frame["reason"].fillna("")]
     teachers = [text.strip() for text in frame["teacher"].fillna("")]
-    yes = says_yes(frame["probability"])
-    label = frame["label"].to_numpy() > 0
     verdicts = [parse_verdict(reason) for reason in reasons]
-    # `None == True` is False, which is the rule above.
     pairs = [(reason, teacher) for reason, teacher in zip(reasons, teachers, strict=True) if teacher]
+    with_teacher, of_teacher = ([pair[side] for pair in pairs] for side in (0, 1))
+
+    def share_of(right: NDArray[np.bool_]) -> float:
+        """How often the verdict is the right one; None, no verdict, never is."""
+        return _mean([verdict == yes for verdict, yes in zip(verdicts, right.tolist(), strict=True)])
+
     return {
         "rows": len(reasons),
         "with_teacher": len(pairs),
         "meteor_exact_stem": _mean([meteor_exact_stem(*pair) for pair in pairs]),
-        "meteor_wordnet": meteor_wordnet([reason for reason, _ in pairs], [teacher for _, teacher in pairs]),
+        "meteor_wordnet": meteor_wordnet(with_teacher, of_teacher),
         "rouge_l": _mean([rouge_l(*pair) for pair in pairs]),
-        "bleu": bleu([reason for reason, _ in pairs], [teacher for _, teacher in pairs]),
+        "bleu": bleu(with_teacher, of_teacher),
         "verdict_share": _mean([verdict is not None for verdict in verdicts]),
-        "agreement": _mean([verdict == said for verdict, said in zip(verdicts, yes.tolist(), strict=True)]),
-        "accuracy": _mean([verdict == truth for verdict, truth in zip(verdicts, label.tolist(), strict=True)]),
+        "agreement": share_of(says_yes(frame["probability"])),
+        "accuracy": share_of(frame["label"].to_numpy() > 0),
         "non_empty_share": _mean([bool(words(reason)) for reason in reasons]),
         "words": _mean([len(words(reason)) for reason in reasons]),
         "distinct_share": len(set(reasons)) / len(reasons) if reasons else float("nan"),
     }
 
 
+def _texts_of(frame: pd.DataFrame, author: str) -> list[tuple[int, str]]:
+    """The rows for which this author wrote something, and what."""
+    texts = zip(frame["row"].tolist(), frame[AUTHORS[author]].fillna(""), strict=True)
+    return [(row, text) for row, text in texts if text.strip()]
+
+
 def score_claims(frame: pd.DataFrame, checker: Checker) -> dict[str, dict[str, float | int]]:
-    """How much of what the texts of a table like `artifacts.REASONS` claim is so: `ours`, and the `teacher`'s.
+    """How much of what the texts of a table like `artifacts.REASONS` claim is so, by author.
 
-    Of claims, not of texts:
-    `grounded_share` are about what was shown, `consistent_share` of those are as it was shown; `of_target_share` of
-    those that say something of the target are so, `of_history_share` of all others. Of texts: `true_reasons_share`
-    claim something, and nothing that is not so; `own_conclusion_share` of those with a conclusion ("It fits.") end with
-    the verdict that they begin with.
+    Of claims, not of texts: `grounded_share` are about what was shown, `consistent_share` of those are as it was shown;
+    `of_target_share` of those that say something of the target are so, `of_history_share` of all others.
+    Of texts: `true_reasons_share` claim something, and nothing that is not so; `own_conclusion_share` of those with a
+    conclusion ("It fits.") end with the verdict that they begin with.
     """
-    scores = {}
-    for name, column in {"ours": "reason", "teacher": "teacher"}.items():
-        texts = zip(frame["row"].tolist(), frame[column].fillna(""), strict=True)
-        scores[name] = _claimed([checker.check(row, text) for row, text in texts if text.strip()])
-    return scores
+    return {
+        author: _score_checks([checker.check(row, text) for row, text in _texts_of(frame, author)])
+        for author in AUTHORS
+    }
 
 
-def _claimed(checks: Sequence[Check]) -> dict[str, float | int]:
-    claims = [claim for found in checks for claim in found.claims]
+def _score_checks(checks: Sequence[Check]) -> dict[str, float | int]:
+    claims = [claim for check in checks for claim in check.claims]
+    concluded = [check for check in checks if check.conclusion is not None]
     return {
         "reasons": len(checks),
         "claims": len(claims),
@@ -137,26 +144,19 @@ def _claimed(checks: Sequence[Check]) -> dict[str, float | int]:
         "consistent_share": _mean([not claim.contradicted for claim in claims if claim.shown]),
         "of_target_share": _mean([claim.true for claim in claims if claim.of_target]),
         "of_history_share": _mean([claim.true for claim in claims if not claim.of_target]),
-        "true_reasons_share": _mean([found.true for found in checks]),
-        "own_conclusion_share": _mean(
-            [found.conclusion == found.verdict for found in checks if found.conclusion is not None]
-        ),
+        "true_reasons_share": _mean([check.true for check in checks]),
+        "own_conclusion_share": _mean([check.conclusion == check.verdict for check in concluded]),
     }
 
 
 def score_truth(
-    frame: pd.DataFrame,
-    true_reasons: Sequence[str],
-    checker: Checker,
-    user: NDArray[np.integer],
-    *,
-    seed: int,
+    frame: pd.DataFrame, true_reasons: Sequence[str], checker: Checker, user: NDArray[np.integer], *, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Whether the texts of a table like `artifacts.REASONS` name the true reason: `ours`, and the `teacher`'s.
+    """Whether the texts of a table like `artifacts.REASONS` name the true reason, by author.
 
     `true_reasons` is the column `reason` of `artifacts.TRUTH`, one per interaction as `user` is; no figures where it is
     empty, which is where nobody knows. Rows whose true reason is no trait of the item are left out. A text names a
-    trait's value by any of its words (`data.words`), wherever they stand.
+    trait's value by any of its words, wherever they stand.
 
     Of texts: `named_share`; `by_chance`, what a text would have that names as many of the target's keywords (words of
     one value being one) drawn at random; `by_chance_of_traits`, the same of its keywords that are words of a trait, as
@@ -166,30 +166,39 @@ def score_truth(
     if not len(true_reasons):
         return {}
     scores = {}
-    for name, column in {"ours": "reason", "teacher": "teacher"}.items():
-        texts = zip(frame["row"].tolist(), frame[column].fillna(""), strict=True)
-        said = [(row, text) for row, text in texts if text.strip() and ":" in true_reasons[row]]
-        found = [
-            _named(text, true_reasons[row].partition(":")[2], checker.shown(row).target.keywords) for row, text in said
+    for author in AUTHORS:
+        texts = [(row, text) for row, text in _texts_of(frame, author) if ":" in true_reasons[row]]
+        shares = [
+            _name_reason(text, true_reasons[row].partition(":")[2], checker.shown(row).target.keywords)
+            for row, text in texts
         ]
-        measures = ("named_share", "by_chance", "by_chance_of_traits", "shown_share")
-        above = np.asarray([named - chance for named, _, chance, _ in found], np.float64)
-        low, high = mean_interval(user[[row for row, _ in said]], above, seed=seed)
-        scores[name] = {
-            "reasons": len(found),
-            **{measure: _mean([one[at] for one in found]) for at, measure in enumerate(measures)},
-            "lead": {"value": _mean(above.tolist()), "low": low, "high": high},
+        lead = np.asarray([share["named_share"] - share["by_chance_of_traits"] for share in shares], np.float64)
+        edges = interval(mean_draws(user[[row for row, _ in texts]], lead, seed=seed))
+        scores[author] = {
+            "reasons": len(texts),
+            **{
+                name: _mean([share[name] for share in shares])
+                for name in ("named_share", "by_chance", "by_chance_of_traits", "shown_share")
+            },
+            "lead": {"value": _mean(lead.tolist()), **edges},
         }
     return scores
 
 
-def _named(text: str, value: str, keywords: Sequence[str]) -> tuple[float, float, float, float]:
+def _name_reason(text: str, value: str, keywords: Sequence[str]) -> dict[str, float]:
     """The four shares of `score_truth`, of one text."""
     named_meanings = set(map(meaning, words(text)))
     inside = {meaning(word.lower()) for word in keywords}
-    traits = inside & set(MEANINGS.values())
-    chances = [len(named_meanings & held) / len(held) if value in held else 0.0 for held in (inside, traits)]
-    return float(value in named_meanings), chances[0], chances[1], float(value in inside)
+
+    def by_chance(meanings: set[str]) -> float:
+        return len(named_meanings & meanings) / len(meanings) if value in meanings else 0.0
+
+    return {
+        "named_share": float(value in named_meanings),
+        "by_chance": by_chance(inside),
+        "by_chance_of_traits": by_chance(inside & set(MEANINGS.values())),
+        "shown_share": float(value in inside),
+    }
 
 
 def _mean(values: Sequence[float]) -> float:

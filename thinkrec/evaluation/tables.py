@@ -6,7 +6,7 @@ model. Models are compared on identical rows, with identical tie-breaks and iden
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,12 @@ import pandas as pd
 
 from thinkrec.artifacts import SPLITS
 from thinkrec.evaluation.intervals import DRAWS, HEADLINE, Bootstrap, bootstrap, holm, interval, p_value
+from thinkrec.evaluation.models import BEST, OURS, kind_of
 from thinkrec.experts.rule import CASES
 from thinkrec.history import PROTOCOLS, ScoredModel
-from thinkrec.metrics import Bools, Floats, score_table
+from thinkrec.metrics import Bools, score_table
 
-OURS = "thinkrec"
-ORACLE = "expert_oracle"  # each user's best adapter, chosen by the labels that it is then measured on
-BEST = "best"  # a world's true probabilities
-HINDSIGHT = {ORACLE, BEST}  # they know what no model can: not competitors
 EVALUATED = SPLITS[1:]
-
 COUNT_BINS = {0: "0", 1: "1-9", 10: "10-49", 50: "50+"}  # by the least count of each
 SLICE_METRICS = {"auc": "all", "uauc": "uauc", "ndcg@5": "@5", "map@5": "@5", "log_loss": "all"}  # and whom they cover
 LEAST_USERS = 30  # a mean over fewer says nothing, and slices have no intervals to say so
@@ -32,6 +28,23 @@ KINDS = {  # of models, in the order of the text, with what stands above them
     "online": "",
     "static": "-- static: nothing after the split began is known",
     "hindsight": "-- with hindsight, not competitors",
+}
+
+
+def _bin_counts(counts: pd.Series[int]) -> pd.Categorical[Any]:
+    return pd.cut(counts.to_numpy(), [*COUNT_BINS, np.inf], right=False, labels=list(COUNT_BINS.values()))
+
+
+def _name_groups(group: pd.Series[int]) -> pd.Categorical[Any]:
+    return pd.Categorical.from_codes(group + 1, pd.Index(["unseen", *map(str, range(1, group.max() + 2))]))
+
+
+# Ways to cut the rows of PREDICTIONS: slice -> the bin of each row (n).
+SLICES: dict[str, Callable[[pd.DataFrame], pd.Categorical[Any]]] = {
+    "history": lambda rows: _bin_counts(rows["history"]),
+    "popularity": lambda rows: _bin_counts(rows["popularity"]),
+    "group": lambda rows: _name_groups(rows["group"]),
+    "case": lambda rows: pd.Categorical.from_codes(rows["case"], pd.Index(CASES)),
 }
 
 
@@ -46,74 +59,63 @@ def evaluate(predictions: pd.DataFrame, models: Sequence[str], *, seed: int, dra
       within the bin, as they are within warm and cold);
     - `differences` -> other model -> metric -> `difference` (ours minus theirs), `low`, `high`, `p`, `p_holm`.
     """
-    tables = {}
-    for split in EVALUATED:
-        rows = predictions[predictions["split"] == split]
-        if len(rows):
-            tables[split] = _split_table(rows, models, seed=seed, draws=draws)
-    return tables
+    by_split = {split: predictions[predictions["split"] == split] for split in EVALUATED}
+    return {
+        split: _evaluate_split(rows, models, seed=seed, draws=draws) for split, rows in by_split.items() if len(rows)
+    }
 
 
-def slices(predictions: pd.DataFrame) -> dict[str, dict[str, Bools]]:
-    """Ways to cut the rows into bins: slice -> bin -> whether it holds each row (n).
+def cut_slices(predictions: pd.DataFrame) -> dict[str, dict[str, Bools]]:
+    """The SLICES of these rows: slice -> bin -> whether it holds each row (n).
 
-    `history` and `popularity` by counts (COUNT_BINS), `group` by the user's group, `case` by the paper's routing, all
-    as `artifacts.PREDICTIONS` says. A bin without rows is left out, and so is a slice of one bin: without experts, all
-    rows are of one group and one case.
+    A bin without rows is left out, and so is a slice of one bin: without experts, all rows are of one group and case.
     """
-    history, popularity, group, case = (
-        predictions[name].to_numpy() for name in ("history", "popularity", "group", "case")
-    )
-    least = list(COUNT_BINS)
-    numbered = {
-        "history": (np.searchsorted(least, history, side="right") - 1, COUNT_BINS.values()),
-        "popularity": (np.searchsorted(least, popularity, side="right") - 1, COUNT_BINS.values()),
-        "group": (group + 1, ("unseen", *map(str, range(1, group.max(initial=-1) + 2)))),
-        "case": (case, CASES),
+    bins_of = {name: cut(predictions).remove_unused_categories() for name, cut in SLICES.items()}
+    return {
+        name: {bin_name: np.asarray(bins == bin_name) for bin_name in bins.categories}
+        for name, bins in bins_of.items()
+        if len(bins.categories) > 1
     }
-    cut = {
-        name: {bin_name: bin_n == number for number, bin_name in enumerate(names) if (bin_n == number).any()}
-        for name, (bin_n, names) in numbered.items()
-    }
-    return {name: bins for name, bins in cut.items() if len(bins) > 1}
 
 
-def _split_table(rows: pd.DataFrame, models: Sequence[str], *, seed: int, draws: int) -> dict[str, Any]:
-    user, label, warm = (rows[name].to_numpy() for name in ("user", "label", "warm"))
-    scores = {model: rows[model].to_numpy(dtype=np.float64) for model in models}
-    drawn = bootstrap(user, label, scores, draws=draws, seed=seed)
+def _evaluate_split(rows: pd.DataFrame, models: Sequence[str], *, seed: int, draws: int) -> dict[str, Any]:
+    drawn = bootstrap(rows["user"], rows["label"], {model: rows[model] for model in models}, draws=draws, seed=seed)
+    warm = rows["warm"].to_numpy()
     parts = {"all": np.ones(len(rows), bool), "warm": warm, "cold": ~warm}
-    cut = slices(rows)
-
-    def measured(score: Floats, bins: dict[str, Bools]) -> dict[str, dict[str, Any]]:
-        return {name: score_table(user[held], label[held], score[held], seed=seed) for name, held in bins.items()}
-
+    cut = cut_slices(rows)
     table: dict[str, Any] = {}
-    sizes: dict[str, Any] = {}  # the same for every model
-    for model, score in scores.items():
-        table[model], reliable = measured(score, parts), {}
-        for name, bins in cut.items():
-            figures = measured(score, bins)
-            sizes[name] = {part: {key: of_bin[key] for key in ("rows", "users")} for part, of_bin in figures.items()}
-            reliable[name] = {part: _reliable(of_bin) for part, of_bin in figures.items()}
-        table[model]["slices"] = reliable
-        table[model]["interval"] = {
-            name: dict(zip(("low", "high"), interval(drawn[model].draws[name]), strict=True)) for name in HEADLINE
+    sizes: dict[str, dict[str, Any]] = {}
+    for model in models:
+        table[model] = _measure(rows, model, parts, seed=seed)
+        figures = {name: _measure(rows, model, bins, seed=seed) for name, bins in cut.items()}
+        table[model]["slices"] = {
+            name: {bin_name: _reliable(of_bin) for bin_name, of_bin in bins.items()} for name, bins in figures.items()
         }
-        if BEST in scores:
+        table[model]["interval"] = {name: interval(drawn[model].draws[name]) for name in HEADLINE}
+        if BEST in models:
             table[model]["possible_lift"] = possible_lift(drawn[model].value["auc"], drawn[BEST].value["auc"])
+        sizes = {
+            name: {bin_name: {key: of_bin[key] for key in ("rows", "users")} for bin_name, of_bin in bins.items()}
+            for name, bins in figures.items()
+        }
     return {"models": table, "slices": sizes, "differences": differences(drawn)}
 
 
-def _reliable(bin_table: dict[str, Any]) -> dict[str, float]:
-    """A bin's SLICE_METRICS, those that cover enough users."""
+def _measure(rows: pd.DataFrame, model: str, bins: dict[str, Bools], *, seed: int) -> dict[str, dict[str, Any]]:
+    """A model's metrics over the rows of each bin."""
     return {
-        metric: bin_table[metric] for metric, cover in SLICE_METRICS.items() if bin_table["users"][cover] >= LEAST_USERS
+        name: score_table(*(rows[column][held] for column in ("user", "label", model)), seed=seed)
+        for name, held in bins.items()
     }
 
 
+def _reliable(figures: dict[str, Any]) -> dict[str, float]:
+    """A bin's SLICE_METRICS, those that cover enough users."""
+    return {name: figures[name] for name, cover in SLICE_METRICS.items() if figures["users"][cover] >= LEAST_USERS}
+
+
 def possible_lift(auc: float, best: float) -> float:
-    """The share of what can be known that a model knows: its AUC above chance over the best possible one's."""
+    """The share of the achievable lift: a model's AUC above chance over that of the true probabilities."""
     return (auc - 0.5) / (best - 0.5) if best != 0.5 else float("nan")
 
 
@@ -124,66 +126,54 @@ def differences(drawn: dict[str, Bootstrap]) -> dict[str, dict[str, dict[str, fl
     """
     table: dict[str, dict[str, dict[str, float]]] = {}
     for protocol in PROTOCOLS:
-        ours = ScoredModel(OURS, protocol).column
-        if ours not in drawn:
+        if (ours := drawn.get(ScoredModel(OURS, protocol).column)) is None:
             continue
-        rivals = [column for column in drawn if column != ours and kind_of(column) == protocol]
-        pairs = [(model, name) for model in rivals for name in drawn[ours].draws]
-        paired = [drawn[ours].draws[name] - drawn[model].draws[name] for model, name in pairs]
-        plain = [p_value(difference) for difference in paired]
-        for (model, name), difference, p, adjusted in zip(pairs, paired, plain, holm(plain), strict=True):
-            low, high = interval(difference)
-            value = drawn[ours].value[name] - drawn[model].value[name]
-            entry = {"difference": value, "low": low, "high": high, "p": p, "p_holm": adjusted}
+        rivals = {model: theirs for model, theirs in drawn.items() if theirs is not ours and kind_of(model) == protocol}
+        pairs = [(model, name, ours.draws[name] - rivals[model].draws[name]) for model in rivals for name in ours.draws]
+        plain = [p_value(difference) for _, _, difference in pairs]
+        for (model, name, difference), p, adjusted in zip(pairs, plain, holm(plain), strict=True):
+            value = ours.value[name] - rivals[model].value[name]
+            entry = {"difference": value, **interval(difference), "p": p, "p_holm": adjusted}
             table.setdefault(model, {})[name] = entry
     return table
 
 
-def headlines(metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
+def headlines(table: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Our own headline figures by split: what `dvc exp show` has room for."""
     return {
-        split: {name: table["models"][OURS]["all"][name] for name in (*HEADLINE, "map@10", "log_loss")}
-        for split, table in metrics.items()
+        split: {name: of_split["models"][OURS]["all"][name] for name in (*HEADLINE, "map@10", "log_loss")}
+        for split, of_split in table.items()
     }
 
 
-def to_text(metrics: dict[str, Any]) -> str:
+def to_text(table: dict[str, Any]) -> str:
     """The headline figures as aligned plain text: one block per split, one line per model, `*` where ours differs.
 
     A block lists the online models, then the static ones, then what hindsight knows. Reads both what `evaluate` returns
     and the metrics file written from it.
     """
-    return "\n\n".join(_block(split, table) for split, table in metrics.items())
-
-
-def kind_of(column: str) -> str:
-    """`online` or `static`, by the protocol of the model in this column, or `hindsight`."""
-    model = ScoredModel.from_column(column)
-    return "hindsight" if model.name in HINDSIGHT else model.protocol
+    return "\n\n".join(_block(split, of_split) for split, of_split in table.items())
 
 
 def _block(split: str, table: dict[str, Any]) -> str:
     models = table["models"]
-    with_lift = any("possible_lift" in model for model in models.values())
-    heads = ["model", *(name.upper() for name in HEADLINE), "log-loss", "ECE", "warm AUC", "cold AUC"]
-    lines = {"": [*heads, "of possible"] if with_lift else heads}
-    lines |= {name: _cells(table, name, with_lift=with_lift) for name in models}
-    widths = [max(map(len, column)) for column in zip(*lines.values(), strict=True)]
-    aligned = {
-        name: "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for name, line in lines.items()
-    }
-    first = next(iter(models.values()))["all"]
-    users = first["users"]
+    lift = ["of possible"] if any("possible_lift" in model for model in models.values()) else []
+    heads = ["model", *(name.upper() for name in HEADLINE), "log-loss", "ECE", "warm AUC", "cold AUC", *lift]
+    lines = [heads, *([name, *_cells(table, name)][: len(heads)] for name in models)]  # the lift, if any, stands last
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    ]
+    rows, users = (next(iter(models.values()))["all"][key] for key in ("rows", "users"))
     text = [
-        f"{split}: {first['rows']:,} rows, {users['all']:,} users; "
+        f"{split}: {rows:,} rows, {users['all']:,} users; "
         f"UAUC over {users['uauc']:,}, @k over {users['@5']:,} of them; [95 % interval]",
-        aligned[""],
+        aligned[0],
     ]
     for kind, title in KINDS.items():
-        names = [name for name in models if kind_of(name) == kind]
-        text += [title] if names and title else []
-        text += [aligned[name] for name in names]
+        of_kind = [line for name, line in zip(models, aligned[1:], strict=True) if kind_of(name) == kind]
+        text += [title] if of_kind and title else []
+        text += of_kind
     if table["differences"]:
         text.append(
             f"* the paired difference from ours under the same protocol stands at {ALPHA} after Holm's correction"
@@ -191,23 +181,27 @@ def _block(split: str, table: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
-def _cells(table: dict[str, Any], name: str, *, with_lift: bool) -> list[str]:
-    """A model's line. For want of room only the first two headline metrics have their intervals.
+def _cells(table: dict[str, Any], name: str) -> list[str]:
+    """A model's figures. For want of room only the first two headline metrics have their intervals.
 
     A star marks a significant difference from ours; elsewhere a space keeps the columns aligned.
     """
-    model, cells = table["models"][name], [name]
+    model, cells = table["models"][name], []
     for metric in HEADLINE:
-        low, high = (_figure(model["interval"][metric][edge]) for edge in ("low", "high"))
+        low, high = (figure_text(model["interval"][metric][edge]) for edge in ("low", "high"))
         p = table["differences"].get(name, {}).get(metric, {}).get("p_holm", 1.0)
         star = "*" if p < ALPHA else " "
-        cells.append(f"{_figure(model['all'][metric])}{star}" + (f" [{low} {high}]" if metric in HEADLINE[:2] else ""))
-    cells += [_figure(model["all"][key]) for key in ("log_loss", "calibration_error")]
-    cells += [_figure(model[part]["auc"]) for part in ("warm", "cold")]
-    return [*cells, _figure(model.get("possible_lift"))] if with_lift else cells
+        edges = f" [{low} {high}]" if metric in HEADLINE[:2] else ""
+        cells.append(f"{figure_text(model['all'][metric])}{star}{edges}")
+    cells += [figure_text(model["all"][key]) for key in ("log_loss", "calibration_error")]
+    return [
+        *cells,
+        *(figure_text(model[part]["auc"]) for part in ("warm", "cold")),
+        figure_text(model.get("possible_lift")),
+    ]
 
 
-def _figure(value: float | None) -> str:
+def figure_text(value: float | None) -> str:
     """Three decimals would hide differences between models: four, without the leading zero; `-` for no value."""
     if value is None or value != value:
         return "-"

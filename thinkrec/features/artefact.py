@@ -1,11 +1,11 @@
-"""The features artefact: user and item vectors, and for every interaction which of them are its own.
+"""The features artefact: user and item vectors, and which of them each interaction uses.
 
-    user vectors   [each user as fitted on train (U) | one per user, length of history and fit]
+    user vectors   [every user as fitted on train (U) | one per user, length of history and fit]
     item vectors   [by the fit on all of train (I) | by another fit (I) | ...]
 
-Both protocols share the vectors; each has its own row numbers and statistics.
+Both protocols share the vectors. Row numbers of user vectors and the statistics are a protocol's own.
 
-Shapes: n interactions, U users, I items, d dimensions, F statistics, S user states, V rows of item vectors.
+Shapes: n interactions, U users, I items, d dimensions, F statistics, S rows of user vectors, V rows of item vectors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
 AFFINITY = "affinity"  # the last statistic: the feature model's logit without the user's bias
-SHARED = ("user_vectors", "item_vectors", "item_row")  # by both protocols
+SHARED = ("user_vectors", "item_vectors", "item_row")
 PER_PROTOCOL = ("user_row", "state", "statistics")
 
 
@@ -34,11 +34,11 @@ PER_PROTOCOL = ("user_row", "state", "statistics")
 class Features:
     """Features of every interaction under one protocol."""
 
-    user_vectors: Floats  # (S, d); rows 0..U-1 are the users as fitted on train, zeros for users unknown to it
+    user_vectors: Floats  # (S, d); of the first U, those of users unknown to the fit are zeros
     item_vectors: Floats  # (V, d)
-    item_row: Ints  # (n,) row of item_vectors
-    user_row: Ints  # (n,) row of user_vectors: the user as of the interaction
-    state: Ints  # (n,) row of user_vectors that routing goes by: the fitted user, for known users of valid and test
+    item_row: Ints  # (n,) the item's row of item_vectors
+    user_row: Ints  # (n,) row of user_vectors: the user after the history of the interaction
+    state: Ints  # (n,) row of user_vectors that decides the routing: on valid and test, known users as fitted on train
     statistics: Floats  # (n, F)
     statistic_names: list[str]
 
@@ -60,11 +60,11 @@ class Features:
 
 
 def save_features(features: Mapping[Protocol, Features], path: Path = FEATURES) -> None:
-    """Write the features of all protocols, what they share once."""
+    """Write the features of all protocols; what they share is written once."""
     online = features["online"]
     tensors = {name: getattr(online, name) for name in SHARED}
-    for protocol, part in features.items():
-        tensors |= {f"{protocol}.{name}": getattr(part, name) for name in PER_PROTOCOL}
+    for protocol, of_protocol in features.items():
+        tensors |= {f"{protocol}.{name}": getattr(of_protocol, name) for name in PER_PROTOCOL}
     write_tensors(path, tensors, metadata={"statistic_names": json.dumps(online.statistic_names)})
 
 
@@ -74,9 +74,9 @@ def load_features(path: Path = FEATURES, *, protocol: Protocol = "online") -> Fe
     Raises:
         UserError: the file is absent or is not a features artefact.
     """
-    stored = {name: name for name in SHARED} | {name: f"{protocol}.{name}" for name in PER_PROTOCOL}
-    tensors = read_tensors(path, stored.values())
+    key_of = {name: name for name in SHARED} | {name: f"{protocol}.{name}" for name in PER_PROTOCOL}
+    tensors = read_tensors(path, key_of.values())
     return Features(
-        **{name: tensors[key] for name, key in stored.items()},
+        **{name: tensors[key] for name, key in key_of.items()},
         statistic_names=json.loads(read_tensor_metadata(path)["statistic_names"]),
     )

@@ -1,7 +1,6 @@
 """The features stage: one recommender fitted several times, so that no row's features know its own label.
 
-A slot shows features of a row, and the stream shows slots of the row's history too. Both must rest on strictly earlier
-interactions.
+A slot shows features of a row or of a row of its history. Both must rest on strictly earlier interactions.
 
 - A user's vector is the user's state after the strictly earlier interactions: one vector per length of history.
 - Valid and test rows get their vectors from a fit on all of train.
@@ -45,16 +44,6 @@ class _Fit:
     items: ItemSide  # rotated
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _View:
-    """What every interaction knows under one protocol."""
-
-    key: NDArray[np.int64]  # (3, n): user, end of the history, whether of train; equal keys mean equal vectors
-    vectors: Floats  # (n, d)
-    statistics: Floats  # (n, F)
-    names: list[str]
-
-
 def fit_features(
     interactions: pd.DataFrame,
     items: pd.DataFrame,
@@ -85,30 +74,33 @@ def fit_features(
         model = refit_model(params.model, ratings, known, recommender, epochs=scaled, seed=seed)
         side = model.items()
         rotation = align_vectors((model.fitted_users(), side.vectors), (full_users, full_items.vectors))
-        fits.append(
-            _Fit(model=model, rows=served, rotation=rotation, items=replace(side, vectors=side.vectors @ rotation))
-        )
+        rotated = replace(side, vectors=side.vectors @ rotation)
+        fits.append(_Fit(model=model, rows=served, rotation=rotation, items=rotated))
     item_row = ratings.item.astype(np.int32)
     for number, fit in enumerate(fits):
         item_row[fit.rows] += number * ratings.items
 
-    views = {protocol: _view(protocol, interactions, items, fits) for protocol in PROTOCOLS}
-    keys = np.concatenate([view.key for view in views.values()], axis=1)
+    tables = {protocol: view(interactions) for protocol, view in PROTOCOLS.items()}
+    rows_of = {protocol: Ratings.of(table, items=len(items)) for protocol, table in tables.items()}
+    states = {protocol: _states(rows, fits) for protocol, rows in rows_of.items()}
+    # Rows of one user with the same history and the same kind of fit have the same vector, under either protocol.
+    keys = np.concatenate([[rows.user, rows.end, split == "train"] for rows in rows_of.values()], axis=1)
     _, first, group = np.unique(keys, axis=1, return_index=True, return_inverse=True)
-    vectors = np.concatenate([view.vectors for view in views.values()])[first]
+    vectors = np.concatenate([vectors for vectors, _ in states.values()])[first]
     as_fitted = (split != "train") & np.isin(ratings.user, ratings.user[train])
     features: dict[Protocol, Features] = {}
     for protocol, user_row in zip(PROTOCOLS, np.split(ratings.users + group, len(PROTOCOLS)), strict=True):
+        statistics, names = causal_statistics(tables[protocol], items)
         features[protocol] = Features(
             user_vectors=np.concatenate([full_users, vectors]),
             item_vectors=np.concatenate([fit.items.vectors for fit in fits]),
             item_row=item_row,
             user_row=user_row.astype(np.int32),
             state=np.where(as_fitted, ratings.user, user_row).astype(np.int32),
-            statistics=views[protocol].statistics,
-            statistic_names=views[protocol].names,
+            statistics=np.column_stack([statistics, states[protocol][1]]),
+            statistic_names=[*names, AFFINITY],
         )
-    affinity = views["online"].statistics[:, -1]
+    affinity = states["online"][1]
     of_affinity = validation(ratings.user[valid], ratings.label[valid], affinity[valid])
     metrics = {
         "model": params.model,
@@ -116,7 +108,7 @@ def fit_features(
         **{f"valid_{name}": value for name, value in measured.items()},
         **{f"valid_{name}_of_affinity": value for name, value in of_affinity.items()},
         "train_auc_of_affinity": auc(ratings.label[train], affinity[train]),
-        "statistics": len(views["online"].names),
+        "statistics": len(features["online"].statistic_names),
     }
     return features, metrics, full
 
@@ -149,20 +141,13 @@ def fits_of_train(
         yield train[fold < number], train[fold == number]
 
 
-def _view(protocol: Protocol, interactions: pd.DataFrame, items: pd.DataFrame, fits: list[_Fit]) -> _View:
-    table = PROTOCOLS[protocol](interactions)
-    ratings = Ratings.of(table, items=len(items))
-    vectors = np.zeros((len(table), len(fits[0].rotation)), np.float32)
-    affinity = np.zeros(len(table), np.float32)
+def _states(ratings: Ratings, fits: list[_Fit]) -> tuple[Floats, Floats]:
+    """Every row's user vector (n, d) by the fit that serves it, and its logit (n,) without the user's bias."""
+    vectors = np.zeros((len(ratings.user), len(fits[0].rotation)), np.float32)
+    affinity = np.zeros(len(ratings.user), np.float32)
     for fit in fits:
         states, biases = fit.model.states(ratings, ratings.start[fit.rows], ratings.end[fit.rows])
         vectors[fit.rows] = states @ fit.rotation
         # The running rates know the user's bias already.
         affinity[fit.rows] = fit.items.logits(vectors[fit.rows], biases, ratings.item[fit.rows]) - biases
-    statistics, names = causal_statistics(table, items)
-    return _View(
-        key=np.stack([ratings.user, ratings.end, (table["split"] == "train").to_numpy(np.int64)]),
-        vectors=vectors,
-        statistics=np.concatenate([statistics, affinity[:, None]], axis=1).astype(np.float32),
-        names=[*names, AFFINITY],
-    )
+    return vectors, affinity

@@ -34,23 +34,18 @@ def fit_model(
 ) -> tuple[Recommender, int, dict[str, float]]:
     """A model fitted on the rows `train`, as its best epoch of at most `epochs` on the rows `valid` left it.
 
-    Returns the model, that epoch (from 1), and what `metrics.validation` measured after it.
+    Returns the model, that epoch (from 1), and what `metrics.validation` measured after it. With one class only in
+    valid no epoch is better than another: then all of them are trained.
     """
     model = MODELS[kind](ratings, train, params, seed=seed)
 
     def validate() -> dict[str, float]:
         return validation(ratings.user[valid], ratings.label[valid], model.logits(ratings, valid))
 
-    # With one class only in valid no epoch is better than another: all of them are trained.
-    judged = len(np.unique(ratings.label[valid])) > 1
+    judge = validate if len(np.unique(ratings.label[valid])) > 1 else None
+    rate = params.learning_rate
     measured = fit(
-        model,
-        epochs=epochs,
-        learning_rate=params.learning_rate,
-        seed=seed,
-        patience=PATIENCE,
-        validate=validate if judged else None,
-        progress=kind,
+        model, epochs=epochs, learning_rate=rate, seed=seed, patience=PATIENCE, validate=judge, progress=kind
     )
     if not measured:
         return model, epochs, validate()
@@ -61,7 +56,7 @@ def fit_model(
 def refit_model(
     kind: FeatureModel, ratings: Ratings, rows: Rows, params: RecommenderParams, *, epochs: int, seed: int
 ) -> Recommender:
-    """The same model fitted on other rows for a given number of epochs, unjudged."""
+    """The same model fitted on other rows for exactly so many epochs."""
     model = MODELS[kind](ratings, rows, params, seed=seed)
     fit(model, epochs=epochs, learning_rate=params.learning_rate, seed=seed)
     return model

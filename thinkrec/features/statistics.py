@@ -2,12 +2,12 @@
 
 Two families (METHOD §3: ours):
 
-- running rates: smoothed log-odds and counts of the user's, the item's and the user's in the item's categories;
-- kernel features: the shrunken mean of the user's past *residuals* (label minus the probability expected then from
-  the rates of user and item), weighted by the likeness of the past item to this one. This is content-based
-  collaborative filtering in one pass over a bounded history.
+- running rates: smoothed log-odds and counts of the user's and the item's interactions;
+- kernel features: the shrunken mean of the user's past *residuals* (label minus the probability expected then from the
+  rates of user and item), weighted by how alike the past item and this one are. This is content-based collaborative
+  filtering in one pass over a bounded history.
 
-Shapes: n interactions, I items, F statistics, B rows of a chunk, K past rows looked at, M interactions near a chunk.
+Shapes: n interactions, I items, F statistics, B rows of a chunk, K past rows looked at.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from thinkrec.features.running import log_odds, running_counts, smoothed_rate
+from thinkrec.features.running import Ints, log_odds, running_counts, smoothed_rate
 from thinkrec.history import history_bounds
 from thinkrec.metrics import sigmoid
 
 Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 Weights = NDArray[np.floating]  # (B, K)
+# Likes, and interactions, strictly before each of n rows: of everybody, of its user, of its item.
+Counts = dict[Literal["all", "user", "item"], tuple[Ints, Ints]]
 KERNEL_HISTORY = 100  # past interactions that kernels look at
 CHUNK_PAIRS = 100_000  # pairs of a row and a past one held at once: some 10 MB
 TITLE_WORDS = 6
@@ -54,12 +55,12 @@ class NameSets:
         """The sets of items 0, 1, ...; no name may stand twice in one."""
         numbers: dict[str, int] = {}
         lists = [[numbers.setdefault(name, len(numbers)) for name in names] for names in sets]
-        sizes = np.asarray([len(mine) for mine in lists], np.int32)
+        sizes = np.asarray([len(members) for members in lists], np.int32)
         members = np.full((sizes.max(initial=0), len(lists)), -1, np.int32)
         bits = np.zeros(len(lists), np.uint64)
-        for item, mine in enumerate(lists):
-            members[: len(mine), item] = mine
-            bits[item] = sum({1 << number % BITS for number in mine})
+        for item, of_item in enumerate(lists):
+            members[: len(of_item), item] = of_item
+            bits[item] = sum({1 << number % BITS for number in of_item})
         return cls(bits=bits, members=members, sizes=sizes, names=len(numbers))
 
 
@@ -86,56 +87,34 @@ def item_content(items: pd.DataFrame) -> ItemContent:
 
 
 def causal_statistics(interactions: pd.DataFrame, items: pd.DataFrame) -> tuple[Floats, list[str]]:
-    """Statistics (n, F) of every interaction and their names; only strictly earlier interactions count.
-
-    Rates are smoothed by SMOOTHING pseudo-interactions at the like-rate of everything earlier, and that rate by as many
-    at one half. Kernels look at the user's last KERNEL_HISTORY interactions.
-    """
+    """Statistics (n, F) of every interaction and their names; only strictly earlier interactions count."""
     return statistics_of(counts_before(interactions), interactions, item_content(items))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """Likes, and interactions, strictly before each of n rows: all there were, its user's, its item's."""
-
-    likes: Ints
-    count: Ints
-    user_likes: Ints
-    user_count: Ints
-    item_likes: Ints
-    item_count: Ints
 
 
 def counts_before(interactions: pd.DataFrame) -> Counts:
     """The counts before every row of a table (n)."""
     user, item, time, label = (interactions[name].to_numpy() for name in ("user", "item", "timestamp", "label"))
-    likes, count = running_counts(np.zeros(len(time), np.int64), time, label)
-    user_likes, user_count = running_counts(user, time, label)
-    item_likes, item_count = running_counts(item, time, label)
-    return Counts(
-        likes=likes,
-        count=count,
-        user_likes=user_likes,
-        user_count=user_count,
-        item_likes=item_likes,
-        item_count=item_count,
-    )
+    return {
+        "all": running_counts(np.zeros(len(time), np.int64), time, label),
+        "user": running_counts(user, time, label),
+        "item": running_counts(item, time, label),
+    }
 
 
 def statistics_of(counts: Counts, interactions: pd.DataFrame, content: ItemContent) -> tuple[Floats, list[str]]:
     """Statistics (n, F) of the rows of `interactions`, and their names; `counts` is what there was before each row.
 
-    `interactions` holds all rows of some users up to a moment. Other users are needed only for `counts`.
+    `interactions` holds all rows of some users up to a moment. Other users are needed only for `counts`. Rates are
+    smoothed towards the like-rate of everything earlier, and that rate towards one half.
     """
     label = interactions["label"].to_numpy(np.float32)
-    prior = smoothed_rate(counts.likes, counts.count, 0.5)
-    user_odds = log_odds(smoothed_rate(counts.user_likes, counts.user_count, prior))
-    item_odds = log_odds(smoothed_rate(counts.item_likes, counts.item_count, prior))
+    prior = smoothed_rate(*counts["all"], 0.5)
+    user_odds, item_odds = (log_odds(smoothed_rate(*counts[key], prior)) for key in ("user", "item"))
     expected = sigmoid(user_odds + item_odds - log_odds(prior))
-    popularity = np.log1p(counts.item_count)
+    popularity = np.log1p(counts["item"][1])
     rates = {
         "user_log_odds": user_odds,
-        "user_log_count": np.log1p(counts.user_count),
+        "user_log_count": np.log1p(counts["user"][1]),
         "item_log_odds": item_odds,
         "item_log_count": popularity,
     }
@@ -161,24 +140,22 @@ def _kernel_features(
     start, end = history_bounds(user, time)
     step = max(1, CHUNK_PAIRS // KERNEL_HISTORY)
     for first in range(0, len(item), step):
-        rows = slice(first, min(first + step, len(item)))
-        # `end` never falls, so all that these rows look back on lies between here and their own last one.
-        low = max(0, int(end[first]) - KERNEL_HISTORY)
-        near = slice(low, rows.stop)
-        past = end[rows, None] - 1 - low - np.arange(KERNEL_HISTORY)
-        past = np.where(past >= start[rows, None] - low, past, rows.stop - low)
-        pair = _Pairs(
+        rows = slice(first, first + step)
+        past = end[rows, None] - 1 - np.arange(KERNEL_HISTORY)
+        exists = past >= start[rows, None]
+        past = np.where(exists, past, 0)
+        pairs = _Pairs(
             content=content,
             target=item[rows],
-            near=item[near],
-            past=past,
+            past=item[past],
+            exists=exists,
             target_popularity=popularity[rows],
-            past_popularity=_with(popularity[near], np.inf)[past],
+            past_popularity=popularity[past],
         )
-        past_residual = _with(residual[near], 0)[past]
+        past_residual = np.where(exists, residual[past], 0)
         computed: dict[str, Weights] = {}
         for number, (name, kernel) in enumerate(KERNELS.items()):
-            weight = computed[name] = kernel(pair, computed)
+            weight = computed[name] = kernel(pairs, computed) * exists
             total = weight.sum(1)
             out[rows, 2 * number] = (weight * past_residual).sum(1) / (total + KERNEL_SHRINKAGE)
             out[rows, 2 * number + 1] = np.log1p(total)
@@ -186,55 +163,46 @@ def _kernel_features(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pairs:
-    """Target items (B,) against past ones (B, K). A kernel gives past ones that are not there no weight."""
+    """Target items (B,) against past ones (B, K). What kernels say of past ones that do not exist is not used."""
 
     content: ItemContent
     target: NDArray[np.int32]
-    near: NDArray[np.int32]  # (M,) items of the interactions around
-    past: NDArray[np.int64]  # (B, K) which of those, M where there is none
-    target_popularity: NDArray[np.float64]  # (B,)
-    past_popularity: NDArray[np.float64]  # (B, K) infinite where there is none
-
-    def values_of_past(self, values: NDArray[Any], nothing: float) -> NDArray[Any]:
-        """Values of the near interactions (M,) as those of the past ones (B, K); `nothing` where there is none."""
-        return _with(values, nothing)[self.past]
+    past: NDArray[np.int32]
+    exists: NDArray[np.bool_]  # (B, K)
+    target_popularity: NDArray[np.float64]
+    past_popularity: NDArray[np.float64]
 
 
-def _with(values: NDArray[Any], last: float) -> NDArray[Any]:
-    return np.append(values, values.dtype.type(last))
+def _everything(pairs: _Pairs, _: dict[str, Weights]) -> Weights:
+    return np.ones(pairs.past.shape, np.float32)
 
 
-def _everything(pair: _Pairs, _: dict[str, Weights]) -> Weights:
-    return (pair.past < len(pair.near)).astype(np.float32)
-
-
-def _categories(pair: _Pairs, _: dict[str, Weights]) -> Weights:
+def _categories(pairs: _Pairs, _: dict[str, Weights]) -> Weights:
     """Jaccard similarity of the category sets, squared."""
-    sets = pair.content.categories
-    both = _common(sets, pair).astype(np.float32)
+    sets = pairs.content.categories
+    both = _count_common(sets, pairs).astype(np.float32)
     # An empty set has nothing in common with any, so its size does not matter; it only may not divide by zero.
-    past, target = (np.maximum(sets.sizes[items], 1).astype(np.float32) for items in (pair.near, pair.target))
-    either = pair.values_of_past(past, 1) + target[:, None] - both
-    return np.square(both / either)
+    past, target = (np.maximum(sets.sizes[items], 1).astype(np.float32) for items in (pairs.past, pairs.target))
+    return np.square(both / (past + target[:, None] - both))
 
 
-def _common(sets: NameSets, pair: _Pairs) -> NDArray[np.unsignedinteger]:
+def _count_common(sets: NameSets, pairs: _Pairs) -> NDArray[np.unsignedinteger]:
     """Number of names that target and past items have in common (B, K)."""
-    bits = pair.values_of_past(sets.bits[pair.near], 0) & sets.bits[pair.target][:, None]
+    bits = np.where(pairs.exists, sets.bits[pairs.past] & sets.bits[pairs.target][:, None], np.uint64(0))
     if sets.names <= BITS:
         return np.bitwise_count(bits)
-    at = np.flatnonzero(bits != 0)  # few; the rest have nothing in common
-    past = sets.members[:, pair.near[pair.past.ravel()[at]]]
-    target = sets.members[:, pair.target[at // bits.shape[1]]]
+    at = np.flatnonzero(bits)  # few; the rest have nothing in common
+    past = sets.members[:, pairs.past.ravel()[at]]
+    target = sets.members[:, pairs.target[at // bits.shape[1]]]
     common = np.zeros(bits.shape, np.uint16)
     common.ravel()[at] = sum(((past == name) & (name >= 0)).sum(0, dtype=np.uint16) for name in target)
     return common
 
 
-def _years(pair: _Pairs, _: dict[str, Weights]) -> Weights:
+def _years(pairs: _Pairs, _: dict[str, Weights]) -> Weights:
     # An unknown year is infinitely far from any, another unknown one included.
-    past = pair.values_of_past(np.nan_to_num(pair.content.year[pair.near], nan=np.inf), np.inf)
-    target = np.nan_to_num(pair.content.year[pair.target], nan=-np.inf)
+    past = np.nan_to_num(pairs.content.year[pairs.past], nan=np.inf)
+    target = np.nan_to_num(pairs.content.year[pairs.target], nan=-np.inf)
     return np.exp(-np.abs(past - target[:, None]) / YEAR_SCALE)
 
 
@@ -242,19 +210,19 @@ def _categories_and_years(_: _Pairs, computed: dict[str, Weights]) -> Weights:
     return computed["categories"] * computed["years"]
 
 
-def _titles(pair: _Pairs, _: dict[str, Weights]) -> Weights:
+def _titles(pairs: _Pairs, _: dict[str, Weights]) -> Weights:
     """Number of title words in common, over the larger title."""
-    sets = pair.content.title_words
-    common = _common(sets, pair)
+    sets = pairs.content.title_words
+    common = _count_common(sets, pairs)
     weight = np.zeros(common.shape, np.float32)
     at = np.nonzero(common)
-    larger = np.maximum(sets.sizes[pair.near[pair.past[at]]], sets.sizes[pair.target[at[0]]])
+    larger = np.maximum(sets.sizes[pairs.past[at]], sets.sizes[pairs.target[at[0]]])
     weight[at] = common[at] / larger
     return weight
 
 
-def _popularity(pair: _Pairs, _: dict[str, Weights]) -> Weights:
-    return np.exp(-np.abs(pair.past_popularity - pair.target_popularity[:, None]) / POPULARITY_SCALE)
+def _popularity(pairs: _Pairs, _: dict[str, Weights]) -> Weights:
+    return np.exp(-np.abs(pairs.past_popularity - pairs.target_popularity[:, None]) / POPULARITY_SCALE)
 
 
 KERNELS: dict[str, Callable[[_Pairs, dict[str, Weights]], Weights]] = {

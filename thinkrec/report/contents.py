@@ -24,8 +24,8 @@ from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.claims.claims import Claim, Thesaurus
 from thinkrec.evaluation import plots
 from thinkrec.evaluation.intervals import HEADLINE
-from thinkrec.evaluation.names import display_name
-from thinkrec.evaluation.tables import ALPHA, OURS, kind_of
+from thinkrec.evaluation.models import OURS, display_name, kind_of
+from thinkrec.evaluation.tables import ALPHA
 from thinkrec.experts.rule import CASES
 from thinkrec.history import history_bounds, shown_history
 from thinkrec.metrics import auc, says_yes
