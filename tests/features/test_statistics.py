@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import exp, log, log1p
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from tests.builders import interactions, item_table
 from thinkrec.features import statistics
-from thinkrec.features.statistics import NameSets, causal_statistics, item_content
+from thinkrec.features.statistics import causal_statistics, item_content
 
 few = settings(max_examples=40, deadline=None)
 
@@ -144,23 +143,13 @@ def test_content_is_read_from_any_items() -> None:
     assert whole.year.tolist() == [1999, 2000]
 
 
-def test_names_in_common_are_counted_whether_or_not_their_bits_tell_them_apart() -> None:
+@pytest.mark.parametrize("pool", [200, 60])
+def test_names_in_common_are_counted_whether_or_not_their_bits_tell_them_apart(pool: int) -> None:
     rng = np.random.default_rng(0)
-    names = np.asarray([f"name {number}" for number in range(200)])
-    drawn = [list(rng.choice(names, size, replace=False)) for size in [0, 1, 2, 5, 8, 40] * 5]
-    near, past = np.arange(30, dtype=np.int32), np.tile(np.arange(31), (30, 1))  # 30: nothing there
-    for pool, exact in ((names, False), (names[:60], True)):
-        lists = [[name for name in one if name in pool] for one in drawn]
-        sets = NameSets.from_sets(lists)
-        assert (sets.names <= 64) == exact
-        content = replace(item_content(item_table()), categories=sets)
-        pair = statistics._Pairs(
-            content=content,
-            target=near,
-            near=near,
-            past=past,
-            target_popularity=np.zeros(30),
-            past_popularity=np.zeros(past.shape),
-        )
-        expected = [[*(len({*mine} & {*other}) for other in lists), 0] for mine in lists]
-        np.testing.assert_array_equal(statistics._common(sets, pair), expected)
+    sets = [{f"name {number}" for number in rng.choice(pool, size, replace=False)} for size in [0, 1, 2, 5, 8, 40] * 5]
+    items = pd.DataFrame({"title": [""] * 30, "year": np.nan, "categories": [sorted(names) for names in sets]})
+    table = pd.DataFrame({"user": 0, "item": np.arange(30), "label": 1, "timestamp": np.arange(30)})
+    values, names = causal_statistics(table, items)
+    jaccard = [[len(one & two) / max(len(one | two), 1) for two in sets[:row]] for row, one in enumerate(sets)]
+    weights = [np.square(of_row).sum() for of_row in jaccard]
+    np.testing.assert_allclose(values[:, names.index("log_weight_categories")], np.log1p(weights), rtol=1e-5)
