@@ -165,7 +165,7 @@ def test_gift_cards_are_read_whole(real_data: Path) -> None:
     if not (real_data / "Gift_Cards_5.json.gz").exists():
         pytest.skip(f"no Gift_Cards_5.json.gz in {real_data}")
     params = dataset_params(name="amazon-2018:Gift_Cards", raw=real_data, core=0)
-    source = catalogue.chosen(params).source(params.raw)
+    source = catalogue.choose_dataset(params).source(params.raw)
     raw = gather(source)
     items = source.items(set(raw.ratings["item_id"]))
     assert (raw.rows, raw.bad_rows, raw.ratings["item_id"].nunique(), len(items.table)) == (2972, 0, 148, 148)

@@ -10,7 +10,7 @@ import pytest
 from tests.project import dataset_params
 from thinkrec.errors import UserError
 from thinkrec.ingest import download
-from thinkrec.ingest.catalogue import DATASETS, FAMILIES, chosen, find
+from thinkrec.ingest.catalogue import DATASETS, FAMILIES, choose_dataset, find_dataset
 from thinkrec.ingest.splits import LastMonths, Windows
 
 PUBLISHED = [name for name, dataset in DATASETS.items() if dataset.files]
@@ -19,7 +19,7 @@ EVERY = [*PUBLISHED, *(f"{family}:Movies_and_TV" for family in FAMILIES)]
 
 @pytest.mark.parametrize("name", EVERY)
 def test_published_datasets_say_all_of_it(name: str) -> None:
-    dataset = find(name)
+    dataset = find_dataset(name)
     assert dataset.name == name
     assert dataset.title and dataset.licence
     assert all(re.fullmatch(r"https://[^\s{}]+\.(zip|gz)", file.address) for file in dataset.files)
@@ -29,15 +29,15 @@ def test_published_datasets_say_all_of_it(name: str) -> None:
 
 
 def test_movielens_has_published_checksums_and_the_others_none() -> None:
-    assert {name: all(file.md5 for file in find(name).files) for name in EVERY} == {
+    assert {name: all(file.md5 for file in find_dataset(name).files) for name in EVERY} == {
         name: name.startswith("ml-") for name in EVERY
     }
 
 
 def test_a_category_names_its_files() -> None:
-    names = [file.name for file in find("amazon-2018:Gift_Cards").files]
+    names = [file.name for file in find_dataset("amazon-2018:Gift_Cards").files]
     assert names == ["Gift_Cards_5.json.gz", "meta_Gift_Cards.json.gz"]
-    names = [file.name for file in find("amazon-2023:All_Beauty").files]
+    names = [file.name for file in find_dataset("amazon-2023:All_Beauty").files]
     assert names == ["All_Beauty.jsonl.gz", "meta_All_Beauty.jsonl.gz"]
 
 
@@ -54,28 +54,28 @@ def test_a_category_names_its_files() -> None:
 )
 def test_what_is_no_dataset_is_told_with_what_is(name: str, said: str) -> None:
     with pytest.raises(UserError, match=re.escape(said)) as stop:
-        find(name)
+        find_dataset(name)
     assert "\n" not in str(stop.value)
 
 
 def test_parameters_have_their_say() -> None:
     params = dataset_params(name="ml-1m", threshold=4, core=5, windows={"months": [3, 2, 1]})
-    dataset = chosen(params)
+    dataset = choose_dataset(params)
     assert (dataset.threshold, dataset.core) == (4, 5)
     assert dataset.windows == LastMonths(train=3, valid=2, test=1)
-    assert isinstance(chosen(dataset_params(name="ml-1m")).windows, Windows)
-    assert chosen(dataset_params(name="yelp", core=0)).core == 0
+    assert isinstance(choose_dataset(dataset_params(name="ml-1m")).windows, Windows)
+    assert choose_dataset(dataset_params(name="yelp", core=0)).core == 0
 
 
 def test_yelp_is_for_its_reader_to_get(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "fetch", lambda *_: pytest.fail("downloaded"))
     with pytest.raises(UserError, match=r"^dataset\.raw: yelp has terms that you must accept yourself on Yelp's site"):
-        find("yelp").source(None)
+        find_dataset("yelp").source(None)
 
 
 def test_a_generated_dataset_reads_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"set dataset\.raw to null"):
-        find("synthetic").source(tmp_path)
+        find_dataset("synthetic").source(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["ml-25m", "amazon-2018:Gift_Cards"])
@@ -84,4 +84,4 @@ def test_where_there_is_no_path_the_downloads_are_opened(
 ) -> None:
     monkeypatch.setattr(download, "fetch", lambda *_: tmp_path)
     with pytest.raises(UserError, match=re.escape(f"{tmp_path}: no ")):  # it looks there, and finds nothing
-        find(name).source(None)
+        find_dataset(name).source(None)

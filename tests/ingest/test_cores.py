@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinkrec.ingest.cores import in_core
+from thinkrec.ingest.selection import core_rows
 
 PAIRS = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), unique=True, max_size=50)
 
 
 def core(pairs: list[tuple[int, int]], k: int) -> list[tuple[int, int]]:
     user, item = np.array(pairs, np.int32).reshape(-1, 2).T
-    kept = in_core(user, item, k)
-    return [pair for pair, is_kept in zip(pairs, kept, strict=True) if is_kept]
+    return [pairs[row] for row in core_rows(user, item, k)]
 
 
 def one_by_one(pairs: list[tuple[int, int]], k: int) -> list[tuple[int, int]]:
@@ -47,15 +45,4 @@ def test_one_who_falls_short_takes_others_along() -> None:
     assert core(square + tail, 2) == square
     assert core(square + tail, 1) == square + tail
     assert core(square + tail, 3) == []
-
-
-@pytest.mark.parametrize("k", [0, 1])
-def test_a_core_of_none_or_one_is_everything(k: int) -> None:
-    assert in_core(np.array([0, 2], np.int32), np.array([5, 5], np.int32), k).all()
-    assert in_core(np.zeros(0, np.int32), np.zeros(0, np.int32), 2).tolist() == []
-
-
-def test_a_long_chain_of_falls_looks_at_each_row_once() -> None:
-    n = 20_000  # a path: each fall brings the next; looking at all rows each time would take minutes
-    user, item = np.arange(2 * n, dtype=np.int32) // 2, (np.arange(2 * n, dtype=np.int32) + 1) // 2
-    assert not in_core(user, item, 2).any()
+    assert core([], 2) == []

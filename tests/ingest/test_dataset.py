@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from tests.project import dataset_params
 from thinkrec import artifacts
 from thinkrec.errors import UserError
-from thinkrec.ingest.catalogue import DATASETS, SMALL_WORLD, chosen
-from thinkrec.ingest.dataset import Ingested, first_ratings, natural_order, tables
+from thinkrec.ingest.catalogue import DATASETS, SMALL_WORLD, choose_dataset, open_world
+from thinkrec.ingest.dataset import Ingested, make_tables
 from thinkrec.ingest.raw import RATINGS as FIELDS
-from thinkrec.ingest.raw import SPLIT, Chunk, Fault, Items, Part, Source, source_in_memory
+from thinkrec.ingest.raw import SPLIT, Chunk, Fault, Items, Part, Source
+from thinkrec.ingest.selection import first_ratings, natural_order
 from thinkrec.ingest.splits import LastMonths, SplitColumn, Window, Windows
 from thinkrec.synthetic.world import generate
 
@@ -35,7 +36,7 @@ MOVIES = (
 
 def run(name: str, raw: Path | None = None, limit: float = 0.1) -> Ingested:
     params = dataset_params(name=name, raw=raw)
-    return tables(chosen(params), chosen(params).source(raw), limit)
+    return make_tables(choose_dataset(params), choose_dataset(params).source(raw), limit)
 
 
 def by_hand(folder: Path, *rows: tuple[int, int, float, int] | str, limit: float = 0.1) -> Ingested:
@@ -135,8 +136,8 @@ def test_input_order_decides_nothing_but_ties() -> None:
     mixed = np.random.default_rng(0).permutation(len(world.ratings))
     ratings, truth = (frame.iloc[mixed].reset_index(drop=True) for frame in (world.ratings, world.truth))
     keys = ["user", "timestamp", "item"]
-    ordered = tables(small, source_in_memory(world.ratings, world.items, world.truth), 0.0)
-    shuffled = tables(small, source_in_memory(ratings, world.items, truth), 0.0)
+    ordered = make_tables(small, open_world(world), 0.0)
+    shuffled = make_tables(small, open_world(replace(world, ratings=ratings, truth=truth)), 0.0)
     a, b = (got.interactions.assign(p=got.truth["probability"]).sort_values(keys) for got in (ordered, shuffled))
     pd.testing.assert_frame_equal(a.reset_index(drop=True), b.reset_index(drop=True))
     assert ordered.stats == shuffled.stats
@@ -194,7 +195,7 @@ IN_ORDER = [("a", "x", 5.0, 1, "train"), ("b", "x", 1.0, 5, "valid"), ("a", "y",
 
 
 def test_a_split_column_decides_and_what_it_does_not_name_is_outside() -> None:
-    got = tables(OWN, of_rows([*IN_ORDER, ("a", "z", 4.0, 3, "later"), ("b", "z", 4.0, 3, "")]), 0.0)
+    got = make_tables(OWN, of_rows([*IN_ORDER, ("a", "z", 4.0, 3, "later"), ("b", "z", 4.0, 3, "")]), 0.0)
     assert got.interactions["split"].tolist() == ["train", "test", "valid"]
     assert (got.stats["outside_windows"], got.stats["interactions"], got.items["item_id"].tolist()) == (
         2,
@@ -206,11 +207,11 @@ def test_a_split_column_decides_and_what_it_does_not_name_is_outside() -> None:
 
 def test_a_split_column_that_mixes_times_or_lacks_a_split_stops() -> None:
     with pytest.raises(UserError, match=r"overlap in time \(train .*; valid .*; test .*\); each should follow"):
-        tables(OWN, of_rows([*IN_ORDER, ("b", "y", 1.0, 5, "train")]), 0.0)
+        make_tables(OWN, of_rows([*IN_ORDER, ("b", "y", 1.0, 5, "train")]), 0.0)
     with pytest.raises(UserError, match=r"no ratings of split valid; .*\(it says 'test', 'train', 'validation'\)"):
-        tables(OWN, of_rows([IN_ORDER[0], ("b", "x", 1.0, 5, "validation"), IN_ORDER[2]]), 0.0)
+        make_tables(OWN, of_rows([IN_ORDER[0], ("b", "x", 1.0, 5, "validation"), IN_ORDER[2]]), 0.0)
     with pytest.raises(UserError, match=r"dataset.windows: column, but the ratings have no split column"):
-        tables(
+        make_tables(
             replace(DATASETS["synthetic-small"], windows=SplitColumn()), DATASETS["synthetic-small"].source(None), 0.0
         )
 
@@ -220,7 +221,7 @@ def test_windows_are_counted_back_from_the_newest_rating_of_all_parts() -> None:
     rows = [(f"u{at}", "x", 5.0, int(time), "") for at, time in enumerate(times)]
     dataset = replace(OWN, windows=LastMonths(train=1, valid=1, test=1))
     for parts in (1, 2, 4):
-        got = tables(dataset, of_rows(rows, parts), 0.0)
+        got = make_tables(dataset, of_rows(rows, parts), 0.0)
         assert got.interactions["split"].tolist() == ["train", "valid", "test", "test"]
         assert got.stats["windows"]["train"] == "[2020-01-01, 2020-02-01) UTC"
 
@@ -235,18 +236,18 @@ def test_the_core_is_of_what_is_within_the_windows_and_rated_once() -> None:
         ("d", "z", 5.0, 99, ""),  # outside: z has one rating
     ]
     windows = Windows(train=Window(start=1, end=3), valid=Window(start=3, end=4), test=Window(start=4, end=5))
-    got = tables(replace(OWN, windows=windows, core=2), of_rows(rows), 0.0)
+    got = make_tables(replace(OWN, windows=windows, core=2), of_rows(rows), 0.0)
     assert got.users["user_id"].tolist() == ["a", "b"] and got.items["item_id"].tolist() == ["x", "y"]
     assert [got.stats[name] for name in ("outside_windows", "repeated_ratings", "below_core")] == [1, 1, 2]
     with pytest.raises(
         UserError, match=r"no ratings in the train window.*with 3 ratings stay \(dataset.core\), which took 6 rows"
     ):
-        tables(replace(OWN, windows=windows, core=3), of_rows(rows), 0.0)
+        make_tables(replace(OWN, windows=windows, core=3), of_rows(rows), 0.0)
 
 
 def test_a_dataset_without_ratings_stops() -> None:
     with pytest.raises(UserError, match="ratings: holds no ratings; is it"):
-        tables(OWN, of_rows([]), 0.0)
+        make_tables(OWN, of_rows([]), 0.0)
 
 
 def test_a_file_that_is_mostly_malformed_is_not_read_to_its_end(
@@ -263,11 +264,11 @@ def test_a_file_that_is_mostly_malformed_is_not_read_to_its_end(
 
     source = replace(of_rows([]), read=chunks)
     with pytest.raises(UserError, match=r"ratings: 4 of 4 rating rows are malformed .* first line 1: rating is not"):
-        tables(OWN, source, 0.5)
+        make_tables(OWN, source, 0.5)
     assert read[-1] == 4
     read.clear()
     with pytest.raises(UserError, match="every rating is malformed"):
-        tables(OWN, source, 1.0)
+        make_tables(OWN, source, 1.0)
     assert read[-1] == 99
 
 
@@ -282,7 +283,7 @@ def test_malformed_rows_are_counted_from_the_beginning_of_their_file() -> None:
             one = next(of_rows([row]).read(Part(path=Path("x"))))
             yield replace(one, faults=[fault], rows=2, lines=3)
 
-    got = tables(OWN, replace(of_rows([]), parts=tuple(files), read=chunks), 0.5)
+    got = make_tables(OWN, replace(of_rows([]), parts=tuple(files), read=chunks), 0.5)
     places = list(zip(got.quarantine["file"], got.quarantine["row"], strict=True))
     assert places == [("a", 3), ("a", 6), ("a", 9), ("a", 12), ("b", 3), ("b", 6)]
 
@@ -328,9 +329,9 @@ def test_whole_columns_in_parts_give_what_the_rules_give_row_by_row(
     dataset = replace(OWN, windows=windows, core=core)
     if {row[-1] for row in expected} != set(artifacts.SPLITS):
         with pytest.raises(UserError, match="no ratings in the"):
-            tables(dataset, of_rows(rows, parts), 0.0)
+            make_tables(dataset, of_rows(rows, parts), 0.0)
         return
-    got = tables(dataset, of_rows(rows, parts), 0.0)
+    got = make_tables(dataset, of_rows(rows, parts), 0.0)
     by_id = got.interactions.assign(
         user=got.users["user_id"].to_numpy()[got.interactions["user"]],
         item=got.items["item_id"].to_numpy()[got.interactions["item"]],

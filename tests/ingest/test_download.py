@@ -20,7 +20,7 @@ pytest.importorskip("pooch", reason="pooch is not installed here; pip install -r
 from tests.ingest.whole import gather
 from thinkrec.errors import UserError
 from thinkrec.ingest import download
-from thinkrec.ingest.catalogue import find
+from thinkrec.ingest.catalogue import find_dataset
 from thinkrec.ingest.download import Remote, fetch
 
 DATA = b"1::2::3::4\n" * 5000
@@ -83,7 +83,7 @@ def test_a_dataset_without_a_path_is_downloaded_and_read(server: str, monkeypatc
         made.writestr("ml-1m/movies.dat", "2::Two (1999)::Drama\n")
     monkeypatch.setitem(globals(), "DATA", archive.getvalue())
     published = (Remote(f"{server}/ml-1m.zip", hashlib.md5(archive.getvalue()).hexdigest()),)
-    raw = gather(replace(find("ml-1m"), files=published).source(None))
+    raw = gather(replace(find_dataset("ml-1m"), files=published).source(None))
     assert (raw.rows, raw.items["title"].tolist()) == (1, ["Two"])
 
 

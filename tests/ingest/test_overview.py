@@ -43,7 +43,7 @@ BY_HAND = table(
 
 
 def test_a_small_table_is_described_as_by_hand() -> None:
-    told = report.stats(BY_HAND, NO_TRUTH)
+    told = report.describe(BY_HAND, NO_TRUTH)
     assert told["splits"]["train"] == {
         "interactions": 3,
         "users": 2,
@@ -66,10 +66,10 @@ def test_a_small_table_is_described_as_by_hand() -> None:
 
 def test_the_best_auc_is_told_where_the_truth_is_known() -> None:
     truth = pd.DataFrame({"probability": [0.9, 0.1, 0.9, 0.9, 0.3, 0.2, 0.8]})
-    splits = report.stats(BY_HAND, truth)["splits"]
+    splits = report.describe(BY_HAND, truth)["splits"]
     assert splits["train"]["best_auc"] == 1.0 and splits["valid"]["best_auc"] == 1.0
     assert np.isnan(splits["test"]["best_auc"])  # likes only
-    assert "best_auc" not in report.stats(BY_HAND, NO_TRUTH)["splits"]["train"]
+    assert "best_auc" not in report.describe(BY_HAND, NO_TRUTH)["splits"]["train"]
 
 
 def some_table(rows: int) -> pd.DataFrame:

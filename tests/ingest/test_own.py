@@ -20,7 +20,7 @@ import pytest
 from tests.ingest.whole import gather
 from tests.project import dataset_params
 from thinkrec.errors import UserError
-from thinkrec.ingest.catalogue import chosen
+from thinkrec.ingest.catalogue import choose_dataset
 from thinkrec.ingest.dataset import ingest
 from thinkrec.ingest.raw import Chunk, Part, Source
 from thinkrec.ingest.splits import Shares, SplitColumn
@@ -57,7 +57,7 @@ def own(raw: Path | None, columns: dict[str, str] | None = COLUMNS, **changes: A
 
 
 def opened(params: DatasetParams) -> Source:
-    return chosen(params).source(params.raw)
+    return choose_dataset(params).source(params.raw)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_year_may_be_given_as_a_date(value: str, year: Any, tmp_path: Path) ->
 def test_labels_are_taken_as_they_are(name: str, labels: list[Any], tmp_path: Path) -> None:
     columns = {"user": "who", "item": "what", "label": "liked", "timestamp": "when"}
     params = own(save(TABLE.assign(liked=labels), tmp_path / name), columns)
-    assert (gather(opened(params)).ratings["rating"] > chosen(params).threshold).tolist() == [True, False, True]
+    assert (gather(opened(params)).ratings["rating"] > choose_dataset(params).threshold).tolist() == [True, False, True]
 
 
 def test_a_folder_of_files_is_read_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -235,9 +235,9 @@ def test_metadata_beside_the_ratings_is_not_read_as_ratings(tmp_path: Path) -> N
 
 def test_splits_of_ones_own_follow_the_column_and_else_shares_of_time(tmp_path: Path) -> None:
     path = save(TABLE.assign(part=["train", "valid", "test"]), tmp_path / "r.csv")
-    assert chosen(own(path)).windows == Shares(train=0.8, valid=0.1, test=0.1)
+    assert choose_dataset(own(path)).windows == Shares(train=0.8, valid=0.1, test=0.1)
     with_column = own(path, {**COLUMNS, "split": "part"})
-    assert chosen(with_column).windows == SplitColumn()
+    assert choose_dataset(with_column).windows == SplitColumn()
     chunk = next(iter(opened(with_column).read(opened(with_column).parts[0])))
     assert chunk.table["split"].to_pylist() == ["train", "valid", "test"]
 

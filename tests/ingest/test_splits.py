@@ -19,7 +19,7 @@ from thinkrec.ingest.splits import (
     Window,
     Windows,
     absolute,
-    rule_of,
+    parse_rule,
     split_codes,
     windows_of,
 )
@@ -117,7 +117,7 @@ def test_windows_are_half_open_and_what_is_in_none_is_outside() -> None:
     ],
 )
 def test_a_rule_is_read_from_params(spec: Any, rule: object) -> None:
-    assert rule_of(spec) == rule
+    assert parse_rule(spec) == rule
 
 
 DAYS = {"train": ["2001-01-01", "2002-01-01"], "valid": ["2002-01-01", "2003-01-01"]}
@@ -147,7 +147,7 @@ DAYS = {"train": ["2001-01-01", "2002-01-01"], "valid": ["2002-01-01", "2003-01-
 )
 def test_what_no_rule_can_mean_is_refused_in_one_line(spec: Any, said: str) -> None:
     with pytest.raises(UserError, match=f"^dataset.windows: .*{said}") as stop:
-        rule_of(spec)
+        parse_rule(spec)
     assert len(str(stop.value).splitlines()) == 1 and "{months: [10, 5, 5]}" in str(stop.value)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from thinkrec.ingest.partitions import check_ratings, in_files, read_part
-from thinkrec.ingest.raw import TRUTH, Source, quarantine_table
+from thinkrec.ingest.partitions import check_ratings, faults_by_file, read_part
+from thinkrec.ingest.raw import TRUTH, Fault, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Whole:
 def gather(source: Source) -> Whole:
     """All of a source in memory, however many of its rows are malformed."""
     reads = list(map(partial(read_part, read=source.read, max_bad_share=1.0), source.parts))
-    faults, rows = in_files(source.parts, reads), sum(read.rows for read in reads)
+    faults, rows = faults_by_file(source.parts, reads), sum(read.rows for read in reads)
     check_ratings(source.parts, faults, rows, max_bad_share=1.0)
     whole = pa.concat_tables([read.table for read in reads]).unify_dictionaries().to_pandas()
     items = source.items(set(whole["item_id"].cat.categories))
@@ -40,7 +40,7 @@ def gather(source: Source) -> Whole:
     return Whole(
         ratings=whole.drop(columns=truth, errors="ignore"),
         items=items.table,
-        quarantine=quarantine_table([*faults, *items.faults]),
+        quarantine=pd.DataFrame([*faults, *items.faults], columns=Fault._fields),
         rows=rows,
         bad_rows=len(faults),
         truth=whole[truth] if truth[0] in whole else None,

@@ -34,7 +34,7 @@ from thinkrec.campaign.rows import (
 )
 from thinkrec.campaign.spread import run_ids, spread_over_seeds
 from thinkrec.errors import UserError
-from thinkrec.ingest.catalogue import find
+from thinkrec.ingest.catalogue import find_dataset
 
 PAGES = Path("docs") / "results"
 Say = Callable[[str], None]
@@ -176,7 +176,7 @@ def render_dataset(dataset: str, *, root: Path = Path()) -> str:
     Raises:
         UserError: no such dataset, or the base row has no file yet.
     """
-    files = read_rows(find(dataset).name, root=root)
+    files = read_rows(find_dataset(dataset).name, root=root)
     if BASE not in files:
         raise UserError(f"{row_path(dataset, BASE)}: no such file; run its row first: make tables DATASET={dataset}")
     return render(dataset, files, spread_over_seeds(read_seeds(dataset, root=root), read_joint(dataset, root=root)))

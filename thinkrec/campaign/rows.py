@@ -18,7 +18,7 @@ from typing import Any
 from thinkrec import artifacts
 from thinkrec.errors import UserError, nearest_name
 from thinkrec.evaluation.models import OURS
-from thinkrec.ingest.catalogue import find
+from thinkrec.ingest.catalogue import find_dataset
 from thinkrec.params import Params, load
 
 Overrides = Mapping[str, Any]  # dotted name of a parameter -> its value
@@ -116,7 +116,7 @@ def plan(
         )
     chosen = {BASE, *names} if names else set(ROWS)
     with_seeds = chosen & set(SEEDED) if not names or set(names) & set(SEEDED) else set()
-    about = {"dataset.name": find(dataset).name, "dataset.raw": _raw(dataset, raw, otherwise=params.dataset.raw)}
+    about = {"dataset.name": find_dataset(dataset).name, "dataset.raw": _raw(dataset, raw, otherwise=params.dataset.raw)}
     rows = [
         _plan_row(params, name, {**about, **changes}, seed)
         for name, changes in ROWS.items()
@@ -139,7 +139,7 @@ def _plan_row(params: Params, name: str, overrides: Overrides, seed: int | None)
 
 def _raw(dataset: str, raw: Path | None, *, otherwise: Path | None) -> str | None:
     """The raw files' absolute path, as experiments run in folders of their own; None for a generated dataset."""
-    about = find(dataset)
+    about = find_dataset(dataset)
     if about.generated:
         if raw is not None:
             raise UserError(f"--raw: {dataset} is generated and reads no file; leave --raw out")

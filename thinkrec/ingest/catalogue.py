@@ -1,58 +1,48 @@
 """The datasets that `dataset.name` may name: where each comes from, who may use it, its splits and its threshold.
 
-A row's split follows from time (`ingest.splits`; METHOD: data). A label is `rating > threshold`. MovieLens 1M,
-Yelp and Amazon 2018 have the paper's absolute windows (Amazon's are those of Books for every category); the others
-count months back from their own newest rating. Amazon's 2018 reviews are the 5-core files: what a core of 20 within
-some window leaves of them is what it would leave of all reviews.
+MovieLens 1M, Yelp and Amazon 2018 have the paper's absolute windows (METHOD: data; Amazon's are those of Books for
+every category); the others count months back from their own newest rating. Amazon's 2018 reviews are the 5-core files:
+what a core of 20 within some window leaves of them is what it would leave of all reviews.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
+import pyarrow as pa
+
 from thinkrec.errors import UserError, nearest_name
 from thinkrec.ingest import download
+from thinkrec.ingest.clean import plain_text
 from thinkrec.ingest.download import Remote
-from thinkrec.ingest.raw import Source, source_in_memory
+from thinkrec.ingest.raw import RATINGS, TRUTH, Chunk, Items, Part, Source
 from thinkrec.ingest.readers import movielens, reviews
 from thinkrec.ingest.readers.own import open_own
 from thinkrec.ingest.readers.published import Release, open_release
-from thinkrec.ingest.splits import LastMonths, Rule, Shares, SplitColumn, absolute, rule_of
+from thinkrec.ingest.splits import LastMonths, Rule, Shares, SplitColumn, absolute, parse_rule
 from thinkrec.params import DatasetParams, RatingColumns
-from thinkrec.synthetic.world import WorldSpec, generate
+from thinkrec.synthetic.world import World, WorldSpec, generate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """One entry of the catalogue.
+    """One entry of the catalogue."""
 
-    Attributes:
-        name: as in `dataset.name`.
-        title: for people.
-        licence: terms and citation, in a line.
-        files: what is published; none for a dataset that is generated, or one's own.
-        by_hand: why people must download it themselves; empty where the pipeline may.
-        generated: whether it reads no file at all.
-        threshold: label = rating > threshold.
-        windows: which time is train, valid and test.
-        core: users and items have so many interactions among themselves; 0: all stay.
-        open: opens the files at a path (`dataset.raw`, or the folder of the downloads), or generates.
-    """
-
-    name: str
-    title: str
-    licence: str
-    files: tuple[Remote, ...] = ()
-    by_hand: str = ""
-    generated: bool = False
-    threshold: float
-    windows: Rule
-    core: int = 0
-    open: Callable[[Path], Source]
+    name: str  # as in `dataset.name`
+    title: str  # for people
+    licence: str  # terms and citation, in a line
+    files: tuple[Remote, ...] = ()  # what is published; none for a dataset that is generated, or one's own
+    by_hand: str = ""  # why people must download it themselves; empty where the pipeline may
+    generated: bool = False  # it reads no file at all
+    threshold: float  # label = rating > threshold
+    windows: Rule  # which time is train, valid and test
+    core: int = 0  # users and items have so many interactions among themselves; 0: all stay
+    open: Callable[[Path], Source]  # the files at a path (`dataset.raw`, or the folder of the downloads)
 
     @property
     def address(self) -> str | None:
@@ -101,13 +91,21 @@ def _world(name: str, title: str, spec: WorldSpec) -> Dataset:
         generated=True,
         threshold=3.0,
         windows=WORLD_WINDOWS,
-        open=lambda _: _open_world(spec),
+        open=lambda _: open_world(generate(spec)),
     )
 
 
-def _open_world(spec: WorldSpec) -> Source:
-    world = generate(spec)
-    return source_in_memory(world.ratings, world.items, world.truth)
+def open_world(world: World) -> Source:
+    """A generated dataset as a source of one part and one chunk."""
+    schema = pa.schema([*RATINGS, *TRUTH])
+    table = pa.Table.from_pandas(pd.concat([world.ratings, world.truth], axis=1), schema=schema, preserve_index=False)
+    chunk = Chunk(table=table.replace_schema_metadata(None), rows=len(table), lines=len(table))
+
+    def items(wanted: Collection[str]) -> Items:
+        chosen = world.items[world.items["item_id"].isin(list(wanted))]
+        return Items(table=chosen.assign(**{name: chosen[name].map(plain_text) for name in ("title", "description")}))
+
+    return Source(parts=(Part(path=Path()),), read=lambda _: iter([chunk]), items=items)
 
 
 def _movielens(name: str, title: str, release: Release, md5: str, windows: Rule) -> Dataset:
@@ -209,12 +207,12 @@ DATASETS: dict[str, Dataset] = {
     )
 }
 FAMILIES: dict[str, Callable[[str], Dataset]] = {"amazon-2018": _amazon_2018, "amazon-2023": _amazon_2023}
-KNOWN = (*DATASETS, *(f"{family}:CATEGORY" for family in FAMILIES))
+NAMES = (*DATASETS, *(f"{family}:CATEGORY" for family in FAMILIES))
 
 _CATEGORY = re.compile(r"[A-Z][A-Za-z0-9]{0,39}(_[A-Za-z0-9]{1,40}){0,9}")
 
 
-def find(name: str) -> Dataset:
+def find_dataset(name: str) -> Dataset:
     """The dataset of that name, one's own without its columns.
 
     Raises:
@@ -230,18 +228,18 @@ def find(name: str) -> Dataset:
         return FAMILIES[family](category)
     if name not in DATASETS:
         raise UserError(
-            f"dataset.name: no dataset {name!r}; did you mean {nearest_name(name, KNOWN)}? Known: {', '.join(KNOWN)}"
+            f"dataset.name: no dataset {name!r}; did you mean {nearest_name(name, NAMES)}? Known: {', '.join(NAMES)}"
         )
     return DATASETS[name]
 
 
-def chosen(params: DatasetParams) -> Dataset:
+def choose_dataset(params: DatasetParams) -> Dataset:
     """The dataset that `params` name, with what they say otherwise than the catalogue.
 
     Raises:
         UserError: no such dataset, or parameters that do not belong together.
     """
-    dataset = find(params.name)
+    dataset = find_dataset(params.name)
     columns, items = params.columns, params.items
     if params.name != OWN:
         for name, value in (("columns", columns), ("items", items)):
@@ -258,7 +256,7 @@ def chosen(params: DatasetParams) -> Dataset:
     return replace(
         dataset,
         threshold=dataset.threshold if threshold is None else threshold,
-        windows=dataset.windows if windows is None else rule_of(windows),
+        windows=dataset.windows if windows is None else parse_rule(windows),
         core=dataset.core if core is None else core,
     )
 

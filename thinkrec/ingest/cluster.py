@@ -1,9 +1,8 @@
 """Where the parts of a dataset are read: in this process, or by the workers of a Dask cluster (extra `scale`).
 
-A cluster is named as Dask's own tools name it, in the environment, since where something is computed is no parameter
-of what comes out: `DASK_SCHEDULER_ADDRESS=tcp://host:8786 dvc repro`. Any cluster will do whose workers have this
-package and see the raw files at the same paths. What a part becomes stays with the worker that read it until it is
-gathered, so this machine holds what is kept of the data, never all of it.
+A cluster is named as Dask's own tools name it, since where something is computed is no parameter of what comes out:
+`DASK_SCHEDULER_ADDRESS=tcp://host:8786 dvc repro`. Its workers need this package and the raw files at the same paths.
+What a part becomes stays with the worker that read it until it is gathered.
 """
 
 from __future__ import annotations
@@ -52,18 +51,19 @@ def workers(parts: int) -> Iterator[Any]:
         raise UserError(
             f"{ADDRESS} names a Dask cluster; install Dask (pip install 'thinkrec[scale]') or unset it"
         ) from None
+    where = f"{ADDRESS}={address}"
     try:
         client = Client(address, timeout=CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{ADDRESS}={address}: no Dask scheduler answers there ({reason}); start one or unset it"
-        ) from None
+        raise UserError(f"{where}: no Dask scheduler answers there ({_line(error)}); start one or unset it") from None
     with client:
         try:
             yield client
         except (KilledWorker, FutureCancelledError) as error:
-            reason = " ".join(str(error).split())
             raise UserError(
-                f"{ADDRESS}={address}: the workers were lost ({reason}); see their logs, then run it again"
+                f"{where}: the workers were lost ({_line(error)}); see their logs, then run it again"
             ) from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -36,7 +36,7 @@ TOP = 0.1  # of users, of items: the share of all ratings that these have is tol
 Counts = NDArray[np.int64]
 
 
-def stats(interactions: pd.DataFrame, truth: pd.DataFrame) -> dict[str, Any]:
+def describe(interactions: pd.DataFrame, truth: pd.DataFrame) -> dict[str, Any]:
     """Shares of all ratings that the busiest tenth has, and what each split is like.
 
     `best_auc` is that of scoring by the true probability, where it is known.

@@ -1,8 +1,7 @@
-"""What is done with each part of a dataset on its own, by whoever reads it (`ingest.cluster`).
+"""What is done with each part of a dataset separately, by whoever reads it (`ingest.cluster`).
 
 A part is read once, chunk by chunk; of a row, two codes and two numbers are kept (some 20 bytes). Its rows outside the
-windows go as soon as these are known, which for windows counted back from the newest rating is after every part has
-been chunk.
+windows go as soon as these are known: for windows counted back from the newest rating, after every part has been read.
 """
 
 from __future__ import annotations
@@ -10,22 +9,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
 from thinkrec.artifacts import SPLITS
 from thinkrec.errors import UserError
-from thinkrec.ingest.raw import RATINGS, Chunk, Fault, Part
+from thinkrec.ingest.raw import IDS, RATINGS, Chunk, Fault, Part
 from thinkrec.ingest.splits import Windows, split_codes
 
 DAY = 86_400  # seconds
 MANY_FAULTS = 100_000  # malformed rows after which too large a share stops the reading at once
 SHOWN = 80  # characters of a malformed row in a message
-
-SPLIT_CODE = pa.field("split_code", pa.int8())  # the number in SPLITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +33,8 @@ class Summary:
     rows: int
     lines: int
     days: Counter[int]  # good rows by day since 1970
-    oldest: int | None  # timestamp, None without good rows
-    newest: int | None
-    names: Counter[str] | None  # good rows by what their split column says; None without one
+    span: tuple[int, int] | None  # the oldest and the newest timestamp, None without good rows
+    splits: Counter[str] | None  # good rows by what their split column says; None without one
 
 
 def read_part(part: Part, *, read: Callable[[Part], Iterator[Chunk]], max_bad_share: float) -> Chunk:
@@ -81,50 +77,51 @@ def check_ratings(parts: Sequence[Part], faults: list[Fault], rows: int, *, max_
         )
 
 
-def in_files(parts: Sequence[Part], reads: Sequence[Chunk | Summary]) -> list[Fault]:
+def faults_by_file(parts: Sequence[Part], reads: Sequence[Chunk | Summary]) -> list[Fault]:
     """All malformed rows, counted from the beginning of their files, of which several parts may be."""
     faults: list[Fault] = []
-    before, lines = None, 0
-    for part, summary_of_part in zip(parts, reads, strict=True):
-        if (part.path, part.inside) != before:
-            before, lines = (part.path, part.inside), 0
-        faults += [fault._replace(row=fault.row + lines) for fault in summary_of_part.faults]
-        lines += summary_of_part.lines
+    lines_before: Counter[tuple[Any, ...]] = Counter()
+    for part, read in zip(parts, reads, strict=True):
+        file = (part.path, part.inside)
+        faults += [fault._replace(row=fault.row + lines_before[file]) for fault in read.faults]
+        lines_before[file] += read.lines
     return faults
 
 
-def summary(chunk: Chunk) -> Summary:
+def summarise(chunk: Chunk) -> Summary:
     """Summarise one part."""
-    days: Counter[int] = Counter()
-    for times in chunk.table["timestamp"].chunks:
-        number, count = np.unique(times.to_numpy() // DAY, return_counts=True)
-        days.update(dict(zip(number.tolist(), count.tolist(), strict=True)))
-    oldest, newest = pc.min_max(chunk.table["timestamp"]).as_py().values()
-    names = None
-    if "split" in chunk.table.column_names:
-        counts = pc.value_counts(chunk.table["split"].cast(pa.string()))
-        names = Counter({str(count["values"]): count["counts"] for count in counts.to_pylist()})
-    return Summary(chunk.faults, chunk.rows, chunk.lines, days, oldest, newest, names)
+    time = chunk.table["timestamp"]
+    oldest, newest = pc.min_max(time).as_py().values()
+    has_splits = "split" in chunk.table.column_names
+    return Summary(
+        faults=chunk.faults,
+        rows=chunk.rows,
+        lines=chunk.lines,
+        days=_count_values(pc.divide(time, DAY)),
+        span=None if oldest is None else (oldest, newest),
+        splits=_count_values(chunk.table["split"].cast(pa.string())) if has_splits else None,
+    )
 
 
-def inside(chunk: Chunk, *, windows: Windows | None) -> pa.Table:
-    """The rows of one part within the windows, their split's number in a column of its own.
+def _count_values(column: pa.ChunkedArray) -> Counter[Any]:
+    return Counter({count["values"]: count["counts"] for count in pc.value_counts(column).to_pylist()})
+
+
+def rows_within(chunk: Chunk, *, windows: Windows | None) -> pa.Table:
+    """The rows of one part within the windows; in their column `split`, the split's number in SPLITS.
 
     Without windows the part's own split column says which split a row is of.
     """
-    table, codes = chunk.table, []
+    table = chunk.table
     if windows is None:
-        numbers = pa.array(range(len(SPLITS)), pa.int8())
-        indices = pc.index_in(table["split"].cast(pa.string()), value_set=pa.array(SPLITS))
-        codes = [pc.fill_null(numbers.take(index), -1) for index in indices.chunks]
+        code = pc.index_in(table["split"].cast(pa.string()), value_set=pa.array(SPLITS)).cast(pa.int8()).fill_null(-1)
     else:
-        codes = [pa.array(split_codes(times.to_numpy(), windows)) for times in table["timestamp"].chunks]
-    code = pa.chunked_array(codes, pa.int8())
-    table = table.drop_columns(["split"] if "split" in table.column_names else []).append_column(SPLIT_CODE, code)
+        code = pa.array(split_codes(table["timestamp"].to_numpy(), windows))
+    table = table.drop_columns(["split"] if "split" in table.column_names else []).append_column("split", code)
     within = pc.greater_equal(code, 0)
     if not pc.all(within, min_count=0).as_py():
         table = table.filter(within)
-        for name in ("user_id", "item_id"):  # ids that only rows outside have are forgotten
-            ids = table[name].cast(pa.string()).dictionary_encode()
-            table = table.set_column(table.column_names.index(name), name, ids)
+        for column, name in enumerate(table.column_names):
+            if table.schema.field(name).type == IDS:  # ids that only rows outside have are forgotten
+                table = table.set_column(column, name, table[name].cast(pa.string()).dictionary_encode())
     return table

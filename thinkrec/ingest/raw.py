@@ -7,16 +7,13 @@ is held in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
-
-from thinkrec.ingest.clean import plain_text
 
 QUARANTINE_TEXT = 200  # characters kept of a malformed row
 
@@ -35,7 +32,7 @@ TRUTH = (pa.field("probability", pa.float32()), pa.field("reason", pa.string()))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A piece of a dataset's ratings that can be read on its own.
+    """A piece of a dataset's ratings that can be read by itself.
 
     Attributes:
         path: a file on disk, an archive perhaps.
@@ -93,8 +90,8 @@ class Items:
     """Metadata of the items asked for.
 
     Attributes:
-        table: `item_id`, `title`, `year` (Int16, null where unknown), `categories` (lists of strings), `description`:
-            one row an item, text as `clean.plain_text` leaves it; an item without metadata has no row.
+        table: `item_id`, `title`, `year` (Int16, null where unknown), `categories` (lists of strings), `description`,
+            as plain text; an item without metadata has no row.
         faults: malformed records, of other items too.
         duplicated: records of an item that had one already; the first counts.
         repaired: how many records needed which repair of their text.
@@ -119,30 +116,3 @@ class Source:
     parts: tuple[Part, ...]
     read: Callable[[Part], Iterator[Chunk]]
     items: Callable[[Collection[str]], Items]
-
-
-def quarantine_table(rows: Iterable[tuple[str, int, str, str]] = ()) -> pd.DataFrame:
-    """A quarantine table of (file, row, reason, text), the text cut to what a person needs to find the fault."""
-    table = pd.DataFrame(list(rows), columns=["file", "row", "reason", "text"])
-    table = table.astype({"file": "str", "row": "int64", "reason": "str", "text": "str"})
-    return table.assign(text=table["text"].str.slice(stop=QUARANTINE_TEXT))
-
-
-def source_in_memory(ratings: pd.DataFrame, items: pd.DataFrame, truth: pd.DataFrame | None = None) -> Source:
-    """A generated dataset in input order, as a source of one part and one chunk.
-
-    `ratings` has the columns of `RATINGS` and perhaps `SPLIT`, `truth` those of `TRUTH`, `items` of `Items.table`.
-    """
-    frame = ratings if truth is None else pd.concat([ratings, truth], axis=1)
-    return Source(parts=(Part(path=Path()),), read=partial(_only_chunk, frame), items=partial(_chosen_items, items))
-
-
-def _only_chunk(frame: pd.DataFrame, part: Part) -> Iterator[Chunk]:
-    schema = pa.schema([*RATINGS, *(column for column in (SPLIT, *TRUTH) if column.name in frame)])
-    table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
-    yield Chunk(table=table.replace_schema_metadata(None), rows=len(table), lines=len(table))
-
-
-def _chosen_items(items: pd.DataFrame, wanted: Collection[str]) -> Items:
-    table = items[items["item_id"].isin(list(wanted))]
-    return Items(table=table.assign(**{name: table[name].map(plain_text) for name in ("title", "description")}))

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -55,13 +56,18 @@ class Windows:
     test: Window
 
     def __post_init__(self) -> None:
-        edges = [edge for split in SPLITS for edge in (self.of(split).start, self.of(split).end)]
-        for split, start, end in zip(SPLITS, edges[::2], edges[1::2], strict=True):
-            if end <= start:
+        for split in SPLITS:
+            if self.of(split).end <= self.of(split).start:
                 raise ValueError(f"the {split} window ends before it begins")
-        for earlier, later, end, start in zip(SPLITS, SPLITS[1:], edges[1::2], edges[2::2], strict=False):
-            if start < end:
+        for earlier, later in pairwise(SPLITS):
+            if self.of(later).start < self.of(earlier).end:
                 raise ValueError(f"the {later} window begins before the {earlier} window ends")
+
+    @classmethod
+    def between(cls, edges: Sequence[int]) -> Windows:
+        """Windows without time between them: the seconds at which each begins, and at which the last ends."""
+        spans = (Window(start=start, end=end) for start, end in pairwise(edges))
+        return cls(**dict(zip(SPLITS, spans, strict=True)))
 
     def of(self, split: str) -> Window:
         """The window of the split of that name."""
@@ -103,53 +109,51 @@ EXAMPLES = (
 )
 
 
-def absolute(train: str, valid: str, test: str, end: str) -> Windows:
+def absolute(*days: str) -> Windows:
     """Windows without time between them: the first day of each (ISO, UTC), and the first day after the last."""
-    edges = [_seconds(day) for day in (train, valid, test, end)]
-    spans = zip(SPLITS, edges[:-1], edges[1:], strict=True)
-    return Windows(**{split: Window(start=start, end=end) for split, start, end in spans})
+    return Windows.between(list(map(_seconds, days)))
 
 
-def rule_of(spec: Any) -> Rule:
+def parse_rule(spec: Any) -> Rule:
     """The rule that a value of `dataset.windows` stands for (EXAMPLES).
 
     Raises:
         UserError: it stands for none.
     """
     try:
-        return _rule_of(spec)
+        return _parse_rule(spec)
     except (ValueError, TypeError) as error:
         raise UserError(f"dataset.windows: {error}; it may be null (the dataset's own), {EXAMPLES}") from None
 
 
-def _rule_of(spec: Any) -> Rule:
+def _parse_rule(spec: Any) -> Rule:
     if spec == "column":
         return SplitColumn()
     if not isinstance(spec, Mapping):
         raise ValueError(f"no rule is called {spec!r}")
     if set(spec) == set(SPLITS):
-        return Windows(**{split: _window(split, spec[split]) for split in SPLITS})
+        return Windows(**{split: _parse_window(split, spec[split]) for split in SPLITS})
     if set(spec) == {"months"}:
-        months = _three("months", spec["months"])
-        if any(isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_MONTHS for n in months):
-            raise ValueError(f"months should be whole numbers from 1 to {MOST_MONTHS} (they are {months})")
-        return LastMonths(**dict(zip(SPLITS, months, strict=True)))
+        months = _parse_three("months", spec["months"])
+        if any(type(n) is not int or not 1 <= n <= MOST_MONTHS for n in months.values()):
+            raise ValueError(f"months should be whole numbers from 1 to {MOST_MONTHS} (they are {spec['months']})")
+        return LastMonths(**months)
     if set(spec) == {"shares"}:
-        shares = _three("shares", spec["shares"])
-        numbers = all(isinstance(share, (int, float)) and not isinstance(share, bool) for share in shares)
-        if not numbers or not all(share > 0 for share in shares) or sum(shares) > 1 + 1e-9:
-            raise ValueError(f"shares should be above 0 and add up to 1 at most (they are {shares})")
-        return Shares(**dict(zip(SPLITS, map(float, shares), strict=True)))
+        shares = _parse_three("shares", spec["shares"])
+        numbers = all(type(share) in (int, float) and share > 0 for share in shares.values())
+        if not numbers or sum(shares.values()) > 1 + 1e-9:
+            raise ValueError(f"shares should be above 0 and add up to 1 at most (they are {spec['shares']})")
+        return Shares(**shares)
     raise ValueError(f"no rule has the keys {', '.join(map(str, spec)) or '(none)'}")
 
 
-def _three(name: str, values: Any) -> list[Any]:
+def _parse_three(name: str, values: Any) -> dict[str, Any]:
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != len(SPLITS):
         raise ValueError(f"{name} should be three numbers, of {', '.join(SPLITS)} (it is {values!r})")
-    return list(values)
+    return dict(zip(SPLITS, values, strict=True))
 
 
-def _window(split: str, days: Any) -> Window:
+def _parse_window(split: str, days: Any) -> Window:
     if not isinstance(days, Sequence) or isinstance(days, str) or len(days) != 2:
         raise ValueError(f"{split} should be a first day and the first day after it (it is {days!r})")
     start, end = map(_seconds, days)
@@ -168,30 +172,21 @@ def windows_of(rule: Windows | LastMonths | Shares, oldest: int, newest: int) ->
     Raises:
         UserError: the ratings span too little time to be split.
     """
-    match rule:
-        case Windows():
-            return rule
-        case LastMonths():
-            edges = _month_edges([rule.train, rule.valid, rule.test], newest)
-        case Shares():
-            span = newest + 1 - oldest
-            left = np.cumsum([rule.test, rule.valid, rule.train])[::-1]  # at the start of each split
-            edges = [newest + 1 - round(float(share) * span) for share in left] + [newest + 1]
-    spans = zip(SPLITS, edges[:-1], edges[1:], strict=True)
+    if isinstance(rule, Windows):
+        return rule
+    left = np.cumsum([0, rule.test, rule.valid, rule.train])[::-1].tolist()  # at the start of each, and at the end
+    if isinstance(rule, LastMonths):
+        end = datetime.fromtimestamp(newest, UTC).date() + timedelta(days=1)
+        edges = [_seconds(end - relativedelta(months=months)) for months in left]
+    else:
+        edges = [newest + 1 - round(share * (newest + 1 - oldest)) for share in left]
     try:
-        return Windows(**{split: Window(start=start, end=end) for split, start, end in spans})
+        return Windows.between(edges)
     except ValueError:
         raise UserError(
             f"dataset.windows: the ratings span {newest + 1 - oldest} seconds, too few to be split by shares of time; "
             "check that timestamps are read as they are meant"
         ) from None
-
-
-def _month_edges(months: list[int], newest: int) -> list[int]:
-    """The seconds at which train, valid and test begin, and at which the last of them ends."""
-    end = datetime.fromtimestamp(newest, UTC).date() + timedelta(days=1)
-    days = [end - relativedelta(months=sum(months[split:])) for split in range(len(months))]
-    return [_seconds(day.isoformat()) for day in [*days, end]]
 
 
 def split_codes(timestamp: NDArray[np.int64], windows: Windows) -> NDArray[np.int8]:
