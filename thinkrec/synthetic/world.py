@@ -9,22 +9,17 @@ across genre, and *judge* it by its traits:
     p     = noise + (1 - 2 * noise) * sigmoid(logit);   liked ~ Bernoulli(p);   4 or 5 stars if liked, else 1 to 3
 
 Scoring by `p` is the best that any model can do. The true reason of a rating is the trait value that pushes hardest
-towards its more likely verdict.
+towards its more likely verdict. AUC on the default world's test split (`tests/synthetic/test_world.py` holds the
+ranges; seeds 2 to 4 differ by up to .014):
 
-Measured on the default world (seed 1; `tests/synthetic/test_world.py` holds the ranges), AUC on its test split:
-
-    scoring by p (the best possible)                                                  .866 (.868 train, .859 valid)
+    scoring by p                                                                      .866
     the user's earlier verdicts on the item's genre                                   .509
     running like-rate of the user / of the item / both, as log-odds                   .542 / .675 / .675
     + the user's earlier verdicts on the item's theme, tone and pace, one regression  .787
-    the same, one regression per true kind                                            .811
-    the same with trait values, per kind, kinds inferred from earlier verdicts        .838
+    the same with trait values, a regression per kind, kinds inferred                 .838
 
-So genre tells nothing, item quality a little, a single set of weights stops at 78 % of the possible lift over chance
-(.5), and knowing which kind a user is brings 92 %: that last step is the room that user groups and experts have. (With
-some 47 ratings a user, verdicts by trait value are too few for a single regression to get further.) k-means with three
-centres finds the kinds of users with 20 rows and more with an adjusted Rand index above .95, from trait profiles as
-from matrix factorisation: the groups are there to be found. Seeds 2 to 4 differ from these test figures by up to .014.
+So one set of weights stops at 78 % of the achievable lift over chance, and knowing which kind a user is brings 92 %:
+that step is the room that user groups and experts have. k-means finds the kinds with an adjusted Rand index above .95.
 """
 
 from __future__ import annotations
@@ -108,24 +103,14 @@ class WorldSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """A generated world: what a reader sees (ratings and items) and what only the generator knows.
+    """A generated world: what a reader sees (ratings and items) and what only the generator knows."""
 
-    Attributes:
-        ratings: `user_id`, `item_id` (categories of strings), `rating` (stars, float32) and `timestamp` (seconds since
-            1970 UTC, int64), in order of user and time.
-        items: `item_id`, `title`, `year` (Int16, null where unknown), `categories` (lists of strings), `description`.
-        truth: `probability` and `reason` of each rating.
-        kinds: latent kind per user, by the number in the user's id.
-        values: trait values per item, (items, traits): numbers into `VALUES`.
-        genres: genre per item.
-    """
-
-    ratings: pd.DataFrame
-    items: pd.DataFrame
-    truth: pd.DataFrame
-    kinds: NDArray[np.int64]
-    values: NDArray[np.int64]
-    genres: NDArray[np.int64]
+    ratings: pd.DataFrame  # user_id, item_id, rating (stars), timestamp (seconds since 1970 UTC), by user and time
+    items: pd.DataFrame  # item_id, title, year, categories, description
+    truth: pd.DataFrame  # probability and reason of each rating
+    kinds: NDArray[np.int64]  # (users,) by the number in the user's id
+    values: NDArray[np.int64]  # (items, traits) numbers into VALUES
+    genres: NDArray[np.int64]  # (items,)
 
 
 def generate(spec: WorldSpec) -> World:
