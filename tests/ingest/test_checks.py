@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,10 +11,12 @@ import pytest
 from thinkrec.artifacts import SPLITS
 from thinkrec.ingest.checks import check_tables
 
-Tables = dict[str, pd.DataFrame]
+
+def splits(codes: list[int]) -> pd.Categorical:
+    return pd.Categorical.from_codes(codes, pd.Index(SPLITS))
 
 
-def good() -> Tables:
+def good_tables() -> dict[str, pd.DataFrame]:
     return {
         "interactions": pd.DataFrame(
             {
@@ -24,7 +25,7 @@ def good() -> Tables:
                 "rating": np.array([4, 2, 5, 1, 3], np.float32),
                 "label": np.array([1, 0, 1, 0, 0], np.int8),
                 "timestamp": [1, 5, 9, 1, 5],
-                "split": pd.Categorical.from_codes([0, 1, 2, 0, 1], pd.Index(SPLITS)),
+                "split": splits([0, 1, 2, 0, 1]),
             }
         ),
         "items": pd.DataFrame({"item": [0, 1, 2], "item_id": ["a", "b", "c"], "title": list("ABC"), "description": ""}),
@@ -33,59 +34,36 @@ def good() -> Tables:
     }
 
 
-def put(table: str, column: str, value: Any, row: int) -> Callable[[Tables], None]:
-    def change(tables: Tables) -> None:
-        tables[table].loc[row, column] = value
-
-    return change
-
-
-def swap(first: int, second: int) -> Callable[[Tables], None]:
-    def change(tables: Tables) -> None:
-        rows = list(range(5))
-        rows[first], rows[second] = second, first
-        tables["interactions"] = tables["interactions"].iloc[rows].reset_index(drop=True)
-
-    return change
-
-
-def drop(table: str, row: int) -> Callable[[Tables], None]:
-    def change(tables: Tables) -> None:
-        tables[table] = tables[table].drop(index=row).reset_index(drop=True)
-
-    return change
-
-
 def test_tables_that_keep_the_rules_pass_with_and_without_truth() -> None:
-    check_tables(**good())
-    check_tables(**{**good(), "truth": pd.DataFrame({"probability": []})})
+    check_tables(**good_tables())
+    check_tables(**{**good_tables(), "truth": pd.DataFrame({"probability": []})})
 
 
 @pytest.mark.parametrize(
-    ("change", "rule"),
+    ("table", "change", "rule"),
     [
-        (put("interactions", "rating", np.nan, 1), "interactions: no value is missing"),
-        (put("interactions", "rating", np.inf, 1), "interactions: a rating is a finite number"),
-        (put("interactions", "label", 2, 1), "interactions: a label is 0 or 1"),
-        (drop("interactions", 0), "items: every one has an interaction"),
-        (put("interactions", "item", 7, 1), "interactions: item is one of the items"),
-        (put("interactions", "user", -1, 0), "interactions: user is one of the users"),
-        (put("interactions", "split", "test", 0), "interactions: splits follow each other in time"),
-        (put("interactions", "split", "valid", 2), "interactions: no split is empty"),
-        (put("interactions", "item", 1, 2), "interactions: no user rates an item twice"),
-        (swap(0, 1), "interactions: sorted by user and timestamp"),
-        (swap(2, 3), "users: in the order of the interactions"),
-        (put("items", "title", None, 0), "items: title is never missing"),
-        (put("items", "title", "", 0), "items: every one has a title"),
-        (put("items", "item", 5, 0), "items: numbered from 0 without gaps"),
-        (put("items", "item_id", "b", 0), "items: no id twice"),
-        (put("users", "user_id", None, 0), "users: no value is missing"),
-        (drop("users", 1), "interactions: user is one of the users"),
-        (drop("truth", 1), "truth: empty, or a row for each interaction"),
+        ("interactions", lambda t: t.assign(rating=[4, np.nan, 5, 1, 3]), "interactions: no value is missing"),
+        ("interactions", lambda t: t.assign(rating=[4, np.inf, 5, 1, 3]), "interactions: a rating is a finite number"),
+        ("interactions", lambda t: t.assign(label=[1, 2, 1, 0, 0]), "interactions: a label is 0 or 1"),
+        ("interactions", lambda t: t[1:], "items: every one has an interaction"),
+        ("interactions", lambda t: t.assign(item=[1, 7, 2, 0, 2]), "interactions: item is one of the items"),
+        ("interactions", lambda t: t.assign(user=[-1, 0, 0, 1, 1]), "interactions: user is one of the users"),
+        ("interactions", lambda t: t.assign(split=splits([2, 1, 2, 0, 1])), "interactions: splits follow each other"),
+        ("interactions", lambda t: t.assign(split=splits([0, 1, 1, 0, 1])), "interactions: no split is empty"),
+        ("interactions", lambda t: t.assign(item=[1, 0, 1, 0, 2]), "interactions: no user rates an item twice"),
+        ("interactions", lambda t: t.iloc[[1, 0, 2, 3, 4]], "interactions: sorted by user and timestamp"),
+        ("interactions", lambda t: t.iloc[[0, 1, 3, 2, 4]], "users: in the order of the interactions"),
+        ("items", lambda t: t.assign(title=["A", None, "C"]), "items: title is never missing"),
+        ("items", lambda t: t.assign(title=["A", "", "C"]), "items: every one has a title"),
+        ("items", lambda t: t.assign(item=[5, 1, 2]), "items: numbered from 0 without gaps"),
+        ("items", lambda t: t.assign(item_id=["b", "b", "c"]), "items: no id twice"),
+        ("users", lambda t: t.assign(user_id=["x", None]), "users: no value is missing"),
+        ("users", lambda t: t[:1], "interactions: user is one of the users"),
+        ("truth", lambda t: t[1:], "truth: empty, or a row for each interaction"),
     ],
 )
-def test_a_broken_rule_is_named(change: Callable[[Tables], None], rule: str) -> None:
-    tables = good()
-    change(tables)
+def test_a_broken_rule_is_named(table: str, change: Callable[[pd.DataFrame], pd.DataFrame], rule: str) -> None:
+    tables = good_tables()
+    tables[table] = change(tables[table])
     with pytest.raises(ValueError, match=f"^ingest: ({rule})"):
         check_tables(**tables)

@@ -10,19 +10,17 @@ import pandas as pd
 import pyarrow as pa
 
 from thinkrec.ingest.partitions import check_ratings, faults_by_file, read_part
-from thinkrec.ingest.raw import TRUTH, Fault, Source
+from thinkrec.ingest.raw import Fault, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whole:
-    """Ratings (and their truth, where it is known) and metadata in input order; the malformed rows of both."""
+    """Ratings and metadata in input order; the malformed rows of both."""
 
     ratings: pd.DataFrame
     items: pd.DataFrame
     quarantine: pd.DataFrame
     rows: int
-    bad_rows: int
-    truth: pd.DataFrame | None
 
     def rating_rows(self) -> list[list[Any]]:
         """User, item, rating and time of each row."""
@@ -34,14 +32,7 @@ def gather(source: Source) -> Whole:
     reads = list(map(partial(read_part, read=source.read, max_bad_share=1.0), source.parts))
     faults, rows = faults_by_file(source.parts, reads), sum(read.rows for read in reads)
     check_ratings(source.parts, faults, rows, max_bad_share=1.0)
-    whole = pa.concat_tables([read.table for read in reads]).unify_dictionaries().to_pandas()
-    items = source.items(set(whole["item_id"].cat.categories))
-    truth = [column.name for column in TRUTH]
-    return Whole(
-        ratings=whole.drop(columns=truth, errors="ignore"),
-        items=items.table,
-        quarantine=pd.DataFrame([*faults, *items.faults], columns=Fault._fields),
-        rows=rows,
-        bad_rows=len(faults),
-        truth=whole[truth] if truth[0] in whole else None,
-    )
+    ratings = pa.concat_tables([read.table for read in reads]).unify_dictionaries().to_pandas()
+    items = source.items(set(ratings["item_id"].cat.categories))
+    quarantine = pd.DataFrame([*faults, *items.faults], columns=Fault._fields)
+    return Whole(ratings=ratings, items=items.table, quarantine=quarantine, rows=rows)
