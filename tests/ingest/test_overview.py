@@ -1,4 +1,4 @@
-"""What is said of a dataset is counted right, and its picture's bytes follow from the data."""
+"""What describes a dataset is counted right, and its picture's bytes follow from the data."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ import pandas as pd
 import pytest
 
 from thinkrec.artifacts import SPLITS
-from thinkrec.ingest import overview as report
-from thinkrec.ingest.splits import Window, Windows
+from thinkrec.ingest.overview import describe, draw
+from thinkrec.ingest.splits import Windows
 
 DAY = 86_400
-WINDOWS = Windows(
-    train=Window(start=0, end=10 * DAY),
-    valid=Window(start=10 * DAY, end=15 * DAY),
-    test=Window(start=15 * DAY, end=20 * DAY),
-)
+WINDOWS = Windows.between([0, 10 * DAY, 15 * DAY, 20 * DAY])
 NO_TRUTH = pd.DataFrame({"probability": pd.Series([], dtype="float32")})
 
 
@@ -43,8 +39,8 @@ BY_HAND = table(
 
 
 def test_a_small_table_is_described_as_by_hand() -> None:
-    told = report.describe(BY_HAND, NO_TRUTH)
-    assert told["splits"]["train"] == {
+    stats = describe(BY_HAND, NO_TRUTH)
+    assert stats["splits"]["train"] == {
         "interactions": 3,
         "users": 2,
         "items": 2,
@@ -56,20 +52,20 @@ def test_a_small_table_is_described_as_by_hand() -> None:
         "median_history": 0.0,
         "tied_share": 2 / 3,
     }
-    valid, test = told["splits"]["valid"], told["splits"]["test"]
+    valid, test = stats["splits"]["valid"], stats["splits"]["test"]
     assert (valid["warm_share"], valid["known_user_share"], valid["known_item_share"]) == (0.0, 0.5, 0.5)
     assert (test["warm_share"], test["known_user_share"], test["known_item_share"]) == (0.0, 0.5, 0.0)
     assert (valid["median_history"], test["median_history"]) == (1.0, 2.0)  # of 2 and 0, of 3 and 1
     # A tenth of three users is one of them, the one with four of seven rows; of four items, one with three.
-    assert told["ratings_of_busiest_tenth"] == {"users": 4 / 7, "items": 3 / 7}
+    assert stats["ratings_of_busiest_tenth"] == {"users": 4 / 7, "items": 3 / 7}
 
 
-def test_the_best_auc_is_told_where_the_truth_is_known() -> None:
+def test_the_best_auc_is_there_where_the_truth_is_known() -> None:
     truth = pd.DataFrame({"probability": [0.9, 0.1, 0.9, 0.9, 0.3, 0.2, 0.8]})
-    splits = report.describe(BY_HAND, truth)["splits"]
+    splits = describe(BY_HAND, truth)["splits"]
     assert splits["train"]["best_auc"] == 1.0 and splits["valid"]["best_auc"] == 1.0
     assert np.isnan(splits["test"]["best_auc"])  # likes only
-    assert "best_auc" not in report.describe(BY_HAND, NO_TRUTH)["splits"]["train"]
+    assert "best_auc" not in describe(BY_HAND, NO_TRUTH)["splits"]["train"]
 
 
 def some_table(rows: int) -> pd.DataFrame:
@@ -78,19 +74,20 @@ def some_table(rows: int) -> pd.DataFrame:
     return table(sorted(drawn, key=lambda row: (row[0], row[3])))
 
 
+def picture(path: Path, frame: pd.DataFrame, days: Counter[int]) -> bytes:
+    draw(path, frame, days, WINDOWS)
+    return path.read_bytes()
+
+
 @pytest.mark.parametrize("frame", [BY_HAND, some_table(600)], ids=["seven rows", "more"])
 def test_equal_data_gives_an_equal_picture(frame: pd.DataFrame, tmp_path: Path) -> None:
     days = Counter(frame["day"].tolist())
-    for name, counted in (("one", days), ("two", Counter(dict(reversed(days.items()))))):
-        report.draw(tmp_path / f"{name}.png", frame, counted, WINDOWS)
-    one = (tmp_path / "one.png").read_bytes()
-    assert one == (tmp_path / "two.png").read_bytes()
-    assert one.startswith(b"\x89PNG") and b"atplotlib" not in one and len(one) > 20_000
+    png = picture(tmp_path / "x.png", frame, days)
+    assert png == picture(tmp_path / "x.png", frame, Counter(dict(reversed(days.items()))))
+    assert png.startswith(b"\x89PNG") and b"atplotlib" not in png and len(png) > 20_000
 
 
 def test_a_rating_of_another_century_leaves_the_picture_as_it_is(tmp_path: Path) -> None:
     frame = some_table(3000)
     days = Counter(frame["day"].tolist())
-    report.draw(tmp_path / "one.png", frame, days, WINDOWS)
-    report.draw(tmp_path / "two.png", frame, days + Counter({40_000: 1}), WINDOWS)
-    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    assert picture(tmp_path / "x.png", frame, days) == picture(tmp_path / "x.png", frame, days + Counter({40_000: 1}))
