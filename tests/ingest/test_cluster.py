@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,18 +13,19 @@ from tests.project import dataset_params
 from thinkrec import artifacts
 from thinkrec.errors import UserError
 from thinkrec.ingest.cluster import ADDRESS, Here, workers
-from thinkrec.ingest.dataset import ingest
+from thinkrec.ingest.dataset import Ingested, ingest
 
 YEAR_2020 = 1_577_836_800
 COLUMNS = {"user": "who", "item": "what", "rating": "stars", "timestamp": "when"}
+NOBODY = "tcp://127.0.0.1:1"
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """The address of two worker processes."""
     distributed = pytest.importorskip("distributed", reason="needs the extra `scale`")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as found:
-        yield found.scheduler_address
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as local:
+        yield local.scheduler_address
 
 
 @pytest.fixture
@@ -44,57 +44,60 @@ def raw(tmp_path: Path) -> Path:
     return folder
 
 
-def made(raw: Path, to: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The bytes of all tables, and the stats."""
-    params = dataset_params(
-        name="own", raw=raw, columns=COLUMNS, threshold=3, windows={"months": [6, 3, 3]}, core=12, max_bad_share=0.1
+def ingest_files(raw: Path) -> Ingested:
+    windows = {"months": [6, 3, 3]}
+    return ingest(
+        dataset_params(name="own", raw=raw, columns=COLUMNS, threshold=3, windows=windows, core=12, max_bad_share=0.1)
     )
-    found = ingest(params)
-    for path, frame in found.tables().items():
-        artifacts.write_table(path, frame, root=to)
-    return {path.name: path.read_bytes() for path in to.rglob("*.parquet")}, found.stats
+
+
+def write_tables(ingested: Ingested, folder: Path) -> dict[str, bytes]:
+    for path, frame in ingested.tables().items():
+        artifacts.write_table(path, frame, root=folder)
+    return {path.name: path.read_bytes() for path in folder.rglob("*.parquet")}
 
 
 def test_two_worker_processes_give_the_same_bytes(
     cluster: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, stats = made(raw, tmp_path / "here")
+    here = ingest_files(raw)
     monkeypatch.setenv(ADDRESS, cluster)
-    there, other_stats = made(raw, tmp_path / "there")
-    assert here == there and stats == other_stats
-    assert stats["outside_windows"] > 0 and stats["repeated_ratings"] > 0 and stats["below_core"] > 0
-    assert sum(stats["quarantined"].values()) == 5
+    there = ingest_files(raw)
+    assert write_tables(here, tmp_path / "here") == write_tables(there, tmp_path / "there")
+    assert here.stats == there.stats
+    assert all(here.stats[name] > 0 for name in ("outside_windows", "repeated_ratings", "below_core"))
+    assert sum(here.stats["quarantined"].values()) == 5
 
 
 def test_the_workers_are_other_processes_and_answer_in_order(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ADDRESS, cluster)
     with workers(2) as somewhere:
         doubled = somewhere.map(lambda number: (2 * number, os.getpid()), range(20))
-        found = somewhere.gather(somewhere.map(lambda pair: (pair[0] + 1, pair[1]), doubled))
-    assert [number for number, _ in found] == list(range(1, 41, 2))
-    assert os.getpid() not in {process for _, process in found}
+        answers = somewhere.gather(somewhere.map(lambda pair: (pair[0] + 1, pair[1]), doubled))
+    assert [number for number, _ in answers] == list(range(1, 41, 2))
+    assert os.getpid() not in {process for _, process in answers}
 
 
-def test_an_error_in_a_part_is_told_in_one_line_from_a_worker_too(
-    cluster: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_error_in_a_part_is_one_line_from_a_worker_too(
+    cluster: str, raw: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ADDRESS, cluster)
     (raw / "3.csv").write_text("who,what,stars,when\n" + "1" * 2_000_000, encoding="utf-8")
     with pytest.raises(UserError, match=r"3\.csv: .*line 2 is over") as stop:
-        made(raw, tmp_path / "there")
+        ingest_files(raw)
     assert len(str(stop.value).splitlines()) == 1
 
 
-def test_without_a_cluster_or_with_a_single_part_the_work_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(ADDRESS, raising=False)
-    with workers(5) as somewhere:
-        assert isinstance(somewhere, Here)
-    monkeypatch.setenv(ADDRESS, "tcp://127.0.0.1:1")
-    with workers(1) as somewhere:
+@pytest.mark.parametrize(("address", "parts"), [("", 5), (NOBODY, 1)])
+def test_without_a_cluster_or_with_a_single_part_the_work_is_done_here(
+    address: str, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ADDRESS, address)
+    with workers(parts) as somewhere:
         assert isinstance(somewhere, Here)
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "carrier-pigeon://coop"])
+@pytest.mark.parametrize("address", [NOBODY, "carrier-pigeon://coop"])
 def test_a_cluster_that_is_not_there_stops(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="needs the extra `scale`")
     monkeypatch.setenv(ADDRESS, address)
@@ -104,7 +107,7 @@ def test_a_cluster_that_is_not_there_stops(address: str, monkeypatch: pytest.Mon
 
 
 def test_a_cluster_without_dask_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(ADDRESS, "tcp://127.0.0.1:1")
+    monkeypatch.setenv(ADDRESS, NOBODY)
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(UserError, match=r"pip install 'thinkrec\[scale\]'"), workers(2):
         pass

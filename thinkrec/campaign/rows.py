@@ -116,7 +116,10 @@ def plan(
         )
     chosen = {BASE, *names} if names else set(ROWS)
     with_seeds = chosen & set(SEEDED) if not names or set(names) & set(SEEDED) else set()
-    about = {"dataset.name": find_dataset(dataset).name, "dataset.raw": _raw(dataset, raw, otherwise=params.dataset.raw)}
+    about = {
+        "dataset.name": find_dataset(dataset).name,
+        "dataset.raw": _raw(dataset, raw, otherwise=params.dataset.raw),
+    }
     rows = [
         _plan_row(params, name, {**about, **changes}, seed)
         for name, changes in ROWS.items()
