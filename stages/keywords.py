@@ -9,7 +9,7 @@ def keywords(dry_run: DryRun = False) -> str:
     """Summarise item metadata into keywords."""
     from thinkrec import artifacts
     from thinkrec.params import load
-    from thinkrec.synthesis.keyword_job import make_keywords, quote_keywords
+    from thinkrec.synthesis.summaries import make_keywords, quote_keywords
     from thinkrec.teacher.quote import show_quotes
 
     params = load()

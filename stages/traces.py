@@ -9,13 +9,14 @@ def traces(dry_run: DryRun = False) -> str:
     """Have a teacher write reasoning traces, keep what is right."""
     from thinkrec import artifacts
     from thinkrec.params import load
-    from thinkrec.synthesis.trace_job import make_traces, quote_traces
+    from thinkrec.synthesis.traces import quote_traces, trace_job
+    from thinkrec.teacher.job import run_job
     from thinkrec.teacher.quote import show_quotes
 
     params = load()
     if dry_run:
         return show_quotes([quote_traces(params)])
-    synthesis, spent = make_traces(params, note)
+    synthesis, spent = run_job(trace_job(params), note)
     artifacts.write_table(artifacts.TRACES, synthesis.kept)
     artifacts.write_table(artifacts.REJECTED, synthesis.rejected)
     artifacts.write_text(artifacts.EXAMPLES, synthesis.examples)

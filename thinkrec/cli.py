@@ -114,8 +114,8 @@ def export(
 def quote() -> str:
     """Say what the keywords and traces of params.yaml would ask the teacher and cost; send nothing."""
     from thinkrec.params import load
-    from thinkrec.synthesis.keyword_job import quote_keywords
-    from thinkrec.synthesis.trace_job import quote_traces
+    from thinkrec.synthesis.summaries import quote_keywords
+    from thinkrec.synthesis.traces import quote_traces
     from thinkrec.teacher.quote import show_quotes
 
     params = load()
@@ -133,8 +133,8 @@ def bundle(
     import: into the response store; the stages then need no key to make the same again.
     """
     from thinkrec.params import load
-    from thinkrec.synthesis.keyword_job import keyword_job
-    from thinkrec.synthesis.trace_job import trace_job
+    from thinkrec.synthesis.summaries import keyword_job
+    from thinkrec.synthesis.traces import trace_job
     from thinkrec.teacher.bundle import export_bundle, read_bundle
     from thinkrec.teacher.endpoint import store_path
 

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from thinkrec.claims.answers import (
     PARTS,
-    canonical,
     parse_verdict,
     read_parts,
     split_verdict,
@@ -63,10 +62,10 @@ def test_a_text_without_a_verdict_is_all_explanation(text):
     assert verdict is not None or explanation == text
 
 
-def test_the_canonical_form_begins_with_the_verdict_and_has_no_markup_around_it():
-    assert canonical(*split_verdict("**Verdict:** **No**, the user\n avoids it.")) == "No. The user avoids it."
-    assert canonical(*split_verdict("Yes - it **fits**.")) == "Yes. It **fits**."
-    assert canonical(*split_verdict("Yes")) == "Yes."
+def test_the_markup_between_a_verdict_and_its_explanation_is_in_neither():
+    assert split_verdict("**Verdict:** **No**, the user\n avoids it.") == (False, "the user\n avoids it.")
+    assert split_verdict("Yes - it **fits**.") == (True, "it **fits**.")
+    assert split_verdict("Yes") == (True, "")
 
 
 PARTS_READ = {"history": "Liked war films.", "taste": "Prefers bleak ones.", "fit": "It is bleak."}

@@ -81,12 +81,6 @@ def split_verdict(text: str) -> tuple[bool | None, str]:
     return match["word"].lower() == "yes", rest[gap.end() :].strip()
 
 
-def canonical(verdict: bool, explanation: str) -> str:
-    """An answer in the one form that models are trained on: "Yes. " or "No. ", then the explanation."""
-    explanation = " ".join(explanation.split())
-    return f"{WORDS[verdict]}. {explanation[:1].upper()}{explanation[1:]}".strip()
-
-
 def read_parts(text: str) -> Parts:
     """The parts of an answer, each as sentences on one line.
 
@@ -114,7 +108,7 @@ def read_parts(text: str) -> Parts:
 
 def trace_text(verdict: bool, parts: Parts) -> str:
     """The text that models are trained on."""
-    return canonical(verdict, " ".join(parts[name] for name in PARTS))
+    return " ".join([f"{WORDS[verdict]}.", *(parts[name] for name in PARTS)])
 
 
 def write_answer(verdict: bool, parts: Parts) -> str:

@@ -17,16 +17,19 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from thinkrec.artifacts import FALLBACKS, SCHEMAS
+from thinkrec.artifacts import FALLBACKS, ITEMS, SCHEMAS, read_table
 from thinkrec.claims.answers import refusal
 from thinkrec.claims.cleaning import EDGES, clean_keywords, instructs
-from thinkrec.params import KeywordParams, TeacherSettings
+from thinkrec.params import Params
 from thinkrec.shown import LONGEST_KEYWORD, one_line
 from thinkrec.synthesis.keywords import extract_keywords, keyword_stats
 from thinkrec.teacher.answers import Answer
+from thinkrec.teacher.budget import Spent
 from thinkrec.teacher.client import Session, Unanswered, ask_about
 from thinkrec.teacher.endpoint import Teacher, open_teacher
 from thinkrec.teacher.item_prompts import LONGEST_NAME, item_question, item_writer
+from thinkrec.teacher.job import Job, run_job
+from thinkrec.teacher.quote import Quote, quote_job
 from thinkrec.teacher.trace_prompts import Message
 
 Fault = Literal["refused", "truncated", "empty", "instruction", "verdict", "sentences"]
@@ -109,7 +112,34 @@ def summarise(
     )
 
 
-def foresee(items: pd.DataFrame, keywords: KeywordParams, teacher: TeacherSettings) -> tuple[pd.DataFrame, str]:
+def make_keywords(params: Params, report: Callable[..., None]) -> tuple[Summaries, Spent | None]:
+    """The keywords of all items, and what asking for them took (also told to `report`); None: nobody was asked.
+
+    Raises:
+        UserError: as `run_job`.
+    """
+    if params.keywords.source == "tfidf":
+        return summarise(read_table(ITEMS), None, max_per_item=params.keywords.max_per_item), None
+    return run_job(keyword_job(params), report)
+
+
+def quote_keywords(params: Params) -> Quote:
+    """What `make_keywords` would still ask the teacher."""
+    if params.keywords.source == "tfidf":
+        return Quote(stage="keywords", notes=("keywords: extracted without a teacher, as keywords.source has it",))
+    return quote_job(keyword_job(params))
+
+
+def keyword_job(params: Params) -> Job[Summaries]:
+    """The stage's questions, where keywords.source is `teacher`."""
+
+    def work(teacher: Teacher) -> Summaries:
+        return summarise(read_table(ITEMS), teacher, max_per_item=params.keywords.max_per_item)
+
+    return Job(stage="keywords", work=work, teacher=params.teacher_settings, turns=1)
+
+
+def foresee_keywords(params: Params) -> tuple[pd.DataFrame, str]:
     """The keywords that the stage will make, and ""; nothing is sent.
 
     Where answers of a teacher are missing, all keywords are extracted ones, and the second says so in words.
@@ -117,13 +147,14 @@ def foresee(items: pd.DataFrame, keywords: KeywordParams, teacher: TeacherSettin
     Raises:
         UserError: the endpoint is no address, or the store cannot be used.
     """
-    if keywords.source == "teacher":
-        replay = replace(open_teacher(teacher), listener=lambda *_: None)
-        with suppress(Unanswered):
-            return summarise(items, replay, max_per_item=keywords.max_per_item, progress="").keywords, ""
-    extracted = summarise(items, None, max_per_item=keywords.max_per_item).keywords
+    items, limit = read_table(ITEMS), params.keywords.max_per_item
+    if params.keywords.source == "tfidf":
+        return extract_keywords(items, max_per_item=limit)[0], ""
+    with suppress(Unanswered):
+        replay = replace(open_teacher(params.teacher_settings), listener=lambda *_: None)
+        return summarise(items, replay, max_per_item=limit, progress="").keywords, ""
     missing = "keywords by the teacher are still to come, extracted ones stand in"
-    return extracted, missing if keywords.source == "teacher" else ""
+    return extract_keywords(items, max_per_item=limit)[0], missing
 
 
 def item_questions(items: pd.DataFrame) -> tuple[list[int | None], Callable[[int], list[Message]]]:

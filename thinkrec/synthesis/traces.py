@@ -14,22 +14,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from thinkrec.artifacts import REJECTED, SCHEMAS, TRACES
+from thinkrec.artifacts import INTERACTIONS, ITEMS, KEYWORDS, REJECTED, SCHEMAS, TRACES, read_table
 from thinkrec.claims.answers import parse_verdict, read_parts, trace_text
-from thinkrec.claims.checker import Checker
-from thinkrec.params import TraceParams
+from thinkrec.claims.checker import Checker, thesaurus_of
+from thinkrec.features.artefact import load_features
+from thinkrec.params import Params, TraceParams
 from thinkrec.synthesis.examples import write_examples
 from thinkrec.synthesis.filters import find_fault
-from thinkrec.synthesis.sampling import Sample
+from thinkrec.synthesis.sampling import Sample, sample_rows
+from thinkrec.synthesis.summaries import foresee_keywords
 from thinkrec.teacher.client import Session, ask_about
 from thinkrec.teacher.endpoint import Teacher
+from thinkrec.teacher.job import Job
+from thinkrec.teacher.quote import Quote, quote_job
 from thinkrec.teacher.trace_prompts import FAULTS, Fault, follow_up, gives_label_away, question
 
 
@@ -83,6 +87,26 @@ def synthesise(
     return Synthesis(
         kept=tables[0], rejected=tables[1], examples=write_examples(*tables, checker), stats=_stats(outcomes)
     )
+
+
+def quote_traces(params: Params) -> Quote:
+    """What `trace_job` would still ask the teacher, by the keywords of params.yaml, made or not."""
+    keywords, changing = foresee_keywords(params)
+    return quote_job(replace(trace_job(params, keywords), changing=changing))
+
+
+def trace_job(params: Params, keywords: pd.DataFrame | None = None) -> Job[Synthesis]:
+    """The stage's questions, by the pipeline's keywords or others."""
+
+    def work(teacher: Teacher) -> Synthesis:
+        interactions, items = read_table(INTERACTIONS), read_table(ITEMS)
+        sample = sample_rows(interactions, params.traces, params.seed, score=lambda: load_features().scores())
+        shown_keywords = read_table(KEYWORDS) if keywords is None else keywords
+        thesaurus = thesaurus_of(params.teacher.endpoint)
+        checker = Checker(interactions, items, shown_keywords, params.prompt, thesaurus)
+        return synthesise(sample, checker, teacher, params.traces)
+
+    return Job(stage="traces", work=work, teacher=params.teacher_settings, turns=params.traces.max_turns)
 
 
 async def reflect(outcome: Outcome, checker: Checker, session: Session, limits: TraceParams) -> None:

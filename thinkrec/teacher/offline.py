@@ -5,22 +5,13 @@ Each keyword of the target is weighed by how much more often than usual the user
 
     weight(k) = trust(k) · (logit((liked_k + s·p) / (seen_k + s)) - logit(p)),    p = (liked + 1) / (seen + 2),
 
-where liked_k and seen_k count the history's titles with k or a synonym of it, so a keyword that the whole history
-shares weighs next to nothing. The verdict is the sign of logit(p) + sum of weights. Synonyms are what a language
-model knows of English; this one knows those of the synthetic world's vocabulary, not what any item or user of it is,
-and trusts other words (genres, names) half as much.
+where liked_k and seen_k count the history's titles with k or a synonym. The verdict is the sign of logit(p) + sum of
+weights. It knows the synonyms of the synthetic world's vocabulary, as a language model knows English, and trusts other
+words (genres, names) half as much.
 
-Like any teacher it errs: some verdicts are turned round, some corrections are ignored and some repeated aloud, which
-gives the reflect loop and its filters work to do.
-
-Keywords of an item are its categories first, then the words of its description whose meanings it knows or, where it
-knows none, all of them, the most frequent first; without either, the title's. They come as a list of commas, of numbers
-or of JSON, and some as a sentence, which cannot be used.
-
-All that varies is drawn from hashes of the request, so equal requests get equal answers.
-
-In "(a of n)", n counts the history's titles with the keyword or a synonym, a those of them that the sentence is about:
-the liked ones after "liked" and "prefers", the disliked ones after "disliked" and "avoids".
+Like any teacher it errs: some verdicts are turned round, some corrections are ignored and some repeated aloud. Some
+answers about items are a sentence, which cannot be used. All that varies is drawn from hashes of the request, so equal
+requests get equal answers.
 """
 
 from __future__ import annotations
@@ -86,11 +77,11 @@ class Evidence:
     weight: float
 
     def count(self, verdict: bool) -> str:
-        """How many of the titles with the keyword were liked (or disliked), as "2 of 3"."""
+        """How many of its titles were liked (or disliked), as "2 of 3"."""
         return f"{self.of(verdict)} of {self.liked + self.disliked}"
 
     def of(self, verdict: bool) -> int:
-        """The number of titles with the keyword that were liked (or disliked)."""
+        """The number of its titles that were liked (or disliked)."""
         return self.liked if verdict else self.disliked
 
 
@@ -105,17 +96,21 @@ class Case:
         """How many titles of the history were liked (or disliked)."""
         return sum(liked == verdict for _, _, liked in self.history)
 
+    @property
+    def usual(self) -> float:
+        """p: how often the user likes a title, whatever it has."""
+        return (self.seen(True) + 1) / (len(self.history) + 2)
+
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """`POST /v1/chat/completions` in OpenAI's response shape; anything else is an error in OpenAI's error shape."""
     if scope["type"] != "http":
         return
-    body = b""
-    while True:
+    body, more = b"", True
+    while more:
         event = await receive()
         body += event.get("body", b"")
-        if not event.get("more_body", False):
-            break
+        more = event.get("more_body", False)
     if (scope["method"], scope["path"]) != ("POST", "/v1/chat/completions"):
         status, value = 404, _error(f"{scope['method']} {scope['path']} is not served here")
     else:
@@ -133,19 +128,14 @@ def complete(request: Mapping[str, Any]) -> dict[str, Any]:
     """The response to a chat completion request: a function of the request and nothing else."""
     messages = request["messages"]
     text = answer(messages)
-    prompt_tokens = sum(len(message["content"].split()) for message in messages)
-    completion_tokens = len(text.split())
+    asked, answered = sum(len(message["content"].split()) for message in messages), len(text.split())
     return {
         "id": f"chatcmpl-{_digest(messages).hex()[:24]}",
         "object": "chat.completion",
         "created": 0,
         "model": request["model"],
         "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
-        "usage": {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": prompt_tokens + completion_tokens,
-        },
+        "usage": {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered},
     }
 
 
@@ -163,18 +153,15 @@ def answer(messages: Sequence[Mapping[str, str]]) -> str:
     case = read_case(spoken[0])
     corrections = [match[1] == WORDS[True] for text in spoken[1:] if (match := _CORRECTION.search(text))]
     verdict, style = judge(case), _digest(messages)
-    if not corrections:
-        return write_answer(verdict, explain(case, verdict, style))
-    before = [message["content"] for message in messages if message["role"] == "assistant"]
     draw = _uniform(style)
-    if draw < STUBBORN:
-        last = parse_verdict(before[-1]) if before else None
+    if not corrections or draw < STUBBORN:
+        before = [message["content"] for message in messages if message["role"] == "assistant"]
+        last = parse_verdict(before[-1]) if corrections and before else None
         verdict = verdict if last is None else last
         return write_answer(verdict, explain(case, verdict, style))
     parts = explain(case, corrections[-1], style)
     if draw < STUBBORN + LEAKED:
-        aloud = _pick(_LEAKS, style[9]).format(word=WORDS[corrections[-1]], rest=parts["history"])
-        parts = {**parts, "history": aloud}
+        parts["history"] = _pick(_LEAKS, style[9]).format(word=WORDS[corrections[-1]], rest=parts["history"])
     return write_answer(corrections[-1], parts)
 
 
@@ -208,7 +195,7 @@ def read_case(text: str) -> Case:
 
 def weigh(case: Case, keywords: Sequence[str]) -> list[Evidence]:
     """The evidence on each of `keywords`, in their order."""
-    usual = (case.seen(True) + 1) / (len(case.history) + 2)
+    usual = case.usual
     history = [(set(map(meaning, named)), liked) for _, named, liked in case.history]
     evidence = []
     for keyword in keywords:
@@ -225,8 +212,7 @@ def judge(case: Case) -> bool:
     The noise is drawn from the evidence, not from the text: words that are no evidence cannot change a verdict.
     """
     evidence = [piece for piece in weigh(case, case.target) if piece.liked or piece.disliked]
-    usual = (case.seen(True) + 1) / (len(case.history) + 2)
-    verdict = _logit(usual) + sum(piece.weight for piece in evidence) >= 0
+    verdict = _logit(case.usual) + sum(piece.weight for piece in evidence) >= 0
     drawn_from = [
         [liked for _, _, liked in case.history],
         sorted((piece.keyword, piece.liked, piece.disliked) for piece in evidence),
@@ -263,7 +249,7 @@ def explain(case: Case, verdict: bool, style: bytes) -> Parts:
         contrast = _contrast(case, verdict, sign)
     return {
         "history": _join(first, example),
-        "taste": contrast or _NO_CONTRAST,
+        "taste": contrast,
         "fit": _join(subject, _CLOSING[verdict][bool(against)]),
     }
 
@@ -274,7 +260,7 @@ def _contrast(case: Case, verdict: bool, sign: int) -> str:
     others = sorted({word for _, keywords, _ in case.history for word in keywords if meaning(word) not in of_target})
     strongest = min(weigh(case, others), key=lambda other: sign * other.weight, default=None)
     if strongest is None or sign * strongest.weight >= 0 or not strongest.of(not verdict):
-        return ""
+        return _NO_CONTRAST
     return _CONTRAST[verdict].format(strongest.keyword, strongest.count(not verdict))
 
 

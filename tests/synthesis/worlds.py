@@ -1,0 +1,63 @@
+"""Small worlds for keywords and traces, and how tests have teachers asked about them."""
+
+import numpy as np
+import pandas as pd
+
+from tests.teacher.asking import teacher_at
+from thinkrec.claims.checker import Checker, thesaurus_of
+from thinkrec.params import PromptParams, TraceParams
+from thinkrec.synthesis.sampling import Sample
+from thinkrec.synthesis.traces import synthesise
+from thinkrec.teacher.trace_prompts import question
+
+PROMPT = PromptParams(layout="stream", history=3, max_tokens=2048, keywords=2, slots=(), soft_tokens=0)
+TRACE = TraceParams(sampling="balanced", train=6, held_out=2, max_turns=3, min_words=5, max_words=60)
+
+
+def items_of(*rows):
+    """Items of (title, year, categories, description)."""
+    frame = pd.DataFrame(rows, columns=["title", "year", "categories", "description"])
+    frame.insert(0, "item", np.arange(len(frame), dtype=np.int32))
+    return frame.astype({"year": "Int16"})
+
+
+def interactions_of(items):
+    """Four users with ten rows each about so many items, the last three of them in test; odd rows are liked."""
+    return pd.DataFrame(
+        {
+            "user": np.repeat(np.arange(4, dtype=np.int32), 10),
+            "item": np.random.default_rng(0).integers(0, items, 40).astype(np.int32),
+            "label": (np.arange(40) % 2).astype(np.int8),
+            "timestamp": np.tile(np.arange(10, dtype=np.int64), 4),
+            "split": pd.Categorical((["train"] * 7 + ["test"] * 3) * 4),
+        }
+    )
+
+
+def lines(verdict, fit="So much for that."):
+    """An answer in the form asked for."""
+    return f"Verdict: {verdict}\nHistory: There is one.\nTaste: They have one.\nFit: {fit}"
+
+
+def trace(verdict, fit="So much for that."):
+    """The trace that is made of it."""
+    return f"{verdict}. There is one. They have one. {fit}"
+
+
+def make_traces(tables, rows, app=None, *, prompt=PROMPT, concurrency=3):
+    """The traces of some rows, by the offline teacher or another in this process."""
+    checker = Checker(*tables, prompt, thesaurus_of("offline"))
+    teacher = teacher_at(app=app, retries=0, concurrency=concurrency)
+    return synthesise(Sample.of(tables[0], rows), checker, teacher, TRACE, progress="")
+
+
+def questions_about(tables, prompt=PROMPT):
+    """A function from a row number to the text that asks about it."""
+    checker = Checker(*tables, prompt, str)
+    return lambda row: question(checker.shown(row))[1]["content"]
+
+
+async def broken(scope, receive, send):
+    """A teacher that fails."""
+    await send({"type": "http.response.start", "status": 500, "headers": []})
+    await send({"type": "http.response.body", "body": b"oops"})
