@@ -1,21 +1,12 @@
 """Keywords: what the cleaning lets through, and what the TF-IDF extractor makes of metadata."""
 
-import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.synthesis.worlds import items_of
 from thinkrec.claims.cleaning import clean_keywords
 from thinkrec.synthesis.keywords import extract_keywords
-
-
-def make_items(rows):
-    frame = pd.DataFrame(rows, columns=["title", "year", "categories", "description"])
-    frame.insert(0, "item", np.arange(len(frame), dtype=np.int32))
-    frame.insert(1, "item_id", [f"i{n}" for n in range(len(frame))])
-    frame["year"] = frame["year"].astype("Int16")
-    return frame
 
 
 @pytest.mark.parametrize(
@@ -48,16 +39,12 @@ def test_cleaning_is_bounded_and_done_in_one_go(words, limit):
 
 
 def test_a_small_corpus_by_hand():
-    keywords, stats = extract_keywords(
-        make_items(
-            [
-                ("Dusk", None, ["Drama"], "A tale of revenge. Brand: Acme. Price: $9.99. Visit www.acme.com today."),
-                ("Dawn", None, ["Drama", "War"], "A tale of <b>hope</b> &amp; mercy."),
-                ("Noon", None, [], ""),
-            ]
-        ),
-        max_per_item=10,
+    items = items_of(
+        ("Dusk", None, ["Drama"], "A tale of revenge. Brand: Acme. Price: $9.99. Visit www.acme.com today."),
+        ("Dawn", None, ["Drama", "War"], "A tale of <b>hope</b> &amp; mercy."),
+        ("Noon", None, [], ""),
     )
+    keywords, stats = extract_keywords(items, max_per_item=10)
     # "tale" is in two of three documents, so it weighs less than what is in one; a title serves where all else fails.
     assert keywords["keywords"].tolist() == [
         ["drama", "revenge", "tale"],
@@ -68,7 +55,7 @@ def test_a_small_corpus_by_hand():
 
 
 def test_without_a_description_genres_and_the_decade_remain():
-    items = make_items([("The Long Goodbye", 1973, ["Crime", "Film-Noir"], ""), ("M", None, [], "")])
+    items = items_of(("The Long Goodbye", 1973, ["Crime", "Film-Noir"], ""), ("M", None, [], ""))
     keywords, stats = extract_keywords(items, max_per_item=4)
     assert keywords["keywords"].tolist() == [["crime", "film-noir", "1970s"], []]
     assert stats["items_without_keywords"] == 1
@@ -79,30 +66,26 @@ def test_in_a_large_corpus_neither_the_rarest_nor_the_commonest_words_are_keywor
         ("Title", None, ["Books", "Crime" if n % 2 else "War"], f"story {'vengeance' if n < 6 else ''} solo{'x' * n}")
         for n in range(120)
     ]
-    keywords, _ = extract_keywords(make_items(rows), max_per_item=10)
-    assert keywords["keywords"][0] == ["war", "vengeance"]
-    assert keywords["keywords"][7] == ["crime"]
+    keywords, _ = extract_keywords(items_of(*rows), max_per_item=10)
+    assert keywords["keywords"][[0, 7]].tolist() == [["war", "vengeance"], ["crime"]]
 
 
 def test_names_come_after_what_an_item_is_about():
-    rows = [("Dusk", None, [], "Shot in Lisbon, it is bleak."), ("Dawn", None, [], "A bleak and bleak tale.")]
-    keywords, _ = extract_keywords(make_items(rows), max_per_item=10)
-    words = keywords["keywords"][0]
+    items = items_of(("Dusk", None, [], "Shot in Lisbon, it is bleak."), ("Dawn", None, [], "A bleak and bleak tale."))
+    words = extract_keywords(items, max_per_item=10)[0]["keywords"][0]
     assert words.index("bleak") < words.index("lisbon")
 
 
 def test_no_items_make_no_keywords():
-    keywords, stats = extract_keywords(make_items([]), max_per_item=10)
-    assert len(keywords) == 0
-    assert stats["mean_keywords"] == 0
+    keywords, stats = extract_keywords(items_of(), max_per_item=10)
+    assert (len(keywords), stats["mean_keywords"]) == (0, 0)
 
 
 @given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=60)), max_size=6), st.integers(1, 10))
 def test_any_metadata_gives_bounded_clean_deterministic_keywords(texts, limit):
-    items = make_items([(title, 1999, ["Drama"], text) for title, text in texts])
-    first, _ = extract_keywords(items, max_per_item=limit)
-    again, _ = extract_keywords(items, max_per_item=limit)
-    assert first["keywords"].tolist() == again["keywords"].tolist()
-    for words in first["keywords"]:
+    items = items_of(*((title, 1999, ["Drama"], text) for title, text in texts))
+    first, again = (extract_keywords(items, max_per_item=limit)[0]["keywords"].tolist() for _ in range(2))
+    assert first == again
+    for words in first:
         assert len(words) <= limit
         assert clean_keywords(words, limit) == words
