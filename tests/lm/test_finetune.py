@@ -1,9 +1,10 @@
-"""Fine-tuning: the batch loss put together by hand, each sample kind by its share, and a model that learns."""
+"""Fine-tuning: each loss and a batch's put together by hand, each sample kind by its share, and a model that learns."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from functools import cache
+from math import exp, log
 from typing import Any
 
 import numpy as np
@@ -11,31 +12,46 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import cross_entropy
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from tests.builders import interactions, layout_of, recommender, tokenizer
-from tests.lm import work
+from tests.lm.work import REASON, SETTINGS, SFT, fine_tuned, tune
 from tests.project import run_params
-from thinkrec.lm.finetune import encode_reasons, finetune, measures, think_loss
+from thinkrec.lm.finetune import encode_reasons, measures, think_loss
 from thinkrec.lm.losses import Objective, answer_loss, pairwise_loss, recommendation_loss
+from thinkrec.lm.model import Output, RecommenderLM
 from thinkrec.lm.scoring import score
-from thinkrec.lm.trainer import PLAIN, TrainSettings, resumable
+from thinkrec.lm.trainer import PLAIN, resumable
 from thinkrec.metrics import auc, validation
-from thinkrec.params import SftParams
-from thinkrec.text.layout import Batch, Window
-from thinkrec.text.stream import StreamLayout
+from thinkrec.text.layout import Layout, Window
 from thinkrec.text.vocabulary import find_vocabulary
 
-REASON = np.asarray([70, 71, 72, 1], np.int32)
+WINDOWS = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.ones(3, bool))]
+ONCE = replace(SETTINGS, name="sft", weight_decay=0.0)
 
 
-def params(**changes: Any) -> SftParams:
-    values = {
-        "recipe": "compact", "epochs": 1, "learning_rate": 0.01, "weight_decay": 0.0, "batch_rows": 1000,
-        "batch_tokens": 600, "think_share": 0.2, "reason_first": 0.0, "alpha": 0.1,
-        "beta": 0.9, "eta": 0.8, "gamma": 0.2, "pairwise": 0.3, "slot_dropout": 0.0, "patience": 1,
-    }  # fmt: skip
-    return SftParams(**(values | changes))
+def test_recommendation_loss_is_binary_cross_entropy_on_the_score() -> None:
+    loss = recommendation_loss(torch.tensor([0.0, 2.0, 2.0]), torch.tensor([1, 1, 0]))
+    assert loss.tolist() == pytest.approx([log(2), log(1 + exp(-2)), log(1 + exp(2))])
+
+
+def test_answer_loss_is_the_mean_over_the_verdict_and_its_reason_if_there_is_one() -> None:
+    verdicts = torch.tensor([log(2), log(4 / 3)])
+    reasons = torch.tensor([[0.0, log(7)], [0.0, 0.0]])
+    loss = answer_loss(verdicts, reasons, torch.tensor([1, 0]), torch.tensor([1, 1]))
+    # Target 0 has its verdict alone; target 1 a verdict at 3/4 and tokens at 7/8 and 1/2.
+    assert loss.tolist() == pytest.approx([log(2), (log(4 / 3) + log(8 / 7) + log(2)) / 3])
+    none = torch.zeros(0, dtype=torch.long)
+    assert answer_loss(verdicts, torch.zeros(0, 2), none, none).equal(verdicts)
+
+
+def test_pairwise_loss_compares_within_a_sequence_only() -> None:
+    scores, label = torch.tensor([1.0, 0.0, 5.0, -1.0]), torch.tensor([1, 0, 0, 1])
+    assert float(pairwise_loss(scores, label, torch.tensor([0, 0, 1, 2]))) == pytest.approx(log(1 + exp(-1)))
+    two = pairwise_loss(scores, label, torch.tensor([0, 0, 1, 1]))
+    assert float(two) == pytest.approx((log(1 + exp(-1)) + log(1 + exp(6))) / 2)
+    assert float(pairwise_loss(scores[:2], torch.tensor([1, 1]), torch.tensor([0, 0]))) == 0  # without a pair
 
 
 def test_reasons_are_what_follows_the_verdict_and_end() -> None:
@@ -48,125 +64,93 @@ def test_reasons_are_what_follows_the_verdict_and_end() -> None:
     assert stop and all(tuple(tokens[: len(stop)]) == stop for tokens in reasons.values())
 
 
-def test_the_loss_of_a_batch_by_hand() -> None:
+@cache
+def world() -> tuple[RecommenderLM, Layout, Layout]:
+    """A model, prompts in which row 1 has a reason, and such in which it thinks first as well."""
     table = interactions(users=2, ties=False)
     layout = layout_of(table, reasons={1: REASON})
-    model = recommender(table)
-    windows = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.ones(3, bool))]
-    tensors = layout.collate(windows).tensors()
-    objective = Objective(model, layout.label, 0.1, params())
-    assert objective.think_weight == pytest.approx(2.0) and objective.rec_weight == pytest.approx(0.8)
-    with torch.no_grad():
-        loss = float(objective(**tensors))
-        batch = Batch(**tensors)
-        output = model(batch)
-    rows = [0, 1, 2, 3, 12, 13, 14]
-    label = torch.from_numpy(table["label"].to_numpy()[rows].astype(np.int64))
+    return recommender(table), layout, replace(layout, thoughts=layout.reasons)
+
+
+@torch.no_grad()
+def loss_of(
+    layout: Layout,
+    windows: list[Window] = WINDOWS,
+    *,
+    label: NDArray[np.int8] | None = None,
+    thinking: float = 0.1,
+    think_only: bool = False,
+    **changes: Any,
+) -> float:
+    """The loss of a batch of these windows, in which the labels asked for may be others than those shown."""
+    params, label = SFT.model_copy(update=changes), layout.label if label is None else label
+    objective = Objective(world()[0], label, thinking, params, think_only=think_only)
+    return float(objective(**layout.collate(windows).tensors()))
+
+
+def by_target(layout: Layout, output: Output, rows: list[int]) -> tuple[torch.Tensor, ...]:
+    """Labels of the targets `rows`, the verdicts that state them, L_rec and the verdicts' cross-entropy."""
+    label = torch.from_numpy(layout.label[rows].astype(np.int64))
+    verdict = torch.tensor(layout.vocabulary.verdicts)[label]
+    losses = recommendation_loss(output.score, label), cross_entropy(output.verdict_logits, verdict, reduction="none")
+    return label, verdict, *losses
+
+
+@torch.no_grad()
+def test_the_loss_of_a_batch_by_hand() -> None:
+    model, layout, _ = world()
+    output = model(layout.collate(WINDOWS))
+    label, _, rec, words = by_target(layout, output, [0, 1, 2, 3, 12, 13, 14])
     assert 0 < label.sum() < 7
-    verdict = torch.tensor([layout.vocabulary.verdicts[value] for value in label.tolist()])
-    rec = recommendation_loss(output.score, label)
-    said = torch.nn.functional.cross_entropy(output.verdict_logits, verdict, reduction="none")
-    think = answer_loss(said, output.reason_logits, torch.from_numpy(REASON).long(), torch.tensor([1] * 4))
-    both = 0.8 * (0.8 * rec + 0.2 * said)  # every row is recommended
+    think = answer_loss(words, output.reason_logits, torch.from_numpy(REASON).long(), torch.tensor([1] * 4))
+    both = 0.8 * (0.8 * rec + 0.2 * words)  # every row is recommended
     both[1] += 2.0 * (0.1 * rec[1] + 0.9 * think[1])  # and one is reasoned about besides
     pairs = pairwise_loss(output.score, label, torch.tensor([0] * 4 + [1] * 3))
-    assert loss == pytest.approx(float(both.mean() + 0.3 * pairs), rel=1e-5)
+    assert loss_of(layout) == pytest.approx(float(both.mean() + 0.3 * pairs), rel=1e-5)
 
 
+@torch.no_grad()
 def test_a_trace_met_in_both_orders_counts_once_by_hand() -> None:
-    table = interactions(users=2, ties=False)
-    plain = layout_of(table, reasons={1: REASON})
-    layout = replace(plain, thoughts=plain.reasons)
-    model = recommender(table)
-    windows = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.ones(3, bool))]
-    only_first, only_last, mixed = (
-        Objective(model, layout.label, 0.1, params(reason_first=share, pairwise=0.0)) for share in (1.0, 0.0, 0.25)
-    )
-    tensors = layout.collate(windows).tensors()
-    with torch.no_grad():
-        batch = Batch(**tensors)
-        output = model(batch)
-        assert float(mixed(**tensors)) == pytest.approx(
-            0.25 * float(only_first(**tensors)) + 0.75 * float(only_last(**tensors)), rel=1e-5
-        )
-        assert float(only_last(**tensors)) == pytest.approx(float(only_last(**plain.collate(windows).tensors())))
+    model, plain, layout = world()
+    first, last, mixed = (loss_of(layout, reason_first=share, pairwise=0.0) for share in (1.0, 0.0, 0.25))
+    assert mixed == pytest.approx(0.25 * first + 0.75 * last, rel=1e-5)
+    assert last == pytest.approx(loss_of(plain, pairwise=0.0))
+    batch = layout.collate(WINDOWS)
+    output = model(batch)
     assert batch.reason_first.tolist() == [False] * 4 + [True] + [False] * 3
-    label = torch.from_numpy(layout.label[batch.target_rows].astype(np.int64))
-    verdict = torch.tensor([layout.vocabulary.verdicts[value] for value in label.tolist()])
+    _, verdict, rec, words = by_target(layout, output, batch.target_rows.tolist())
     after = batch.reason_targets == 4
-    think = torch.nn.functional.cross_entropy(
+    think = cross_entropy(
         torch.cat([output.reason_logits[after], output.verdict_logits[4:5]]),
         torch.cat([batch.reason_tokens[after], verdict[4:5]]),
     )
-    rec = recommendation_loss(output.score, label)
-    words = torch.nn.functional.cross_entropy(output.verdict_logits, verdict, reduction="none")
     once = [0, 1, 2, 3, 5, 6, 7]
     expected = 2.0 * (0.1 * rec[4] + 0.9 * think) + 0.8 * (0.8 * rec + 0.2 * words)[once].sum()
-    with torch.no_grad():
-        assert float(only_first(**tensors)) == pytest.approx(float(expected) / 7, rel=1e-5)
+    assert first == pytest.approx(float(expected) / 7, rel=1e-5)
 
 
+@torch.no_grad()
 def test_thinking_alone_is_of_reasons_and_that_a_verdict_comes_before_them_by_hand() -> None:
-    table = interactions(users=2, ties=False)
-    plain = layout_of(table, reasons={1: REASON})
-    model = recommender(table)
-    windows = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.ones(3, bool))]
+    model, plain, both = world()
 
-    def loss(layout: StreamLayout, label: NDArray[np.int8], reason_first: float = 0.0) -> float:
-        objective = Objective(model, label, 1 / 7, params(reason_first=reason_first), think_only=True)
-        with torch.no_grad():
-            return float(objective(**layout.collate(windows).tensors()))
-
-    with torch.no_grad():
-        output = model(plain.collate(windows))
-        words = float(torch.nn.functional.cross_entropy(output.reason_logits, torch.from_numpy(REASON).long()))
-        either = output.verdict_logits[1].softmax(-1)[list(plain.vocabulary.verdicts)].sum()
-    found = loss(plain, plain.label)
-    assert found == pytest.approx((4 * words - float(either.log())) / 5, rel=1e-5)  # a verdict it is, whichever
-    assert loss(plain, 1 - plain.label) == found  # no label is asked for
-    both = replace(plain, thoughts=plain.reasons)  # after its reason, a verdict is
-    assert loss(both, plain.label) == pytest.approx(found, rel=1e-5)
-    assert loss(both, 1 - plain.label, 1.0) != pytest.approx(loss(both, plain.label, 1.0), rel=1e-3)
+    alone: dict[str, Any] = {"thinking": 1 / 7, "think_only": True}
+    output = model(plain.collate(WINDOWS))
+    words = float(cross_entropy(output.reason_logits, torch.from_numpy(REASON).long()))
+    either = output.verdict_logits[1].softmax(-1)[list(plain.vocabulary.verdicts)].sum()
+    loss = loss_of(plain, **alone)
+    assert loss == pytest.approx((4 * words - float(either.log())) / 5, rel=1e-5)  # a verdict it is, whichever
+    assert loss_of(plain, label=1 - plain.label, **alone) == loss  # no label is asked for
+    assert loss_of(both, **alone) == pytest.approx(loss, rel=1e-5)  # after its reason, a verdict is
+    asked = [loss_of(both, label=label, reason_first=1.0, **alone) for label in (both.label, 1 - both.label)]
+    assert asked[0] != pytest.approx(asked[1], rel=1e-3)
 
 
 def test_scores_before_a_reason_alone_are_compared_in_pairs() -> None:
-    table = interactions(users=2, ties=False)
-    plain = layout_of(table, reasons={1: REASON, 2: REASON})
-    objective = Objective(recommender(table), plain.label, 0.1, params(alpha=0.0, beta=0.0, eta=0.0, gamma=0.0))
-    window = [Window(np.arange(6), np.ones(6, bool))]
-    with torch.no_grad():
-        before = float(objective(**plain.collate(window).tensors()))
-        told = float(objective(**replace(plain, thoughts=plain.reasons).collate(window).tensors()))
-    assert told == pytest.approx(before, rel=1e-5) and before > 0
-
-
-@pytest.mark.parametrize(("share", "met"), [(0.0, []), (0.5, [0, 20] * 2)])
-def test_traced_rows_are_met_a_second_time_only_where_that_is_asked_for(
-    share: float, met: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    table = interactions(1, users=6, rows=20)
-    layout, rows = layout_of(table, reasons={0: REASON, 20: REASON, 39: REASON}), np.arange(len(table))
-    forward, seen = Objective.forward, []
-
-    def watched(self: Objective, **tensors: torch.Tensor) -> torch.Tensor:
-        if self.training:
-            seen.extend(tensors["target_rows"][tensors["reason_first"]].tolist())
-        return forward(self, **tensors)
-
-    monkeypatch.setattr(Objective, "forward", watched)
-    model, valid = recommender(table), rows[rows % 20 >= 14]  # 39 is one of these
-    result = finetune(
-        model,
-        layout,
-        train_rows=rows[rows % 20 < 14],
-        valid_rows=valid,
-        user=table["user"].to_numpy(),
-        params=params(reason_first=share),
-        settings=TrainSettings(name="sft", epochs=2, learning_rate=0.01, weight_decay=0.0, seed=1),
-    )
-    assert sorted(seen) == sorted(met)
-    assert auc(table["label"][valid], score(model, layout, valid)) == pytest.approx(result.best["auc"])
+    _, plain, thinking_first = world()
+    nothing_else = {"alpha": 0.0, "beta": 0.0, "eta": 0.0, "gamma": 0.0}
+    windows = [Window(np.arange(6), np.ones(6, bool))]
+    before = loss_of(plain, windows, **nothing_else)
+    assert loss_of(thinking_first, windows, **nothing_else) == pytest.approx(before, rel=1e-5) and before > 0
 
 
 @pytest.mark.parametrize(
@@ -181,126 +165,100 @@ def test_traced_rows_are_met_a_second_time_only_where_that_is_asked_for(
 def test_each_kind_counts_by_its_share_over_its_frequency(
     thinking: float, share: float, weights: tuple[float, float]
 ) -> None:
-    table = interactions()
-    objective = Objective(recommender(table), table["label"].to_numpy(), thinking, params(think_share=share))
+    model, layout, _ = world()
+    objective = Objective(model, layout.label, thinking, SFT.model_copy(update={"think_share": share}))
     assert (objective.think_weight, objective.rec_weight) == pytest.approx(weights)
 
 
-def test_fine_tuning_learns_and_only_what_may_be_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize(("share", "met"), [(0.0, []), (0.5, [0, 20] * 2)])
+def test_traced_rows_are_met_a_second_time_only_where_that_is_asked_for(
+    share: float, met: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = interactions(1, users=6, rows=20)
+    layout = layout_of(table, reasons={0: REASON, 20: REASON, 39: REASON})  # 39 is one of valid
+    forward, seen = Objective.forward, []
+
+    def watched(self: Objective, **tensors: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            seen.extend(tensors["target_rows"][tensors["reason_first"]].tolist())
+        return forward(self, **tensors)
+
+    monkeypatch.setattr(Objective, "forward", watched)
+    params = SFT.model_copy(update={"reason_first": share, "batch_rows": 1000, "batch_tokens": 600})
+    tune(table, recommender(table), layout, params, ONCE)
+    assert sorted(seen) == sorted(met)
+
+
+def test_fine_tuning_learns_and_only_what_may_be_learned() -> None:
     table = interactions(1, users=6, rows=20)
     table["label"] = (table["item"] < 4).astype(np.int8)
-    layout, rows = layout_of(table, reasons={3: REASON}), np.arange(len(table))
+    layout, valid = layout_of(table, reasons={3: REASON}), np.flatnonzero(np.arange(len(table)) % 20 >= 14)
     model = recommender(table, dropout=0.1)
-    frozen = model.backbone.get_input_embeddings()
-    frozen.requires_grad_(False)
+    frozen = model.backbone.get_input_embeddings().requires_grad_(False)
     before = frozen.weight.clone()
-    train, valid = rows[rows % 20 < 14], rows[rows % 20 >= 14]
-    result = finetune(
-        model,
-        layout,
-        train_rows=train,
-        valid_rows=valid,
-        user=table["user"].to_numpy(),
-        params=params(),
-        settings=TrainSettings(name="sft", epochs=6, learning_rate=0.01, weight_decay=0.0, seed=1),
-    )
+    params = SFT.model_copy(update={"batch_rows": 1000, "batch_tokens": 600})
+    result = tune(table, model, layout, params, replace(ONCE, epochs=6))
     assert result.best["auc"] > 0.8
     assert auc(table["label"][valid], score(model, layout, valid)) == pytest.approx(result.best["auc"])
     assert frozen.weight.equal(before)
 
 
-def test_traces_held_out_are_measured_a_token_each_after_its_verdict(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_traces_held_out_are_measured_a_token_each_after_its_verdict() -> None:
     table = interactions(1, users=6, rows=20)
-    layout, rows = layout_of(table, reasons={3: REASON}), np.arange(len(table))
+    layout, model = layout_of(table, reasons={3: REASON}), recommender(table)
     untaught = replace(layout, reasons={5: REASON, 27: REASON[:2]})
-    model = recommender(table)
-    with torch.no_grad():
-        losses: list[float] = []
-        for row, tokens in untaught.reasons.items():
-            alone = layout_of(table, reasons={row: tokens})
-            window = alone.scoring_windows(np.asarray([row]), np.asarray([0]))
-            logits = model(alone.collate(window)).reason_logits
-            expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(tokens).long(), reduction="none")
-            losses += expected.tolist()
+    losses: list[float] = []
+    for row, tokens in untaught.reasons.items():
+        alone = layout_of(table, reasons={row: tokens})
+        with torch.no_grad():
+            logits = model(alone.collate(alone.scoring_windows(np.asarray([row]), np.asarray([0])))).reason_logits
+        losses += cross_entropy(logits, torch.from_numpy(tokens).long(), reduction="none").tolist()
     assert len(losses) == 6
     assert think_loss(model, untaught) == pytest.approx(np.mean(losses), rel=1e-5)
     assert np.isnan(think_loss(model, replace(layout, reasons={})))
-    result = finetune(
-        model,
-        layout,
-        train_rows=rows[rows % 20 < 14],
-        valid_rows=rows[rows % 20 >= 14],
-        user=table["user"].to_numpy(),
-        params=params(),
-        settings=TrainSettings(
-            name="thinking", epochs=3, learning_rate=0.01, weight_decay=0.0, seed=1, metric="think_loss"
-        ),
-        untaught=untaught,
-    )
+    settings = replace(ONCE, epochs=3, metric="think_loss")
+    result = tune(table, model, layout, settings=settings, untaught=untaught)
     assert result.best["think_loss"] == min(epoch["think_loss"] for epoch in result.epochs)
     assert think_loss(model, untaught) == pytest.approx(result.best["think_loss"], rel=1e-5)
 
 
-def test_gradient_checkpointing_computes_twice_and_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    passes: list[int] = []
-    forward = LlamaMLP.forward
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
+    """Grows by what a layer puts out, for each time that it is computed where gradients are wanted."""
+    forward, computed = LlamaMLP.forward, []
 
-    def counting(self: LlamaMLP, x: torch.Tensor) -> torch.Tensor:
-        passes[-1] += torch.is_grad_enabled()
+    def watched(self: LlamaMLP, x: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            computed.append(self.down_proj(x.new_zeros(1, self.down_proj.in_features)).dtype)
         return forward(self, x)
 
-    monkeypatch.setattr(LlamaMLP, "forward", counting)
-    weights = []
-    for wanted in (False, True):
-        passes.append(0)
-        with resumable(run_params(gradient_checkpointing=wanted)):
-            weights.append(work.fine_tuned()[1])
-    assert passes[1] == 2 * passes[0] > 0
-    assert all(weight.equal(weights[1][name]) for name, weight in weights[0].items())
+    monkeypatch.setattr(LlamaMLP, "forward", watched)
+    return computed
 
 
-def test_precision_is_that_of_the_passes_not_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    seen: set[torch.dtype] = set()
-    forward = LlamaMLP.forward
+def test_gradient_checkpointing_computes_twice_and_changes_nothing(passes: list[torch.dtype]) -> None:
+    _, weights = fine_tuned()
+    once = len(passes)
+    with resumable(run_params(gradient_checkpointing=True)):
+        _, others = fine_tuned()
+    assert len(passes) == 3 * once > 0
+    assert all(weight.equal(others[name]) for name, weight in weights.items())
 
-    def watching(self: LlamaMLP, x: torch.Tensor) -> torch.Tensor:
-        out = forward(self, x)
-        if torch.is_grad_enabled():
-            seen.add(out.dtype)
-        return out
 
-    monkeypatch.setattr(LlamaMLP, "forward", watching)
-    said, weights = work.fine_tuned()
-    assert seen == {torch.float32}  # auto, on a processor
-    seen.clear()
-    settings = replace(work.SETTINGS, trainer=PLAIN.model_copy(update={"precision": "bf16"}))
-    roughly, others = work.fine_tuned(settings=settings)
-    assert seen == {torch.bfloat16}
+def test_precision_is_that_of_the_passes_not_of_the_weights(passes: list[torch.dtype]) -> None:
+    exact, weights = fine_tuned()
+    assert set(passes) == {torch.float32}  # auto, on a processor
+    passes.clear()
+    rough, others = fine_tuned(settings=replace(SETTINGS, trainer=PLAIN.model_copy(update={"precision": "bf16"})))
+    assert set(passes) == {torch.bfloat16}
     assert {weight.dtype for weight in others.values()} == {torch.float32}
     assert not all(weight.equal(weights[name]) for name, weight in others.items())
-    for mine, theirs in zip(roughly["epochs"], said["epochs"], strict=True):
+    for mine, theirs in zip(rough["epochs"], exact["epochs"], strict=True):
         assert mine["train_loss"] == pytest.approx(theirs["train_loss"], rel=0.02)
 
 
 def test_validation_measures_the_log_loss_of_the_scores_probabilities() -> None:
     user, label = np.asarray([0, 0, 1, 1]), np.asarray([0, 1, 1, 0])
-    found = measures(user, label, np.asarray([0.0, 0.0, np.log(3), -np.log(3)], np.float32))
-    assert found["log_loss"] == pytest.approx((2 * np.log(2) + 2 * np.log(4 / 3)) / 4)
-    assert found["auc"] == pytest.approx(validation(user, label, np.asarray([0, 0, 1, -1]))["auc"])
-
-
-def test_validation_weighs_both_measures_and_takes_a_missing_one_for_chance() -> None:
-    user, label = np.asarray([0, 0, 1, 1]), np.asarray([0, 1, 0, 1])
-    found = validation(user, label, np.asarray([0.1, 0.2, 0.9, 0.8]))
-    assert found["auc"] == 0.5 and found["uauc"] == 0.5 and found["objective"] == 0.5
-    alone = validation(np.arange(4), label, np.asarray([0.0, 1.0, 0.0, 1.0]))
-    assert alone["auc"] == 1 and alone["objective"] == 0.75
-    assert validation(user[:0], label[:0], np.zeros(0))["objective"] == 0.5
+    scores = np.asarray([0.0, 0.0, np.log(3), -np.log(3)], np.float32)
+    expected = validation(user, label, scores) | {"log_loss": (2 * np.log(2) + 2 * np.log(4 / 3)) / 4}
+    assert measures(user, label, scores) == pytest.approx(expected)

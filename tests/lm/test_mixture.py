@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,16 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tests.builders import FAMILIES, Family, causal_lm, interactions, layout_of, recommender
+from tests.builders import Family, causal_lm, interactions, layout_of, recommender
+from tests.lm.work import lora_names, trainable
 from thinkrec.errors import UserError
 from thinkrec.experts.training import add_expert, expert_folder
 from thinkrec.lm.adapters import BatchWeights, MixtureLinear, add_lora, install_mixture, read_lora, save_adapter
-from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import RowWeights, score
 from thinkrec.params import LoraParams
 
-SAME = 1e-5
 BASE = "out/sft/model"
+WEIGHTS = [[0.2, 0.5, 0.3], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.1, 0.9]]
 
 
 def lora(**changes: Any) -> LoraParams:
@@ -32,29 +33,21 @@ def lora(**changes: Any) -> LoraParams:
 
 
 def randomised(expert: PeftModel, seed: int) -> PeftModel:
-    """An expert whose B is no longer zero, as after training."""
+    """An expert in which all that trains is no longer what it was, as after training."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, weight in expert.named_parameters():
-            if "lora_" in name:
+        for weight in expert.parameters():
+            if weight.requires_grad:
                 weight.copy_(torch.randn(weight.shape, generator=generator) * 0.2)
     return expert
 
 
-def write_expert(
-    folder: Path, backbone: PreTrainedModel, seed: int, *, base: str = BASE, layers: int = 1, **changes: Any
-) -> Path:
+def write_expert(folder: Path, backbone: PreTrainedModel, seed: int, *, layers: int = 1, **changes: Any) -> Path:
     """A saved random expert for (a copy of) `backbone`."""
-    table = interactions()
-    model = recommender(table)
+    model = recommender(interactions())
     model.backbone = copy.deepcopy(backbone)
-    save_adapter(randomised(add_expert(model, lora(**changes), layers=layers), seed), folder, base=base)
+    save_adapter(randomised(add_expert(model, lora(**changes), layers=layers), seed), folder, base=BASE)
     return folder
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> Family:
-    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +60,24 @@ def experts(family: Family, tmp_path_factory: pytest.TempPathFactory) -> list[Pa
     ]
 
 
-def merged(family: Family, adapters: list[Path | None], weights: list[float]) -> PreTrainedModel:
+@pytest.fixture(scope="module")
+def copies(family: Family, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A global adapter on three layers, and two experts that are copies of it but for the last layer."""
+    root = tmp_path_factory.mktemp(f"{family}-copies")
+    model = recommender(interactions(), family, layers=3)
+    folders = [root / "adapter", expert_folder(root, 1), expert_folder(root, 2)]
+    for seed, folder in enumerate(folders):
+        start = folders[0] if seed else None
+        expert = add_expert(model, lora(), layers=1, global_adapter=start) if seed else add_lora(model.backbone, lora())
+        assert trainable(model) == lora_names(2) if seed else lora_names(0, 1, 2)
+        save_adapter(randomised(expert, seed), folder, base=BASE)
+        expert.unload()
+    return folders
+
+
+def merged(family: Family, adapters: Sequence[Path | None], weights: list[float], layers: int = 2) -> PreTrainedModel:
     """The backbone with sum_n w_n s_n B_n A_n added into its weights."""
-    backbone = causal_lm(family)
+    backbone = causal_lm(family, layers=layers)
     modules = dict(backbone.named_modules())
     with torch.no_grad():
         for folder, weight in zip(adapters, weights, strict=True):
@@ -78,73 +86,45 @@ def merged(family: Family, adapters: list[Path | None], weights: list[float]) ->
     return backbone
 
 
-def tokens(count: int, seed: int = 0) -> Tensor:
-    return torch.randint(3, 300, (count, 9), generator=torch.Generator().manual_seed(seed))
-
-
-def mixture(family: Family, adapters: list[Path | None]) -> tuple[PreTrainedModel, BatchWeights]:
-    backbone = causal_lm(family)
-    return backbone, install_mixture(backbone, adapters)
-
-
-WEIGHTS = [[0.2, 0.5, 0.3], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.1, 0.9]]
-
-
 @torch.no_grad()
-def test_a_mixed_batch_equals_every_samples_own_merged_weights(family: Family, experts: list[Path]) -> None:
-    backbone, batch_weights = mixture(family, [None, *experts])
-    ids = tokens(4)
+def logits(backbone: PreTrainedModel, rows: slice = slice(None)) -> Tensor:
+    ids = torch.randint(3, 300, (len(WEIGHTS), 9), generator=torch.Generator().manual_seed(0))
+    return backbone(input_ids=ids[rows]).logits
+
+
+def assert_same(ours: Tensor, theirs: Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["zero adapter", "copies of the global adapter"])
+def test_a_mixed_batch_equals_every_samples_own_merged_weights_and_its_own_score_alone(
+    kind: str, family: Family, experts: list[Path], copies: list[Path]
+) -> None:
+    adapters, layers = ([None, *experts], 2) if kind == "zero adapter" else (copies, 3)
+    backbone = causal_lm(family, layers=layers)
+    batch_weights = install_mixture(backbone, adapters)
     batch_weights.tensor = torch.tensor(WEIGHTS)
-    together = backbone(input_ids=ids).logits
+    together, plain = logits(backbone), logits(causal_lm(family, layers=layers))
     for row, weights in enumerate(WEIGHTS):
-        alone = merged(family, [None, *experts], weights)(input_ids=ids[row : row + 1]).logits[0]
-        torch.testing.assert_close(together[row], alone, atol=SAME, rtol=SAME)
-    assert (together[0] - causal_lm(family)(input_ids=ids[:1]).logits[0]).abs().max() > 1e-2
+        assert_same(together[[row]], logits(merged(family, adapters, weights, layers), slice(row, row + 1)))
+        batch_weights.tensor = torch.tensor([weights])
+        assert_same(together[[row]], logits(backbone, slice(row, row + 1)))
+    assert (together[0] - plain[0]).abs().max() > 1e-2
+    if kind == "zero adapter":
+        assert_same(together[2], plain[2])
 
 
-@torch.no_grad()
-def test_a_global_adapter_is_a_column_like_the_others(family: Family, experts: list[Path]) -> None:
-    backbone, batch_weights = mixture(family, list(experts))
-    batch_weights.tensor = torch.tensor([[0.7, 0.3]])
-    alone = merged(family, list(experts), [0.7, 0.3])(input_ids=tokens(1)).logits
-    torch.testing.assert_close(backbone(input_ids=tokens(1)).logits, alone, atol=SAME, rtol=SAME)
-
-
-@torch.no_grad()
-def test_the_zero_adapter_is_the_base_model(family: Family, experts: list[Path]) -> None:
-    backbone, batch_weights = mixture(family, [None, *experts])
-    batch_weights.tensor = torch.tensor([[1.0, 0.0, 0.0]] * 3)
-    torch.testing.assert_close(
-        backbone(input_ids=tokens(3)).logits, causal_lm(family)(input_ids=tokens(3)).logits, atol=SAME, rtol=SAME
-    )
-
-
-@torch.no_grad()
-def test_a_sample_does_not_depend_on_its_company(family: Family, experts: list[Path]) -> None:
-    backbone, batch_weights = mixture(family, [None, *experts])
-    ids = tokens(4)
-    batch_weights.tensor = torch.tensor(WEIGHTS)
-    together = backbone(input_ids=ids).logits
-    for row in range(4):
-        batch_weights.tensor = torch.tensor([WEIGHTS[row]])
-        torch.testing.assert_close(
-            backbone(input_ids=ids[row : row + 1]).logits[0], together[row], atol=SAME, rtol=SAME
-        )
-
-
-@torch.no_grad()
 def test_peft_loads_an_expert_and_agrees_with_the_mixture(family: Family, experts: list[Path]) -> None:
-    for column, folder in enumerate(experts):
-        backbone, batch_weights = mixture(family, [None, *experts])
-        batch_weights.tensor = torch.eye(3)[[column + 1]]
-        theirs = PeftModel.from_pretrained(causal_lm(family), str(folder)).eval()
-        torch.testing.assert_close(
-            backbone(input_ids=tokens(1)).logits, theirs(input_ids=tokens(1)).logits, atol=SAME, rtol=SAME
-        )
+    backbone = causal_lm(family)
+    batch_weights = install_mixture(backbone, [None, *experts])
+    for column, folder in enumerate(experts, 1):
+        batch_weights.tensor = torch.eye(3)[[column] * len(WEIGHTS)]
+        assert_same(logits(backbone), logits(PeftModel.from_pretrained(causal_lm(family), str(folder)).eval()))
 
 
 def test_only_touched_layers_are_replaced_and_all_is_frozen(family: Family, experts: list[Path]) -> None:
-    backbone, _ = mixture(family, [None, *experts])
+    backbone = causal_lm(family)
+    install_mixture(backbone, [None, *experts])
     replaced = {name for name, module in backbone.named_modules() if isinstance(module, MixtureLinear)}
     assert replaced == {f"model.layers.{layer}.self_attn.{name}" for layer in (0, 1) for name in ("q_proj", "v_proj")}
     assert backbone.model.layers[0].self_attn.q_proj.share.argmax(0).tolist() == [2] * 3
@@ -152,12 +132,20 @@ def test_only_touched_layers_are_replaced_and_all_is_frozen(family: Family, expe
     assert not any(weight.requires_grad for weight in backbone.parameters())
 
 
+def test_a_layer_that_all_experts_share_costs_one_adapter(family: Family, copies: list[Path]) -> None:
+    for before, shared in (([], True), ([None], False)):  # behind the zero adapter, what is the same is weighed
+        backbone = causal_lm(family, layers=3)
+        install_mixture(backbone, [*before, *copies])
+        layers = [layer.self_attn.q_proj for layer in backbone.model.layers]
+        assert [(len(layer.down), layer.shared) for layer in layers] == [(4, shared), (4, shared), (12, False)]
+    assert layers[0].share.tolist() == [[0.0] * 4, *[[1.0] * 4] * 3]
+
+
 def test_gate_gradients_are_those_of_finite_differences() -> None:
     torch.manual_seed(0)
-    base = nn.Linear(5, 4).double()
     adapters = {1: (torch.randn(2, 5), torch.randn(4, 2), 0.5), 2: (torch.randn(3, 5), torch.randn(4, 3), 2.0)}
     batch_weights = BatchWeights()
-    layer = MixtureLinear(base, adapters, batch_weights, columns=3)
+    layer = MixtureLinear(nn.Linear(5, 4).double(), adapters, batch_weights, columns=3)
     x = torch.randn(2, 3, 5, dtype=torch.float64)
 
     def loss(weights: Tensor) -> Tensor:
@@ -175,16 +163,15 @@ def test_gate_gradients_are_those_of_finite_differences() -> None:
 def test_routed_scores_are_those_of_each_rows_own_merged_model(family: Family, experts: list[Path]) -> None:
     table = interactions()
     layout, rows = layout_of(table), np.arange(36)
-    routing_weights = np.asarray(WEIGHTS[:3], np.float32)
     state_of_row = np.random.default_rng(0).integers(0, 3, 36).astype(np.int32)
     model = recommender(table, family)
     batch_weights = install_mixture(model.backbone, [None, *experts])
-    scores = score(model, layout, rows, RowWeights(batch_weights, routing_weights, state_of_row))
+    scores = score(model, layout, rows, RowWeights(batch_weights, np.asarray(WEIGHTS[:3], np.float32), state_of_row))
     for state, weights in enumerate(WEIGHTS[:3]):
         plain = recommender(table, family)
         plain.backbone = merged(family, [None, *experts], weights)
         mine = rows[state_of_row == state]
-        assert scores[mine] == pytest.approx(score(plain, layout, mine), abs=SAME)
+        assert scores[mine] == pytest.approx(score(plain, layout, mine), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -209,46 +196,24 @@ def test_adapters_that_are_no_weighted_sum_are_refused(tmp_path: Path, kind: dic
         read_lora(tmp_path)
 
 
-def test_a_folder_without_an_adapter_is_a_user_error_and_no_pickle_is_read(tmp_path: Path) -> None:
+def test_a_folder_without_an_adapter_or_with_one_for_other_layers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a PEFT adapter directory"):
         read_lora(tmp_path / "nowhere")
-    folder = write_expert(tmp_path / "expert", causal_lm(), 1)
+    folder = write_expert(tmp_path / "expert", causal_lm(layers=3), 1)
+    with pytest.raises(UserError, match="which this backbone has not"):
+        install_mixture(causal_lm(layers=2), [None, folder])
     (folder / "adapter_model.safetensors").unlink()
-    torch.save({}, folder / "adapter_model.bin")
+    torch.save({}, folder / "adapter_model.bin")  # a pickle is not read
     with pytest.raises(UserError, match=r"no adapter_model\.safetensors"):
         read_lora(folder)
-
-
-def test_an_adapter_for_deeper_layers_is_a_user_error(tmp_path: Path) -> None:
-    deep = write_expert(tmp_path / "deep", causal_lm(layers=3), 1)
-    with pytest.raises(UserError, match="which this backbone has not"):
-        install_mixture(causal_lm(layers=2), [None, deep])
-
-
-def trainable(model: RecommenderLM) -> set[str]:
-    return {name for name, weight in model.named_parameters() if weight.requires_grad}
-
-
-def lora_names(layers: range) -> set[str]:
-    return {
-        f"backbone.model.layers.{layer}.self_attn.{name}.lora_{part}.default.weight"
-        for layer in layers
-        for name in ("q_proj", "v_proj")
-        for part in "AB"
-    }
-
-
-def test_an_expert_trains_exactly_the_lora_of_the_last_layers(family: Family) -> None:
-    model = recommender(interactions(), family, layers=3)
-    add_expert(model, lora(), layers=2)
-    assert trainable(model) == lora_names(range(1, 3))
+    with pytest.raises(UserError, match=r"experts\.layers=3: the backbone has only 2 layers"):
+        add_expert(recommender(interactions()), lora(), layers=3)
 
 
 def test_a_fresh_expert_changes_nothing_and_can_be_taken_out_for_the_next(family: Family) -> None:
     table = interactions()
     model, layout, rows = recommender(table, family), layout_of(table), np.arange(36)
-    before = score(model, layout, rows)
-    names = set(model.state_dict())
+    before, names = score(model, layout, rows), set(model.state_dict())
     first = randomised(add_expert(model, lora(), layers=1), 1)
     assert np.abs(score(model, layout, rows) - before).max() > 1e-2
     first.unload()
@@ -258,72 +223,15 @@ def test_a_fresh_expert_changes_nothing_and_can_be_taken_out_for_the_next(family
         warnings.simplefilter("error", UserWarning)  # peft warns where it finds remains of another adapter
         add_expert(model, lora(), layers=2)
     assert score(model, layout, rows) == pytest.approx(before, abs=1e-6)
-    assert trainable(model) == lora_names(range(2))
-
-
-@pytest.fixture(scope="module")
-def copies(family: Family, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A global adapter on three layers, and two experts that are copies of it but for the last layer."""
-    root = tmp_path_factory.mktemp(f"{family}-copies")
-    model = recommender(interactions(), family, layers=3)
-    made = randomised(add_lora(model.backbone, lora()), 0)
-    save_adapter(made, root / "adapter", base=BASE)
-    made.unload()
-    for number in (1, 2):
-        expert = add_expert(model, lora(), layers=1, global_adapter=root / "adapter")
-        assert trainable(model) == lora_names(range(2, 3))
-        with torch.no_grad():
-            for weight in (weight for weight in expert.parameters() if weight.requires_grad):
-                weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)) * 0.2)
-        save_adapter(expert, expert_folder(root, number), base=BASE)
-        expert.unload()
-    return [root / "adapter", expert_folder(root, 1), expert_folder(root, 2)]
-
-
-def test_copies_of_the_global_adapter_equal_merged_weights(family: Family, copies: list[Path]) -> None:
-    backbone = causal_lm(family, layers=3)
-    batch_weights = install_mixture(backbone, copies)
-    weights = torch.tensor([[0.2, 0.5, 0.3], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-    batch_weights.tensor = weights
-    mixed = backbone(input_ids=tokens(3)).logits
-    for row, mine in enumerate(weights.tolist()):
-        alone = causal_lm(family, layers=3)
-        modules = dict(alone.named_modules())
-        with torch.no_grad():
-            for folder, weight in zip(copies, mine, strict=True):
-                for name, (a, b, scaling) in read_lora(folder).items():
-                    modules[name].weight += weight * scaling * b @ a
-        torch.testing.assert_close(mixed[row], alone(input_ids=tokens(3)[[row]]).logits[0], atol=SAME, rtol=SAME)
-
-
-def test_a_layer_that_all_experts_share_costs_one_adapter(family: Family, copies: list[Path]) -> None:
-    backbone = causal_lm(family, layers=3)
-    install_mixture(backbone, copies)
-    layers = [layer.self_attn.q_proj for layer in backbone.model.layers]
-    assert [(len(layer.down), layer.shared) for layer in layers] == [(4, True), (4, True), (12, False)]
-    some = causal_lm(family, layers=3)
-    install_mixture(
-        some, [None, *copies]
-    )  # the zero adapter in front of them: what is the same is computed once, and weighed
-    assert [(len(layer.self_attn.q_proj.down), layer.self_attn.q_proj.shared) for layer in some.model.layers] == [
-        (4, False), (4, False), (12, False),
-    ]  # fmt: skip
-    assert some.model.layers[0].self_attn.q_proj.share.tolist() == [[0.0] * 4, *[[1.0] * 4] * 3]
-
-
-def test_more_layers_than_the_backbone_has_is_a_user_error() -> None:
-    with pytest.raises(UserError, match=r"experts\.layers=3: the backbone has only 2 layers"):
-        add_expert(recommender(interactions()), lora(), layers=3)
+    assert trainable(model) == lora_names(0, 1)
 
 
 def test_saved_experts_have_the_same_bytes_each_time_and_name_no_place(tmp_path: Path) -> None:
-    backbone = causal_lm()
-    one, two = (write_expert(tmp_path / name, backbone, 5) for name in ("one", "two"))
-    files = sorted(path.name for path in one.iterdir())
-    assert files == ["adapter_config.json", "adapter_model.safetensors"]
-    for name in files:
-        assert (one / name).read_bytes() == (two / name).read_bytes()
-        assert str(tmp_path).encode() not in (one / name).read_bytes()
+    one, two = (write_expert(tmp_path / name, causal_lm(), 5) for name in ("one", "two"))
+    assert sorted(path.name for path in one.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    for path in one.iterdir():
+        assert path.read_bytes() == (two / path.name).read_bytes()
+        assert str(tmp_path).encode() not in path.read_bytes()
     config = json.loads((one / "adapter_config.json").read_text())
     assert config["target_modules"] == ["q_proj", "v_proj"]
     assert config["layers_to_transform"] == [1]

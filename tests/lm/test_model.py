@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.builders import FAMILIES, SLOTS, Family, features_of, interactions, layout_of, recommender
+from tests.builders import SLOTS, Family, features_of, interactions, layout_of, recommender
+from tests.lm.work import REASON, SETTINGS, SFT, tune
 from thinkrec.errors import UserError
 from thinkrec.experts.training import add_expert
-from thinkrec.lm.finetune import finetune
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, SoftPrompt
 from thinkrec.lm.scoring import score
-from thinkrec.lm.trainer import TrainSettings
-from thinkrec.params import LoraParams, SftParams, Slot
-from thinkrec.text.layout import Window
+from thinkrec.params import LoraParams, Slot
+from thinkrec.text.layout import Layout, Window
 
 few = settings(max_examples=15, deadline=None)
 SAME = 1e-5
-REASON = np.asarray([70, 71, 72, 1], np.int32)
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> Family:
-    return request.param
+EVERYONE = np.arange(36)
+WINDOWS = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.asarray([False, True, True]))]
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +39,24 @@ def model(table: pd.DataFrame, family: Family) -> RecommenderLM:
     return recommender(table, family)
 
 
-def changed(table: pd.DataFrame, rows: NDArray[np.int64], column: str) -> pd.DataFrame:
-    """`table` with these rows' labels flipped or items moved on."""
+def softened(
+    table: pd.DataFrame, family: Family = "llama", *, slots: tuple[Slot, ...] = SLOTS, seed: int = 0, count: int = 3
+) -> tuple[RecommenderLM, Layout]:
+    """A model with a random soft prompt, and prompts with room for it."""
+    model = recommender(table, family, slots=slots)
+    model.soft_prompt = SoftPrompt(torch.randn(count, 32, generator=torch.Generator().manual_seed(seed)))
+    return model, replace(layout_of(table), soft_tokens=count)
+
+
+def changed(table: pd.DataFrame, rows: NDArray[np.int64], column: str) -> Layout:
+    """The prompts of `table` with these rows' labels flipped or items moved on."""
     values = table[column].to_numpy().copy()
     values[rows] = 1 - values[rows] if column == "label" else (values[rows] + 1) % 8
-    return table.assign(**{column: values})
+    return layout_of(table.assign(**{column: values}))
+
+
+def alone(model: RecommenderLM, layout: Layout) -> list[float]:
+    return [score(model, layout, np.asarray([row]))[0] for row in range(len(layout.item))]
 
 
 @few
@@ -57,15 +66,16 @@ def test_a_score_is_that_of_the_row_alone(table: pd.DataFrame, model: Recommende
     rows = np.asarray(sorted(data.draw(st.sets(st.integers(0, len(table) - 1), min_size=2))), np.int64)
     together = score(model, layout, rows)
     for row in data.draw(st.permutations(rows.tolist()))[:4]:
-        alone = score(model, layout, np.asarray([row]))
-        assert together[rows == row] == pytest.approx(alone, abs=SAME)
+        assert together[rows == row] == pytest.approx(score(model, layout, np.asarray([row])), abs=SAME)
 
 
-def test_a_score_is_that_of_the_row_alone_without_ties(family: Family) -> None:
-    table = interactions(1, users=2, ties=False)
-    model, layout = recommender(table, family), layout_of(table)
-    alone = [score(model, layout, np.asarray([row]))[0] for row in range(len(table))]
-    assert score(model, layout, np.arange(len(table))) == pytest.approx(alone, abs=SAME)
+@pytest.mark.parametrize("slots", [SLOTS, ()], ids=["slots", "text only"])
+@pytest.mark.parametrize("ties", [True, False])
+def test_a_score_under_a_soft_prompt_is_that_of_the_row_alone(
+    family: Family, slots: tuple[Slot, ...], ties: bool
+) -> None:
+    model, layout = softened(interactions(1, users=2, ties=ties), family, slots=slots)
+    assert score(model, layout, np.arange(24)) == pytest.approx(alone(model, layout), abs=SAME)
 
 
 @few
@@ -77,9 +87,8 @@ def test_nothing_at_or_after_a_row_changes_its_score(
     rows = np.flatnonzero(at.to_numpy())
     rows = rows[np.random.default_rng(seed).random(len(rows)) < 0.7]
     rows = rows if column == "label" else rows[rows != row]  # its own label may change, what it is about may not
-    everyone = np.arange(len(table))
-    before = score(model, layout_of(table), everyone)[row]
-    assert score(model, layout_of(changed(table, rows, column)), everyone)[row] == pytest.approx(before, abs=SAME)
+    before = score(model, layout_of(table), EVERYONE)[row]
+    assert score(model, changed(table, rows, column), EVERYONE)[row] == pytest.approx(before, abs=SAME)
 
 
 @pytest.mark.parametrize("column", ["label", "item"])
@@ -87,37 +96,38 @@ def test_an_earlier_row_in_the_window_does_change_the_score(
     table: pd.DataFrame, model: RecommenderLM, column: str
 ) -> None:
     layout = layout_of(table)
-    row = int(np.flatnonzero(layout.end > layout.start)[0])
-    before = score(model, layout, np.asarray([row]))
-    after = score(model, layout_of(changed(table, layout.end[[row]] - 1, column)), np.asarray([row]))
-    assert abs(after - before) > 1e-3
+    row = np.flatnonzero(layout.end > layout.start)[:1]
+    after = score(model, changed(table, layout.end[row] - 1, column), row)
+    assert abs(after - score(model, layout, row)) > 1e-3
 
 
-def test_rows_that_share_a_timestamp_are_blind_to_each_other(table: pd.DataFrame, model: RecommenderLM) -> None:
+@pytest.mark.parametrize("column", ["label", "item"])
+def test_rows_that_share_a_timestamp_are_blind_to_each_other(
+    table: pd.DataFrame, model: RecommenderLM, column: str
+) -> None:
     layout = layout_of(table)
-    everyone = np.arange(len(table))
-    tied = everyone[layout.end < everyone]  # rows with an elder twin
+    tied = EVERYONE[layout.end < EVERYONE]  # rows with an elder twin
     assert len(tied) > 5
-    before = score(model, layout, everyone)
+    before = score(model, layout, EVERYONE)
     for row in tied.tolist():
-        twin = np.asarray([row - 1])
-        for column in ("label", "item"):
-            after = score(model, layout_of(changed(table, twin, column)), everyone)
-            assert after[row] == pytest.approx(before[row], abs=SAME)
+        after = score(model, changed(table, np.asarray([row - 1]), column), EVERYONE)
+        assert after[row] == pytest.approx(before[row], abs=SAME)
 
 
-def test_reasons_change_no_score(table: pd.DataFrame, model: RecommenderLM) -> None:
-    rows = np.arange(len(table))
-    told = layout_of(table, reasons=dict.fromkeys(range(0, len(table), 2), REASON))
-    assert score(model, told, rows) == pytest.approx(score(model, layout_of(table), rows), abs=SAME)
+def test_reasons_and_the_order_of_rows_change_no_score(table: pd.DataFrame, model: RecommenderLM) -> None:
+    layout = layout_of(table, reasons=dict.fromkeys(range(0, len(table), 2), REASON))
+    before = score(model, layout_of(table), EVERYONE)
+    assert score(model, layout, EVERYONE) == pytest.approx(before, abs=SAME)
+    some = np.asarray([30, 2, 17])
+    assert score(model, layout, some) == pytest.approx(before[some], abs=SAME)
+    assert len(score(model, layout, some[:0])) == 0
 
 
 def test_eager_attention_gives_the_same_scores(table: pd.DataFrame, family: Family) -> None:
     model, layout = recommender(table, family), layout_of(table)
-    rows = np.arange(len(table))
-    before = score(model, layout, rows)
+    before = score(model, layout, EVERYONE)
     model.backbone.set_attn_implementation("eager")
-    assert score(model, layout, rows) == pytest.approx(before, abs=SAME)
+    assert score(model, layout, EVERYONE) == pytest.approx(before, abs=SAME)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -128,15 +138,15 @@ def test_the_stream_equals_an_ordinary_causal_forward(family: Family, attention:
     model.backbone.set_attn_implementation(attention)
     if soft:  # of the vectors that some tokens have, to compare it with them as text
         model.soft_prompt = SoftPrompt(model.backbone.get_input_embeddings().weight.detach()[soft])
-    scores = score(model, layout, np.arange(len(table)))
-    words = layout.vocabulary
+    scores, words = score(model, layout, np.arange(len(table))), layout.vocabulary
+    blocks = [
+        [*layout.items[item].tolist(), words.slot, words.verdicts[label]]
+        for item, label in zip(layout.item, layout.label, strict=True)
+    ]
     for row in range(len(table)):
         earlier = int(layout.end[row])
         begin = max(earlier - layout.history, 0) // layout.history * layout.history
-        tokens = [words.begin, *soft]
-        for past in range(begin, earlier):
-            tokens += [*layout.items[layout.item[past]].tolist(), words.slot, words.verdicts[layout.label[past]]]
-        tokens += [*layout.items[layout.item[row]].tolist(), words.slot]
+        tokens = [words.begin, *soft, *chain(*blocks[begin:earlier]), *blocks[row][:-1]]
         with torch.no_grad():
             logits = model.backbone(input_ids=torch.tensor([tokens])).logits[0, -1]
         assert scores[row] == pytest.approx(float(logits[words.yes] - logits[words.no]), abs=SAME)
@@ -144,42 +154,37 @@ def test_the_stream_equals_an_ordinary_causal_forward(family: Family, attention:
 
 def test_the_head_at_needed_positions_gives_the_full_logits(table: pd.DataFrame, model: RecommenderLM) -> None:
     layout = layout_of(table, reasons={1: REASON, 13: REASON})
-    windows = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.asarray([False, True, True]))]
-    batch = layout.collate(windows)
+    batch, words = layout.collate(WINDOWS), layout.vocabulary
     with torch.no_grad():
         output = model(batch)
         full = model.backbone(
             inputs_embeds=model.embed(batch), attention_mask=batch.attention_mask, position_ids=batch.position_ids
         ).logits
-    slots = batch.verdicts
     assert len(output.reason_logits) == 8
-    torch.testing.assert_close(output.verdict_logits, full[slots[:, 0], slots[:, 1]])
+    torch.testing.assert_close(output.verdict_logits, full[batch.verdicts[:, 0], batch.verdicts[:, 1]])
     torch.testing.assert_close(output.reason_logits, full[batch.reasons[:, 0], batch.reasons[:, 1]])
-    words = layout.vocabulary
     torch.testing.assert_close(output.score, output.verdict_logits[:, words.yes] - output.verdict_logits[:, words.no])
 
 
 def test_slots_hold_the_projected_features_of_their_rows(table: pd.DataFrame, model: RecommenderLM) -> None:
-    batch = layout_of(table).collate([Window(np.asarray([3, 5]), np.ones(2, bool))])
+    rows = np.asarray([3, 5])
+    batch = layout_of(table).collate([Window(rows, np.ones(2, bool))])
     with torch.no_grad():
         embedded = model.embed(batch)
         plain = model.backbone.get_input_embeddings()(batch.input_ids)
-        wanted = model.projector(torch.from_numpy(model.slot_values(np.asarray([3, 5]))))
+        expected = model.projector(torch.from_numpy(model.slot_values(rows)))
     at = batch.slots[:, 1]
-    torch.testing.assert_close(embedded[0, at], wanted)
+    torch.testing.assert_close(embedded[0, at], expected)
     rest = torch.ones(batch.input_ids.shape[1], dtype=torch.bool).index_fill(0, at, False)
     assert embedded[0, rest].equal(plain[0, rest])
 
 
 def test_slot_values_stand_side_by_side_in_the_order_asked_for(table: pd.DataFrame) -> None:
-    features = features_of(table)
+    features, rows = features_of(table), np.asarray([7, 2])
     values = SlotValues(features, ("statistics", "item"))
     assert values.widths == [3, 4]
-    rows = np.asarray([7, 2])
-    expected = np.concatenate(
-        [features.statistics[rows], features.item_vectors[table["item"].to_numpy()[rows]]], axis=1
-    )
-    assert (values(rows) == expected).all()
+    items = features.item_vectors[table["item"].to_numpy()[rows]]
+    assert (values(rows) == np.concatenate([features.statistics[rows], items], axis=1)).all()
 
 
 def test_the_projector_standardises_by_the_values_it_was_scaled_on() -> None:
@@ -200,47 +205,23 @@ def test_parts_are_dropped_whole_and_only_in_training() -> None:
     assert projector.eval()(values).equal(values)
     dropped = projector.train()(values)
     assert set(dropped.unique().tolist()) == {0.0, 1.0}
-    assert dropped[:, 0].equal(dropped[:, 1])
+    assert dropped[:, 0].equal(dropped[:, 1]) and not dropped[:, 0].equal(dropped[:, 2])
     assert dropped.mean(0).tolist() == pytest.approx([0.5] * 3, abs=0.1)
-    assert not dropped[:, 0].equal(dropped[:, 2])
 
 
-def soften(model: RecommenderLM, vectors: torch.Tensor) -> RecommenderLM:
-    model.soft_prompt = SoftPrompt(vectors)
-    return model
-
-
-@pytest.mark.parametrize("slots", [SLOTS, ()], ids=["slots", "text only"])
-def test_a_score_under_a_soft_prompt_is_that_of_the_row_alone(
-    table: pd.DataFrame, family: Family, slots: tuple[Slot, ...]
+def test_soft_vectors_stand_after_the_begin_token_of_every_sequence_and_nowhere_else(
+    table: pd.DataFrame, family: Family
 ) -> None:
-    model = soften(
-        recommender(table, family, slots=slots), torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
-    )
-    layout = replace(layout_of(table), soft_tokens=3)
-    alone = [score(model, layout, np.asarray([row]))[0] for row in range(len(table))]
-    assert score(model, layout, np.arange(len(table))) == pytest.approx(alone, abs=SAME)
-
-
-def test_another_soft_prompt_gives_other_scores(table: pd.DataFrame, family: Family) -> None:
-    layout, rows = replace(layout_of(table), soft_tokens=3), np.arange(len(table))
-    generator = torch.Generator().manual_seed(0)
-    one, two = (
-        score(soften(recommender(table, family), torch.randn(3, 32, generator=generator)), layout, rows)
-        for _ in range(2)
-    )
-    assert np.abs(one - two).min() > 0
-
-
-def test_soft_vectors_stand_after_the_begin_token_of_every_sequence_and_nowhere_else(table: pd.DataFrame) -> None:
-    model = soften(recommender(table), torch.randn(3, 32))
-    windows = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.ones(3, bool))]
-    with torch.no_grad():
-        embedded = model.embed(replace(layout_of(table), soft_tokens=3).collate(windows))
-        model.soft_prompt, vectors = None, model.soft_prompt.vectors
-        plain = model.embed(layout_of(table).collate(windows))
+    model, layout = softened(table, family)
+    vectors = model.soft_prompt.vectors
+    embedded = model.embed(layout.collate(WINDOWS))
+    model(layout.collate(WINDOWS[:1])).score.sum().backward()
+    assert (vectors.grad.abs().sum(1) > 0).all()
+    scores = [score(each, layout, EVERYONE) for each in (model, softened(table, family, seed=1)[0])]
+    assert np.abs(scores[0] - scores[1]).min() > 0
+    model.soft_prompt = None
     assert embedded[:, 1:4].equal(vectors.expand(2, -1, -1))
-    assert torch.cat([embedded[:, :1], embedded[:, 4:]], dim=1).equal(plain)
+    assert torch.cat([embedded[:, :1], embedded[:, 4:]], dim=1).equal(model.embed(layout_of(table).collate(WINDOWS)))
 
 
 def test_a_soft_prompt_starts_at_embeddings_of_tokens_by_the_seed(table: pd.DataFrame) -> None:
@@ -253,51 +234,32 @@ def test_a_soft_prompt_starts_at_embeddings_of_tokens_by_the_seed(table: pd.Data
     assert (prompts[0][:, None] == embeddings.weight).all(2).any(1).all()
 
 
-def test_every_soft_vector_gets_a_gradient(table: pd.DataFrame, family: Family) -> None:
-    model = soften(recommender(table, family), torch.randn(3, 32))
-    batch = replace(layout_of(table), soft_tokens=3).collate([Window(np.arange(4), np.ones(4, bool))])
-    model(batch).score.sum().backward()
-    assert (model.soft_prompt.vectors.grad.abs().sum(1) > 0).all()
-
-
-def test_fine_tuning_trains_the_soft_prompt_and_experts_leave_it(
-    table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    model = soften(recommender(table), torch.randn(3, 32, generator=torch.Generator().manual_seed(0)))
-    layout, rows = replace(layout_of(table), soft_tokens=3), np.arange(len(table))
-    params = SftParams(
-        recipe="compact", epochs=1, learning_rate=0.01, weight_decay=0.0, batch_rows=12, batch_tokens=600,
-        think_share=0.0, reason_first=0.0, alpha=0.0, beta=0.0, eta=1.0, gamma=0.0, pairwise=0.0,
-        slot_dropout=0.0, patience=1,
-    )  # fmt: skip
-    phase = TrainSettings(name="phase", epochs=1, learning_rate=0.01, weight_decay=0.0, seed=0)
+def test_fine_tuning_trains_the_soft_prompt_and_experts_leave_it(table: pd.DataFrame) -> None:
+    model, layout = softened(table)
 
     def tuned() -> torch.Tensor:
-        user = table["user"].to_numpy()
-        finetune(model, layout, train_rows=rows, valid_rows=rows, user=user, params=params, settings=phase)
+        tune(table, model, layout, SFT.model_copy(update={"batch_tokens": 600}), replace(SETTINGS, epochs=1))
         return model.soft_prompt.vectors.detach().clone()
 
-    before = model.soft_prompt.vectors.detach().clone()
-    by_sft = tuned()
+    before, by_sft = model.soft_prompt.vectors.detach().clone(), tuned()
     assert (by_sft != before).any(1).all()
     add_expert(model, LoraParams(r=4, alpha=8.0, dropout=0.0), layers=1)
-    trained = score(model, layout, rows)
+    trained = score(model, layout, EVERYONE)
     assert tuned().equal(by_sft)
-    assert np.abs(score(model, layout, rows) - trained).max() > 0  # the expert did learn
+    assert np.abs(score(model, layout, EVERYONE) - trained).max() > 0  # the expert did learn
 
 
 @pytest.mark.parametrize("slots", [SLOTS, ()], ids=["slots", "text only"])
 @pytest.mark.parametrize("soft", [True, False])
-def test_what_a_model_has_before_its_text_round_trips_through_disk(
+def test_what_a_model_puts_into_prompts_round_trips_through_disk(
     table: pd.DataFrame, tmp_path: Path, slots: tuple[Slot, ...], soft: bool
 ) -> None:
-    model, other = recommender(table, slots=slots), recommender(table, slots=slots, seed=1)
-    if soft:
-        soften(model, torch.randn(3, 32)), soften(other, torch.randn(3, 32))
+    model, other = (softened(table, slots=slots, seed=seed)[0] for seed in (0, 1))
+    if not soft:
+        model.soft_prompt = other.soft_prompt = None
     model.save_inputs(tmp_path)
-    files = {"projector.safetensors": slots, "soft_prompt.safetensors": soft}
-    assert {path.name for path in tmp_path.iterdir()} == {name for name, expected in files.items() if expected}
+    expected = {"projector.safetensors": slots, "soft_prompt.safetensors": soft}
+    assert {path.name for path in tmp_path.iterdir()} == {name for name, is_there in expected.items() if is_there}
     other.load_inputs(tmp_path)
     for mine, theirs in ((model.projector, other.projector), (model.soft_prompt, other.soft_prompt)):
         if mine is not None:
@@ -308,24 +270,11 @@ def test_what_a_model_has_before_its_text_round_trips_through_disk(
 def test_inputs_of_other_prompts_broken_or_missing_ones_are_refused(
     table: pd.DataFrame, tmp_path: Path, name: str
 ) -> None:
-    model = soften(recommender(table), torch.randn(3, 32))
-    refused = pytest.raises(UserError, match=f"{name}: not there, or not for these prompt.slots .* dvc repro sft")
-    recommender(table, slots=("user",)).save_inputs(tmp_path)
-    soften(recommender(table), torch.randn(2, 32)).save_inputs(tmp_path)
-    if name == "projector.safetensors":
-        recommender(table, slots=("user",)).save_inputs(tmp_path)
-    with refused:
-        model.load_inputs(tmp_path)
-    (tmp_path / name).write_bytes(b"not tensors")
-    with refused:
-        model.load_inputs(tmp_path)
-    (tmp_path / name).unlink()
-    with refused:
-        model.load_inputs(tmp_path)
-
-
-def test_scores_come_in_the_order_of_the_rows(table: pd.DataFrame, model: RecommenderLM) -> None:
-    layout = layout_of(table)
-    rows = np.asarray([30, 2, 17])
-    assert score(model, layout, rows) == pytest.approx(score(model, layout, rows[::-1])[::-1], abs=SAME)
-    assert len(score(model, replace(layout), np.zeros(0, np.int64))) == 0
+    model, _ = softened(table)
+    model.save_inputs(tmp_path)
+    others = softened(table, slots=("user",)) if name == "projector.safetensors" else softened(table, count=2)
+    others[0].save_inputs(tmp_path)
+    for change in (lambda path: None, lambda path: path.write_bytes(b"not tensors"), Path.unlink):
+        change(tmp_path / name)
+        with pytest.raises(UserError, match=f"{name}: not there, or not for these prompt.slots .* dvc repro sft"):
+            model.load_inputs(tmp_path)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.builders import FAMILIES, Family, interactions, layout_of, params_with, recommender
+from tests.builders import Family, interactions, layout_of, params_with, recommender
 from tests.lm import work
+from tests.lm.work import lora_names, trainable
 from thinkrec.experts.training import add_expert
 from thinkrec.lm import sft
 from thinkrec.lm.adapters import add_lora, save_adapter
@@ -27,32 +28,14 @@ LORA = LoraParams(r=2, alpha=4.0, dropout=0.0)
 PROJECTOR = {f"projector.layers.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
 
 
-def made(family: Family) -> RecommenderLM:
+def model_of(family: Family) -> RecommenderLM:
     model = recommender(interactions(), family)
     model.soft_prompt = SoftPrompt(torch.randn(2, 32))
     return model
 
 
-def trainable(model: RecommenderLM) -> set[str]:
-    return {name for name, weight in model.named_parameters() if weight.requires_grad}
-
-
-def lora_names(*layers: int) -> set[str]:
-    return {
-        f"backbone.model.layers.{layer}.self_attn.{name}.lora_{part}.default.weight"
-        for layer in layers
-        for name in ("q_proj", "v_proj")
-        for part in "AB"
-    }
-
-
-@pytest.fixture(params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> Family:
-    return request.param
-
-
 def test_compact_trains_the_backbone_on_traces_then_what_enters_it(family: Family) -> None:
-    model = made(family)
+    model = model_of(family)
     thinking, projector = RECIPES["compact"].phases
     train_only(model, thinking.trains)
     assert trainable(model) == set(dict(model.named_parameters())) - PROJECTOR
@@ -63,7 +46,7 @@ def test_compact_trains_the_backbone_on_traces_then_what_enters_it(family: Famil
 
 
 def test_compact_by_text_trains_the_whole_backbone_to_recommend(family: Family) -> None:
-    model = made(family)
+    model = model_of(family)
     model.projector = None
     assert RECIPES["compact"].by_text[0] == RECIPES["compact"].phases[0]
     whole = RECIPES["compact"].by_text[1]
@@ -90,7 +73,7 @@ def fitted(
     monkeypatch: pytest.MonkeyPatch, reasons: dict[int, Any], *, slots: bool = True, **changes: Any
 ) -> dict[str, dict[str, Any]]:
     table = interactions()
-    model, layout, phases = made("llama"), layout_of(table, reasons=reasons), Phases()
+    model, layout, phases = model_of("llama"), layout_of(table, reasons=reasons), Phases()
     if not slots:
         model.projector = None
     loaded = SimpleNamespace(
@@ -148,7 +131,7 @@ def test_held_out_traces_are_a_seeded_few() -> None:
 
 
 def test_paper_trains_the_adapter_on_text_then_the_projector_alone(family: Family) -> None:
-    model = made(family)
+    model = model_of(family)
     add_lora(model.backbone, LORA)
     text, projector = RECIPES["paper"].phases
     train_only(model, text.trains)
@@ -159,11 +142,10 @@ def test_paper_trains_the_adapter_on_text_then_the_projector_alone(family: Famil
 
 
 def test_experts_train_their_last_layers_alone(family: Family, tmp_path: Path) -> None:
-    model = made(family)
+    model = model_of(family)
     adapter = add_lora(model.backbone, LORA)
     save_adapter(adapter, tmp_path / "adapter", base="out/backbone")
     adapter.unload()
-    add_expert(model, LORA, layers=1).unload()
     for start in (None, tmp_path / "adapter"):
         expert = add_expert(model, LORA, layers=1, global_adapter=start)
         assert trainable(model) == lora_names(1)

@@ -29,9 +29,11 @@ from thinkrec.lm import processes, scoring
 from thinkrec.lm.adapters import BatchWeights, MixtureLinear
 from thinkrec.lm.finetune import finetune
 from thinkrec.lm.losses import Objective
-from thinkrec.lm.trainer import TrainSettings, resumable
+from thinkrec.lm.model import RecommenderLM
+from thinkrec.lm.trainer import TrainResult, TrainSettings, resumable
 from thinkrec.params import SftParams
 from thinkrec.reasons.decoding import Decoding, write_answers
+from thinkrec.text.layout import Layout
 
 REASON = np.asarray([70, 71, 72, 1], np.int32)
 SFT = SftParams(
@@ -39,13 +41,7 @@ SFT = SftParams(
     reason_first=0.0, alpha=0.1, beta=0.9, eta=0.8, gamma=0.2, pairwise=0.3, slot_dropout=0.0,
     patience=3,
 )  # fmt: skip
-SETTINGS = TrainSettings(
-    name="work",
-    epochs=2,
-    learning_rate=0.01,
-    weight_decay=0.05,
-    seed=1,
-)
+SETTINGS = TrainSettings(name="work", epochs=2, learning_rate=0.01, weight_decay=0.05, seed=1)
 ROW_TOKENS = 120  # of a batch when scoring: several batches for each process
 
 
@@ -53,25 +49,47 @@ def table() -> pd.DataFrame:
     return interactions(1, users=6, rows=12)
 
 
+def trainable(model: RecommenderLM) -> set[str]:
+    return {name for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def lora_names(*layers: int) -> set[str]:
+    """The names of the adapter weights in these layers."""
+    return {
+        f"backbone.model.layers.{layer}.self_attn.{name}.lora_{part}.default.weight"
+        for layer in layers
+        for name in ("q_proj", "v_proj")
+        for part in "AB"
+    }
+
+
+def tune(
+    world: pd.DataFrame,
+    model: RecommenderLM,
+    layout: Layout,
+    params: SftParams = SFT,
+    settings: TrainSettings = SETTINGS,
+    **how: Any,
+) -> TrainResult:
+    """Fine-tune a model on the first seven tenths of each user's rows; the others are valid's."""
+    user, place = world["user"].to_numpy(), world.groupby("user").cumcount().to_numpy()
+    late = place >= int(0.7 * (place.max() + 1))
+    train, valid = np.flatnonzero(~late), np.flatnonzero(late)
+    return finetune(
+        model, layout, train_rows=train, valid_rows=valid, user=user, params=params, settings=settings, **how
+    )
+
+
 def fine_tuned(
     params: SftParams = SFT, settings: TrainSettings = SETTINGS, *, adapter: bool = False
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Validation by epoch and the weights, after six steps; an `adapter` and the projector train, or all."""
     world = table()
-    layout, rows = layout_of(world, reasons={3: REASON, 17: REASON}), np.arange(len(world))
     model = recommender(world)
     if adapter:
         torch.manual_seed(2)
         get_peft_model(model.backbone, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
-    result = finetune(
-        model,
-        layout,
-        train_rows=rows[rows % 12 < 8],
-        valid_rows=rows[rows % 12 >= 8],
-        user=world["user"].to_numpy(),
-        params=params,
-        settings=settings,
-    )
+    result = tune(world, model, layout_of(world, reasons={3: REASON, 17: REASON}), params, settings)
     return {"epochs": result.epochs}, {name: weight.detach() for name, weight in model.named_parameters()}
 
 
