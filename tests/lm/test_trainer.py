@@ -57,9 +57,9 @@ def collate(batch: int) -> dict[str, Tensor]:
 
 
 class Validate:
-    """Given objectives, one per validation; optionally killed at one of them."""
+    """Given objectives, one per validation, from the `start`-th on; optionally killed at one of them."""
 
-    def __init__(self, objectives: list[float], kill_at: int | None = None, start: int = 0) -> None:
+    def __init__(self, objectives: Sequence[float], kill_at: int | None = None, start: int = 0) -> None:
         self.objectives, self.kill_at, self.calls = objectives, kill_at, start
 
     def __call__(self) -> dict[str, float]:
@@ -69,22 +69,35 @@ class Validate:
         return {"objective": self.objectives[self.calls - 1]}
 
 
+class Remembering(Objective):
+    """Keeps the loss of every training step, and ends its process for good in the step after `dying`."""
+
+    def __init__(self, dying: int = -1) -> None:
+        super().__init__()
+        self.losses: list[float] = []
+        self.dying = dying
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        if len(self.losses) == self.dying:
+            os.kill(os.getpid(), signal.SIGKILL)
+        loss = super().forward(x, y)
+        if self.training:
+            self.losses.append(loss.item())
+        return loss
+
+
 RISING = [0.1, 0.2, 0.3, 0.4]
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def run(
     objective: Objective,
-    validate: Callable[[], dict[str, float]],
+    validate: Callable[[], dict[str, float]] | None = None,
     *,
     settings: TrainSettings = SETTINGS,
     plan: Callable[[int], list[int]] = plan,
     inputs: Sequence[object] = (),
 ) -> TrainResult:
+    validate = Validate(RISING) if validate is None else validate
     return train(objective, Plan(steps=plan, collate=collate, inputs=inputs), validate, settings)
 
 
@@ -98,29 +111,37 @@ def step_of(checkpoint: Path) -> int:
         return json.loads(file.metadata()["progress"])["step"]
 
 
-def kill_after(epochs: int, objectives: list[float] = RISING, settings: TrainSettings = SETTINGS) -> None:
+def kill_after(
+    epochs: int, objectives: list[float] = RISING, objective: Callable[[], Objective] = Objective, **how: Any
+) -> None:
     with pytest.raises(Killed):
-        run(Objective(), Validate(objectives, kill_at=epochs + 1), settings=settings)
+        run(objective(), Validate(objectives, kill_at=epochs + 1), **how)
 
 
 @pytest.mark.parametrize(("epochs", "objectives"), [(1, RISING), (3, RISING), (2, [0.9, 0.1, 0.3, 0.2])])
 def test_a_killed_phase_goes_on_to_the_same_bytes(epochs: int, objectives: list[float]) -> None:
-    whole = Objective()
-    expected = run(whole, Validate(objectives))
+    expected = run(whole := Objective(), Validate(objectives))
     kill_after(epochs, objectives)
-    assert [step_of(path) for path in left_over()] == [5 * epochs]
+    (checkpoint,) = left_over()
+    assert step_of(checkpoint) == 5 * epochs
+    checkpoint.with_name(f".{checkpoint.name}.partial").write_bytes(b"half-written")  # which is passed over
     torch.manual_seed(999)  # the new process is in another random state
-    again = Objective()
     validate = Validate(objectives, start=epochs)
-    assert run(again, validate) == expected
+    assert run(again := Objective(), validate) == expected
     assert validate.calls == 4
     assert again.weight.equal(whole.weight)
+    assert not left_over()
+
+
+def run_until_killed(step: int) -> None:
+    with resumable(OFTEN):
+        run(Remembering(dying=step))
 
 
 @pytest.mark.parametrize(("dying", "step"), [(4, 4), (13, 12)])
 def test_a_phase_killed_within_an_epoch_goes_on_to_the_same_bytes(dying: int, step: int) -> None:
     """Killed for good, by SIGKILL, in a process of its own, in the step after so many."""
-    expected, whole = run(objective := Objective(), Validate(RISING)), objective  # checkpoints within change nothing
+    expected = run(whole := Objective())  # checkpoints within change nothing
     killed = multiprocessing.get_context("spawn").Process(target=run_until_killed, args=(dying,))
     killed.start()
     killed.join()
@@ -143,26 +164,13 @@ def test_operational_settings_may_change_before_a_phase_goes_on(changes: dict[st
     assert len(again.losses) == 15
 
 
-def run_until_killed(step: int) -> None:
-    """Train, and die in the forward pass after so many steps."""
-
-    class Dying(Remembering):
-        def forward(self, x: Tensor, y: Tensor) -> Tensor:
-            if len(self.losses) == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().forward(x, y)
-
-    with resumable(OFTEN):
-        run(Dying(), Validate(RISING))
-
-
 def test_checkpoints_hold_only_what_trains_and_go_when_all_is_done() -> None:
     kill_after(1)
     (checkpoint,) = left_over()
     with safe_open(checkpoint, framework="pt") as file:
         kinds = {"weight/weight", "best/weight", "step/weight", "exp_avg/weight", "exp_avg_sq/weight"}
         assert {key for key in file.keys() if not key.startswith("cuda/")} == {*kinds, "loss/0", "random/0"}  # noqa: SIM118
-    run(Objective(), Validate(RISING))
+    run(Objective())
     assert not left_over()
 
 
@@ -197,7 +205,7 @@ def test_a_phase_by_itself_leaves_nothing_behind() -> None:
     trained = []
     for _ in range(2):
         objective = Remembering()
-        run(objective, Validate(RISING))
+        run(objective)
         trained.append(len(objective.losses))
     assert trained == [20, 20] and not left_over()
 
@@ -213,31 +221,17 @@ def test_a_phase_that_stopped_early_is_not_trained_on_if_it_is_killed_after_its_
     assert not again.losses and again.weight.equal(whole.weight)
 
 
-def test_a_half_written_checkpoint_is_passed_over() -> None:
-    run(whole := Objective(), Validate(RISING))
-    kill_after(1)
-    (checkpoint,) = left_over()
-    checkpoint.with_name(f".{checkpoint.name}.partial").write_bytes(checkpoint.read_bytes()[:-100])
-    run(again := Objective(), Validate(RISING, start=1))
-    assert again.weight.equal(whole.weight)
-    assert not left_over()
+def test_training_stops_when_patience_runs_out_also_over_a_kill() -> None:
+    patient, falling = replace(SETTINGS, patience=2), [0.5, 0.4, 0.3, 0.6]
+    assert len(run(Objective(), Validate(falling), settings=patient).epochs) == 3
+    kill_after(2, falling, settings=patient)
+    assert len(run(Objective(), Validate(falling, start=2), settings=patient).epochs) == 3
 
 
-def test_training_stops_when_patience_runs_out() -> None:
-    result = run(Objective(), Validate([0.5, 0.4, 0.3, 0.2]), settings=replace(SETTINGS, patience=2))
-    assert len(result.epochs) == 3
-
-
-def test_patience_is_remembered_over_a_kill() -> None:
-    patient = replace(SETTINGS, patience=2)
-    falling = [0.5, 0.4, 0.3, 0.6]
-    kill_after(2, falling, patient)
-    result = run(Objective(), Validate(falling, start=2), settings=patient)
-    assert len(result.epochs) == 3
-
-
-@pytest.mark.parametrize(("metric", "best"), [("auc", 3), ("log_loss", 2), ("objective", 1)])
-def test_the_named_metric_says_which_epoch_is_best(metric: Metric, best: int) -> None:
+@pytest.mark.parametrize(("metric", "best", "epochs"), [("auc", 3, 4), ("log_loss", 2, 3), ("objective", 1, 2)])
+def test_the_named_metric_says_which_epoch_is_best_and_whether_patience_lasts(
+    metric: Metric, best: int, epochs: int
+) -> None:
     measures = [(0.9, 0.1, 0.5), (0.2, 0.3, 0.1), (0.3, 0.8, 0.4), (0.1, 0.2, 0.2)]
     seen: list[Tensor] = []
     objective = Objective()
@@ -253,32 +247,21 @@ def test_the_named_metric_says_which_epoch_is_best(metric: Metric, best: int) ->
     assert [epoch["epoch"] for epoch in result.epochs] == [1, 2, 3, 4]
     assert [epoch["objective"] for epoch in result.epochs] == [0.9, 0.2, 0.3, 0.1]
     assert not objective.training
-
-
-def test_patience_waits_for_the_named_metric() -> None:
-    losses = iter([0.5, 0.4, 0.6, 0.7])
-
-    def validate() -> dict[str, float]:
-        loss = next(losses)
-        return {"log_loss": loss, "objective": loss}  # by the objective, the third epoch is better than the second
-
-    result = run(Objective(), validate, settings=replace(SETTINGS, metric="log_loss", patience=1))
-    assert len(result.epochs) == 3
+    seen.clear()
+    objective = Objective()
+    assert len(run(objective, validate, settings=replace(SETTINGS, metric=metric, patience=1)).epochs) == epochs
 
 
 def test_where_no_epoch_can_be_judged_the_last_one_stays() -> None:
-    objective = Objective()
-    result = run(objective, Validate([float("nan")] * 4))
-    assert result.best["epoch"] == 4
+    assert run(Objective(), Validate([float("nan")] * 4)).best["epoch"] == 4
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not() -> None:
-    weights = []
-    for seed in (3, 3, 4):
-        objective = Objective()
-        run(objective, Validate(RISING), settings=replace(SETTINGS, seed=seed))
-        weights.append(objective.weight)
-    assert weights[0].equal(weights[1]) and not weights[0].equal(weights[2])
+    objectives = [Objective() for _ in range(3)]
+    for seed, objective in zip((3, 3, 4), objectives, strict=True):
+        run(objective, settings=replace(SETTINGS, seed=seed))
+    same, again, other = (objective.weight for objective in objectives)
+    assert same.equal(again) and not same.equal(other)
 
 
 class Half(Objective):
@@ -299,71 +282,48 @@ class Adapted(Objective):
         self.weight.requires_grad_(True)
 
 
-@pytest.mark.parametrize("change", [{"alpha": 8}, {"dropout": 0.5}], ids=["alpha", "dropout"])
-def test_a_checkpoint_of_another_lora_is_not_picked_up(change: dict[str, Any]) -> None:
-    with pytest.raises(Killed):
-        run(Adapted(), Validate(RISING, kill_at=2))
-    other, same = Validate(RISING), Validate(RISING, start=1)
-    run(Adapted(**change), other)
-    run(Adapted(), same)
-    assert other.calls == same.calls == 4
-    assert not left_over()
-
-
 @pytest.mark.parametrize(
     ("objective", "change"),
     [
         (lambda: Objective(seed=1), {}),
         (lambda: Objective(frozen=2.0), {}),
         (Half, {}),
+        (lambda: Adapted(alpha=8), {}),
+        (lambda: Adapted(dropout=0.5), {}),
         (Objective, {"plan": lambda epoch: plan(epoch)[:4]}),
         (Objective, {"plan": lambda epoch: plan(epoch)[::-1]}),
         (Objective, {"settings": replace(SETTINGS, learning_rate=0.01)}),
     ],
-    ids=["weights", "frozen weights", "loss", "number of batches", "batches", "settings"],
+    ids=["weights", "frozen weights", "loss", "scale", "dropout", "number of batches", "batches", "settings"],
 )
-def test_another_phases_checkpoint_is_not_picked_up(
-    objective: Callable[[], Objective], change: dict[str, object]
-) -> None:
-    kill_after(1)
+def test_another_phases_checkpoint_is_not_picked_up(objective: Callable[[], Objective], change: dict[str, Any]) -> None:
+    kill_after(1, objective=Adapted if isinstance(objective(), Adapted) else Objective)
     validate = Validate(RISING)
-    result = run(objective(), validate, **change)  # type: ignore[arg-type]
+    result = run(objective(), validate, **change)
     assert validate.calls == 4 == len(result.epochs)
     assert len(left_over()) == 1  # the killed phase's own still waits
+
+
+INPUTS: list[object] = [{"rows": np.arange(3)}, SETTINGS, "text"]
 
 
 @pytest.mark.parametrize(
     ("inputs", "resumed"),
     [
-        ([{"rows": np.arange(3)}, SETTINGS, "text"], True),
-        ([{"rows": np.arange(3) + 1}, SETTINGS, "text"], False),
-        ([{"rows": np.arange(3).astype(np.int32)}, SETTINGS, "text"], False),
-        ([{"row": np.arange(3)}, SETTINGS, "text"], False),
-        ([{"rows": np.arange(3)}, replace(SETTINGS, seed=9), "text"], False),
-        ([{"rows": np.arange(3)}, SETTINGS, "te", "xt"], False),
+        ([{"rows": np.arange(3)}, *INPUTS[1:]], True),
+        ([{"rows": np.arange(3) + 1}, *INPUTS[1:]], False),
+        ([{"rows": np.arange(3).astype(np.int32)}, *INPUTS[1:]], False),
+        ([{"row": np.arange(3)}, *INPUTS[1:]], False),
+        ([INPUTS[0], replace(SETTINGS, seed=9), "text"], False),
+        ([*INPUTS[:2], "te", "xt"], False),
     ],
     ids=["same", "values", "type", "name", "field", "parts"],
 )
 def test_a_phase_goes_on_only_with_the_inputs_it_began_with(inputs: list[object], resumed: bool) -> None:
-    with pytest.raises(Killed):
-        run(Objective(), Validate(RISING, kill_at=2), inputs=[{"rows": np.arange(3)}, SETTINGS, "text"])
+    kill_after(1, inputs=INPUTS)
     validate = Validate(RISING, start=int(resumed))
     result = run(Objective(), validate, inputs=inputs)
     assert validate.calls == 4 == len(result.epochs)
-
-
-class Remembering(Objective):
-    """Keeps the loss of every training step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.losses: list[float] = []
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        loss = super().forward(x, y)
-        if self.training:
-            self.losses.append(loss.item())
-        return loss
 
 
 @pytest.mark.parametrize(
@@ -371,7 +331,7 @@ class Remembering(Objective):
 )
 def test_every_epoch_names_its_mean_training_loss(shorter: int, validated: list[int]) -> None:
     objective = Remembering()
-    result = run(objective, Validate(RISING), plan=lambda epoch: plan(epoch)[: 5 - shorter * (epoch % 2)])
+    result = run(objective, plan=lambda epoch: plan(epoch)[: 5 - shorter * (epoch % 2)])
     steps = list(zip([0, *validated], validated, strict=False))
     means = [sum(objective.losses[begin:end]) / (end - begin) for begin, end in steps]
     assert [epoch["train_loss"] for epoch in result.epochs] == pytest.approx(means, rel=1e-5)
@@ -379,7 +339,7 @@ def test_every_epoch_names_its_mean_training_loss(shorter: int, validated: list[
 
 def test_a_plan_without_batches_is_an_error() -> None:
     with pytest.raises(ValueError, match="nothing to train on"):
-        run(Objective(), Validate(RISING), plan=lambda epoch: [])
+        run(Objective(), plan=lambda epoch: [])
 
 
 def test_loss_is_learned_and_frozen_weights_stay() -> None:
