@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tests.builders import SLOTS, TITLES, interactions, item_tokens, layout_of, loaded_model, recommender, tokenizer
+from tests.builders import TITLES, interactions, item_tokens, layout_of, recommender, tokenizer
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import score
-from thinkrec.params import PromptParams, Slot
-from thinkrec.reasons.decoding import Decoding, write_answers
+from thinkrec.params import PromptParams
 from thinkrec.text.layout import ITEM, USER, Layout, Window
 from thinkrec.text.layouts import make_layout
 from thinkrec.text.question import PHRASINGS, question_text
@@ -38,8 +37,8 @@ def read(layout: Layout, window: Window) -> str:
     return tokenizer().decode(layout.collate([window]).input_ids[0])
 
 
-def with_model(layout: Layout, slots: tuple[Slot, ...] = SLOTS) -> tuple[Layout, RecommenderLM]:
-    model = recommender(interactions(), slots=slots)
+def with_model(layout: Layout) -> tuple[Layout, RecommenderLM]:
+    model = recommender(interactions())
     return layout, RecommenderLM(model.backbone, layout.vocabulary, model.slot_values, model.projector).eval()
 
 
@@ -68,25 +67,25 @@ def test_a_slot_of_an_item_is_told_nothing_of_the_user() -> None:
     before = model.embed(batch)
     values = model.slot_values
     moved = replace(values, features=replace(values.features, user_vectors=values.features.user_vectors + 1))
-    other = RecommenderLM(model.backbone, layout.vocabulary, moved, model.projector).eval()
+    other = model.with_inputs(moved, model.projector).eval()
     differs = (other.embed(batch) != before).any(-1)[0]
     assert differs.nonzero().flatten().tolist() == batch.slots[batch.slot_kinds == USER, 1].tolist()
 
 
 @few
 @given(st.integers(0, 99), st.booleans(), st.integers(1, 4), st.data())
-def test_scoring_and_training_meet_every_row_once(seed: int, ties: bool, history: int, data: st.DataObject) -> None:
+def test_scoring_and_training_meet_every_row_once_after_its_last_history(
+    seed: int, ties: bool, history: int, data: st.DataObject
+) -> None:
     layout = layout_of(interactions(seed, rows=17, ties=ties), history=history, layout="question")
     rows = np.asarray(sorted(data.draw(st.sets(st.integers(0, 50), min_size=1))), np.int64)
-    for windows in (
-        layout.scoring_windows(rows, np.random.default_rng(seed).integers(0, 2, len(rows))),
-        layout.training_windows(rows, np.random.default_rng(seed)),
-    ):
+    rng = np.random.default_rng(seed)
+    for windows in (layout.scoring_windows(rows, rng.integers(0, 2, len(rows))), layout.training_windows(rows, rng)):
         assert sorted(np.concatenate([window.rows[window.target] for window in windows])) == rows.tolist()
         for window in windows:
+            past = window.rows[~window.target].tolist()
             for row in window.rows[window.target].tolist():
-                past = window.rows[~window.target]
-                assert past.tolist() == list(range(max(layout.start[row], layout.end[row] - history), layout.end[row]))
+                assert past == list(range(max(layout.start[row], layout.end[row] - history), layout.end[row]))
 
 
 @few
@@ -141,43 +140,18 @@ def test_a_long_prompt_loses_its_oldest_history_and_nothing_else(kind: str, budg
         assert cut.collate([window]).input_ids.shape[1] <= budget or len(window.rows) == 1
 
 
-def test_a_reason_follows_its_verdict() -> None:
-    layout = layout_of(interactions(users=1, ties=False), history=2, layout="question", reasons={5: REASON})
-    batch = layout.collate([alone(layout, 5)])
-    assert batch.reason_tokens.tolist() == REASON.tolist()
-    verdict = int(batch.verdicts[0, 1]) + 1
-    assert batch.input_ids[0, verdict].item() == layout.vocabulary.verdicts[layout.label[5]]
-    assert batch.reasons.tolist() == [[0, verdict + step] for step in range(4)]
-    assert layout.lengths([alone(layout, 5)])[0] >= batch.input_ids.shape[1]
-
-
-def test_generation_answers_the_question() -> None:
-    layout, model = with_model(layout_of(interactions(), history=3, layout="question"))
-    rows = np.asarray([20, 3, 11])
-    loaded, decoding = loaded_model(interactions(), model, layout), Decoding(max_new_tokens=4)
-    texts = write_answers(loaded, rows, decoding)
-    assert texts == [write_answers(loaded, rows[[at]], decoding)[0] for at in range(3)]
-
-
-def words(texts: list[str], chat: str | None = None, **special: str) -> PreTrainedTokenizerFast:
-    vocabulary = {text: index for index, text in enumerate([*texts, *special.values()])}
-    inner = Tokenizer(models.WordLevel(vocabulary, unk_token=texts[0]))
-    inner.pre_tokenizer = pre_tokenizers.Split(" ", "isolated")
-    made = PreTrainedTokenizerFast(tokenizer_object=inner, **special)
-    made.chat_template = chat
-    return made
+def letters(*tokens: str, chunks: str) -> PreTrainedTokenizerFast:
+    """A tokenizer of these tokens, of which `chunks` says where text is parted."""
+    inner = Tokenizer(models.WordLevel({token: index for index, token in enumerate([*tokens, "<e>"])}, unk_token="?"))
+    inner.pre_tokenizer = pre_tokenizers.Split(chunks, "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<e>")
 
 
 def test_verdicts_of_several_tokens_are_read_where_they_differ() -> None:
-    found = find_vocabulary(words(["?", " ", "No", "Yes"], eos_token="<e>"))
+    found = find_vocabulary(letters("?", " ", "No", "Yes", chunks=" "))
     assert (found.lead, found.no, found.yes, found.rest) == ((1,), 2, 3, ((), ()))
-    inner = Tokenizer(
-        models.WordLevel({"?": 0, "N": 1, "o": 2, "Y": 3, "e": 4, "s": 5, " ": 6, "<e>": 7}, unk_token="?")
-    )
-    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    letters = find_vocabulary(PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<e>"))
-    assert (letters.lead, letters.no, letters.yes) == ((6,), 1, 3)
-    assert letters.rest == ((2,), (4, 5))
+    found = find_vocabulary(letters("?", "N", "o", "Y", "e", "s", " ", chunks=""))
+    assert (found.lead, found.no, found.yes, found.rest) == ((6,), 1, 3, ((2,), (4, 5)))
 
 
 @pytest.mark.parametrize("kind", ["stream", "question"])
@@ -192,6 +166,9 @@ def test_an_answer_of_several_tokens_is_written_out(kind: str) -> None:
     assert block.verdict == len(block.tokens) - len(answer) - 1
     batch = split.collate([row])
     assert batch.reason_tokens.tolist() == answer[1:]
+    verdict = int(batch.verdicts[0, 1]) + 1
+    assert batch.input_ids[0, verdict].item() == answer[0]
+    assert batch.reasons.tolist() == [[0, verdict + step] for step in range(len(answer) - 1)]
     assert split.lengths([row])[0] >= batch.input_ids.shape[1]
 
 
@@ -205,7 +182,6 @@ def test_a_chat_model_is_asked_as_its_template_says() -> None:
     layout = make_layout(table, item_tokens(), chat, prompt)
     text = chat.decode(layout.collate([alone(layout, 5)]).input_ids[0])
     assert text.startswith("<|user|>" + PHRASINGS[0].opening)
-    verdict = ("No", "Yes")[table["label"][5]]
     verdict = ("No", "Yes")[table["label"][5]]
     assert text.endswith(f"{PHRASINGS[0].question}<|done|><|assistant|>\n{verdict}")
     assert layout.vocabulary.end == chat.eos_token_id

@@ -133,23 +133,16 @@ def test_position_ids_depend_on_strictly_earlier_rows_only(seed: int, history: i
         first += int(lengths[row])
 
 
-def test_rows_without_ties_have_the_positions_and_the_mask_of_ordinary_text() -> None:
+def test_rows_without_ties_are_ordinary_text_of_titles_slots_and_verdicts() -> None:
     layout = layout_of(interactions(users=1, ties=False))
-    batch = layout.collate([Window(np.arange(12), np.ones(12, bool))])
-    width = batch.input_ids.shape[1]
-    assert batch.position_ids[0].tolist() == list(range(width))
-    assert (batch.attention_mask[0, 0].numpy() == np.tri(width, dtype=bool)).all()
-
-
-def test_a_block_is_its_text_then_its_slot_then_its_verdict() -> None:
-    layout = layout_of(interactions(users=1))
-    batch = layout.collate([Window(np.arange(12), np.ones(12, bool))])
-    words = layout.vocabulary
+    batch, words = layout.collate([Window(np.arange(12), np.ones(12, bool))]), layout.vocabulary
     tokens: list[int] = [words.begin]
     for row in range(12):
         tokens += [*layout.items[layout.item[row]].tolist(), words.slot, words.verdicts[layout.label[row]]]
     assert batch.input_ids[0].tolist() == tokens
     assert batch.input_ids[0, batch.slots[:, 1]].eq(words.slot).all()
+    assert batch.position_ids[0].tolist() == list(range(len(tokens)))
+    assert (batch.attention_mask[0, 0].numpy() == np.tri(len(tokens), dtype=bool)).all()
 
 
 @few
@@ -179,30 +172,28 @@ def with_reasons(*rows: int, history: int = 3) -> Layout:
 
 
 def test_reasons_are_invisible_to_other_blocks_and_take_no_positions() -> None:
-    layout = with_reasons(1)
-    window = Window(np.arange(6), np.ones(6, bool))
-    told, plain = layout.collate([window]), replace(layout, reasons={}).collate([window])
-    kept = np.ones(told.input_ids.shape[1], bool)
-    kept[told.reasons[:, 1].numpy() + 1] = False
-    assert kept.sum() == plain.input_ids.shape[1] == told.input_ids.shape[1] - len(REASON)
-    assert told.input_ids[0, kept].equal(plain.input_ids[0])
-    assert told.position_ids[0, kept].equal(plain.position_ids[0])
-    mask = told.attention_mask[0, 0].numpy()
+    layout, window = with_reasons(1, 4), Window(np.arange(6), np.ones(6, bool))
+    batch, plain = layout.collate([window]), replace(layout, reasons={}).collate([window])
+    kept = np.ones(batch.input_ids.shape[1], bool)
+    kept[batch.reasons[:, 1].numpy() + 1] = False
+    assert kept.sum() == plain.input_ids.shape[1] == batch.input_ids.shape[1] - 2 * len(REASON)
+    assert batch.input_ids[0, kept].equal(plain.input_ids[0])
+    assert batch.position_ids[0, kept].equal(plain.position_ids[0])
+    mask = batch.attention_mask[0, 0].numpy()
     assert (mask[kept][:, kept] == plain.attention_mask[0, 0].numpy()).all()
     assert not mask[kept][:, ~kept].any()
-    reason = np.flatnonzero(~kept)
-    assert (mask[reason][:, : reason[-1] + 1] == np.tri(len(kept), dtype=bool)[reason, : reason[-1] + 1]).all()
 
 
 def test_a_reason_is_predicted_from_its_verdict_on() -> None:
-    layout = with_reasons(1, 4)
-    batch = layout.collate([Window(np.arange(6), np.ones(6, bool))])
+    batch = with_reasons(1, 4).collate([Window(np.arange(6), np.ones(6, bool))])
     assert batch.reason_tokens.tolist() == REASON.tolist() * 2
     assert batch.reason_targets.tolist() == [1] * 4 + [4] * 4
     verdict = int(batch.slots[1, 1]) + 1
     assert batch.reasons[:4].tolist() == [[0, verdict + step] for step in range(4)]
     assert batch.input_ids[0, verdict + 1 : verdict + 5].tolist() == REASON.tolist()
     assert batch.position_ids[0, verdict : verdict + 5].diff().tolist() == [1] * 4
+    mask = batch.attention_mask[0, 0, verdict + 4]
+    assert mask[: verdict + 5].all() and not mask[verdict + 5 :].any()
 
 
 def test_reasons_are_shown_to_targets_that_see_as_much_as_the_teacher_did() -> None:
