@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from thinkrec.recommender import Recommender
 
 # Before torch is imported: on two cores, OpenMP's spinning threads steal the time that the other worker needs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -48,6 +52,14 @@ def project(finished: Path, tmp_path: Path) -> Path:
     from tests.project import copy_project
 
     return copy_project(finished, tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def recommender(finished: Path) -> Recommender:
+    """The finished project, ready to be asked."""
+    from thinkrec.recommender import Recommender
+
+    return Recommender.load(finished)
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ from thinkrec.sections import Section
 ROOT = Path(__file__).resolve().parents[1]
 PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 MADE = ("out", "metrics", "plots")
+LIKED_AND_NOT = [("i00001", True), ("i00005", False), ("i00007", True)]  # the history of somebody never seen
 NEWCOMERS = ROOT / "tests" / "newcomers.txt"  # twelve users of the small world, one not in train, one of nowhere
 # On the processor, in one thread, and without anyone's own git settings.
 ENVIRONMENT = {

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.project import NEWCOMERS, copy_project, run_command, run_stage
+from tests.project import LIKED_AND_NOT, NEWCOMERS, copy_project, run_command, run_stage
 from thinkrec import artifacts
 from thinkrec.artifacts import FEATURE_MODEL, FEATURES, INTERACTIONS, ITEMS, KEYWORDS, PREDICTIONS, REASONS, read_table
 from thinkrec.errors import UserError
@@ -22,13 +22,6 @@ from thinkrec.features.statistics import causal_statistics
 from thinkrec.params import PARAMS_FILE
 from thinkrec.params import load as load_params
 from thinkrec.recommender import Explanation, Recommender
-
-LIKED_AND_NOT = [("i00001", True), ("i00005", False), ("i00007", True)]
-
-
-@pytest.fixture(scope="module")
-def recommender(finished: Path) -> Recommender:
-    return Recommender.load(finished)
 
 
 @pytest.fixture(scope="module")
@@ -166,12 +159,8 @@ def test_a_project_is_read_from_its_folder_wherever_the_process_is(
     finished: Path, recommender: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-
-    def nowhere(_: object) -> None:
-        raise AssertionError("the working directory is the process's, not ours")
-
     with monkeypatch.context() as patched:
-        patched.setattr("os.chdir", nowhere)
+        patched.setattr("os.chdir", None)  # the working directory is the process's, not ours
         elsewhere = Recommender.load(finished)
     pairs = pd.DataFrame({"user_id": ["u00003"], "item_id": ["i00009"]})
     np.testing.assert_array_equal(elsewhere.score(pairs), recommender.score(pairs))

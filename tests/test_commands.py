@@ -13,18 +13,11 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from tests.project import run_command
+from tests.project import LIKED_AND_NOT, run_command
 from thinkrec import artifacts
 from thinkrec.experts.groups import load_groups
 from thinkrec.lm.scoring import score
 from thinkrec.recommender import Recommender
-
-LIKED_AND_NOT = [("i00001", True), ("i00005", False), ("i00007", True)]
-
-
-@pytest.fixture(scope="module")
-def recommender(finished: Path) -> Recommender:
-    return Recommender.load(finished)
 
 
 def test_score_adds_a_column(project: Path, recommender: Recommender) -> None:
@@ -56,13 +49,9 @@ def test_explain_shows_all_of_it(project: Path, recommender: Recommender) -> Non
     result = run_command(project, "explain", "--user", "u00003", "--item", "i00009")
     assert result.exit_code == 0, result.output
     explanation = recommender.explain("u00003", "i00009")
-    for shown in (
-        explanation.title,
-        *explanation.keywords,
-        f"{explanation.probability:.1%}",
-        f"expert_1 {explanation.weights['expert_1']:.0%}",
-    ):
-        assert shown in result.stdout
+    weight = f"expert_1 {explanation.weights['expert_1']:.0%}"
+    shown = [explanation.title, *explanation.keywords, f"{explanation.probability:.1%}", weight]
+    assert all(text in result.stdout for text in shown)
 
 
 @pytest.mark.parametrize(

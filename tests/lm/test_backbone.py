@@ -14,7 +14,6 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from tests.builders import (
-    FAMILIES,
     REASON,
     TITLES,
     Family,
@@ -45,11 +44,6 @@ from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 IDS = torch.arange(3, 20)[None]
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def params(*, seed: int = 1, **changes: Any) -> Params:
@@ -112,7 +106,7 @@ def test_pretraining_learns_no_label_by_heart(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_document_that_is_too_long_keeps_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     packed: list[list[int]] = []
-    monkeypatch.setattr("thinkrec.lm.backbone._pack", lambda documents, **_: packed.extend(documents) or documents)
+    monkeypatch.setattr("thinkrec.lm.backbone._pack", lambda documents, **_: packed.extend(documents))
     _, words, _ = build_tiny([f"{TITLES[0]} Yes " * PACKED + REASON, TITLES[1]], params())
     cut, whole = packed
     assert len(cut) == PACKED and words.decode(cut, skip_special_tokens=True).endswith(REASON)
@@ -125,28 +119,20 @@ def test_a_model_that_adapters_cannot_change_is_refused() -> None:
         add_lora(model, LoraParams(r=2, alpha=4, dropout=0))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_a_model_directory_round_trips(family: Family, tmp_path: Path) -> None:
-    model = causal_lm(family)
-    save_model(model, tokenizer(), tmp_path / family)
-    again, words = open_backbone(tmp_path / family)
+def test_a_model_directory_round_trips_to_the_same_bytes_and_names_no_place(family: Family, tmp_path: Path) -> None:
+    model, (one, two) = causal_lm(family), (tmp_path / "one", tmp_path / "two")
+    save_model(model, tokenizer(), one)
+    again, words = open_backbone(one)  # loaded objects remember where they came from
     assert type(again) is type(model)
     assert again(input_ids=IDS).logits.equal(model(input_ids=IDS).logits)
     assert words(REASON)["input_ids"] == tokenizer()(REASON)["input_ids"]
     assert find_vocabulary(words) == find_vocabulary(tokenizer())
-
-
-def test_saving_gives_the_same_bytes_and_names_no_place(tmp_path: Path) -> None:
-    save_model(causal_lm(), tokenizer(), tmp_path / "one")
-    model, words = open_backbone(tmp_path / "one")  # loaded objects remember where they came from
-    save_model(model, words, tmp_path / "two")
-    files = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert files == sorted(path.name for path in (tmp_path / "two").iterdir())
-    for name in files:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
-        assert str(tmp_path).encode() not in (tmp_path / "one" / name).read_bytes()
-    assert {path.suffix for path in (tmp_path / "one").iterdir()} == {".json", ".safetensors"}
+    save_model(again, words, two)
+    assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in two.iterdir())
+    for path in one.iterdir():
+        assert path.read_bytes() == (two / path.name).read_bytes(), path
+        assert str(tmp_path).encode() not in path.read_bytes() and path.suffix in {".json", ".safetensors"}
 
 
 def test_a_pinned_directory_opens_unless_it_has_changed_or_gone(folder: Path) -> None:
@@ -209,7 +195,8 @@ def test_prompts_longer_than_the_positions_are_refused() -> None:
         check_positions(model, positions + 1)
 
 
-def test_the_tiny_backbone_is_the_same_each_time() -> None:
+def test_the_tiny_backbone_is_the_same_each_time_and_reads_by_other_vectors_than_it_predicts_by() -> None:
+    """Yes and No are predicted in the same places and say opposite things where they are read."""
     one, words, metrics = build_tiny([*TITLES, REASON], params(seed=3))
     two, *_ = build_tiny([*TITLES, REASON], params(seed=3))
     other, *_ = build_tiny([*TITLES, REASON], params(seed=4))
@@ -217,22 +204,13 @@ def test_the_tiny_backbone_is_the_same_each_time() -> None:
     assert weights[0].equal(weights[1]) and not weights[0].equal(weights[2])
     assert metrics["parameters"] == sum(weight.numel() for weight in one.parameters())
     assert metrics["vocabulary"] == len(words) == one.config.vocab_size
+    assert one.get_input_embeddings().weight.data_ptr() != one.get_output_embeddings().weight.data_ptr()
 
 
-def test_what_is_read_and_what_is_predicted_have_vectors_of_their_own() -> None:
-    """Yes and No are predicted in the same places and say opposite things where they are read."""
-    model, _, _ = build_tiny(TITLES, params())
-    read, predicted = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    assert read.data_ptr() != predicted.data_ptr()
-
-
-def test_pretraining_lowers_the_held_out_loss() -> None:
+def test_pretraining_lowers_the_held_out_loss_and_takes_text_enough_to_pack() -> None:
     texts = [*TITLES, REASON] * 30
     losses = [build_tiny(texts, params(epochs=epochs))[2]["held_out_loss"] for epochs in (1, 6)]
     assert losses[1] < losses[0] - 0.3
-
-
-def test_too_little_text_to_pack_is_no_pretraining() -> None:
     assert "held_out_loss" not in build_tiny(["a"], params(epochs=2))[2]
 
 

@@ -69,7 +69,7 @@ def copies(family: Family, tmp_path_factory: pytest.TempPathFactory) -> list[Pat
     for seed, folder in enumerate(folders):
         start = folders[0] if seed else None
         expert = add_expert(model, lora(), layers=1, global_adapter=start) if seed else add_lora(model.backbone, lora())
-        assert trainable(model) == lora_names(2) if seed else lora_names(0, 1, 2)
+        assert not seed or trainable(model) == lora_names(2)
         save_adapter(randomised(expert, seed), folder, base=BASE)
         expert.unload()
     return folders

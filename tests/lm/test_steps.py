@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -65,9 +64,8 @@ def test_counts_are_those_of_targets_and_of_pairs(layout: Layout) -> None:
 
 def test_a_step_without_pairs_has_none_to_share(layout: Layout) -> None:
     alike = replace(layout, label=np.ones_like(layout.label))
-    parts = cut(alike, steps_of(alike)[0], 2)
-    assert [part.pairs for part in parts] == [(0, 0), (0, 0)]
-    assert [float(share_of(collate(alike, part)["pairs"])) for part in parts] == [0, 0]
+    for part in cut(alike, steps_of(alike)[0], 2):
+        assert part.pairs == (0, 0) and float(share_of(collate(alike, part)["pairs"])) == 0
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
@@ -86,11 +84,10 @@ def test_no_pass_exceeds_its_tokens_and_fewer_passes_would(layout: Layout, token
         assert needed == 1
 
 
-def test_training_is_the_same_however_a_step_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    said, weights = work.fine_tuned(work.SFT.model_copy(update={"batch_tokens": 100_000}))
+def test_training_is_the_same_however_a_step_is_cut() -> None:
+    whole, weights = work.fine_tuned(work.SFT.model_copy(update={"batch_tokens": 100_000}))
     for tokens in (150, 60):
-        cut_said, cut_weights = work.fine_tuned(work.SFT.model_copy(update={"batch_tokens": tokens}))
-        for whole, in_passes in zip(said["epochs"], cut_said["epochs"], strict=True):
-            assert in_passes == pytest.approx(whole, abs=1e-5)
-        assert all(weight.allclose(weights[name], rtol=0, atol=1e-5) for name, weight in cut_weights.items())
+        in_passes, others = work.fine_tuned(work.SFT.model_copy(update={"batch_tokens": tokens}))
+        for mine, theirs in zip(in_passes["epochs"], whole["epochs"], strict=True):
+            assert mine == pytest.approx(theirs, abs=1e-5)
+        assert all(weight.allclose(weights[name], rtol=0, atol=1e-5) for name, weight in others.items())

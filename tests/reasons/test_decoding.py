@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from tests.builders import FAMILIES, Family, interactions, layout_of, loaded_model, recommender, tokenizer
 from thinkrec.claims.answers import parse_verdict
-from thinkrec.lm.loaded import LoadedModel
 from thinkrec.lm.model import RecommenderLM, SoftPrompt
 from thinkrec.lm.scoring import score
 from thinkrec.reasons.decoding import (
@@ -55,6 +54,12 @@ def add_to_logits(monkeypatch: pytest.MonkeyPatch, model: RecommenderLM, tokens:
     monkeypatch.setattr(head, "forward", lambda hidden: plain(hidden) + more)
 
 
+def ends_with(monkeypatch: pytest.MonkeyPatch, model: RecommenderLM, is_end: Callable[[int], bool]) -> None:
+    """Let sentences end with these tokens."""
+    ends = torch.tensor([is_end(token) for token in range(model.backbone.get_output_embeddings().out_features)])
+    monkeypatch.setattr("thinkrec.reasons.decoding.sentence_ends", lambda *_: ends)
+
+
 @torch.no_grad()
 def prompt_of(model: RecommenderLM, layout: Layout, row: int) -> tuple[torch.Tensor, torch.Tensor, int]:
     """A row's prompt up to the target's slot, as vectors and as tokens, and how many of them are of its own block."""
@@ -86,21 +91,12 @@ def text_of(tokens: list[int]) -> str:
     return tokenizer().decode(tokens, skip_special_tokens=True).strip()
 
 
-def with_flipped_label(table: pd.DataFrame, row: int) -> pd.DataFrame:
-    label = table["label"].to_numpy().copy()
-    label[row] = 1 - label[row]
-    return table.assign(label=label)
-
-
-def loaded(model: RecommenderLM, layout: Layout) -> LoadedModel:
-    """The model with these prompts; decoding reads no table."""
-    return loaded_model(pd.DataFrame(), model, layout)
-
-
 def answers(
     model: RecommenderLM, layout: Layout, rows: NDArray[np.int64] | list[int], limit: int = NEW, **sampling: Any
 ) -> list[str]:
-    return write_answers(loaded(model, layout), np.asarray(rows, np.int64), Decoding(max_new_tokens=limit, **sampling))
+    """What a model writes to these prompts; decoding reads no table."""
+    judge, decoding = sampling.pop("judge", None), Decoding(max_new_tokens=limit, **sampling)
+    return write_answers(loaded_model(pd.DataFrame(), model, layout), np.asarray(rows, np.int64), decoding, judge=judge)
 
 
 def test_answers_equal_a_naive_loop_without_a_cache(table: pd.DataFrame, model: RecommenderLM) -> None:
@@ -120,21 +116,17 @@ def test_answers_under_a_soft_prompt_equal_the_naive_loop_too(table: pd.DataFram
     assert softened != answers(model, layout_of(table), ROWS)
 
 
-def test_eager_attention_gives_the_same_answers(family: Family) -> None:
-    table = interactions(3, users=2)  # with ties
-    model, rows = recommender(table, family), np.arange(len(table))
-    before = answers(model, layout_of(table), rows)
-    model.backbone.set_attn_implementation("eager")
-    assert answers(model, layout_of(table), rows) == before
-
-
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 1.5, "top_p": 0.9, "seed": 4}], ids=["greedy", "sampled"])
-def test_an_answer_does_not_depend_on_its_batch(model: RecommenderLM, sampling: dict[str, float]) -> None:
-    layout = layout_of(interactions(3, users=2))
-    rows = list(range(24))
+def test_an_answer_depends_neither_on_its_batch_nor_on_how_attention_is_computed(
+    family: Family, sampling: dict[str, float]
+) -> None:
+    table = interactions(3, users=2)  # with ties
+    model, layout, rows = recommender(table, family), layout_of(table), list(range(24))
     together = answers(model, layout, rows, **sampling)
     assert together == [answers(model, layout, [row], **sampling)[0] for row in rows]
     assert together == answers(model, layout, rows[::-1], **sampling)[::-1]
+    model.backbone.set_attn_implementation("eager")
+    assert together == answers(model, layout, rows, **sampling)
 
 
 def test_seeds_give_other_samples_and_a_low_temperature_the_greedy_answer(
@@ -144,8 +136,8 @@ def test_seeds_give_other_samples_and_a_low_temperature_the_greedy_answer(
     greedy = answers(model, layout, rows)
     first, again, other = (answers(model, layout, rows, temperature=2.0, seed=seed) for seed in (1, 1, 2))
     assert first == again and first != other and first != greedy
-    assert answers(model, layout, rows, temperature=1e-6) == greedy
-    assert answers(model, layout, rows, temperature=2.0, top_p=1e-6) == greedy
+    for nearly_greedy in ({"temperature": 1e-6}, {"temperature": 2.0, "top_p": 1e-6}):
+        assert answers(model, layout, rows, **nearly_greedy) == greedy
 
 
 class Dice:
@@ -204,28 +196,26 @@ def naive_best(model: RecommenderLM, layout: Layout, row: int, decoding: Decodin
 def test_the_best_sentences_stay_and_candidates_know_nothing_of_each_other(
     table: pd.DataFrame, model: RecommenderLM, kind: Literal["stream", "question"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layout, rows = layout_of(table, layout=kind), np.asarray(ROWS)
+    layout = layout_of(table, layout=kind)
     add_to_logits(monkeypatch, model, [layout.vocabulary.end], 1.0)  # some end early, some never
-    most = torch.arange(model.backbone.get_output_embeddings().out_features).remainder(4) != 0
-    monkeypatch.setattr("thinkrec.reasons.decoding.sentence_ends", lambda *_: most)
+    ends_with(monkeypatch, model, lambda token: token % 4 != 0)
+    judge, how = Dice(), {"temperature": 1.5, "top_p": 0.9, "seed": 4, "candidates": 9}
 
-    judge = Dice()
-    decoding = Decoding(max_new_tokens=12, temperature=1.5, top_p=0.9, seed=4, candidates=9)
+    def best(rows: list[int]) -> list[str]:
+        return answers(model, layout, rows, 12, judge=judge, **how)
 
-    def best(rows: NDArray[np.int64]) -> list[str]:
-        return write_answers(loaded(model, layout), rows, decoding, judge=judge)
-
-    together, of_all = best(rows), sorted(judge.asked)
+    together, of_all = best(ROWS), sorted(judge.asked)
     assert all(together)
     judge.asked.clear()
-    assert together == [naive_best(model, layout, row, decoding, judge) for row in rows.tolist()]
+    decoding = Decoding(max_new_tokens=12, **how)
+    assert together == [naive_best(model, layout, row, decoding, judge) for row in ROWS]
     assert of_all == sorted(judge.asked)  # finished answers are left in peace
-    assert together == [best(rows[[at]])[0] for at in range(len(rows))]
+    assert together == [best([row])[0] for row in ROWS]
     monkeypatch.setattr("thinkrec.reasons.decoding.TOGETHER", 2)
-    assert together == best(rows)
-    assert together != write_answers(loaded(model, layout), rows, decoding)  # without a judge nothing is chosen
+    assert together == best(ROWS)
+    assert together != answers(model, layout, ROWS, 12, **how)  # without a judge nothing is chosen
     monkeypatch.setattr("thinkrec.reasons.decoding.NUDGE", 0.0)
-    assert together != best(rows)
+    assert together != best(ROWS)
 
 
 def test_candidates_that_were_not_taken_are_forgotten(
@@ -233,12 +223,10 @@ def test_candidates_that_were_not_taken_are_forgotten(
 ) -> None:
     layout, new, count, seen = layout_of(table), 12, 5, []
     add_to_logits(monkeypatch, model, [layout.vocabulary.end], -100.0)
-    every = torch.ones(model.backbone.get_output_embeddings().out_features, dtype=torch.bool)
-    monkeypatch.setattr("thinkrec.reasons.decoding.sentence_ends", lambda *_: every)  # sentences of one token
+    ends_with(monkeypatch, model, lambda token: True)  # sentences of one token
     plain = model.hidden_states
     monkeypatch.setattr(model, "hidden_states", lambda *given: seen.append(given[1].shape[-1]) or plain(*given))
-    decoding = Decoding(max_new_tokens=new, temperature=1.5, candidates=count)
-    write_answers(loaded(model, layout), np.asarray([23]), decoding, judge=Dice())
+    answers(model, layout, [23], new, temperature=1.5, candidates=count, judge=Dice())
     assert max(seen) <= seen[0] + new + count
 
 
@@ -249,9 +237,8 @@ def test_the_vocabulary_is_read_once_whatever_is_written(
     plain = words.batch_decode
     monkeypatch.setattr(words, "batch_decode", lambda ids, **how: longest.append(len(ids)) or plain(ids, **how))
     sentence_ends.cache_clear()
-    decoding = Decoding(max_new_tokens=3, temperature=1.0, candidates=2)
     for _ in range(2):
-        write_answers(loaded(model, layout_of(table)), np.asarray([5]), decoding, judge=Dice())
+        answers(model, layout_of(table), [5], 3, temperature=1.0, candidates=2, judge=Dice())
     assert longest.count(len(words)) == 1
 
 
@@ -260,18 +247,26 @@ def test_where_an_answer_begins_with_a_verdict_it_is_the_one_that_the_score_says
 ) -> None:
     layout, rows = layout_of(table), np.arange(len(table))
     add_to_logits(monkeypatch, model, layout.vocabulary.verdicts, 100.0)
-    said = [parse_verdict(answer) for answer in answers(model, layout, rows, 1)]
-    assert said == (score(model, layout, rows) > 0).tolist()
-    assert set(said) == {True, False}
+    verdicts = [parse_verdict(answer) for answer in answers(model, layout, rows, 1)]
+    assert verdicts == (score(model, layout, rows) > 0).tolist()
+    assert set(verdicts) == {True, False}
 
 
-def test_the_targets_label_and_its_reason_do_not_leak(table: pd.DataFrame, model: RecommenderLM) -> None:
-    rows = np.arange(len(table))
-    before = answers(model, layout_of(table), rows)
-    for row in (4, 11, 20):
-        reasons = {row: np.asarray([70, 71, 1], np.int32)}
-        flipped = layout_of(with_flipped_label(table, row), reasons=reasons)
-        assert answers(model, flipped, [row]) == [before[row]]
+@pytest.mark.parametrize("ties", [False, True])
+def test_neither_its_own_label_and_reason_nor_those_of_its_second_leak_into_an_answer(
+    model: RecommenderLM, ties: bool
+) -> None:
+    table = interactions(3, users=2, ties=ties)
+    layout, rows = layout_of(table), np.arange(len(table))
+    blind_to = (
+        {row: [row - 1] for row in rows[layout.end < rows].tolist()[:4]} if ties else {4: [4], 11: [11], 20: [20]}
+    )
+    before = answers(model, layout, list(blind_to))
+    for (row, hidden), answer in zip(blind_to.items(), before, strict=True):
+        label = table["label"].to_numpy().copy()
+        label[hidden] = 1 - label[hidden]
+        flipped = layout_of(table.assign(label=label), reasons={hidden[0]: np.asarray([70, 71, 1], np.int32)})
+        assert answers(model, flipped, [row]) == [answer]
 
 
 def test_an_answer_stops_at_the_end_token(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,15 +291,6 @@ def test_an_answer_stops_at_the_end_token(table: pd.DataFrame, monkeypatch: pyte
     assert sum(text == long for text, long in zip(cut, three, strict=True)) == 2
 
 
-def test_tied_rows_do_not_read_each_others_verdicts(model: RecommenderLM) -> None:
-    table = interactions(3, users=2)
-    layout = layout_of(table)
-    tied = np.flatnonzero(layout.end < np.arange(len(table)))
-    before = answers(model, layout, tied)
-    for row, answer in zip(tied.tolist()[:4], before, strict=False):
-        assert answers(model, layout_of(with_flipped_label(table, row - 1)), [row]) == [answer]
-
-
 @torch.no_grad()
 def naive_reason_first(model: RecommenderLM, layout: Layout, row: int, limit: int) -> tuple[str, float]:
     """The prompt, a full stop, the reason, the row's own block once more, as one growing sequence; without ties."""
@@ -324,11 +310,11 @@ def test_reason_first_equals_a_naive_loop_whatever_the_batch(
     layout, rows = layout_of(table, layout=kind), np.asarray(ROWS)
     add_to_logits(monkeypatch, model, [layout.vocabulary.end], 1.0)  # some end early, some never
     expected = [naive_reason_first(model, layout, row, NEW) for row in rows.tolist()]
-    texts, scores = reason_first(loaded(model, layout), rows, Decoding(max_new_tokens=NEW))
+    texts, scores = reason_first(loaded_model(pd.DataFrame(), model, layout), rows, Decoding(max_new_tokens=NEW))
     assert texts == [text for text, _ in expected]
     assert scores == pytest.approx([after for _, after in expected], abs=1e-4)
     assert np.abs(scores - score(model, layout, rows)).max() > 0.01
-    assert reason_first(loaded(model, layout), rows[:0], Decoding(max_new_tokens=NEW))[0] == []
+    assert reason_first(loaded_model(pd.DataFrame(), model, layout), rows[:0], Decoding(max_new_tokens=NEW))[0] == []
 
 
 @pytest.mark.parametrize("kind", ["stream", "question"])
@@ -345,7 +331,7 @@ def test_thinking_first_is_the_same_in_training_as_when_it_is_asked_for(
         return torch.tensor([[*thoughts[row], end][written] for row, written in at])
 
     monkeypatch.setattr("thinkrec.reasons.decoding._Answers.choose", forced)
-    _, asked = reason_first(loaded(model, layout), rows, Decoding(max_new_tokens=NEW))
+    _, asked = reason_first(loaded_model(pd.DataFrame(), model, layout), rows, Decoding(max_new_tokens=NEW))
     learned = {row: np.asarray([*stop, *thought, end], np.int32) for row, thought in thoughts.items()}
     taught = replace(layout, reasons=learned, thoughts=learned)
     batch = taught.collate(taught.scoring_windows(rows, np.arange(len(rows))))
