@@ -55,17 +55,11 @@ class TestTheOfflineTeachersGrammar:
             "Yes. Liked comedy (1 of 1) and war (1 of 2). One such title is Iron Harbour. Against it stands slow, "
             "disliked (1 of 1). This one brings sea, war. It still fits."
         )
-        assert claimed(text) == [
-            "liked comedy (1 of 1)",
-            "liked war (1 of 2)",
-            "liked Iron Harbour",
-            "disliked slow (1 of 1)",
-            "target sea",
-            "target war",
-        ]
-        assert check(text).true
-        assert check(text).agrees(True)
-        assert not check(text).agrees(False)
+        assert " | ".join(claimed(text)) == (
+            "liked comedy (1 of 1) | liked war (1 of 2) | liked Iron Harbour | disliked slow (1 of 1) | target sea | "
+            "target war"
+        )
+        assert check(text).true and check(text).agrees(True) and not check(text).agrees(False)
 
     def test_what_is_counted_is_what_was_shown(self) -> None:
         claims = check("No. Disliked war (1 of 2). For it stands comedy, liked (1 of 2).").claims
@@ -212,85 +206,52 @@ class TestNames:
         assert check("No.", catalogue=Catalogue(["No"], ["no"])).claims == []
 
 
-PROSE = {
-    "Yes. The user liked Iron Harbour, a suspenseful war film set on ships, which suggests an appetite for war "
-    "stories. Low Tide is also about war, so it should appeal.": [
-        "liked Iron Harbour",
-        "liked suspenseful",
-        "liked war",
-        "prefers war",
-        "named Low Tide",
-        "target war",
-    ],
-    "No. The user did not like Quiet Orchard, and its slow, sad mood is a likely reason. The target's slow pace would "
-    "not be enjoyed.": ["disliked Quiet Orchard", "disliked slow", "disliked sad", "target slow"],
-    "No. While the user enjoys comedies, they disliked Night and Quiet Orchard. This film has no comedy in it.": [
-        "prefers comedy",
-        "disliked Night",
-        "disliked Quiet Orchard",
-        "lacks comedy",
-    ],
-    "Yes. Iron Harbour was liked, but Night was not liked, so war alone decides nothing.": [
-        "liked Iron Harbour",
-        "disliked Night",
-    ],
-    "Yes. Titles such as *Iron Harbour* (liked) and *Quiet Orchard* (disliked) point to a preference for ships over "
-    "family drama.": ["liked Iron Harbour", "disliked Quiet Orchard", "prefers ships"],
-    "No. They neither liked slow films nor sad ones. Low Tide is slow.": [
-        "disliked slow",
-        "disliked sad",
-        "named Low Tide",
-    ],
-    "Yes. The user would love the sea of Low Tide.": ["named sea", "named Low Tide"],
-    "No. The target lacks ships and comedy, and the user avoids musicals.": [
-        "lacks ships",
-        "lacks comedy",
-        "avoids musical",
-    ],
-    "Yes. The history shows a love of ships. For instance, Iron Harbour. This one is about the sea.": [
-        "liked ships",
-        "liked Iron Harbour",
-        "target sea",
-    ],
-    "No. Quiet Orchard, which the user disliked, is slow, as is this title.": ["disliked Quiet Orchard"],
-    "Yes. Although the user isn't a fan of sad stories, they are drawn to war and to the \u201csea\u201d.": [
-        "avoids sad",
-        "prefers war",
-        "prefers sea",
-    ],
-    "Yes. The user seems to enjoy stories of family, having liked The Copper Key (1 of 1); Seven Keys is of the same "
-    "kind.": ["prefers family", "liked The Copper Key: Part Two (1 of 1)", "named Seven Keys"],
-    "No. The target has neither ships nor comedy, and nobody who liked them once would do without.": [
-        "lacks ships",
-        "lacks comedy",
-    ],
-    "Yes. The user has shown little interest in sad films (0 of 1 liked), and has never disliked a comedy.": [
-        "avoids sad (1 of 1)",
-        "prefers comedy",
-    ],
-    "Yes. They prefer ships to family drama; the target is a break from comedy and about more than the sea.": [
-        "prefers ships",
-    ],
-    "No. Target: sea, war, slow. Preferences: comedy, ships. Dislikes: slow.": [
-        "target sea",
-        "target war",
-        "target slow",
-        "prefers comedy",
-        "prefers ships",
-        "avoids slow",
-    ],
-    "No. Taste: dislikes slow; likes war. Fit: this one combines war with slow scenes.": [
-        "avoids slow",
-        "prefers war",
-        "target war",
-        "target slow",
-    ],
-}
+# What a reader would say that a text claims, and the text.
+PROSE = [
+    ("liked Iron Harbour | liked suspenseful | liked war | prefers war | named Low Tide | target war",
+     "Yes. The user liked Iron Harbour, a suspenseful war film set on ships, which suggests an appetite for war "
+     "stories. Low Tide is also about war, so it should appeal."),
+    ("disliked Quiet Orchard | disliked slow | disliked sad | target slow",
+     "No. The user did not like Quiet Orchard, and its slow, sad mood is a likely reason. The target's slow pace "
+     "would not be enjoyed."),
+    ("prefers comedy | disliked Night | disliked Quiet Orchard | lacks comedy",
+     "No. While the user enjoys comedies, they disliked Night and Quiet Orchard. This film has no comedy in it."),
+    ("liked Iron Harbour | disliked Night",
+     "Yes. Iron Harbour was liked, but Night was not liked, so war alone decides nothing."),
+    ("liked Iron Harbour | disliked Quiet Orchard | prefers ships",
+     "Yes. Titles such as *Iron Harbour* (liked) and *Quiet Orchard* (disliked) point to a preference for ships "
+     "over family drama."),
+    ("disliked slow | disliked sad | named Low Tide",
+     "No. They neither liked slow films nor sad ones. Low Tide is slow."),
+    ("named sea | named Low Tide",
+     "Yes. The user would love the sea of Low Tide."),
+    ("lacks ships | lacks comedy | avoids musical",
+     "No. The target lacks ships and comedy, and the user avoids musicals."),
+    ("liked ships | liked Iron Harbour | target sea",
+     "Yes. The history shows a love of ships. For instance, Iron Harbour. This one is about the sea."),
+    ("disliked Quiet Orchard",
+     "No. Quiet Orchard, which the user disliked, is slow, as is this title."),
+    ("avoids sad | prefers war | prefers sea",
+     "Yes. Although the user isn't a fan of sad stories, they are drawn to war and to the \u201csea\u201d."),
+    ("prefers family | liked The Copper Key: Part Two (1 of 1) | named Seven Keys",
+     "Yes. The user seems to enjoy stories of family, having liked The Copper Key (1 of 1); Seven Keys is of the "
+     "same kind."),
+    ("lacks ships | lacks comedy",
+     "No. The target has neither ships nor comedy, and nobody who liked them once would do without."),
+    ("avoids sad (1 of 1) | prefers comedy",
+     "Yes. The user has shown little interest in sad films (0 of 1 liked), and has never disliked a comedy."),
+    ("prefers ships",
+     "Yes. They prefer ships to family drama; the target is a break from comedy and about more than the sea."),
+    ("target sea | target war | target slow | prefers comedy | prefers ships | avoids slow",
+     "No. Target: sea, war, slow. Preferences: comedy, ships. Dislikes: slow."),
+    ("avoids slow | prefers war | target war | target slow",
+     "No. Taste: dislikes slow; likes war. Fit: this one combines war with slow scenes."),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "claims"), PROSE.items())
-def test_free_prose_claims_what_a_reader_would_say(text: str, claims: list[str]) -> None:
-    assert claimed(text) == claims
+@pytest.mark.parametrize(("claims", "text"), PROSE)
+def test_free_prose_claims_what_a_reader_would_say(claims: str, text: str) -> None:
+    assert " | ".join(claimed(text)) == claims
 
 
 @pytest.mark.parametrize("end", ["user", "this", "Liked war. It suits the user", "Quiet", "It still fits the user."])
@@ -299,7 +260,7 @@ def test_a_text_may_end_where_a_longer_name_would_go_on(end: str) -> None:
 
 
 def test_true_prose_raises_no_alarm() -> None:
-    alarms = [[str(claim) for claim in check(text).claims if not claim.true] for text in PROSE]
+    alarms = [[str(claim) for claim in check(text).claims if not claim.true] for _, text in PROSE]
     assert [alarm for alarm in alarms if alarm] == [["avoids musical"], ["named Seven Keys"]]
 
 
