@@ -161,11 +161,12 @@ def test_a_question_fails_in_so_many_batches_and_no_more(server):
 
 
 def test_the_others_are_answered_before_failures_end_the_run(server):
-    server.answer = lambda request, times: (
-        (400, {"error": {"message": "no"}})
-        if request["messages"][0]["content"] == "b"
-        else (200, completion("again" if times == 1 and len(request["messages"]) == 1 else "x"))
-    )
+    def answer(request, times):
+        if request["messages"][0]["content"] == "b":
+            return 400, {"error": {"message": "no"}}
+        return 200, completion("again" if len(request["messages"]) == 1 else "x")
+
+    server.answer = answer
     for _ in range(batch.ATTEMPTS):
         waits(server, "b", "c")
         server.finish()
@@ -190,13 +191,12 @@ def test_a_refusal_is_an_answer_as_in_a_live_run(server, status, body, refusal):
 
 
 def test_an_expired_batch_keeps_what_it_answered_and_the_rest_is_submitted_again(server):
-    texts = [str(n) for n in range(6)]
-    waits(server, *texts)
+    waits(server, *"abcdef")
     server.finish("expired", keep=lambda place: place < 4)
-    line = waits(server, *texts)
+    line = waits(server, *"abcdef")
     assert "4 answers collected; 2 failed (This request could not be executed in time.); 2 questions submitted" in line
     server.finish()
-    assert go(server, *texts) == texts
+    assert go(server, *"abcdef") == list("abcdef")
     assert set(server.asked.values()) == {1}
 
 
@@ -244,49 +244,42 @@ def test_batches_that_end_one_by_one_are_collected_one_by_one(server, monkeypatc
 
 
 def test_a_cap_cuts_what_one_run_submits_in_the_words_of_a_live_run(server):
-    texts = [str(n) for n in range(5)]
     for place in range(2):
-        line = waits(server, *texts, max_requests=2)
+        line = waits(server, *"abcde", max_requests=2)
         assert f"2 questions submitted (batch_{place}); all run.max_requests=2 of this run are sent" in line
         server.finish()
-    assert "1 question submitted (batch_2); run again" in waits(server, *texts, max_requests=2)
-    server.finish()
-    assert go(server, *texts, max_requests=2) == texts
+    assert "1 question submitted (batch_2); run again" in waits(server, *"abcde", max_requests=2)
 
 
 def test_a_cap_on_money_leaves_room_for_the_longest_answers(server):
     # Some 100 characters are 25 tokens of a prompt, and an answer may be 100: 0.001 x 125 each.
     settings = {"prompt_price": 1000.0, "completion_price": 1000.0, "request": {"max_tokens": 100}}
-    texts = [str(n) for n in range(10)]
     no_room = "run.max_cost={} has no room for another request"
-    assert no_room.format(0.1) in fails(server, *texts, **settings, max_cost=0.1)
+    assert no_room.format(0.1) in fails(server, *"abcde", **settings, max_cost=0.1)
     assert not server.files
-    line = waits(server, *texts, **settings, max_cost=0.4)
+    line = waits(server, *"abcde", **settings, max_cost=0.4)
     assert f"3 questions submitted (batch_0); {no_room.format(0.4)}" in line
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("call", ["POST files", "POST batches"])
-@pytest.mark.parametrize("again", [False, True])
-def test_killed_between_any_two_steps_nothing_is_submitted_twice(server, call, again):
+@pytest.mark.parametrize("ended", [False, True])  # by the time somebody comes back
+def test_killed_between_any_two_steps_nothing_is_submitted_twice(server, call, ended):
     """The server kills the run after it has done what was asked for, before the run hears of that."""
-    others = [{"id": f"other-{n}", "input_file_id": f"none-{n}", "status": "completed"} for n in range(3)]
-
     command = [sys.executable, "-c", RUN, server.endpoint]
     running = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
     server.faults[call] = [lambda: (running.kill(), running.wait())]
     assert running.wait(timeout=60) == -signal.SIGKILL
-    for other in others:  # of the same account, created since
-        server.batches[other["id"]] = {**other, "object": "batch", "created_at": 2_000_000_000}
-    if again:  # ended by the time somebody comes back
+    for n in range(3):  # of the same account, created since
+        other = {"id": f"other-{n}", "input_file_id": f"none-{n}", "status": "completed", "created_at": 2_000_000_000}
+        server.batches[other["id"]] = {**other, "object": "batch"}
+    if ended:
         server.finish()
-    ours = lambda: [submitted for submitted in server.batches.values() if submitted["input_file_id"] in server.files]  # noqa: E731
-    if not (again and call == "POST batches"):
+    if not ended or call == "POST files":
         waits(server, "a", "b")
-        assert len(ours()) == 1
         server.finish()
     assert go(server, "a", "b") == ["a", "b"]
-    assert len(ours()) == 1
+    assert len([submitted for submitted in server.batches.values() if submitted["input_file_id"] in server.files]) == 1
     assert set(server.asked.values()) == {1}
 
 
