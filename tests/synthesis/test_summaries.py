@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.synthesis.worlds import broken, items_of
+from tests.synthesis.worlds import items_of
 from tests.teacher.asking import teacher_at
 from tests.teacher.scripted import scripted
 from thinkrec.artifacts import FALLBACKS, KEYWORDS, write_table
 from thinkrec.claims.answers import refusal
 from thinkrec.claims.cleaning import clean_keywords, instructs
-from thinkrec.errors import UserError
 from thinkrec.shown import LONGEST_KEYWORD
 from thinkrec.synthesis.keywords import extract_keywords
 from thinkrec.synthesis.summaries import FAULTS, MOST_WORDS, read_keywords, summarise
@@ -158,16 +157,6 @@ def test_items_of_equal_metadata_ask_once_and_the_counts_are_of_items():
     }
 
 
-def test_output_does_not_depend_on_concurrency():
-    items = items_of(*((f"Title {n}", 1990 + n, ["Drama"], f"about {'war' * (n % 3)}") for n in range(30)))
-    app, _ = answering(lambda item: "Yes" if item["year"] % 3 else f"kind, {item['title']}")
-    first, again = run(items, app, concurrency=1), run(items, app, concurrency=7)
-    pd.testing.assert_frame_equal(first.keywords, again.keywords)
-    pd.testing.assert_frame_equal(first.fallbacks, again.fallbacks)
-    assert first.stats == again.stats
-    assert len(first.fallbacks) == 20
-
-
 def test_without_a_teacher_all_is_extracted(tmp_path):
     summaries = summarise(ITEMS, None, max_per_item=10)
     extracted, stats = extract_keywords(ITEMS, max_per_item=10)
@@ -181,12 +170,6 @@ def test_no_items_ask_nothing():
     app, heard = answering(lambda item: "war")
     summaries = run(items_of(), app)
     assert (len(summaries.keywords), summaries.stats["asked"], heard) == (0, 0, [])
-
-
-def test_a_failing_teacher_stops_with_one_line():
-    with pytest.raises(UserError, match="teacher at offline") as caught:
-        run(ITEMS, broken)
-    assert "\n" not in str(caught.value)
 
 
 def test_the_offline_teacher_errs_at_times():

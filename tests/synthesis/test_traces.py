@@ -8,7 +8,6 @@ import pytest
 from tests.synthesis.worlds import (
     PROMPT,
     TRACE,
-    broken,
     interactions_of,
     lines,
     make_traces,
@@ -19,7 +18,6 @@ from tests.teacher.scripted import scripted
 from thinkrec.artifacts import REJECTED, TRACES, write_table
 from thinkrec.claims.answers import parse_verdict
 from thinkrec.claims.checker import Checker
-from thinkrec.errors import UserError
 from thinkrec.teacher.trace_prompts import FAULTS
 
 ITEMS = pd.DataFrame({"item": range(6), "title": [f"Title {n}" for n in range(6)]})
@@ -137,12 +135,6 @@ def test_a_leaked_hint_is_refused_and_asked_for_again():
     assert corrected(heard[2]) is None  # the right verdict is named once
 
 
-def test_what_a_reasoning_model_thinks_is_in_no_trace():
-    app, heard = scripted(lambda messages: f"Yes, I was told No </think> so.\n</think>\n{lines('No')}\n<think>Or Yes?")
-    assert make_traces(WORLD, [4], app).kept["text"].tolist() == [trace("No")]
-    assert len(heard) == 1
-
-
 def test_traces_of_train_that_repeat_an_earlier_one_go_and_cost_no_turn():
     that = lines("No", "So much for that.")
     answers = {4: that, 6: lines("No", "so  much for That."), 14: lines("No", "So much for this.")}
@@ -169,11 +161,6 @@ def test_output_does_not_depend_on_concurrency_and_fits_its_schemas(tmp_path):
     for synthesis in (first, make_traces(WORLD, [])):
         write_table(TRACES, synthesis.kept, root=tmp_path)
         write_table(REJECTED, synthesis.rejected, root=tmp_path)
-
-
-def test_a_failing_teacher_stops_the_loop_with_one_line():
-    with pytest.raises(UserError, match="teacher at offline"):
-        make_traces(WORLD, [4, 6, 8], broken)
 
 
 def test_a_prompt_shows_the_last_earlier_rows_with_their_verdicts():

@@ -55,9 +55,3 @@ def questions_about(tables, prompt=PROMPT):
     """A function from a row number to the text that asks about it."""
     checker = Checker(*tables, prompt, str)
     return lambda row: question(checker.shown(row))[1]["content"]
-
-
-async def broken(scope, receive, send):
-    """A teacher that fails."""
-    await send({"type": "http.response.start", "status": 500, "headers": []})
-    await send({"type": "http.response.body", "body": b"oops"})

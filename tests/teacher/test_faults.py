@@ -98,10 +98,12 @@ def met(tmp_path_factory):
         patch.chdir(folder)
         patch.delenv("THINKREC_STORE", raising=False)
         patch.setenv("THINKREC_TEACHER_KEY", KEY)
-        patch.setattr(root, "handlers", [*root.handlers, handler])
-        patch.setattr(root, "level", logging.DEBUG)
-        names = [*FAILS, *ANSWERS]
+        names, level = [*FAILS, *ANSWERS], root.level
+        root.addHandler(handler)
+        root.setLevel(logging.DEBUG)
         outcomes = try_to_ask(teacher_at(server.endpoint, concurrency=64, retries=RETRIES), *names)
+        root.setLevel(level)
+        root.removeHandler(handler)
     return dict(zip(names, outcomes, strict=True)), server, log.getvalue(), folder
 
 
@@ -146,8 +148,7 @@ def test_the_key_is_in_no_log_and_not_in_the_store(met):
     assert {request.key for request in server.heard} == {KEY}
     assert "/chat/completions" in log  # everything was listened to
     assert KEY not in log
-    for path in (folder / STORE).parent.iterdir():
-        assert KEY.encode() not in path.read_bytes()
+    assert all(KEY.encode() not in path.read_bytes() for path in (folder / STORE).parent.iterdir())
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "502", "503", "cut", "cut in the body"])
@@ -233,12 +234,6 @@ def test_the_ledger_calls_each_answer_that_is_none_by_its_name():
     assert (synthesis.stats["prompt_tokens"], synthesis.stats["completion_tokens"]) == (7 * counted, 3 * counted)
 
 
-def test_the_loop_bounds_its_turns_whatever_it_hears():
-    synthesis, server = loop("null content", [3, 15], max_turns=3)
-    assert len(server.heard) == 6
-    assert synthesis.rejected["row"].tolist() == [3, 3, 3, 15, 15, 15]
-
-
 def test_a_fault_of_the_teacher_stops_the_loop_in_one_line():
     questions = []
 
@@ -253,8 +248,9 @@ def test_a_fault_of_the_teacher_stops_the_loop_in_one_line():
 
 
 def test_scratch_work_is_in_no_trace():
-    body = completion("<think>Thinking of the label</think>Yes.", reasoning_content="label")
-    synthesis, _ = loop(lambda request: Response(body=body), range(6), max_turns=1)
-    text = pd.concat([synthesis.kept, synthesis.rejected]).to_csv()
-    assert "Yes" in text
-    assert "hinking" not in text and "of the label" not in text
+    text = "Yes, says the label </think> so.\n</think>\nVerdict: Yes\nHistory: a\nTaste: b\nFit: c\n<think>Or No?"
+    body = completion(text, reasoning_content="the label")
+    synthesis, _ = loop(lambda request: Response(body=body), range(6), max_turns=1, min_words=1)
+    kept, rejected = synthesis.kept["text"], synthesis.rejected["text"]
+    assert set(kept) == {"Yes. A. B. C."}
+    assert not pd.concat([kept, rejected]).str.contains("think|label").any()

@@ -1,6 +1,6 @@
-"""The offline teacher: verdicts follow the evidence in the prompt, and every claim is grounded in it."""
+"""The offline teacher: verdicts follow the evidence in the prompt (tests/claims: what it claims is so)."""
 
-import re
+from collections import Counter
 from unittest.mock import patch
 
 import pytest
@@ -11,7 +11,6 @@ from tests.claims.rows import item
 from thinkrec.claims.answers import parse_verdict, read_parts, split_verdict, trace_text, write_answer
 from thinkrec.shown import ShownRow
 from thinkrec.synthesis.filters import mentions_hint
-from thinkrec.synthetic.synonyms import meaning
 from thinkrec.teacher import offline
 from thinkrec.teacher.offline import Case, answer, complete, explain, judge, weigh
 from thinkrec.teacher.trace_prompts import REFLECTIONS, follow_up, question
@@ -80,21 +79,10 @@ def test_without_evidence_it_says_so(certain):
 
 
 @given(HISTORIES, TARGETS, st.booleans(), st.binary(min_size=32, max_size=32))
-def test_every_claim_is_grounded_in_the_prompt(history, target, verdict, style):
-    case = Case(history=history, target=target)
-    parts = explain(case, verdict, style)
-    text = trace_text(verdict, parts)
+def test_an_explanation_is_short_in_the_form_asked_for_and_free_of_hints(history, target, verdict, style):
+    parts = explain(Case(history=history, target=target), verdict, style)
     assert read_parts(write_answer(verdict, parts)) == parts
-    about = re.search(r"(?:This one is about|This one brings|The target has) ([^.]*)\.", text)
-    assert about is None or set(about[1].split(", ")) <= set(target)
-    liked_sense = {"liked": True, "Liked": True, "liking": True, "Prefers": True}
-    for sentence in re.split(r"(?<=\.) ", text):
-        for word, given_count, seen in re.findall(r"(\w+),? (?:liked |disliked )?\((\d+) of (\d+)\)", sentence):
-            positive = any(re.search(rf"\b{sign}\b", sentence) for sign in liked_sense)
-            verdicts = [liked for _, words, liked in history if meaning(word) in map(meaning, words)]
-            assert len(verdicts) == int(seen)
-            assert sum(liked == positive for liked in verdicts) == int(given_count) > 0
-    assert len(text.split()) <= 50
+    assert len(trace_text(verdict, parts).split()) <= 50
     assert not mentions_hint(" ".join(parts.values()), [])
 
 
@@ -116,13 +104,10 @@ def test_it_understands_every_correction(certain, phrasing, label):
 
 
 def test_corrections_are_sometimes_ignored_and_sometimes_leaked():
-    seen = {"obeyed": 0, "ignored": 0, "leaked": 0}
+    seen = Counter()
     for n in range(400):
-        messages = shown([(f"t{n}", ["love"], True)], ["love"])
-        messages += [
-            {"role": "assistant", "content": "Yes. It fits."},
-            follow_up("wrong_verdict", label=False, turn=1),
-        ]
+        correction = follow_up("wrong_verdict", label=False, turn=1)
+        messages = [*shown([(f"t{n}", ["love"], True)], ["love"]), {"role": "assistant", "content": "Yes."}, correction]
         text = answer(messages)
         leaked, obeyed = mentions_hint(split_verdict(text)[1], []), parse_verdict(text) is False
         seen["leaked" if leaked else "obeyed" if obeyed else "ignored"] += 1
