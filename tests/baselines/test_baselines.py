@@ -13,10 +13,7 @@ from tests.project import dataset_params
 from thinkrec import metrics
 from thinkrec.baselines.fits import (
     PLAIN,
-    Fit,
-    boosted_trees,
     item_like_rate,
-    logistic_regression,
     running_rates,
     train_rate,
 )
@@ -24,7 +21,7 @@ from thinkrec.baselines.plain_statistics import plain_statistics
 from thinkrec.baselines.scores import score_fits, score_slot_statistics
 from thinkrec.history import ScoredModel, static_view
 
-FITS: dict[str, Fit] = PLAIN
+every_fit = pytest.mark.parametrize("name", PLAIN)
 LEARNED = ["logistic_regression", "boosted_trees", "logistic_kernels"]
 
 
@@ -76,200 +73,186 @@ def odds(p: float) -> float:
     return float(np.log(p / (1 - p)))
 
 
-class TestRates:
-    def test_the_item_like_rate_counts_train_only(self) -> None:
-        rate = item_like_rate(table(), items())(table())
-        assert rate[2] == pytest.approx((3 + 5 * 0.7) / (3 + 5))
-        assert rate[3] == rate[6] == pytest.approx((0 + 5 * 0.7) / (1 + 5))
-
-    def test_an_item_that_train_lacks_has_the_rate_of_train(self) -> None:
-        frame = table().assign(item=[0, 2, 0, 1, 0, 0, 1])
-        rate = item_like_rate(frame, catalogue([[]] * 3, [None] * 3))(frame)
-        assert rate[3] == pytest.approx(0.7)
-
-    def test_running_rates_add_the_log_odds_of_user_and_item(self) -> None:
-        user, item = (2 + 3.5) / (3 + 5), (0 + 3.5) / (2 + 5)  # before 70; the item was disliked twice
-        rates = running_rates(table(), items())(table())
-        assert odds(rates[3]) == pytest.approx(odds(user) + odds(item) - odds(0.7))
-        assert rates[0] == pytest.approx(0.7)  # nothing came before it
-
-    def test_static_rates_stop_where_the_split_starts(self) -> None:
-        # Test starts at 60, which the item's second row misses.
-        user, item = (2 + 3.5) / (3 + 5), (0 + 3.5) / (1 + 5)
-        rates = running_rates(table(), items())(static_view(table()))
-        assert odds(rates[3]) == pytest.approx(odds(user) + odds(item) - odds(0.7))
-
-    def test_a_users_static_ranking_is_the_items_alone(self) -> None:
-        # On valid, before which there is only train, every row of a user shares the user's rate.
-        frame, goods = world()
-        valid = (frame["split"] == "valid").to_numpy()
-        user, label = frame["user"].to_numpy()[valid], frame["label"].to_numpy()[valid]
-        stopped = running_rates(frame, goods)(static_view(frame))[valid]
-        item = item_like_rate(frame, goods)(frame)[valid]
-        assert metrics.uauc(user, label, stopped) == pytest.approx(metrics.uauc(user, label, item), abs=0.01)
+def flipped(frame: pd.DataFrame, rows: pd.Series) -> pd.DataFrame:
+    """The table with the other label in these rows."""
+    return frame.assign(label=frame["label"].where(~rows, 1 - frame["label"]))
 
 
-class TestStatistics:
-    def test_by_hand(self) -> None:
-        row = plain_statistics(table(), items()).loc[3]  # user 0, item 1 (war), at 70
-        prior = (4 + 2.5) / (6 + 5)  # 4 likes among the 6 earlier rows, drawn to one half
-        user, item = (2 + 5 * prior) / (3 + 5), (0 + 5 * prior) / (2 + 5)
-        war = (2 + 5 * user) / (
-            3 + 5
-        )  # both items are of war, so it is all that the user did, drawn to the user's rate
-        expected = [odds(user), np.log(4), odds(item), np.log(3), odds(war), np.log(4), np.nan, 0, 1]
-        np.testing.assert_allclose(row.to_numpy(), expected)
-
-    def test_affinity_is_the_mean_over_the_items_categories(self) -> None:
-        row = plain_statistics(table(), items()).loc[2]  # user 0, item 0 (comedy and war), at 50
-        prior = (3 + 2.5) / (4 + 5)
-        user = (1 + 5 * prior) / (2 + 5)
-        comedy, war = (1 + 5 * user) / (1 + 5), (1 + 5 * user) / (2 + 5)
-        assert row["affinity_log_odds"] == pytest.approx((odds(comedy) + odds(war)) / 2)
-        assert row["affinity_log_count"] == pytest.approx(np.log1p((1 + 2) / 2))
-        assert row["year"] == 1999
-        assert row[["category_0", "category_1"]].tolist() == [1, 1]
-
-    def test_without_categories_affinity_is_the_users_rate(self) -> None:
-        statistics = plain_statistics(table(), catalogue([[], []], [1999, 2000]))
-        np.testing.assert_allclose(statistics["affinity_log_odds"], statistics["user_log_odds"])
-        assert (statistics["affinity_log_count"] == 0).all()
-
-    def test_of_thousands_of_categories_the_commonest_have_columns_and_all_count(self) -> None:
-        frame = table()
-        names = [f"c{number:04d}" for number in range(3000)]
-        goods = catalogue([[*names[:1500], "war"], [*names[1500:], "war"]], [1999, 2000])
-        many = plain_statistics(frame, goods)
-        assert [name for name in many if name.startswith("category_")] == [f"category_{n}" for n in range(100)]
-        few = plain_statistics(frame, catalogue([["war"], ["war"]], [1999, 2000]))
-        alone = plain_statistics(frame, catalogue([["x"], ["y"]], [1999, 2000]))
-        mean = (few["affinity_log_odds"] + 1500 * alone["affinity_log_odds"]) / 1501
-        np.testing.assert_allclose(many["affinity_log_odds"], mean)
-        assert (many["category_99"] == 1).all()  # war, which both have; by name it is the last
-
-    def test_a_row_changes_with_nothing_at_or_after_its_second(self) -> None:
-        frame, goods = world()
-        before = plain_statistics(frame, goods)
-        for moment in (90, 200, 260):
-            later = frame["timestamp"] >= moment
-            changed = frame.assign(label=frame["label"].where(~later, 1 - frame["label"]))
-            earlier = frame["timestamp"] <= moment
-            pd.testing.assert_frame_equal(plain_statistics(changed, goods)[earlier], before[earlier])
+def auc_on_test(frame: pd.DataFrame, score: np.ndarray) -> float:
+    test = (frame["split"] == "test").to_numpy()
+    return metrics.auc(frame["label"][test], score[test])
 
 
-class TestProtocols:
-    @pytest.mark.parametrize("name", FITS)
-    def test_evaluated_rows_never_see_the_present_or_the_future(self, name: str) -> None:
-        frame, goods = world()
-        score = FITS[name](frame, goods)
-        before = score(frame)
-        for moment in (200, 260):
-            later = frame["timestamp"] >= moment
-            changed = frame.assign(label=frame["label"].where(~later, 1 - frame["label"]))
-            earlier = (frame["timestamp"] <= moment).to_numpy()
-            np.testing.assert_array_equal(FITS[name](changed, goods)(changed)[earlier], before[earlier])
-
-    @pytest.mark.parametrize("name", FITS)
-    def test_static_rows_see_nothing_of_their_split_but_all_before_it(self, name: str) -> None:
-        frame, goods = world()
-        test = (frame["split"] == "test").to_numpy()
-
-        def stopped(flipped: pd.Series) -> np.ndarray:
-            changed = frame.assign(label=frame["label"].where(~flipped, 1 - frame["label"]))
-            return FITS[name](changed, goods)(static_view(changed))[test]
-
-        before = stopped(frame["timestamp"] < 0)
-        np.testing.assert_array_equal(stopped(frame["split"] == "test"), before)
-        # What train alone decides does not move with valid; everything else does.
-        assert np.array_equal(stopped(frame["split"] == "valid"), before) == (name == "item_like_rate")
-
-    @pytest.mark.parametrize("name", FITS)
-    def test_only_train_is_fitted_on(self, name: str) -> None:
-        frame, goods = world()
-        changed = frame.assign(label=frame["label"].where(frame["split"] == "train", 1 - frame["label"]))
-        np.testing.assert_array_equal(FITS[name](changed, goods)(frame), FITS[name](frame, goods)(frame))
-
-    def test_every_baseline_is_scored_under_both_protocols_by_one_fit(self) -> None:
-        frame, goods = world()
-        scores = score_fits(frame, goods, FITS)
-        assert [model.column for model in scores] == [name + end for name in FITS for end in ("", "_static")]
-        for name, fit in FITS.items():
-            np.testing.assert_array_equal(scores[ScoredModel(name)], fit(frame, goods)(frame))
-            np.testing.assert_array_equal(scores[ScoredModel(name, "static")], fit(frame, goods)(static_view(frame)))
-
-    def test_what_the_slots_are_told_is_regressed_on_under_both_protocols(self) -> None:
-        frame, _ = world(rows=1500)
-        online, late = features_of(frame), features_of(frame, seed=1)
-        label = frame["label"].to_numpy(np.float32)
-        online.statistics[:, 1] += 3 * label
-        scores = score_slot_statistics(frame, {"online": online, "static": late})
-        test = (frame["split"] == "test").to_numpy()
-        assert metrics.auc(frame["label"][test], scores[ScoredModel("logistic_slots")][test]) > 0.9  # fitted on these
-        # The same regression of other columns, which say nothing.
-        assert abs(metrics.auc(frame["label"][test], scores[ScoredModel("logistic_slots", "static")][test]) - 0.5) < 0.1
+def test_the_item_like_rate_counts_train_only() -> None:
+    rate = item_like_rate(table(), items())(table())
+    assert rate[2] == pytest.approx((3 + 5 * 0.7) / (3 + 5))
+    assert rate[3] == rate[6] == pytest.approx((0 + 5 * 0.7) / (1 + 5))
+    frame = table().assign(item=[0, 2, 0, 1, 0, 0, 1])
+    rate = item_like_rate(frame, catalogue([[]] * 3, [None] * 3))(frame)
+    assert rate[3] == pytest.approx(0.7)  # an item that train lacks has the rate of train
 
 
-class TestLearned:
-    @pytest.mark.parametrize("name", LEARNED)
-    def test_what_follows_user_and_item_is_found(self, name: str) -> None:
-        frame, goods = world(rows=3000)
-        test = (frame["split"] == "test").to_numpy()
-        assert metrics.auc(frame["label"][test], FITS[name](frame, goods)(frame)[test]) > 0.7
-
-    @pytest.mark.parametrize("name", LEARNED)
-    @pytest.mark.parametrize("label", [0, 1])
-    def test_a_train_split_of_one_class_leaves_its_rate(self, name: str, label: int) -> None:
-        frame, goods = world()
-        frame.loc[frame["split"] == "train", "label"] = label
-        np.testing.assert_array_equal(FITS[name](frame, goods)(frame), train_rate(frame))
-
-    @pytest.mark.parametrize("present", [["train"], ["train", "valid"], ["train", "test"], ["valid", "test"]])
-    def test_splits_may_be_missing(self, present: list[str]) -> None:
-        frame, goods = world()
-        frame = frame[frame["split"].isin(present)].reset_index(drop=True)
-        for score in score_fits(frame, goods, FITS).values():
-            assert score.shape == (len(frame),)
-            assert ((score > 0) & (score < 1)).all()
-
-    def test_items_may_have_neither_categories_nor_years(self) -> None:
-        frame, goods = world()
-        bare = goods.assign(categories=pd.Series([[]] * len(goods)), year=pd.array([None] * len(goods), dtype="Int16"))
-        for score in score_fits(frame, bare, FITS).values():
-            assert ((score > 0) & (score < 1)).all()
-
-    def test_an_unknown_year_is_the_mean_one_to_the_regression(self) -> None:
-        frame, goods = world()
-        mean = plain_statistics(frame, goods).loc[frame["split"] == "train", "year"].mean()
-        filled = goods.assign(year=goods["year"].astype("Float64").fillna(mean))
-        np.testing.assert_allclose(
-            logistic_regression(frame, goods)(frame), logistic_regression(frame, filled)(frame), rtol=1e-4
-        )
-
-    def test_an_unknown_year_is_a_value_of_its_own_to_the_trees(self) -> None:
-        frame, _ = world()
-        unknown = np.arange(len(frame)) % 3 == 0  # an item for every row, so that no rate of an item tells anything
-        goods = catalogue([[]] * len(frame), [None if gone else 1980 + row % 40 for row, gone in enumerate(unknown)])
-        frame = frame.assign(item=np.arange(len(frame)), label=unknown.astype(np.int8))
-        test = (frame["split"] == "test").to_numpy()
-        assert metrics.auc(unknown[test], boosted_trees(frame, goods)(frame)[test]) == 1
+def test_running_rates_add_the_log_odds_of_user_and_item_up_to_where_the_protocol_stops() -> None:
+    score = running_rates(table(), items())
+    user, item = (2 + 3.5) / (3 + 5), (0 + 3.5) / (2 + 5)  # before 70; the item was disliked twice
+    assert odds(score(table())[3]) == pytest.approx(odds(user) + odds(item) - odds(0.7))
+    assert score(table())[0] == pytest.approx(0.7)  # nothing came before it
+    item = (0 + 3.5) / (1 + 5)  # test starts at 60, which the item's second row misses
+    assert odds(score(static_view(table()))[3]) == pytest.approx(odds(user) + odds(item) - odds(0.7))
 
 
-@pytest.fixture(scope="module")
-def movielens(real_data: Path) -> tuple[pd.DataFrame, dict[ScoredModel, np.ndarray]]:
-    """MovieLens 1M's interactions in the windows, and the plain scores."""
+def test_a_users_static_ranking_is_the_items_alone() -> None:
+    # On valid, before which there is only train, every row of a user shares the user's rate.
+    frame, goods = world()
+    valid = (frame["split"] == "valid").to_numpy()
+    user, label = frame["user"][valid], frame["label"][valid]
+    static = running_rates(frame, goods)(static_view(frame))[valid]
+    item = item_like_rate(frame, goods)(frame)[valid]
+    assert metrics.uauc(user, label, static) == pytest.approx(metrics.uauc(user, label, item), abs=0.01)
+
+
+def test_plain_statistics_by_hand() -> None:
+    row = plain_statistics(table(), items()).loc[3]  # user 0, item 1 (war), at 70
+    prior = (4 + 2.5) / (6 + 5)  # 4 likes among the 6 earlier rows, drawn to one half
+    user, item = (2 + 5 * prior) / (3 + 5), (0 + 5 * prior) / (2 + 5)
+    war = (2 + 5 * user) / (3 + 5)  # both items are of war, so it is all that the user did, drawn to the user's rate
+    expected = [odds(user), np.log(4), odds(item), np.log(3), odds(war), np.log(4), np.nan, 0, 1]
+    np.testing.assert_allclose(row.to_numpy(), expected)
+
+
+def test_affinity_is_the_mean_over_the_items_categories_without_any_the_users_rate() -> None:
+    row = plain_statistics(table(), items()).loc[2]  # user 0, item 0 (comedy and war), at 50
+    prior = (3 + 2.5) / (4 + 5)
+    user = (1 + 5 * prior) / (2 + 5)
+    comedy, war = (1 + 5 * user) / (1 + 5), (1 + 5 * user) / (2 + 5)
+    assert row["affinity_log_odds"] == pytest.approx((odds(comedy) + odds(war)) / 2)
+    assert row["affinity_log_count"] == pytest.approx(np.log1p((1 + 2) / 2))
+    assert row[["year", "category_0", "category_1"]].tolist() == [1999, 1, 1]
+    bare = plain_statistics(table(), catalogue([[], []], [1999, 2000]))
+    np.testing.assert_allclose(bare["affinity_log_odds"], bare["user_log_odds"])
+    assert (bare["affinity_log_count"] == 0).all()
+
+
+def test_of_thousands_of_categories_the_commonest_have_columns_and_all_count() -> None:
+    frame = table()
+    names = [f"c{number:04d}" for number in range(3000)]
+    goods = catalogue([[*names[:1500], "war"], [*names[1500:], "war"]], [1999, 2000])
+    many = plain_statistics(frame, goods)
+    assert [name for name in many if name.startswith("category_")] == [f"category_{n}" for n in range(100)]
+    few = plain_statistics(frame, catalogue([["war"], ["war"]], [1999, 2000]))
+    alone = plain_statistics(frame, catalogue([["x"], ["y"]], [1999, 2000]))
+    mean = (few["affinity_log_odds"] + 1500 * alone["affinity_log_odds"]) / 1501
+    np.testing.assert_allclose(many["affinity_log_odds"], mean)
+    assert (many["category_99"] == 1).all()  # war, which both have; by name it is the last
+
+
+def test_plain_statistics_change_with_nothing_at_or_after_their_second() -> None:
+    frame, goods = world()
+    before = plain_statistics(frame, goods)
+    for moment in (90, 200, 260):
+        after = plain_statistics(flipped(frame, frame["timestamp"] >= moment), goods)
+        earlier = frame["timestamp"] <= moment
+        pd.testing.assert_frame_equal(after[earlier], before[earlier])
+
+
+@every_fit
+def test_evaluated_rows_never_see_the_present_or_the_future(name: str) -> None:
+    frame, goods = world()
+    before = PLAIN[name](frame, goods)(frame)
+    for moment in (200, 260):
+        changed = flipped(frame, frame["timestamp"] >= moment)
+        earlier = (frame["timestamp"] <= moment).to_numpy()
+        np.testing.assert_array_equal(PLAIN[name](changed, goods)(changed)[earlier], before[earlier])
+
+
+@every_fit
+def test_static_rows_see_nothing_of_their_split_but_all_before_it(name: str) -> None:
+    frame, goods = world()
+    test = (frame["split"] == "test").to_numpy()
+
+    def score_test(changed: pd.DataFrame) -> np.ndarray:
+        return PLAIN[name](changed, goods)(static_view(changed))[test]
+
+    before = score_test(frame)
+    np.testing.assert_array_equal(score_test(flipped(frame, frame["split"] == "test")), before)
+    # What train alone decides does not move with valid; everything else does.
+    same = np.array_equal(score_test(flipped(frame, frame["split"] == "valid")), before)
+    assert same == (name == "item_like_rate")
+
+
+@every_fit
+def test_only_train_is_fitted_on(name: str) -> None:
+    frame, goods = world()
+    other = PLAIN[name](flipped(frame, frame["split"] != "train"), goods)
+    np.testing.assert_array_equal(other(frame), PLAIN[name](frame, goods)(frame))
+
+
+def test_every_baseline_is_scored_under_both_protocols_by_one_fit() -> None:
+    frame, goods = world()
+    scores = score_fits(frame, goods, PLAIN)
+    assert [model.column for model in scores] == [name + end for name in PLAIN for end in ("", "_static")]
+    for name, fit in PLAIN.items():
+        np.testing.assert_array_equal(scores[ScoredModel(name)], fit(frame, goods)(frame))
+        np.testing.assert_array_equal(scores[ScoredModel(name, "static")], fit(frame, goods)(static_view(frame)))
+
+
+def test_the_statistics_in_slots_are_regressed_on_under_both_protocols() -> None:
+    frame, _ = world(rows=1500)
+    online, static = features_of(frame), features_of(frame, seed=1)
+    online.statistics[:, 1] += 3 * frame["label"].to_numpy(np.float32)
+    scores = score_slot_statistics(frame, {"online": online, "static": static})
+    assert auc_on_test(frame, scores[ScoredModel("logistic_slots")]) > 0.9  # fitted on these
+    # The same regression of other columns, which say nothing.
+    assert abs(auc_on_test(frame, scores[ScoredModel("logistic_slots", "static")]) - 0.5) < 0.1
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_what_follows_user_and_item_is_found(name: str) -> None:
+    frame, goods = world(rows=3000)
+    assert auc_on_test(frame, PLAIN[name](frame, goods)(frame)) > 0.7
+
+
+@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_train_split_of_one_class_leaves_its_rate(name: str, label: int) -> None:
+    frame, goods = world()
+    frame.loc[frame["split"] == "train", "label"] = label
+    np.testing.assert_array_equal(PLAIN[name](frame, goods)(frame), train_rate(frame))
+
+
+@pytest.mark.parametrize("present", [["train"], ["train", "valid"], ["train", "test"], ["valid", "test"]])
+def test_splits_categories_and_years_may_be_missing(present: list[str]) -> None:
+    frame, goods = world()
+    frame = frame[frame["split"].isin(present)].reset_index(drop=True)
+    bare = goods.assign(categories=pd.Series([[]] * len(goods)), year=pd.array([None] * len(goods), dtype="Int16"))
+    for score in [*score_fits(frame, goods, PLAIN).values(), *score_fits(frame, bare, PLAIN).values()]:
+        assert score.shape == (len(frame),)
+        assert ((score > 0) & (score < 1)).all()
+
+
+def test_an_unknown_year_is_the_mean_one_to_the_regression() -> None:
+    frame, goods = world()
+    mean = plain_statistics(frame, goods).loc[frame["split"] == "train", "year"].mean()
+    filled = goods.assign(year=goods["year"].astype("Float64").fillna(mean))
+    fit = PLAIN["logistic_regression"]
+    np.testing.assert_allclose(fit(frame, goods)(frame), fit(frame, filled)(frame), rtol=1e-4)
+
+
+def test_an_unknown_year_is_a_value_of_its_own_to_the_trees() -> None:
+    frame, _ = world()
+    unknown = np.arange(len(frame)) % 3 == 0  # an item for every row, so that no rate of an item tells anything
+    goods = catalogue([[]] * len(frame), [None if gone else 1980 + row % 40 for row, gone in enumerate(unknown)])
+    frame = frame.assign(item=np.arange(len(frame)), label=unknown.astype(np.int8))
+    assert auc_on_test(frame, PLAIN["boosted_trees"](frame, goods)(frame)) == 1
+
+
+def test_movielens_1m_gives_the_published_baseline_figures(real_data: Path) -> None:
     from thinkrec.ingest.dataset import ingest
 
     ingested = ingest(dataset_params(name="ml-1m", raw=real_data / "ml-1m-window.zip"))
-    scores = score_fits(ingested.interactions, ingested.items, FITS)
-    return ingested.interactions, scores
-
-
-def test_movielens_1m_gives_the_published_baseline_figures(
-    movielens: tuple[pd.DataFrame, dict[ScoredModel, np.ndarray]],
-) -> None:
-    interactions, scores = movielens
-    test = (interactions["split"] == "test").to_numpy()
-    user, label = interactions["user"].to_numpy()[test], interactions["label"].to_numpy()[test]
+    scores = score_fits(ingested.interactions, ingested.items, PLAIN)
+    test = (ingested.interactions["split"] == "test").to_numpy()
+    user, label = ingested.interactions["user"][test], ingested.interactions["label"][test]
     figures = {}
     for model, score in scores.items():
         by_user = metrics.per_user(user, label, score[test], seed=0)

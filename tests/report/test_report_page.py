@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 
 from tests.report_made import HOSTILE, REASON, SETTINGS, TITLES, made, prompt
-from thinkrec.report import contents as report
-from thinkrec.report.contents import contents, encoded, marked
+from thinkrec.report import users as report
+from thinkrec.report.contents import contents
 from thinkrec.report.page import LARGEST, page
+from thinkrec.report.users import encode_json, mark_claims
 
 
 def shown(**changes: Any) -> dict[str, Any]:
@@ -43,7 +44,7 @@ class TestSafety:
 
     def test_encoded_json_is_ascii_without_html_and_reads_back(self) -> None:
         value = {"<!--": "<script>&amp;\u2028é\ud800"}
-        text = encoded(value)
+        text = encode_json(value)
         assert text.isascii()
         assert not set("<>&") & set(text)
         assert json.loads(text) == value
@@ -82,7 +83,7 @@ class TestSize:
         assert 1 < len(few["users"]) < 40
         assert few["users"] == whole["users"][: len(few["users"])]
         assert few["included"]["users"] == [len(few["users"]), 40]
-        assert len(encoded([few["users"], few["items"]])) <= 4000 + len(few["users"]) + 20  # and commas
+        assert len(encode_json([few["users"], few["items"]])) <= 4000 + len(few["users"]) + 20  # and commas
 
     def test_of_one_user_the_best_ranked_are_shown_and_the_reason_whatever_its_rank(
         self, monkeypatch: pytest.MonkeyPatch
@@ -143,8 +144,8 @@ class TestReasons:
         ]
 
     def test_text_without_claims_is_one_piece(self) -> None:
-        assert marked("Yes.", []) == [("Yes.", -1)]
-        assert marked("", []) == []
+        assert mark_claims("Yes.", []) == [("Yes.", -1)]
+        assert mark_claims("", []) == []
 
 
 def test_a_target_has_its_probability_weights_rank_and_the_worlds_truth() -> None:

@@ -28,12 +28,15 @@ def score_baselines(
 
     The measures are of the online protocol: by name, `valid_auc` and `valid_uauc`.
     """
-    rows = np.flatnonzero((interactions["split"] != "train").to_numpy())
+    rows = np.flatnonzero(interactions["split"] != "train")
     scores = score_fits(interactions, items, choose_fits(params)) | score_slot_statistics(interactions, features)
     valid = (interactions["split"] == "valid").to_numpy()
-    user, label = interactions["user"].to_numpy()[valid], interactions["label"].to_numpy()[valid]
+    of_valid = interactions[valid]
     metrics = {
-        model.name: {"valid_auc": auc(label, score[valid]), "valid_uauc": uauc(user, label, score[valid])[0]}
+        model.name: {
+            "valid_auc": auc(of_valid["label"], score[valid]),
+            "valid_uauc": uauc(of_valid["user"], of_valid["label"], score[valid])[0],
+        }
         for model, score in scores.items()
         if model.protocol == "online"
     }

@@ -31,7 +31,7 @@ class LightGCN(RowRecommender):
 
     def __init__(self, ratings: Ratings, rows: Rows, params: LightGcnParams, *, seed: int) -> None:
         super().__init__(ratings, rows, dim=params.dim, scale=INITIAL_SCALE, seed=seed)
-        self.params, self.ratings, self.fit_rows = params, ratings, rows
+        self.params = params
 
     def loss(self, batch: Tensor) -> Tensor:
         """Binary cross-entropy; the penalty is on the e^(0) and biases of the batch's rows."""
@@ -75,10 +75,6 @@ class LightGCN(RowRecommender):
         degree = np.maximum(likes[end] - likes[start], 1)
         vectors = (sums[end] - sums[start]) / np.sqrt(degree)[:, None]
         return vectors.astype(np.float32), np.zeros(len(end), np.float32)
-
-    def fitted_users(self) -> Floats:
-        """The users' states after their last row of the fit, comparable with the states that routing is given."""
-        return self.states(self.ratings, *self.ratings.bounds_by_user(self.fit_rows))[0]
 
     @torch.no_grad()
     def _whole(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,7 +3,7 @@
     logit(u at a moment, i) = b + b_u + b_i + e_u . e_i
 
 e_u and b_u are the user's *state* at that moment: a function of the user's earlier interactions, for users of the fit
-and others alike. One fitted model therefore serves both protocols: the caller decides how long the history is.
+and others alike. So one fitted model serves both protocols: the caller decides how long the history is.
 
 Shapes: n rows of the table, m histories, U users, I items, d dimensions.
 """
@@ -47,6 +47,8 @@ class ItemSide:
 class Recommender(nn.Module, ABC):
     """A model fitted on some rows of `ratings`; users and items without a row among them are unknown to it."""
 
+    ratings: Ratings
+    fit_rows: Rows  # those of the ratings that it is fitted on
     item: nn.Parameter  # (I, d)
     item_bias: nn.Parameter  # (I,)
     bias: float
@@ -76,9 +78,9 @@ class Recommender(nn.Module, ABC):
         An empty history gives zeros.
         """
 
-    @abstractmethod
     def fitted_users(self) -> Floats:
-        """Vectors (U, d) of the users as of the end of the fit; zeros for unknown users."""
+        """Vectors (U, d) of the users after their last row of the fit; zeros for unknown users."""
+        return self.states(self.ratings, *self.ratings.bounds_by_user(self.fit_rows))[0]
 
     def logits(self, ratings: Ratings, rows: Rows) -> Floats:
         """Logits (k,) of interactions: each user's state before the row against the row's item."""
@@ -93,6 +95,7 @@ class RowRecommender(Recommender):
 
     def __init__(self, ratings: Ratings, rows: Rows, *, dim: int, scale: float, seed: int) -> None:
         super().__init__()
+        self.ratings, self.fit_rows = ratings, rows
         generator = torch.Generator().manual_seed(seed)
         self.rows = torch.from_numpy(np.stack([column[rows] for column in (ratings.user, ratings.item, ratings.label)]))
         self.bias = prior_logit(ratings.label[rows])

@@ -41,7 +41,7 @@ class SASRec(Recommender):
 
     def __init__(self, ratings: Ratings, rows: Rows, params: SasRecParams, *, seed: int) -> None:
         super().__init__()
-        self.params, self.ratings, self.rows = params, ratings, rows
+        self.params, self.ratings, self.fit_rows = params, ratings, rows
         self.bias = prior_logit(ratings.label[rows])
         known_item = torch.zeros(ratings.items).index_fill_(0, torch.from_numpy(ratings.item[rows]), 1)
         self.register_buffer("known_item", known_item)
@@ -50,15 +50,8 @@ class SASRec(Recommender):
             self.item = nn.Parameter(torch.randn(ratings.items, params.dim) * INITIAL_SCALE)
             self.label = nn.Parameter(torch.randn(2, params.dim) * INITIAL_SCALE)
             self.position = nn.Parameter(torch.randn(2 * params.history, params.dim) * INITIAL_SCALE)
-            layer = nn.TransformerEncoderLayer(
-                params.dim,
-                HEADS,
-                dim_feedforward=4 * params.dim,
-                dropout=DROPOUT,
-                batch_first=True,
-                norm_first=True,
-            )
-            norm = nn.LayerNorm(params.dim)
+            dim, norm = params.dim, nn.LayerNorm(params.dim)
+            layer = nn.TransformerEncoderLayer(dim, HEADS, 4 * dim, DROPOUT, batch_first=True, norm_first=True)
             self.encoder = nn.TransformerEncoder(layer, BLOCKS, norm=norm, enable_nested_tensor=False)
         # A disliked item enters with the opposite sign of a liked one, to begin with.
         self.sign = nn.Parameter(torch.tensor([[-1.0], [1.0]]).repeat(1, params.dim))
@@ -67,7 +60,7 @@ class SASRec(Recommender):
 
     def batches(self, generator: torch.Generator) -> Sequence[Rows]:
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropout and draws of this epoch
-        some = self.rows[self.ratings.end[self.rows] > self.ratings.start[self.rows]]
+        some = self.fit_rows[self.ratings.end[self.fit_rows] > self.ratings.start[self.fit_rows]]
         # At random, not by length: with the same sequences together in every epoch, valid AUC was .005 lower.
         sequence = np.unique(self._begin(self.ratings.start[some], self.ratings.end[some]), return_inverse=True)[1]
         order = torch.randperm(int(sequence.max(initial=-1)) + 1, generator=generator).numpy()
@@ -105,10 +98,6 @@ class SASRec(Recommender):
         for part in self._by_sequence(start[some], end[some]):
             out[some[part]] = self.encode(ratings, start[some[part]], end[some[part]]).numpy()
         return out, np.zeros(len(end), np.float32)
-
-    def fitted_users(self) -> Floats:
-        """The users' states after their last row of the fit."""
-        return self.states(self.ratings, *self.ratings.bounds_by_user(self.rows))[0]
 
     def _begin(self, start: Rows, end: Rows) -> Rows:
         """The first row (m,) to read of each history."""

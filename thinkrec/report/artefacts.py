@@ -1,4 +1,4 @@
-"""What the report is made from: a finished project's artefacts, and what its head says was run.
+"""What the report is made from: a finished project's artefacts.
 
 Shapes: e adapters (the global one, then N experts).
 """
@@ -17,6 +17,16 @@ from thinkrec.experts.groups import load_groups
 from thinkrec.experts.routing import load_routing
 from thinkrec.features.artefact import load_features
 from thinkrec.params import Params
+
+TABLES = {
+    "interactions": artifacts.INTERACTIONS,
+    "items": artifacts.ITEMS,
+    "users": artifacts.USERS,
+    "keywords": artifacts.KEYWORDS,
+    "truth": artifacts.TRUTH,
+    "predictions": artifacts.PREDICTIONS,
+    "reasons": artifacts.REASONS,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,31 +51,12 @@ def read_artefacts(params: Params) -> Artefacts:
     Raises:
         UserError: one is missing, or does not belong to the others.
     """
-    features, groups = load_features(artifacts.FEATURES), load_groups(artifacts.EXPERTS)
+    features, groups = load_features(), load_groups(artifacts.EXPERTS)
     routing = load_routing(groups, params.gate, states=len(features.user_vectors))
-    predictions = artifacts.read_table(artifacts.PREDICTIONS)
+    tables = {name: artifacts.read_table(path) for name, path in TABLES.items()}
     return Artefacts(
-        interactions=artifacts.read_table(artifacts.INTERACTIONS),
-        items=artifacts.read_table(artifacts.ITEMS),
-        users=artifacts.read_table(artifacts.USERS),
-        keywords=artifacts.read_table(artifacts.KEYWORDS),
-        truth=artifacts.read_table(artifacts.TRUTH),
-        predictions=predictions,
-        reasons=artifacts.read_table(artifacts.REASONS),
-        weights=routing.weights[features.state[predictions["row"]]],
+        **tables,
+        weights=routing.weights[features.state[tables["predictions"]["row"]]],
         table=artifacts.read_json(artifacts.TABLE),
         written=artifacts.read_json(artifacts.METRICS / "evaluate.json")["reasons"],
     )
-
-
-def describe_run(params: Params, experts: int) -> dict[str, str]:
-    """What was run, for the page's head. Nothing of where or when: a path's last part is a model's name."""
-    return {
-        "dataset": params.dataset.name,
-        "language model": params.backbone.name.rstrip("/").rsplit("/", 1)[-1],
-        "recipe": params.sft.recipe,
-        "features": params.features.model,
-        "gate": params.gate.kind,
-        "experts": str(experts),
-        "seed": str(params.seed),
-    }

@@ -1,8 +1,7 @@
 """The page itself: one HTML file that holds its style, its script and its data, and asks for nothing else.
 
-What strangers wrote (titles, keywords, user ids, reasons) stands in the data only, as JSON without a character that
-HTML gives a meaning to, and the script puts it on the page as text. The content security policy admits this very script
-and this very style, by their hashes, and nothing from anywhere else.
+What strangers wrote (titles, keywords, user ids, reasons) stands in the data only, and the script puts it there as
+text. The content security policy admits this very script and style, by their hashes, and nothing from anywhere else.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from thinkrec.report.contents import encoded
+from thinkrec.report.users import encode_json
 
 LARGEST = 5_000_000  # bytes of a page
 
 
 def page(contents: dict[str, Any]) -> str:
-    """The whole page for what `contents.contents` found; ASCII but for what this package itself writes."""
+    """The whole page for a value of `contents.contents`; ASCII but for what this package itself writes."""
     files = resources.files("thinkrec.report")
     style, script, frame = (
         files.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js", "page.html")
@@ -34,7 +33,7 @@ def page(contents: dict[str, Any]) -> str:
         title=html.escape(f"ThinkRec on {contents['settings']['dataset']}"),
         style=style,
         script=script,
-        data=encoded(contents),
+        data=encode_json(contents),
     )
     assert len(text.encode()) <= LARGEST, f"a page of {len(text.encode()):,} bytes"
     return text
