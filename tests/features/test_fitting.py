@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from tests.builders import ITEMS, features_of, interactions, item_table
 from tests.features.worlds import KINDS, params_of
 from thinkrec.errors import UserError
-from thinkrec.features.artefact import SHARED, Features, load_features, save_features
+from thinkrec.features.artefact import PER_PROTOCOL, SHARED, Features, load_features, save_features
 from thinkrec.features.fitting import fit_features, fits_of_train
 from thinkrec.features.models import fit_model, refit_model
 from thinkrec.features.ratings import Ratings
@@ -34,7 +34,11 @@ def table() -> pd.DataFrame:
     frame = interactions(4, users=USERS, rows=ROWS, ties=False)
     time = frame["timestamp"] // 10
     frame = frame.assign(timestamp=time, split=np.select([time < 9, time < 13], ["train", "valid"], "test"))
-    return frame[(frame["user"] < NEW) | (frame["split"] != "train")].reset_index(drop=True)
+    frame = frame[(frame["user"] < NEW) | (frame["split"] != "train")].reset_index(drop=True)
+    assert frame.groupby("split")["timestamp"].nunique().min() >= 3
+    assert frame.groupby(["user", "timestamp"]).size().max() > 1
+    assert frame.groupby("split")["user"].nunique()["train"] == NEW and frame["user"].nunique() == USERS
+    return frame
 
 
 def column(name: str) -> np.ndarray:
@@ -45,7 +49,7 @@ def rows_of(*splits: str) -> np.ndarray:
     return np.flatnonzero(table()["split"].isin(splits))
 
 
-def fitted(kind: FeatureModel, frame: pd.DataFrame, *, epochs: int = 1) -> tuple[dict[Protocol, Features], Any]:
+def fit_table(kind: FeatureModel, frame: pd.DataFrame, *, epochs: int = 1) -> tuple[dict[Protocol, Features], Any]:
     """By default of one epoch: then which is best cannot change with the labels of valid."""
     params = FeatureParams(model=kind, folds=FOLDS, epochs=epochs)
     return fit_features(frame, item_table(), params, params_of(kind), seed=SEED)[:2]
@@ -53,16 +57,21 @@ def fitted(kind: FeatureModel, frame: pd.DataFrame, *, epochs: int = 1) -> tuple
 
 @cache
 def features_by_protocol(kind: FeatureModel) -> dict[Protocol, Features]:
-    return fitted(kind, table())[0]
+    return fit_table(kind, table())[0]
 
 
-def disturbed(rows: np.ndarray, *, keep: np.ndarray) -> pd.DataFrame:
-    """The table with other labels, and but for the rows `keep` other items, in these rows."""
+def features_after(kind: FeatureModel, rows: np.ndarray, *, keep: np.ndarray) -> dict[Protocol, Features]:
+    """The features where these rows have other labels and, but for the rows `keep`, other items."""
     label, item = column("label").copy(), column("item").copy()
     label[rows] = 1 - label[rows]
     others = np.setdiff1d(rows, keep)
     item[others] = (item[others] + 3) % ITEMS
-    return table().assign(label=label, item=item)
+    return fit_table(kind, table().assign(label=label, item=item))[0]
+
+
+def products(vectors: np.ndarray) -> np.ndarray:
+    """What two fits that differ by a rotation alone share: the inner products."""
+    return vectors @ vectors.T
 
 
 def assert_same_rows(one: Features, two: Features, rows: np.ndarray) -> None:
@@ -72,12 +81,9 @@ def assert_same_rows(one: Features, two: Features, rows: np.ndarray) -> None:
     np.testing.assert_allclose(one.statistics[rows], two.statistics[rows], atol=1e-5)
 
 
-def test_the_table_has_what_the_tests_below_are_about() -> None:
-    frame = table()
-    assert frame.groupby("split")["timestamp"].nunique().min() >= 3
-    assert frame.groupby(["user", "timestamp"]).size().max() > 1
-    assert frame["user"].nunique() == USERS
-    assert len(np.unique(frame["user"][rows_of("train")])) == NEW
+def assert_counts_and_affinity_differ(one: Features, two: Features, rows: np.ndarray) -> None:
+    differs = one.statistics[rows] != two.statistics[rows]
+    assert differs[:, :-1].any() and differs[:, -1].any()
 
 
 @every_model
@@ -85,35 +91,29 @@ def test_no_vector_of_a_train_row_or_of_its_history_knows_a_label_at_or_after_it
     train, user, time = rows_of("train"), column("user"), column("timestamp")
     before = features_by_protocol(kind)["online"]
     for row in train[3::9].tolist():
-        window = train[(user[train] == user[row]) & (time[train] <= time[row])]  # what the row's stream shows in slots
-        later = train[(user[train] == user[row]) & (time[train] >= time[row])]
-        after = fitted(kind, disturbed(later, keep=window))[0]["online"]
-        # Fits are turned onto the full one, which does see the labels: lengths and inner products are what counts.
+        mine = train[user[train] == user[row]]
+        window = mine[time[mine] <= time[row]]  # what the row's stream shows in slots
+        after = features_after(kind, mine[time[mine] >= time[row]], keep=window)["online"]
+        # Fits are turned onto the full one, which does see the labels: only inner products count.
         for number in np.unique(before.item_row[window] // ITEMS):
             together = window[before.item_row[window] // ITEMS == number]
             for name in ("user_vectors_of", "item_vectors_of"):
-                one, two = (getattr(features, name)(together) for features in (before, after))
-                np.testing.assert_allclose(one @ one.T, two @ two.T, atol=1e-4)
+                one, two = (products(getattr(features, name)(together)) for features in (before, after))
+                np.testing.assert_allclose(one, two, atol=1e-4)
         np.testing.assert_allclose(after.statistics[window], before.statistics[window], atol=1e-5)
         rest = rows_of("valid")
         assert (np.abs(after.statistics[rest, -1] - before.statistics[rest, -1]) > 1e-6).any()  # the full fit sees them
 
 
 @every_model
-def test_past_the_first_fold_no_items_vector_knows_anything_at_or_after_the_start_of_its_fold(
-    kind: FeatureModel,
-) -> None:
+def test_past_the_first_fold_items_vectors_know_what_was_before_their_fold_and_nothing_else(kind: FeatureModel) -> None:
     train, time, before = rows_of("train"), column("timestamp"), features_by_protocol(kind)["online"]
-    fits = list(fits_of_train(column("user"), time, train, FOLDS, SEED))
-    for _, served in fits[-FOLDS + 1 :]:
-        later = np.flatnonzero(time >= time[served].min())
-        after = fitted(kind, disturbed(later, keep=served))[0]["online"]
-        one, two = (features.item_vectors_of(served) for features in (before, after))
-        np.testing.assert_allclose(one @ one.T, two @ two.T, atol=1e-4)
-    earlier = np.flatnonzero(time < time[served].min())
-    after = fitted(kind, disturbed(earlier, keep=served))[0]["online"]
-    two = after.item_vectors_of(served)
-    assert (np.abs(one @ one.T - two @ two.T) > 1e-4).any()  # while it does know what was before
+    for _, served in list(fits_of_train(column("user"), time, train, FOLDS, SEED))[-FOLDS + 1 :]:
+        start = time[served].min()
+        for rows, differs in ((time >= start, False), (time < start, True)):
+            after = features_after(kind, np.flatnonzero(rows), keep=served)["online"]
+            one, two = (products(features.item_vectors_of(served)) for features in (before, after))
+            assert (np.abs(one - two) > 1e-4).any() == differs
 
 
 def test_folds_follow_time_and_only_the_first_is_parted_by_users() -> None:
@@ -130,65 +130,48 @@ def test_folds_follow_time_and_only_the_first_is_parted_by_users() -> None:
         np.testing.assert_array_equal(np.union1d(known, served), opening)
     sizes = [len(opening), *(len(served) for _, served in later)]
     assert max(sizes) < 2 * len(train) / FOLDS  # ties stay together, so not quite alike
-
-
-def test_a_train_of_one_moment_is_one_fold() -> None:
-    user = np.asarray([0, 0, 1, 1, 2])
-    fits = list(fits_of_train(user, np.zeros(5, np.int64), np.arange(5), 5, SEED))
-    assert sorted(served.tolist() for _, served in fits) == [[0, 1], [2, 3], [4]]
+    one_moment = fits_of_train(np.asarray([0, 0, 1, 1, 2]), np.zeros(5, np.int64), np.arange(5), 5, SEED)
+    assert sorted(served.tolist() for _, served in one_moment) == [[0, 1], [2, 3], [4]]  # one fold
 
 
 @every_model
-def test_the_fits_of_train_take_the_more_epochs_the_fewer_rows_they_have(kind: FeatureModel) -> None:
-    by_protocol, metrics = fitted(kind, table(), epochs=6)
-    features, train, ratings = by_protocol["online"], rows_of("train"), Ratings.of(table(), items=ITEMS)
+def test_fits_take_the_epochs_that_are_best_on_valid_and_the_more_the_fewer_rows_they_have(kind: FeatureModel) -> None:
+    by_protocol, metrics = fit_table(kind, table(), epochs=6)
+    train, valid, ratings = rows_of("train"), rows_of("valid"), Ratings.of(table(), items=ITEMS)
+    _, epoch, measured = fit_model(kind, ratings, train, valid, params_of(kind), epochs=6, seed=SEED)
+    assert metrics["model"] == kind and metrics["epoch"] == epoch
+    assert {name: metrics[f"valid_{name}"] for name in measured} == measured
+    label, features = column("label"), by_protocol["online"]
+    for name, rows in {"valid_auc_of_affinity": valid, "train_auc_of_affinity": train}.items():
+        assert metrics[name] == pytest.approx(auc(label[rows], features.statistics[rows, -1]))
     fits = list(fits_of_train(column("user"), column("timestamp"), train, FOLDS, SEED))
     assert len(features.item_vectors) == (len(fits) + 1) * ITEMS
     for number, (known, served) in enumerate(fits, start=1):
         assert (features.item_row[served] // ITEMS == number).all()
-        epochs = round(metrics["epoch"] * len(train) / len(known))
+        epochs = round(epoch * len(train) / len(known))
         side = refit_model(kind, ratings, known, params_of(kind), epochs=epochs, seed=SEED).items()
-        turned = features.item_vectors[number * ITEMS : (number + 1) * ITEMS]
-        np.testing.assert_allclose(turned @ turned.T, side.vectors @ side.vectors.T, atol=1e-4)
+        rotated = features.item_vectors[number * ITEMS : (number + 1) * ITEMS]
+        np.testing.assert_allclose(products(rotated), products(side.vectors), atol=1e-4)
 
 
 @every_model
 @every_protocol
 def test_valid_and_test_rows_use_the_full_fit(kind: FeatureModel, protocol: Protocol) -> None:
-    features, user, item, rest = (
-        features_by_protocol(kind)[protocol],
-        column("user"),
-        column("item"),
-        rows_of("valid", "test"),
-    )
+    features, user, rest = features_by_protocol(kind)[protocol], column("user"), rows_of("valid", "test")
     ratings = Ratings.of(table(), items=ITEMS)
     full = refit_model(kind, ratings, rows_of("train"), params_of(kind), epochs=1, seed=SEED)
     np.testing.assert_array_equal(features.user_vectors[:USERS], full.fitted_users())
     assert (features.user_vectors[NEW:USERS] == 0).all()
-    assert (features.item_row[rest] == item[rest]).all()
+    assert (features.item_row[rest] == column("item")[rest]).all()
     np.testing.assert_array_equal(features.item_vectors[:ITEMS], full.items().vectors)
-    told = Ratings.of(PROTOCOLS[protocol](table()), items=ITEMS)
-    states, biases = full.states(told, told.start[rest], told.end[rest])
+    view = Ratings.of(PROTOCOLS[protocol](table()), items=ITEMS)
+    states, biases = full.states(view, view.start[rest], view.end[rest])
+    np.testing.assert_allclose(features.user_vectors_of(rest), states, atol=1e-5)
     # The last statistic is the model's logit without the user's bias.
     assert features.statistic_names[-1] == "affinity" and len(features.statistic_names) == features.statistics.shape[1]
-    np.testing.assert_allclose(features.statistics[rest, -1], full.logits(told, rest) - biases, atol=1e-5)
-    np.testing.assert_allclose(features.user_vectors_of(rest), states, atol=1e-5)
+    np.testing.assert_allclose(features.statistics[rest, -1], full.logits(view, rest) - biases, atol=1e-5)
     known = np.isin(np.arange(len(user)), rest) & (user < NEW)
-    assert (features.state[known] == user[known]).all()
-    assert (features.state[~known] == features.user_row[~known]).all()
-
-
-@every_model
-def test_the_epoch_is_the_best_on_valid_and_its_measures_are_the_models_own(kind: FeatureModel) -> None:
-    features, metrics = fitted(kind, table(), epochs=6)
-    train, valid = rows_of("train"), rows_of("valid")
-    ratings = Ratings.of(table(), items=ITEMS)
-    _, epoch, measured = fit_model(kind, ratings, train, valid, params_of(kind), epochs=6, seed=SEED)
-    assert metrics["model"] == kind and metrics["epoch"] == epoch
-    assert {name: metrics[f"valid_{name}"] for name in measured} == measured
-    label, online = column("label"), features["online"]
-    assert metrics["valid_auc_of_affinity"] == pytest.approx(auc(label[valid], online.statistics[valid, -1]))
-    assert metrics["train_auc_of_affinity"] == pytest.approx(auc(label[train], online.statistics[train, -1]))
+    np.testing.assert_array_equal(features.state, np.where(known, user, features.user_row))
 
 
 @every_model
@@ -196,7 +179,7 @@ def test_online_a_row_of_valid_or_test_knows_nothing_at_or_after_its_own_time(ki
     before, time = features_by_protocol(kind)["online"], column("timestamp")
     for row in rows_of("valid", "test")[::7].tolist():
         same = np.asarray([row])
-        after = fitted(kind, disturbed(np.flatnonzero(time >= time[row]), keep=same))[0]["online"]
+        after = features_after(kind, np.flatnonzero(time >= time[row]), keep=same)["online"]
         assert_same_rows(before, after, same)
 
 
@@ -206,9 +189,8 @@ def test_online_a_row_knows_what_was_just_before_it(kind: FeatureModel) -> None:
     row = np.flatnonzero(user == 1)[-1:]
     last = np.flatnonzero((user == 1) & (time < time[row]))[-1:]
     assert last[0] in rows_of("test")
-    before, after = features_by_protocol(kind), fitted(kind, disturbed(last, keep=last))[0]
-    differs = after["online"].statistics[row] != before["online"].statistics[row]
-    assert differs[:, :-1].any() and differs[:, -1].any()  # the counts, and the feature model's affinity
+    before, after = features_by_protocol(kind), features_after(kind, last, keep=last)
+    assert_counts_and_affinity_differ(after["online"], before["online"], row)
     assert (after["online"].user_vectors_of(row) != before["online"].user_vectors_of(row)).any()
     assert_same_rows(before["static"], after["static"], row)
 
@@ -218,20 +200,19 @@ def test_online_a_row_knows_what_was_just_before_it(kind: FeatureModel) -> None:
 def test_static_no_row_knows_anything_at_or_after_the_start_of_its_split(
     kind: FeatureModel, split: str, from_then_on: list[str]
 ) -> None:
-    before, later, mine = features_by_protocol(kind)["static"], rows_of(*from_then_on), rows_of(split)
-    after = fitted(kind, disturbed(later, keep=mine))[0]["static"]
-    assert_same_rows(before, after, np.concatenate([rows_of("train"), mine]))
-    for row in mine[::5].tolist():  # nor the items of the others
+    before, later, of_split = features_by_protocol(kind)["static"], rows_of(*from_then_on), rows_of(split)
+    after = features_after(kind, later, keep=of_split)["static"]
+    assert_same_rows(before, after, np.concatenate([rows_of("train"), of_split]))
+    for row in of_split[::5].tolist():  # nor the items of the others
         same = np.asarray([row])
-        assert_same_rows(before, fitted(kind, disturbed(later, keep=same))[0]["static"], same)
+        assert_same_rows(before, features_after(kind, later, keep=same)["static"], same)
 
 
 @every_model
 def test_static_test_rows_know_valid(kind: FeatureModel) -> None:
     valid, test = rows_of("valid"), rows_of("test")
-    before, after = features_by_protocol(kind)["static"], fitted(kind, disturbed(valid, keep=valid))[0]["static"]
-    differs = after.statistics[test] != before.statistics[test]
-    assert differs[:, :-1].any() and differs[:, -1].any()  # the counts, and the feature model's affinity
+    before, after = features_by_protocol(kind)["static"], features_after(kind, valid, keep=valid)["static"]
+    assert_counts_and_affinity_differ(after, before, test)
     assert (after.user_vectors_of(test) != before.user_vectors_of(test)).any(1).all()
 
 
@@ -240,12 +221,11 @@ def test_the_protocols_share_the_vectors_and_all_of_train(kind: FeatureModel) ->
     online, static = features_by_protocol(kind).values()
     for name in SHARED:
         np.testing.assert_array_equal(getattr(online, name), getattr(static, name))
-    train = rows_of("train")
-    for name in ("user_row", "state", "statistics"):
+    train, test, time = rows_of("train"), rows_of("test"), column("timestamp")
+    for name in PER_PROTOCOL:
         np.testing.assert_array_equal(getattr(online, name)[train], getattr(static, name)[train])
-    # The first moment of a split is the one at which both protocols say the same.
-    test = rows_of("test")
-    first = test[column("timestamp")[test] == column("timestamp")[test].min()]
+    # At the first moment of a split both protocols say the same, later they do not.
+    first = test[time[test] == time[test].min()]
     np.testing.assert_array_equal(online.user_row[first], static.user_row[first])
     assert (online.user_row[test] != static.user_row[test]).any()
 
@@ -268,22 +248,23 @@ def test_there_is_one_user_vector_for_each_history_of_a_user_in_a_fit(kind: Feat
 @every_model
 def test_the_same_seed_gives_the_same_bytes(kind: FeatureModel, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        save_features(fitted(kind, table())[0], tmp_path / name)
+        save_features(fit_table(kind, table())[0], tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_features_of_both_protocols_round_trip_through_disk_and_share_what_they_share(tmp_path: Path) -> None:
-    path, features = tmp_path / "features.safetensors", features_by_protocol("mf")
-    save_features(features, path)
-    for protocol, one in features.items():
+    path = tmp_path / "features.safetensors"
+    save_features(features_by_protocol("mf"), path)
+    for protocol, features in features_by_protocol("mf").items():
         again = load_features(path, protocol=protocol)
         for name in Features.__slots__:
-            np.testing.assert_array_equal(getattr(again, name), getattr(one, name))
+            np.testing.assert_array_equal(getattr(again, name), getattr(features, name))
         assert again.statistics.dtype == np.float32 and again.user_row.dtype == np.int32
-    assert (load_features(path).statistics == features["online"].statistics).all()
-    assert (load_features(path).statistics != load_features(path, protocol="static").statistics).any()
-    own = {"user_row", "state", "statistics"}
-    assert load_file(path).keys() == {*SHARED, *(f"{protocol}.{name}" for protocol in PROTOCOLS for name in own)}
+    assert (load_features(path).statistics != again.statistics).any()  # online by default, and another
+    assert load_file(path).keys() == {
+        *SHARED,
+        *(f"{protocol}.{name}" for protocol in PROTOCOLS for name in PER_PROTOCOL),
+    }
 
 
 def test_scores_are_the_feature_models_own_and_nan_where_it_knows_nothing() -> None:
@@ -303,7 +284,7 @@ def test_scores_are_the_feature_models_own_and_nan_where_it_knows_nothing() -> N
 def test_too_few_users_to_cut_into_folds_are_a_user_error() -> None:
     alone = table()[(table()["user"] == 0) | (table()["split"] != "train")].reset_index(drop=True)
     with pytest.raises(UserError, match=r"features\.folds=3: the first of them holds one user of train alone"):
-        fitted("mf", alone)
+        fit_table("mf", alone)
 
 
 def test_a_missing_or_foreign_file_is_a_user_error(tmp_path: Path) -> None:
