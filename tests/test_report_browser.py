@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.report_made import KEYWORDS, SETTINGS, made, prompt
+from tests.report_made import KEYWORDS, SETTINGS, TITLES, made, prompt
 from thinkrec.report.contents import contents
 from thinkrec.report.page import page as report_page
 
@@ -68,14 +68,25 @@ class Tab:
         """The value of a JavaScript expression in the page; promises are awaited."""
         return self.page.evaluate(code)
 
+    def count(self, selector: str) -> int:
+        return self.page.locator(selector).count()
+
     def texts(self, selector: str) -> list[str]:
         """The texts of all elements that a selector finds."""
         return self.page.locator(selector).all_text_contents()
+
+    def classes(self, selector: str) -> list[str]:
+        return [node.get_attribute("class") or "" for node in self.page.locator(selector).all()]
 
     def search(self, query: str) -> list[str]:
         """The ids of the users listed after typing `query`."""
         self.page.fill("#query", query)
         return self.texts("#list button bdi")
+
+    def choose(self, query: str) -> None:
+        """Open the first user that `query` finds."""
+        self.search(query)
+        self.press("Enter")
 
     def press(self, *keys: str) -> None:
         for key in keys:
@@ -83,16 +94,12 @@ class Tab:
 
 
 @pytest.fixture
-def tab(chromium: Browser) -> Iterator[Tab]:
-    """An empty tab of a browser that knows nothing of the others."""
+def tab(chromium: Browser, path: Path) -> Iterator[Tab]:
+    """The report in a tab of a browser that knows nothing of the others."""
     with chromium.new_context(viewport={"width": 1280, "height": 900}) as context:
-        yield Tab(context.new_page())
-
-
-@pytest.fixture
-def opened(tab: Tab, path: Path) -> Tab:
-    tab.page.goto(path.as_uri())
-    return tab
+        tab = Tab(context.new_page())
+        tab.page.goto(path.as_uri())
+        yield tab
 
 
 def hostile(address: str) -> str:
@@ -107,141 +114,127 @@ def hostile(address: str) -> str:
 def path(listener: tuple[str, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of 150 users, one title, one user id and one reason of which are hostile."""
     title = hostile(listener[0])
-    some = made(
-        users=150, titles=[title, "Loud City", "Old Forest", "Night Train", "Last Harbor"], reason=f"Yes. {title}"
-    )
-    some.users.loc[2, "user_id"] = f"odd {title}"
-    written = made(users=150).reasons.assign(
-        row=14, reason="Yes. Disliked Night Train. Liked 'Purple Rain'. Avoids slow."
-    )
-    some.reasons.loc[1] = written.loc[0]
+    artefacts = made(users=150, titles=[title, *TITLES[1:]], reason=f"Yes. {title}")
+    artefacts.users.loc[2, "user_id"] = f"odd {title}"
+    artefacts.reasons.loc[1] = {
+        "row": 14,
+        "reason": "Yes. Disliked Night Train. Liked 'Purple Rain'. Avoids slow.",
+        "teacher": None,
+    }
     file = tmp_path_factory.mktemp("report") / "a report.html"
-    file.write_text(report_page(contents(some, SETTINGS, prompt(), str)), encoding="utf-8")
+    file.write_text(report_page(contents(artefacts, SETTINGS, prompt(), str)), encoding="utf-8")
     return file
 
 
 def test_it_opens_from_disk_in_silence_and_asks_for_nothing_but_itself(
-    opened: Tab, path: Path, listener: tuple[str, list[str]]
+    tab: Tab, path: Path, listener: tuple[str, list[str]]
 ) -> None:
-    assert opened.run("document.querySelector('h1').textContent") == "ThinkRec on small"
-    assert len(opened.texts("#tables tbody tr")) > 3
-    assert opened.texts("#written caption") == ["Reasons: the texts", "Reasons: claims"]
-    assert opened.run("document.querySelectorAll('svg path.curve').length") == 4  # three models' ROC, one calibration
+    assert tab.texts("h1") == ["ThinkRec on small"]
+    assert tab.count("#tables tbody tr") > 3
+    assert tab.texts("#written caption") == ["Reasons: the texts", "Reasons: claims"]
+    assert tab.count("svg path.curve") == 4  # three models' ROC, one calibration
     for number in range(3):  # every kind of user is put on the page
-        opened.run(f"document.querySelectorAll('#list button')[{number}].click()")
-    assert opened.requests == [path.as_uri()]
-    assert opened.complaints == []
-    assert listener[1] == []
+        tab.page.locator("#list button").nth(number).click()
+    assert tab.requests == [path.as_uri()]
+    assert tab.complaints == listener[1] == []
 
 
 def test_what_a_hostile_title_id_or_reason_says_is_read_and_does_not_run(
-    opened: Tab, listener: tuple[str, list[str]]
+    tab: Tab, listener: tuple[str, list[str]]
 ) -> None:
     title = hostile(listener[0])
-    assert opened.search("odd </script>") == [f"odd {title}"]
-    opened.press("Enter")
-    assert opened.texts("#user h3 bdi") == [f"odd {title}"]
-    opened.search("u1")
-    opened.press("Enter")
-    assert title in "".join(opened.texts("#target blockquote"))
-    assert opened.run("typeof window.hostile") == "undefined"
-    assert opened.run("document.images.length + document.querySelectorAll('body style').length") == 0
-    assert opened.complaints == []
-    assert listener[1] == []
+    assert tab.search("odd </script>") == [f"odd {title}"]
+    tab.press("Enter")
+    assert tab.texts("#user h3 bdi") == [f"odd {title}"]
+    tab.choose("u1")
+    assert title in "".join(tab.texts("#target blockquote"))
+    assert tab.run("typeof window.hostile") == "undefined"
+    assert tab.count("img") + tab.count("body style") == 0
+    assert tab.complaints == listener[1] == []
 
 
 def test_the_policy_stops_what_a_script_on_the_page_would_send_or_run(
-    opened: Tab, listener: tuple[str, list[str]]
+    tab: Tab, listener: tuple[str, list[str]]
 ) -> None:
     """The second lock: even a script that came in could neither call out nor bring in another."""
     address = json.dumps(listener[0])
-    assert opened.run(f"fetch({address}).then(() => 'sent', () => 'stopped')") == "stopped"
-    opened.run(
+    assert tab.run(f"fetch({address}).then(() => 'sent', () => 'stopped')") == "stopped"
+    tab.run(
         f"(() => {{ const image = new Image(); image.src = {address} + '/image'; document.body.append(image); "
         "const script = document.createElement('script'); script.textContent = 'window.brought = 1'; "
         "document.body.append(script); })()"
     )
-    assert opened.run("new Promise(done => setTimeout(() => done(typeof window.brought), 200))") == "undefined"
+    assert tab.run("new Promise(done => setTimeout(() => done(typeof window.brought), 200))") == "undefined"
     assert listener[1] == []
-    assert any("Content Security Policy" in said for said in opened.complaints)
+    assert any("Content Security Policy" in complaint for complaint in tab.complaints)
 
 
-def test_search_finds_users_by_id_and_by_the_titles_that_they_met(opened: Tab) -> None:
-    assert len(opened.texts("#list button")) == 100
-    assert "150 users; the first 100" in opened.texts("#found")[0]
-    assert opened.search("U149") == ["u149"]
-    assert "1 user" in opened.texts("#found")[0]
-    assert len(opened.search("night train")) == 100  # everyone rated it
-    assert opened.search("no such thing") == []
-    opened.search("")
-    opened.run("document.getElementById('explained').click()")
-    assert len(opened.texts("#list button")) == 2
+def test_search_finds_users_by_id_and_by_the_titles_that_they_met(tab: Tab) -> None:
+    assert tab.count("#list button") == 100
+    assert "150 users; the first 100" in tab.texts("#found")[0]
+    assert tab.search("U149") == ["u149"]
+    assert "1 user" in tab.texts("#found")[0]
+    assert len(tab.search("night train")) == 100  # everyone rated it
+    assert tab.search("no such thing") == []
+    tab.search("")
+    tab.page.check("#explained")
+    assert tab.count("#list button") == 2
 
 
-def test_a_user_shows_ranked_targets_and_a_target_shows_what_stands_behind_its_score(opened: Tab) -> None:
-    opened.search("odd")
-    opened.press("Enter")
-    assert opened.texts("#user .rank") == ["1", "2"]
-    assert opened.texts("#target h3") == ["Last Harbor (2003)"]
-    facts = dict(zip(opened.texts("#target dt"), opened.texts("#target dd"), strict=True))
-    assert facts["probability"] == "0.800"
-    assert facts["the user"] == "▲ liked"
-    assert facts["true probability"] == "0.750"
-    assert facts["true reason"] == "theme: sea"
-    assert opened.texts("#target .weights li") == ["global 0.250", "expert 1 0.750"]
-    shown = opened.texts("#target .history li")
-    assert len(shown) == 3
-    assert " · ".join(KEYWORDS[3]) in shown[2]
-    assert opened.run("document.querySelectorAll('#target .history .dislike').length") == 2
-    opened.run("document.querySelectorAll('#user .pick button')[1].click()")
-    assert opened.texts("#target h3") == ["Night Train (2002)"]
-    assert "No reason was written" in " ".join(opened.texts("#target .hint"))
+def test_a_user_shows_ranked_targets_and_a_target_shows_what_stands_behind_its_score(tab: Tab) -> None:
+    tab.choose("odd")
+    assert tab.texts("#user .rank") == ["1", "2"]
+    assert tab.texts("#target h3") == ["Last Harbor (2003)"]
+    facts = dict(zip(tab.texts("#target dt"), tab.texts("#target dd"), strict=True))
+    names = ("probability", "the user", "true probability", "true reason")
+    assert [facts[name] for name in names] == ["0.800", "▲ liked", "0.750", "theme: sea"]
+    assert tab.texts("#target .weights li") == ["global 0.250", "expert 1 0.750"]
+    shown = tab.texts("#target .history li")
+    assert len(shown) == 3 and " · ".join(KEYWORDS[3]) in shown[2]
+    assert tab.count("#target .history .dislike") == 2
+    tab.page.locator("#user .pick button").nth(1).click()
+    assert tab.texts("#target h3") == ["Night Train (2002)"]
+    assert "No reason was written" in " ".join(tab.texts("#target .hint"))
 
 
-def test_evidence_is_marked_in_the_history_and_what_is_not_so_in_the_text(opened: Tab) -> None:
-    opened.search("odd")
-    opened.press("Enter")
-    marks = opened.run(
-        "[...document.querySelectorAll('#target blockquote mark')].map(m => [m.className, m.textContent])"
-    )
-    assert marks == [["true", "Night Train1✓"], ["ungrounded", "Purple Rain2?"], ["untrue", "slow3✗"]]
-    cited = opened.run("[...document.querySelectorAll('#target .history li')].map(li => li.className)")
-    assert cited == ["", "cited", "cited"]  # Old Forest is slow, and Night Train is named
-    assert {"true", "untrue", "ungrounded"} <= set(
-        opened.run("[...document.querySelectorAll('#legend mark')].map(mark => mark.className)")
-    )
+def test_evidence_is_marked_in_the_history_and_what_is_not_so_in_the_text(tab: Tab) -> None:
+    tab.choose("odd")
+    marks = "#target blockquote mark"
+    assert tab.texts(marks) == ["Night Train1✓", "Purple Rain2?", "slow3✗"]
+    assert tab.classes(marks) == ["true", "ungrounded", "untrue"]
+    assert tab.classes("#target .history li") == ["", "cited", "cited"]  # Old Forest is slow, Night Train is named
+    assert set(tab.classes("#legend mark")) == {"true", "untrue", "ungrounded"}
 
 
-def test_the_keyboard_reaches_everything(opened: Tab) -> None:
+def test_the_keyboard_reaches_everything(tab: Tab) -> None:
     reached = []
     for _ in range(24):
-        opened.press("Tab")
-        reached.append(opened.run("(node => node.id || node.className || node.textContent)(document.activeElement)"))
+        tab.press("Tab")
+        reached.append(tab.run("(node => node.id || node.className || node.textContent)(document.activeElement)"))
     assert reached[:2] == ["skip", "Accuracy"]
     assert reached.index("query") < reached.index("explained")
-    opened.run("document.getElementById('query').focus()")
-    opened.press("ArrowDown", "ArrowDown", "Enter")
-    assert opened.run("document.activeElement.getAttribute('data-user')") == "1"
-    assert opened.run("document.activeElement.getAttribute('aria-current')") == "true"
-    assert opened.texts("#said") == ["Last Harbor: probability 0.80, rank 1 of 2, liked"]
-    opened.run("document.querySelector('#roc svg').focus()")
-    opened.press("ArrowRight")
-    first = opened.texts("#roc .readout")[0]
-    opened.press("ArrowRight")
+    tab.page.focus("#query")
+    tab.press("ArrowDown", "ArrowDown", "Enter")
+    assert tab.page.locator(":focus").get_attribute("data-user") == "1"
+    assert tab.page.locator(":focus").get_attribute("aria-current") == "true"
+    assert tab.texts("#said") == ["Last Harbor: probability 0.80, rank 1 of 2, liked"]
+    tab.page.focus("#roc svg")
+    tab.press("ArrowRight")
+    (first,) = tab.texts("#roc .readout")
+    tab.press("ArrowRight")
     assert first.startswith("ThinkRec: false positive rate 0.000")
-    assert opened.texts("#roc .readout")[0] != first
+    assert tab.texts("#roc .readout") != [first]
 
 
-def test_pointing_at_a_curve_reads_out_its_nearest_point(opened: Tab) -> None:
-    opened.run("document.querySelector('#roc svg').scrollIntoView({behavior: 'instant'})")
-    box = opened.run("document.querySelector('#roc svg').getBoundingClientRect().toJSON()")
-    x, y = box["x"] + box["width"] * 44 / 400, box["y"] + box["height"] * 350 / 400  # the chart's origin
-    opened.page.mouse.move(x, y)
-    assert opened.texts("#roc .readout")[0].endswith("false positive rate 0.000, true positive rate 0.000")
+def test_pointing_at_a_curve_reads_out_its_nearest_point(tab: Tab) -> None:
+    tab.run("document.querySelector('#roc svg').scrollIntoView({behavior: 'instant'})")
+    box = tab.run("document.querySelector('#roc svg').getBoundingClientRect().toJSON()")
+    tab.page.mouse.move(box["x"] + box["width"] * 44 / 400, box["y"] + box["height"] * 350 / 400)  # the chart's origin
+    assert tab.texts("#roc .readout")[0].endswith("false positive rate 0.000, true positive rate 0.000")
 
 
-def test_every_control_has_a_name(opened: Tab) -> None:
-    tree = opened.page.context.new_cdp_session(opened.page).send("Accessibility.getFullAXTree")["nodes"]
+def test_every_control_has_a_name(tab: Tab) -> None:
+    tree = tab.page.context.new_cdp_session(tab.page).send("Accessibility.getFullAXTree")["nodes"]
     controls = ("button", "link", "searchbox", "checkbox", "region", "image", "img", "navigation")
     unnamed = [
         node for node in tree if node.get("role", {}).get("value") in controls and not node.get("name", {}).get("value")
@@ -257,10 +250,10 @@ def test_no_width_scrolls_sideways(chromium: Browser, path: Path, width: int) ->
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_dark_mode_and_reduced_motion_are_followed(opened: Tab) -> None:
+def test_dark_mode_and_reduced_motion_are_followed(tab: Tab) -> None:
     def style(element: str, name: str, **wishes: Any) -> Any:
-        opened.page.emulate_media(**wishes)
-        return opened.run(f"getComputedStyle(document.{element}).{name}")
+        tab.page.emulate_media(**wishes)
+        return tab.run(f"getComputedStyle(document.{element}).{name}")
 
     assert style("body", "backgroundColor", color_scheme="light") == "rgb(251, 250, 247)"
     assert style("body", "backgroundColor", color_scheme="dark") == "rgb(23, 24, 27)"
@@ -269,10 +262,10 @@ def test_dark_mode_and_reduced_motion_are_followed(opened: Tab) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_what_is_behind_it(opened: Tab, scheme: Literal["light", "dark"]) -> None:
+def test_text_stands_out_from_what_is_behind_it(tab: Tab, scheme: Literal["light", "dark"]) -> None:
     """WCAG 2's contrast of 4.5 to 1, of every text on the page against the nearest background."""
-    opened.page.emulate_media(color_scheme=scheme)
-    weak = opened.run(
+    tab.page.emulate_media(color_scheme=scheme)
+    weak = tab.run(
         """(() => {
           const rgb = text => (text.match(/[\\d.]+/g) || []).map(Number);
           const linear = c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
