@@ -11,50 +11,36 @@ import pytest
 import torch
 
 from tests.builders import interactions, loaded_model, params_with, recommender, write_random_adapter
+from tests.experts.worlds import groups_at
 from thinkrec.experts.gate import Gate, train_gate
-from thinkrec.experts.groups import UserGroups
 from thinkrec.experts.rule import centroid_routing, centroid_weights
 from thinkrec.lm.adapters import install_mixture
 from thinkrec.lm.loaded import LoadedModel
 
 USERS, ROWS = 24, 8
 KIND = np.arange(USERS) % 2
-CENTROIDS = np.asarray([[1, 0, 0, 0], [0, 1, 0, 0]], np.float32)
+CENTROIDS = [1, 0, 0, 0], [0, 1, 0, 0]
+GROUPS = groups_at(*CENTROIDS, group=KIND.tolist())
 POINTS = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
-
-
-def groups(mean: float = 0.0, spread: float = 1.0) -> UserGroups:
-    return UserGroups(
-        group=KIND.astype(np.int32),
-        centroids=CENTROIDS,
-        mean=np.full(4, mean, np.float32),
-        spread=np.full(4, spread, np.float32),
-    )
 
 
 def global_share(gate: Gate, points: np.ndarray = POINTS) -> float:
     return float(gate(torch.from_numpy(points))[:, 0].mean().detach())
 
 
-def test_the_gate_starts_at_the_rule() -> None:
-    gate = Gate(groups(), 0.1)
+@pytest.mark.parametrize(("asked", "given"), [(0.3, 0.3), (0.0, 0.02), (1.0, 0.98)])
+def test_the_gate_starts_at_the_rule_but_leaves_every_adapter_a_say(asked: float, given: float) -> None:
+    gate = Gate(GROUPS, 0.1)
     assert gate.projection.equal(torch.eye(4))
-    gate.start_at(POINTS, 0.3)
-    assert global_share(gate) == pytest.approx(0.3, abs=1e-5)
+    gate.start_at(POINTS, asked)
+    assert global_share(gate) == pytest.approx(given, abs=1e-5)
     experts = gate.route(POINTS)[:, 1:]
-    expected = centroid_weights(POINTS, CENTROIDS, 0.1)
+    expected = centroid_weights(POINTS, GROUPS.centroids, 0.1)
     np.testing.assert_allclose(experts / experts.sum(1, keepdims=True), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize(("asked", "given"), [(0.0, 0.02), (1.0, 0.98)])
-def test_the_start_leaves_every_adapter_a_say(asked: float, given: float) -> None:
-    gate = Gate(groups(), 0.5)
-    gate.start_at(POINTS, asked)
-    assert global_share(gate) == pytest.approx(given, abs=1e-5)
-
-
 def test_who_has_no_vector_is_global_whatever_the_gate_learned() -> None:
-    gate = Gate(groups(), 0.5)
+    gate = Gate(GROUPS, 0.5)
     with torch.no_grad():
         gate.global_logit.fill_(-30)
         gate.projection.mul_(-2)
@@ -66,7 +52,7 @@ def test_who_has_no_vector_is_global_whatever_the_gate_learned() -> None:
 
 
 def test_users_are_routed_in_the_space_of_the_groups() -> None:
-    gate, vectors = Gate(groups(mean=9, spread=3), 0.5), POINTS[:6].copy()
+    gate, vectors = Gate(groups_at(*CENTROIDS, mean=[9] * 4, spread=[3] * 4), 0.5), POINTS[:6].copy()
     vectors[2] = 0
     expected = gate(torch.from_numpy((vectors - 9) / 3)).detach().numpy()
     expected[2] = [1, 0, 0]
@@ -95,7 +81,7 @@ def fitted(loaded: LoadedModel, rows: np.ndarray | None = None, **changes: Any) 
     """A gate fitted on these rows (all); `epochs`, `learning_rate` and `temperature` are the gate's."""
     settings = {"epochs": 1, "learning_rate": 1e-9, "temperature": 0.15} | changes
     params = params_with({f"gate.{name}": value for name, value in settings.items()} | {"sft.batch_tokens": 500})
-    return train_gate(loaded, groups(), np.arange(len(loaded.interactions)) if rows is None else rows, params)
+    return train_gate(loaded, GROUPS, np.arange(len(loaded.interactions)) if rows is None else rows, params)
 
 
 def world(experts: list[Path]) -> LoadedModel:
@@ -118,7 +104,7 @@ def world(experts: list[Path]) -> LoadedModel:
 def test_training_moves_weight_to_the_expert_that_is_right_and_nothing_else(experts: list[Path]) -> None:
     loaded, known = world(experts), np.arange(USERS - 1)
     vectors = loaded.features.user_vectors
-    rule = centroid_routing(vectors, groups(), 0.15)[known]
+    rule = centroid_routing(vectors, GROUPS, 0.15)[known]
     assert (rule[:, 1] > 2 * rule[:, 2]).sum() > 15 and (rule[:, 0] == 0).all()
     before = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
     gate, result = fitted(loaded, loaded.rows("train"), epochs=15, learning_rate=0.05)
@@ -139,11 +125,9 @@ PEAKED = np.asarray([[1, 0.1, 0, 0], [0.1, 1, 0, 0], [0] * 4, [0] * 4], np.float
 @pytest.mark.parametrize("users", [(0, 1, 2, 3), (2, 3)], ids=["some known", "none known"])
 def test_the_start_counts_only_users_that_have_a_vector(experts: list[Path], users: tuple[int, ...]) -> None:
     """The rule gives the two known users an expert each; it is where a gate starts whose late rows know nobody, too."""
-    loaded = with_experts(interactions(5, users=4, rows=ROWS, ties=False), PEAKED, experts)
+    table = interactions(5, users=4, rows=ROWS, ties=False)
+    loaded = with_experts(table, PEAKED, experts)
     gate, _ = fitted(loaded, np.flatnonzero(np.isin(loaded.user, users)), temperature=0.1)
     assert global_share(gate, PEAKED[:2]) == pytest.approx(0.02, abs=1e-3)
-
-
-def test_without_any_vector_the_gate_starts_even(experts: list[Path]) -> None:
-    loaded = with_experts(interactions(5, users=4, rows=ROWS, ties=False), 0 * PEAKED, experts)
-    assert float(fitted(loaded)[0].global_logit.detach()) == pytest.approx(0)
+    gate, _ = fitted(with_experts(table, 0 * PEAKED, experts))
+    assert float(gate.global_logit.detach()) == pytest.approx(0)  # without any vector the gate starts even

@@ -49,6 +49,7 @@ def test_clear_groups_are_found_and_the_largest_has_number_zero(kind: str) -> No
     assert (metrics["groups"], metrics["joined"], metrics["users"]) == (3, 0, [12, 8, 5])
     np.testing.assert_allclose(groups.centroids, [[9, 0], [9, 3], [0, 9]], atol=0.2)
     assert grouped(blobs(5, 12, 8), 1, kind)[0].group.tolist() == [0] * 25
+    assert grouped(np.ones((8, 2)), 3)[0].group.tolist() == [0] * 8  # users that are all alike
 
 
 @pytest.mark.parametrize(("min_users", "users"), [(3, [14, 5]), (50, [19])])
@@ -145,28 +146,18 @@ def test_auto_judges_the_groups_that_are_left_once_small_ones_have_joined() -> N
     assert np.isnan(metrics["silhouette"][2]) and metrics["joined"] == 1
 
 
-def test_users_that_are_all_alike_form_one_group() -> None:
-    groups, metrics = grouped(np.ones((8, 2)), 3)
-    assert groups.group.tolist() == [0] * 8
-    assert metrics["groups"] == 1
-
-
-def test_the_silhouette_by_hand() -> None:
+def test_the_silhouette_by_hand_and_of_a_bounded_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     points = np.asarray([[0], [1], [4], [6]], np.float32)
     # a, b per user: 1, 5; 1, 4; 2, 3.5; 2, 5.5 -> .8, .75, 1.5 / 3.5, 3.5 / 5.5
     by_hand = np.mean([0.8, 0.75, 1.5 / 3.5, 3.5 / 5.5])
     assert silhouette(points, np.asarray([0, 0, 1, 1]), seed=1) == pytest.approx(by_hand)
     assert np.isnan(silhouette(points, np.zeros(4, np.int32), seed=1))
     assert np.isnan(silhouette(points, np.arange(4), seed=1))
-
-
-def test_the_silhouette_looks_at_a_bounded_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     points, group = blobs(40, 40), np.repeat([0, 1], 40)
     whole = silhouette(points, group, seed=1)
     monkeypatch.setattr(grouping, "SILHOUETTE_USERS", 10)
     sampled = silhouette(points, group, seed=1)
-    assert sampled != whole
-    assert sampled == pytest.approx(whole, abs=0.01)
+    assert sampled != whole and sampled == pytest.approx(whole, abs=0.01)
 
 
 FIRST = np.asarray([[-1, 0], [1, 5]], np.float32)
@@ -194,26 +185,24 @@ def test_every_pair_of_groups_is_told_apart_by_its_cohens_d_in_the_space_of_the_
     assert separation(grouped(vectors, 1)[0], vectors)["cohens_d"] == {}
 
 
-def test_groups_round_trip_through_disk(tmp_path: Path) -> None:
-    groups, _ = grouped(blobs(4, 5), 2, space="standardised")
-    save_groups(groups, tmp_path)
-    again = load_groups(tmp_path)
-    for name in UserGroups.__slots__:
-        np.testing.assert_array_equal(getattr(again, name), getattr(groups, name))
-
-
 @pytest.mark.parametrize(
-    ("name", "broken"),
+    "change",
     [
-        ("group", np.asarray([0, 1, 2], np.int32)),
-        ("group", np.asarray([0.0, 1.0], np.float32)),
-        ("centroids", np.zeros(2, np.float32)),
-        ("mean", np.zeros(3, np.float32)),
-        ("spread", np.zeros((1, 2), np.float32)),
+        {"group": np.asarray([0, 1, 2], np.int32)},
+        {"group": np.asarray([0.0, 1.0], np.float32)},
+        {"centroids": np.zeros(2, np.float32)},
+        {"mean": np.zeros(3, np.float32)},
+        {"spread": np.zeros((1, 2), np.float32)},
     ],
 )
-def test_groups_of_another_shape_are_refused(name: str, broken: NDArray[Any], tmp_path: Path) -> None:
-    folder = tmp_path / "out" / "experts"
-    save_groups(replace(grouped(blobs(4, 5), 2)[0], **{name: broken}), folder)
+def test_groups_round_trip_through_disk_unless_they_have_another_shape(
+    change: dict[str, NDArray[Any]], tmp_path: Path
+) -> None:
+    groups, folder = grouped(blobs(4, 5), 2, space="standardised")[0], tmp_path / "out" / "experts"
+    save_groups(groups, folder)
+    again = load_groups(folder)
+    for name in UserGroups.__slots__:
+        np.testing.assert_array_equal(getattr(again, name), getattr(groups, name))
+    save_groups(replace(groups, **change), folder)
     with pytest.raises(UserError, match="do not fit each other; rerun its stage: dvc repro experts"):
         load_groups(folder)

@@ -12,7 +12,6 @@ from tests.builders import params_with
 from tests.experts.worlds import groups_at
 from thinkrec.errors import UserError
 from thinkrec.experts.gate import Gate
-from thinkrec.experts.groups import UserGroups
 from thinkrec.experts.routing import Routing, load_routing, save_routing
 
 VECTORS = np.random.default_rng(2).normal(size=(7, 2)).astype(np.float32)
@@ -63,15 +62,15 @@ def test_a_routing_made_with_others_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("groups", "states", "message"),
+    ("centroids", "states", "message"),
     [
-        (GROUPS, 8, r"not the weights of 8 user states and 2 experts; .* dvc repro gate"),
-        (groups_at([1.0, 0.0], [0.0, 1.0], [1.0, 1.0]), 7, "not the weights of 7 user states and 3 experts"),
-        (groups_at([1.0, 0.0, 0.0], [0.0, 1.0, 0.0]), 7, r"gate\.safetensors: not a gate over 3 dimensions"),
+        ([[1.0, 0.0], [-0.5, 1.0]], 8, r"not the weights of 8 user states and 2 experts; .* dvc repro gate"),
+        ([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], 7, "not the weights of 7 user states and 3 experts"),
+        ([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], 7, r"gate\.safetensors: not a gate over 3 dimensions"),
     ],
 )
 def test_a_routing_of_other_users_or_experts_is_refused(
-    tmp_path: Path, routing: Routing, groups: UserGroups, states: int, message: str
+    tmp_path: Path, routing: Routing, centroids: list[list[float]], states: int, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        load_routing(groups, PARAMS, tmp_path, states=states)
+        load_routing(groups_at(*centroids), PARAMS, tmp_path, states=states)

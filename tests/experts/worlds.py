@@ -10,7 +10,7 @@ from thinkrec.experts.groups import UserGroups
 
 
 def groups_at(
-    *centroids: list[float],
+    *centroids: Sequence[float],
     width: int = 2,
     group: Sequence[int] = (),
     mean: Sequence[float] | None = None,

@@ -98,8 +98,12 @@ def train_gate(loaded: LoadedModel, groups: UserGroups, fit_rows: Rows, params: 
     """Fit a gate on `fit_rows` of a model with its experts; the epoch that is best on valid stays."""
     layout, state, temperature = loaded.layout, loaded.features.state, params.gate.temperature
     valid = loaded.rows("valid")
-    vectors = starting_vectors(loaded, fit_rows)
     gate = Gate(groups, temperature)
+    # It starts at the rule over the states of `fit_rows` that have a vector; if none has, over all states that have.
+    vectors = loaded.features.user_vectors
+    has_vector = np.any(vectors != 0, axis=1)
+    states = np.unique(state[fit_rows])
+    vectors = vectors[states[has_vector[states]] if has_vector[states].any() else has_vector]
     if len(vectors):
         gate.start_at(groups.project(vectors), float(centroid_routing(vectors, groups, temperature)[:, 0].mean()))
     gate.to(loaded.model.device)
@@ -129,16 +133,3 @@ def train_gate(loaded: LoadedModel, groups: UserGroups, fit_rows: Rows, params: 
         inputs=[layout, loaded.model.slot_values, groups, fit_rows, valid, params.gate],
     )
     return gate, train(objective, plan, validate, settings)
-
-
-def starting_vectors(loaded: LoadedModel, fit_rows: Rows) -> Floats:
-    """The user vectors (k, d) over which the gate starts at the rule: those of the states of `fit_rows`.
-
-    States without a vector do not count, since the gate has no say of them. If no state of `fit_rows` has one, all
-    states that have one do.
-    """
-    vectors = loaded.features.user_vectors
-    has_vector = np.any(vectors != 0, axis=1)
-    states = np.unique(loaded.features.state[fit_rows])
-    states = states[has_vector[states]]
-    return vectors[states if len(states) else has_vector]

@@ -14,11 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from thinkrec.artifacts import EXPERTS, GATE, atomic, faulty_artifact, read_tensors, write_tensors
+from thinkrec.errors import UserError
 from thinkrec.experts.gate import Gate, train_gate
 from thinkrec.experts.groups import UserGroups
 from thinkrec.experts.rule import CASES, centroid_routing, routing_cases
-from thinkrec.experts.training import Experts, install_experts, load_experts
+from thinkrec.experts.training import Experts, load_experts
 from thinkrec.history import late_train_rows
+from thinkrec.lm.adapters import install_mixture, read_lora
 from thinkrec.lm.loaded import LoadedModel, open_global
 from thinkrec.metrics import validation
 from thinkrec.params import GateParams, Params
@@ -121,7 +123,11 @@ def load_routing(groups: UserGroups, params: GateParams, root: Path = Path(), *,
 def open_experts(params: Params, root: Path = Path()) -> tuple[LoadedModel, Experts]:
     """The global model of the project at `root` with the mixture of its experts in it, and those experts."""
     loaded, experts = open_global(params, root), load_experts(params, root)
-    return install_experts(loaded, experts), experts
+    adapter = loaded.adapter
+    if adapter is not None and not any(b.any() for _, b, _ in read_lora(adapter).values()):
+        raise UserError(f"{adapter}: changes no score, so it learned nothing; train it longer (sft.epochs)")
+    batch_weights = install_mixture(loaded.model.backbone, [adapter, *experts.folders])
+    return replace(loaded, batch_weights=batch_weights), experts
 
 
 def open_finished(params: Params, root: Path = Path()) -> tuple[LoadedModel, Routing]:

@@ -9,7 +9,7 @@ Shapes: U users.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from thinkrec.errors import UserError
 from thinkrec.experts.added import Rows, add_group, read_members
 from thinkrec.experts.groups import UserGroups, group_users, load_groups, save_groups, separation
 from thinkrec.history import late_train_rows
-from thinkrec.lm.adapters import add_lora, first_adapted_layer, install_mixture, read_lora, save_adapter
+from thinkrec.lm.adapters import add_lora, first_adapted_layer, read_lora, save_adapter
 from thinkrec.lm.finetune import finetune
 from thinkrec.lm.loaded import LoadedModel
 from thinkrec.lm.model import RecommenderLM
@@ -79,8 +79,7 @@ def train_expert(
             f"expert_{number}: train has nothing of its users before its latest {experts.holdout:.0%}, which is the "
             "gate's; lower experts.holdout, or give it more users"
         )
-    adapter = None if loaded.adapter is None else loaded.root / loaded.adapter
-    expert = add_expert(loaded.model, params.lora, layers=experts.layers, global_adapter=adapter)
+    expert = add_expert(loaded.model, params.lora, layers=experts.layers, global_adapter=loaded.adapter)
     model, layout = loaded.prompted(slots=loaded.recipe.expert_slots)
     result = finetune(
         model,
@@ -137,14 +136,6 @@ def load_experts(params: Params, root: Path = Path()) -> Experts:
         if not expert.is_dir():
             raise artifacts.missing_artifact(expert)
     return Experts(groups, folders)
-
-
-def install_experts(loaded: LoadedModel, experts: Experts) -> LoadedModel:
-    """Put the mixture of the global adapter and the experts into the global model, in place."""
-    adapter = None if loaded.adapter is None else loaded.root / loaded.adapter
-    if adapter is not None and not any(b.any() for _, b, _ in read_lora(adapter).values()):
-        raise UserError(f"{adapter}: changes no score, so it learned nothing; train it longer (sft.epochs)")
-    return replace(loaded, batch_weights=install_mixture(loaded.model.backbone, [adapter, *experts.folders]))
 
 
 def _provenance(params: ExpertParams, root: Path) -> dict[str, Any]:

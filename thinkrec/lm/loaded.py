@@ -49,7 +49,7 @@ class LoadedModel:
     model: RecommenderLM
     recipe: Recipe
     base: Path  # the model directory that adapters stand on, below the root
-    adapter: Path | None  # the global adapter, below the root; None is the zero adapter
+    adapter: Path | None  # the global adapter's folder; None is the zero adapter
     provenance: dict[str, Any]  # what the global model belongs to: dataset, backbone, tokenizer and prompt
     batch_weights: BatchWeights | None = None  # of the mixture in the model; None before it is put in
     routing_weights: Floats | None = None  # (S, N + 1) by the users' states, once there is a gate
@@ -174,7 +174,7 @@ def _open(params: Params, recipe: Recipe, *, trained: bool, with_reasons: bool, 
         model=RecommenderLM(backbone, layout.vocabulary, values, None, scored=recipe.score).to(device()),
         recipe=recipe,
         base=base,
-        adapter=artifacts.SFT / ADAPTER if trained and recipe.adapter else None,
+        adapter=root / artifacts.SFT / ADAPTER if trained and recipe.adapter else None,
         provenance={
             **provenance.dataset_parameters(params.dataset),
             "backbone": provenance.hash_of(root / artifacts.BACKBONE),

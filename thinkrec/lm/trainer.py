@@ -20,7 +20,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -140,36 +140,27 @@ def train(
     phase = _Phase(objective, settings, steps)
     torch.manual_seed(settings.seed)
     random = phase.load(path) if processes.from_main(path.is_file()) else None
-    pieces = iter(DataLoader(steps, batch_size=None, sampler=range(phase.progress.step, len(steps))))
+    pieces = iter(DataLoader(steps, batch_size=None, sampler=range(phase.step, len(steps))))
     if random is not None:  # only now, since the loader draws a seed
         _set_random_state(random)
     hidden = processes.rank() > 0 or not sys.stderr.isatty()
     with (
         _gradient_checkpointing(objective, stage.gradient_checkpointing),
-        tqdm(desc=settings.name, total=len(steps), initial=phase.progress.step, disable=hidden, leave=False) as bar,
+        tqdm(desc=settings.name, total=len(steps), initial=phase.step, disable=hidden, leave=False) as bar,
     ):
-        while phase.progress.step < len(steps) and not phase.out_of_patience:
+        while phase.step < len(steps) and not phase.out_of_patience:
             phase.learn(next(pieces))
             bar.update()
-            ended = phase.progress.step in steps.ends
+            ended = phase.step in steps.ends
             if ended:
                 objective.eval()
                 phase.end_epoch(validate())
-            if ended or (stage.checkpoint_steps and phase.progress.step % stage.checkpoint_steps == 0):
+            if ended or (stage.checkpoint_steps and phase.step % stage.checkpoint_steps == 0):
                 phase.save(path)
     result = phase.result()
     if _stage.get() is None:
         _forget(stage.checkpoints)
     return result
-
-
-@dataclass(slots=True)
-class _Progress:
-    """How far a phase is."""
-
-    step: int = 0  # steps done
-    epochs: list[dict[str, float]] = field(default_factory=list)  # as in `TrainResult`
-    best: int | None = None  # the best epoch's number; None while none could be judged
 
 
 class _Phase:
@@ -186,15 +177,23 @@ class _Phase:
             [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
             fused=True,
         )
-        self.progress = _Progress()
+        self.step = 0  # steps done
+        self.epochs: list[dict[str, float]] = []  # as in `TrainResult`
         self.loss = torch.zeros((), device=self.device)  # sum over this epoch's steps so far, of this process
         self.best_weights: dict[str, Tensor] = {}
 
     @property
+    def best(self) -> int | None:
+        """The best epoch's number, the first of equals; None while none could be judged."""
+        sign = 1 if HIGHER_IS_BETTER[self.settings.metric] else -1
+        measured = [sign * epoch[self.settings.metric] for epoch in self.epochs]
+        judged = [value for value in measured if not math.isnan(value)]
+        return measured.index(max(judged)) + 1 if judged else None
+
+    @property
     def out_of_patience(self) -> bool:
         """Whether the best epoch (the first, while none could be judged) is too long ago."""
-        since_best = len(self.progress.epochs) - (self.progress.best or 1)
-        return self.settings.patience is not None and since_best >= self.settings.patience
+        return self.settings.patience is not None and len(self.epochs) - (self.best or 1) >= self.settings.patience
 
     def learn(self, pieces: Sequence[dict[str, Tensor]]) -> None:
         """Take a step, of which these are this process's pieces."""
@@ -212,23 +211,20 @@ class _Phase:
             self.loss += loss.detach()
         nn.utils.clip_grad_norm_(self.objective.parameters(), LONGEST_GRADIENT)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.settings, self.progress.step, len(self.steps))
+            group["lr"] = learning_rate(self.settings, self.step, len(self.steps))
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.progress.step += 1
+        self.step += 1
 
     def end_epoch(self, measures: dict[str, float]) -> None:
         """Note an epoch's measures, and keep its weights if it is the best so far."""
-        number, metric = len(self.progress.epochs) + 1, self.settings.metric
+        number = len(self.epochs) + 1
         begin, end = [0, *self.steps.ends][number - 1 : number + 1]
         loss = sum(processes.gather([float(self.loss)])) / processes.count() / (end - begin)
         self.loss.zero_()
-        sign = 1 if HIGHER_IS_BETTER[metric] else -1
-        best = self.progress.epochs[self.progress.best - 1][metric] if self.progress.best else -sign * math.inf
-        if sign * measures[metric] > sign * best:
-            self.progress.best = number
+        self.epochs.append({"epoch": number, "train_loss": loss, **dict(sorted(measures.items()))})
+        if self.best == number:
             self.best_weights = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        self.progress.epochs.append({"epoch": number, "train_loss": loss, **dict(sorted(measures.items()))})
         if processes.rank() == 0:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
             tqdm.write(f"{self.settings.name}: step {end}/{len(self.steps)}: {shown}", file=sys.stderr)
@@ -239,8 +235,7 @@ class _Phase:
         for name, weight in self.best_weights.items():
             self.weights[name].copy_(weight)
         self.objective.eval()
-        epochs = self.progress.epochs
-        return TrainResult(epochs, epochs[self.progress.best - 1] if self.progress.best else epochs[-1])
+        return TrainResult(self.epochs, self.epochs[(self.best or 0) - 1])
 
     def save(self, path: Path) -> None:
         """Write a checkpoint in the place of the last one."""
@@ -253,13 +248,15 @@ class _Phase:
             tensors |= {f"{kind}/{name}": tensor for kind, tensor in self.optimizer.state[weight].items()}
         tensors |= {f"best/{name}": weight for name, weight in self.best_weights.items()}
         with atomic(path) as partial:
-            save_file(tensors, partial, metadata={"progress": json.dumps(asdict(self.progress))})
+            progress = json.dumps({"step": self.step, "epochs": self.epochs})
+            save_file(tensors, partial, metadata={"progress": progress})
 
     @torch.no_grad()
     def load(self, path: Path) -> dict[str, Tensor]:
         """Go back to a checkpoint; returns the random state that belongs to it."""
         with safe_open(path, framework="pt") as file:
-            self.progress = _Progress(**json.loads(file.metadata()["progress"]))
+            progress = json.loads(file.metadata()["progress"])
+            self.step, self.epochs = progress["step"], progress["epochs"]
             states: dict[str, dict[str, Tensor]] = {}
             for key in file.keys():  # noqa: SIM118 (no mapping)
                 kind, _, name = key.partition("/")
