@@ -65,8 +65,7 @@ class SlotValues:
 class SlotProjector(nn.Module):
     """Standardises slot values (S, W) by train's mean and spread and maps them to input embeddings (S, D).
 
-    In training each part of a slot is dropped (set to its mean) with probability `dropout`, so that the text
-    is read too.
+    In training each part is set to its mean with probability `dropout`, so that the text is read too.
     """
 
     mean: Tensor  # (W,)
@@ -97,10 +96,7 @@ class SlotProjector(nn.Module):
 
 
 class SoftPrompt(nn.Module):
-    """Learned vectors (k, D) that stand after the begin token of every prompt.
-
-    Continuous prompt tokens, as in Prompt4NR (arXiv 2304.05263).
-    """
+    """Learned vectors (k, D) after the begin token of every prompt, as in Prompt4NR (arXiv 2304.05263)."""
 
     def __init__(self, vectors_kD: Tensor) -> None:
         super().__init__()
@@ -166,11 +162,7 @@ class RecommenderLM(nn.Module):
                 save_file({name: value.contiguous().cpu() for name, value in part.state_dict().items()}, partial)
 
     def load_inputs(self, folder: Path) -> None:
-        """Read the weights of projector and soft prompt, where the model has them.
-
-        Raises:
-            UserError: there are none, or they were trained for other slots or another number of soft tokens.
-        """
+        """Read the projector and soft prompt that the model has; a UserError if they are none or of other prompts."""
         for path, part in self._inputs(folder).items():
             try:
                 part.load_state_dict(load_file(path))

@@ -3,12 +3,10 @@
 A phase is an objective (a module whose forward returns a loss), a plan of steps and a validation. AdamW trains whatever
 of the objective requires a gradient. Validation at every epoch's end names the best epoch, whose weights stay.
 
-A step may be cut into pieces, one for every pass of every process. Gradients are accumulated over a process's passes
-and averaged over processes (`torchrun`, DDP); the result is that of the whole step.
+A step may be cut into pieces, one for every pass of every process; the result is that of the whole step.
 
 A checkpoint is one safetensors file with all that the rest of a phase depends on. A killed phase, started again with
-the same weights, plan, settings and number of processes, goes on from its last checkpoint to the same bytes. Within
-`resumable` that holds for a phase that had ended, too: its last checkpoint leaves nothing to train.
+the same weights, plan, settings and number of processes, goes on from its last checkpoint to the same bytes.
 """
 
 from __future__ import annotations

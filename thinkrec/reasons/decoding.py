@@ -145,7 +145,7 @@ class _Answers:
         inside = zip(batch.input_ids[self.at[:, 0]], self.seen[:, 0], strict=True)
         # (B,) a number for the tokens of each prompt
         self.prompts = np.asarray([zlib.crc32(ids[seen].cpu().numpy().tobytes()) for ids, seen in inside])
-        self.tokens: list[Tensor] = []  # (B, C) each: written, padded with end tokens
+        self.tokens = self.position.new_zeros(len(self.rows), 1, 0)  # (B, C, K) written, padded with end tokens
         self.length = torch.zeros_like(self.position)  # (B, C) how many were written
         # (B, C) whether the end token was, and whether the last token is yet to be read
         self.ended = self.unread = torch.zeros_like(self.position, dtype=torch.bool)
@@ -185,7 +185,7 @@ class _Answers:
             self.catch_up()
             token = torch.full_like(self.position, end)
             token[~waiting] = self.choose(decoding, ~waiting)
-            self.tokens.append(token)
+            self.tokens = torch.cat([self.tokens, token[..., None]], dim=2)
             self.length = self.length + ~waiting
             self.unread = ~waiting & (token != end)
             self.ended = self.ended | (~waiting & (token == end))
@@ -206,7 +206,7 @@ class _Answers:
             for first in range(0, decoding.candidates, TOGETHER):
                 several = self.branched(range(first, min(first + TOGETHER, decoding.candidates)))
                 several.write(decoding, ends)
-                texts, tokens = several.texts(tokenizer), several.written_since(self)
+                texts, tokens = several.texts(tokenizer), several.sentences(self.length)
                 for at in (~over).nonzero().flatten().tolist():
                     for text, sentence in zip(texts[at], tokens[at], strict=True):
                         bad = judge.badness(int(self.rows[at]), text)
@@ -222,11 +222,10 @@ class _Answers:
     def branched(self, numbers: range) -> _Answers:
         """Candidates of these numbers, written as far as the only one (C = 1) is; they read into the same cache."""
         several = copy(self)
-        several.first, several.branch = numbers.start, len(self.tokens)
-        for name in ("hidden", "seen", "position", "length", "ended", "unread"):
+        several.first, several.branch = numbers.start, self.tokens.shape[2]
+        for name in ("tokens", "hidden", "seen", "position", "length", "ended", "unread"):
             one = getattr(self, name)
             setattr(several, name, one.expand(-1, len(numbers), *one.shape[2:]))
-        several.tokens = [token.expand(-1, len(numbers)) for token in self.tokens]
         return several
 
     def extend(self, sentences: Sequence[Sequence[int]]) -> None:
@@ -237,22 +236,21 @@ class _Answers:
         length = torch.tensor([[len(tokens)] for tokens in sentences], device=self.position.device)
         own = torch.arange(width, device=length.device) < length[..., None]
         self.read(self.embeddings(tokens_BCK), own)
-        self.tokens += tokens_BCK.unbind(2)
+        self.tokens = torch.cat([self.tokens, tokens_BCK], dim=2)
         self.length = self.length + length
         self.ended = self.ended | (own & (tokens_BCK == end)).any(2)
 
     def catch_up(self) -> None:
         """Read the last tokens that were written."""
         if self.unread.any():
-            self.read(self.embeddings(self.tokens[-1])[:, :, None], self.unread[..., None])
+            self.read(self.embeddings(self.tokens[..., -1:]), self.unread[..., None])
             self.unread = torch.zeros_like(self.unread)
 
     def choose(self, decoding: Decoding, going_BC: Tensor) -> Tensor:
         """The next tokens of those that go on (k,), prompt by prompt."""
         prompt, column = (place.cpu().numpy() for place in going_BC.nonzero(as_tuple=True))
         candidate, logits = self.first + column, self.logits(going_BC)
-        since = self.tokens[self.branch :]
-        sentences = torch.stack([tokens[going_BC] for tokens in since], dim=1).tolist() if since else [[]] * len(prompt)
+        sentences = self.tokens[:, :, self.branch :][going_BC].tolist()
         for at in np.flatnonzero(candidate % NUDGED_EVERY == NUDGED_EVERY - 1).tolist():
             token = next_of(self.wanted[prompt[at]], sentences[at])
             if token is not None:
@@ -271,20 +269,16 @@ class _Answers:
         self.read(embedded, own)
         return self.model.read_verdicts(self.hidden[:, 0])[0]
 
-    def written_since(self, before: _Answers) -> list[list[list[int]]]:
-        """The tokens of every prompt's candidates (B, C) since they branched from there, the end token included."""
-        steps = torch.stack(self.tokens[len(before.tokens) :], dim=2)
-        count = self.length - before.length
-        return [
-            [tokens[:size] for tokens, size in zip(*each, strict=True)]
-            for each in zip(steps.tolist(), count.tolist(), strict=True)
-        ]
+    def sentences(self, before: Tensor) -> list[list[list[int]]]:
+        """The tokens of every prompt's candidates (B, C) since they parted, of `before` (B, 1) tokens each."""
+        size = (self.length - before).tolist()
+        new = self.tokens[:, :, self.branch :].tolist()
+        return [[new[b][c][:count] for c, count in enumerate(counts)] for b, counts in enumerate(size)]
 
     def texts(self, tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
         """What was written, of every prompt its candidates (B, C)."""
-        steps = torch.stack(self.tokens, dim=2)
-        texts = iter(tokenizer.batch_decode(steps.flatten(0, 1), skip_special_tokens=True))
-        return [[next(texts).strip() for _ in range(steps.shape[1])] for _ in steps]
+        texts = iter(tokenizer.batch_decode(self.tokens.flatten(0, 1), skip_special_tokens=True))
+        return [[next(texts).strip() for _ in prompt] for prompt in self.tokens]
 
     def only_texts(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
         """What was written (B), of one candidate each."""

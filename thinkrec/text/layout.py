@@ -109,8 +109,7 @@ class Layout(ABC):
     def scoring_windows(self, rows: Rows, state: NDArray[np.integer]) -> list[Window]:
         """Sequences in which every one of `rows` is a target once, shown as it would be alone.
 
-        Rows may share a sequence only if they have the same `state` (k,): whatever else the model's weights depend on,
-        such as the routing of the user at that time.
+        Rows share a sequence only if they have the same `state` (k,), on which the model's weights depend.
         """
 
     @abstractmethod
@@ -135,7 +134,7 @@ class Layout(ABC):
 
     @abstractmethod
     def without_slots(self) -> Self:
-        """The same prompts told nothing by slots, where those are not needed as places."""
+        """The same prompts without slots, unless verdicts are read there."""
 
     def over(self, interactions: pd.DataFrame) -> Self:
         """The same prompts over another table, or another view of this one's times; without reasons."""

@@ -26,11 +26,7 @@ def make_layout(
     *,
     reasons: Mapping[int, NDArray[np.int32]] | None = None,
 ) -> Layout:
-    """The layout `prompt.layout` of the interactions artefact, items as tokens of `tokenizer`.
-
-    Raises:
-        UserError: no verdict can be read with this tokenizer.
-    """
+    """The layout `prompt.layout` of the interactions artefact, items as tokens of `tokenizer`."""
     common: dict[str, Any] = {
         **columns(interactions),
         "items": items,

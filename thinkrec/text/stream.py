@@ -2,11 +2,8 @@
 
     <begin> | title: keywords <slot> Yes | title: keywords <slot> No | ... | title: keywords <slot> Yes. reason <end>
 
-With `soft_tokens`, that many places stand between the begin token and the first block. The model fills them with
-learned vectors; like the begin token they are visible to all blocks.
-
-Each interaction is a block. A reason is visible to its own block only. A block that thinks first is `title: keywords
-<slot>. reason title: keywords <slot>`, and no other block sees it (`Layout.thinking_first`).
+With `soft_tokens`, that many places for learned vectors stand after the begin token; all blocks see them. Each
+interaction is a block. A reason is visible to its own block only, and no other sees a block that thinks first.
 
 A target sees between `history` and 2 * `history` - 1 earlier interactions (all of them where there are fewer; fewer
 where those would take more than `max_tokens`). Where its window begins is a function of its own history, so a score
@@ -68,9 +65,9 @@ class StreamLayout(Layout):
         return np.minimum(np.searchsorted(upto, over), self.end[rows])
 
     def training_windows(self, rows: Rows, rng: np.random.Generator) -> list[Window]:
-        """Cut each user's `rows` into runs of 2 * `history`, or what fits into `max_tokens`, all of them targets.
+        """Each user's `rows` in runs of 2 * `history`, or what fits into `max_tokens`, all of them targets.
 
-        Every user's first cut is drawn anew, so that over the epochs a row is met with histories of every length.
+        Every user's first cut is drawn anew: over the epochs a row is met with histories of every length.
         """
         length = 2 * self.history
         tokens = np.cumsum(self._block_lengths()[rows])

@@ -47,10 +47,8 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 def find_vocabulary(tokenizer: PreTrainedTokenizerBase, *, after: str = "") -> Vocabulary:
     """The role tokens of `tokenizer`, where verdicts stand after the text `after`; its tokens join the `lead`.
 
-    Models without a begin-of-sequence token (Qwen) begin with their end token.
-
-    Raises:
-        UserError: the verdicts' tokens do not differ, or there is no end token.
+    Models without a begin-of-sequence token (Qwen) begin with their end token. A UserError says that the verdicts'
+    tokens do not differ, or that there is no end token.
     """
     space = "" if after[-1:].isspace() or after.endswith(">") else " "  # none after a chat template's own tokens
     no, yes = (tokenizer(f"{after}{space}{word}", add_special_tokens=False)["input_ids"] for word in VERDICTS)
@@ -63,12 +61,11 @@ def find_vocabulary(tokenizer: PreTrainedTokenizerBase, *, after: str = "") -> V
     end = tokenizer.eos_token_id
     if end is None:
         raise UserError(f"{tokenizer.name_or_path}: its tokenizer has no end-of-sequence token; choose another one")
-    begin = tokenizer.bos_token_id
-    slot = tokenizer.unk_token_id
+    begin, slot = (end if token is None else token for token in (tokenizer.bos_token_id, tokenizer.unk_token_id))
     return Vocabulary(
-        begin=end if begin is None else begin,
+        begin=begin,
         end=end,
-        slot=end if slot is None else slot,
+        slot=slot,
         no=no[shared],
         yes=yes[shared],
         lead=tuple(no[:shared]),
