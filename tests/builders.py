@@ -25,6 +25,7 @@ from transformers import (
 
 from thinkrec.features.artefact import Features
 from thinkrec.ingest.catalogue import DATASETS
+from thinkrec.ingest.splits import windows_of
 from thinkrec.lm.adapters import BatchWeights
 from thinkrec.lm.backbone import build_tokenizer
 from thinkrec.lm.loaded import LoadedModel
@@ -182,7 +183,7 @@ def recommender(
 def write_movielens(folder: Path, *, bad: int = 0) -> Path:
     """A hand-made ml-1m folder, likes by item: 3 of 43 movies have no metadata, some users and items come late."""
     rng = np.random.default_rng(5)
-    windows = DATASETS["ml-1m"].windows
+    windows = windows_of(DATASETS["ml-1m"].windows, 0, 0)
     lines = []
     for window, users, items in ((windows.train, 24, 36), (windows.valid, 28, 40), (windows.test, 30, 43)):
         for user in range(1, users + 1):

@@ -35,6 +35,7 @@ from tests.project import (
 )
 from thinkrec.artifacts import read_json
 from thinkrec.ingest.catalogue import DATASETS
+from thinkrec.ingest.splits import windows_of
 from thinkrec.params import RunParams
 from thinkrec.teacher import endpoint, job
 
@@ -171,7 +172,7 @@ def _broken_archive(project: Path) -> dict[str, Any]:
 def _empty_split(project: Path) -> dict[str, Any]:
     """Ratings of train's time alone."""
     ratings = write_movielens(project / "files") / "ratings.dat"
-    start = DATASETS["ml-1m"].windows.valid.start
+    start = windows_of(DATASETS["ml-1m"].windows, 0, 0).valid.start
     lines = ratings.read_text(encoding="latin-1").splitlines()
     early = [line for line in lines if int(line.rpartition("::")[2]) < start]
     ratings.write_text("\n".join(early), encoding="latin-1")

@@ -11,7 +11,6 @@ from tests.project import dataset_params
 from thinkrec.errors import UserError
 from thinkrec.ingest import download
 from thinkrec.ingest.catalogue import DATASETS, FAMILIES, choose_dataset, find_dataset
-from thinkrec.ingest.splits import LastMonths, Windows
 
 PUBLISHED = [name for name, dataset in DATASETS.items() if dataset.files]
 
@@ -60,8 +59,8 @@ def test_parameters_have_their_say() -> None:
     params = dataset_params(name="ml-1m", threshold=4, core=5, windows={"months": [3, 2, 1]})
     dataset = choose_dataset(params)
     assert (dataset.threshold, dataset.core) == (4, 5)
-    assert dataset.windows == LastMonths(train=3, valid=2, test=1)
-    assert isinstance(choose_dataset(dataset_params(name="ml-1m")).windows, Windows)
+    assert dataset.windows == {"months": [3, 2, 1]}
+    assert choose_dataset(dataset_params(name="ml-1m")) == DATASETS["ml-1m"]
     assert choose_dataset(dataset_params(name="yelp", core=0)).core == 0
 
 

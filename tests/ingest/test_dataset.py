@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from thinkrec.ingest.catalogue import DATASETS, SMALL_WORLD, choose_dataset, ope
 from thinkrec.ingest.dataset import Ingested, make_tables
 from thinkrec.ingest.raw import RATINGS, SPLIT, Chunk, Fault, Part, Source
 from thinkrec.ingest.readers.metadata import no_items
-from thinkrec.ingest.splits import LastMonths, SplitColumn, Window, Windows
+from thinkrec.ingest.splits import COLUMN
 from thinkrec.synthetic.world import generate
 
 TRAIN, VALID, TEST = 991_353_600, 1_017_619_200, 1_030_838_400  # the first second of each ml-1m window
@@ -156,7 +157,14 @@ def source_of(rows: list[RawRow], parts: int = 1) -> Source:
     )
 
 
-OWN = replace(DATASETS["ml-1m"], name="own", windows=SplitColumn())
+def rule_of_seconds(*spans: tuple[int, int]) -> dict[str, list[str]]:
+    return {
+        split: [datetime.fromtimestamp(second, UTC).isoformat() for second in span]
+        for split, span in zip(SPLITS, spans, strict=True)
+    }
+
+
+OWN = replace(DATASETS["ml-1m"], name="own", windows=COLUMN)
 IN_ORDER = [("a", "x", 5.0, 1, "train"), ("b", "x", 1.0, 5, "valid"), ("a", "y", 5.0, 9, "test")]
 
 
@@ -184,7 +192,7 @@ def test_splits_that_mix_times_or_are_not_there_stop(rows: list[RawRow], message
 
 
 def test_a_rule_by_column_needs_the_column() -> None:
-    world = replace(DATASETS["synthetic-small"], windows=SplitColumn())
+    world = replace(DATASETS["synthetic-small"], windows=COLUMN)
     with pytest.raises(UserError, match=r"dataset.windows: column, but the ratings have no split column"):
         make_tables(world, world.source(None), 0.0)
 
@@ -193,7 +201,7 @@ def test_a_rule_by_column_needs_the_column() -> None:
 def test_windows_are_counted_back_from_the_newest_rating_of_all_parts(parts: int) -> None:
     days = pd.to_datetime(["2020-01-15", "2020-02-15", "2020-03-15", "2020-03-31"]).as_unit("s").astype(np.int64)
     rows = [(f"u{at}", "x", 5.0, int(time), "") for at, time in enumerate(days)]
-    months = replace(OWN, windows=LastMonths(train=1, valid=1, test=1))
+    months = replace(OWN, windows={"months": [1, 1, 1]})
     ingested = make_tables(months, source_of(rows, parts), 0.0)
     assert ingested.interactions["split"].tolist() == ["train", "valid", "test", "test"]
     assert ingested.stats["windows"]["train"] == "[2020-01-01, 2020-02-01) UTC"
@@ -201,7 +209,7 @@ def test_windows_are_counted_back_from_the_newest_rating_of_all_parts(parts: int
 
 def test_a_split_that_the_core_empties_says_so() -> None:
     rows = [(user, item, 5.0, time, "") for time, (user, item) in enumerate(["ax", "ay", "bx", "by"], start=1)]
-    windows = Windows.between([1, 3, 4, 5])
+    windows = rule_of_seconds((1, 3), (3, 4), (4, 5))
     assert make_tables(replace(OWN, windows=windows, core=2), source_of(rows), 0.0).stats["below_core"] == 0
     message = r"no ratings in the train window.*with 3 ratings stay \(dataset.core\), which took 4 rows"
     with pytest.raises(UserError, match=message):
@@ -246,13 +254,15 @@ def test_malformed_rows_are_counted_from_the_beginning_of_their_file() -> None:
     assert places == [("a", 3), ("a", 6), ("a", 9), ("a", 12), ("b", 3), ("b", 6)]
 
 
-def select_one_by_one(rows: list[RawRow], windows: Windows, core: int) -> list[tuple[Any, ...]]:
+SPANS = ((1, 9), (9, 12), (13, 16))
+
+
+def select_one_by_one(rows: list[RawRow], core: int) -> list[tuple[Any, ...]]:
     """The rules on lists, a row at a time: (user, item, rating, time, split) sorted by user and time."""
     earliest: dict[tuple[str, str], tuple[Any, ...]] = {}
     for number, (user, item, rating, time, _) in enumerate(rows):
-        for split in SPLITS:
-            inside = windows.of(split).start <= time < windows.of(split).end
-            if inside and ((user, item) not in earliest or time < earliest[user, item][3]):
+        for split, (start, end) in zip(SPLITS, SPANS, strict=True):
+            if start <= time < end and ((user, item) not in earliest or time < earliest[user, item][3]):
                 earliest[user, item] = (user, item, rating, time, split, number)
     left = list(earliest.values())
     while True:
@@ -278,9 +288,8 @@ SOME_ROWS = st.lists(
 
 @given(SOME_ROWS, st.integers(1, 4), st.integers(0, 2))
 def test_whole_columns_in_parts_give_what_the_rules_give_row_by_row(rows: list[RawRow], parts: int, core: int) -> None:
-    windows = Windows(train=Window(start=1, end=9), valid=Window(start=9, end=12), test=Window(start=13, end=16))
-    expected = select_one_by_one(rows, windows, core)
-    dataset = replace(OWN, windows=windows, core=core)
+    expected = select_one_by_one(rows, core)
+    dataset = replace(OWN, windows=rule_of_seconds(*SPANS), core=core)
     if {row[-1] for row in expected} != set(SPLITS):
         with pytest.raises(UserError, match="no ratings in the"):
             make_tables(dataset, source_of(rows, parts), 0.0)

@@ -23,7 +23,6 @@ from thinkrec.errors import UserError
 from thinkrec.ingest.catalogue import choose_dataset
 from thinkrec.ingest.dataset import ingest
 from thinkrec.ingest.raw import Chunk, Part, Source
-from thinkrec.ingest.splits import Shares, SplitColumn
 from thinkrec.params import DatasetParams
 
 COLUMNS = {"user": "who", "item": "what", "rating": "stars", "timestamp": "when"}
@@ -208,9 +207,9 @@ def test_a_year_may_be_a_date_and_whole_ids_join_to_whole_ids(released: str, yea
 
 def test_splits_of_ones_own_follow_the_column_and_else_shares_of_time(tmp_path: Path) -> None:
     path = save(TABLE.assign(part=["train", "valid", "test"]), tmp_path / "r.csv")
-    assert choose_dataset(own(path)).windows == Shares(train=0.8, valid=0.1, test=0.1)
+    assert choose_dataset(own(path)).windows == {"shares": [0.8, 0.1, 0.1]}
     with_column = own(path, {**COLUMNS, "split": "part"})
-    assert choose_dataset(with_column).windows == SplitColumn()
+    assert choose_dataset(with_column).windows == "column"
     assert gather(open_source(with_column)).ratings["split"].tolist() == ["train", "valid", "test"]
 
 

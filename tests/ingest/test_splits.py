@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,9 @@ from hypothesis import strategies as st
 
 from thinkrec.artifacts import SPLITS
 from thinkrec.errors import UserError
-from thinkrec.ingest.splits import (
-    LastMonths,
-    Shares,
-    SplitColumn,
-    Window,
-    Windows,
-    absolute,
-    parse_rule,
-    split_codes,
-    windows_of,
-)
+from thinkrec.ingest.splits import Window, Windows, check_rule, split_at, split_codes, windows_of
 
-ML_1M = absolute("2001-06-01", "2002-04-01", "2002-09-01", "2003-02-01")
+ML_1M = windows_of(split_at("2001-06-01", "2002-04-01", "2002-09-01", "2003-02-01"), 0, 0)
 TIMES = st.integers(0, 4_000_000_000)
 
 
@@ -44,26 +34,21 @@ def seconds(moment: str) -> int:
 def test_months_are_counted_back_from_the_end_of_the_newest_ratings_day(
     months: tuple[int, int, int], newest: str, edges: str
 ) -> None:
-    rule = LastMonths(**dict(zip(SPLITS, months, strict=True)))
-    assert windows_of(rule, 0, seconds(newest)) == absolute(*edges.split())
+    expected = windows_of(split_at(*edges.split()), 0, 0)
+    assert windows_of({"months": months}, 0, seconds(newest)) == expected
 
 
 def test_shares_cut_the_time_that_ratings_span_by_the_second() -> None:
-    assert windows_of(Shares(train=0.8, valid=0.1, test=0.1), 1000, 1099) == Windows.between([1000, 1080, 1090, 1100])
-    assert windows_of(Shares(train=0.2, valid=0.1, test=0.1), 1000, 1099) == Windows.between([1060, 1080, 1090, 1100])
+    assert windows_of({"shares": [0.8, 0.1, 0.1]}, 1000, 1099) == Windows.between([1000, 1080, 1090, 1100])
+    assert windows_of({"shares": [0.2, 0.1, 0.1]}, 1000, 1099) == Windows.between([1060, 1080, 1090, 1100])
 
 
-@given(
-    TIMES,
-    TIMES,
-    st.one_of(
-        st.builds(LastMonths, train=st.integers(1, 400), valid=st.integers(1, 40), test=st.integers(1, 40)),
-        st.builds(Shares, train=st.floats(0.05, 0.8), valid=st.floats(0.05, 0.1), test=st.floats(0.05, 0.1)),
-    ),
-)
-def test_windows_meet_without_overlap_and_hold_the_newest_rating(
-    first: int, second: int, rule: LastMonths | Shares
-) -> None:
+MONTHS = st.fixed_dictionaries({"months": st.tuples(st.integers(1, 400), st.integers(1, 40), st.integers(1, 40))})
+SHARES = st.fixed_dictionaries({"shares": st.tuples(st.floats(0.05, 0.8), st.floats(0.05, 0.1), st.floats(0.05, 0.1))})
+
+
+@given(TIMES, TIMES, MONTHS | SHARES)
+def test_windows_meet_without_overlap_and_hold_the_newest_rating(first: int, second: int, rule: dict[str, Any]) -> None:
     oldest, newest = sorted([first, second + 100])
     if newest - oldest < 100:
         return
@@ -79,36 +64,26 @@ def test_windows_are_half_open_and_what_is_in_none_is_outside() -> None:
     assert codes.tolist() == [-1, 0, 0, 1, 1, -1, -1, 2, 2, -1]
 
 
-@pytest.mark.parametrize(
-    ("spec", "rule"),
-    [
-        ({"months": [10, 5, 5]}, LastMonths(train=10, valid=5, test=5)),
-        ({"shares": [0.8, 0.1, 0.1]}, Shares(train=0.8, valid=0.1, test=0.1)),
-        ({"shares": (0.7, 0.2, 0.1)}, Shares(train=0.7, valid=0.2, test=0.1)),
-        ("column", SplitColumn()),
-        (
-            {
-                "train": ["2001-06-01", "2002-04-01"],
-                "valid": [datetime(2002, 4, 1).date(), datetime(2002, 9, 1).date()],  # as YAML reads a bare date
-                "test": ["2002-09-01T00:00:00+00:00", "2003-01-31T23:59:59"],
-            },
-            Windows(
-                train=ML_1M.train,
-                valid=ML_1M.valid,
-                test=Window(start=ML_1M.test.start, end=ML_1M.test.end - 1),
-            ),
-        ),
-    ],
-)
-def test_a_rule_is_read_from_params(spec: Any, rule: object) -> None:
-    assert parse_rule(spec) == rule
+def test_spans_of_time_may_be_days_or_moments_with_time_between_them() -> None:
+    rule = {
+        "train": ["2001-06-01", "2002-03-01"],
+        "valid": [date(2002, 4, 1), date(2002, 9, 1)],  # as YAML reads a bare date
+        "test": ["2002-09-01T00:00:00+00:00", "2003-01-31T23:59:59"],
+    }
+    assert [str(windows_of(rule, 0, 0).of(split)) for split in SPLITS] == [
+        "[2001-06-01, 2002-03-01) UTC",
+        "[2002-04-01, 2002-09-01) UTC",
+        "[2002-09-01T00:00:00, 2003-01-31T23:59:59) UTC",
+    ]
+    check_rule(rule)
+    check_rule("column")
 
 
 DAYS = {"train": ["2001-01-01", "2002-01-01"], "valid": ["2002-01-01", "2003-01-01"]}
 
 
 @pytest.mark.parametrize(
-    ("spec", "message"),
+    ("rule", "message"),
     [
         ("colum", "no rule is called 'colum'"),
         (7, "no rule is called 7"),
@@ -125,17 +100,12 @@ DAYS = {"train": ["2001-01-01", "2002-01-01"], "valid": ["2002-01-01", "2003-01-
         ({**DAYS, "test": ["2002-06-01", "2003-06-01"]}, "the test window begins before the valid window ends"),
     ],
 )
-def test_what_no_rule_can_mean_is_refused_in_one_line(spec: Any, message: str) -> None:
+def test_what_no_rule_can_mean_is_refused_in_one_line(rule: Any, message: str) -> None:
     with pytest.raises(UserError, match=f"^dataset.windows: .*{message}") as stop:
-        parse_rule(spec)
+        check_rule(rule)
     assert len(str(stop.value).splitlines()) == 1 and "{months: [10, 5, 5]}" in str(stop.value)
 
 
 def test_times_too_close_are_refused() -> None:
     with pytest.raises(UserError, match="span 2 seconds, too few"):
-        windows_of(Shares(train=0.8, valid=0.1, test=0.1), 5, 6)
-
-
-def test_a_window_is_written_in_days_or_to_the_second() -> None:
-    assert str(ML_1M.test) == "[2002-09-01, 2003-02-01) UTC"
-    assert str(Window(start=86_400, end=90_061)) == "[1970-01-02T00:00:00, 1970-01-02T01:01:01) UTC"
+        windows_of({"shares": [0.8, 0.1, 0.1]}, 5, 6)

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
 from thinkrec.ingest.catalogue import DATASETS, SMALL_WORLD, WORLD
-from thinkrec.ingest.splits import split_codes
+from thinkrec.ingest.splits import split_codes, windows_of
 from thinkrec.synthetic import vocabulary as words
 from thinkrec.synthetic.world import OFFSETS, VALUES, World, generate
 
@@ -32,7 +32,7 @@ class Causal:
         self.user, self.item = (ratings[name].cat.codes.to_numpy(np.int64) for name in ("user_id", "item_id"))
         self.time = ratings["timestamp"].to_numpy()
         self.label = (ratings["rating"] > 3).to_numpy(np.float64)
-        split = split_codes(self.time, DATASETS["synthetic"].windows)
+        split = split_codes(self.time, windows_of(DATASETS["synthetic"].windows, 0, 0))
         self.train, self.valid, self.test = (split == number for number in range(3))
         self.values = world.values[self.item]
         self.kind = world.kinds[self.user]

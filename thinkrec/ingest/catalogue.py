@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -24,7 +25,7 @@ from thinkrec.ingest.raw import RATINGS, TRUTH, Chunk, Items, Part, Source
 from thinkrec.ingest.readers import movielens, reviews
 from thinkrec.ingest.readers.own import open_own
 from thinkrec.ingest.readers.published import Release, open_release
-from thinkrec.ingest.splits import LastMonths, Rule, Shares, SplitColumn, absolute, parse_rule
+from thinkrec.ingest.splits import COLUMN, Rule, check_rule, split_at
 from thinkrec.params import DatasetParams, RatingColumns
 from thinkrec.synthetic.world import World, WorldSpec, generate
 
@@ -78,8 +79,8 @@ YELP = "https://business.yelp.com/external-assets/files/Yelp-JSON.zip"
 AMAZON = "https://mcauleylab.ucsd.edu/public_datasets/data"
 
 # 20 months; sizes, coefficients and the reasons for them: thinkrec/synthetic/world.py.
-WORLD_WINDOWS = absolute("2021-01-01", "2021-11-01", "2022-04-01", "2022-09-01")
-WORLD = WorldSpec(seed=1, users=880, items=650, start=WORLD_WINDOWS.train.start, days=608)
+WORLD_WINDOWS = split_at("2021-01-01", "2021-11-01", "2022-04-01", "2022-09-01")
+WORLD = WorldSpec(seed=1, users=880, items=650, start=1_609_459_200, days=608)
 SMALL_WORLD = replace(WORLD, users=80, items=80, history_median=38.0, history_sigma=0.5, history_max=50)
 
 
@@ -132,7 +133,7 @@ def _amazon_2018(category: str) -> Dataset:
             Remote(f"{AMAZON}/amazon_v2/metaFiles2/meta_{category}.json.gz"),
         ),
         threshold=4.0,
-        windows=absolute("2017-01-01", "2017-11-01", "2017-12-01", "2018-01-01"),
+        windows=split_at("2017-01-01", "2017-11-01", "2017-12-01", "2018-01-01"),
         core=20,
         open=partial(open_release, reviews.amazon_2018(category)),
     )
@@ -148,7 +149,7 @@ def _amazon_2023(category: str) -> Dataset:
             Remote(f"{AMAZON}/amazon_2023/raw/meta_categories/meta_{category}.jsonl.gz"),
         ),
         threshold=4.0,
-        windows=LastMonths(train=10, valid=1, test=1),
+        windows={"months": [10, 1, 1]},
         core=20,
         open=partial(open_release, reviews.amazon_2023(category)),
     )
@@ -161,7 +162,7 @@ def _without_columns(_: Path) -> Source:
     )
 
 
-_LAST_20_MONTHS = LastMonths(train=10, valid=5, test=5)
+_LAST_20_MONTHS = {"months": [10, 5, 5]}
 
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
@@ -173,14 +174,14 @@ DATASETS: dict[str, Dataset] = {
             "MovieLens 100K",
             movielens.ML_100K,
             "0e33842e24a9c977be4e0107933c0723",
-            LastMonths(train=5, valid=1, test=1),  # of the seven that it spans
+            {"months": [5, 1, 1]},  # of the seven that it spans
         ),
         _movielens(
             "ml-1m",
             "MovieLens 1M",
             movielens.ML_1M,
             "c4d9eecfca2ab87c1945afe126590906",
-            absolute("2001-06-01", "2002-04-01", "2002-09-01", "2003-02-01"),
+            split_at("2001-06-01", "2002-04-01", "2002-09-01", "2003-02-01"),
         ),
         _movielens("ml-20m", "MovieLens 20M", movielens.ML_CSV, "cd245b17a1ae2cc31bb14903e1204af3", _LAST_20_MONTHS),
         _movielens("ml-25m", "MovieLens 25M", movielens.ML_CSV, "6b51fb2759a8657d3bfcbfc42b592ada", _LAST_20_MONTHS),
@@ -192,7 +193,7 @@ DATASETS: dict[str, Dataset] = {
             files=(Remote(YELP),),
             by_hand=f"has terms that you must accept yourself on Yelp's site; get {YELP} there",
             threshold=3.0,
-            windows=absolute("2010-01-01", "2020-01-01", "2021-01-01", "2022-01-01"),
+            windows=split_at("2010-01-01", "2020-01-01", "2021-01-01", "2022-01-01"),
             core=20,
             open=partial(open_release, reviews.YELP),
         ),
@@ -201,7 +202,7 @@ DATASETS: dict[str, Dataset] = {
             title="ratings of one's own",
             licence="yours",
             threshold=0.5,  # of a label
-            windows=Shares(train=0.8, valid=0.1, test=0.1),
+            windows={"shares": [0.8, 0.1, 0.1]},
             open=_without_columns,
         ),
     )
@@ -249,16 +250,13 @@ def choose_dataset(params: DatasetParams) -> Dataset:
         _check_own(columns, params)
         dataset = replace(
             dataset,
-            windows=SplitColumn() if columns.split else dataset.windows,
+            windows=COLUMN if columns.split else dataset.windows,
             open=partial(open_own, columns, items),
         )
-    threshold, windows, core = params.threshold, params.windows, params.core
-    return replace(
-        dataset,
-        threshold=dataset.threshold if threshold is None else threshold,
-        windows=dataset.windows if windows is None else parse_rule(windows),
-        core=dataset.core if core is None else core,
-    )
+    if params.windows is not None:
+        check_rule(params.windows)
+    changes: dict[str, Any] = {"threshold": params.threshold, "windows": params.windows, "core": params.core}
+    return replace(dataset, **{name: value for name, value in changes.items() if value is not None})
 
 
 def _check_own(columns: RatingColumns, params: DatasetParams) -> None:

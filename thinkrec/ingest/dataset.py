@@ -47,7 +47,7 @@ from thinkrec.ingest.partitions import (
 )
 from thinkrec.ingest.raw import TRUTH, Fault, Source
 from thinkrec.ingest.selection import Rows, core_rows, first_ratings, number_ids
-from thinkrec.ingest.splits import SplitColumn, Window, Windows, windows_of
+from thinkrec.ingest.splits import COLUMN, Window, Windows, windows_of
 from thinkrec.params import DatasetParams
 
 
@@ -179,7 +179,7 @@ def _choose_windows(dataset: Dataset, summaries: Sequence[Summary]) -> Windows |
     spans = [part.span for part in summaries if part.span is not None]
     if not spans:
         raise UserError(f"dataset {dataset.name}: every rating is malformed; lower dataset.max_bad_share to see how")
-    if not isinstance(dataset.windows, SplitColumn):
+    if dataset.windows != COLUMN:
         return windows_of(dataset.windows, min(oldest for oldest, _ in spans), max(newest for _, newest in spans))
     if any(part.splits is None for part in summaries):
         raise UserError(

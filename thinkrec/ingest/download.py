@@ -1,7 +1,7 @@
 """Published files, downloaded once: into $THINKREC_DATA, or `.cache/datasets` here, a folder a dataset.
 
 A file whose publisher gives a checksum is held to it. One without is held to what came the first time: its SHA-256
-stands beside it, and is told when the file is downloaded. Neither the file nor the sum is an output of the pipeline.
+stands beside it, and is printed when the file is downloaded.
 """
 
 from __future__ import annotations
@@ -59,15 +59,15 @@ def _fetch(folder: Path, file: Remote) -> None:
     import requests
 
     pooch.get_logger().setLevel(logging.WARNING)  # what it would say is said here
-    target, kept_sum = folder / file.name, folder / f"{file.name}.sha256"
-    known = f"md5:{file.md5}" if file.md5 else None
-    if known is None and target.exists() and kept_sum.exists():
-        known = f"sha256:{kept_sum.read_text(encoding='ascii').strip()}"
+    target, checksum_file = folder / file.name, folder / f"{file.name}.sha256"
+    checksum = f"md5:{file.md5}" if file.md5 else None
+    if checksum is None and target.exists() and checksum_file.exists():
+        checksum = f"sha256:{checksum_file.read_text(encoding='ascii').strip()}"
     by_hand = f"get {file.address} by hand, put it into {folder} or pass -S dataset.raw=PATH"
     fetcher = pooch.create(
         path=folder,
         base_url="",
-        registry={file.name: known},
+        registry={file.name: checksum},
         urls={file.name: file.address},
         retry_if_failed=RETRIES,
     )
@@ -78,22 +78,22 @@ def _fetch(folder: Path, file: Remote) -> None:
         raise UserError(f"{file.name}: cannot reach {host} ({_reason(error)}); {by_hand}") from None
     except requests.exceptions.RequestException as error:
         raise UserError(f"{file.name}: the download broke off ({_reason(error)}); run it again, or {by_hand}") from None
-    except ValueError:  # what pooch raises for a file that is not the known one; it keeps none of it
-        kind = "published MD5" if file.md5 else f"SHA-256 in {kept_sum}"
+    except ValueError:  # what pooch raises for a file with another checksum; it keeps none of it
+        kind = "published MD5" if file.md5 else f"SHA-256 in {checksum_file}"
         raise UserError(f"{file.name}: what came is not the file of the {kind}; deleted. {by_hand}") from None
     except OSError as error:
         raise UserError(
             f"{folder}: cannot keep {file.name} here ({error.strerror or error}); set THINKREC_DATA"
         ) from None
-    if file.md5 is None and not kept_sum.exists():
+    if file.md5 is None and not checksum_file.exists():
         digest = sha256(target)
-        with atomic(kept_sum) as partial:
+        with atomic(checksum_file) as partial:
             partial.write_text(f"{digest}\n", encoding="ascii")
         print(f"{file.name}: unverified, its publisher gives no checksum; SHA-256 {digest}", file=sys.stderr)
 
 
 def _download(address: str, output: str, _: Any) -> None:
-    """Download to a file that pooch names, keeps if it is the known one, and deletes otherwise."""
+    """Download to a file that pooch names, keeps if its checksum is right, and deletes otherwise."""
     import requests
     from pooch import HTTPDownloader
 
@@ -111,10 +111,6 @@ def _download(address: str, output: str, _: Any) -> None:
 
 def _reason(error: BaseException) -> str:
     """What the system said (name not known, connection refused), or else the kind of error."""
-    causes: list[Any] = [error]
-    for cause in causes:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        inner = [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
-        causes += [other for other in inner if isinstance(other, BaseException) and other not in causes]
-    return type(causes[-1]).__name__
+    while error.__context__ is not None:
+        error = error.__context__
+    return getattr(error, "strerror", None) or type(error).__name__

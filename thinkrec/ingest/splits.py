@@ -1,13 +1,15 @@
-"""Which time is train, valid and test, as data (METHOD: data). Splits follow each other in time, never at random.
+"""Which time is train, valid and test (METHOD: data). Splits follow each other in time, never at random.
 
-A dataset's rule is one of:
+A rule is written in the catalogue as it is in `dataset.windows`:
 
-    Windows       absolute spans of time, the same rows from the same raw file everywhere
-    LastMonths    so many months each, counted back from the newest rating
-    Shares        shares of the time that the ratings span, counted back from the newest rating
-    SplitColumn   what a column of the raw data says of each rating
+    {train: [day, day], valid: ..., test: ...}   spans of time: the same rows from the same raw file everywhere
+    {months: [10, 5, 5]}                         so many months each, counted back from the newest rating's day
+    {shares: [0.8, 0.1, 0.1]}                    shares of the time that the ratings span, counted back from its end
+    column                                       what a column of the raw data says of each rating
 
-All but the last come down to `Windows` once the oldest and the newest rating are known (`windows_of`).
+All but the last come down to `Windows` once the oldest and the newest rating are known (`windows_of`). A month before
+a day is the same day of the month before, or that month's last where it has no such day. What shares leave of the time
+is before train.
 """
 
 from __future__ import annotations
@@ -25,7 +27,13 @@ from numpy.typing import NDArray
 from thinkrec.artifacts import SPLITS
 from thinkrec.errors import UserError
 
+Rule = Mapping[str, Any] | str
+COLUMN = "column"
 MOST_MONTHS = 1200
+EXAMPLES = (
+    "{months: [10, 5, 5]}, {shares: [0.8, 0.1, 0.1]}, column, or "
+    "{train: [2001-06-01, 2002-04-01], valid: [2002-04-01, 2002-09-01], test: [2002-09-01, 2003-02-01]}"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,82 +83,64 @@ class Windows:
         return window
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LastMonths:
-    """So many months for each split. The last ends with the day (UTC) of the newest rating.
-
-    A month before a day is the same day of the month before, or that month's last where it has no such day.
-    """
-
-    train: int
-    valid: int
-    test: int
+def split_at(train: str, valid: str, test: str, end: str) -> dict[str, list[str]]:
+    """The rule without time between the windows: the first day of each (ISO, UTC), and the first day after the last."""
+    return {"train": [train, valid], "valid": [valid, test], "test": [test, end]}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shares:
-    """Shares of the time from the oldest to the newest rating, in whole seconds; what they leave is before train."""
-
-    train: float
-    valid: float
-    test: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SplitColumn:
-    """The raw data's own split column: `train`, `valid` or `test`; rows that say anything else are outside."""
-
-
-Rule = Windows | LastMonths | Shares | SplitColumn
-
-EXAMPLES = (
-    "{months: [10, 5, 5]}, {shares: [0.8, 0.1, 0.1]}, column, or "
-    "{train: [2001-06-01, 2002-04-01], valid: [2002-04-01, 2002-09-01], test: [2002-09-01, 2003-02-01]}"
-)
-
-
-def absolute(*days: str) -> Windows:
-    """Windows without time between them: the first day of each (ISO, UTC), and the first day after the last."""
-    return Windows.between(list(map(_seconds, days)))
-
-
-def parse_rule(spec: Any) -> Rule:
-    """The rule that a value of `dataset.windows` stands for (EXAMPLES).
+def check_rule(rule: Any) -> None:
+    """Stop where a value of `dataset.windows` stands for no rule (EXAMPLES).
 
     Raises:
-        UserError: it stands for none.
+        UserError: why not.
+    """
+    if rule != COLUMN:
+        windows_of(rule, 0, 2**32)
+
+
+def windows_of(rule: Any, oldest: int, newest: int) -> Windows:
+    """The rule as absolute windows, for ratings from `oldest` to `newest` (seconds since 1970 UTC).
+
+    Raises:
+        UserError: it stands for none, or the ratings span too little time to be split.
     """
     try:
-        return _parse_rule(spec)
+        return _parse_rule(rule, oldest, newest)
     except (ValueError, TypeError) as error:
         raise UserError(f"dataset.windows: {error}; it may be null (the dataset's own), {EXAMPLES}") from None
 
 
-def _parse_rule(spec: Any) -> Rule:
-    if spec == "column":
-        return SplitColumn()
-    if not isinstance(spec, Mapping):
-        raise ValueError(f"no rule is called {spec!r}")
-    if set(spec) == set(SPLITS):
-        return Windows(**{split: _parse_window(split, spec[split]) for split in SPLITS})
-    if set(spec) == {"months"}:
-        months = _parse_three("months", spec["months"])
-        if any(type(n) is not int or not 1 <= n <= MOST_MONTHS for n in months.values()):
-            raise ValueError(f"months should be whole numbers from 1 to {MOST_MONTHS} (they are {spec['months']})")
-        return LastMonths(**months)
-    if set(spec) == {"shares"}:
-        shares = _parse_three("shares", spec["shares"])
-        numbers = all(type(share) in (int, float) and share > 0 for share in shares.values())
-        if not numbers or sum(shares.values()) > 1 + 1e-9:
-            raise ValueError(f"shares should be above 0 and add up to 1 at most (they are {spec['shares']})")
-        return Shares(**shares)
-    raise ValueError(f"no rule has the keys {', '.join(map(str, spec)) or '(none)'}")
+def _parse_rule(rule: Any, oldest: int, newest: int) -> Windows:
+    if not isinstance(rule, Mapping):
+        raise ValueError(f"no rule is called {rule!r}")
+    if set(rule) == set(SPLITS):
+        return Windows(**{split: _parse_window(split, rule[split]) for split in SPLITS})
+    if set(rule) == {"months"}:
+        months = _parse_three("months", rule["months"])
+        if any(type(n) is not int or not 1 <= n <= MOST_MONTHS for n in months):
+            raise ValueError(f"months should be whole numbers from 1 to {MOST_MONTHS} (they are {months})")
+        end = datetime.fromtimestamp(newest, UTC).date() + timedelta(days=1)
+        return Windows.between([_seconds(end - relativedelta(months=sum(months[split:]))) for split in range(4)])
+    if set(rule) == {"shares"}:
+        shares = _parse_three("shares", rule["shares"])
+        numbers = all(type(share) in (int, float) and share > 0 for share in shares)
+        if not numbers or sum(shares) > 1 + 1e-9:
+            raise ValueError(f"shares should be above 0 and add up to 1 at most (they are {shares})")
+        left = np.cumsum([0, *reversed(shares)])[::-1].tolist()
+        edges = [newest + 1 - round(share * (newest + 1 - oldest)) for share in left]
+        if sorted(set(edges)) != edges:
+            raise UserError(
+                f"dataset.windows: the ratings span {newest + 1 - oldest} seconds, too few to be split by shares of "
+                "time; check that timestamps are read as they are meant"
+            )
+        return Windows.between(edges)
+    raise ValueError(f"no rule has the keys {', '.join(map(str, rule)) or '(none)'}")
 
 
-def _parse_three(name: str, values: Any) -> dict[str, Any]:
+def _parse_three(name: str, values: Any) -> list[Any]:
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != len(SPLITS):
         raise ValueError(f"{name} should be three numbers, of {', '.join(SPLITS)} (it is {values!r})")
-    return dict(zip(SPLITS, values, strict=True))
+    return list(values)
 
 
 def _parse_window(split: str, days: Any) -> Window:
@@ -164,29 +154,6 @@ def _seconds(day: Any) -> int:
     """Seconds since 1970 of an ISO day or moment, UTC where it names no zone."""
     moment = datetime.fromisoformat(str(day))
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-
-
-def windows_of(rule: Windows | LastMonths | Shares, oldest: int, newest: int) -> Windows:
-    """The rule as absolute windows, for ratings from `oldest` to `newest` (seconds since 1970 UTC).
-
-    Raises:
-        UserError: the ratings span too little time to be split.
-    """
-    if isinstance(rule, Windows):
-        return rule
-    left = np.cumsum([0, rule.test, rule.valid, rule.train])[::-1].tolist()  # at the start of each, and at the end
-    if isinstance(rule, LastMonths):
-        end = datetime.fromtimestamp(newest, UTC).date() + timedelta(days=1)
-        edges = [_seconds(end - relativedelta(months=months)) for months in left]
-    else:
-        edges = [newest + 1 - round(share * (newest + 1 - oldest)) for share in left]
-    try:
-        return Windows.between(edges)
-    except ValueError:
-        raise UserError(
-            f"dataset.windows: the ratings span {newest + 1 - oldest} seconds, too few to be split by shares of time; "
-            "check that timestamps are read as they are meant"
-        ) from None
 
 
 def split_codes(timestamp: NDArray[np.int64], windows: Windows) -> NDArray[np.int8]:

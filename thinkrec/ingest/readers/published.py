@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from thinkrec.ingest.raw import Part, Source
 from thinkrec.ingest.readers.files import pick, places
+from thinkrec.ingest.readers.jsonlines import JsonLines
 from thinkrec.ingest.readers.metadata import ItemColumns, MetadataFile, Tidy, leave_as_is
 from thinkrec.ingest.readers.ratings import RatingFile
 from thinkrec.ingest.readers.records import Format, check_columns
 from thinkrec.ingest.readers.rows import Scale
 
+JSON_LINES, STARS = JsonLines(), Scale(lowest=1.0, highest=5.0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """The names, formats and columns of a published dataset's two files.
+    """The names, formats and columns of a published dataset's two files."""
 
-    Attributes:
-        ratings: names of the rating file, the first that is there counts.
-        columns: the rating file's name of each role.
-        items: name of the item file.
-        required: columns that the item file must have, by role.
-        tidy: what is peculiar to this publisher's items.
-        hint: what to set dataset.raw to.
-    """
-
-    ratings: tuple[str, ...]
-    rating_format: Format
-    columns: Mapping[str, str]
-    scale: Scale
-    items: str
-    item_format: Format
+    ratings: tuple[str, ...]  # names of the rating file, the first that is there counts
+    rating_format: Format = JSON_LINES
+    columns: Mapping[str, str]  # the rating file's name of each role
+    scale: Scale = STARS
+    items: str  # name of the item file
+    item_format: Format = JSON_LINES
     item_columns: ItemColumns
-    required: Mapping[str, str]
-    tidy: Tidy = leave_as_is
-    hint: str
+    required: Mapping[str, str] = field(default_factory=dict)  # columns that the item file must have, by role
+    tidy: Tidy = leave_as_is  # what is peculiar to this publisher's items
+    hint: str  # what to set dataset.raw to
 
 
 def open_release(release: Release, path: Path) -> Source:
