@@ -51,11 +51,7 @@ class Dataset:
         return self.files[0].address if self.files else None
 
     def source(self, raw: Path | None) -> Source:
-        """The dataset opened for reading: the files at `raw`, or else those of its downloads.
-
-        Raises:
-            UserError: the files are missing or broken, or cannot be downloaded.
-        """
+        """The dataset opened for reading: the files at `raw`, or else those of its downloads."""
         if self.generated:
             if raw is not None:
                 raise UserError(
@@ -214,11 +210,7 @@ _CATEGORY = re.compile(r"[A-Z][A-Za-z0-9]{0,39}(_[A-Za-z0-9]{1,40}){0,9}")
 
 
 def find_dataset(name: str) -> Dataset:
-    """The dataset of that name, one's own without its columns.
-
-    Raises:
-        UserError: there is none; names the nearest.
-    """
+    """The dataset of that name, one's own without its columns; where there is none, the nearest is named."""
     family, _, category = name.partition(":")
     if family in FAMILIES:
         if not _CATEGORY.fullmatch(category):
@@ -235,11 +227,7 @@ def find_dataset(name: str) -> Dataset:
 
 
 def choose_dataset(params: DatasetParams) -> Dataset:
-    """The dataset that `params` name, with what they say otherwise than the catalogue.
-
-    Raises:
-        UserError: no such dataset, or parameters that do not belong together.
-    """
+    """The dataset that `params` name, with what they say otherwise than the catalogue."""
     dataset = find_dataset(params.name)
     columns, items = params.columns, params.items
     if params.name != OWN:

@@ -15,11 +15,7 @@ from thinkrec.artifacts import SPLITS
 
 
 def check_tables(interactions: pd.DataFrame, items: pd.DataFrame, users: pd.DataFrame, truth: pd.DataFrame) -> None:
-    """Check the four tables against each other.
-
-    Raises:
-        ValueError: a rule does not hold; names the table and the rule.
-    """
+    """Check the four tables against each other; a ValueError names the table and the rule that it breaks."""
     for rule, holds in _rules(interactions, items, users, truth):
         if not holds:
             raise ValueError(f"ingest: {rule}")

@@ -34,10 +34,8 @@ class Here:
 def workers(parts: int) -> Iterator[Any]:
     """Where to read so many parts: a client of the cluster if one is named, `Here` for a single part or without one.
 
-    Call `map` with pure=False: to Dask, the same path would else stand for the same data for ever.
-
-    Raises:
-        UserError: a cluster is named, but Dask is not installed, nothing answers, or the workers are lost.
+    Call `map` with pure=False: to Dask, the same path would else stand for the same data for ever. A cluster that is
+    named but cannot be used, or whose workers are lost, is a UserError.
     """
     address = os.environ.get(ADDRESS)
     if not address or parts < 2:

@@ -36,15 +36,7 @@ from thinkrec.ingest.checks import check_tables
 from thinkrec.ingest.clean import plain_text
 from thinkrec.ingest.cluster import workers
 from thinkrec.ingest.overview import describe
-from thinkrec.ingest.partitions import (
-    DAY,
-    Summary,
-    check_ratings,
-    faults_by_file,
-    read_part,
-    rows_within,
-    summarise,
-)
+from thinkrec.ingest.partitions import DAY, Summary, check_ratings, faults_by_file, read_part, rows_within, summarise
 from thinkrec.ingest.raw import TRUTH, Fault, Source
 from thinkrec.ingest.selection import Rows, core_rows, first_ratings, number_ids
 from thinkrec.ingest.splits import COLUMN, Window, Windows, windows_of
@@ -53,12 +45,7 @@ from thinkrec.params import DatasetParams
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingested:
-    """The tables of stage `ingest`, in the schemas of `artifacts.SCHEMAS`, and what there is to say about them.
-
-    Attributes:
-        days: how many good rows were read of each day (its number since 1970), those outside the windows included.
-        windows: the time of each split; where a split column decides, from the split's first row to its last.
-    """
+    """The tables of stage `ingest`, in the schemas of `artifacts.SCHEMAS`, and what there is to say about them."""
 
     interactions: pd.DataFrame
     items: pd.DataFrame
@@ -66,8 +53,8 @@ class Ingested:
     quarantine: pd.DataFrame
     truth: pd.DataFrame
     stats: dict[str, Any]
-    days: Counter[int]
-    windows: Windows
+    days: Counter[int]  # good rows read by day since 1970, those outside the windows included
+    windows: Windows  # the time of each split; where a split column decides, from its first row to its last
 
     def tables(self) -> dict[Path, pd.DataFrame]:
         """Each table by the artefact that it becomes."""
@@ -83,8 +70,7 @@ class Ingested:
 def ingest(params: DatasetParams) -> Ingested:
     """Read the dataset that `params` names and bring it into the tables of this pipeline.
 
-    Raises:
-        UserError: an unknown dataset, no raw file or a broken one, too many malformed rows, an empty split, one label.
+    A UserError says what the data lacks: a file, good rows, ratings in each split, both labels in train.
     """
     dataset = catalogue.choose_dataset(params)
     ingested = make_tables(dataset, dataset.source(params.raw), params.max_bad_share)
@@ -93,11 +79,7 @@ def ingest(params: DatasetParams) -> Ingested:
 
 
 def make_tables(dataset: Dataset, source: Source, max_bad_share: float) -> Ingested:
-    """Apply the rules of this module to one dataset.
-
-    Raises:
-        UserError: too many malformed rows, an empty split, splits that overlap in time, or nobody in the core.
-    """
+    """Apply the rules of this module to one dataset."""
     within, summaries, windows = _read(dataset, source, max_bad_share)
     days = sum((part.days for part in summaries), Counter[int]())
     outside = days.total() - len(within)
@@ -140,9 +122,7 @@ def make_tables(dataset: Dataset, source: Source, max_bad_share: float) -> Inges
         "outside_windows": outside,
         "core": dataset.core,
         **dropped,
-        "interactions": len(interactions),
-        "users": len(users),
-        "items": len(items),
+        **{name: len(table) for name, table in (("interactions", interactions), ("users", users), ("items", items))},
         "items_without_metadata": without_metadata,
         "metadata_duplicated": metadata.duplicated,
         "metadata_repaired": dict(sorted(metadata.repaired.items())),
@@ -221,11 +201,7 @@ def _item_table(metadata: pd.DataFrame, item_ids: pd.Series) -> tuple[pd.DataFra
 
 
 def _measure_splits(dataset: Dataset, interactions: pd.DataFrame, summaries: Sequence[Summary]) -> Windows:
-    """From the first to the last row of each split that a split column makes.
-
-    Raises:
-        UserError: one has no rows, or begins before the one before it ends.
-    """
+    """From the first to the last row of each split that a split column makes, which must follow each other."""
     times = interactions.groupby("split", observed=True)["timestamp"].agg(["min", "max"])
     missing = [split for split in SPLITS if split not in times.index]
     if missing:

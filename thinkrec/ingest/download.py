@@ -43,11 +43,7 @@ def folder_of(dataset: str) -> Path:
 
 
 def fetch(dataset: str, files: Sequence[Remote]) -> Path:
-    """The folder of a dataset's files, downloaded where they are not there yet.
-
-    Raises:
-        UserError: a file cannot be had, or is not the published one.
-    """
+    """The folder of a dataset's files, downloaded where they are not there yet."""
     folder = folder_of(dataset)
     for file in files:
         _fetch(folder, file)

@@ -38,11 +38,7 @@ class Summary:
 
 
 def read_part(part: Part, *, read: Callable[[Part], Iterator[Chunk]], max_bad_share: float) -> Chunk:
-    """Read one part, as one chunk.
-
-    Raises:
-        UserError: too many of its rows are malformed.
-    """
+    """Read one part as one chunk; far too many malformed rows stop it on the way."""
     tables: list[pa.Table] = []
     faults: list[Fault] = []
     rows = lines = 0
@@ -60,11 +56,7 @@ def read_part(part: Part, *, read: Callable[[Part], Iterator[Chunk]], max_bad_sh
 
 
 def check_ratings(parts: Sequence[Part], faults: list[Fault], rows: int, *, max_bad_share: float) -> None:
-    """Stop where there are no ratings in all of these parts, or too many malformed ones.
-
-    Raises:
-        UserError: there are.
-    """
+    """Stop where there are no ratings in all of these parts, or too many malformed ones."""
     if not rows:
         raise UserError(f"{parts[0].where}: holds no ratings; is it the file that is meant?")
     share = len(faults) / rows

@@ -32,19 +32,12 @@ TRUTH = (pa.field("probability", pa.float32()), pa.field("reason", pa.string()))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A piece of a dataset's ratings that can be read by itself.
+    """A piece of a dataset's ratings that can be read by itself. A line belongs to the part in which it begins."""
 
-    Attributes:
-        path: a file on disk, an archive perhaps.
-        inside: names that lead to the ratings in an archive, the outermost first; empty for a plain file.
-        start: first byte of the piece, of a plain file (first row group of a parquet file).
-        end: the byte (row group) after its last; None: to the end. A line belongs to the part in which it begins.
-    """
-
-    path: Path
-    inside: tuple[str, ...] = ()
-    start: int = 0
-    end: int | None = None
+    path: Path  # a file on disk, an archive perhaps
+    inside: tuple[str, ...] = ()  # names that lead to the ratings in an archive, the outermost first
+    start: int = 0  # first byte of the piece, of a plain file (first row group of a parquet file)
+    end: int | None = None  # the byte (row group) after its last; None: to the end
 
     @property
     def where(self) -> str:
@@ -70,49 +63,28 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """Consecutive rows of one part.
+    """Consecutive rows of one part."""
 
-    Attributes:
-        table: the good ones, in the schema `RATINGS`, with `SPLIT` or `TRUTH` where the dataset knows them.
-        faults: the others; their rows count from the beginning of the part.
-        rows: rating rows met, the malformed ones included.
-        lines: lines read, headers and blank ones included: what a later part of the same file adds to its rows.
-    """
-
-    table: pa.Table
-    faults: list[Fault] = field(default_factory=list)
-    rows: int
-    lines: int
+    table: pa.Table  # the good ones, in the schema `RATINGS`, with `SPLIT` or `TRUTH` where the dataset knows them
+    faults: list[Fault] = field(default_factory=list)  # the others; their rows count from the beginning of the part
+    rows: int  # rating rows met, the malformed ones included
+    lines: int  # headers and blank ones included: what a later part of the same file adds to its rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Items:
-    """Metadata of the items asked for.
+    """Metadata of the items asked for. The table has plain text, and no row of an item without metadata."""
 
-    Attributes:
-        table: `item_id`, `title`, `year` (Int16, null where unknown), `categories` (lists of strings), `description`,
-            as plain text; an item without metadata has no row.
-        faults: malformed records, of other items too.
-        duplicated: records of an item that had one already; the first counts.
-        repaired: how many records needed which repair of their text.
-    """
-
-    table: pd.DataFrame
-    faults: list[Fault] = field(default_factory=list)
-    duplicated: int = 0
-    repaired: Mapping[str, int] = field(default_factory=dict)
+    table: pd.DataFrame  # item_id, title, year (Int16), categories (lists of strings), description
+    faults: list[Fault] = field(default_factory=list)  # malformed records, of other items too
+    duplicated: int = 0  # records of an item that had one already; the first counts
+    repaired: Mapping[str, int] = field(default_factory=dict)  # how many records needed which repair of their text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A dataset opened for reading.
+    """A dataset opened for reading."""
 
-    Attributes:
-        parts: in input order; parts of one file stand together.
-        read: the chunks of one part, in order, each of bounded size. Can be pickled, unless the dataset is generated.
-        items: metadata of the items with these ids; the other records are read and let go.
-    """
-
-    parts: tuple[Part, ...]
-    read: Callable[[Part], Iterator[Chunk]]
-    items: Callable[[Collection[str]], Items]
+    parts: tuple[Part, ...]  # in input order; parts of one file stand together
+    read: Callable[[Part], Iterator[Chunk]]  # in order, each of bounded size; can be pickled unless it is generated
+    items: Callable[[Collection[str]], Items]  # metadata of the items with these ids; other records are let go

@@ -53,11 +53,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Windows:
-    """The window of each split, one after another; there may be time between them.
-
-    Raises:
-        ValueError: one is empty, or begins before the one before it ends.
-    """
+    """The window of each split, none empty, one after another (else a ValueError); there may be time between them."""
 
     train: Window
     valid: Window
@@ -89,21 +85,13 @@ def split_at(train: str, valid: str, test: str, end: str) -> dict[str, list[str]
 
 
 def check_rule(rule: Any) -> None:
-    """Stop where a value of `dataset.windows` stands for no rule (EXAMPLES).
-
-    Raises:
-        UserError: why not.
-    """
+    """Stop where a value of `dataset.windows` stands for no rule (EXAMPLES)."""
     if rule != COLUMN:
         windows_of(rule, 0, 2**32)
 
 
 def windows_of(rule: Any, oldest: int, newest: int) -> Windows:
-    """The rule as absolute windows, for ratings from `oldest` to `newest` (seconds since 1970 UTC).
-
-    Raises:
-        UserError: it stands for none, or the ratings span too little time to be split.
-    """
+    """The rule as windows, for ratings from `oldest` to `newest`; a UserError where it is none, or too little time."""
     try:
         return _parse_rule(rule, oldest, newest)
     except (ValueError, TypeError) as error:

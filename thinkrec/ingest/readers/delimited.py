@@ -22,20 +22,12 @@ _NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delimited:
-    """Lines of separated fields.
+    """Lines of separated fields."""
 
-    Attributes:
-        delimiter: one character, or two.
-        header: the columns' names; None: they stand in the first line.
-        quotes: whether fields may stand in double quotes (RFC 4180).
-        one_line: whether a row is always one line, though quoted text might hold line ends.
-        encoding: of the text.
-    """
-
-    delimiter: str
-    header: tuple[str, ...] | None = None
-    quotes: bool = True
-    one_line: bool = False
+    delimiter: str  # one character, or two
+    header: tuple[str, ...] | None = None  # the columns' names; None: they stand in the first line
+    quotes: bool = True  # fields may stand in double quotes (RFC 4180)
+    one_line: bool = False  # a row is always one line, though quoted text might hold line ends
     encoding: str = "utf-8"
 
     def column_names(self, part: Part) -> list[str]:

@@ -1,7 +1,7 @@
 """The bytes of a dataset's files, wherever they lie: on disk, gzipped, in a zip, in a tar, in a tar in a zip.
 
-Nothing is ever extracted: what an archive holds streams through, so that no member's path is used for writing. An
-archive that unpacks to far more than any honest one is refused while it does so.
+Nothing is ever extracted: what an archive holds streams through, so that no member's path is used for writing. A
+file that is broken, packed in a way not read here, or unpacks to far more than any honest one is a UserError.
 """
 
 from __future__ import annotations
@@ -44,11 +44,7 @@ class Stream:
         self._limit = max(ANY_SIZE, MAX_RATIO * path.stat().st_size)
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes, none at the end.
-
-        Raises:
-            UserError: the file is broken, or unpacks without bound.
-        """
+        """At most `size` bytes, none at the end."""
         if self._ahead:
             block, self._ahead = self._ahead[:size], self._ahead[size:]
             return block
@@ -74,11 +70,7 @@ class Stream:
 
 @contextmanager
 def opened(part: Part) -> Iterator[Stream]:
-    """The bytes of `part`, unpacked: of a piece of a plain file, the lines that begin in it.
-
-    Raises:
-        UserError: it is missing, broken, or packed in a way that is not read here.
-    """
+    """The bytes of `part`, unpacked: of a piece of a plain file, the lines that begin in it."""
     if part.end is not None:
         with _one_line_faults(part.path), part.path.open("rb") as file:
             start, end = (_line_start(file, at) for at in (part.start, part.end))
@@ -98,9 +90,6 @@ def places(path: Path, wanted: Collection[str] = (), *, parameter: str = "datase
 
     Looking into an archive ends when all the names `wanted` have been seen (a tar is read to be looked into).
     `parameter` says what to mend.
-
-    Raises:
-        UserError: there is nothing at `path`, or it is broken.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; set {parameter} to an archive, folder or file")
@@ -122,11 +111,7 @@ def plain_name(part: Part) -> str:
 
 
 def pick(path: Path, parts: Sequence[Part], names: Sequence[str], hint: str) -> Part:
-    """The file with the first of the `names` that is there, the one least deep.
-
-    Raises:
-        UserError: none of them is; `hint` says what to set dataset.raw to.
-    """
+    """The file with the first of the `names` that is there, the one least deep; `hint` helps where none is."""
     for name in names:
         fitting = [part for part in parts if plain_name(part) == name]
         if fitting:
@@ -155,11 +140,7 @@ def _line_start(file: IO[bytes], at: int) -> int:
 
 
 def blocks(stream: Stream, where: str, *, quotes: bool = False) -> Iterator[bytes]:
-    """Blocks of whole lines (records, where `quotes` may hold line ends) of some `BLOCK` bytes.
-
-    Raises:
-        UserError: a line is longer than MAX_LINE.
-    """
+    """Blocks of whole lines (records, where `quotes` may hold line ends) of some `BLOCK` bytes."""
     carry, line = b"", 1
     while block := stream.read(BLOCK):
         if b"\n" not in block and len(carry) + len(block) <= MAX_LINE:

@@ -34,11 +34,7 @@ DELIMITERS = ",\t;|"
 
 
 def open_own(columns: RatingColumns, items: ItemFile | None, path: Path) -> Source:
-    """Open rating files, and the items' metadata where there is any.
-
-    Raises:
-        UserError: a file is missing, broken, of no known format, or lacks a column.
-    """
+    """Open rating files, and the items' metadata where there is any."""
     mapping = {
         "user": columns.user,
         "item": columns.item,

@@ -34,11 +34,7 @@ class Release:
 
 
 def open_release(release: Release, path: Path) -> Source:
-    """Open a published dataset: its folder, its archive, or the ratings' own file with the items beside it.
-
-    Raises:
-        UserError: the files are missing or broken, or are another release's.
-    """
+    """Open a published dataset: its folder, its archive, or the ratings' own file with the items beside it."""
     parts = places(path, (release.ratings[0], release.items))
     if parts == [Part(path=path)]:
         ratings, items = parts[0], pick(path.parent, places(path.parent), (release.items,), release.hint)

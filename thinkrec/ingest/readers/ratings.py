@@ -21,11 +21,7 @@ class RatingFile:
     scale: Scale
 
     def read(self, part: Part) -> Iterator[Chunk]:
-        """The ratings of a part, in chunks of bounded size.
-
-        Raises:
-            UserError: the file is broken.
-        """
+        """The ratings of a part, in chunks of bounded size."""
         lines_before = 0
         for block in self.format.blocks(part, list(self.columns.values())):
             yield self._read_columns(block) or self._read_records(block, part, lines_before)

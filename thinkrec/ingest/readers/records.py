@@ -36,17 +36,13 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """Some consecutive lines (rows of a parquet file).
+    """Some consecutive lines (rows of a parquet file)."""
 
-    Attributes:
-        lines: how many, headers and blank ones included.
-        columns: the wanted columns by name; None where the block cannot be read as whole columns.
-        records: the records one by one, numbered from the block's first line.
-    """
-
-    lines: int
-    columns: Callable[[], Mapping[str, pa.Array] | None]
-    records: Callable[[], Iterator[Record]]
+    lines: int  # how many, headers and blank ones included
+    columns: Callable[
+        [], Mapping[str, pa.Array] | None
+    ]  # the wanted ones by name; None where they cannot be read whole
+    records: Callable[[], Iterator[Record]]  # numbered from the block's first line
 
 
 class Format(Protocol):
@@ -63,11 +59,7 @@ class Format(Protocol):
 
 
 def read_records(format: Format, part: Part) -> Iterator[Record]:
-    """The records of a part one by one, bytes that are no text replaced.
-
-    Raises:
-        UserError: the file is broken.
-    """
+    """The records of a part one by one, bytes that are no text replaced."""
     before = 0
     for block in format.blocks(part, [], lenient=True):
         for record in block.records():
@@ -79,9 +71,6 @@ def check_columns(format: Format, part: Part, columns: Mapping[str, str], parame
     """Stop where a file lacks one of `columns` (name by role), or has it twice.
 
     `parameter` is the parameter to mend; `{}` in it stands for the role.
-
-    Raises:
-        UserError: names the first missing column, the name most like it, and the columns of the file.
     """
     names = format.column_names(part)
     if names is None:
