@@ -107,12 +107,3 @@ def test_each_row_of_the_users_asked_about_is_summed_up_once_and_no_other(monkey
     monkeypatch.setattr(mf, "running_sums", lambda values: summed.append(len(values)) or running_sums(values))
     random_model().states(ratings, np.asarray([7, 0, 7, 5]), np.asarray([12, 5, 9, 5]))
     assert summed == [5, 5, 5, 5]  # two sums for each of users 0 and 2; user 1's history is empty
-
-
-def test_more_of_the_same_evidence_moves_a_user_further() -> None:
-    model = random_model(2)
-    ratings = ratings_of([0] * 6, [4] * 6, [1] * 6, items=ITEMS)
-    states, biases = model.states(ratings, np.zeros(6, np.int64), np.arange(1, 7))
-    logits = model.items().logits(states, biases, np.full(6, 4))
-    assert (np.diff(logits) > 0).all()
-    assert logits[0] > model.items().bias + model.items().biases[4]

@@ -89,18 +89,6 @@ def test_an_item_that_the_fit_never_saw_still_tells_its_label() -> None:
     assert np.abs(state(liked, 1) - state(changed(liked, "label", 0, 0), 1)).max() > 1e-3
 
 
-@few
-@given(st.integers(1, 5), st.lists(st.integers(0, 959), min_size=1, max_size=60))
-def test_a_state_is_the_same_whatever_the_batches(batch: int, rows: list[int]) -> None:
-    ratings, _, _ = planted()
-    model = planted_model()
-    asked = ratings.start[rows], ratings.end[rows]
-    whole, _ = model.states(ratings, *asked)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sasrec, "BATCH", batch)
-        np.testing.assert_allclose(model.states(ratings, *asked)[0], whole, atol=1e-5)
-
-
 @cache
 def planted_model() -> SASRec:
     model = fitted("sasrec", epochs=2)
