@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinkrec.features.running import global_rate, log_odds, running_counts, smoothed_rate
+from thinkrec.features.running import log_odds, running_counts, smoothed_rate
 
 few = settings(max_examples=50, deadline=None)
 rows_of = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6), st.integers(0, 1)), min_size=1, max_size=30)
@@ -22,25 +22,7 @@ def test_counts_are_of_strictly_earlier_rows_with_the_key(rows: list[tuple[int, 
         assert (likes[at], count[at]) == (sum(earlier), len(earlier))
 
 
-@few
-@given(rows_of, st.integers(0, 6), st.integers(0, 99))
-def test_nothing_at_or_after_a_moment_reaches_rows_up_to_it(
-    rows: list[tuple[int, int, int]], moment: int, seed: int
-) -> None:
-    key, time, label = np.array(rows).T
-    later = time >= moment
-    shuffled = label.copy()
-    shuffled[later] = np.random.default_rng(seed).permutation(label[later])
-    seen = time <= moment
-    for column in (
-        lambda label: running_counts(key, time, label)[0],
-        lambda label: global_rate(time, label),
-    ):
-        np.testing.assert_array_equal(column(label)[seen], column(shuffled)[seen])
-
-
 def test_rates_worked_out_by_hand() -> None:
     assert smoothed_rate([3, 0], [4, 0], 0.5, smoothing=6.0).tolist() == [0.6, 0.5]
-    assert global_rate([0, 0, 1], [1, 1, 0]).tolist() == [0.5, 0.5, (2 + 2.5) / (2 + 5)]
     assert log_odds(0.5) == 0
     assert log_odds(0.8) == pytest.approx(np.log(4))

@@ -38,18 +38,10 @@ LAST_LINES = 8  # of a failed run's output: what an error shows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What a finished experiment left.
+    """What a finished experiment left: artefacts of the evaluation, and its metrics file."""
 
-    Attributes:
-        id: its commit, shortened.
-        commit: the commit it started from, shortened; `+` says that code in the workspace differed from that.
-        table: artifacts.TABLE.
-        metrics: the evaluation's metrics file.
-        predictions, reasons: artifacts.PREDICTIONS and artifacts.REASONS.
-    """
-
-    id: str
-    commit: str
+    id: str  # its commit, shortened
+    commit: str  # that it started from, shortened; `+` says that code in the workspace differed
     table: dict[str, Any]
     metrics: dict[str, Any]
     predictions: pd.DataFrame
@@ -75,10 +67,10 @@ def run_experiments(experiments: Mapping[str, Overrides], *, jobs: int) -> Gener
     Cores are shared out: two runs with two threads each are slower on two cores than with one each. An iterator that
     is closed early, or interrupted, ends what still runs; stages that have finished stay in DVC's cache.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
     if not experiments:
         return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
     shutil.rmtree(CLONES, ignore_errors=True)  # an earlier call may have been killed
     cache = Path(_output(*DVC, "cache", "dir").strip()).resolve()
     waiting = list(experiments.items())

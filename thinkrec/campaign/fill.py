@@ -1,12 +1,8 @@
 """Fill the paper's tables of a dataset: find the rows that are not done, run them, write their files and the page.
 
 A row is done when its file says that it ran with the parameters that it would run with now. Code does not count, as
-it changes daily: the file names its commit, and `again` brings a row up to date (what the change did not touch comes
-from DVC's cache). Interrupted, the same command goes on: it collects what has finished, and stages that have finished
-come from the cache.
-
-What two rows share is trained once only if they run one after the other: the base rows come first, and of the rest, no
-two of a seed that share more stand side by side.
+it changes daily: the file names its commit, and `again` brings a row up to date. Interrupted, the same command goes on:
+it collects what has finished, and stages that have finished come from DVC's cache.
 """
 
 from __future__ import annotations

@@ -58,21 +58,15 @@ OF_REASONS = "evaluate."  # parameters that shape what is written, and no score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row of a dataset, ready to be run.
+    """One row of a dataset, ready to be run."""
 
-    Attributes:
-        name: a key of ROWS.
-        overrides: what its run changes in `params.yaml`, the dataset included.
-        params: all that the run is a function of, but the code and the raw files' path, which differs by machine.
-        experiment: the name of its DVC experiment: another one wherever the parameters differ.
-        seed: its further seed; None for that of `params.yaml`.
-    """
-
-    name: str
-    overrides: Overrides
-    params: dict[str, Any]
-    experiment: str
-    seed: int | None = None
+    name: str  # a key of ROWS
+    overrides: Overrides  # what its run changes in `params.yaml`, the dataset included
+    params: dict[
+        str, Any
+    ]  # all that it is a function of, but the code and the raw files' path, which differs by machine
+    experiment: str  # the name of its DVC experiment: another one wherever the parameters differ
+    seed: int | None = None  # its further seed; None for that of `params.yaml`
 
     @property
     def title(self) -> str:

@@ -144,14 +144,10 @@ def draw_groups(path: Path, vector_ud: NDArray[Any], group_u: NDArray[Any]) -> N
     figure, (axes,) = panels(1, 1, 6.0, 5.0)
     place_u2, share = principal_components(vector_ud)
     for group in np.unique(group_u):
-        own = place_u2[group_u == group]
-        colour = COLOURS[int(group) % len(COLOURS)]
-        axes.scatter(
-            own[:, 0], own[:, 1], s=9, alpha=0.6, linewidths=0, color=colour, label=f"group {group + 1} ({len(own):,})"
-        )
-        axes.scatter(
-            [own[:, 0].mean()], [own[:, 1].mean()], s=140, marker="X", color=colour, edgecolors="black", zorder=3
-        )
+        x, y = place_u2[group_u == group].T
+        colour, label = COLOURS[int(group) % len(COLOURS)], f"group {group + 1} ({len(x):,})"
+        axes.scatter(x, y, s=9, alpha=0.6, linewidths=0, color=colour, label=label)
+        axes.scatter([x.mean()], [y.mean()], s=140, marker="X", color=colour, edgecolors="black", zorder=3)
     axes.set(
         xlabel=f"first component ({share[0]:.0%} of variance)",
         ylabel=f"second component ({share[1]:.0%})",

@@ -8,8 +8,7 @@
   surely saw: the target, and of the history what a question shows. Where a world knows the true reason of every rating,
   truth is also whether a text names it.
 
-METEOR with synonyms is NaN ("not computed") without nltk's WordNet corpus, which this project does not ship. Measures
-by language models are in `evaluation.learned`, whether scores rest on reasons in `evaluation.faithfulness`.
+METEOR with synonyms is NaN ("not computed") without nltk's WordNet corpus, which this project does not ship.
 """
 
 from __future__ import annotations

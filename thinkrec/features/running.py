@@ -29,15 +29,6 @@ def running_counts(key: ArrayLike, timestamp: ArrayLike, label: ArrayLike) -> tu
     return likes_n, count_n
 
 
-def global_rate(timestamp: ArrayLike, label: ArrayLike) -> Floats:
-    """The share of likes among all strictly earlier rows (n), drawn to one half while there are few of them.
-
-    This is the prior of every smoothed rate. The rate over all of train would leak later labels to train rows.
-    """
-    likes, count = running_counts(np.zeros(len(np.asarray(label)), np.int64), timestamp, label)
-    return smoothed_rate(likes, count, 0.5)
-
-
 def smoothed_rate(likes: ArrayLike, count: ArrayLike, prior: ArrayLike, *, smoothing: float = SMOOTHING) -> Floats:
     """(likes + smoothing * prior) / (count + smoothing): `smoothing` is how many interactions the prior is worth."""
     above = np.asarray(likes, dtype=np.float64) + smoothing * np.asarray(prior, dtype=np.float64)
