@@ -11,7 +11,7 @@ from tests.claims.rows import item
 from thinkrec.claims.answers import read_parts
 from thinkrec.shown import LONGEST_KEYWORD, LONGEST_TITLE, ShownRow
 from thinkrec.teacher.offline import _CORRECTION, read_case
-from thinkrec.teacher.trace_prompts import FAULTS, REFLECTIONS, SYSTEM, follow_up, gives_label_away, question
+from thinkrec.teacher.trace_prompts import FAULTS, REFLECTIONS, SYSTEM, follow_up, question
 
 TARGET = item("Dusk", "war")
 
@@ -70,6 +70,5 @@ def test_the_form_that_is_asked_for_is_the_form_that_is_read():
 
 @pytest.mark.parametrize("fault", sorted({*FAULTS} - {"wrong_verdict", "duplicate"}))
 def test_only_a_wrong_verdict_is_answered_with_the_right_one(fault):
-    assert gives_label_away("wrong_verdict") and not gives_label_away(fault)
     assert follow_up(fault, label=True, turn=1) == follow_up(fault, label=False, turn=1)
     assert _CORRECTION.search(follow_up(fault, label=True, turn=1)["content"]) is None

@@ -69,11 +69,7 @@ def summarise(
         items: columns `item`, `title`, `year` (null where unknown), `categories` (lists), `description`.
         teacher: who is asked; None: nobody, and all keywords are extracted.
         max_per_item: the longest list.
-        progress: names the bar on stderr (shown on a terminal only); an empty name shows none.
-
-    Raises:
-        Unanswered: the teacher answers from the store alone, and some answers are not there; all items were walked.
-        UserError: the teacher cannot be reached or refuses to work.
+        progress: names the bar on stderr; an empty name shows none.
     """
     extracted, stats = extract_keywords(items, max_per_item=max_per_item)
     if teacher is None:
@@ -113,11 +109,7 @@ def summarise(
 
 
 def make_keywords(params: Params, report: Callable[..., None]) -> tuple[Summaries, Spent | None]:
-    """The keywords of all items, and what asking for them took (also told to `report`); None: nobody was asked.
-
-    Raises:
-        UserError: as `run_job`.
-    """
+    """The keywords of all items, and what asking for them took (also told to `report`); None: nobody was asked."""
     if params.keywords.source == "tfidf":
         return summarise(read_table(ITEMS), None, max_per_item=params.keywords.max_per_item), None
     return run_job(keyword_job(params), report)
@@ -143,9 +135,6 @@ def foresee_keywords(params: Params) -> tuple[pd.DataFrame, str]:
     """The keywords that the stage will make, and ""; nothing is sent.
 
     Where answers of a teacher are missing, all keywords are extracted ones, and the second says so in words.
-
-    Raises:
-        UserError: the endpoint is no address, or the store cannot be used.
     """
     items, limit = read_table(ITEMS), params.keywords.max_per_item
     if params.keywords.source == "tfidf":

@@ -34,7 +34,7 @@ from thinkrec.teacher.client import Session, ask_about
 from thinkrec.teacher.endpoint import Teacher
 from thinkrec.teacher.job import Job
 from thinkrec.teacher.quote import Quote, quote_job
-from thinkrec.teacher.trace_prompts import FAULTS, Fault, follow_up, gives_label_away, question
+from thinkrec.teacher.trace_prompts import FAULTS, Fault, follow_up, question
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,11 +67,7 @@ def synthesise(
 ) -> Synthesis:
     """Ask `teacher` about a sample and keep its sound traces, in the order of the sample, however they finish.
 
-    `progress` names the bar on stderr (shown on a terminal only); an empty name shows none.
-
-    Raises:
-        Unanswered: the teacher answers from the store alone, and some answers are not there; all rows were walked.
-        UserError: the teacher cannot be reached or refuses to work.
+    `progress` names the bar on stderr; an empty name shows none.
     """
     rows = zip(sample.row.tolist(), sample.label.tolist(), sample.held_out.tolist(), strict=True)
     outcomes = [Outcome(row=row, label=label, held_out=held_out) for row, label, held_out in rows]
@@ -127,7 +123,7 @@ async def reflect(outcome: Outcome, checker: Checker, session: Session, limits: 
             return
         fault, detail = finding
         outcome.refused.append((turn, fault, detail, text))
-        hinted = hinted or gives_label_away(fault)
+        hinted = hinted or fault == "wrong_verdict"
         messages = [*messages, {"role": "assistant", "content": text}, follow_up(fault, label=label, turn=turn)]
 
 

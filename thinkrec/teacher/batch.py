@@ -44,12 +44,7 @@ class Waiting(UserError):
 
 
 def run_in_batches(work: Callable[[Teacher], T], teacher: Teacher) -> T:
-    """What `work` makes of the store once nothing is lacking; until then, one wave of collecting and submitting.
-
-    Raises:
-        Waiting: questions are under way in batches.
-        UserError: as `Session.ask`, or questions failed in too many batches, or a batch was cancelled.
-    """
+    """What `work` makes of the store once nothing is lacking; until then, one wave, which ends in `Waiting`."""
     assert teacher.store is not None  # as the parameters have it: the offline teacher knows no batches
     with open_submissions(teacher.store) as submissions, open_store(teacher.store) as store:
         wave = _Wave(teacher, submissions, store)

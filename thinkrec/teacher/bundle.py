@@ -37,12 +37,7 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 
 
 def export_bundle(path: Path, jobs: Sequence[Job[Any]]) -> int:
-    """Write the answers to all the questions of `jobs`, which ask one teacher; returns how many.
-
-    Raises:
-        UserError: the teacher is the offline one, an answer is not in the store, the store cannot be used, or the file
-            cannot be written.
-    """
+    """Write the answers to all the questions of `jobs`, which ask one teacher; returns how many."""
     keys = set().union(*(replay_job(job) for job in jobs))
     teacher = jobs[0].teacher
     write_bundle(path, store_path(), keys, endpoint=place(teacher.endpoint), model=teacher.model)
@@ -50,11 +45,7 @@ def export_bundle(path: Path, jobs: Sequence[Job[Any]]) -> int:
 
 
 def write_bundle(path: Path, store: Path, keys: Iterable[str], *, endpoint: str, model: str) -> None:
-    """Write the answers that stand in `store` under `keys`; `endpoint` and `model` say whose they are.
-
-    Raises:
-        UserError: an answer is not in the store, the store cannot be used, or the file cannot be written.
-    """
+    """Write the answers that stand in `store` under `keys`; `endpoint` and `model` say whose they are."""
     header = {"format": FORMAT, "endpoint": endpoint, "model": model}
     with _written(path) as file, open_store(store) as answers:
         file.write(_line(header))
@@ -69,10 +60,6 @@ def read_bundle(path: Path, store: Path) -> tuple[Counter[str], dict[str, str]]:
     """Put a bundle's answers into `store`: all of them or, where one contradicts what stands there, none.
 
     Returns: the counts of `Store.put_all`, and the bundle's header.
-
-    Raises:
-        UserError: the file is missing or no whole bundle, an answer contradicts the store's, or the store cannot be
-            used.
     """
     lines = _objects(path)
     _, header = next(lines, (1, {}))

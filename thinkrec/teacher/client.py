@@ -82,10 +82,7 @@ class Session:
     async def ask(self, messages: Sequence[Message]) -> Answer:
         """One answer to `messages`: the store's, that of an equal question under way, or the teacher's.
 
-        Raises:
-            Unanswered: nothing may be sent, and the store does not know the answer.
-            UserError: the teacher cannot be reached, refuses the key or the model, or is no such API; no key is set;
-                a cap is reached; the store cannot be used.
+        Raises `Unanswered` where nothing may be sent and the store does not know the answer.
         """
         params = self.teacher.params
         request = {"model": params.model, "messages": list(messages), **params.request}
@@ -211,9 +208,6 @@ async def open_session(teacher: Teacher) -> AsyncIterator[Session]:
     """A session inside a running event loop: never more than `concurrency` requests at a time.
 
     However the block ends, answers to what has been sent are waited for and kept: they are paid for.
-
-    Raises:
-        UserError: the store cannot be used.
     """
     with open_store(teacher.store) if teacher.store else nullcontext() as store:
         session = Session(teacher, store)
@@ -234,11 +228,8 @@ def ask_about(
     """What a conversation about each of `topics` comes to, in their order; `concurrency` of them at a time.
 
     Workers share one queue, so a slow answer holds up only its own conversation. `progress` names the bar on stderr
-    (shown on a terminal only), which counts in `unit`; an empty name shows none.
-
-    Raises:
-        Unanswered: the teacher answers from the store alone, and some answers are not there; all topics were tried.
-        UserError: the teacher cannot be reached or refuses to work, or Ctrl-C or SIGTERM ended the run.
+    (shown on a terminal only), which counts in `unit`; an empty name shows none. Where a teacher answers from the store
+    alone, all topics are tried before `Unanswered` is raised.
     """
     results: dict[int, Result] = {}
     unanswered: list[Unanswered] = []

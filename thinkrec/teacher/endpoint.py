@@ -139,9 +139,6 @@ def open_teacher(params: TeacherSettings, *, app: Any = None, retries: int = RET
 
     `app` puts another in-process teacher in the offline one's place. A remote teacher without a key is no fault before
     something has to be sent: what the store knows needs none.
-
-    Raises:
-        UserError: the endpoint is no address, or the key is none that can be sent.
     """
     budget = Budget(params)
     if params.endpoint == OFFLINE:
@@ -164,11 +161,7 @@ def open_teacher(params: TeacherSettings, *, app: Any = None, retries: int = RET
 
 
 def open_replay(params: TeacherSettings, listener: Listener) -> Teacher:
-    """The same teacher, answering from the store alone: nothing is sent, and `listener` hears of every question.
-
-    Raises:
-        UserError: as `open_teacher`, or the teacher is the offline one, which has no store.
-    """
+    """The same teacher, answering from the store alone: nothing is sent, and `listener` hears of every question."""
     if params.endpoint == OFFLINE:
         raise UserError(
             "params.yaml: teacher.endpoint is offline, whose answers are free and the same everywhere, "

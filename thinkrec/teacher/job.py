@@ -34,12 +34,7 @@ class Job(Generic[T]):
 
 
 def run_job(job: Job[T], report: Callable[..., None]) -> tuple[T, Spent]:
-    """What the job's work comes to and what was spent; `report` is given the latter however it ends, by field.
-
-    Raises:
-        Waiting: questions are under way in batches.
-        UserError: as `carry_out`.
-    """
+    """What the job's work comes to and what was spent; `report` is given the latter however it ends, by field."""
     teacher = open_teacher(job.teacher)
     try:
         return carry_out(job.work, teacher), teacher.spent
@@ -48,12 +43,7 @@ def run_job(job: Job[T], report: Callable[..., None]) -> tuple[T, Spent]:
 
 
 def replay_job(job: Job[Any]) -> set[str]:
-    """The keys of all the job's questions.
-
-    Raises:
-        Unanswered: the store lacks an answer.
-        UserError: the teacher is the offline one, or the store cannot be used.
-    """
+    """The keys of all the job's questions; raises `Unanswered` where the store lacks an answer."""
     keys: set[str] = set()
     job.work(open_replay(job.teacher, lambda key, *_: keys.add(key)))
     return keys
@@ -62,9 +52,7 @@ def replay_job(job: Job[Any]) -> set[str]:
 def carry_out(work: Callable[[Teacher], T], teacher: Teacher) -> T:
     """What `work` makes of the answers of `teacher`, asked as teacher.mode says.
 
-    Raises:
-        Waiting: questions are under way in batches.
-        UserError: as `ask_about` and `run_in_batches`, or a live run would pay for what is under way in batches.
+    A live run that would pay again for what is under way in batches is refused.
     """
     if teacher.params.mode == "batch":
         return run_in_batches(work, teacher)

@@ -57,26 +57,12 @@ class Quote:
 
     def __add__(self, other: Quote) -> Quote:
         """Both stages, one after the other."""
-        return Quote(
-            stage="total",
-            questions=self.questions + other.questions,
-            answered=self.answered + other.answered,
-            submitted=self.submitted + other.submitted,
-            requests=self.requests + other.requests,
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            completion_tokens=self.completion_tokens + other.completion_tokens,
-            cost=self.cost + other.cost,
-            seconds=self.seconds + other.seconds,
-            notes=(*self.notes, *other.notes),
-        )
+        sums = {name: getattr(self, name) + getattr(other, name) for name in Quote.__slots__ if name != "stage"}
+        return Quote(stage="total", **sums)
 
 
 def quote_job(job: Job[Any]) -> Quote:
-    """What a job would still ask its teacher.
-
-    Raises:
-        UserError: a parameter is wrong, the store cannot be used, or the work lacks something else.
-    """
+    """What a job would still ask its teacher."""
     if job.teacher.endpoint == OFFLINE:
         return Quote(stage=job.stage, notes=(f"{job.stage}: the offline teacher is free and answers on this machine",))
     submitted: frozenset[str] = frozenset()

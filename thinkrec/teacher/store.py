@@ -17,7 +17,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -186,32 +186,18 @@ class Submissions(_Database):
             connection.executemany("DELETE FROM failures WHERE key = ?", ((key,) for key in keys))
 
 
-def open_store(path: Path) -> AbstractContextManager[Store]:
-    """The answers at `path`; the file is made where there is none.
-
-    Raises:
-        UserError: the file is no store, is damaged or cannot be written.
-    """
-    return Store.open(path)
+open_store = Store.open
 
 
 @contextmanager
 def open_submissions(store: Path) -> Iterator[Submissions]:
-    """The record beside `store`, for this process alone: others that open it wait until it is done with it.
-
-    Raises:
-        UserError: the file is no such record, is damaged or cannot be written.
-    """
+    """The record beside `store`, for this process alone: others that open it wait until it is done with it."""
     with store_lock(store), Submissions.open(_submissions_path(store)) as submissions:
         yield submissions
 
 
 def keys_under_way(store: Path, place: str) -> frozenset[str]:
-    """The keys of all questions to one teacher that are recorded as submitted.
-
-    Raises:
-        UserError: the file is no such record, or is damaged.
-    """
+    """The keys of all questions to one teacher that are recorded as submitted."""
     path = _submissions_path(store)
     if not path.exists():
         return frozenset()

@@ -14,21 +14,10 @@ from thinkrec.claims.answers import PARTS, VERDICT, WORDS
 from thinkrec.shown import ShownItem, ShownRow, shown_keywords, shown_title
 
 Fault = Literal[
-    "refused",
-    "truncated",
-    "empty",
-    "leaked_hint",
-    "no_verdict",
-    "wrong_verdict",
-    "malformed",
-    "wrong_language",
-    "too_short",
-    "too_long",
-    "repetitive",
-    "ungrounded",
-    "contradicts_labels",
+    "refused", "truncated", "empty", "leaked_hint", "no_verdict", "wrong_verdict", "malformed", "wrong_language",
+    "too_short", "too_long", "repetitive", "ungrounded", "contradicts_labels",
     "duplicate",  # of an earlier trace: all of a run are compared, after the filters
-]
+]  # fmt: skip
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 Message = dict[str, str]
 
@@ -74,20 +63,19 @@ LENGTH = "Your answer was too {extreme}. Write the four lines anew, {advice}, as
 
 # What follows an answer that could not be kept. Only reflections name the right verdict. None repeats the answer,
 # which may hold text from a catalogue: that would then stand outside the lines that are declared data.
-_FOLLOW_UPS: dict[Fault, tuple[str, ...]] = {
-    "refused": (FORM,),
-    "truncated": (LENGTH.format(extreme="long", advice="with one short sentence each"),),
-    "empty": (FORM,),
-    "leaked_hint": (SECRECY,),
-    "no_verdict": (FORM,),
-    "wrong_verdict": REFLECTIONS,
-    "malformed": (FORM,),
-    "wrong_language": ("Write the four lines anew in English, as if for the first time.",),
-    "too_short": (LENGTH.format(extreme="short", advice="naming the titles and keywords that decide"),),
-    "too_long": (LENGTH.format(extreme="long", advice="with one short sentence each"),),
-    "repetitive": ("You said the same again and again. Write the four lines anew, each thing once.",),
-    "ungrounded": (GROUNDS,),
-    "contradicts_labels": (LABELS,),
+_FOLLOW_UPS: dict[Fault, str] = {
+    "refused": FORM,
+    "truncated": LENGTH.format(extreme="long", advice="with one short sentence each"),
+    "empty": FORM,
+    "leaked_hint": SECRECY,
+    "no_verdict": FORM,
+    "malformed": FORM,
+    "wrong_language": "Write the four lines anew in English, as if for the first time.",
+    "too_short": LENGTH.format(extreme="short", advice="naming the titles and keywords that decide"),
+    "too_long": LENGTH.format(extreme="long", advice="with one short sentence each"),
+    "repetitive": "You said the same again and again. Write the four lines anew, each thing once.",
+    "ungrounded": GROUNDS,
+    "contradicts_labels": LABELS,
 }
 
 
@@ -110,13 +98,11 @@ def _as_line(item: ShownItem) -> str:
 
 def follow_up(fault: Fault, *, label: bool, turn: int) -> Message:
     """The user message after answer number `turn` (from 1) was refused for `fault`."""
-    phrasings = _FOLLOW_UPS[fault]
-    return {"role": "user", "content": phrasings[(turn - 1) % len(phrasings)].format(right=WORDS[label])}
-
-
-def gives_label_away(fault: Fault) -> bool:
-    """Whether the follow-up to `fault` names the right verdict."""
-    return any("{right}" in phrasing for phrasing in _FOLLOW_UPS[fault])
+    if fault == "wrong_verdict":
+        text = REFLECTIONS[(turn - 1) % len(REFLECTIONS)].format(right=WORDS[label])
+    else:
+        text = _FOLLOW_UPS[fault]
+    return {"role": "user", "content": text}
 
 
 def as_json(value: object) -> str:
