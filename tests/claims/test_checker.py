@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from thinkrec.claims.checker import Checker
 from thinkrec.params import PromptParams
 from thinkrec.shown import LONGEST_KEYWORD, LONGEST_TITLE, one_line
-from thinkrec.teacher.trace_prompts import question
+from thinkrec.teacher.trace_prompts import write_question
 from thinkrec.text.items import item_texts
 
 PROMPT = PromptParams(layout="stream", history=2, max_tokens=2048, keywords=2, slots=(), soft_tokens=0)
@@ -50,7 +50,7 @@ def test_another_table_is_read_with_the_same_items() -> None:
 def test_a_long_title_quoted_as_student_or_teacher_see_it_is_a_true_claim(length: int) -> None:
     titles = [("Iron Harbour " * length)[:length], *TITLES[1:]]
     as_student = item_texts(pd.DataFrame({"title": titles}), pd.DataFrame({"keywords": KEYWORDS}), 0)[0]
-    data = question(checker(titles).shown(3))[1]["content"].splitlines()[1]
+    data = write_question(checker(titles).shown(3))[1]["content"].splitlines()[1]
     as_teacher = json.loads(data)["title"]
     assert as_student == as_teacher
     checked = checker(titles).check(3, f'Yes. Liked "{as_student}".')

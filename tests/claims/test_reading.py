@@ -16,7 +16,7 @@ from thinkrec.shown import ShownItem, ShownRow
 from thinkrec.synthetic import vocabulary as words
 from thinkrec.synthetic.synonyms import meaning
 from thinkrec.teacher.offline import answer
-from thinkrec.teacher.trace_prompts import question
+from thinkrec.teacher.trace_prompts import write_question
 
 HISTORY = [
     ShownItem(title="Iron Harbour", keywords=["war", "ships", "suspenseful"], liked=True),
@@ -100,8 +100,8 @@ class TestTheOfflineTeachersGrammar:
     def test_synonyms_count_by_the_thesaurus(self) -> None:
         history = [replace(HISTORY[0], keywords=["revenge"]), replace(HISTORY[1], keywords=["payback"])]
         text = "Yes. Liked vendetta (1 of 2)."
-        known = check(text, history, TARGET, Catalogue([], ["vendetta"]), meaning)
-        assert known.true
+        by_meaning = check(text, history, TARGET, Catalogue([], ["vendetta"]), meaning)
+        assert by_meaning.true
         assert names(check(text, history, TARGET, Catalogue([], ["vendetta"])).ungrounded) == ["vendetta"]
         assert thesaurus_of("offline") is meaning
         assert thesaurus_of("https://host/v1")("vendetta") == "vendetta"
@@ -129,7 +129,7 @@ def test_the_offline_teacher_claims_nothing_that_is_not_so(
     history: list[ShownItem], target: ShownItem, right: str | None
 ) -> None:
     target, latest = replace(target, liked=None), {shown.title: shown for shown in history}
-    messages = question(ShownRow(history=list(latest.values()), target=target))  # nobody rates an item twice
+    messages = write_question(ShownRow(history=list(latest.values()), target=target))  # nobody rates an item twice
     if right is not None:
         messages += [{"role": "assistant", "content": "?"}, {"role": "user", "content": f"The right one is {right}."}]
     untrue = [

@@ -67,7 +67,7 @@ def test_each_fault_has_its_name_and_says_what_was_found(text, changes, fault):
 
 
 @pytest.mark.parametrize(
-    ("said", "fault"),
+    ("history", "fault"),
     [
         ('Liked "Midnight Noon", a film about war.', ("ungrounded", "liked Midnight Noon")),
         ("Liked Blue Noon, a film about war.", ("ungrounded", "liked Blue Noon")),
@@ -77,8 +77,8 @@ def test_each_fault_has_its_name_and_says_what_was_found(text, changes, fault):
         ("Liked war, but in the end it does not fit.", None),
     ],
 )
-def test_claims_are_held_against_what_was_shown(said, fault):
-    assert fault_of(with_history(said)) == fault
+def test_claims_are_held_against_what_was_shown(history, fault):
+    assert fault_of(with_history(history)) == fault
 
 
 def test_reasons_that_end_in_the_other_verdict_are_refused():
@@ -87,8 +87,8 @@ def test_reasons_that_end_in_the_other_verdict_are_refused():
 
 
 def test_shown_names_of_another_language_are_no_fault():
-    said = 'Liked 勝利, disliked "Der Untergang der Titanic im Eis".'
-    assert fault_of(with_history(said)) is None
+    text = 'Liked 勝利, disliked "Der Untergang der Titanic im Eis".'
+    assert fault_of(with_history(text)) is None
 
 
 def test_limits_are_parameters():

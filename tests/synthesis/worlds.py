@@ -8,7 +8,7 @@ from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.params import PromptParams, TraceParams
 from thinkrec.synthesis.sampling import Sample
 from thinkrec.synthesis.traces import synthesise
-from thinkrec.teacher.trace_prompts import question
+from thinkrec.teacher.trace_prompts import write_question
 
 PROMPT = PromptParams(layout="stream", history=3, max_tokens=2048, keywords=2, slots=(), soft_tokens=0)
 TRACE = TraceParams(sampling="balanced", train=6, held_out=2, max_turns=3, min_words=5, max_words=60)
@@ -54,4 +54,4 @@ def make_traces(tables, rows, app=None, *, prompt=PROMPT, concurrency=3):
 def questions_about(tables, prompt=PROMPT):
     """A function from a row number to the text that asks about it."""
     checker = Checker(*tables, prompt, str)
-    return lambda row: question(checker.shown(row))[1]["content"]
+    return lambda row: write_question(checker.shown(row))[1]["content"]

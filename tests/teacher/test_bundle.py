@@ -89,8 +89,8 @@ def test_what_a_stopped_run_has_spent_is_in_the_run_log_and_the_next_goes_on(tmp
         stopped = run_command(folder, "keywords")
         assert (stopped.exit_code, len(teacher.heard), len(stopped.stderr.splitlines())) == (1, 9, 1)
         assert not (folder / "out" / "keywords").exists()
-        said = r"all run\.max_requests=9 of this run are sent; what they brought \(9 requests, cost ([\d.]+)\) is in"
-        cost = float(re.search(said, stopped.stderr)[1])
+        line = r"all run\.max_requests=9 of this run are sent; what they brought \(9 requests, cost ([\d.]+)\) is in"
+        cost = float(re.search(line, stopped.stderr)[1])
         last = json.loads((folder / ".cache" / "runs.jsonl").read_text().splitlines()[-1])
         assert (last["stage"], last["done"], last["requests"]) == ("keywords", False, 9)
         assert 0 < cost == pytest.approx(last["cost"], abs=1e-4)

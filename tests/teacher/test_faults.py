@@ -114,10 +114,10 @@ def test_every_behaviour_of_the_server_is_expected_here():
 @pytest.mark.parametrize("fault", FAILS)
 def test_what_cannot_be_mended_ends_in_one_line(met, fault):
     outcomes, server, _, _ = met
-    requests, said = FAILS[fault]
+    requests, line = FAILS[fault]
     error = outcomes[fault]
     assert isinstance(error, UserError)
-    assert said in str(error)
+    assert line in str(error)
     assert str(error).startswith(f"teacher at {server.endpoint} ")
     assert "\n" not in str(error)
     assert KEY not in "".join(traceback.format_exception(error))

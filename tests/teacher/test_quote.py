@@ -181,8 +181,8 @@ def test_a_dry_run_of_every_stage_needs_no_key_and_its_quote_holds(tmp_path):
 @pytest.mark.integration
 def test_keywords_still_to_come_make_new_questions_of_all_whatever_is_in_the_store(tmp_path):
     def to_send(folder):
-        said = run_command(folder, "traces", "--dry-run").stdout
-        return re.search(r"to send: ([\d,]+)", said)[1], "still to come" in said
+        output = run_command(folder, "traces", "--dry-run").stdout
+        return re.search(r"to send: ([\d,]+)", output)[1], "still to come" in output
 
     with batch_server() as server:
         folder = teacher_project(tmp_path / "p", {"teacher.endpoint": server.endpoint}, "ingest")
@@ -202,6 +202,6 @@ def test_keywords_still_to_come_make_new_questions_of_all_whatever_is_in_the_sto
 @pytest.mark.integration
 def test_a_dry_run_of_the_default_says_that_it_is_free(tmp_path):
     folder = teacher_project(tmp_path / "p", {"teacher.model": "offline"}, "ingest")
-    said = run_command(folder, "quote").stdout
-    assert "the offline teacher is free" in said
-    assert "to send: 0 requests" in said
+    output = run_command(folder, "quote").stdout
+    assert "the offline teacher is free" in output
+    assert "to send: 0 requests" in output

@@ -213,8 +213,8 @@ def test_a_damaged_store_is_a_user_error_in_one_line(content):
             store.rows("UPDATE responses SET answer = '{\"content\": 3}'")
     if content is not None:
         STORE.write_bytes(content)
-    said = r"responses\.sqlite: the response store is damaged .*move it away"
-    with pytest.raises(UserError, match=said) as caught, open_store(STORE) as store:
+    line = r"responses\.sqlite: the response store is damaged .*move it away"
+    with pytest.raises(UserError, match=line) as caught, open_store(STORE) as store:
         store.get("k")
     assert "\n" not in str(caught.value)
 

@@ -11,14 +11,14 @@ from tests.claims.rows import item
 from thinkrec.claims.answers import read_parts
 from thinkrec.shown import LONGEST_KEYWORD, LONGEST_TITLE, ShownRow
 from thinkrec.teacher.offline import _CORRECTION, read_case
-from thinkrec.teacher.trace_prompts import FAULTS, REFLECTIONS, SYSTEM, follow_up, question
+from thinkrec.teacher.trace_prompts import FAULTS, REFLECTIONS, SYSTEM, write_follow_up, write_question
 
 TARGET = item("Dusk", "war")
 
 
 def asked(*history):
     """The lines of the question about TARGET after this history."""
-    return question(ShownRow(history=history, target=TARGET))[1]["content"].splitlines()
+    return write_question(ShownRow(history=history, target=TARGET))[1]["content"].splitlines()
 
 
 def test_a_question_by_hand():
@@ -57,7 +57,7 @@ def test_an_ordinary_title_survives_unchanged():
 
 
 def test_reflections_are_used_in_turn_and_name_the_right_verdict_only():
-    texts = [follow_up("wrong_verdict", label=True, turn=turn)["content"] for turn in range(1, 6)]
+    texts = [write_follow_up("wrong_verdict", label=True, turn=turn)["content"] for turn in range(1, 6)]
     assert len(set(texts)) == len(REFLECTIONS) >= 4
     assert texts[0] == texts[4]
     assert all("Yes" in text and "No" not in text.replace("Not", "") for text in texts)
@@ -70,5 +70,5 @@ def test_the_form_that_is_asked_for_is_the_form_that_is_read():
 
 @pytest.mark.parametrize("fault", sorted({*FAULTS} - {"wrong_verdict", "duplicate"}))
 def test_only_a_wrong_verdict_is_answered_with_the_right_one(fault):
-    assert follow_up(fault, label=True, turn=1) == follow_up(fault, label=False, turn=1)
-    assert _CORRECTION.search(follow_up(fault, label=True, turn=1)["content"]) is None
+    assert write_follow_up(fault, label=True, turn=1) == write_follow_up(fault, label=False, turn=1)
+    assert _CORRECTION.search(write_follow_up(fault, label=True, turn=1)["content"]) is None

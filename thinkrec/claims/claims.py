@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import Literal
 
 from thinkrec.claims.cues import Says
@@ -183,14 +185,14 @@ def _places_where(holds: Callable[[str], bool], words: Sequence[str]) -> list[in
     return [place for place, word in enumerate(words) if holds(word)]
 
 
-def _same_but_number(one: str, other: str) -> bool:
-    return words_of(one, False) == words_of(other, False)
+def _same_but_number(first: str, second: str) -> bool:
+    return words_of(first, False) == words_of(second, False)
 
 
-def _kin(one: str, other: str) -> bool:
+def _kin(first: str, second: str) -> bool:
     """Whether two words are forms of one: "suspense" and "suspenseful", "romantic" and "romance"."""
-    shared = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    return shared >= 5 and max(len(one), len(other)) - shared <= 4
+    shared = sum(takewhile(bool, map(operator.eq, first, second)))
+    return shared >= 5 and max(len(first), len(second)) - shared <= 4
 
 
 def _short(title: str) -> str:

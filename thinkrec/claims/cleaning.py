@@ -67,12 +67,12 @@ def clean_keywords(words: Iterable[str], limit: int) -> list[str]:
     Dropped are stop words, boilerplate, addresses, instructions, bare numbers (a decade such as "1990s" may stay),
     words of fewer than three letters, and what differs from an earlier keyword in case or by a plural only.
     """
-    kept: dict[str, str] = {}
+    keywords: dict[str, str] = {}
     for word in words:
         tidy = _tidy(word)
         if tidy and _is_keyword(tidy):
-            kept.setdefault(singular(tidy), tidy)
-    return list(kept.values())[: max(limit, 0)]
+            keywords.setdefault(singular(tidy), tidy)
+    return list(keywords.values())[: max(limit, 0)]
 
 
 def instructs(text: str) -> bool:
@@ -90,7 +90,7 @@ def plain_description(description: str) -> str:
 
 def content_words(text: str) -> list[str]:
     """The words of a text that could be keywords, each as often as it occurs."""
-    words = (found[0].lower().replace("\u2019", "'").removesuffix("'s") for found in WORD.finditer(text))
+    words = (match[0].lower().replace("\u2019", "'").removesuffix("'s") for match in WORD.finditer(text))
     return [word for word in words if word not in STOP_WORDS and _is_keyword(word)]
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from thinkrec.claims.answers import WORDS
 from thinkrec.claims.checker import Checker
-from thinkrec.teacher.trace_prompts import FAULTS, as_data
+from thinkrec.teacher.trace_prompts import FAULTS, write_data
 
 LONGEST_TEXT = 4000  # characters of a prompt or an answer that are shown
 
@@ -25,7 +25,7 @@ def write_examples(kept: pd.DataFrame, rejected: pd.DataFrame, checker: Checker)
     for trace in kept.head(1).to_dict("records"):
         sections += [
             f"## Kept: {_which(trace, trace['turns'])}",
-            _fenced(as_data(checker.shown(trace["row"]))),
+            _fenced(write_data(checker.shown(trace["row"]))),
             _fenced(trace["text"]),
         ]
     first = {refused["fault"]: refused for refused in rejected.iloc[::-1].to_dict("records")}
@@ -33,7 +33,7 @@ def write_examples(kept: pd.DataFrame, rejected: pd.DataFrame, checker: Checker)
     for refused in (first[fault] for fault in FAULTS if fault in first):
         sections += [
             f"## {refused['fault']} ({counts[refused['fault']]:,}): {_which(refused, refused['turn'])}",
-            _fenced(as_data(checker.shown(refused["row"]))),
+            _fenced(write_data(checker.shown(refused["row"]))),
             _fenced(refused["text"]),
             "Found:",
             _fenced(refused["detail"]),

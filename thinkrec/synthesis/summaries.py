@@ -27,10 +27,9 @@ from thinkrec.teacher.answers import Answer
 from thinkrec.teacher.budget import Spent
 from thinkrec.teacher.client import Session, Unanswered, ask_about
 from thinkrec.teacher.endpoint import Teacher, open_teacher
-from thinkrec.teacher.item_prompts import LONGEST_NAME, item_question, item_writer
+from thinkrec.teacher.item_prompts import LONGEST_NAME, write_item_line, write_item_question
 from thinkrec.teacher.job import Job, run_job
 from thinkrec.teacher.quote import Quote, quote_job
-from thinkrec.teacher.trace_prompts import Message
 
 Fault = Literal["refused", "truncated", "empty", "instruction", "verdict", "sentences"]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
@@ -74,17 +73,18 @@ def summarise(
     extracted, stats = extract_keywords(items, max_per_item=max_per_item)
     if teacher is None:
         return Summaries(keywords=extracted, fallbacks=_fallbacks([]), stats=stats)
-    equal, write = item_questions(items)
-    asked = sorted({place for place in equal if place is not None})
+    metadata = list(items[["title", "year", "categories", "description"]].itertuples(index=False, name=None))
+    shared = _share_questions(metadata)
+    asked = sorted({place for place in shared if place is not None})
 
     async def ask(session: Session, place: int) -> Answer:
-        return await session.ask(write(place))
+        return await session.ask(write_item_question(write_item_line(*metadata[place])))
 
     answers = dict(zip(asked, ask_about(teacher, asked, ask, progress=progress, unit="item"), strict=True))
     readings = {place: read_keywords(answer, max_per_item) for place, answer in answers.items()}
     lists: list[list[str]] = extracted["keywords"].tolist()
     fallbacks: list[tuple[int, Fault, str]] = []
-    for place, (item, first) in enumerate(zip(items["item"], equal, strict=True)):
+    for place, (item, first) in enumerate(zip(items["item"], shared, strict=True)):
         if first is None:
             continue
         words, fault = readings[first]
@@ -99,8 +99,8 @@ def summarise(
         stats={
             **keyword_stats(lists),
             "asked": len(answers),
-            "nothing_to_ask": equal.count(None),
-            "by_teacher": len(lists) - equal.count(None) - len(fallbacks),
+            "nothing_to_ask": shared.count(None),
+            "by_teacher": len(lists) - shared.count(None) - len(fallbacks),
             "fallbacks": {fault: faults[fault] for fault in FAULTS},
             "prompt_tokens": sum(answer.prompt_tokens for answer in answers.values()),
             "completion_tokens": sum(answer.completion_tokens for answer in answers.values()),
@@ -146,18 +146,14 @@ def foresee_keywords(params: Params) -> tuple[pd.DataFrame, str]:
     return extract_keywords(items, max_per_item=limit)[0], missing
 
 
-def item_questions(items: pd.DataFrame) -> tuple[list[int | None], Callable[[int], list[Message]]]:
-    """Whose question each of `items` shares, and a function from a place in `items` to the messages that ask about it.
-
-    A question is shared with the first item of equal metadata, by its place; None: there is nothing to ask about.
-    """
-    line = item_writer(items)
+def _share_questions(metadata: Sequence[tuple[Any, ...]]) -> list[int | None]:
+    """Whose question each item shares: that of the first with equal metadata, by its place; None: it has none."""
     first: dict[bytes, int] = {}  # by the line's hash: all lines together would be large
-    equal: list[int | None] = []
-    for place in range(len(items)):
-        text = line(place)
-        equal.append(first.setdefault(hashlib.sha256(text.encode()).digest(), place) if text else None)
-    return equal, lambda place: item_question(line(place))
+    shared: list[int | None] = []
+    for place, values in enumerate(metadata):
+        line = write_item_line(*values)
+        shared.append(first.setdefault(hashlib.sha256(line.encode()).digest(), place) if line else None)
+    return shared
 
 
 def read_keywords(answer: Answer, limit: int) -> tuple[list[str], Fault | None]:

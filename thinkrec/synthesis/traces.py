@@ -34,7 +34,7 @@ from thinkrec.teacher.client import Session, ask_about
 from thinkrec.teacher.endpoint import Teacher
 from thinkrec.teacher.job import Job
 from thinkrec.teacher.quote import Quote, quote_job
-from thinkrec.teacher.trace_prompts import FAULTS, Fault, follow_up, question
+from thinkrec.teacher.trace_prompts import FAULTS, Fault, write_follow_up, write_question
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,7 +108,7 @@ def trace_job(params: Params, keywords: pd.DataFrame | None = None) -> Job[Synth
 async def reflect(outcome: Outcome, checker: Checker, session: Session, limits: TraceParams) -> None:
     """Ask until an answer can be kept, at most `max_turns` times; each refused answer is followed by why."""
     row, label, hinted = outcome.row, outcome.label, False
-    messages = question(checker.shown(row))
+    messages = write_question(checker.shown(row))
     for turn in range(1, limits.max_turns + 1):
         answer = await session.ask(messages)
         text = answer.text
@@ -124,7 +124,7 @@ async def reflect(outcome: Outcome, checker: Checker, session: Session, limits: 
         fault, detail = finding
         outcome.refused.append((turn, fault, detail, text))
         hinted = hinted or fault == "wrong_verdict"
-        messages = [*messages, {"role": "assistant", "content": text}, follow_up(fault, label=label, turn=turn)]
+        messages = [*messages, {"role": "assistant", "content": text}, write_follow_up(fault, label=label, turn=turn)]
 
 
 def _drop_duplicates(outcomes: Sequence[Outcome]) -> None:

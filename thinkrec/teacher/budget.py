@@ -56,7 +56,7 @@ class Budget:
 
     def __init__(self, params: TeacherSettings) -> None:
         self.params = params
-        self.spent = Spent(cost=cost_of(0, 0, params))
+        self.spent = Spent(cost=compute_cost(0, 0, params))
         self.stopped: str | None = None  # the cap that has kept something back
         self.longest = float(next((params.request[name] for name in CEILINGS if name in params.request), 0))
         self.bounded = bool(self.longest)  # by the request itself
@@ -117,7 +117,7 @@ class Budget:
         """Add what answers took; those that another run had asked for are added last, since no cap here is theirs."""
         prompt = self.spent.prompt_tokens + prompt_tokens
         completion = self.spent.completion_tokens + completion_tokens
-        cost = cost_of(prompt, completion, self.params)
+        cost = compute_cost(prompt, completion, self.params)
         self.spent = replace(self.spent, prompt_tokens=prompt, completion_tokens=completion, cost=cost)
 
     def _begin(self, estimate: Estimate) -> None:
@@ -131,7 +131,7 @@ class Budget:
         expected = [*self.under_way, further] if caps else []
         prompt = self.spent.prompt_tokens + sum(estimate.prompt for estimate in expected)
         completion = self.spent.completion_tokens + sum(estimate.completion for estimate in expected)
-        cost = cost_of(prompt, completion, params) or 0.0
+        cost = compute_cost(prompt, completion, params) or 0.0
         after = {"max_requests": self.spent.requests + 1, "max_tokens_spent": prompt + completion, "max_cost": cost}
         return next((name for name, cap in caps.items() if after[name] > cap), None)
 
@@ -167,7 +167,7 @@ class Bucket:
         self.updated = now
 
 
-def cost_of(prompt_tokens: float, completion_tokens: float, params: TeacherSettings) -> float | None:
+def compute_cost(prompt_tokens: float, completion_tokens: float, params: TeacherSettings) -> float | None:
     """What tokens cost, by prices per million of them and in their currency; None where one is unknown."""
     prompt_price, completion_price = params.prompt_price, params.completion_price
     if prompt_price is None or completion_price is None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from thinkrec.claims.cleaning import plain_description, text_of
 from thinkrec.shown import one_line
-from thinkrec.teacher.trace_prompts import Message, as_json
+from thinkrec.teacher.trace_prompts import Message, dump_json
 
 ITEM = "item"
 MOST_KEYWORDS = 10  # asked for, however many are used, so that using fewer asks nothing anew
@@ -23,7 +23,7 @@ MOST_CATEGORIES = 20
 LONGEST_NAME = 200  # characters of a title or category: metadata to sum up, of which no text makes claims
 LONGEST_DESCRIPTION = 2000
 
-SYSTEM = f"""You sum up the things of a catalogue in keywords. You see one item: what is known of its title, year, \
+SYSTEM = f"""You sum up the things of a catalogue in keywords. You see one item: what is metadata of its title, year, \
 categories and description.
 Answer with at most {MOST_KEYWORDS} keywords, separated by commas, the most telling first, and with nothing else. \
 Keywords say what the item is about, what kind of thing it is and what sets it apart: mood, style, setting, use. Each \
@@ -37,44 +37,30 @@ QUESTION = f"Which keywords sum this item up? At most {MOST_KEYWORDS}, separated
 _BLOCK = re.compile(rf"^<{ITEM}>\n(.*)\n</{ITEM}>$", re.MULTILINE)
 
 
-def item_question(line: str) -> list[Message]:
-    """The messages that ask about an item, given as a line of `item_writer`."""
+def write_item_question(line: str) -> list[Message]:
+    """The messages that ask about an item, given as a line of `write_item_line`."""
     user = "\n".join([f"<{ITEM}>", line, f"</{ITEM}>", QUESTION])
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
 
 
-def item_writer(items: pd.DataFrame) -> Callable[[int], str]:
-    """A function from a place in `items` to the item's line of data: "" where there is nothing to ask about.
+def write_item_line(title: object, year: Any, categories: Sequence[object], description: object) -> str:
+    """An item's line of data; "" where there is nothing to ask about.
 
     Shown are the title, the year, at most `MOST_CATEGORIES` categories and of the description, without markup and
     advertising, `LONGEST_DESCRIPTION` characters; what is not known is left out. No id is in it.
-
-    Args:
-        items: columns `title`, `year` (null where unknown), `categories` (lists), `description`.
     """
-    titles, years, categories, descriptions = (
-        items[name].tolist() for name in ("title", "year", "categories", "description")
-    )
-
-    def write(place: int) -> str:
-        value: dict[str, object] = {
-            "title": one_line(text_of(titles[place]), LONGEST_NAME),
-            "categories": [one_line(str(name), LONGEST_NAME) for name in categories[place][:MOST_CATEGORIES]],
-            "description": one_line(plain_description(text_of(descriptions[place])), LONGEST_DESCRIPTION),
-        }
-        known = {name: shown for name, shown in value.items() if shown}
-        if not known:
-            return ""
-        return as_json(known if pd.isna(years[place]) else {**known, "year": int(years[place])})
-
-    return write
+    value: dict[str, object] = {
+        "title": one_line(text_of(title), LONGEST_NAME),
+        "categories": [one_line(str(name), LONGEST_NAME) for name in categories[:MOST_CATEGORIES]],
+        "description": one_line(plain_description(text_of(description)), LONGEST_DESCRIPTION),
+    }
+    metadata = {name: shown for name, shown in value.items() if shown}
+    if not metadata:
+        return ""
+    return dump_json(metadata if pd.isna(year) else {**metadata, "year": int(year)})
 
 
 def read_item(text: str) -> dict[str, Any] | None:
-    """The item that a user message asks about; None where it asks about something else.
-
-    Raises:
-        ValueError: its line is not JSON.
-    """
-    found = _BLOCK.search(text)
-    return None if found is None else json.loads(found[1])
+    """The item that a user message asks about; None where it asks about something else."""
+    block = _BLOCK.search(text)
+    return None if block is None else json.loads(block[1])

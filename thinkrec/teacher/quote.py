@@ -22,7 +22,7 @@ from rich.text import Text
 from thinkrec.params import TeacherSettings
 from thinkrec.teacher.answers import Answer
 from thinkrec.teacher.batch import WINDOW_HOURS
-from thinkrec.teacher.budget import CAPS, CEILINGS, TOKENS_PER_CHARACTER, cost_of, format_money
+from thinkrec.teacher.budget import CAPS, CEILINGS, TOKENS_PER_CHARACTER, compute_cost, format_money
 from thinkrec.teacher.client import Unanswered
 from thinkrec.teacher.endpoint import OFFLINE, Request, open_replay, place, store_path
 from thinkrec.teacher.job import Job
@@ -151,7 +151,7 @@ def _quote_questions(job: Job[Any], questions: dict[str, _Question], submitted: 
     completion = requests * answer_tokens
     cost = _nothing()
     if requests[1]:
-        cost = np.array([cost_of(*tokens, params) for tokens in zip(prompt, completion, strict=True)], dtype=float)
+        cost = np.array([compute_cost(*tokens, params) for tokens in zip(prompt, completion, strict=True)], dtype=float)
         if np.isnan(cost).any():
             notes.append("no price set: give run.prompt_price and run.completion_price, per million tokens")
         notes += _describe_time_and_caps(params)

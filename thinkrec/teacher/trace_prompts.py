@@ -79,12 +79,12 @@ _FOLLOW_UPS: dict[Fault, str] = {
 }
 
 
-def question(row: ShownRow) -> list[Message]:
+def write_question(row: ShownRow) -> list[Message]:
     """The messages of the first turn: the rules, then the history (oldest first), the target and the question."""
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{as_data(row)}\n{QUESTION}"}]
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{write_data(row)}\n{QUESTION}"}]
 
 
-def as_data(row: ShownRow) -> str:
+def write_data(row: ShownRow) -> str:
     """The lines of data of a question, their markers included."""
     history = [_as_line(item) for item in row.history]
     return "\n".join([f"<{HISTORY}>", *history, f"</{HISTORY}>", f"<{TARGET}>", _as_line(row.target), f"</{TARGET}>"])
@@ -93,10 +93,10 @@ def as_data(row: ShownRow) -> str:
 def _as_line(item: ShownItem) -> str:
     """One item as one line of JSON that holds no angle bracket, whatever its title and keywords hold."""
     verdict = {} if item.liked is None else {"verdict": LIKED[item.liked]}
-    return as_json({"title": shown_title(item.title), "keywords": shown_keywords(item.keywords), **verdict})
+    return dump_json({"title": shown_title(item.title), "keywords": shown_keywords(item.keywords), **verdict})
 
 
-def follow_up(fault: Fault, *, label: bool, turn: int) -> Message:
+def write_follow_up(fault: Fault, *, label: bool, turn: int) -> Message:
     """The user message after answer number `turn` (from 1) was refused for `fault`."""
     if fault == "wrong_verdict":
         text = REFLECTIONS[(turn - 1) % len(REFLECTIONS)].format(right=WORDS[label])
@@ -105,6 +105,6 @@ def follow_up(fault: Fault, *, label: bool, turn: int) -> Message:
     return {"role": "user", "content": text}
 
 
-def as_json(value: object) -> str:
+def dump_json(value: object) -> str:
     """`value` as one line of JSON without angle brackets, which nothing in it can end."""
     return json.dumps(value, ensure_ascii=False).replace("<", r"\u003c").replace(">", r"\u003e")
