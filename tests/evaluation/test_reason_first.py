@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from tests.builders import interactions, loaded_model
@@ -13,13 +12,8 @@ from thinkrec.metrics import auc
 
 
 @pytest.fixture(scope="module")
-def table() -> pd.DataFrame:
-    return interactions(3, users=6, rows=20)
-
-
-@pytest.fixture(scope="module")
-def loaded(table: pd.DataFrame) -> LoadedModel:
-    return loaded_model(table)
+def loaded() -> LoadedModel:
+    return loaded_model(interactions(3, users=6, rows=20))
 
 
 def test_users_are_drawn_whole_until_there_are_rows_enough() -> None:
@@ -36,20 +30,21 @@ def test_samples_are_averaged_by_ones_twos_and_all() -> None:
     assert [counts(samples) for samples in (1, 2, 4, 5)] == [[1], [1, 2], [1, 2, 4], [1, 2, 4, 5]]
 
 
-def test_every_mode_is_measured_on_the_same_valid_rows(loaded: LoadedModel, table: pd.DataFrame) -> None:
-    found, seconds = measure(loaded, rows=20, samples=2, max_new_tokens=5, seed=1)
+def test_every_mode_is_measured_on_the_same_valid_rows(loaded: LoadedModel) -> None:
+    measured, seconds = measure(loaded, rows=20, samples=2, max_new_tokens=5, seed=1)
     held = sample_users(loaded.user, loaded.rows("valid"), 20, seed=1)
-    assert (found["rows"], found["users"]) == (len(held), len(np.unique(loaded.user[held])))
-    assert set(table["split"].to_numpy()[held]) == {"valid"}
-    modes = found["modes"]
+    assert (measured["rows"], measured["users"]) == (len(held), len(np.unique(loaded.user[held])))
+    assert set(loaded.interactions["split"].to_numpy()[held]) == {"valid"}
+    modes = measured["modes"]
     assert list(modes) == [VERDICT_FIRST, "answers_1", "answers_2", "reason_first_1", "reason_first_2"]
     assert 0 == modes[VERDICT_FIRST]["tokens"] < modes["reason_first_1"]["tokens"] < modes["reason_first_2"]["tokens"]
     for mode in list(modes)[1:]:
         apart = modes[mode]["auc_difference"]
         assert apart["difference"] == pytest.approx(modes[mode]["auc"] - modes[VERDICT_FIRST]["auc"])
         assert apart["low"] <= apart["high"]
-    assert len(to_text(found, seconds).splitlines()) == 1 + len(modes)
-    assert measure(loaded, rows=20, samples=2, max_new_tokens=5, seed=1)[0] == found
+    assert len(to_text(measured, seconds).splitlines()) == 1 + len(modes)
+    assert measure(loaded, rows=20, samples=2, max_new_tokens=5, seed=1)[0] == measured
+    assert measure(loaded, rows=0, samples=2, max_new_tokens=5, seed=1) == ({}, {})  # no rows cost nothing
 
 
 def test_averaged_answers_estimate_the_score_itself(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +56,3 @@ def test_averaged_answers_estimate_the_score_itself(loaded: LoadedModel, monkeyp
     found, _ = measure(loaded, rows=20, samples=1, max_new_tokens=3, seed=1)
     held = sample_users(loaded.user, loaded.rows("valid"), 20, seed=1)
     assert found["modes"]["answers_1"]["auc"] == auc(loaded.layout.label[held], loaded.layout.label[held]) == 1
-
-
-def test_no_rows_cost_nothing(loaded: LoadedModel) -> None:
-    assert measure(loaded, rows=0, samples=2, max_new_tokens=5, seed=1) == ({}, {})
