@@ -31,29 +31,18 @@ def commit(folder: Path) -> None:
     call(folder, "git", "-c", "user.name=A", "-c", "user.email=a@b", "commit", "--quiet", "--message", "one")
 
 
-def test_without_a_commit_nothing_can_start(repository: Path) -> None:
+def test_what_is_in_the_way_of_any_experiment_is_said_before_one_starts(repository: Path) -> None:
     with pytest.raises(UserError, match=r"no commit to start experiments from; .* git commit"):
         check_repository()
-
-
-def test_code_that_git_does_not_track_would_be_left_behind(repository: Path) -> None:
     commit(repository)
+    (repository / "dvc.yaml").write_text("stages: {}  # changed code does not matter, nor do files that are no code\n")
+    (repository / "notes.txt").write_text("")
+    check_repository()
+    assert fetch_run("synthetic-thinkrec-1a2b3c4") is None  # where none ran there is no experiment
     (repository / "thinkrec").mkdir()
     (repository / "thinkrec" / "new.py").write_text("")
     with pytest.raises(UserError, match=r"thinkrec/new.py: not tracked .* git add thinkrec/new.py"):
         check_repository()
-
-
-def test_changed_code_and_files_that_are_no_code_do_not_matter(repository: Path) -> None:
-    commit(repository)
-    (repository / "dvc.yaml").write_text("stages: {}  # changed\n")
-    (repository / "notes.txt").write_text("")
-    check_repository()
-
-
-def test_where_none_ran_there_is_no_experiment(repository: Path) -> None:
-    commit(repository)
-    assert fetch_run("synthetic-thinkrec-1a2b3c4") is None
 
 
 # Its outs say which parameter and which code made them; with four experts it fails, with five it takes too long.
