@@ -19,6 +19,8 @@ from thinkrec.baselines.fits import (
 )
 from thinkrec.baselines.plain_statistics import plain_statistics
 from thinkrec.baselines.scores import score_fits, score_slot_statistics
+from thinkrec.evaluation.models import BASELINES
+from thinkrec.features.models import MODELS
 from thinkrec.history import ScoredModel, static_view
 
 every_fit = pytest.mark.parametrize("name", PLAIN)
@@ -185,6 +187,10 @@ def test_only_train_is_fitted_on(name: str) -> None:
     frame, goods = world()
     other = PLAIN[name](flipped(frame, frame["split"] != "train"), goods)
     np.testing.assert_array_equal(other(frame), PLAIN[name](frame, goods)(frame))
+
+
+def test_every_baseline_has_a_name_for_people_and_a_place_in_the_tables() -> None:
+    assert set(BASELINES) == {*PLAIN, *MODELS, "logistic_slots"}
 
 
 def test_every_baseline_is_scored_under_both_protocols_by_one_fit() -> None:

@@ -28,6 +28,7 @@ from thinkrec.campaign.rows import (
     result_params,
     row_path,
 )
+from thinkrec.campaign.words import ROW_NAMES
 from thinkrec.errors import UserError
 from thinkrec.params import load
 
@@ -52,6 +53,10 @@ def write_file(row: Row) -> Path:
     path = row_path(row.params["dataset"]["name"], row.name, row.seed)
     write_json(path, {"params": row.params})
     return path
+
+
+def test_every_row_has_a_name_for_people() -> None:
+    assert {BASE, *ROW_NAMES} == set(ROWS)
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -22,9 +22,9 @@ from thinkrec.campaign.cells import (
 )
 from thinkrec.campaign.collect import METEOR, Line
 from thinkrec.campaign.paper import Figures
-from thinkrec.campaign.rows import BASE, ROWS
+from thinkrec.campaign.rows import BASE, ROWS, SEEDED
 from thinkrec.campaign.spread import LIFT, SPLIT, Spread
-from thinkrec.campaign.words import CLAIMED, HEADS, LEARNED, line_title
+from thinkrec.campaign.words import ABLATIONS, CLAIMED, HEADS, LANGUAGE_MODELS, LEARNED, line_title
 from thinkrec.evaluation.intervals import HEADLINE
 from thinkrec.evaluation.models import BASELINES, BEST, CENTROID, GLOBAL, ORACLE, OURS
 from thinkrec.history import ScoredModel
@@ -33,11 +33,11 @@ Files = Mapping[str, Mapping[str, Any]]  # row -> its file
 Lines = Mapping[str, Line]
 COLUMNS = ("auc", "uauc", "ndcg@5", "map@5")  # of the wide tables; those over seeds have all of HEADLINE
 # The lines of each table, in their order; a table shows those that are there.
-ACCURACY = (OURS, "collm", "tallrec", "soft_prompt", *BASELINES, BEST)
-ABLATION = (OURS, "no_thinking", "no_experts", "neither", "no_keywords", "features_lightgcn", "features_sasrec")
+ACCURACY = (OURS, *LANGUAGE_MODELS, *BASELINES, BEST)
+ABLATION = (OURS, *ABLATIONS)
 EXPERTS = ("no_experts", "experts_1", "experts_2", OURS, "experts_4", CENTROID, GLOBAL, ORACLE)
-SEEDS = (*ABLATION[:4], *ACCURACY[1:])
-REASONS = (*ABLATION, "collm", "tallrec", "soft_prompt")
+SEEDS = (*SEEDED, *ACCURACY[1:])
+REASONS = (*ABLATION, *LANGUAGE_MODELS)
 
 
 def render(dataset: str, files: Files, spread: Spread) -> str:

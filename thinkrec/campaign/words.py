@@ -17,21 +17,22 @@ HEADS = {
     "meteor": "METEOR",
 }
 
-# Rows that are no model of the base run; all others have their display name.
-ROW_NAMES = {
+# Rows that are no model of the base run, by the tables that show them: a new row stands there by its line here.
+LANGUAGE_MODELS = {
     "collm": "as CoLLM: features in the slots",
     "tallrec": "as TALLRec: text only",
     "soft_prompt": "as Prompt4NR: text and learned vectors",
+}
+ABLATIONS = {
     "no_thinking": "no thinking",
     "no_experts": "no experts",
     "neither": "neither thinking nor experts",
     "no_keywords": "no keywords",
     "features_lightgcn": "LightGCN's features",
     "features_sasrec": "SASRec's features",
-    "experts_1": "1 expert",
-    "experts_2": "2 experts",
-    "experts_4": "4 experts",
 }
+EXPERT_COUNTS = {"experts_1": "1 expert", "experts_2": "2 experts", "experts_4": "4 experts"}
+ROW_NAMES = LANGUAGE_MODELS | ABLATIONS | EXPERT_COUNTS
 LEARNED = {"meteor_wordnet": "METEOR with synonyms", "bertscore": "BERTScore", "bleurt": "BLEURT"}
 CLAIMED = {
     "grounded_share": "grounded",

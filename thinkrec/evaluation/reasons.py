@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,14 +30,8 @@ from thinkrec.metrics import says_yes
 from thinkrec.synthetic.synonyms import MEANINGS, meaning
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
+NO_SYNONYMS = SimpleNamespace(synsets=lambda word: [])  # in WordNet's place: METEOR then matches words and stems
 AUTHORS = {"ours": "reason", "teacher": "teacher"}  # of texts, and their column of `artifacts.REASONS`
-
-
-class NoWordNet:
-    """Stands in for WordNet: no word has a synonym, so METEOR matches words and stems."""
-
-    def synsets(self, word: str) -> list[Any]:
-        return []
 
 
 def words(text: str) -> list[str]:
@@ -44,11 +39,11 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def meteor_exact_stem(reason: str, teacher: str, wordnet: Any = None) -> float:
+def meteor_exact_stem(reason: str, teacher: str, wordnet: Any = NO_SYNONYMS) -> float:
     """METEOR in 0..1, by default with its exact and stem matchers only."""
     from nltk.translate.meteor_score import single_meteor_score
 
-    return float(single_meteor_score(words(teacher), words(reason), wordnet=wordnet or NoWordNet()))
+    return float(single_meteor_score(words(teacher), words(reason), wordnet=wordnet))
 
 
 def meteor_wordnet(reasons: Sequence[str], teachers: Sequence[str]) -> float:
