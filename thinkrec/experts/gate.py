@@ -117,15 +117,7 @@ def train_gate(loaded: LoadedModel, groups: UserGroups, fit_rows: Rows, params: 
         scores = loaded.score(valid, gate.route(loaded.features.user_vectors))
         return measures(loaded.user[valid], layout.label[valid], scores)
 
-    settings = TrainSettings(
-        name="gate",
-        epochs=params.gate.epochs,
-        learning_rate=params.gate.learning_rate,
-        weight_decay=0.0,
-        seed=params.seed,
-        metric=params.trainer.metric,
-        trainer=params.trainer,
-    )
+    settings = TrainSettings.of("gate", params, params.gate)
     objective = GateObjective(gate, loaded)
     plan = Plan(
         steps=steps_of,

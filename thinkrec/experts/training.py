@@ -88,15 +88,7 @@ def train_expert(
         valid_rows=valid[of_group[valid]],
         user=loaded.user,
         params=params.sft,
-        settings=TrainSettings(
-            name=f"expert_{number}",
-            epochs=experts.epochs,
-            learning_rate=experts.learning_rate,
-            weight_decay=0.0,
-            seed=params.seed,
-            metric=params.trainer.metric,
-            trainer=params.trainer,
-        ),
+        settings=TrainSettings.of(f"expert_{number}", params, experts),
     )
     save_adapter(expert, expert_folder(folder, number), base=str(loaded.base))
     expert.unload()

@@ -158,14 +158,7 @@ def _pretrain(
             loss = float(objective(torch.from_numpy(packed[:held_out]).to(model.device)))
         return {"objective": -loss, "held_out_loss": loss}
 
-    settings = TrainSettings(
-        name="backbone",
-        epochs=params.backbone.epochs,
-        learning_rate=params.backbone.learning_rate,
-        weight_decay=0.01,
-        seed=params.seed,
-        trainer=params.trainer,
-    )
+    settings = TrainSettings.of("backbone", params, params.backbone, weight_decay=0.01, metric="objective")
     plan = Plan(steps=steps_of, collate=lambda rows: {"input_ids": torch.from_numpy(rows)}, inputs=[packed, given])
     result = train(objective, plan, validate, settings)
     return {"held_out_loss": result.best["held_out_loss"], "epoch": result.best["epoch"]}

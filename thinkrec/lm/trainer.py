@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import joblib
 import torch
@@ -37,7 +37,16 @@ from transformers import PreTrainedModel
 
 from thinkrec.artifacts import atomic
 from thinkrec.lm import processes
-from thinkrec.params import Metric, RunParams, TrainerParams
+from thinkrec.params import (
+    BackboneParams,
+    ExpertParams,
+    GateParams,
+    Metric,
+    Params,
+    RunParams,
+    SftParams,
+    TrainerParams,
+)
 
 CHECKPOINTS = Path(".cache") / "checkpoints"
 WARM_UP = 0.05  # of all steps
@@ -62,6 +71,15 @@ class TrainSettings:
     patience: int | None = None  # epochs without a better metric before training stops; None trains them all
     metric: Measure = "objective"  # the measure of the validation that names the best epoch
     trainer: TrainerParams = PLAIN  # its `metric` is not read: phases that have no such measure name their own
+
+    @classmethod
+    def of(
+        cls, name: str, params: Params, section: BackboneParams | ExpertParams | GateParams | SftParams, **others: Any
+    ) -> Self:
+        """As params.yaml says, epochs and learning rate in a `section`; but for some `others`."""
+        values = {"epochs": section.epochs, "learning_rate": section.learning_rate, "weight_decay": 0.0}
+        common = {"seed": params.seed, "metric": params.trainer.metric, "trainer": params.trainer}
+        return cls(name=name, **{**values, **common, **others})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
