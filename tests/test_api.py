@@ -207,13 +207,6 @@ class TestRecommendations:
         np.testing.assert_array_equal(recommender.recommend([], 80).set_index("item_id")["probability"], before)
 
 
-def test_whoever_the_routing_matrix_has_no_row_for_is_routed_as_those_that_it_has(finished: Path) -> None:
-    """The trained gate on every state of the matrix: a user never seen is a state like them."""
-    routing, vectors = routing_of(finished), load_features(finished / FEATURES).user_vectors
-    assert routing.gate is not None
-    np.testing.assert_allclose(routing.of_vectors(vectors), routing.weights, atol=1e-6)
-
-
 def explain_with(recommender: Recommender, monkeypatch: pytest.MonkeyPatch, text: str) -> Explanation:
     """What is explained to LIKED_AND_NOT where the model writes this text."""
     monkeypatch.setattr("thinkrec.recommender.write_answers", lambda *_, **__: [text])

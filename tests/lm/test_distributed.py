@@ -70,35 +70,27 @@ def said(folder: Path, rank: int) -> dict[str, Any]:
     return json.loads((folder / f"{rank}.json").read_text())
 
 
-def test_losses_and_validation_are_those_of_one_process(two: Path, one: tuple[dict[str, Any], Any]) -> None:
-    alone, together = one[0]["epochs"], said(two, 0)["epochs"]
-    assert [epoch["epoch"] for epoch in alone] == [1, 2]
-    for mine, theirs in zip(alone, together, strict=True):
+def test_two_processes_have_the_losses_weights_scores_and_answers_of_one(
+    two: Path, one: tuple[dict[str, Any], dict[str, Tensor]]
+) -> None:
+    (alone, weights), together = one, said(two, 0)
+    assert [epoch["epoch"] for epoch in alone["epochs"]] == [1, 2]
+    for mine, theirs in zip(alone["epochs"], together["epochs"], strict=True):
         assert theirs == pytest.approx(mine, abs=SAME)
-    assert alone[0]["train_loss"] != pytest.approx(alone[1]["train_loss"], abs=100 * SAME)  # something was learned
-
-
-def test_weights_are_those_of_one_process(two: Path, one: tuple[Any, dict[str, Tensor]]) -> None:
-    together = load_file(two / "0.safetensors")
-    assert together.keys() == one[1].keys()
-    for name, weight in one[1].items():
-        assert together[name].allclose(weight, rtol=0, atol=SAME), name
-
-
-def test_scores_and_answers_are_those_of_one_process_to_the_bit(two: Path, one: tuple[dict[str, Any], Any]) -> None:
-    together = said(two, 0)
+    first, second = alone["epochs"]
+    assert first["train_loss"] != pytest.approx(second["train_loss"], abs=100 * SAME)  # something was learned
+    others = load_file(two / "0.safetensors")
+    assert others.keys() == weights.keys()
+    assert all(others[name].allclose(weight, rtol=0, atol=SAME) for name, weight in weights.items())
     for name in ("scores", "greedy", "sampled"):
-        assert together[name] == one[0][name]
+        assert together[name] == alone[name]  # to the bit
     assert not np.isnan(together["scores"]).any()
 
 
-def test_all_processes_have_the_same(two: Path) -> None:
+def test_all_processes_have_the_same_and_the_main_one_alone_writes(two: Path) -> None:
     assert said(two, 0) == said(two, 1)
     mine, theirs = load_file(two / "0.safetensors"), load_file(two / "1.safetensors")
     assert all(weight.equal(theirs[name]) for name, weight in mine.items())
-
-
-def test_the_main_process_alone_writes_and_nothing_is_left_over(two: Path) -> None:
     assert json.loads((two / "artefact.json").read_text()) == {"rank": 0}
     assert not [path for path in two.iterdir() if "partial" in path.name]
     assert not list((two / ".cache" / "checkpoints").iterdir())

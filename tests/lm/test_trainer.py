@@ -201,15 +201,6 @@ def test_of_killed_phases_those_that_had_ended_are_not_trained_again(objectives:
     assert not left_over()
 
 
-def test_a_phase_by_itself_leaves_nothing_behind() -> None:
-    trained = []
-    for _ in range(2):
-        objective = Remembering()
-        run(objective)
-        trained.append(len(objective.losses))
-    assert trained == [20, 20] and not left_over()
-
-
 def test_a_phase_that_stopped_early_is_not_trained_on_if_it_is_killed_after_its_end() -> None:
     patient, objectives = replace(SETTINGS, patience=1), [0.5, 0.4, 0.9, 0.9]
     with pytest.raises(Killed), resumable(run_params()):

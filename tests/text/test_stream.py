@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -111,77 +110,9 @@ def test_training_cuts_are_drawn_anew_each_epoch() -> None:
     assert len(cuts) > 1
 
 
-def test_no_rows_make_no_windows() -> None:
-    layout = layout_of(interactions())
-    none = np.zeros(0, np.int64)
-    assert layout.scoring_windows(none, none) == []
-    assert layout.training_windows(none, np.random.default_rng(0)) == []
-
-
-@few
-@given(st.integers(0, 99), st.integers(1, 4))
-def test_position_ids_depend_on_strictly_earlier_rows_only(seed: int, history: int) -> None:
-    layout = layout_of(interactions(seed, users=1), history=history)
-    window = Window(np.arange(len(layout.item)), np.ones(len(layout.item), bool))
-    batch = layout.collate([window])
-    lengths = layout.items.lengths[layout.item] + 2
-    first = 1
-    for row in range(len(layout.item)):
-        earlier = layout.timestamp < layout.timestamp[row]
-        begin = 1 + int(lengths[earlier].sum())
-        assert batch.position_ids[0, first : first + lengths[row]].tolist() == list(range(begin, begin + lengths[row]))
-        first += int(lengths[row])
-
-
-def test_rows_without_ties_are_ordinary_text_of_titles_slots_and_verdicts() -> None:
-    layout = layout_of(interactions(users=1, ties=False))
-    batch, words = layout.collate([Window(np.arange(12), np.ones(12, bool))]), layout.vocabulary
-    tokens: list[int] = [words.begin]
-    for row in range(12):
-        tokens += [*layout.items[layout.item[row]].tolist(), words.slot, words.verdicts[layout.label[row]]]
-    assert batch.input_ids[0].tolist() == tokens
-    assert batch.input_ids[0, batch.slots[:, 1]].eq(words.slot).all()
-    assert batch.position_ids[0].tolist() == list(range(len(tokens)))
-    assert (batch.attention_mask[0, 0].numpy() == np.tri(len(tokens), dtype=bool)).all()
-
-
-@few
-@given(st.integers(0, 99), st.integers(1, 5))
-def test_a_soft_prompt_moves_what_follows_it_and_all_blocks_see_it(seed: int, soft: int) -> None:
-    layout = layout_of(interactions(seed, users=2), reasons={1: REASON, 13: REASON})
-    windows = [Window(np.arange(6), np.ones(6, bool)), Window(np.arange(12, 15), np.asarray([False, True, True]))]
-    plain, softened = layout.collate(windows), replace(layout, soft_tokens=soft).collate(windows)
-    text = [0, *range(1 + soft, softened.input_ids.shape[1])]  # where the plain batch's tokens are now
-    assert softened.input_ids[:, text].equal(plain.input_ids)
-    moved = plain.position_ids + soft * (plain.position_ids > 0)  # the begin token and padding stand at 0
-    assert softened.position_ids[:, text].equal(moved)
-    assert softened.position_ids[:, 1 : 1 + soft].tolist() == [list(range(1, 1 + soft))] * 2
-    mask = softened.attention_mask[:, 0]
-    assert mask[:, text][:, :, text].equal(plain.attention_mask[:, 0])
-    assert mask[:, 1 + soft :, : 1 + soft].all()
-    assert (mask[:, : 1 + soft].numpy() == np.tri(1 + soft, mask.shape[2], dtype=bool)).all()
-    assert softened.slots.equal(plain.slots + torch.tensor([0, soft]))
-    assert softened.reasons.equal(plain.reasons + torch.tensor([0, soft]))
-    for name in ("slot_rows", "target_rows", "first_target", "reason_targets", "reason_tokens"):
-        assert getattr(softened, name).equal(getattr(plain, name))
-
-
 def with_reasons(*rows: int, history: int = 3) -> Layout:
     table = interactions(users=2, ties=False)
     return layout_of(table, history=history, reasons=dict.fromkeys(rows, REASON))
-
-
-def test_reasons_are_invisible_to_other_blocks_and_take_no_positions() -> None:
-    layout, window = with_reasons(1, 4), Window(np.arange(6), np.ones(6, bool))
-    batch, plain = layout.collate([window]), replace(layout, reasons={}).collate([window])
-    kept = np.ones(batch.input_ids.shape[1], bool)
-    kept[batch.reasons[:, 1].numpy() + 1] = False
-    assert kept.sum() == plain.input_ids.shape[1] == batch.input_ids.shape[1] - 2 * len(REASON)
-    assert batch.input_ids[0, kept].equal(plain.input_ids[0])
-    assert batch.position_ids[0, kept].equal(plain.position_ids[0])
-    mask = batch.attention_mask[0, 0].numpy()
-    assert (mask[kept][:, kept] == plain.attention_mask[0, 0].numpy()).all()
-    assert not mask[kept][:, ~kept].any()
 
 
 def test_a_reason_is_predicted_from_its_verdict_on() -> None:

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.builders import interactions, layout_of
-from thinkrec.text.layout import Batch, Layout, Window, batches_by_tokens
+from tests.builders import interactions, layout_of, recommender
+from thinkrec.text.layout import Layout, Window, batches_by_tokens
 
 few = settings(max_examples=25, deadline=None)
 KINDS: tuple[Literal["stream", "question"], ...] = ("stream", "question")
@@ -33,65 +33,34 @@ def windows_of(layout: Layout) -> list[Window]:
     return layout.training_windows(np.arange(len(layout.item)), np.random.default_rng(0))
 
 
-def both(layout: Layout) -> tuple[Batch, Batch]:
-    """A batch with the targets that think first, and the same batch without them."""
-    windows = windows_of(layout)
-    return layout.collate(windows), replace(layout, thoughts={}).collate(windows)
-
-
 @pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
 def test_nothing_is_different_for_the_others(kind: Literal["stream", "question"]) -> None:
-    told, plain = both(layout_with(kind))
-    assert told.target_rows[told.reason_first].tolist() == [*TOLD]
+    layout, model = layout_with(kind), recommender(interactions(users=2))
+    model.vocabulary = layout.vocabulary
+    windows = windows_of(layout)
+    batch, plain = layout.collate(windows), replace(layout, thoughts={}).collate(windows)
+    assert batch.target_rows[batch.reason_first].tolist() == [*TOLD]
     assert not plain.reason_first.any()
-    answered = ~told.reason_first
-    for name in ("verdicts", "target_rows"):
-        assert getattr(told, name)[answered].equal(getattr(plain, name))
-    assert told.first_target.equal(plain.first_target)
-    width = plain.input_ids.shape[1]
-    for sequence, row in enumerate(plain.first_target.tolist()):
-        assert row == int(told.first_target[sequence])
-        length = int((plain.attention_mask[sequence, 0].sum(1) > 0).sum())
-        own = told.position_ids[sequence].new_zeros(told.input_ids.shape[1], dtype=torch.bool)
-        own[: int(plain.verdicts[plain.verdicts[:, 0] == sequence, 1].max()) + 1] = True
-        at = own.nonzero().flatten()
-        assert len(at) <= min(width, length)
-        assert told.input_ids[sequence, at].equal(plain.input_ids[sequence, at])
-        assert told.position_ids[sequence, at].equal(plain.position_ids[sequence, at])
-        mask = told.attention_mask[sequence, 0][at]
-        assert mask[:, at].equal(plain.attention_mask[sequence, 0][at][:, at])
-        assert not mask[:, ~own].any()
+    assert batch.target_rows[~batch.reason_first].equal(plain.target_rows)
+    assert batch.first_target.equal(plain.first_target)
+    after_verdict = ~batch.reason_first[batch.reason_targets]
+    ours, theirs = model(batch), model(plain)
+    torch.testing.assert_close(ours.score[~batch.reason_first], theirs.score, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours.reason_logits[after_verdict], theirs.reason_logits, atol=1e-4, rtol=1e-4)
+    assert batch.reason_tokens[after_verdict].equal(plain.reason_tokens)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_the_question_its_thought_and_the_question_again(kind: Literal["stream", "question"]) -> None:
+def test_a_thought_is_learned_from_its_full_stop_on_to_its_end(kind: Literal["stream", "question"]) -> None:
     layout = layout_with(kind)
-    batch = layout.collate(windows_of(layout))
-    stop = list(layout.vocabulary.stop)
-    first = {row: k for k, row in enumerate(batch.target_rows.tolist()) if not batch.reason_first[k]}
-    again = {row: k for k, row in enumerate(batch.target_rows.tolist()) if batch.reason_first[k]}
-    for row in TOLD:
-        sequence, verdict = batch.verdicts[first[row]].tolist()
-        assert sequence == int(batch.verdicts[again[row], 0])
-        mask, position = batch.attention_mask[sequence, 0], batch.position_ids[sequence]
-        last = int(batch.verdicts[again[row], 1])
-        read = mask[last] & ~mask[verdict]  # of its own block alone
-        thought = layout.thoughts[row].tolist()
-        own = read.nonzero().flatten()
-        question = batch.input_ids[sequence, mask[verdict] & ~mask[last]].tolist()
-        assert batch.input_ids[sequence, own].tolist() == [*question, *thought[:-1], *question]
-        assert own.tolist() == list(range(int(own[0]), last + 1))
-        start = int(position[mask[verdict] & ~mask[last]][0])
-        assert position[own].tolist() == list(range(start, start + len(own)))  # as its first block, and on from there
-        assert not mask[torch.arange(len(mask)) > last][:, own].any()
-        slots = batch.slots[batch.slot_rows == row]
-        slots = slots[(slots[:, 0] == sequence) & (slots[:, 1] >= own[0])]
-        shift = len(question) + len(thought) - 1
-        assert slots[len(slots) // 2 :, 1].tolist() == (slots[: len(slots) // 2, 1] + shift).tolist()
-        learned = batch.reason_targets == again[row]
+    batch, stop = layout.collate(windows_of(layout)), list(layout.vocabulary.stop)
+    for target in batch.reason_first.nonzero().flatten().tolist():
+        learned = batch.reason_targets == target
+        thought = layout.thoughts[int(batch.target_rows[target])].tolist()
         assert batch.reason_tokens[learned].tolist() == thought[len(stop) :]  # its end, too, which is never read
-        begin = int(own[0]) + len(question) + len(stop) - 1
-        assert batch.reasons[learned].tolist() == [[sequence, begin + step] for step in range(4)]
+        sequence, place = batch.reasons[learned].unbind(1)
+        assert batch.input_ids[sequence, place].tolist() == thought[len(stop) - 1 : -1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
