@@ -172,11 +172,11 @@ class TestRecommendations:
     def test_the_most_probable_items_that_are_not_rated_yet(
         self, recommender: Recommender, finished: Path, table: pd.DataFrame, user: str | list[tuple[str, bool]]
     ) -> None:
-        found = recommender.recommend(user, 5)
-        assert list(found) == ["item_id", "title", "probability"]
-        assert found["probability"].is_monotonic_decreasing and len(found) == 5
+        best = recommender.recommend(user, 5)
+        assert list(best) == ["item_id", "title", "probability"]
+        assert best["probability"].is_monotonic_decreasing and len(best) == 5
         items = read_table(ITEMS, root=finished).set_index("item_id")["title"]
-        assert items[found["item_id"]].tolist() == found["title"].tolist()
+        assert items[best["item_id"]].tolist() == best["title"].tolist()
         rated = (
             {item for item, _ in user}
             if isinstance(user, list)
@@ -184,8 +184,8 @@ class TestRecommendations:
         )
         every = recommender.recommend(user, 1000)
         assert set(every["item_id"]) == set(items.index) - rated
-        pd.testing.assert_frame_equal(every.head(5), found)
-        for row in found.itertuples():
+        pd.testing.assert_frame_equal(every.head(5), best)
+        for row in best.itertuples():
             assert recommender.explain(user, row.item_id).probability == pytest.approx(row.probability, abs=1e-4)
 
     def test_the_feature_model_draws_up_the_shortlist(self, recommender: Recommender) -> None:
@@ -193,8 +193,8 @@ class TestRecommendations:
         rated = {int(item[1:]) for item, _ in LIKED_AND_NOT}
         best = [item_id(item) for item in np.argsort(-affinity) if item not in rated]
         every = recommender.recommend(LIKED_AND_NOT, 1000).set_index("item_id")["probability"]
-        found = recommender.recommend(LIKED_AND_NOT, 3, shortlist=8)
-        assert found["item_id"].tolist() == every[best[:8]].sort_values(ascending=False).index[:3].tolist()
+        first = recommender.recommend(LIKED_AND_NOT, 3, shortlist=8)
+        assert first["item_id"].tolist() == every[best[:8]].sort_values(ascending=False).index[:3].tolist()
         assert set(recommender.recommend(LIKED_AND_NOT, 4, shortlist=1)["item_id"]) == set(best[:4])
 
     def test_a_history_by_hand_matters_and_is_not_kept(self, recommender: Recommender) -> None:

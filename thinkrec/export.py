@@ -25,7 +25,7 @@ from thinkrec.lm.adapters import read_lora
 from thinkrec.lm.backbone import save_model
 from thinkrec.lm.loaded import open_global
 from thinkrec.params import Params
-from thinkrec.text.question import Frame
+from thinkrec.text.question import frame_of
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 
 MANIFEST = "manifest.json"
@@ -61,7 +61,7 @@ def export(folder: Path, params: Params, *, expert: int | None = None) -> dict[s
     inputs = sorted(artifacts.SFT.glob("*.safetensors"))
     words = find_vocabulary(tokenizer)
     if params.prompt.layout == "question":  # verdicts stand after other text there
-        words = find_vocabulary(tokenizer, after=Frame.of(tokenizer, words.begin).tail)
+        words = find_vocabulary(tokenizer, after=frame_of(tokenizer, words.begin)[1])
     users = np.bincount(experts.groups.group + 1, minlength=count + 1)
     manifest = {
         "model": MODEL,

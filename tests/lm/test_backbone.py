@@ -92,16 +92,16 @@ def test_pretraining_predicts_every_token_but_those_that_are_given() -> None:
 
 
 def test_pretraining_learns_no_label_by_heart(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[list[int]] = []
+    unpredicted: list[list[int]] = []
     start = NextToken.__init__
 
     def watched(self: NextToken, model: PreTrainedModel, tokens: list[int]) -> None:
-        given.append(sorted(tokens))
+        unpredicted.append(sorted(tokens))
         start(self, model, tokens)
 
     monkeypatch.setattr(NextToken, "__init__", watched)
     _, words, _ = build_tiny([f"{title} Yes. It fits." for title in TITLES * 40], params(epochs=1))
-    assert given == [sorted([words.pad_token_id, *find_vocabulary(words).verdicts])]
+    assert unpredicted == [sorted([words.pad_token_id, *find_vocabulary(words).verdicts])]
 
 
 def test_a_document_that_is_too_long_keeps_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:

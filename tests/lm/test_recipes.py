@@ -65,14 +65,14 @@ def phases_of(
     monkeypatch: pytest.MonkeyPatch, reasons: dict[int, Any], *, slots: bool = True, **changes: Any
 ) -> dict[str, dict[str, Any]]:
     """What every phase was given, by its name; in the place of training, all that trains is moved."""
-    table, given = interactions(), {}
+    table, phases = interactions(), {}
     model, layout = model_of("llama"), layout_of(table, reasons=reasons)
 
     def finetune(model: RecommenderLM, layout: Layout, **how: Any) -> TrainResult:
         with torch.no_grad():
             for weight in model.parameters():
                 weight.add_(float(weight.requires_grad))
-        given[how["settings"].name] = {**how, "layout": layout}
+        phases[how["settings"].name] = {**how, "layout": layout}
         return TrainResult([], {"objective": 0.6})
 
     monkeypatch.setattr(sft, "finetune", finetune)
@@ -87,14 +87,14 @@ def phases_of(
         recipe=RECIPES[params.sft.recipe],
     )
     results, _ = sft.fit_global(loaded, params)
-    assert list(results) == list(given)
-    return given
+    assert list(results) == list(phases)
+    return phases
 
 
 def test_the_backbone_thinks_before_the_projector_recommends(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = phases_of(monkeypatch, {row: REASON for row in range(40)})
-    assert list(given) == ["thinking", "projector"]
-    thinking, projector = given["thinking"], given["projector"]
+    phases = phases_of(monkeypatch, {row: REASON for row in range(40)})
+    assert list(phases) == ["thinking", "projector"]
+    thinking, projector = phases["thinking"], phases["projector"]
     assert thinking["think_only"] and not projector["think_only"]
     assert thinking["params"] == projector["params"] == SFT
     assert (thinking["settings"].metric, projector["settings"].metric) == ("think_loss", "objective")
@@ -110,9 +110,9 @@ def test_the_backbone_thinks_before_the_projector_recommends(monkeypatch: pytest
 def test_without_traces_to_measure_by_there_is_no_thinking(
     monkeypatch: pytest.MonkeyPatch, reasons: dict[int, Any]
 ) -> None:
-    given = phases_of(monkeypatch, reasons)
-    assert list(given) == ["projector"] and given["projector"]["untaught"] is None
-    assert given["projector"]["layout"].reasons == reasons
+    phases = phases_of(monkeypatch, reasons)
+    assert list(phases) == ["projector"] and phases["projector"]["untaught"] is None
+    assert phases["projector"]["layout"].reasons == reasons
 
 
 def test_by_text_alone_the_backbone_is_what_learns(monkeypatch: pytest.MonkeyPatch) -> None:

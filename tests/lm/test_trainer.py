@@ -195,9 +195,9 @@ def test_of_killed_phases_those_that_had_ended_are_not_trained_again(objectives:
     with pytest.raises(Killed):
         two_phases(objectives, killed=True)
     torch.manual_seed(999)
-    again, found, trained = two_phases(objectives)
+    again, others, trained = two_phases(objectives)
     assert trained == [0, 10] and repr(again) == repr(expected)  # NaN is NaN
-    assert all(mine.equal(theirs) for mine, theirs in zip(found, weights, strict=True))
+    assert all(mine.equal(theirs) for mine, theirs in zip(others, weights, strict=True))
     assert not left_over()
 
 

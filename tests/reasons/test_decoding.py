@@ -337,5 +337,5 @@ def test_thinking_first_is_the_same_in_training_as_when_it_is_asked_for(
     batch = taught.collate(taught.scoring_windows(rows, np.arange(len(rows))))
     with torch.no_grad():
         read = model(batch).score[batch.reason_first].numpy()
-    found = dict(zip(batch.target_rows[batch.reason_first].tolist(), read.tolist(), strict=True))
-    assert [found[row] for row in rows.tolist()] == pytest.approx(asked.tolist(), abs=1e-4)
+    read_by_row = dict(zip(batch.target_rows[batch.reason_first].tolist(), read.tolist(), strict=True))
+    assert [read_by_row[row] for row in rows.tolist()] == pytest.approx(asked.tolist(), abs=1e-4)

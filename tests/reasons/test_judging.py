@@ -27,38 +27,38 @@ def checked(text: str) -> Check:
     return CHECKER.check(0, text)
 
 
-class TestBadness:
-    def test_the_less_is_untrue_and_the_more_is_said_the_better(self) -> None:
-        texts = [
-            "Yes. Liked war (1 of 2). This one brings war. It fits.",
-            "Yes. Liked war (1 of 2). It fits.",
-            "Yes. It fits.",
-            "Yes. Liked war (1 of 2). This one brings war. It does not fit.",
-            "Yes. Liked war (2 of 2). It fits.",
-            "Yes. Liked war (2 of 2) and gloom (1 of 1). It does not fit.",
-        ]
-        bad = [badness(text, checked(text), {}) for text in texts]
-        assert bad == [
-            (0, *rest) for rest in [(0, 0, 0, -2), (0, 0, 0, -1), (0,) * 4, (1, 0, 0, -2), (1, 0, 0, 0), (3, 0, 0, 0)]
-        ]
-        assert bad == sorted(bad)
-
-    def test_what_is_passed_over_counts_after_what_is_untrue_and_before_how_much_is_said(self) -> None:
-        texts = [
-            "Yes. This one brings sea, war. It fits.",
-            "Yes. This one brings sea. It fits.",
-            "Yes. Liked war (1 of 2). This one brings war. It fits.",
-            "Yes. It fits.",
-            "Yes. Liked gloom (1 of 1). This one brings sea, war. It fits.",
-        ]
-        bad = [badness(text, checked(text), PULLS) for text in texts]
-        assert bad == [(0, 0, 0, 1, -2), (0, 0, 0, 3, -1), (0, 0, 1, 3, -2), (0, 0, 3, 3, 0), (0, 1, 0, 1, -2)]
-        assert bad == sorted(bad)
-
-    def test_what_is_broken_counts_first(self) -> None:
-        texts = ["Yes. Liked war (2 of 2). It fits.", "Yes. This one brings sea, sea. It fits."]
-        bad = [badness(text, checked(text), PULLS) for text in texts]
-        assert bad == [(0, 1, 1, 3, 0), (1, 0, 0, 3, -1)]
+@pytest.mark.parametrize(
+    ("pulls", "from_best_to_worst"),
+    [
+        (
+            {},  # the less is untrue and the more is said the better
+            {
+                "Yes. Liked war (1 of 2). This one brings war. It fits.": (0, 0, 0, 0, -2),
+                "Yes. Liked war (1 of 2). It fits.": (0, 0, 0, 0, -1),
+                "Yes. It fits.": (0, 0, 0, 0, 0),
+                "Yes. Liked war (1 of 2). This one brings war. It does not fit.": (0, 1, 0, 0, -2),
+                "Yes. Liked war (2 of 2). It fits.": (0, 1, 0, 0, 0),
+                "Yes. Liked war (2 of 2) and gloom (1 of 1). It does not fit.": (0, 3, 0, 0, 0),
+            },
+        ),
+        (
+            PULLS,  # what is passed over counts after what is untrue and before how much is said; what is broken first
+            {
+                "Yes. This one brings sea, war. It fits.": (0, 0, 0, 1, -2),
+                "Yes. This one brings sea. It fits.": (0, 0, 0, 3, -1),
+                "Yes. Liked war (1 of 2). This one brings war. It fits.": (0, 0, 1, 3, -2),
+                "Yes. It fits.": (0, 0, 3, 3, 0),
+                "Yes. Liked gloom (1 of 1). This one brings sea, war. It fits.": (0, 1, 0, 1, -2),
+                "Yes. Liked war (2 of 2). It fits.": (0, 1, 1, 3, 0),
+                "Yes. This one brings sea, sea. It fits.": (1, 0, 0, 3, -1),
+            },
+        ),
+    ],
+)
+def test_badness_by_hand(pulls: Pulls, from_best_to_worst: dict[str, tuple[int, ...]]) -> None:
+    bad = {text: badness(text, checked(text), pulls) for text in from_best_to_worst}
+    assert bad == from_best_to_worst
+    assert list(bad.values()) == sorted(bad.values())
 
 
 @pytest.mark.parametrize(

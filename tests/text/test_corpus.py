@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from thinkrec.params import PromptParams
+from tests.builders import params_with
 from thinkrec.text.corpus import training_texts
 from thinkrec.text.question import question_text
 
@@ -26,16 +24,10 @@ KEYWORDS = pd.DataFrame({"keywords": [["x", "y"], [], ["z"], ["w"]]})
 TRACES = pd.DataFrame({"row": [3, 4], "text": ["No. Twice is enough.", "Yes. Secret."]})
 
 
-def prompt(**changes: Any) -> PromptParams:
-    values = {
-        "layout": "stream", "history": 2, "max_tokens": 99, "keywords": 1, "slots": (),
-        "soft_tokens": 0,
-    }  # fmt: skip
-    return PromptParams(**(values | changes))
-
-
-def texts(**changes: Any) -> list[str]:
-    return training_texts(TABLE, ITEMS, KEYWORDS, TRACES, prompt(**changes))
+def texts(layout: str = "stream") -> list[str]:
+    changes = {"layout": layout, "history": 2, "keywords": 1}
+    prompt = params_with({f"prompt.{name}": value for name, value in changes.items()}).prompt
+    return training_texts(TABLE, ITEMS, KEYWORDS, TRACES, prompt)
 
 
 def test_items_of_train_and_their_descriptions_come_first() -> None:
@@ -48,9 +40,9 @@ def test_a_trace_follows_the_history_and_the_target_that_it_is_about() -> None:
 
 def test_the_question_layout_is_pretrained_on_questions() -> None:
     asked = question_text([("B", 0), ("C: z", 1)], "A: x")
-    assert texts(layout="question")[-1] == f"{asked} No. Twice is enough."
+    assert texts("question")[-1] == f"{asked} No. Twice is enough."
 
 
 @pytest.mark.parametrize("layout", ["stream", "question"])
 def test_nothing_is_told_of_what_happens_after_train(layout: str) -> None:
-    assert not any("D" in text or "Secret" in text for text in texts(layout=layout))
+    assert not any("D" in text or "Secret" in text for text in texts(layout))

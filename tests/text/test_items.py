@@ -1,4 +1,4 @@
-"""Item text is plain, short and never holds a special token; the role tokens are found in any tokenizer."""
+"""Item text is plain, short and never holds a special token; the role tokens are roles in any tokenizer."""
 
 from __future__ import annotations
 
@@ -38,20 +38,16 @@ def test_special_tokens_in_text_are_ordinary_text() -> None:
     ragged = encode(tokenizer(), ["</s><s>", "Quiet </s> Orchard"])
     assert not set(ragged.tokens.tolist()) & set(tokenizer().all_special_ids)
     assert tokenizer().decode(ragged[0]) == " </s><s>"
+    assert ragged.tokens.dtype == np.int32
 
 
-@given(st.lists(st.text(max_size=8), max_size=5))
-def test_encoded_lists_come_back_each_in_its_place(texts: list[str]) -> None:
-    ragged = encode(tokenizer(), texts)
+@given(st.lists(st.text(max_size=8), max_size=5), st.sampled_from([" ", ". "]))
+def test_encoded_lists_come_back_each_in_its_place_as_they_continue_a_line(texts: list[str], lead: str) -> None:
+    ragged = encode(tokenizer(), texts, lead=lead)
     assert ragged.lengths.sum() == len(ragged.tokens)
     for index, text in enumerate(texts):
-        assert tokenizer().decode(ragged[index]) == " " + text
+        assert tokenizer().decode(ragged[index]) == lead + text
         assert ragged.lengths[index] == len(ragged[index])
-
-
-def test_text_is_encoded_as_it_continues_a_line() -> None:
-    assert tokenizer().decode(encode(tokenizer(), ["Why"], lead=". ")[0]) == ". Why"
-    assert encode(tokenizer(), []).lengths.tolist() == []
 
 
 def words(texts: list[str], **special: str) -> PreTrainedTokenizerFast:
@@ -62,29 +58,22 @@ def words(texts: list[str], **special: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, **special)
 
 
-def test_role_tokens_with_a_beginning_token() -> None:
-    found = find_vocabulary(words(["a", "No", "Yes"], bos_token="<b>", eos_token="<e>", unk_token="<u>"))
-    assert (found.no, found.yes, found.begin, found.end, found.slot) == (1, 2, 3, 4, 5)
-    assert found.verdicts == (1, 2)
+def test_role_tokens_are_found_and_an_end_token_stands_in_for_those_that_are_missing() -> None:
+    roles = find_vocabulary(words(["a", "No", "Yes"], bos_token="<b>", eos_token="<e>", unk_token="<u>"))
+    assert (roles.verdicts, roles.begin, roles.end, roles.slot) == ((1, 2), 3, 4, 5)
+    roles = find_vocabulary(words(["a", "No", "Yes"], eos_token="<e>"))
+    assert (roles.verdicts, roles.begin, roles.end, roles.slot) == ((1, 2), 3, 3, 3)
 
 
-def test_a_model_without_a_beginning_token_begins_with_its_end_token() -> None:
-    found = find_vocabulary(words(["a", "No", "Yes"], eos_token="<e>"))
-    assert (found.begin, found.end, found.slot) == (3, 3, 3)
-
-
-def test_verdicts_that_begin_alike_are_refused() -> None:
-    with pytest.raises(UserError, match="are the same tokens"):
-        find_vocabulary(words(["a"], eos_token="<e>"))
-
-
-def test_a_tokenizer_without_an_end_is_refused() -> None:
-    with pytest.raises(UserError, match="no end-of-sequence token"):
-        find_vocabulary(words(["a", "No", "Yes"]))
-
-
-def test_ragged_tokens_are_compact() -> None:
-    assert encode(tokenizer(), ["a"]).tokens.dtype == np.int32
+@pytest.mark.parametrize(
+    ("texts", "special", "message"),
+    [(["a"], {"eos_token": "<e>"}, "are the same tokens"), (["a", "No", "Yes"], {}, "no end-of-sequence token")],
+)
+def test_a_tokenizer_without_verdicts_or_an_end_is_refused(
+    texts: list[str], special: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        find_vocabulary(words(texts, **special))
 
 
 def test_encoding_once_is_encoding_and_does_not_ask_the_tokenizer_again(

@@ -148,10 +148,10 @@ def letters(*tokens: str, chunks: str) -> PreTrainedTokenizerFast:
 
 
 def test_verdicts_of_several_tokens_are_read_where_they_differ() -> None:
-    found = find_vocabulary(letters("?", " ", "No", "Yes", chunks=" "))
-    assert (found.lead, found.no, found.yes, found.rest) == ((1,), 2, 3, ((), ()))
-    found = find_vocabulary(letters("?", "N", "o", "Y", "e", "s", " ", chunks=""))
-    assert (found.lead, found.no, found.yes, found.rest) == ((6,), 1, 3, ((2,), (4, 5)))
+    roles = find_vocabulary(letters("?", " ", "No", "Yes", chunks=" "))
+    assert (roles.lead, roles.no, roles.yes, roles.rest) == ((1,), 2, 3, ((), ()))
+    roles = find_vocabulary(letters("?", "N", "o", "Y", "e", "s", " ", chunks=""))
+    assert (roles.lead, roles.no, roles.yes, roles.rest) == ((6,), 1, 3, ((2,), (4, 5)))
 
 
 @pytest.mark.parametrize("kind", ["stream", "question"])
@@ -181,7 +181,7 @@ def test_a_chat_model_is_asked_as_its_template_says() -> None:
     table = interactions(users=1, ties=False)
     layout = make_layout(table, item_tokens(), chat, prompt)
     text = chat.decode(layout.collate([alone(layout, 5)]).input_ids[0])
-    assert text.startswith("<|user|>" + PHRASINGS[0].opening)
+    assert text.startswith("<|user|>" + PHRASINGS[0]["opening"])
     verdict = ("No", "Yes")[table["label"][5]]
-    assert text.endswith(f"{PHRASINGS[0].question}<|done|><|assistant|>\n{verdict}")
+    assert text.endswith(f"{PHRASINGS[0]['question']}<|done|><|assistant|>\n{verdict}")
     assert layout.vocabulary.end == chat.eos_token_id

@@ -161,11 +161,7 @@ def save_groups(groups: UserGroups, folder: Path) -> None:
 
 
 def load_groups(folder: Path) -> UserGroups:
-    """Read the groups.
-
-    Raises:
-        UserError: there are none, or the file is not one of groups.
-    """
+    """Read the groups; a UserError if there are none, or the file is not one of groups."""
     path = folder / GROUPS_FILE
     groups = UserGroups(**read_tensors(path, UserGroups.__slots__))
     n, width = groups.centroids.shape if groups.centroids.ndim == 2 else (-1, -1)

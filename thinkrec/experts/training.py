@@ -38,12 +38,7 @@ class Experts:
 
 
 def fit_experts(loaded: LoadedModel, params: Params, folder: Path) -> dict[str, Any]:
-    """Group the users, train an expert for each group, and write all of it into `folder`; returns the metrics.
-
-    Raises:
-        UserError: the users cannot be grouped so, a file of added users is of no use, nothing is left for an expert to
-            learn from, or the backbone has too few layers.
-    """
+    """Group the users, train an expert for each group, and write all of it into `folder`; returns the metrics."""
     vectors = loaded.features.user_vectors[: int(loaded.user.max()) + 1]
     groups, metrics = group_users(vectors, params.experts, seed=params.seed)
     grouped = len(groups.centroids)

@@ -107,8 +107,8 @@ def build_tiny(texts: Sequence[str], params: Params) -> tuple[PreTrainedModel, P
     if shape.epochs and len(packed) > 1:
         # Verdicts are train's labels: predicted after the text of their items they are learned by heart, and what is
         # fine-tuned on this model finds its labels explained already.
-        given = [tokenizer.pad_token_id, *find_vocabulary(tokenizer).verdicts]
-        metrics |= _pretrain(model, packed, given, params)
+        unpredicted = [tokenizer.pad_token_id, *find_vocabulary(tokenizer).verdicts]
+        metrics |= _pretrain(model, packed, unpredicted, params)
     return model, tokenizer, metrics
 
 
@@ -127,26 +127,26 @@ def _shuffled(count: int, seed: int) -> list[int]:
 
 
 class NextToken(nn.Module):
-    """The plain language-modelling loss of a batch (B, T) of token ids; tokens `given` (G,) are not to be predicted."""
+    """The plain language-modelling loss of a batch (B, T) of token ids, of all but the tokens `unpredicted` (G,)."""
 
-    given: Tensor
+    unpredicted: Tensor
 
-    def __init__(self, model: PreTrainedModel, given: Sequence[int]) -> None:
+    def __init__(self, model: PreTrainedModel, unpredicted: Sequence[int]) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("given", torch.tensor(given))
+        self.register_buffer("unpredicted", torch.tensor(unpredicted))
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        labels = input_ids.masked_fill(torch.isin(input_ids, self.given), -100)
+        labels = input_ids.masked_fill(torch.isin(input_ids, self.unpredicted), -100)
         return self.model(input_ids=input_ids, labels=labels).loss
 
 
 def _pretrain(
-    model: PreTrainedModel, packed: NDArray[np.int64], given: Sequence[int], params: Params
+    model: PreTrainedModel, packed: NDArray[np.int64], unpredicted: Sequence[int], params: Params
 ) -> dict[str, Any]:
-    """Pretrain on sequences (k, PACKED), all but `given` tokens predicted; the first few are held out for a loss."""
+    """Pretrain on sequences (k, PACKED), of which the first few are held out to report a loss."""
     held_out = min(HELD_OUT, max(1, len(packed) // 10))
-    objective = NextToken(model, given)
+    objective = NextToken(model, unpredicted)
 
     def steps_of(epoch: int) -> list[NDArray[np.int64]]:
         rows = packed[held_out:]
@@ -159,7 +159,9 @@ def _pretrain(
         return {"objective": -loss, "held_out_loss": loss}
 
     settings = TrainSettings.of("backbone", params, params.backbone, weight_decay=0.01, metric="objective")
-    plan = Plan(steps=steps_of, collate=lambda rows: {"input_ids": torch.from_numpy(rows)}, inputs=[packed, given])
+    plan = Plan(
+        steps=steps_of, collate=lambda rows: {"input_ids": torch.from_numpy(rows)}, inputs=[packed, unpredicted]
+    )
     result = train(objective, plan, validate, settings)
     return {"held_out_loss": result.best["held_out_loss"], "epoch": result.best["epoch"]}
 

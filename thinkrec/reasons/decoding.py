@@ -160,21 +160,21 @@ class _Answers:
         """Logits (k, V) of the next token of these candidates, prompt by prompt."""
         return self.model.logits(self.hidden[which_BC])
 
-    def read(self, embedded_BCKD: Tensor, own_BCK: Tensor | None = None) -> None:
-        """Go on from these tokens; where they are not a candidate's `own` they are padding behind its last one."""
+    def read(self, embedded_BCKD: Tensor, real_BCK: Tensor | None = None) -> None:
+        """Go on from these tokens; where they are not `real` they are padding behind a candidate's last one."""
         prompts, count, width, _ = embedded_BCKD.shape
-        own = self.seen.new_ones(embedded_BCKD.shape[:3]) if own_BCK is None else own_BCK
-        alone = torch.eye(count, dtype=torch.bool, device=own.device)  # of the new tokens each sees its candidate's
-        causal = torch.ones(width, width, dtype=torch.bool, device=own.device).tril()
-        among = alone[:, None, :, None] & causal[:, None, :] & own[:, None, None]  # (B, C, K, C, K)
+        real = self.seen.new_ones(embedded_BCKD.shape[:3]) if real_BCK is None else real_BCK
+        alone = torch.eye(count, dtype=torch.bool, device=real.device)  # of the new tokens each sees its candidate's
+        causal = torch.ones(width, width, dtype=torch.bool, device=real.device).tril()
+        among = alone[:, None, :, None] & causal[:, None, :] & real[:, None, None]  # (B, C, K, C, K)
         mask = torch.cat([self.seen[:, :, None].expand(-1, -1, width, -1), among.flatten(3)], dim=3).flatten(1, 2)
-        position = self.position[..., None] + torch.arange(1, width + 1, device=own.device)
+        position = self.position[..., None] + torch.arange(1, width + 1, device=real.device)
         states = self.model.hidden_states(embedded_BCKD.flatten(1, 2), mask[:, None], position.flatten(1), self.cache)
-        length = own.sum(2)
+        length = real.sum(2)
         last = (length - 1).clamp(min=0)[..., None, None].expand(-1, -1, 1, states.shape[-1])
         ended = states.view(prompts, count, width, -1).gather(2, last).squeeze(2)
         self.hidden = torch.where((length > 0)[..., None], ended, self.hidden)
-        self.seen = torch.cat([self.seen, (alone[:, :, None] & own[:, None]).flatten(2)], dim=2)
+        self.seen = torch.cat([self.seen, (alone[:, :, None] & real[:, None]).flatten(2)], dim=2)
         self.position = self.position + length
 
     def write(self, decoding: Decoding, until: Tensor | None = None) -> None:
@@ -224,8 +224,8 @@ class _Answers:
         several = copy(self)
         several.first, several.branch = numbers.start, self.tokens.shape[2]
         for name in ("tokens", "hidden", "seen", "position", "length", "ended", "unread"):
-            one = getattr(self, name)
-            setattr(several, name, one.expand(-1, len(numbers), *one.shape[2:]))
+            value = getattr(self, name)
+            setattr(several, name, value.expand(-1, len(numbers), *value.shape[2:]))
         return several
 
     def extend(self, sentences: Sequence[Sequence[int]]) -> None:
@@ -234,11 +234,11 @@ class _Answers:
         padded = [[[*tokens, *[end] * (width - len(tokens))]] for tokens in sentences]
         tokens_BCK = torch.tensor(padded, device=self.position.device)
         length = torch.tensor([[len(tokens)] for tokens in sentences], device=self.position.device)
-        own = torch.arange(width, device=length.device) < length[..., None]
-        self.read(self.embeddings(tokens_BCK), own)
+        real = torch.arange(width, device=length.device) < length[..., None]
+        self.read(self.embeddings(tokens_BCK), real)
         self.tokens = torch.cat([self.tokens, tokens_BCK], dim=2)
         self.length = self.length + length
-        self.ended = self.ended | (own & (tokens_BCK == end)).any(2)
+        self.ended = self.ended | (real & (tokens_BCK == end)).any(2)
 
     def catch_up(self) -> None:
         """Read the last tokens that were written."""
@@ -262,11 +262,11 @@ class _Answers:
         self.catch_up()
         width = max(length)
         embedded = self.embedded.new_zeros(len(self.rows), 1, width, self.embedded.shape[-1])
-        own = self.seen.new_zeros(len(self.rows), 1, width)
+        real = self.seen.new_zeros(len(self.rows), 1, width)
         for number, (size, (sequence, place)) in enumerate(zip(length, self.at.tolist(), strict=True)):
             embedded[number, 0, :size] = self.embedded[sequence, place + 1 - size : place + 1]
-            own[number, 0, :size] = True
-        self.read(embedded, own)
+            real[number, 0, :size] = True
+        self.read(embedded, real)
         return self.model.read_verdicts(self.hidden[:, 0])[0]
 
     def sentences(self, before: Tensor) -> list[list[list[int]]]:
@@ -323,11 +323,11 @@ def choose(
     scaled = logits_BV.double() / decoding.temperature
     probability, order = scaled.softmax(-1).sort(dim=-1, descending=True, stable=True)
     before = probability.cumsum(-1) - probability
-    kept = before < decoding.top_p
-    kept[:, 0] = True
-    upto = probability.masked_fill(~kept, 0.0).cumsum(-1)
+    likeliest = before < decoding.top_p
+    likeliest[:, 0] = True
+    upto = probability.masked_fill(~likeliest, 0.0).cumsum(-1)
     keys = np.stack([prompts, length, candidate], axis=1).tolist()
     drawn = [np.random.default_rng([decoding.seed, *(key if key[-1] else key[:-1])]).random() for key in keys]
     point = torch.tensor(drawn, dtype=torch.float64, device=upto.device)[:, None] * upto[:, -1:]
     place = torch.searchsorted(upto, point, right=True)  # the first token whose share ends beyond the point
-    return order.gather(-1, place.minimum(kept.sum(-1, keepdim=True) - 1)).squeeze(-1)
+    return order.gather(-1, place.minimum(likeliest.sum(-1, keepdim=True) - 1)).squeeze(-1)

@@ -39,11 +39,11 @@ class Tastes:
     """What users make of keywords, by the vectors (I, d) of the items that have them; zeros are unknown items."""
 
     def __init__(self, items_Id: Floats, keywords: Sequence[Sequence[str]]) -> None:
-        known = np.any(items_Id != 0, axis=1)
-        centred = items_Id - items_Id[known].mean(axis=0) if known.any() else items_Id
+        fitted = np.any(items_Id != 0, axis=1)
+        centred = items_Id - items_Id[fitted].mean(axis=0) if fitted.any() else items_Id
         total: dict[str, Floats] = defaultdict(lambda: np.zeros(items_Id.shape[1], np.float32))
         count: Counter[str] = Counter()
-        for item in np.flatnonzero(known).tolist():
+        for item in np.flatnonzero(fitted).tolist():
             for word in {word.lower() for word in keywords[item]}:
                 total[word] += centred[item]
                 count[word] += 1
@@ -96,7 +96,7 @@ def badness(text: str, checked: Check, pulls: Pulls) -> Badness:
 def broken(text: str, keywords: Iterable[str]) -> int:
     """Quotations that never end, and mentions of a keyword, in lower case, that its sentence has made already."""
     sentences = re.split(r"(?<=[.!?])\s", text.lower())
-    mentions = [len(re.findall(rf"\b{re.escape(word)}\b", said)) for said in sentences for word in keywords]
+    mentions = [len(re.findall(rf"\b{re.escape(word)}\b", sentence)) for sentence in sentences for word in keywords]
     return text.count('"') % 2 + sum(count - 1 for count in mentions if count)
 
 

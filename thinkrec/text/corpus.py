@@ -41,7 +41,7 @@ def training_texts(
     item, label = interactions["item"].to_numpy(), interactions["label"].to_numpy()
     lines = item_texts(items, keywords, prompt.keywords)
     descriptions = items["description"].tolist()
-    texts = [text for known in np.unique(item[train]) for text in (lines[known], descriptions[known]) if text]
+    texts = [text for number in np.unique(item[train]) for text in (lines[number], descriptions[number]) if text]
     start, end = history_bounds(interactions["user"].to_numpy(), interactions["timestamp"].to_numpy())
     for row, reason in zip(traces["row"].tolist(), traces["text"], strict=True):
         if train[row]:

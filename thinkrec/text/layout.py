@@ -162,7 +162,7 @@ class Layout(ABC):
         read, then the question once more, and from there the verdict.
         """
         question, thought = block.tokens[: block.verdict + 1], self.thoughts[block.row].tolist()
-        given, further = len(self.vocabulary.stop), len(question) + len(thought) - 1
+        stop, further = len(self.vocabulary.stop), len(question) + len(thought) - 1
         tokens = [*question, *thought[:-1], *question]
         return Block(
             tokens,
@@ -170,7 +170,7 @@ class Layout(ABC):
             block.row,
             slots=[*block.slots, *((further + offset, row, kind) for offset, row, kind in block.slots)],
             verdict=len(tokens) - 1,
-            reason=list(enumerate(thought[given:], len(question) + given - 1)),
+            reason=list(enumerate(thought[stop:], len(question) + stop - 1)),
         )
 
     def collate(self, windows: Sequence[Window]) -> Batch:
@@ -186,23 +186,23 @@ class Layout(ABC):
             places[index, : len(sequence.places)] = sequence.places
         token, position, block, moment, visible = np.moveaxis(places, 2, 0)
         earlier = (moment[:, None, :] < moment[:, :, None]) & visible[:, None, :].astype(bool)
-        own = (block[:, None, :] == block[:, :, None]) & np.tri(width, dtype=bool)
+        same_block = (block[:, None, :] == block[:, :, None]) & np.tri(width, dtype=bool)
         slots, targets, reasons = (
             np.concatenate([np.insert(part, 0, index, axis=1) for index, part in enumerate(parts)])
-            for parts in zip(*((one.slots, one.targets, one.reasons) for one in sequences), strict=True)
+            for parts in zip(*((each.slots, each.targets, each.reasons) for each in sequences), strict=True)
         )
-        before = np.cumsum([0, *(len(one.targets) for one in sequences)])  # targets of earlier sequences
+        before = np.cumsum([0, *(len(each.targets) for each in sequences)])  # targets of earlier sequences
         arrays = {
             "input_ids": token,
             "position_ids": position,
-            "attention_mask": (earlier | own)[:, None],
+            "attention_mask": (earlier | same_block)[:, None],
             "slots": slots[:, :2],
             "slot_rows": slots[:, 2],
             "slot_kinds": slots[:, 3],
             "verdicts": targets[:, :2],
             "target_rows": targets[:, 2],
             "reason_first": targets[:, 3].astype(bool),
-            "first_target": np.concatenate([one.targets[:1, 1] for one in sequences]),
+            "first_target": np.concatenate([each.targets[:1, 1] for each in sequences]),
             "reasons": reasons[:, :2],
             "reason_targets": before[reasons[:, 0]] + reasons[:, 2],
             "reason_tokens": reasons[:, 3],

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from thinkrec.params import PromptParams
 from thinkrec.text.items import Ragged
 from thinkrec.text.layout import Layout, columns
-from thinkrec.text.question import Frame, QuestionLayout, phrase_tokens
+from thinkrec.text.question import QuestionLayout, frame_of, phrase_tokens
 from thinkrec.text.stream import StreamLayout
 from thinkrec.text.vocabulary import find_vocabulary
 
@@ -38,11 +38,11 @@ def make_layout(
     words = find_vocabulary(tokenizer)
     if prompt.layout == "stream":
         return StreamLayout(**common, vocabulary=words)
-    frame = Frame.of(tokenizer, words.begin)
+    head, tail = frame_of(tokenizer, words.begin)
     return QuestionLayout(
         **common,
-        vocabulary=find_vocabulary(tokenizer, after=frame.tail),
-        head=frame.head,
+        vocabulary=find_vocabulary(tokenizer, after=tail),
+        head=head,
         words=phrase_tokens(tokenizer),
         user_slot="user" in prompt.slots,
         item_slots=any(part != "user" for part in prompt.slots),

@@ -34,70 +34,56 @@ from thinkrec.text.layout import BEGIN, ITEM, USER, Block, Layout, Rows, Window,
 TOGETHER = 32  # targets that share a history's sequence: more save little and make the attention's square grow
 
 
-@dataclass(frozen=True, slots=True)
-class Phrasing:
-    """The words around items, by their places. A slot stands after `feature` and after `user`."""
-
-    opening: str
-    nothing: str
-    disliked: str
-    liked: str
-    user: str
-    candidate: str
-    question: str
-
-
-ENTRY, FEATURE, STOP, ANSWER = "\n-", ", with feature", ".", "\nAnswer:"
+ANSWER = "\nAnswer:"
+SHARED = {"entry": "\n-", "feature": ", with feature", "stop": "."}
+# The words around items, by their places. A slot stands after `feature` and after `user`.
 PHRASINGS = (
-    Phrasing(
-        opening="Here is what somebody thought of some items, oldest first.",
-        nothing="\nNothing is known yet.",
-        disliked=": disliked",
-        liked=": liked",
-        user="\nSomebody's own feature is",
-        candidate="\nThe next item is",
-        question="\nWould they like it? Answer Yes or No, then say why.",
-    ),
-    Phrasing(
-        opening="A user's ratings so far, in the order in which they were given.",
-        nothing="\nThere are none.",
-        disliked=": did not like it",
-        liked=": liked it",
-        user="\nWhat the ratings of all users say of this one:",
-        candidate="\nNow the user is shown",
-        question="\nWill the user like it? Begin with Yes or No, and give the reason.",
-    ),
-    Phrasing(
-        opening="Judge by the past of one person what that person enjoys. The past, from the oldest on:",
-        nothing="\nempty.",
-        disliked=". Verdict: No",
-        liked=". Verdict: Yes",
-        user="\nThe person's feature:",
-        candidate="\nThe item in question is",
-        question="\nIs it to the person's taste, Yes or No, and why?",
-    ),
+    {
+        **SHARED,
+        "opening": "Here is what somebody thought of some items, oldest first.",
+        "nothing": "\nNothing is known yet.",
+        "disliked": ": disliked",
+        "liked": ": liked",
+        "user": "\nSomebody's own feature is",
+        "candidate": "\nThe next item is",
+        "question": "\nWould they like it? Answer Yes or No, then say why.",
+    },
+    {
+        **SHARED,
+        "opening": "A user's ratings so far, in the order in which they were given.",
+        "nothing": "\nThere are none.",
+        "disliked": ": did not like it",
+        "liked": ": liked it",
+        "user": "\nWhat the ratings of all users say of this one:",
+        "candidate": "\nNow the user is shown",
+        "question": "\nWill the user like it? Begin with Yes or No, and give the reason.",
+    },
+    {
+        **SHARED,
+        "opening": "Judge by the past of one person what that person enjoys. The past, from the oldest on:",
+        "nothing": "\nempty.",
+        "disliked": ". Verdict: No",
+        "liked": ". Verdict: Yes",
+        "user": "\nThe person's feature:",
+        "candidate": "\nThe item in question is",
+        "question": "\nIs it to the person's taste, Yes or No, and why?",
+    },
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """What stands before and after a prompt's text: a chat template's own tokens, or the begin token and `Answer:`."""
+def frame_of(tokenizer: PreTrainedTokenizerBase, begin: int) -> tuple[tuple[int, ...], str]:
+    """What stands before a prompt's text, as tokens, and after it, as text: verdicts are found after that.
 
-    head: tuple[int, ...]
-    tail: str  # as text: verdicts are found after it
-
-    @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, begin: int) -> Frame:
-        """The frame of this tokenizer's chat template, if it has one; thinking of the model's own is switched off."""
-        if tokenizer.chat_template is None:
-            return cls((begin,), ANSWER)
-        mark = "@@prompt@@"
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        head, _, tail = text.partition(mark)
-        tokens = tokenizer(head, add_special_tokens=False)["input_ids"]
-        return cls(tuple(tokens) or (begin,), tail)
+    These are a chat template's own tokens, thinking of the model's own switched off, or the begin token and `Answer:`.
+    """
+    if tokenizer.chat_template is None:
+        return (begin,), ANSWER
+    mark = "@@prompt@@"
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    head, _, tail = text.partition(mark)
+    return tuple(tokenizer(head, add_special_tokens=False)["input_ids"]) or (begin,), tail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +122,10 @@ class QuestionLayout(Layout):
         keys = np.stack([self.start[rows], end, first, state, phrasing])[:, order]
         windows = []
         for run in runs(keys, TOGETHER):
-            one = order[run[0]]
-            past = shown_history(first[one], end[one], self.history)
+            first_target = order[run[0]]
+            past = shown_history(first[first_target], end[first_target], self.history)
             shown = np.concatenate([past, rows[order[run]]])
-            windows.append(Window(shown, np.arange(len(shown)) >= len(past), int(phrasing[one])))
+            windows.append(Window(shown, np.arange(len(shown)) >= len(past), int(phrasing[first_target])))
         return windows
 
     def scoring_windows(self, rows: Rows, state: NDArray[np.integer]) -> list[Window]:
@@ -212,13 +198,9 @@ class QuestionLayout(Layout):
 
 
 def phrase_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[dict[str, list[int]], ...]:
-    """The tokens of every phrasing's parts, and of what all phrasings share."""
-    shared = {"entry": ENTRY, "feature": FEATURE, "stop": STOP}
+    """The tokens of every phrasing's parts."""
     return tuple(
-        {
-            name: tokenizer(text, add_special_tokens=False)["input_ids"]
-            for name, text in {**shared, **{name: getattr(phrasing, name) for name in Phrasing.__slots__}}.items()
-        }
+        {name: tokenizer(text, add_special_tokens=False)["input_ids"] for name, text in phrasing.items()}
         for phrasing in PHRASINGS
     )
 
@@ -226,5 +208,6 @@ def phrase_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[dict[str, list[in
 def question_text(history: Sequence[tuple[str, int]], target: str, phrasing: int = 0) -> str:
     """The prompt as plain text, without slots: items of the `history` with their labels, oldest first, and a target."""
     words = PHRASINGS[phrasing]
-    past = "".join(f"{ENTRY} {item}{words.liked if label else words.disliked}" for item, label in history)
-    return f"{words.opening}{past or words.nothing}{words.candidate} {target}{STOP}{words.question}{ANSWER}"
+    past = [f"{words['entry']} {item}{words['liked' if label else 'disliked']}" for item, label in history]
+    before = words["opening"] + ("".join(past) or words["nothing"])
+    return f"{before}{words['candidate']} {target}{words['stop']}{words['question']}{ANSWER}"

@@ -52,7 +52,7 @@ def find_vocabulary(tokenizer: PreTrainedTokenizerBase, *, after: str = "") -> V
     """
     space = "" if after[-1:].isspace() or after.endswith(">") else " "  # none after a chat template's own tokens
     no, yes = (tokenizer(f"{after}{space}{word}", add_special_tokens=False)["input_ids"] for word in VERDICTS)
-    shared = next((at for at, (one, other) in enumerate(zip(no, yes, strict=False)) if one != other), None)
+    shared = next((at for at, (a, b) in enumerate(zip(no, yes, strict=False)) if a != b), None)
     if shared is None:
         raise UserError(
             f"{tokenizer.name_or_path}: ' Yes' and ' No' are the same tokens, or one begins the other, so no verdict "
