@@ -1,4 +1,4 @@
-"""Each malformed row is told apart with its line and reason; the good rows around it stay."""
+"""Each malformed row is named with its line and reason; the good rows around it stay."""
 
 from __future__ import annotations
 

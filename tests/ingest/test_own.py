@@ -232,48 +232,47 @@ def test_an_unknown_column_is_named_with_the_nearest_and_those_there_are(name: s
 
 
 @pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("r.xlsx", b"PK\x05\x06" + bytes(18), "no .csv, .tsv, .jsonl, .json, .parquet file"),
+        ("empty.csv", b"", "empty.csv: its first line is empty; it should name the columns"),
+        ("old.csv", b"who,what,stars,when\r1,2,3,4\r", "no lines of text; save it as UTF-8, with LF or CRLF"),
+        ("wide.csv", "who,what,stars,when\n".encode("utf-16"), "wide.csv: no lines of text; save it as UTF-8"),
+        ("coloured.csv", b"\x1b[31mred\x07\n", r"coloured.csv; Found: \x1b[31mred\x07"),
+        ("header.csv", b"who,what,stars,when\n", "holds no ratings"),
+        ("twice.csv", b"who,what,stars,when,who\n1,2,3,4,5\n", "has two columns 'who'; rename one of them"),
+        ("text.parquet", b"who,what\n", "not a readable parquet file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_stops_with_one_line(name: str, data: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert message in refuse(own(tmp_path / name))
+
+
+def test_a_folder_of_two_formats_and_half_a_file_stop_with_one_line(tmp_path: Path) -> None:
+    half = save(TABLE, tmp_path / "r.parquet")
+    half.write_bytes(half.read_bytes()[:300])
+    assert "not a readable parquet file" in refuse(own(half))
+    save(TABLE, tmp_path / "a.csv")
+    assert "holds 2 files (a.csv, r.parquet); name the one that is meant" in refuse(own(tmp_path))
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"raw": None}, "dataset.raw: own is read from a file or folder; pass -S dataset.raw=PATH"),
+        ({"raw": "absent.csv"}, "no such file or folder"),
         ({"columns": None}, "dataset.columns: say which columns of your files are which"),
         ({"threshold": None}, "dataset.threshold: say above which value of 'stars' a rating counts as liked"),
         ({"windows": "column"}, "dataset.windows: column needs the name of the column"),
         ({"windows": {"weeks": [1, 2, 3]}}, "dataset.windows: no rule has the keys weeks"),
-        ({"raw": "r.xlsx"}, "no .csv, .tsv, .jsonl, .json, .parquet file"),
-        ({"raw": "absent.csv"}, "no such file or folder"),
-        ({"raw": "two"}, "holds 2 files (a.csv, b.tsv); name the one that is meant"),
-        ({"raw": "empty.csv"}, "empty.csv: its first line is empty; it should name the columns"),
-        ({"raw": "old.csv"}, "old.csv: no lines of text; save it as UTF-8, with LF or CRLF"),
-        ({"raw": "wide.csv"}, "wide.csv: no lines of text; save it as UTF-8"),
-        ({"raw": "coloured.csv"}, r"no column 'who' in coloured.csv; Found: \x1b[31mred\x07"),
         ({"items": {"file": "no.csv", "item": "id"}}, "no.csv: no such file or folder; set dataset.items.file to"),
-        (
-            {"name": "synthetic", "columns": None},
-            "dataset.raw: synthetic is generated and reads no file; name the dataset",
-        ),
-        ({"raw": "header.csv"}, "holds no ratings"),
-        ({"raw": "twice.csv"}, "has two columns 'who'; rename one of them"),
-        ({"raw": "text.parquet"}, "not a readable parquet file"),
-        ({"raw": "cut.parquet"}, "not a readable parquet file"),
+        ({"name": "synthetic", "columns": None}, "dataset.raw: synthetic is generated and reads no file; name the"),
         ({"name": "ml-1m"}, "dataset.columns: ml-1m has its own; set it to null, or dataset.name to own"),
     ],
 )
-def test_what_cannot_be_read_stops_with_one_line(
-    changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_parameters_that_do_not_belong_together_stop_with_one_line(
+    changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    save(TABLE, Path("r.csv"))
-    Path("r.xlsx").write_bytes(b"PK\x05\x06" + bytes(18))
-    Path("two").mkdir()
-    save(TABLE, Path("two/a.csv"))
-    save(TABLE, Path("two/b.tsv"))
-    Path("empty.csv").write_text("")
-    Path("old.csv").write_bytes(b"who,what,stars,when\r1,2,3,4\r")
-    Path("wide.csv").write_text("who,what,stars,when\n", encoding="utf-16")
-    Path("coloured.csv").write_text("\x1b[31mred\x07\n")
-    Path("header.csv").write_text("who,what,stars,when\n")
-    Path("twice.csv").write_text("who,what,stars,when,who\n1,2,3,4,5\n")
-    Path("text.parquet").write_text("who,what\n")
-    Path("cut.parquet").write_bytes(save(TABLE, Path("r.parquet")).read_bytes()[:300])
-    settings = {"name": "own", "raw": "r.csv", "columns": COLUMNS, "threshold": 3, **changes}
-    assert message in refuse(dataset_params(**settings))
+    settings = {"name": "own", "raw": save(TABLE, tmp_path / "r.csv"), "columns": COLUMNS, "threshold": 3}
+    assert message in refuse(dataset_params(**{**settings, **changes}))

@@ -31,70 +31,37 @@ def time_of(value: Any) -> Any:
     return row if isinstance(row, str) else row["timestamp"]
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        MOMENT,
-        float(MOMENT),
-        str(MOMENT),
-        f" {MOMENT}.0 ",
-        f"{MOMENT}.75",
-        MOMENT + 0.75,
-        MOMENT * 1000 + 999,  # milliseconds
-        f"{MOMENT}999",
-        MOMENT * 10**6 + 999_999,
-        f"{MOMENT}999999999",
-        "2017-07-14T02:40:00Z",
-        "2017-07-14 02:40:00",
-        "2017-07-14T02:40",
-        "2017-07-14T02:40:00.999+00:00",
-        "2017-07-14T04:40:00+02:00",
-    ],
-)
+SECONDS = [MOMENT, float(MOMENT), str(MOMENT), f" {MOMENT}.0 ", f"{MOMENT}.75", MOMENT + 0.75]
+PARTS = [MOMENT * 1000 + 999, f"{MOMENT}999", MOMENT * 10**6 + 999_999, f"{MOMENT}999999999"]
+ISO = ["2017-07-14T02:40:00Z", "2017-07-14 02:40:00", "2017-07-14T02:40", "2017-07-14T02:40:00.999+00:00"]
+
+
+@pytest.mark.parametrize("value", [*SECONDS, *PARTS, *ISO, "2017-07-14T04:40:00+02:00"])
 def test_seconds_their_parts_and_iso_times_are_one_moment(value: Any) -> None:
     assert time_of(value) == MOMENT
 
 
 def test_milliseconds_begin_where_seconds_would_be_the_year_5138() -> None:
     assert time_of(10**11) == 10**8
-    assert time_of(10**11 - 1) == "time is after the year 2099"
     assert time_of(10**14) == time_of(10**17) == 10**8
     assert time_of("2017-07-14") == MOMENT - 9600
 
 
 @pytest.mark.parametrize(
-    ("role", "value", "reason"),
+    ("role", "values", "reason"),
     [
-        ("user", None, "no user id"),
-        ("user", "  ", "no user id"),
-        ("user", math.nan, "no user id"),
-        ("user", ["u"], "no user id"),
-        ("item", True, "no item id"),
-        ("item", "x" * 1001, "item id is over 1000 characters long"),
-        ("item", "a\x00b", "item id holds control characters"),
-        ("user", "a\ud800", "user id holds control characters"),
-        ("rating", None, "rating is not a number"),
-        ("rating", "nan", "rating is not a number"),
-        ("rating", math.inf, "rating is not a number"),
-        ("rating", "1_0", "rating is not a number"),
-        ("rating", "٤", "rating is not a number"),
-        ("rating", 10**400, "rating is not a number"),
-        ("rating", 0, "rating is not within 0.5 and 5.0"),
-        ("timestamp", "now", NEITHER),
-        ("timestamp", "2017-02-30", NEITHER),
-        ("timestamp", "14.07.2017", NEITHER),
-        ("timestamp", math.nan, NEITHER),
-        ("timestamp", math.inf, NEITHER),
-        ("timestamp", 1e300, NEITHER),
-        ("timestamp", True, NEITHER),
-        ("timestamp", None, NEITHER),
-        ("timestamp", -1, "time is negative"),
-        ("timestamp", "1969-12-31", "time is negative"),
-        ("timestamp", 10**30, NEITHER),
+        ("user", [None, "  ", math.nan, ["u"], True, 2.5], "no user id"),
+        ("item", ["x" * 1001], "item id is over 1000 characters long"),
+        ("user", ["a\x00b", "a\ud800"], "user id holds control characters"),
+        ("rating", [None, "nan", math.inf, "1_0", "٤", 10**400, "1e", "five"], "rating is not a number"),
+        ("rating", [0, "5.5"], "rating is not within 0.5 and 5.0"),
+        ("timestamp", ["now", "2017-02-30", "14.07.2017", math.nan, math.inf, 1e300, 10**30, True, None], NEITHER),
+        ("timestamp", [-1, "-3", "1969-12-31"], "time is negative"),
+        ("timestamp", [10**11 - 1, "2100-01-01"], "time is after the year 2099"),
     ],
 )
-def test_what_is_wrong_with_a_row_is_named(role: str, value: Any, reason: str) -> None:
-    assert check(**{role: value}) == reason
+def test_what_is_wrong_with_a_row_is_named(role: str, values: list[Any], reason: str) -> None:
+    assert {check(**{role: value}) for value in values} == {reason}
 
 
 def test_the_first_fault_of_a_row_is_named_and_the_rows_around_it_stay() -> None:
@@ -118,17 +85,12 @@ def test_ratings_are_numbers_as_they_are_written(value: Any, stars: float) -> No
     assert not isinstance(row, str) and row["rating"] == stars
 
 
-@pytest.mark.parametrize(
-    ("value", "liked"), [(True, 1.0), (0, 0.0), ("1", 1.0), ("0.0", 0.0), ("True", 1.0), (" no", 0.0)]
-)
-def test_a_label_is_0_or_1_or_a_word_for_it(value: Any, liked: float) -> None:
-    row = check(LABEL, rating=value)
-    assert not isinstance(row, str) and row["rating"] == liked
-
-
-@pytest.mark.parametrize("value", [0.5, "liked", None])
-def test_what_is_no_label_is_named(value: Any) -> None:
-    assert check(LABEL, rating=value) == "label is neither 0 nor 1, no nor yes, false nor true"
+@pytest.mark.parametrize(("values", "label"), [([True, "1", "True", "yes"], 1.0), ([0, "0.0", " no", "FALSE"], 0.0)])
+def test_a_label_is_0_or_1_or_a_word_for_it(values: list[Any], label: float) -> None:
+    rows = [check(LABEL, rating=value) for value in values]
+    assert [row if isinstance(row, str) else row["rating"] for row in rows] == [label] * len(values)
+    reasons = {check(LABEL, rating=value) for value in (0.5, "liked", None)}
+    assert reasons == {"label is neither 0 nor 1, no nor yes, false nor true"}
 
 
 @given(st.lists(st.tuples(st.none() | st.floats(), st.none() | st.floats() | st.floats(0, 1e19)), min_size=1))

@@ -1,1 +1,1 @@
-"""Datasets, readers, the synthetic world, splits and histories: raw ratings in, one table of interactions out."""
+"""Raw ratings and metadata become one table of interactions, split by time, and a table of items."""

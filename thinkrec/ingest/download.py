@@ -54,7 +54,7 @@ def _fetch(folder: Path, file: Remote) -> None:
     import pooch
     import requests
 
-    pooch.get_logger().setLevel(logging.WARNING)  # what it would say is said here
+    pooch.get_logger().setLevel(logging.WARNING)  # errors are ours
     target, checksum_file = folder / file.name, folder / f"{file.name}.sha256"
     checksum = f"md5:{file.md5}" if file.md5 else None
     if checksum is None and target.exists() and checksum_file.exists():
@@ -106,7 +106,7 @@ def _download(address: str, output: str, _: Any) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """What the system said (name not known, connection refused), or else the kind of error."""
+    """What the system said (connection refused), or else the kind of error."""
     while error.__context__ is not None:
         error = error.__context__
     return getattr(error, "strerror", None) or type(error).__name__
