@@ -44,9 +44,8 @@ def _movie(item: Item, values: Mapping[str, Any]) -> Item | str:
     if not item.title.strip():
         return "no title"
     title, year = split_title(item.title)
-    flagged = [genre for genre in GENRES_100K if values.get(genre, "").strip() == "1"]
-    genres = [genre for genre in item.categories if genre != NO_GENRE]
-    return item._replace(title=title, year=year, categories=genres or flagged)
+    genres = item.categories or [genre for genre in GENRES_100K if values.get(genre, "").strip() == "1"]
+    return item._replace(title=title, year=year, categories=[genre for genre in genres if genre != NO_GENRE])
 
 
 def _latin(delimiter: str, *header: str) -> Delimited:
