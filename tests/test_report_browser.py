@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.report_made import KEYWORDS, SETTINGS, TITLES, made, prompt
+from tests.report_artefacts import KEYWORDS, SETTINGS, TITLES, make_artefacts, prompt
 from thinkrec.report.contents import contents
 from thinkrec.report.page import page as report_page
 
@@ -114,7 +114,7 @@ def hostile(address: str) -> str:
 def path(listener: tuple[str, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of 150 users, one title, one user id and one reason of which are hostile."""
     title = hostile(listener[0])
-    artefacts = made(users=150, titles=[title, *TITLES[1:]], reason=f"Yes. {title}")
+    artefacts = make_artefacts(users=150, titles=[title, *TITLES[1:]], reason=f"Yes. {title}")
     artefacts.users.loc[2, "user_id"] = f"odd {title}"
     artefacts.reasons.loc[1] = {
         "row": 14,

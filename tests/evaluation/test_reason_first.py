@@ -53,6 +53,6 @@ def test_averaged_answers_estimate_the_score_itself(loaded: LoadedModel, monkeyp
         return ["Yes." if label else "No." for label in loaded.layout.label[asked[1]]]  # type: ignore[index, call-overload]
 
     monkeypatch.setattr("thinkrec.evaluation.reason_first.write_answers", certain)
-    found, _ = measure(loaded, rows=20, samples=1, max_new_tokens=3, seed=1)
+    measured, _ = measure(loaded, rows=20, samples=1, max_new_tokens=3, seed=1)
     held = sample_users(loaded.user, loaded.rows("valid"), 20, seed=1)
-    assert found["modes"]["answers_1"]["auc"] == auc(loaded.layout.label[held], loaded.layout.label[held]) == 1
+    assert measured["modes"]["answers_1"]["auc"] == auc(loaded.layout.label[held], loaded.layout.label[held]) == 1

@@ -110,8 +110,8 @@ def test_a_text_names_the_true_reason_by_any_of_its_words() -> None:
         (3, 0, 0.1, "No. Wry.", None),
     )
     truth = ["theme:revenge", "tone:ironic", "pace:slow", "quality"]
-    found = score_truth(frame, truth, checker, np.arange(4), seed=0)
-    assert found["ours"] == {
+    scores = score_truth(frame, truth, checker, np.arange(4), seed=0)
+    assert scores["ours"] == {
         "reasons": 3,  # quality is no trait
         "named_share": 2 / 3,
         "by_chance": pytest.approx((2 / 4 + 1 / 4 + 0) / 3),
@@ -119,8 +119,8 @@ def test_a_text_names_the_true_reason_by_any_of_its_words() -> None:
         "shown_share": 2 / 3,
         "lead": {"value": 1 / 2, "low": 0.0, "high": 1.0},  # users' own are 1/2, 0 and 1
     }
-    assert (found["teacher"]["reasons"], found["teacher"]["named_share"]) == (1, 0)
-    assert found["teacher"]["lead"] == {"value": -0.5, "low": -0.5, "high": -0.5}  # irony, where revenge was true
+    assert (scores["teacher"]["reasons"], scores["teacher"]["named_share"]) == (1, 0)
+    assert scores["teacher"]["lead"] == {"value": -0.5, "low": -0.5, "high": -0.5}  # irony, where revenge was true
     nobody = score_truth(frame, ["", "", "", "quality"], checker, np.arange(4), seed=0)["ours"]
     assert nobody["reasons"] == 0 and all(math.isnan(value) for value in nobody["lead"].values())
     assert score_truth(frame, [], checker, np.arange(4), seed=0) == {}  # where nobody knows

@@ -71,8 +71,8 @@ def test_the_order_of_a_history_matters() -> None:
     """Positions tell it: a single block, as here, sees its input as a set."""
     states = []
     for item, label in [([0, 1, 2], [1, 0, 1]), ([1, 0, 2], [0, 1, 1])]:
-        told = ratings_of([0, 0, 0], item, label, items=ITEMS)
-        states.append(planted_model().states(told, np.asarray([0]), np.asarray([3]))[0])
+        ratings = ratings_of([0, 0, 0], item, label, items=ITEMS)
+        states.append(planted_model().states(ratings, np.asarray([0]), np.asarray([3]))[0])
     assert np.abs(states[0] - states[1]).max() > 1e-3
 
 

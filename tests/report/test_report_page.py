@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.report_made import HOSTILE, REASON, SETTINGS, TITLES, made, prompt
+from tests.report_artefacts import HOSTILE, REASON, SETTINGS, TITLES, make_artefacts, prompt
 from thinkrec.report import users
 from thinkrec.report.artefacts import Artefacts
 from thinkrec.report.contents import contents
@@ -19,7 +19,7 @@ from thinkrec.report.users import encode_json, mark_claims
 
 
 def contents_of(artefacts: Artefacts | None = None, **options: Any) -> dict[str, Any]:
-    return contents(artefacts or made(), SETTINGS, prompt(), str, **options)
+    return contents(artefacts or make_artefacts(), SETTINGS, prompt(), str, **options)
 
 
 def explained_target(value: dict[str, Any]) -> dict[str, Any]:
@@ -30,13 +30,13 @@ def explained_target(value: dict[str, Any]) -> dict[str, Any]:
 
 def marked_pieces(reason: str) -> list[tuple[str, dict[str, Any]]]:
     """The pieces of a reason that make a claim, and the claim; the pieces add up to the reason."""
-    target = explained_target(contents_of(made(reason=reason)))
+    target = explained_target(contents_of(make_artefacts(reason=reason)))
     assert "".join(piece for piece, _ in target["text"]) == reason
     return [(piece, target["claims"][claim]) for piece, claim in target["text"] if claim >= 0]
 
 
 def test_what_strangers_wrote_stands_in_the_data_only_and_nothing_in_it_is_markup() -> None:
-    artefacts = made(titles=[HOSTILE, *TITLES[1:]], reason=f"Yes. The user liked {HOSTILE}. $style $policy")
+    artefacts = make_artefacts(titles=[HOSTILE, *TITLES[1:]], reason=f"Yes. The user liked {HOSTILE}. $style $policy")
     value = contents(artefacts, {**SETTINGS, "dataset": HOSTILE}, prompt(), str)
     text = page(value)
     assert text.count("</script>") == 2  # the data's and the script's
@@ -66,7 +66,7 @@ def test_the_page_names_no_address_but_the_namespace_of_svg_and_its_policy_admit
 
 
 def test_users_come_as_many_as_fit_those_with_reasons_first() -> None:
-    whole, some = contents_of(made(users=40)), contents_of(made(users=40), limit=4000)
+    whole, some = contents_of(make_artefacts(users=40)), contents_of(make_artefacts(users=40), limit=4000)
     assert whole["included"] == {"users": [40, 40], "rows": [80, 80], "reasons": [1, 1]}
     assert [user["id"] for user in whole["users"][:3]] == ["u1", "u0", "u2"]
     assert 1 < len(some["users"]) < 40
@@ -79,7 +79,7 @@ def test_of_one_user_the_best_ranked_are_shown_and_the_reason_whatever_its_rank(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(users, "MOST_TARGETS", 4)
-    (user,) = [user for user in contents_of(made(rows=29))["users"] if user["id"] == "u1"]
+    (user,) = [user for user in contents_of(make_artefacts(rows=29))["users"] if user["id"] == "u1"]
     ranks = [target["rank"] for target in user["targets"]]
     assert user["rows"] == 26 and len(ranks) == 4
     assert ranks == sorted(ranks) and ranks[:3] == [1, 2, 3]
@@ -88,7 +88,7 @@ def test_of_one_user_the_best_ranked_are_shown_and_the_reason_whatever_its_rank(
 
 @pytest.mark.parametrize("char", ["<", "é", "字"])
 def test_a_page_as_full_as_it_may_be_is_below_the_limit(char: str) -> None:
-    artefacts = made(users=4000, rows=30, titles=[char * 190 + str(n) for n in range(5)])
+    artefacts = make_artefacts(users=4000, rows=30, titles=[char * 190 + str(n) for n in range(5)])
     value = contents(artefacts, SETTINGS, prompt(history=10), str)
     assert 0 < len(value["users"]) < 4000
     assert LARGEST * 0.8 < len(page(value).encode()) <= LARGEST
@@ -134,7 +134,7 @@ def test_a_target_has_its_probability_weights_rank_and_the_worlds_truth() -> Non
     assert (target["p"], target["rank"], target["label"], target["weights"]) == (0.8, 1, 1, [0.25, 0.75])
     assert (target["true_p"], target["true_reason"]) == (0.75, "theme:sea")
     assert target["verdict"] is target["agrees"] is True
-    real = replace(made(), truth=pd.DataFrame({"probability": [], "reason": []}))  # nobody knows the truth
+    real = replace(make_artefacts(), truth=pd.DataFrame({"probability": [], "reason": []}))  # nobody knows the truth
     assert "true_p" not in explained_target(contents_of(real))
 
 
@@ -145,7 +145,7 @@ def test_metrics_of_the_reasons_become_tables_whatever_their_depth() -> None:
         "curve": {"note": "not computed", "points": [{"x": 1}, {"x": 2}]},
         "off": {},
     }
-    single, claims, curve = contents_of(replace(made(), written=written))["written"]
+    single, claims, curve = contents_of(replace(make_artefacts(), written=written))["written"]
     assert (single["title"], claims["title"], curve["title"]) == ("", "claims", "curve")
     assert single["rows"] == [["a b", 1]]
     assert claims["columns"] == ["ours", "teacher"]

@@ -35,7 +35,6 @@ class Evaluation:
     table: dict[str, Any]  # of every model, as `tables.evaluate` returns it
     metrics: dict[str, Any]  # our headline figures by split, and `reasons`: all that is measured of the reasons
     text: str  # the table, and what thinking first changes, for a terminal
-    models: list[str]  # columns of `predictions`
     vectors_ud: NDArray[np.float32]
     weights_ue: NDArray[np.float32]
     group_u: NDArray[np.integer]
@@ -51,7 +50,7 @@ class Evaluation:
 
     def draw(self, folder: Path) -> None:
         """Draw every picture of the evaluation into a folder."""
-        plots.draw_roc(folder / "roc.png", self.test, plots.shown(self.models))
+        plots.draw_roc(folder / "roc.png", self.test, plots.shown(self.test.columns))
         plots.draw_calibration(folder / "calibration.png", self.test)
         plots.draw_gate(folder / "gate.png", self.weights_ue, self.group_u)
         plots.draw_groups(folder / "groups.png", self.vectors_ud, self.group_u)
@@ -98,7 +97,6 @@ def evaluate_project(params: Params) -> Evaluation:
         table=table,
         metrics={**tables.headlines(table), "reasons": measured},
         text="\n\n".join(texts),
-        models=models,
         vectors_ud=loaded.features.user_vectors[users],
         weights_ue=routing.weights[users],
         group_u=routing.groups.group[users].clip(min=0),  # without experts everybody is of one group

@@ -169,8 +169,8 @@ def _pair(
     if name == "mask":
         target = checker.shown(row).target
         sides = draw_matched(citation.of_keywords, np.zeros(len(target.keywords)), rng)
-        kept = [np.delete(target.keywords, side).tolist() for side in sides]
-        changes = [Change(row=row, text=item_text(target.title, keywords)) for keywords in kept]
+        others = [np.delete(target.keywords, side).tolist() for side in sides]
+        changes = [Change(row=row, text=item_text(target.title, keywords)) for keywords in others]
     else:
         # What no prompt of so many tokens has room for can be cited by chance only, and changed by nobody.
         room = np.isin(citation.history, sight(loaded, row))

@@ -45,11 +45,11 @@ def bertscore(pairs: Sequence[Pair], folder: Path) -> list[float]:
     layer = math.ceil(DEPTH * model.config.num_hidden_layers)
 
     def states(text: str) -> Tensor:
-        """Hidden states (tokens, D) of unit length of a text's own tokens."""
+        """Hidden states (tokens, D) of unit length of a text's tokens, without special ones."""
         encoded = tokenizer(text, return_tensors="pt", truncation=True, return_special_tokens_mask=True)
-        own = encoded.pop("special_tokens_mask")[0] == 0
+        of_text = encoded.pop("special_tokens_mask")[0] == 0
         hidden = model(**encoded.to(model.device), output_hidden_states=True).hidden_states[layer][0]
-        return functional.normalize(hidden[own.to(hidden.device)].float(), dim=-1)
+        return functional.normalize(hidden[of_text.to(hidden.device)].float(), dim=-1)
 
     with torch.inference_mode():
         return [f1_of_matches(states(reason), states(teacher)) for reason, teacher in pairs]

@@ -7,7 +7,7 @@ Shape suffixes: n rows, u users, e adapters (the global one, then N experts), d 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ CURVE_POINTS = 200
 SHOWN_USERS = 600
 
 
-def shown(models: Sequence[str]) -> list[str]:
-    """The models whose ROC curves are drawn: those of CURVES that are among `models`."""
-    return [name for name in CURVES if name in models]
+def shown(columns: Iterable[str]) -> list[str]:
+    """The models whose ROC curves are drawn: those of CURVES that have one of the `columns`."""
+    return [name for name in CURVES if name in set(columns)]
 
 
 def roc_points(predictions: pd.DataFrame, models: Sequence[str], *, limit: int = CURVE_POINTS) -> list[dict[str, Any]]:
@@ -40,8 +40,8 @@ def roc_points(predictions: pd.DataFrame, models: Sequence[str], *, limit: int =
         fpr, tpr, _ = np.nan_to_num(roc_curve(label_n, predictions[model], drop_intermediate=False))
         # Evenly spaced along the curve's own length: flat and steep stretches keep their corners.
         length = np.concatenate([[0.0], np.cumsum(np.diff(fpr) + np.diff(tpr))])
-        kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], limit)).clip(max=len(length) - 1))
-        points += [{"model": model, "fpr": float(fpr[at]), "tpr": float(tpr[at])} for at in kept]
+        places = np.unique(np.searchsorted(length, np.linspace(0, length[-1], limit)).clip(max=len(length) - 1))
+        points += [{"model": model, "fpr": float(fpr[at]), "tpr": float(tpr[at])} for at in places]
     return points
 
 

@@ -42,8 +42,8 @@ def predict(
     if not np.array_equal(baselines["row"], rows):
         raise UserError(f"{BASELINES}: its rows are not the valid and test rows; rerun its stage: dvc repro baselines")
     by_rule = routing.by_rule(loaded.features.user_vectors)
-    known = table.loc[rows, ["split", "user", "item", "label"]].reset_index(drop=True)
-    known = known.assign(
+    columns = table.loc[rows, ["split", "user", "item", "label"]].reset_index(drop=True)
+    predictions = columns.assign(
         row=rows, **known_before(table, routing.groups, rows), case=routing_cases(by_rule)[state[rows]]
     )
     adapters = np.eye(routing.weights.shape[1], dtype=np.float32)
@@ -71,13 +71,13 @@ def predict(
         states = np.unique(state[rows])
         if not np.array_equal(by_rule[states], routing.weights[states]):
             models[CENTROID] = routed(by_rule, CENTROID)
-        user_of_split = known.groupby(["split", "user"], observed=True).ngroup()
-        models[ORACLE] = expert_oracle(user_of_split, known["label"], alone_ne)
+        user_of_split = predictions.groupby(["split", "user"], observed=True).ngroup()
+        models[ORACLE] = expert_oracle(user_of_split, predictions["label"], alone_ne)
     models |= {name: baselines[name].to_numpy() for name in baselines.columns.drop("row")}
     if len(truth):
         models[BEST] = truth["probability"].to_numpy()[rows]
-    columns = {name: np.asarray(column, np.float32) for name, column in models.items()}
-    return known.assign(**columns), list(models)
+    scores = {name: np.asarray(column, np.float32) for name, column in models.items()}
+    return predictions.assign(**scores), list(models)
 
 
 def known_before(table: pd.DataFrame, groups: UserGroups, rows: Rows) -> dict[str, NDArray[np.generic]]:

@@ -55,8 +55,8 @@ class Features:
 
         It is NaN where the user's or the item's vector is zero: no history, or an item that the row's fit never saw.
         """
-        known = np.any(self.user_vectors, 1)[self.user_row] & np.any(self.item_vectors, 1)[self.item_row]
-        return np.where(known, self.statistics[:, self.statistic_names.index(AFFINITY)], np.float32(np.nan))
+        has_both = np.any(self.user_vectors, 1)[self.user_row] & np.any(self.item_vectors, 1)[self.item_row]
+        return np.where(has_both, self.statistics[:, self.statistic_names.index(AFFINITY)], np.float32(np.nan))
 
 
 def save_features(features: Mapping[Protocol, Features], path: Path = FEATURES) -> None:

@@ -69,9 +69,9 @@ def fit_features(
     )
     full_users, full_items = full.fitted_users(), full.items()
     fits = [_Fit(model=full, rows=later, rotation=np.eye(full_users.shape[1], dtype=np.float32), items=full_items)]
-    for known, served in fits_of_train(ratings.user, interactions["timestamp"].to_numpy(), train, params.folds, seed):
-        scaled = max(1, round(epochs * len(train) / len(known)))
-        model = refit_model(params.model, ratings, known, recommender, epochs=scaled, seed=seed)
+    for fitted, served in fits_of_train(ratings.user, interactions["timestamp"].to_numpy(), train, params.folds, seed):
+        scaled = max(1, round(epochs * len(train) / len(fitted)))
+        model = refit_model(params.model, ratings, fitted, recommender, epochs=scaled, seed=seed)
         side = model.items()
         rotation = align_vectors((model.fitted_users(), side.vectors), (full_users, full_items.vectors))
         rotated = replace(side, vectors=side.vectors @ rotation)

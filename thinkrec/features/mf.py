@@ -54,13 +54,13 @@ class MatrixFactorisation(RowRecommender):
         that of the fitted users' vectors. All histories of a user share one pass of running
         sums; users that no history is of are not read.
         """
-        known = self.known_user.numpy() > 0
+        in_fit = self.known_user.numpy() > 0
         user_bias = self.user_bias.detach().numpy()
         items = self.items()
         dim = items.vectors.shape[1]
         # One variance for all dimensions makes the result independent of the rotation of the factors.
-        variances = [np.square(self.fitted_users()[known]).mean()] * dim
-        variances.append(np.square(user_bias[known]).mean())
+        variances = [np.square(self.fitted_users()[in_fit]).mean()] * dim
+        variances.append(np.square(user_bias[in_fit]).mean())
         wide = FOLD_IN_WIDENING * np.asarray(variances, np.float64)
         prior = np.diag(1 / np.maximum(wide, LEAST_VARIANCE))
         out = np.zeros((len(end), dim + 1), np.float32)

@@ -75,7 +75,7 @@ def load_model(kind: FeatureModel, ratings: Ratings, rows: Rows, params: Recomme
         UserError: the file is absent, or holds a model of another kind, of other parameters or of other rows.
     """
     model = MODELS[kind](ratings, rows, params, seed=0)
-    known = {name: value.clone() for name, value in model.named_buffers()}
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
     try:
         model.load_state_dict(load_file(path))
     except FileNotFoundError:
@@ -84,6 +84,6 @@ def load_model(kind: FeatureModel, ratings: Ratings, rows: Rows, params: Recomme
         raise UserError(
             f"{path}: not a model as params.yaml describes it ({kind}); rerun: dvc repro features"
         ) from None
-    if not all(torch.equal(value, known[name]) for name, value in model.named_buffers()):
+    if not all(torch.equal(value, buffers[name]) for name, value in model.named_buffers()):
         raise UserError(f"{path}: fitted on other interactions than these; rerun: dvc repro features")
     return model.eval()

@@ -125,11 +125,11 @@ class GSASRec(SASRec):
     params: GsasRecParams
 
     def objective(self, states: Tensor, logit: Tensor, label: Tensor) -> Tensor:
-        known = torch.nonzero(self.known_item)[:, 0]
+        items = torch.nonzero(self.known_item)[:, 0]
         count, t = self.params.negatives, self.params.calibration
-        share = min(count / max(len(known) - 1, 1), 1.0)
+        share = min(count / max(len(items) - 1, 1), 1.0)
         beta = share * (t * (1 - 1 / share) + 1 / share)
-        drawn = known[torch.randint(len(known), (len(label), count))]
+        drawn = items[torch.randint(len(items), (len(label), count))]
         negative = self.bias + self.item_bias[drawn] + torch.einsum("md,mkd->mk", states, self.item[drawn])
         liked = beta * functional.softplus(-logit) + functional.softplus(negative).sum(1)
         return torch.where(label == 1, liked, functional.softplus(logit)).mean()

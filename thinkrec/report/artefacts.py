@@ -18,16 +18,6 @@ from thinkrec.experts.routing import load_routing
 from thinkrec.features.artefact import load_features
 from thinkrec.params import Params
 
-TABLES = {
-    "interactions": artifacts.INTERACTIONS,
-    "items": artifacts.ITEMS,
-    "users": artifacts.USERS,
-    "keywords": artifacts.KEYWORDS,
-    "truth": artifacts.TRUTH,
-    "predictions": artifacts.PREDICTIONS,
-    "reasons": artifacts.REASONS,
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artefacts:
@@ -53,10 +43,16 @@ def read_artefacts(params: Params) -> Artefacts:
     """
     features, groups = load_features(), load_groups(artifacts.EXPERTS)
     routing = load_routing(groups, params.gate, states=len(features.user_vectors))
-    tables = {name: artifacts.read_table(path) for name, path in TABLES.items()}
+    predictions = artifacts.read_table(artifacts.PREDICTIONS)
     return Artefacts(
-        **tables,
-        weights=routing.weights[features.state[tables["predictions"]["row"]]],
+        interactions=artifacts.read_table(artifacts.INTERACTIONS),
+        items=artifacts.read_table(artifacts.ITEMS),
+        users=artifacts.read_table(artifacts.USERS),
+        keywords=artifacts.read_table(artifacts.KEYWORDS),
+        truth=artifacts.read_table(artifacts.TRUTH),
+        predictions=predictions,
+        reasons=artifacts.read_table(artifacts.REASONS),
+        weights=routing.weights[features.state[predictions["row"]]],
         table=artifacts.read_json(artifacts.TABLE),
         written=artifacts.read_json(artifacts.METRICS / "evaluate.json")["reasons"],
     )

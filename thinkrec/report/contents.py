@@ -66,7 +66,7 @@ def contents(
         "names": {column: _name(column) for table in artefacts.table.values() for column in table["models"]},
         "alpha": ALPHA,
         "tables": {split: _table(table) for split, table in artefacts.table.items()},
-        "roc": [_roc(test, model) for model in plots.shown(test.columns.tolist())],
+        "roc": [_roc(test, model) for model in plots.shown(test.columns)],
         "calibration": [
             (point["predicted"], point["observed"], point["rows"]) for point in plots.calibration_points(test, [OURS])
         ],

@@ -24,18 +24,13 @@ MODELS = ["thinkrec", "mf", "best"]
 
 def prompt(**changes: Any) -> PromptParams:
     """Settings of a prompt that shows three earlier interactions with two keywords each."""
-    given = {
-        "layout": "stream",
-        "history": 3,
-        "max_tokens": 100,
-        "keywords": 2,
-        "slots": (),
-        "soft_tokens": 0,
-    }
-    return PromptParams(**{**given, **changes})
+    values = {"layout": "stream", "history": 3, "max_tokens": 100, "keywords": 2, "slots": (), "soft_tokens": 0}
+    return PromptParams(**{**values, **changes})
 
 
-def made(*, users: int = 3, rows: int = 5, titles: list[str] | None = None, reason: str = REASON) -> Artefacts:
+def make_artefacts(
+    *, users: int = 3, rows: int = 5, titles: list[str] | None = None, reason: str = REASON
+) -> Artefacts:
     """`users` users, each of whom rates all items in order, likes the slow ones; the last two rows are test.
 
     The second user's last row has a reason. Of `rows` more than five, items come again.
