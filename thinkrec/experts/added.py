@@ -30,9 +30,8 @@ def read_members(
 
     Ids that `users` (schema USERS) lacks and users that train never saw are counted as `unknown` and `not_in_train`.
 
-    Raises:
-        UserError: there are fewer than two groups to add to, or a file is missing, is not text, names nobody who is in
-            train, or names a user that another file names.
+    A UserError says that there are fewer than two groups to add to, or that a file is not text, names nobody who is in
+    train, or names a user that another file names.
     """
     if len(groups.centroids) < 2:
         raise UserError(

@@ -1,9 +1,8 @@
 """User groups: clusters of the feature model's user vectors (METHOD: experts and fusion).
 
-`experts.space` is that of the clustering and of the routing's cosines: `standardised` centres and scales every
-dimension by the train users' mean and spread, `raw` leaves the vectors as they are. `experts.grouping` is k-means, or
-agglomerative by Ward's criterion. What is quadratic in users looks at a sample: Ward clusters it and gives the others
-their nearest centroid, and the silhouette is that of a sample.
+`experts.space` is that of the clustering and of the routing's cosines: `standardised` by the train users' mean and
+spread, or `raw`. `experts.grouping` is k-means, or agglomerative by Ward's criterion. What is quadratic in users looks
+at a sample: Ward clusters it and gives the others their nearest centroid, and the silhouette is that of a sample.
 
 Shapes: U users, k of them with a vector, N groups, d dimensions.
 """

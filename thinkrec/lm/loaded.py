@@ -70,10 +70,7 @@ class LoadedModel:
         return self.model.with_inputs(self.model.slot_values, None), self.layout.without_slots()
 
     def over(self, interactions: pd.DataFrame, features: Features, *, item_tokens: Ragged | None = None) -> LoadedModel:
-        """The same model over another table, or another view of this one, with the features of its rows.
-
-        `item_tokens` are other texts of the items; without them they stay.
-        """
+        """The same model over other rows with their features and, if given, other texts of the items."""
         layout = self.layout.over(interactions)
         if item_tokens is not None:
             layout = replace(layout, items=item_tokens)
@@ -87,7 +84,7 @@ class LoadedModel:
         return self.over(static_view(self.interactions), features)
 
     def row_weights(self, weights: Floats | None = None) -> RowWeights | None:
-        """The adapter weights of every row; None if no mixture is in the model, which scores by itself then.
+        """The adapter weights of every row; None if there is no mixture in the model.
 
         `weights` are others than the users' own: by state (S, N + 1), or one row (N + 1,) for everybody.
         """
@@ -111,10 +108,7 @@ class LoadedModel:
 
 
 def open_untrained(params: Params) -> LoadedModel:
-    """The backbone with a fresh projector, scaled by train's values, and a fresh soft prompt: to be fine-tuned.
-
-    There is no projector if nothing is put in slots, and no soft prompt of no tokens.
-    """
+    """The backbone with a fresh projector, scaled by train's values, and soft prompt, where the prompt has them."""
     loaded = _open(params, RECIPES[params.sft.recipe], trained=False, with_reasons=True)
     model, embeddings = loaded.model, loaded.model.backbone.get_input_embeddings()
     if params.prompt.slots:

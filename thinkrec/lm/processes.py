@@ -1,8 +1,7 @@
 """Several processes, one result: each process's number, its share of the work, and the gathering of results.
 
-`torchrun` (`run.processes`; gloo on processors, nccl on accelerators) starts processes that run the same stage on the
-same artefacts. What must not be done twice is shared out with the functions below. All processes must call them in the
-same order. A process alone has everything.
+`torchrun` (`run.processes`) starts processes that run the same stage on the same artefacts. What must not be done twice
+is shared out with the functions below, which all must call in the same order. A process alone has everything.
 """
 
 from __future__ import annotations

@@ -1,13 +1,11 @@
 """What trains when: the recipes of supervised fine-tuning, as data.
 
-`compact` first teaches the small backbone to reason, from the teacher's traces. Then the slot projector learns to
-recommend through the frozen backbone: a backbone this small would learn the train rows by heart. Without features in
-the prompt there is no projector, and the backbone itself learns to recommend. The global adapter is the zero adapter;
-experts are fresh LoRAs on top.
+`compact` first teaches the small backbone to reason, from traces. Then the slot projector learns to recommend through
+the frozen backbone, which is so small that it would learn the train rows by heart. Without features in the prompt there
+is no projector, and the backbone itself learns to recommend. Experts are fresh LoRAs on top.
 
-`paper` (METHOD: experts and fusion) never trains the backbone. A global LoRA learns from text; then, with that LoRA
-frozen, the projector learns to put features into slots. Experts start as copies of the global LoRA, and their last
-layers go on learning from text.
+`paper` (METHOD: experts and fusion) never trains the backbone. A global LoRA learns from text, then the projector to
+put features into slots. Experts start as copies of the global LoRA, whose last layers go on learning from text.
 """
 
 from __future__ import annotations

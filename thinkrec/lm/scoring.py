@@ -63,10 +63,9 @@ def score(
     *,
     progress: str | None = None,
 ) -> NDArray[np.float32]:
-    """Scores (k,) of the interactions `rows` (k,), as `RecommenderLM` reads them; the sigmoid is the probability.
+    """Scores (k,) of the interactions `rows` (k,), under their adapter `weights` if there are some.
 
-    With `weights`, every row is scored under its own adapter weights. A score does not depend on the other rows that
-    are asked for.
+    The sigmoid of a score is the probability. It does not depend on the other rows that are asked for.
     """
     model.eval()
     state = np.zeros(len(rows), np.int64) if weights is None else weights.state[rows].astype(np.int64)

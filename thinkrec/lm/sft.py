@@ -56,9 +56,7 @@ def fit_global(loaded: LoadedModel, params: Params) -> tuple[dict[str, TrainResu
     """
     recipe, sft = loaded.recipe, params.sft
     if not recipe.adapter and getattr(loaded.model.backbone, "is_quantized", False):
-        raise UserError(
-            f"sft.recipe={sft.recipe}: trains all weights, which those in 4 bits cannot; use sft.recipe=paper"
-        )
+        raise UserError(f"sft.recipe={sft.recipe}: trains all weights, and 4 bits cannot learn; use sft.recipe=paper")
     adapter = add_lora(loaded.model.backbone, params.lora) if recipe.adapter else None
     learned, held_out = hold_out(loaded.layout.reasons, seed=params.seed)
     results: dict[str, TrainResult] = {}

@@ -4,10 +4,9 @@ The prompt is read as it is for scoring. New tokens see what the target's slot s
 layout put into the verdict's place is masked, and the answer's positions begin there.
 
 Decoding is greedy, or draws each token by a number that depends only on the seed, the prompt's tokens and the token's
-place in the answer: batches, processes, other rows and a row's number change nothing. With a judge, answers grow
-sentence by sentence. Several candidates are drawn for each sentence, some of them nudged towards a word that the judge
-wants, and the least bad one stays. Candidates stand side by side behind the prompt, which is read once, and do not see
-each other.
+place in the answer. With a judge, answers grow sentence by sentence: several candidates are drawn, some of them nudged
+towards a word that the judge wants, and the least bad one stays. Candidates stand side by side behind the prompt, which
+is read once, and do not see each other.
 
 Shapes: B prompts, T their padded length and what was written since, C candidates, K tokens, V vocabulary.
 """

@@ -1,8 +1,7 @@
 """The text that the tiny backbone is pretrained on. Nothing in it comes from valid or test.
 
-Two kinds of documents: what is known of items that occur in train (their line as prompts show it, their description),
-and train's traces, each after the history and the target that it reasons about, written out as the layout does. A
-model of this size learns to look things up in a history only where pretraining gives it a reason to.
+Documents are train's items (their line as prompts show it, their description) and its traces, each after the history
+and the target that it reasons about, as the layout writes them: a reason to learn to look things up in a history.
 """
 
 from __future__ import annotations
