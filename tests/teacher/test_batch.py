@@ -4,9 +4,11 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -345,10 +347,11 @@ def test_no_key_is_in_the_record(server):
         assert KEY.encode() not in path.read_bytes()
 
 
-def test_a_damaged_record_is_a_user_error_in_one_line(server):
+def test_a_record_of_an_earlier_version_is_a_user_error_in_one_line(server):
     waits(server, "a")
-    Path(".cache/responses-batches.sqlite").write_bytes(b"not a database at all, but long enough to look like one" * 20)
-    assert "the record of submitted batches is damaged" in fails(server, "a")
+    with closing(sqlite3.connect(".cache/responses-batches.sqlite")) as connection, connection:
+        connection.execute("ALTER TABLE batches DROP COLUMN keys")
+    assert "the record of submitted batches cannot be used (no such column: keys)" in fails(server, "a")
 
 
 def test_a_live_run_does_not_pay_for_what_is_under_way(server):

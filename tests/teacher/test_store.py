@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -205,32 +206,28 @@ def test_no_password_is_in_the_file():
     assert all(b"pass-word" not in path.read_bytes() for path in STORE.parent.iterdir())
 
 
-@pytest.mark.parametrize("content", [b"not a database at all, but long enough to look like one" * 20, None])
-def test_a_damaged_store_is_a_user_error_in_one_line(content):
+def execute(statement):
+    with closing(sqlite3.connect(STORE)) as connection, connection:
+        connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (lambda: STORE.write_bytes(b"not a database, but long enough to look like one" * 20), "damaged .*move it away"),
+        (lambda: execute("UPDATE responses SET answer = '{\"content\": 3}'"), "damaged .*move it away"),
+        (lambda: execute("PRAGMA user_version = 9"), "of another version"),
+        (lambda: (STORE.unlink(), STORE.mkdir()), "cannot be used"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_a_user_error_in_one_line(spoil, line):
     with open_store(STORE) as store:
         store.put("k", ANSWER)
-        if content is None:
-            store.rows("UPDATE responses SET answer = '{\"content\": 3}'")
-    if content is not None:
-        STORE.write_bytes(content)
-    line = r"responses\.sqlite: the response store is damaged .*move it away"
-    with pytest.raises(UserError, match=line) as caught, open_store(STORE) as store:
+    spoil()
+    pattern = rf"responses\.sqlite: the response store (is )?{line}"
+    with pytest.raises(UserError, match=pattern) as caught, open_store(STORE) as store:
         store.get("k")
     assert "\n" not in str(caught.value)
-
-
-def test_a_store_that_another_version_wrote_is_left_alone():
-    connection = sqlite3.connect("r.sqlite")
-    connection.execute("PRAGMA user_version = 9")
-    connection.close()
-    with pytest.raises(UserError, match="another version"), open_store(Path("r.sqlite")):
-        pass
-
-
-def test_a_store_that_cannot_be_written_is_a_user_error():
-    Path("file").write_text("")
-    with pytest.raises(UserError, match="cannot be used"), open_store(Path("file/r.sqlite")):
-        pass
 
 
 def test_an_environment_variable_names_another_store(monkeypatch, tmp_path):

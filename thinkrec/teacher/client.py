@@ -180,7 +180,10 @@ class Session:
             budget.settle(estimate, used)
 
     def _judge(self, response: httpx2.Response, kind: type[Exception] = openai.APIError) -> Answer | Failure:
-        """What a response comes to; `kind` is what `openai` calls its status, where that is one of an error."""
+        """What a response comes to: an answer (a refusal, too), a failure to ask again, or one that ends the run.
+
+        `kind` is what `openai` calls the response's status, where that is one of an error.
+        """
         teacher, body, status = self.teacher, parse_object(response.content), response.status_code
         answer = teacher.read_answer(status, body)
         if answer is not None:
