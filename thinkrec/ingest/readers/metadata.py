@@ -21,6 +21,7 @@ from thinkrec.ingest.readers.rows import cell
 
 _YEAR = re.compile(r"(\d{4})(?:\.0|-\d\d.*)?", re.ASCII | re.DOTALL)  # by itself, or an ISO date's
 _SEPARATORS = ("|", ";", ",")
+ROLES = ("item", "title", "year", "categories", "description")
 
 
 class Item(NamedTuple):
@@ -51,34 +52,16 @@ def leave_as_is(item: Item, values: Mapping[str, Any]) -> Item:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ItemColumns:
-    """A file's names of what an item has; categories are of the first column with any, descriptions are joined."""
-
-    item: str
-    title: str | None = None
-    year: str | None = None
-    categories: tuple[str, ...] = ()
-    description: tuple[str, ...] = ()
-
-    def item_of(self, values: Mapping[str, Any]) -> Item:
-        """The item of a record; its id is empty where the record has none."""
-        year = _YEAR.fullmatch(text_of(values.get(self.year or "")).strip())
-        return Item(
-            item_id=(cell(values.get(self.item), "item") or "").strip(),
-            title=text_of(values.get(self.title or "")),
-            year=int(year[1]) if year and 1000 <= int(year[1]) <= 2100 else None,
-            categories=next(filter(None, (list_of(values.get(name)) for name in self.categories)), []),
-            description=text_of([values.get(name) for name in self.description]),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MetadataFile:
-    """How to read items from files of one format."""
+    """How to read items from files of one format.
+
+    `columns` are the files' names of what an item has: item, title, year, categories, description. Of several
+    categories (`categories.0` and so on) the first column with any counts; several descriptions are joined.
+    """
 
     format: Format
     parts: tuple[Part, ...]
-    columns: ItemColumns
+    columns: Mapping[str, str]
     tidy: Tidy = leave_as_is
 
     def read(self, wanted: Collection[str]) -> Items:
@@ -87,9 +70,12 @@ class MetadataFile:
         items: dict[str, Item] = {}
         duplicated = 0
         repaired: Counter[str] = Counter()
+        names: dict[str, list[str]] = {role: [] for role in ROLES}
+        for key, name in self.columns.items():
+            names[key.partition(".")[0]].append(name)
         for part in self.parts:
             for record in read_records(self.format, part):
-                item = record.values if isinstance(record.values, str) else self._item_of(record.values)
+                item = record.values if isinstance(record.values, str) else self._item_of(record.values, names)
                 if isinstance(item, str):
                     faults.append(record.fault(part, item))
                 elif item.item_id in items:
@@ -100,9 +86,20 @@ class MetadataFile:
                     items[item.item_id] = item.clean()
         return Items(table=item_table(items.values()), faults=faults, duplicated=duplicated, repaired=dict(repaired))
 
-    def _item_of(self, values: Mapping[str, Any]) -> Item | str:
-        item = self.columns.item_of(values)
-        return self.tidy(item, values) if item.item_id else "no item id"
+    def _item_of(self, values: Mapping[str, Any], names: Mapping[str, list[str]]) -> Item | str:
+        by_role = {role: [values.get(name) for name in names[role]] for role in ROLES}
+        item_id = (cell(by_role["item"][0], "item") or "").strip()
+        if not item_id:
+            return "no item id"
+        year = _YEAR.fullmatch(text_of(by_role["year"]).strip())
+        item = Item(
+            item_id,
+            title=text_of(by_role["title"]),
+            year=int(year[1]) if year and 1000 <= int(year[1]) <= 2100 else None,
+            categories=next(filter(None, map(list_of, by_role["categories"])), []),
+            description=text_of(by_role["description"]),
+        )
+        return self.tidy(item, values)
 
 
 def no_items(wanted: Collection[str]) -> Items:

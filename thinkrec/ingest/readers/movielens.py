@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thinkrec.ingest.readers.delimited import Delimited
-from thinkrec.ingest.readers.metadata import Item, ItemColumns
+from thinkrec.ingest.readers.metadata import Item
 from thinkrec.ingest.readers.published import Release
 from thinkrec.ingest.readers.rows import Scale
 
@@ -60,8 +60,8 @@ def _release(ratings: str, rating_format: Delimited, movies: str, movie_format: 
         scale=Scale(lowest=lowest, highest=5.0),
         items=movies,
         item_format=movie_format,
-        item_columns=ItemColumns(item="movieId", title="title", categories=("genres",)),
-        required={} if movie_format.header else dict(zip(("item", "title", "genres"), MOVIES, strict=True)),
+        item_columns=dict(zip(("item", "title", "categories"), MOVIES, strict=True)),
+        must_have_columns=movie_format.header is None,
         tidy=_movie,
         hint=f"set dataset.raw to the published zip, its folder, or its {ratings} with {movies} beside it",
     )

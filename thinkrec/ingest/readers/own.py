@@ -16,7 +16,7 @@ from thinkrec.ingest.raw import Items, Part, Source
 from thinkrec.ingest.readers.delimited import Delimited
 from thinkrec.ingest.readers.files import places, plain_name
 from thinkrec.ingest.readers.jsonlines import JsonLines
-from thinkrec.ingest.readers.metadata import ItemColumns, MetadataFile, no_items
+from thinkrec.ingest.readers.metadata import MetadataFile, no_items
 from thinkrec.ingest.readers.parquet import Parquet
 from thinkrec.ingest.readers.ratings import RatingFile
 from thinkrec.ingest.readers.records import Format, check_columns
@@ -57,14 +57,8 @@ def _open_items(items: ItemFile) -> Callable[[Collection[str]], Items]:
     named = {role: name for role, name in single.items() if name is not None}
     described = {f"description.{number}": name for number, name in enumerate(items.description)}
     files = places(items.file, parameter="dataset.items.file")
-    format, parts = _choose_format(items.file, files, "dataset.items.file", {**named, **described}, "dataset.items.{}")
-    columns = ItemColumns(
-        item=items.item,
-        title=items.title,
-        year=items.year,
-        categories=(items.categories,) if items.categories else (),
-        description=tuple(items.description),
-    )
+    columns = {**named, **described}
+    format, parts = _choose_format(items.file, files, "dataset.items.file", columns, "dataset.items.{}")
     return MetadataFile(format=format, parts=tuple(parts), columns=columns).read
 
 

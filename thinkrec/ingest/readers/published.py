@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from thinkrec.ingest.raw import Part, Source
 from thinkrec.ingest.readers.files import pick, places
 from thinkrec.ingest.readers.jsonlines import JsonLines
-from thinkrec.ingest.readers.metadata import ItemColumns, MetadataFile, Tidy, leave_as_is
+from thinkrec.ingest.readers.metadata import MetadataFile, Tidy, leave_as_is
 from thinkrec.ingest.readers.ratings import RatingFile
 from thinkrec.ingest.readers.records import Format, check_columns
 from thinkrec.ingest.readers.rows import Scale
@@ -27,8 +27,8 @@ class Release:
     scale: Scale = STARS
     items: str  # name of the item file
     item_format: Format = JSON_LINES
-    item_columns: ItemColumns
-    required: Mapping[str, str] = field(default_factory=dict)  # columns that the item file must have, by role
+    item_columns: Mapping[str, str]  # the item file's (`MetadataFile`)
+    must_have_columns: bool = False  # the item file has all of these in its header
     tidy: Tidy = leave_as_is  # what is peculiar to this publisher's items
     hint: str  # what to set dataset.raw to
 
@@ -41,7 +41,8 @@ def open_release(release: Release, path: Path) -> Source:
     else:
         ratings, items = (pick(path, parts, names, release.hint) for names in (release.ratings, (release.items,)))
     check_columns(release.rating_format, ratings, release.columns, "dataset.raw")
-    check_columns(release.item_format, items, release.required, "dataset.raw")
+    if release.must_have_columns:
+        check_columns(release.item_format, items, release.item_columns, "dataset.raw")
     file = RatingFile(format=release.rating_format, columns=release.columns, scale=release.scale)
     metadata = MetadataFile(format=release.item_format, parts=(items,), columns=release.item_columns, tidy=release.tidy)
     return Source(parts=tuple(release.rating_format.split_file(ratings)), read=file.read, items=metadata.read)

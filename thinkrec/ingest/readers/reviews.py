@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from thinkrec.ingest.readers.metadata import Item, ItemColumns, text_of
+from thinkrec.ingest.readers.metadata import Item, text_of
 from thinkrec.ingest.readers.published import Release
 
 # A few thousand items of 2018 have a web page's script for a title.
@@ -25,9 +25,7 @@ def amazon_2018(category: str) -> Release:
         ratings=(f"{category}_5.json", f"{category}.json"),
         columns={"user": "reviewerID", "item": "asin", "rating": "overall", "timestamp": "unixReviewTime"},
         items=f"meta_{category}.json",
-        item_columns=ItemColumns(
-            item="asin", title="title", categories=("category", "main_cat"), description=("description", "feature")
-        ),
+        item_columns=_product("asin", ("category", "main_cat"), ("description", "feature")),
         tidy=_without_script,
         hint=HINT.format(f"{category}_5.json.gz", f"meta_{category}.json.gz"),
     )
@@ -39,15 +37,16 @@ def amazon_2023(category: str) -> Release:
         ratings=(f"{category}.jsonl",),
         columns={"user": "user_id", "item": "parent_asin", "rating": "rating", "timestamp": "timestamp"},
         items=f"meta_{category}.jsonl",
-        item_columns=ItemColumns(
-            item="parent_asin",
-            title="title",
-            categories=("categories", "main_category"),
-            description=("description", "features"),
-        ),
+        item_columns=_product("parent_asin", ("categories", "main_category"), ("description", "features")),
         tidy=_without_script,
         hint=HINT.format(f"{category}.jsonl.gz", f"meta_{category}.jsonl.gz"),
     )
+
+
+def _product(item: str, categories: tuple[str, str], description: tuple[str, str]) -> dict[str, str]:
+    several = {"categories": categories, "description": description}
+    numbered = {f"{role}.{at}": name for role, names in several.items() for at, name in enumerate(names)}
+    return {"item": item, "title": "title", **numbered}
 
 
 def _without_script(item: Item, values: Mapping[str, Any]) -> Item:
@@ -62,7 +61,7 @@ YELP = Release(
     ratings=(YELP_REVIEWS,),
     columns={"user": "user_id", "item": "business_id", "rating": "stars", "timestamp": "date"},
     items=YELP_BUSINESSES,
-    item_columns=ItemColumns(item="business_id", title="name", categories=("categories",)),
+    item_columns={"item": "business_id", "title": "name", "categories": "categories"},
     tidy=_with_place,
     hint=f"set dataset.raw to Yelp-JSON.zip, or to a folder with {YELP_REVIEWS} and {YELP_BUSINESSES}",
 )
