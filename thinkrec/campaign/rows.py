@@ -114,14 +114,11 @@ def plan(
         "dataset.name": find_dataset(dataset).name,
         "dataset.raw": _raw(dataset, raw, otherwise=params.dataset.raw),
     }
-    rows = [
-        _plan_row(params, name, {**about, **changes}, seed)
-        for name, changes in ROWS.items()
-        for seed in (None, *FURTHER_SEEDS)
-        if (
-            name == BASE or (name in chosen and None in seeds) if seed is None else name in with_seeds and seed in seeds
-        )
-    ]
+    rows: list[Row] = []
+    for name, changes in ROWS.items():
+        needed: list[int | None] = [None] if name == BASE or (name in chosen and None in seeds) else []
+        needed += [seed for seed in seeds if seed is not None and name in with_seeds]
+        rows += [_plan_row(params, name, {**about, **changes}, seed) for seed in needed]
     return {row.title: row for row in rows}
 
 
