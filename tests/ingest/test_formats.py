@@ -13,9 +13,8 @@ from thinkrec.ingest.raw import Chunk, Part
 from thinkrec.ingest.readers import files
 from thinkrec.ingest.readers.delimited import QUOTE, Delimited
 from thinkrec.ingest.readers.jsonlines import JsonLines
-from thinkrec.ingest.readers.ratings import RatingFile
+from thinkrec.ingest.readers.ratings import RatingFile, Scale
 from thinkrec.ingest.readers.records import Format
-from thinkrec.ingest.readers.rows import Scale
 
 NAMES = {"user": "u", "item": "i", "rating": "r", "timestamp": "t"}
 CSV = Delimited(delimiter=",")

@@ -12,7 +12,7 @@ from thinkrec.errors import UserError
 from thinkrec.ingest.readers import files
 from thinkrec.ingest.readers.movielens import ML_1M, ML_100K, ML_CSV, split_title
 from thinkrec.ingest.readers.published import Release, open_release
-from thinkrec.ingest.readers.rows import NEITHER
+from thinkrec.ingest.readers.ratings import NEITHER
 
 RATINGS = "1::10::5::991353600\n1::2::3::991353600\n2::10::1::1017619200\n"
 MOVIES = "10::Matrix, The (1999)::Action|Sci-Fi\n2::Mis\xe9rables, Les (1995)::Drama\n"

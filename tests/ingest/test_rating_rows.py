@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinkrec.ingest.readers.rows import LABEL, NEITHER, Scale, cell, check_rows
+from thinkrec.ingest.readers.ratings import LABEL, NEITHER, Scale, cell, check_rows
 
 STARS = Scale(lowest=0.5, highest=5.0)
 GOOD = {"user": "u", "item": "i", "rating": 4.0, "timestamp": 1_500_000_000}

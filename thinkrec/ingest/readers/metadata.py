@@ -16,8 +16,8 @@ import pandas as pd
 
 from thinkrec.ingest.clean import plain_text, repairs
 from thinkrec.ingest.raw import Fault, Items, Part
+from thinkrec.ingest.readers.ratings import cell
 from thinkrec.ingest.readers.records import Format, read_records
-from thinkrec.ingest.readers.rows import cell
 
 _YEAR = re.compile(r"(\d{4})(?:\.0|-\d\d.*)?", re.ASCII | re.DOTALL)  # by itself, or an ISO date's
 _SEPARATORS = ("|", ";", ",")

@@ -20,7 +20,7 @@ from typing import Any
 from thinkrec.ingest.readers.delimited import Delimited
 from thinkrec.ingest.readers.metadata import Item
 from thinkrec.ingest.readers.published import Release
-from thinkrec.ingest.readers.rows import Scale
+from thinkrec.ingest.readers.ratings import Scale
 
 # fmt: off
 GENRES_100K = (

@@ -18,9 +18,8 @@ from thinkrec.ingest.readers.files import places, plain_name
 from thinkrec.ingest.readers.jsonlines import JsonLines
 from thinkrec.ingest.readers.metadata import MetadataFile, no_items
 from thinkrec.ingest.readers.parquet import Parquet
-from thinkrec.ingest.readers.ratings import RatingFile
+from thinkrec.ingest.readers.ratings import LABEL, RatingFile, Scale
 from thinkrec.ingest.readers.records import Format, check_columns
-from thinkrec.ingest.readers.rows import LABEL, Scale
 from thinkrec.params import ItemFile, RatingColumns
 
 FORMATS: dict[str, Format] = {

@@ -10,9 +10,8 @@ from thinkrec.ingest.raw import Part, Source
 from thinkrec.ingest.readers.files import pick, places
 from thinkrec.ingest.readers.jsonlines import JsonLines
 from thinkrec.ingest.readers.metadata import MetadataFile, Tidy, leave_as_is
-from thinkrec.ingest.readers.ratings import RatingFile
+from thinkrec.ingest.readers.ratings import RatingFile, Scale
 from thinkrec.ingest.readers.records import Format, check_columns
-from thinkrec.ingest.readers.rows import Scale
 
 JSON_LINES, STARS = JsonLines(), Scale(lowest=1.0, highest=5.0)
 

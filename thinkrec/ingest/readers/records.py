@@ -39,9 +39,7 @@ class Block:
     """Some consecutive lines (rows of a parquet file)."""
 
     lines: int  # how many, headers and blank ones included
-    columns: Callable[
-        [], Mapping[str, pa.Array] | None
-    ]  # the wanted ones by name; None where they cannot be read whole
+    columns: Callable[[], Mapping[str, pa.Array] | None]  # those wanted, by name; None: read the records instead
     records: Callable[[], Iterator[Record]]  # numbered from the block's first line
 
 
