@@ -12,15 +12,23 @@ import pytest
 
 from tests.project import LIKED_AND_NOT, NEWCOMERS, copy_project, run_command, run_stage
 from thinkrec import artifacts
-from thinkrec.artifacts import FEATURE_MODEL, FEATURES, INTERACTIONS, ITEMS, KEYWORDS, PREDICTIONS, REASONS, read_table
+from thinkrec.artifacts import (
+    FEATURE_MODEL,
+    FEATURES,
+    INTERACTIONS,
+    ITEMS,
+    KEYWORDS,
+    PREDICTIONS,
+    REASONS,
+    read_table,
+    read_tensors,
+)
 from thinkrec.errors import UserError
 from thinkrec.experts.groups import load_groups
-from thinkrec.experts.routing import Routing, load_routing
+from thinkrec.experts.routing import ROUTING_FILE
 from thinkrec.experts.rule import centroid_routing
 from thinkrec.features.artefact import load_features, save_features
 from thinkrec.features.statistics import causal_statistics
-from thinkrec.params import PARAMS_FILE
-from thinkrec.params import load as load_params
 from thinkrec.recommender import Explanation, Recommender
 
 
@@ -35,11 +43,6 @@ def user_id(number: int) -> str:
 
 def item_id(number: int) -> str:
     return f"i{number:05d}"
-
-
-def routing_of(project: Path) -> Routing:
-    params, states = load_params(project / PARAMS_FILE), len(load_features(project / FEATURES).user_vectors)
-    return load_routing(load_groups(project / artifacts.EXPERTS), params.gate, project, states=states)
 
 
 def pairs_of(rows: pd.DataFrame) -> pd.DataFrame:
@@ -96,8 +99,7 @@ class TestAsTheEvaluationScored:
     def test_whatever_the_feature_model_its_features_are_those_of_the_artefact(
         self, finished: Path, chosen: pd.DataFrame, tmp_path: Path, kind: str
     ) -> None:
-        project = copy_project(finished, tmp_path / "project", {"features.model": kind})
-        run_stage(project, "features")
+        project = run_with(finished, tmp_path, {"features.model": kind}, "features")
         stored = load_features(project / FEATURES)
         moment, rows = next(iter(chosen[chosen["group"] < 0].groupby("timestamp")))
         recommender = Recommender.load(cut(project, tmp_path / "cut", int(moment)))
@@ -215,10 +217,10 @@ def explain_with(recommender: Recommender, monkeypatch: pytest.MonkeyPatch, text
 
 class TestExplanations:
     def test_weights_are_the_routings(self, recommender: Recommender, finished: Path) -> None:
-        explanation = recommender.explain("u00003", "i00009")
-        weights = routing_of(finished).weights[3]
-        assert list(explanation.weights) == ["global", "expert_1", "expert_2"]
-        np.testing.assert_allclose(list(explanation.weights.values()), weights, atol=1e-6)
+        weights = recommender.explain("u00003", "i00009").weights
+        assert list(weights) == ["global", "expert_1", "expert_2"]
+        routing = read_tensors(finished / artifacts.GATE / ROUTING_FILE)["weights"]
+        np.testing.assert_allclose(list(weights.values()), routing[3], atol=1e-6)
         assert sum(recommender.explain(LIKED_AND_NOT, "i00009").weights.values()) == pytest.approx(1)
 
     def test_of_somebody_without_a_history_the_global_adapter_speaks(self, recommender: Recommender) -> None:
@@ -254,34 +256,31 @@ class TestExplanations:
         assert evidence[["name", "shown"]].values.tolist() == [[unshown, False]]
 
 
-@pytest.fixture(scope="module")
-def simple(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Recommender:
-    """Of a project without experts."""
-    changes = {"experts.n": 0, "sft.epochs": 1}
-    project = copy_project(finished, tmp_path_factory.mktemp("simple") / "project", changes)
-    for stage in ("sft", "experts", "gate"):
+def run_with(finished: Path, folder: Path, changes: dict[str, object], *stages: str) -> Path:
+    """The finished project with other parameters, and these stages run once more."""
+    project = copy_project(finished, folder / "project", changes)
+    for stage in stages:
         run_stage(project, stage)
-    return Recommender.load(project)
+    return project
 
 
 class TestOtherProjects:
     def test_without_a_trained_gate_the_rule_routes_whoever_is_new(self, finished: Path, tmp_path: Path) -> None:
-        project = copy_project(finished, tmp_path / "project", {"gate.kind": "centroid"})
-        run_stage(project, "gate")
+        project = run_with(finished, tmp_path, {"gate.kind": "centroid"}, "gate")
         recommender = Recommender.load(project)
         question = replace(recommender._question(LIKED_AND_NOT), candidates=np.asarray([9]))
         state = recommender._view([question]).loaded.features.user_vectors_of(np.asarray([-1]))
         expected = centroid_routing(state, load_groups(project / artifacts.EXPERTS), 0.1)[0]
         assert list(recommender.explain(LIKED_AND_NOT, "i00009").weights.values()) == expected.tolist()
 
-    def test_without_experts_the_global_model_speaks_alone(self, simple: Recommender) -> None:
+    def test_without_experts_the_global_model_speaks_alone(self, finished: Path, tmp_path: Path) -> None:
+        changes = {"experts.n": 0, "sft.epochs": 1}
+        simple = Recommender.load(run_with(finished, tmp_path, changes, "sft", "experts", "gate"))
         assert len(simple.recommend("u00003", 3)) == 3
         assert simple.explain(LIKED_AND_NOT, "i00009").weights == {"global": 1}
 
     def test_an_added_expert_speaks_and_is_exported_with_the_others(self, finished: Path, tmp_path: Path) -> None:
-        project = copy_project(finished, tmp_path / "project", {"experts.added": [str(NEWCOMERS)]})
-        for stage in ("experts", "gate"):
-            run_stage(project, stage)
+        project = run_with(finished, tmp_path, {"experts.added": [str(NEWCOMERS)]}, "experts", "gate")
         explanation = Recommender.load(project).explain("u00020", "i00009")
         assert list(explanation.weights) == ["global", "expert_1", "expert_2", "expert_3"]
         assert sum(explanation.weights.values()) == pytest.approx(1)

@@ -160,10 +160,8 @@ def train(
     if random is not None:  # only now, since the loader draws a seed
         _set_random_state(random)
     hidden = processes.rank() > 0 or not sys.stderr.isatty()
-    with (
-        _gradient_checkpointing(objective, stage.gradient_checkpointing),
-        tqdm(desc=settings.name, total=len(steps), initial=phase.step, disable=hidden, leave=False) as bar,
-    ):
+    _set_gradient_checkpointing(objective, stage.gradient_checkpointing)
+    with tqdm(desc=settings.name, total=len(steps), initial=phase.step, disable=hidden, leave=False) as bar:
         while phase.step < len(steps) and not phase.out_of_patience:
             phase.learn(next(pieces))
             bar.update()
@@ -173,6 +171,7 @@ def train(
                 phase.end_epoch(validate())
             if ended or (stage.checkpoint_steps and phase.step % stage.checkpoint_steps == 0):
                 phase.save(path)
+    _set_gradient_checkpointing(objective, False)
     result = phase.result()
     if _stage.get() is None:
         _forget(stage.checkpoints)
@@ -300,17 +299,12 @@ def computes_in_bf16(params: TrainerParams, device: torch.device) -> bool:
     return params.precision == "bf16" or (params.precision == "auto" and device.type != "cpu")
 
 
-@contextmanager
-def _gradient_checkpointing(objective: nn.Module, wanted: bool) -> Iterator[None]:
-    """Gradient checkpointing of the language model in `objective`, within the block."""
+def _set_gradient_checkpointing(objective: nn.Module, wanted: bool) -> None:
+    """Of the language model in `objective`, if there is one: activations are computed twice instead of kept."""
     model = next((module for module in objective.modules() if isinstance(module, PreTrainedModel)), None)
-    if not wanted or model is None:
-        yield
-        return
-    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    try:
-        yield
-    finally:
+    if model is not None and wanted:
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    elif model is not None:
         model.activation_checkpointing_disable()
 
 
