@@ -109,6 +109,26 @@ def test_columns_of_numbers_give_what_their_text_gives(rows: list[tuple[float | 
 
 
 @pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([10**12], pa.timestamp("s")),  # beyond Python's own datetimes
+        pa.array([2**63 + 5], pa.uint64()),
+        pa.array([-1.5], pa.float16()),
+        pa.array([b"x"]),
+        pa.array([[1]]),
+        pa.nulls(1),
+    ],
+    ids=lambda column: str(column.type),
+)
+@pytest.mark.parametrize("role", ["user", "item", "rating", "timestamp"])
+def test_a_column_of_any_type_is_read_or_refused_row_by_row(role: str, column: pa.Array) -> None:
+    columns = {name: pa.array([value]) for name, value in GOOD.items()}
+    table, reasons = check_rows({**columns, role: column}, STARS)
+    is_whole_id = role in ("user", "item") and column.type == pa.uint64()
+    assert len(table) == is_whole_id and (reasons[0].as_py() is None) == is_whole_id
+
+
+@pytest.mark.parametrize(
     "moment", [pa.array([datetime(2017, 7, 14, 2, 40)], pa.timestamp("us")), pa.array([date(2017, 7, 14)])]
 )
 def test_moments_and_labels_of_a_typed_file_are_taken_as_they_are(moment: pa.Array) -> None:

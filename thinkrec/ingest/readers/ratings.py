@@ -139,7 +139,7 @@ def _check_ratings(array: pa.Array, scale: Scale) -> tuple[pa.Array, pa.Array]:
             for word, label in LABELS.items():
                 array = pc.if_else(pc.equal(array, word), label, array)
         array = _where(pc.match_substring_regex(array, _NUMBER), array)
-    rating = array.cast(pa.float64())
+    rating = array.cast(pa.float64(), safe=False)  # whole numbers beyond 2^53 are rounded
     rating = _where(pc.less(pc.abs(rating), LARGEST), rating)  # nan is less than nothing
     if scale.label:
         allowed = pc.or_(pc.equal(rating, 0.0), pc.equal(rating, 1.0)).fill_null(False)
@@ -159,6 +159,7 @@ def _check_times(array: pa.Array) -> tuple[pa.Array, pa.Array]:
     elif pa.types.is_integer(array.type):
         seconds = _to_seconds(pc.cast(array, pa.int64(), safe=False))
     elif pa.types.is_floating(array.type):
+        array = array.cast(pa.float64())
         seconds = _to_seconds(_where(pc.less(pc.abs(array), 9e18), pc.floor(array)).cast(pa.int64()))
     else:
         seconds = _parse_times(_as_text(array, "timestamp"))
@@ -198,8 +199,10 @@ def _as_text(array: pa.Array, role: str) -> pa.Array:
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     is_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
-    if not (is_text or pa.types.is_string_view(array.type) or pa.types.is_integer(array.type)):
+    if pa.types.is_floating(array.type) or pa.types.is_decimal(array.type):
         array = pa.array([cell(value, role) for value in array.to_pylist()], pa.string())
+    elif not (is_text or pa.types.is_string_view(array.type) or pa.types.is_integer(array.type)):
+        array = pa.nulls(len(array), pa.string())
     return pc.utf8_trim_whitespace(array.cast(pa.string()))
 
 
