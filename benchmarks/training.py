@@ -46,7 +46,9 @@ def sft_params() -> SftParams:
     return SftParams(
         recipe="compact", epochs=1, learning_rate=0.002, weight_decay=0.05, batch_rows=BATCH_ROWS,
         batch_tokens=BATCH_TOKENS, think_share=0.2, reason_first=0.0, alpha=0.1, beta=0.9,
-        eta=0.9, gamma=0.1, pairwise=0.3, slot_dropout=0.0, patience=1,
+        eta=0.9, gamma=0.1, pairwise=0.3, slot_dropout=0.0,
+        match_size=64,
+        match_dropout=0.4, patience=1,
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from thinkrec.ingest.splits import windows_of
 from thinkrec.lm.adapters import BatchWeights
 from thinkrec.lm.backbone import build_tokenizer
 from thinkrec.lm.loaded import LoadedModel
-from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues
+from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, TextMatch
 from thinkrec.lm.recipes import RECIPES
 from thinkrec.params import Params, PromptParams, Slot
 from thinkrec.text.items import Ragged, encode
@@ -169,15 +169,17 @@ def recommender(
     slots: tuple[Slot, ...] = SLOTS,
     dropout: float = 0.0,
     seed: int = 0,
+    match: bool = True,
 ) -> RecommenderLM:
-    """A tiny model with its slots filled from random features; without `slots`, text only."""
+    """A tiny model: slots filled from random features (without `slots`, text only) and a random match of texts."""
     backbone = causal_lm(family, layers=layers, seed=seed)
     values = SlotValues(features_of(table, seed=seed), slots)
     projector = None
     if slots:
         projector = SlotProjector(values.widths, 32, dropout=dropout)
         projector.fit_scale(values(np.arange(len(table))))
-    return RecommenderLM(backbone, find_vocabulary(tokenizer()), values, projector).eval()
+    texts = TextMatch(32, 8, dropout=dropout) if match else None
+    return RecommenderLM(backbone, find_vocabulary(tokenizer()), values, projector, match=texts).eval()
 
 
 def write_movielens(folder: Path, *, bad: int = 0) -> Path:

@@ -71,7 +71,7 @@ def checkpoints_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def with_experts(table: pd.DataFrame, vectors: np.ndarray, experts: list[Path]) -> LoadedModel:
     """A text-only model with the two experts in it, and these user vectors (U, 4)."""
-    model = recommender(table, slots=())
+    model = recommender(table, slots=(), match=False)
     loaded = loaded_model(table, model, batch_weights=install_mixture(model.backbone, [None, *experts]))
     loaded.features.user_vectors[:] = vectors
     return loaded

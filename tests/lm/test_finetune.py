@@ -132,7 +132,7 @@ def test_a_trace_met_in_both_orders_counts_once_by_hand() -> None:
 @torch.no_grad()
 def test_thinking_alone_is_of_reasons_and_that_a_verdict_comes_before_them_by_hand() -> None:
     model, plain, both = world()
-
+    model.match = None
     alone: dict[str, Any] = {"thinking": 1 / 7, "think_only": True}
     output = model(plain.collate(WINDOWS))
     words = float(cross_entropy(output.reason_logits, torch.from_numpy(REASON).long()))

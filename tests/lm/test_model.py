@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -148,8 +148,16 @@ def test_the_stream_equals_an_ordinary_causal_forward(family: Family, attention:
         begin = max(earlier - layout.history, 0) // layout.history * layout.history
         tokens = [words.begin, *soft, *chain(*blocks[begin:earlier]), *blocks[row][:-1]]
         with torch.no_grad():
-            logits = model.backbone(input_ids=torch.tensor([tokens])).logits[0, -1]
-        assert scores[row] == pytest.approx(float(logits[words.yes] - logits[words.no]), abs=SAME)
+            output = model.backbone(input_ids=torch.tensor([tokens]), output_hidden_states=True)
+        logits, states = output.logits[0, -1], iter(output.hidden_states[-1][0, 1 + len(soft) :])
+        vectors = []
+        for shown in [*range(begin, earlier), row]:
+            block, length = list(islice(states, len(blocks[shown]))), len(layout.items[layout.item[shown]])
+            vectors.append(model.match.weight @ torch.stack(block[:length]).mean(0))
+        signs = 2 * layout.label[begin:earlier].astype(int) - 1
+        alike = sum(int(sign) * float(vector @ vectors[-1]) for sign, vector in zip(signs, vectors, strict=False))
+        match = alike / (earlier - begin + 5)
+        assert scores[row] == pytest.approx(float(logits[words.yes] - logits[words.no]) + match, abs=SAME)
 
 
 def test_the_head_at_needed_positions_gives_the_full_logits(table: pd.DataFrame, model: RecommenderLM) -> None:
@@ -157,10 +165,11 @@ def test_the_head_at_needed_positions_gives_the_full_logits(table: pd.DataFrame,
     batch, words = layout.collate(WINDOWS), layout.vocabulary
     with torch.no_grad():
         output = model(batch)
-        full = model.backbone(
-            inputs_embeds=model.embed(batch), attention_mask=batch.attention_mask, position_ids=batch.position_ids
-        ).logits
+        reading = {"attention_mask": batch.attention_mask, "position_ids": batch.position_ids}
+        full = model.backbone(inputs_embeds=model.embed(batch), **reading).logits
+        match = model.match_texts(model.hidden_states(model.embed(batch), **reading), batch)
     assert len(output.reason_logits) == 8
+    full[batch.verdicts[:, 0], batch.verdicts[:, 1], words.yes] += match
     torch.testing.assert_close(output.verdict_logits, full[batch.verdicts[:, 0], batch.verdicts[:, 1]])
     torch.testing.assert_close(output.reason_logits, full[batch.reasons[:, 0], batch.reasons[:, 1]])
     torch.testing.assert_close(output.score, output.verdict_logits[:, words.yes] - output.verdict_logits[:, words.no])
@@ -258,10 +267,11 @@ def test_what_a_model_puts_into_prompts_round_trips_through_disk(
     if not soft:
         model.soft_prompt = other.soft_prompt = None
     model.save_inputs(tmp_path)
-    expected = {"projector.safetensors": slots, "soft_prompt.safetensors": soft}
+    expected = {"projector.safetensors": slots, "soft_prompt.safetensors": soft, "match.safetensors": True}
     assert {path.name for path in tmp_path.iterdir()} == {name for name, is_there in expected.items() if is_there}
     other.load_inputs(tmp_path)
-    for mine, theirs in ((model.projector, other.projector), (model.soft_prompt, other.soft_prompt)):
+    for part in ("projector", "soft_prompt", "match"):
+        mine, theirs = getattr(model, part), getattr(other, part)
         if mine is not None:
             assert all(weight.equal(theirs.state_dict()[name]) for name, weight in mine.state_dict().items())
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.builders import Family, interactions, layout_of, params_with, recommender
+from tests.builders import Family, interactions, layout_of, loaded_model, params_with, recommender
 from tests.lm.work import REASON, SFT, lora_names, trainable
 from thinkrec.lm import sft
 from thinkrec.lm.adapters import add_lora
-from thinkrec.lm.model import RecommenderLM, SoftPrompt
+from thinkrec.lm.model import RecommenderLM, SoftPrompt, mean_over_texts
 from thinkrec.lm.recipes import RECIPES
 from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import TrainResult
@@ -23,6 +23,7 @@ from thinkrec.text.layout import Layout
 LORA = LoraParams(r=2, alpha=4.0, dropout=0.0)
 PROJECTOR = {f"projector.layers.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
 SOFT = {"soft_prompt.vectors"}
+MATCH = {"match.weight"}
 COMPACT, PAPER = RECIPES["compact"], RECIPES["paper"]
 
 
@@ -37,7 +38,7 @@ def test_compact_trains_the_backbone_on_traces_then_what_enters_it(family: Famil
     everything = {name for name, _ in model.named_parameters()}
     thinking, projector = COMPACT.phases
     sft.train_only(model, thinking.trains)
-    assert trainable(model) == everything - PROJECTOR
+    assert trainable(model) == everything - PROJECTOR - MATCH
     sft.train_only(model, projector.trains)
     assert trainable(model) == PROJECTOR | SOFT
     assert thinking.slots and projector.slots and not COMPACT.adapter
@@ -72,11 +73,11 @@ def phases_of(
         with torch.no_grad():
             for weight in model.parameters():
                 weight.add_(float(weight.requires_grad))
-        phases[how["settings"].name] = {**how, "layout": layout}
+        phases[how["settings"].name] = {**how, "layout": layout, "match": model.match}
         return TrainResult([], {"objective": 0.6})
 
     monkeypatch.setattr(sft, "finetune", finetune)
-    model.projector = model.projector if slots else None
+    model.projector, model.match = model.projector if slots else None, None
     params = params_with({"seed": 1}).model_copy(update={"sft": SFT.model_copy(update=changes), "lora": LORA})
     loaded: Any = SimpleNamespace(
         model=model,
@@ -121,6 +122,27 @@ def test_by_text_alone_the_backbone_is_what_learns(monkeypatch: pytest.MonkeyPat
     assert list(phases_of(monkeypatch, {1: REASON, 2: REASON}, slots=False)) == ["thinking", "whole"]
     assert list(phases_of(monkeypatch, {}, slots=False, recipe="paper")) == ["text"]
     assert list(phases_of(monkeypatch, {}, recipe="paper")) == ["text", "projector"]
+
+
+def test_text_alone_is_matched_with_the_history_as_large_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = {1: REASON, 2: REASON}
+    by_text = phases_of(monkeypatch, traces, slots=False)
+    assert by_text["thinking"]["match"] is None  # which learns no verdicts
+    assert by_text["whole"]["match"].weight.shape == (SFT.match_size, 32)
+    for others in (phases_of(monkeypatch, traces, slots=False, match_size=0), phases_of(monkeypatch, traces)):
+        assert [phase["match"] for phase in others.values()] == [None, None]
+
+
+def test_the_match_starts_scaled_by_the_texts_of_train(family: Family) -> None:
+    table = interactions()
+    layout, model = layout_of(table), recommender(table, family, slots=())
+    loaded = loaded_model(table.assign(split="train"), model, layout)
+    model.match = sft.start_match(loaded, SFT, seed=1)
+    batch = layout.collate(layout.scoring_windows(np.arange(len(table)), np.zeros(len(table), np.int64)))
+    with torch.no_grad():
+        hidden = model.hidden_states(model.embed(batch), batch.attention_mask, batch.position_ids)
+        scaled = (mean_over_texts(hidden, batch) - model.match.mean) / model.match.spread
+    assert scaled.mean(0).abs().max() < 1e-4 and (scaled.std(0) - 1).abs().max() < 1e-4
 
 
 def test_held_out_traces_are_a_seeded_few() -> None:

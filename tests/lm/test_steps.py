@@ -90,4 +90,4 @@ def test_training_is_the_same_however_a_step_is_cut() -> None:
         in_passes, others = work.fine_tuned(work.SFT.model_copy(update={"batch_tokens": tokens}))
         for mine, theirs in zip(in_passes["epochs"], whole["epochs"], strict=True):
             assert mine == pytest.approx(theirs, abs=1e-5)
-        assert all(weight.allclose(weights[name], rtol=0, atol=1e-5) for name, weight in others.items())
+        assert all(weight.allclose(weights[name], rtol=0, atol=3e-5) for name, weight in others.items())

@@ -39,7 +39,7 @@ REASON = np.asarray([70, 71, 72, 1], np.int32)
 SFT = SftParams(
     recipe="compact", epochs=2, learning_rate=0.01, weight_decay=0.05, batch_rows=20, batch_tokens=150, think_share=0.2,
     reason_first=0.0, alpha=0.1, beta=0.9, eta=0.8, gamma=0.2, pairwise=0.3, slot_dropout=0.0,
-    patience=3,
+    match_size=8, match_dropout=0.0, patience=3,
 )  # fmt: skip
 SETTINGS = TrainSettings(name="work", epochs=2, learning_rate=0.01, weight_decay=0.05, seed=1)
 ROW_TOKENS = 120  # of a batch when scoring: several batches for each process

@@ -70,11 +70,23 @@ def prompt_of(model: RecommenderLM, layout: Layout, row: int) -> tuple[torch.Ten
 
 
 @torch.no_grad()
-def write_naively(model: RecommenderLM, layout: Layout, embedded: torch.Tensor, limit: int) -> tuple[str, torch.Tensor]:
+def match_of(model: RecommenderLM, layout: Layout, row: int) -> float:
+    """What the match of texts adds to the logit of a row's Yes."""
+    batch = layout.collate(layout.scoring_windows(np.asarray([row]), np.zeros(1, np.int64)))
+    hidden = model.hidden_states(model.embed(batch), batch.attention_mask, batch.position_ids)
+    return float(model.match(hidden, batch))
+
+
+@torch.no_grad()
+def write_naively(
+    model: RecommenderLM, layout: Layout, embedded: torch.Tensor, limit: int, *, match: float = 0.0
+) -> tuple[str, torch.Tensor]:
     """The text after a prompt, the whole sequence anew for each token, and the sequence that it ends."""
     written: list[int] = []
     while len(written) < limit:
-        written.append(int(model.backbone(inputs_embeds=embedded).logits[0, -1].argmax()))
+        logits = model.backbone(inputs_embeds=embedded).logits[0, -1]
+        logits[layout.vocabulary.yes] += 0.0 if written else match
+        written.append(int(logits.argmax()))
         if written[-1] == layout.vocabulary.end:
             break
         new = model.backbone.get_input_embeddings()(torch.tensor([[written[-1]]]))
@@ -84,7 +96,8 @@ def write_naively(model: RecommenderLM, layout: Layout, embedded: torch.Tensor, 
 
 def naive(model: RecommenderLM, layout: Layout, row: int, limit: int) -> str:
     """An answer without a cache or a batch; only for tables without ties."""
-    return write_naively(model, layout, prompt_of(model, layout, row)[0], limit)[0]
+    match = match_of(model, layout, row)
+    return write_naively(model, layout, prompt_of(model, layout, row)[0], limit, match=match)[0]
 
 
 def text_of(tokens: list[int]) -> str:
@@ -168,6 +181,7 @@ def naive_best(model: RecommenderLM, layout: Layout, row: int, decoding: Decodin
         while len(written) < decoding.max_new_tokens:
             new = model.backbone.get_input_embeddings()(torch.tensor([written], dtype=torch.int64))
             logits = model.backbone(inputs_embeds=torch.cat([prompt, new], dim=1)).logits[:, -1]
+            logits[0, layout.vocabulary.yes] += 0.0 if written else match_of(model, layout, row)
             if candidate in (3, 7):
                 logits[0, nudged(written[len(before) :])] += NUDGE
             place = (np.asarray([number]) for number in (key, len(written), candidate))
@@ -300,7 +314,8 @@ def naive_reason_first(model: RecommenderLM, layout: Layout, row: int, limit: in
     )
     text, embedded = write_naively(model, layout, torch.cat([prompt, stop], dim=1), limit)
     logits = model.backbone(inputs_embeds=torch.cat([embedded, prompt[:, -block:]], dim=1)).logits[0, -1]
-    return text, float(logits[layout.vocabulary.yes] - logits[layout.vocabulary.no])
+    score = logits[layout.vocabulary.yes] - logits[layout.vocabulary.no]
+    return text, float(score) + match_of(model, layout, row)
 
 
 @pytest.mark.parametrize("kind", ["stream", "question"])

@@ -28,7 +28,9 @@ BASE = OURS
 
 NO_THINKING = {"sft.think_share": 0}
 NO_EXPERTS = {"experts.n": 0}
-TEXT_ONLY = {"prompt.slots": [], "prompt.keywords": 0, "sft.pairwise": 0, **NO_THINKING, **NO_EXPERTS}
+TEXT_ONLY = (
+    {"prompt.slots": [], "prompt.keywords": 0, "sft.pairwise": 0, "sft.match_size": 0} | NO_THINKING | NO_EXPERTS
+)
 
 # In the order in which they run. Rows that share a backbone or a global model which the base row does not have do not
 # stand side by side: run at the same time, both would train it; one after the other, the second takes it from the
@@ -42,6 +44,7 @@ ROWS: dict[str, Overrides] = {
     "no_experts": NO_EXPERTS,
     "soft_prompt": {**TEXT_ONLY, "prompt.soft_tokens": 16},
     "experts_1": {"experts.n": 1},
+    "no_features": {"prompt.slots": []},
     "no_keywords": {"prompt.keywords": 0},
     "experts_2": {"experts.n": 2},
     "features_lightgcn": {"features.model": "lightgcn"},

@@ -27,6 +27,7 @@ ABLATIONS = {
     "no_thinking": "no thinking",
     "no_experts": "no experts",
     "neither": "neither thinking nor experts",
+    "no_features": "no features: text alone, matched with the history",
     "no_keywords": "no keywords",
     "features_lightgcn": "LightGCN's features",
     "features_sasrec": "SASRec's features",

@@ -21,7 +21,7 @@ from thinkrec.history import static_view
 from thinkrec.lm.adapters import BatchWeights
 from thinkrec.lm.backbone import check_positions, open_backbone
 from thinkrec.lm.finetune import encode_reasons
-from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, SoftPrompt
+from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, SoftPrompt, TextMatch
 from thinkrec.lm.processes import device
 from thinkrec.lm.recipes import RECIPES, Recipe
 from thinkrec.lm.scoring import RowWeights, score
@@ -127,15 +127,18 @@ def open_global(params: Params, root: Path = Path(), *, with_reasons: bool = Fal
     The layout has train's reasons only if the model is to learn from them (`with_reasons`). A UserError says that there
     is no model, or that it was made with another dataset, backbone, tokenizer or prompt than params.yaml says.
     """
-    recipe = RECIPES[artifacts.read_json(root / artifacts.SFT / RECIPE)["recipe"]]
-    loaded = _open(params, recipe, trained=True, with_reasons=with_reasons, root=root)
+    record = artifacts.read_json(root / artifacts.SFT / RECIPE)
+    loaded = _open(params, RECIPES[record["recipe"]], trained=True, with_reasons=with_reasons, root=root)
     provenance.check_provenance(root / artifacts.SFT, loaded.provenance)
     model = loaded.model
-    hidden = model.backbone.get_input_embeddings().embedding_dim
+    embeddings = model.backbone.get_input_embeddings()
+    hidden = embeddings.embedding_dim
     if params.prompt.slots:
         model.projector = SlotProjector(model.slot_values.widths, hidden)
     if params.prompt.soft_tokens:
         model.soft_prompt = SoftPrompt(torch.empty(params.prompt.soft_tokens, hidden))
+    if record["match_size"]:
+        model.match = TextMatch(hidden, record["match_size"])
     model.load_inputs(root / artifacts.SFT)
     model.to(model.device).eval()
     return loaded

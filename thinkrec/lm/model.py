@@ -1,7 +1,8 @@
-"""The recommender's language model: any causal LM, the projector that fills the slots, the soft prompt before the text.
+"""The recommender's language model: any causal LM, the projector that fills its slots, the soft prompt
+before its text, the match of texts that its score counts in.
 
-Shapes: B sequences, T tokens, k soft tokens, S slots, R targets, Q reason tokens, D hidden size, V vocabulary, W slot
-width.
+Shapes: B sequences, T tokens, k soft tokens, S slots, M mentions of items, R targets, Q reason tokens, D hidden size, V
+vocabulary, W slot width, E size of an item's text vector.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import Cache, PreTrainedModel
 
 from thinkrec.artifacts import atomic
@@ -28,6 +30,8 @@ from thinkrec.text.vocabulary import Vocabulary
 WIDENING = 10  # METHOD: proj: Linear(d -> 10 d), ReLU, Linear(10 d -> D)
 PROJECTOR_FILE = "projector.safetensors"
 SOFT_PROMPT_FILE = "soft_prompt.safetensors"
+MATCH_FILE = "match.safetensors"
+SHRINKAGE = 5.0  # earlier interactions that a match must outweigh
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +117,56 @@ class SoftPrompt(nn.Module):
         return torch.cat([embedded_BTD[:, :1], vectors_BkD, embedded_BTD[:, 1 + len(self.vectors) :]], dim=1)
 
 
+class TextMatch(nn.Module):
+    """How well a target's text goes with the texts of what its user liked, and not with those of what they disliked.
+
+        match_r = sum over j before r of y_j <t_j, t_r> / (n_r + SHRINKAGE),   y_j = 1 for liked, else -1
+
+    over the n_r items that the prompt shows before r. An item's vector t (E,) is a linear map of the mean of the last
+    hidden states over its text. This is linear attention with verdicts as its values. A language model's own attention
+    needs many epochs to find it, since both of its factors begin at nothing. R2ec (arXiv 2505.16994) has another head
+    that multiplies what the past says by what the target is.
+    """
+
+    mean: Tensor  # (D,)
+    spread: Tensor  # (D,)
+
+    def __init__(self, hidden: int, size: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(hidden))
+        self.register_buffer("spread", torch.ones(hidden))
+        self.dropout = dropout
+        self.weight = nn.Parameter(torch.randn(size, hidden) / hidden**0.5)  # at first a random projection
+
+    def fit_scale(self, texts_MD: Tensor) -> None:
+        """Standardise by mean and spread of these texts' hidden states."""
+        self.mean.copy_(texts_MD.mean(0))
+        self.spread.copy_(texts_MD.std(0).clamp(min=1e-6))
+
+    def forward(self, hidden_BTD: Tensor, batch: Batch) -> Tensor:
+        """Logits (R,) that are added to Yes's."""
+        texts_MD = (mean_over_texts(hidden_BTD, batch) - self.mean) / self.spread
+        items_ME = functional.dropout(functional.linear(texts_MD, self.weight), self.dropout, self.training)
+        taste_RE = (batch.before * batch.mention_labels) @ items_ME / (batch.before.sum(1, keepdim=True) + SHRINKAGE)
+        return (taste_RE * items_ME[batch.target_mentions]).sum(1)
+
+
+def mean_over_texts(hidden_BTD: Tensor, batch: Batch) -> Tensor:
+    """Mean hidden state (M, D) over the text of every mention, in fp32; 0 where there is no text."""
+    sequence, first, length = batch.mentions.unbind(1)
+    mention = torch.repeat_interleave(length)
+    within = torch.arange(len(mention), device=mention.device) - (length.cumsum(0) - length)[mention]
+    states = hidden_BTD[sequence[mention], first[mention] + within].float()
+    sums_MD = states.new_zeros(len(length), states.shape[1]).index_add(0, mention, states)
+    return sums_MD / length.clamp(min=1)[:, None]
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """What one pass over a batch yields."""
 
     score: Tensor  # (R,) Yes - No logit at the verdict's position, or the Yes logit (`lm.recipes`)
-    verdict_logits: Tensor  # (R, V)
+    verdict_logits: Tensor  # (R, V), the match of texts counted in
     reason_logits: Tensor  # (Q, V)
 
 
@@ -135,6 +183,7 @@ class RecommenderLM(nn.Module):
         slot_values: SlotValues,
         projector: SlotProjector | None,
         soft_prompt: SoftPrompt | None = None,
+        match: TextMatch | None = None,
         *,
         scored: Score = "difference",
     ) -> None:
@@ -144,11 +193,13 @@ class RecommenderLM(nn.Module):
         self.slot_values = slot_values
         self.projector = projector
         self.soft_prompt = soft_prompt
+        self.match = match
         self.scored = scored
 
     def with_inputs(self, values: SlotValues, projector: SlotProjector | None) -> RecommenderLM:
         """The same weights, with other values put into slots or, without a `projector`, none."""
-        return RecommenderLM(self.backbone, self.vocabulary, values, projector, self.soft_prompt, scored=self.scored)
+        parts = (projector, self.soft_prompt, self.match)
+        return RecommenderLM(self.backbone, self.vocabulary, values, *parts, scored=self.scored)
 
     @property
     def device(self) -> torch.device:
@@ -156,13 +207,13 @@ class RecommenderLM(nn.Module):
         return self.backbone.device
 
     def save_inputs(self, folder: Path) -> None:
-        """Write what the model has of projector and soft prompt into `folder`."""
+        """Write what the model has of projector, soft prompt and match into `folder`."""
         for path, part in self._inputs(folder).items():
             with atomic(path) as partial:
                 save_file({name: value.contiguous().cpu() for name, value in part.state_dict().items()}, partial)
 
     def load_inputs(self, folder: Path) -> None:
-        """Read the projector and soft prompt that the model has; a UserError if they are none or of other prompts."""
+        """Read the parts around the backbone that the model has; a UserError if one is missing or of other prompts."""
         for path, part in self._inputs(folder).items():
             try:
                 part.load_state_dict(load_file(path))
@@ -172,7 +223,7 @@ class RecommenderLM(nn.Module):
                 ) from None
 
     def _inputs(self, folder: Path) -> dict[Path, nn.Module]:
-        parts = {PROJECTOR_FILE: self.projector, SOFT_PROMPT_FILE: self.soft_prompt}
+        parts = {PROJECTOR_FILE: self.projector, SOFT_PROMPT_FILE: self.soft_prompt, MATCH_FILE: self.match}
         return {folder / name: part for name, part in parts.items() if part is not None}
 
     def embed(self, batch: Batch) -> Tensor:
@@ -209,15 +260,22 @@ class RecommenderLM(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """Scores of the batch's targets; the LM head is applied at verdicts and reasons only."""
         hidden = self.hidden_states(self.embed(batch), batch.attention_mask, batch.position_ids)
-        score, verdict_logits = self.read_verdicts(hidden[batch.verdicts[:, 0], batch.verdicts[:, 1]])
+        verdict_hidden = hidden[batch.verdicts[:, 0], batch.verdicts[:, 1]]
+        score, verdict_logits = self.read_verdicts(verdict_hidden, self.match_texts(hidden, batch))
         return Output(score, verdict_logits, self.logits(hidden[batch.reasons[:, 0], batch.reasons[:, 1]]))
 
-    def read_verdicts(self, hidden_RD: Tensor) -> tuple[Tensor, Tensor]:
+    def match_texts(self, hidden_BTD: Tensor, batch: Batch) -> Tensor | None:
+        """What the match of texts adds to each target's logit of Yes (R,), if the model has one."""
+        return None if self.match is None else self.match(hidden_BTD, batch)
+
+    def read_verdicts(self, hidden_RD: Tensor, match_R: Tensor | None) -> tuple[Tensor, Tensor]:
         """The scores (R,) of hidden states from which a verdict is predicted, and the logits (R, V) of its token.
 
         Every score of the language model is computed here: training, scoring and reasons read it alike.
         """
-        logits_RV, words = self.logits(hidden_RD), self.vocabulary
+        words, logits_RV = self.vocabulary, self.logits(hidden_RD)
+        if match_R is not None:
+            logits_RV = logits_RV.index_add(1, torch.tensor([words.yes], device=hidden_RD.device), match_R[:, None])
         score_R = logits_RV[:, words.yes]
         return score_R - logits_RV[:, words.no] if self.scored == "difference" else score_R, logits_RV
 

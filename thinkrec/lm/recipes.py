@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Part = Literal["backbone", "adapter", "projector", "soft_prompt"]
+Part = Literal["backbone", "adapter", "projector", "soft_prompt", "match"]
 Score = Literal["difference", "yes"]
 
 
@@ -49,7 +49,7 @@ _TEXT = Phase(name="text", trains=("adapter", "soft_prompt"), slots=False)
 RECIPES = {
     "compact": Recipe(
         phases=(_THINKING, Phase(name="projector", trains=("projector", "soft_prompt"), slots=True, rate=2.0)),
-        by_text=(_THINKING, Phase(name="whole", trains=("backbone", "soft_prompt"), slots=False)),
+        by_text=(_THINKING, Phase(name="whole", trains=("backbone", "soft_prompt", "match"), slots=False)),
         score="difference",
         expert_slots=True,
     ),

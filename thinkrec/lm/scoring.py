@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from thinkrec.lm import processes
 from thinkrec.lm.adapters import BatchWeights
-from thinkrec.lm.model import RecommenderLM
+from thinkrec.lm.model import RecommenderLM, mean_over_texts
 from thinkrec.text.layout import Batch, Layout, Window, batches_by_tokens
 
 SCORING_TOKENS = 16_384
@@ -76,3 +76,15 @@ def score(
     for target_rows, target_scores in processes.gather(parts):
         scores[target_rows] = target_scores
     return scores[rows]
+
+
+@torch.inference_mode()
+def text_states(model: RecommenderLM, layout: Layout, rows: NDArray[np.int64]) -> torch.Tensor:
+    """Mean hidden states (M, D) over every item's text in the prompts of `rows`."""
+    model.eval()
+    windows = layout.scoring_windows(rows, np.zeros(len(rows), np.int64))
+    parts = []
+    for batch in weighted_batches(model, layout, windows):
+        hidden = model.hidden_states(model.embed(batch), batch.attention_mask, batch.position_ids)
+        parts.append(mean_over_texts(hidden, batch).cpu().numpy())
+    return torch.from_numpy(np.concatenate(processes.gather(parts)))

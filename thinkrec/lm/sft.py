@@ -1,8 +1,9 @@
 """Supervised fine-tuning of the global model, phase by phase (`lm.recipes`), and what it leaves behind:
 
-- `recipe.json`, `provenance.json`: which recipe it was; the dataset, backbone, tokenizer and prompt that it belongs to
+- `recipe.json`, `provenance.json`: which recipe it was and the size of its match of texts; the dataset, backbone,
+  tokenizer and prompt that it belongs to
 - `model/` (compact): the fine-tuned backbone, or `adapter/` (paper): the global LoRA on out/backbone
-- `*.safetensors`: projector and soft prompt
+- `*.safetensors`: projector, soft prompt and match of texts
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 from torch import nn
@@ -22,14 +24,16 @@ from thinkrec.lm.adapters import add_lora, save_adapter
 from thinkrec.lm.backbone import save_model
 from thinkrec.lm.finetune import finetune
 from thinkrec.lm.loaded import ADAPTER, MODEL, RECIPE, LoadedModel
-from thinkrec.lm.model import RecommenderLM
+from thinkrec.lm.model import RecommenderLM, TextMatch
 from thinkrec.lm.recipes import Part
+from thinkrec.lm.scoring import text_states
 from thinkrec.lm.trainer import TrainResult, TrainSettings
-from thinkrec.params import Params
+from thinkrec.params import Params, SftParams
 from thinkrec.provenance import write_provenance
 
 Reasons = Mapping[int, NDArray[np.int32]]  # row -> tokens, as `Layout.reasons`
 HELD_OUT = 300  # traces
+SCALED_BY = 1000  # train rows
 
 
 def train_only(model: RecommenderLM, parts: tuple[Part, ...]) -> list[nn.Parameter]:
@@ -41,6 +45,7 @@ def train_only(model: RecommenderLM, parts: tuple[Part, ...]) -> list[nn.Paramet
         "adapter": [weight for name, weight in backbone if "lora_" in name],
         "projector": [] if model.projector is None else list(model.projector.parameters()),
         "soft_prompt": [] if model.soft_prompt is None else list(model.soft_prompt.parameters()),
+        "match": [] if model.match is None else list(model.match.parameters()),
     }
     trained = [weight for part in parts for weight in weights_of[part]]
     for weight in trained:
@@ -61,6 +66,8 @@ def fit_global(loaded: LoadedModel, params: Params) -> tuple[dict[str, TrainResu
     learned, held_out = hold_out(loaded.layout.reasons, seed=params.seed)
     results: dict[str, TrainResult] = {}
     for phase in recipe.by_text if loaded.model.projector is None else recipe.phases:
+        if "match" in phase.trains and sft.match_size:
+            loaded.model.match = start_match(loaded, sft, seed=params.seed)
         model, layout = loaded.prompted(slots=phase.slots)
         if not train_only(model, phase.trains) or (phase.think_only and not held_out):
             continue
@@ -86,6 +93,16 @@ def fit_global(loaded: LoadedModel, params: Params) -> tuple[dict[str, TrainResu
     return results, adapter
 
 
+def start_match(loaded: LoadedModel, params: SftParams, *, seed: int) -> TextMatch:
+    """A fresh match of texts, scaled by the hidden states of the texts in some train rows' prompts."""
+    rows = loaded.rows("train")
+    states = text_states(loaded.model, loaded.layout, rows[:: -(-len(rows) // SCALED_BY)])
+    torch.manual_seed(seed)
+    match = TextMatch(states.shape[1], params.match_size, dropout=params.match_dropout)
+    match.fit_scale(states)
+    return match.to(loaded.model.device)
+
+
 def hold_out(reasons: Reasons, *, seed: int) -> tuple[Reasons, Reasons]:
     """Reasons by row to learn from, and some to measure by: one in 20, at most HELD_OUT; none of a single one."""
     rows = sorted(reasons)
@@ -96,7 +113,8 @@ def hold_out(reasons: Reasons, *, seed: int) -> tuple[Reasons, Reasons]:
 
 def save_global(loaded: LoadedModel, adapter: PeftModel | None, folder: Path, *, recipe: str) -> None:
     """Write the global model into `folder`."""
-    artifacts.write_json(folder / RECIPE, {"recipe": recipe})
+    match = loaded.model.match
+    artifacts.write_json(folder / RECIPE, {"recipe": recipe, "match_size": 0 if match is None else len(match.weight)})
     write_provenance(folder, loaded.provenance)
     if adapter is None:
         save_model(loaded.model.backbone, loaded.tokenizer, folder / MODEL)

@@ -137,6 +137,8 @@ class _Answers:
         self.cache = DynamicCache()  # not the model's own kind, which may forget what a mask of ours still shows
         self.embedded = model.embed(batch)
         states = model.hidden_states(self.embedded, batch.attention_mask, batch.position_ids, self.cache)
+        self.match = model.match_texts(states, batch)  # (B,) a part of a verdict's logits
+        self.at_verdict = True  # whether the next token is the verdict
         sequence, place = self.at[:, :1], self.at[:, 1:]
         self.hidden = states[sequence, place]  # (B, C, D) that the next token is predicted from
         self.seen = batch.attention_mask[sequence, 0, place]  # (B, C, T) which tokens the next ones see: as the slot
@@ -157,6 +159,9 @@ class _Answers:
 
     def logits(self, which_BC: Tensor) -> Tensor:
         """Logits (k, V) of the next token of these candidates, prompt by prompt."""
+        if self.at_verdict:
+            match = None if self.match is None else self.match[which_BC.nonzero()[:, 0]]
+            return self.model.read_verdicts(self.hidden[which_BC], match)[1]
         return self.model.logits(self.hidden[which_BC])
 
     def read(self, embedded_BCKD: Tensor, real_BCK: Tensor | None = None) -> None:
@@ -169,6 +174,7 @@ class _Answers:
         mask = torch.cat([self.seen[:, :, None].expand(-1, -1, width, -1), among.flatten(3)], dim=3).flatten(1, 2)
         position = self.position[..., None] + torch.arange(1, width + 1, device=real.device)
         states = self.model.hidden_states(embedded_BCKD.flatten(1, 2), mask[:, None], position.flatten(1), self.cache)
+        self.at_verdict = False
         length = real.sum(2)
         last = (length - 1).clamp(min=0)[..., None, None].expand(-1, -1, 1, states.shape[-1])
         ended = states.view(prompts, count, width, -1).gather(2, last).squeeze(2)
@@ -266,7 +272,7 @@ class _Answers:
             embedded[number, 0, :size] = self.embedded[sequence, place + 1 - size : place + 1]
             real[number, 0, :size] = True
         self.read(embedded, real)
-        return self.model.read_verdicts(self.hidden[:, 0])[0]
+        return self.model.read_verdicts(self.hidden[:, 0], self.match)[0]
 
     def sentences(self, before: Tensor) -> list[list[list[int]]]:
         """The tokens of every prompt's candidates (B, C) since they parted, of `before` (B, 1) tokens each."""

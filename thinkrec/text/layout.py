@@ -6,7 +6,8 @@ stands beside a block in its sequence changes nothing for it. That one rule keep
 other, and lets candidates of one user share a history that is computed once. It also lets a target be met twice in a
 sequence: its block, and a second one in which a reason stands before the verdict (`Layout.thoughts`).
 
-Shapes: n interactions, B sequences of a batch, T their longest length in tokens, S slots, R targets, Q reason tokens.
+Shapes: n interactions, B sequences of a batch, T their longest length in tokens, S slots, M mentions of items, R
+targets, Q reason tokens.
 """
 
 from __future__ import annotations
@@ -57,6 +58,10 @@ class Batch:
     target_rows: Tensor  # (R,) int64: the interaction of each target
     reason_first: Tensor  # (R,) bool: whether it is that interaction's second target, a reason before its verdict
     first_target: Tensor  # (B,) int64: the interaction of each sequence's first target, which names its routing
+    mentions: Tensor  # (M, 3) int64: sequence, first position and length of every item's text
+    mention_labels: Tensor  # (M,) float32: 1 if its item was liked, else -1; only those in `before` may be read
+    target_mentions: Tensor  # (R,) int64: the mention (0..M-1) of each target's own item
+    before: Tensor  # (R, M) bool: the mentions that stand in a target's history, of a strictly earlier moment
     reasons: Tensor  # (Q, 2) int64: sequence and position from which a reason's next token is predicted
     reason_targets: Tensor  # (Q,) int64: the target (0..R-1) that each belongs to
     reason_tokens: Tensor  # (Q,) int64: the token to predict
@@ -78,6 +83,9 @@ class Block:
     moment: int  # rank of its timestamp among the sequence's blocks
     row: int = -1
     slots: list[tuple[int, int, int]] = field(default_factory=list)  # offset, interaction, kind
+    mentions: list[tuple[int, int, int]] = field(
+        default_factory=list
+    )  # offset and length of an item's text, interaction
     verdict: int = -1  # offset from which a target's verdict is predicted
     shown: int = 0  # how many of its first tokens later blocks see
     reason: list[tuple[int, int]] = field(default_factory=list)  # offset that predicts it, token: learned as the reason
@@ -141,9 +149,19 @@ class Layout(ABC):
         return replace(self, **columns(interactions), reasons={}, thoughts={})
 
     def target_block(
-        self, prompt: list[int], moment: int, row: int, slots: list[tuple[int, int, int]], *, with_reason: bool
+        self,
+        prompt: list[int],
+        moment: int,
+        row: int,
+        *,
+        text_at: int,
+        slots: list[tuple[int, int, int]],
+        with_reason: bool,
     ) -> Block:
-        """A target's prompt, the verdict that its label says (all of its word), and its reason if that is learned."""
+        """A target's block: its prompt, all of the verdict that its label says, and its reason if that is learned.
+
+        The item's text stands at the offset `text_at`.
+        """
         label = int(self.label[row])
         after = [*self.vocabulary.rest[label], *(self.reasons[row].tolist() if with_reason else [])]
         return Block(
@@ -151,6 +169,7 @@ class Layout(ABC):
             moment,
             row,
             slots=slots,
+            mentions=[(text_at, len(self.items[self.item[row]]), row)],
             verdict=len(prompt) - 1,
             reason=list(enumerate(after, len(prompt))) if with_reason else [],
         )
@@ -187,11 +206,17 @@ class Layout(ABC):
         token, position, block, moment, visible = np.moveaxis(places, 2, 0)
         earlier = (moment[:, None, :] < moment[:, :, None]) & visible[:, None, :].astype(bool)
         same_block = (block[:, None, :] == block[:, :, None]) & np.tri(width, dtype=bool)
-        slots, targets, reasons = (
+        slots, mentions, targets, reasons = (
             np.concatenate([np.insert(part, 0, index, axis=1) for index, part in enumerate(parts)])
-            for parts in zip(*((each.slots, each.targets, each.reasons) for each in sequences), strict=True)
+            for parts in zip(
+                *((each.slots, each.mentions, each.targets, each.reasons) for each in sequences), strict=True
+            )
         )
-        before = np.cumsum([0, *(len(each.targets) for each in sequences)])  # targets of earlier sequences
+        targets_before, mentions_before = (
+            np.cumsum([0, *map(len, parts)])
+            for parts in zip(*((each.targets, each.mentions) for each in sequences), strict=True)
+        )
+        together = targets[:, :1] == mentions[:, 0]
         arrays = {
             "input_ids": token,
             "position_ids": position,
@@ -203,8 +228,12 @@ class Layout(ABC):
             "target_rows": targets[:, 2],
             "reason_first": targets[:, 3].astype(bool),
             "first_target": np.concatenate([each.targets[:1, 1] for each in sequences]),
+            "mentions": mentions[:, :3],
+            "mention_labels": np.where(self.label[mentions[:, 3]] == 1, 1, -1).astype(np.float32),
+            "target_mentions": mentions_before[targets[:, 0]] + targets[:, 4],
+            "before": together & (mentions[:, 4] < targets[:, 5:]),
             "reasons": reasons[:, :2],
-            "reason_targets": before[reasons[:, 0]] + reasons[:, 2],
+            "reason_targets": targets_before[reasons[:, 0]] + reasons[:, 2],
             "reason_tokens": reasons[:, 3],
         }
         return Batch(**{name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()})
@@ -251,11 +280,15 @@ def runs(keys: NDArray[np.integer], longest: int) -> Iterator[NDArray[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """A sequence of T tokens; where slots, targets and reasons stand is their first column."""
+    """A sequence of T tokens; where slots, mentions, targets and reasons stand is their first column."""
 
     places: NDArray[np.int64]  # (T, 5): token, position, number and moment of its block, whether later blocks see it
     slots: NDArray[np.int64]  # (S, 3): where, interaction, kind
-    targets: NDArray[np.int64]  # (R, 3): where its verdict is predicted, interaction, whether its reason comes first
+    mentions: NDArray[np.int64]  # (M, 4): where an item's text begins, its length, interaction, moment
+    targets: NDArray[
+        np.int64
+    ]  # (R, 5): where its verdict is predicted, interaction, whether its reason comes first, the
+    # number of its mention, moment
     reasons: NDArray[np.int64]  # (Q, 3): where it is predicted, number of its target, token
 
 
@@ -270,13 +303,16 @@ def _encode(blocks: Sequence[Block]) -> _Encoded:
     base = (np.cumsum(extent) - extent)[moment - moment[0]]
     within = np.arange(size.sum()) - np.repeat(first, size)
     slots: list[tuple[int, int, int]] = []
-    targets: list[tuple[int, int, bool]] = []
+    mentions: list[tuple[int, int, int, int]] = []
+    targets: list[tuple[int, int, bool, int, int]] = []
     reasons: list[tuple[int, int, int]] = []
     for at, block in zip(first.tolist(), blocks, strict=True):
         slots += [(at + offset, row, kind) for offset, row, kind in block.slots]
+        mentions += [(at + offset, length, row, block.moment) for offset, length, row in block.mentions]
         if block.verdict >= 0:
             reasons += [(at + offset, len(targets), token) for offset, token in block.reason]
-            targets.append((at + block.verdict, block.row, block.reason_first))
+            mention = next(number for number, (_, _, row, _) in enumerate(mentions) if row == block.row)
+            targets.append((at + block.verdict, block.row, block.reason_first, mention, block.moment))
     places = [
         np.concatenate([np.asarray(block.tokens, np.int64) for block in blocks]),
         within + np.repeat(base, size),
@@ -284,6 +320,7 @@ def _encode(blocks: Sequence[Block]) -> _Encoded:
         np.repeat(moment, size),
         within < np.repeat(shown, size),
     ]
+    widths = ((slots, 3), (mentions, 4), (targets, 5), (reasons, 3))
     return _Encoded(
-        np.stack(places, axis=1), *(np.asarray(rows, np.int64).reshape(-1, 3) for rows in (slots, targets, reasons))
+        np.stack(places, axis=1), *(np.asarray(rows, np.int64).reshape(-1, width) for rows, width in widths)
     )

@@ -168,16 +168,17 @@ class QuestionLayout(Layout):
     def beginning(self, window: Window) -> Block:
         words = self.words[window.phrasing]
         tokens = [self.head[0], *[self.vocabulary.slot] * self.soft_tokens, *self.head[1:], *words["opening"]]
-        slots = []
+        slots, mentions = [], []
         past = window.rows[~window.target].tolist()
         for row in past:
             tokens += words["entry"]
+            mentions.append((len(tokens), len(self.items[self.item[row]]), row))
             named, places = self._named(row, words, len(tokens))
             tokens += [*named, *words["liked" if self.label[row] else "disliked"]]
             slots += places
         if not past:
             tokens += words["nothing"]
-        return Block(tokens, BEGIN, slots=slots, shown=len(tokens))
+        return Block(tokens, BEGIN, slots=slots, mentions=mentions, shown=len(tokens))
 
     def blocks(self, window: Window) -> list[Block]:
         words = self.words[window.phrasing]
@@ -191,9 +192,11 @@ class QuestionLayout(Layout):
                 slots.append((len(tokens), row, USER))
                 tokens += [self.vocabulary.slot, *words["stop"]]
             tokens += words["candidate"]
-            named, places = self._named(row, words, len(tokens))
+            text_at = len(tokens)
+            named, places = self._named(row, words, text_at)
             tokens += [*named, *words["stop"], *words["question"], *self.vocabulary.lead]
-            blocks.append(self.target_block(tokens, 0, row, [*slots, *places], with_reason=with_reason))
+            slots += places
+            blocks.append(self.target_block(tokens, 0, row, text_at=text_at, slots=slots, with_reason=with_reason))
         return blocks
 
 

@@ -106,7 +106,8 @@ class StreamLayout(Layout):
         for row, moment, with_reason in zip(rows.tolist(), moments, self.reasons_shown(window).tolist(), strict=True):
             text = self.items[self.item[row]].tolist()
             prompt = [*text, words.slot, *words.lead]
-            block = self.target_block(prompt, moment, row, [(len(text), row, WHOLE)], with_reason=with_reason)
+            slots = [(len(text), row, WHOLE)]
+            block = self.target_block(prompt, moment, row, text_at=0, slots=slots, with_reason=with_reason)
             block.shown = len(prompt) + 1 + len(words.rest[self.label[row]])
             blocks.append(block)
         for index in np.flatnonzero(~window.target).tolist():
