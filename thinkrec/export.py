@@ -24,6 +24,7 @@ from thinkrec.experts.training import load_experts
 from thinkrec.lm.adapters import read_lora
 from thinkrec.lm.backbone import save_model
 from thinkrec.lm.loaded import open_global
+from thinkrec.lm.model import MATCH_FILE
 from thinkrec.params import Params
 from thinkrec.text.question import frame_of
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
@@ -63,6 +64,8 @@ def export(folder: Path, params: Params, *, expert: int | None = None) -> dict[s
     if params.prompt.layout == "question":  # verdicts stand after other text there
         words = find_vocabulary(tokenizer, after=frame_of(tokenizer, words.begin)[1])
     users = np.bincount(experts.groups.group + 1, minlength=count + 1)
+    match = "" if loaded.model.match is None else f" plus the match of texts ({MATCH_FILE})"
+    score = f"{SCORES[loaded.recipe.score]}{match}, where the verdict is predicted; its sigmoid is the probability"
     manifest = {
         "model": MODEL,
         "merged_adapter": None if merged is None else merged.name,
@@ -78,7 +81,7 @@ def export(folder: Path, params: Params, *, expert: int | None = None) -> dict[s
         "prompt": params.prompt.model_dump(mode="json"),
         "slot_token": words.slot,
         "verdicts": dict(zip(VERDICTS, words.verdicts, strict=True)),
-        "score": f"{SCORES[loaded.recipe.score]}, where the verdict is predicted; its sigmoid is the probability",
+        "score": score,
         "inputs": [path.name for path in inputs],
     }
     with artifacts.atomic(folder) as partial:
