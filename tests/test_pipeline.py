@@ -43,7 +43,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "keywords": [{"keywords.source": "teacher"}],
     "features": [{"features.model": model} for model in ("lightgcn", "sasrec", "gsasrec")],
     "traces": [{"traces.sampling": sampling} for sampling in ("random", "hard")],
-    "sft": [{"sft.recipe": "paper"}],
+    "sft": [{"sft.recipe": "paper"}, {"prompt.slots": []}],
     "experts": [{"experts.added": [str(NEWCOMERS)]}],
 }
 ALL_DATA = {

@@ -77,9 +77,10 @@ class TrainSettings:
         cls, name: str, params: Params, section: BackboneParams | ExpertParams | GateParams | SftParams, **others: Any
     ) -> Self:
         """As params.yaml says, epochs and learning rate in a `section`; but for some `others`."""
-        values = {"epochs": section.epochs, "learning_rate": section.learning_rate, "weight_decay": 0.0}
-        common = {"seed": params.seed, "metric": params.trainer.metric, "trainer": params.trainer}
-        return cls(name=name, **{**values, **common, **others})
+        values: dict[str, Any] = {"epochs": section.epochs, "learning_rate": section.learning_rate, "weight_decay": 0.0}
+        if "metric" not in others:  # who has another does not depend on this parameter
+            values["metric"] = params.trainer.metric
+        return cls(name=name, seed=params.seed, trainer=params.trainer, **{**values, **others})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
