@@ -177,6 +177,12 @@ def test_an_impossible_wait_is_not_waited_out(wait):
     assert len(server.heard) <= 2
 
 
+def test_a_wait_that_is_no_number_is_asked_again_as_without_one():
+    refusals = iter([Response(body={"error": {"message": "no"}}, status=429, headers={"retry-after": "nan"})])
+    with serve(lambda request: next(refusals, None)) as server:
+        assert texts_of(ask(teacher_at(server.endpoint, retries=1), "x")) == ["ax"]
+
+
 @pytest.mark.parametrize(("word", "requests"), [("true", 2), ("false", 1)])
 def test_a_server_may_say_whether_to_ask_again(word, requests):
     headers = {"x-should-retry": word, "retry-after-ms": "1"}

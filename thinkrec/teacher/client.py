@@ -273,7 +273,8 @@ def read_wait(headers: httpx2.Headers) -> float:
     """The seconds that a server asks to be left alone, as a number or a date; 0 where it names no such time."""
     for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
         with suppress(ValueError):
-            return max(float(headers.get(name, "")) / unit, 0.0)
+            wait = float(headers.get(name, "")) / unit
+            return wait if wait > 0 else 0.0  # not a number, either
     with suppress(ValueError, OverflowError):
         return max(parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time.time(), 0.0)
     return 0.0
