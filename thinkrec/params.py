@@ -234,7 +234,7 @@ class SftParams(Section):
     gamma: Share  # weight of the trace's loss in a recommending sample
     pairwise: NotNegative  # weight of the pairwise term within a user's window
     slot_dropout: BelowOne  # chance of dropping each part of a slot
-    match_size: Count  # of an item's vector in the match of texts (prompts without features); 0: scores without it
+    match_size: Count  # of an item's vector in the match of texts (compact, prompts without features); 0: none
     match_dropout: BelowOne  # on those vectors
     patience: Positive  # epochs without a better metric before training stops
 

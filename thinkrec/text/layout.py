@@ -304,15 +304,17 @@ def _encode(blocks: Sequence[Block]) -> _Encoded:
     within = np.arange(size.sum()) - np.repeat(first, size)
     slots: list[tuple[int, int, int]] = []
     mentions: list[tuple[int, int, int, int]] = []
+    mention_of: dict[int, int] = {}  # interaction -> number of its mention
     targets: list[tuple[int, int, bool, int, int]] = []
     reasons: list[tuple[int, int, int]] = []
     for at, block in zip(first.tolist(), blocks, strict=True):
         slots += [(at + offset, row, kind) for offset, row, kind in block.slots]
-        mentions += [(at + offset, length, row, block.moment) for offset, length, row in block.mentions]
+        for offset, length, row in block.mentions:
+            mention_of[row] = len(mentions)
+            mentions.append((at + offset, length, row, block.moment))
         if block.verdict >= 0:
             reasons += [(at + offset, len(targets), token) for offset, token in block.reason]
-            mention = next(number for number, (_, _, row, _) in enumerate(mentions) if row == block.row)
-            targets.append((at + block.verdict, block.row, block.reason_first, mention, block.moment))
+            targets.append((at + block.verdict, block.row, block.reason_first, mention_of[block.row], block.moment))
     places = [
         np.concatenate([np.asarray(block.tokens, np.int64) for block in blocks]),
         within + np.repeat(base, size),
