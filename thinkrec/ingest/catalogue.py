@@ -77,6 +77,9 @@ AMAZON = "https://mcauleylab.ucsd.edu/public_datasets/data"
 # 20 months; sizes, coefficients and the reasons for them: thinkrec/synthetic/world.py.
 WORLD_WINDOWS = split_at("2021-01-01", "2021-11-01", "2022-04-01", "2022-09-01")
 WORLD = WorldSpec(seed=1, users=880, items=650, start=1_609_459_200, days=608)
+# Chosen by shares of rows alone, before any model saw it: 34 % of test and 23 % of valid are about items that train
+# never saw. Two of its three seasons begin with valid and test.
+NEW_ITEMS_WORLD = replace(WORLD, late_items=0.43, seasons=3)
 SMALL_WORLD = replace(WORLD, users=80, items=80, history_median=38.0, history_sigma=0.5, history_max=50)
 
 
@@ -164,6 +167,7 @@ DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
     for dataset in (
         _world("synthetic", "the synthetic world: generated ratings whose true probabilities are known", WORLD),
+        _world("synthetic-new", "the synthetic world where many items are new", NEW_ITEMS_WORLD),
         _world("synthetic-small", "the synthetic world in small, for tests", SMALL_WORLD),
         _movielens(
             "ml-100k",

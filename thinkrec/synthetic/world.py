@@ -85,6 +85,7 @@ class WorldSpec:
 
     popularity: float = 0.8  # Zipf's exponent
     late_items: float = 0.2  # share of items released after the start
+    seasons: int | None = None  # they come in so many batches, at equal distances of time; None: one by one
     favourite_genre: float = 5.0  # weight of an item in one of a user's two favourite genres, against 1 elsewhere
 
     kind_shares: tuple[float, ...] = (0.40, 0.35, 0.25)
@@ -118,7 +119,7 @@ def generate(spec: WorldSpec) -> World:
     rng = np.random.default_rng(spec.seed)
     genres = rng.integers(len(words.GENRES), size=spec.items)
     values = np.stack([rng.permutation(np.arange(spec.items) % len(names)) for names in VALUES], axis=1)
-    release = np.where(rng.random(spec.items) < spec.late_items, rng.uniform(0, spec.days * DAY, spec.items), 0.0)
+    release = _releases(spec, rng)
     quality = rng.normal(0, spec.quality, spec.items)
 
     kinds = rng.permutation(np.repeat(np.arange(len(spec.kind_shares)), _parts(spec.users, spec.kind_shares)))
@@ -156,6 +157,18 @@ def generate(spec: WorldSpec) -> World:
 def prototypes() -> NDArray[np.float64]:
     """`PROTOTYPES` as a matrix, (kinds, values of all traits)."""
     return np.array([np.concatenate([prototype[trait] for trait in TRAITS]) for prototype in PROTOTYPES])
+
+
+def _releases(spec: WorldSpec, rng: np.random.Generator) -> NDArray[np.float64]:
+    """When each item appears, in seconds since the start (items): 0 for those that are there from the start.
+
+    Batches draw as often from `rng` as single items do, so that worlds with and without them are alike in all else.
+    """
+    late, end = rng.random(spec.items) < spec.late_items, spec.days * DAY
+    moment = rng.uniform(0, end, spec.items)
+    if spec.seasons is not None:
+        moment = (1 + np.floor(moment / end * spec.seasons)) / (1 + spec.seasons) * end
+    return np.where(late, moment, 0.0)
 
 
 def _parts(total: int, shares: tuple[float, ...]) -> NDArray[np.int64]:
