@@ -32,8 +32,9 @@ def run_of(name: str, predictions: pd.DataFrame, reasons: pd.DataFrame, *more: s
 
 
 def predictions(noise: float) -> pd.DataFrame:
-    """`thinkrec` knows the true probabilities up to `noise`."""
-    return make_predictions(600, users=40, seed=3, thinkrec=noise, mf=None, thinkrec_static=2.0, mf_static=None)
+    """`thinkrec` knows the true probabilities up to `noise`; the items of half of the rows are new."""
+    frame = make_predictions(600, users=40, seed=3, thinkrec=noise, mf=None, thinkrec_static=2.0, mf_static=None)
+    return frame.assign(popularity=frame["row"] % 4 // 2)
 
 
 def file_of(name: str, run: Run, base: Run) -> dict[str, Any]:
@@ -99,6 +100,36 @@ def test_another_rows_file_has_one_line_of_its_name(worse: Run, base: Run, worse
         assert 0 < entry["lead"]["low"] < entry["lead"]["value"] < entry["lead"]["high"]
         assert entry["lead"]["p"] == round(2 / (DRAWS + 1), 4)
     assert (worse_file["experiment"], worse_file["compared_with"]) == ("worse", "base")
+
+
+def test_lines_have_figures_and_leads_on_new_items_and_files_count_their_rows(
+    worse: Run, base: Run, worse_file: dict[str, Any], base_file: dict[str, Any]
+) -> None:
+    new = base.predictions[(base.predictions["split"] == "test") & (base.predictions["popularity"] == 0)]
+    counts = {"rows": len(new), "users": new["user"].nunique()}
+    ours, theirs = (metrics.auc(new["label"], run.predictions.loc[new.index, "thinkrec"]) for run in (base, worse))
+    for file, name, auc in (
+        (worse_file, "no_thinking", theirs),
+        (base_file, "mf", metrics.auc(new["label"], new["mf"])),
+    ):
+        assert file["counts"]["test"]["new_items"] == counts
+        line = file["lines"][name]["test"]["new_items"]
+        assert set(line) == {"auc", "uauc", "possible_lift"}
+        assert line["auc"]["value"] == round(auc, 4)
+        assert line["auc"]["lead"]["value"] == round(ours - auc, 4)
+        assert 0 < line["auc"]["lead"]["low"] < line["auc"]["lead"]["value"] < line["auc"]["lead"]["high"]
+    joint = joint_file("no_thinking", {7: (worse, base), 1: (worse, base)}, draws=DRAWS, seed=7)["new_items"]
+    line = worse_file["lines"]["no_thinking"]["test"]["new_items"]
+    assert joint == {"no_thinking": {metric: line[metric]["lead"] for metric in ("auc", "uauc")}}
+
+
+def test_a_run_from_before_new_items_were_measured_has_none(base: Run, base_file: dict[str, Any]) -> None:
+    table = {
+        split: {key: of_split[key] for key in of_split if key != "new_items"} for split, of_split in base.table.items()
+    }
+    older = file_of(BASE, replace(base, table=table), base)
+    assert "new_items" not in older["counts"]["test"] and "new_items" not in older["lines"]["mf"]["test"]
+    assert older["lines"]["mf"]["test"]["auc"] == base_file["lines"]["mf"]["test"]["auc"]
 
 
 def test_a_row_with_the_same_predictions_has_no_lead(base: Run) -> None:

@@ -47,7 +47,8 @@ class Experiments:
                 yield name, "Traceback\nAssertionError: an unlucky one"
             else:
                 noise = 3 / (self.code * (experts + 1))
-                predictions = make_predictions(400, users=20, thinkrec=noise + 0.01 * seed, mf=None)
+                predictions = make_predictions(400, users=40, thinkrec=noise + 0.01 * seed, mf=None)
+                predictions["popularity"] = predictions["row"] % 4 // 2  # of every other item 0: train never saw it
                 reasons = make_reasons({11: "yes it fits"}, {11: "yes it fits"})
                 name_of_run = f"run {len(self.started)}"
                 self.finished[name] = make_run(name_of_run, predictions, reasons, "thinkrec", "mf", seed=seed, draws=50)
@@ -71,10 +72,10 @@ def experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiments:
     return fake
 
 
-def run(*names: str, seeds: tuple[str, ...] = ("7",), **options: Any) -> tuple[str, list[str]]:
+def run(*names: str, seeds: tuple[str, ...] = ("7",), dataset: str = DATASET, **options: Any) -> tuple[str, list[str]]:
     """The summary of a call, and what was said meanwhile."""
     lines: list[str] = []
-    return fill(DATASET, names=names, seeds=seeds, say=lines.append, **options), lines
+    return fill(dataset, names=names, seeds=seeds, say=lines.append, **options), lines
 
 
 def auc_of(name: str, files: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,6 +116,18 @@ def test_what_is_not_done_runs_base_rows_first_and_its_files_and_page_are_writte
     page = page_path(DATASET).read_text(encoding="utf-8")
     assert page == render_dataset(DATASET)
     assert "Not run yet: no_thinking" in page and "## Over seeds" in page
+
+
+def test_new_items_have_a_section_of_their_own_with_leads_of_one_seed_and_joint_ones(experiments: Experiments) -> None:
+    new = "synthetic-new"
+    assert run("no_experts", seeds=("7", "1"), dataset=new)[0].endswith(f"docs/results/{new}.md written")
+    assert all(name.startswith(f"{new}-") for name in experiments.started)
+    page = page_path(new).read_text(encoding="utf-8")
+    part = page.partition("## New items\n")[2].partition("\n## ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("| no experts |")]
+    assert "100 interactions of" in part and len(lines) == 3  # one seed, the spread, the joint lead
+    assert all(": ahead" in lines[at] for at in (0, 2)) and "±" in lines[1]
+    assert read_joint(new)["no_experts"]["new_items"]["no_experts"]["auc"]["low"] > 0
 
 
 def test_interrupted_it_goes_on_with_what_is_not_finished(experiments: Experiments) -> None:

@@ -153,6 +153,45 @@ def test_the_page_says_over_what_it_is_measured_and_what_is_missing() -> None:
     assert "ot run yet:" not in render("ml-1m", every, {})
 
 
+def with_new_items(*names: str) -> dict[str, dict[str, Any]]:
+    """Row files that count new items, and of these lines also measured them."""
+    more = files()
+    more["thinkrec"]["counts"]["test"]["new_items"] = {"rows": 1234, "users": 250}
+    for file in more.values():
+        for name, of_line in file["lines"].items():
+            if name in names:
+                lead = {} if name == "thinkrec" else {"lead": 0.2, "p": 0.0002}
+                of_line["test"]["new_items"] = {metric: entry(0.76, **lead) for metric in ("auc", "uauc")}
+    return more
+
+
+def test_new_items_have_a_table_of_all_lines_and_those_not_measured_say_so() -> None:
+    part = section("New items", of=with_new_items("thinkrec", "mf", "mf_static"), dataset="synthetic-new")
+    assert "1,234 interactions of 250 users" in part
+    value, lead = ".7600 [.7400, .7800]", "+.2000 [.1800, .2200]: ahead*"
+    assert cells(part, "**ThinkRec**") == ["**ThinkRec**", value, value, "", ""]
+    assert cells(part, "matrix factorisation") == ["matrix factorisation", value, value, lead, lead]
+    assert cells(part, "no thinking") == ["no thinking", "–", "–", "", ""]  # its file is older
+    assert [row[0] for row in table_rows(part)][2:] == [
+        *("**ThinkRec**", "no thinking", "as TALLRec: text only", "matrix factorisation", "running rates")
+    ]
+
+
+def test_new_items_too_few_to_be_measured_are_counted_and_older_files_have_no_such_section() -> None:
+    assert section("New items", of=with_new_items()).endswith("too few to be measured, or of one class.\n")
+    assert "New items" not in render("ml-1m", files(), {})
+
+
+def test_new_items_have_means_and_joint_leads_over_seeds() -> None:
+    seeds = spread()
+    for of_line in seeds.values():
+        of_line["new_items"] = {"metrics": {"auc": {"mean": 0.71, "deviation": 0.0021}}, "lead": {}}
+    seeds["gsasrec"]["new_items"]["lead"] = {"auc": entry(0, 0.15, p=0.001)["lead"]}
+    part = render("synthetic-new", with_new_items("thinkrec"), seeds).partition("## New items")[2].partition("\n## ")[0]
+    rows = [row for row in table_rows(part) if row[0] == "gSASRec"]
+    assert rows == [["gSASRec", "3", ".7100 ± .0021"], ["gSASRec", "3", "+.1500 [.1300, .1700]: ahead*", ""]]
+
+
 def test_the_static_line_of_a_model_is_compared_with_the_same_figure() -> None:
     row = cells(section("Static protocol"), "matrix factorisation")
     assert row[1] == ".6400 [.6200, .6600]<br>paper .6401: within"

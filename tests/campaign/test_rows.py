@@ -98,8 +98,8 @@ def test_a_row_is_not_done_after_a_change_and_says_which(project: Path) -> None:
 
 
 def test_experiments_have_names_of_their_own_that_git_takes(project: Path) -> None:
-    rows = [row for dataset in ("synthetic", "synthetic-small") for row in plan(dataset).values()]
-    assert len({row.experiment for row in rows}) == 2 * len(ROWS)
+    rows = [row for dataset in ("synthetic", "synthetic-new", "synthetic-small") for row in plan(dataset).values()]
+    assert len({row.experiment for row in rows}) == 3 * len(ROWS)
     (row,) = plan("amazon-2018:Gift_Cards", raw=project, names=[BASE]).values()
     subprocess.run(["git", "check-ref-format", f"refs/exps/{row.experiment}"], check=True)
 

@@ -50,6 +50,17 @@ def test_a_metric_that_a_seed_lacks_is_left_out() -> None:
     assert [list(spread[line]["metrics"]) for line in ("thinkrec", "mf")] == [["possible_lift"], ["auc"]]
 
 
+def test_new_items_have_their_own_spread_and_joint_leads() -> None:
+    by_seed = files(0.7, 0.7, 0.7)
+    for seed, auc in zip(SEEDS, (0.5, 0.52, 0.54), strict=True):
+        by_seed[seed]["thinkrec"]["lines"]["mf"]["test"]["new_items"] = {"auc": {"value": auc}}
+    file = joint("a7", "a1", "a2")["thinkrec"] | {"new_items": {"mf": LEAD}}
+    spread = spread_over_seeds(by_seed, {"thinkrec": file})
+    assert spread["mf"]["new_items"]["metrics"]["auc"] == pytest.approx({"mean": 0.52, "deviation": 0.02})
+    assert spread["mf"]["new_items"]["lead"] == LEAD
+    assert spread["thinkrec"]["new_items"] == {"metrics": {}, "lead": {}}  # its files are older
+
+
 @pytest.mark.parametrize(
     ("runs", "lead"), [(("a7", "a1", "a2"), LEAD), (("a7", "a1"), {}), (("a7", "a1", "older"), {})]
 )

@@ -13,7 +13,16 @@ from tests.predictions import make_predictions
 from thinkrec import metrics
 from thinkrec.artifacts import rounded
 from thinkrec.evaluation.intervals import HEADLINE
-from thinkrec.evaluation.tables import SLICE_METRICS, cut_slices, evaluate, headlines, possible_lift, to_text
+from thinkrec.evaluation.tables import (
+    LEAST_USERS,
+    NEW_ITEMS_METRICS,
+    SLICE_METRICS,
+    cut_slices,
+    evaluate,
+    headlines,
+    possible_lift,
+    to_text,
+)
 
 MODELS = ["thinkrec", "thinkrec_static", "expert_oracle", "twin", "weak_static", "weak", "best"]
 
@@ -23,6 +32,12 @@ def predictions() -> pd.DataFrame:
     """A model that knows most of the true probabilities, its monotone twin, and others near chance."""
     frame = make_predictions(1600, users=120, thinkrec=0.7, weak=None, thinkrec_static=2.0, weak_static=None)
     return frame.assign(twin=frame["thinkrec"] ** 2, expert_oracle=frame[["thinkrec", "best"]].mean(axis=1))
+
+
+@pytest.fixture(scope="module")
+def with_new_items(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The same, where the item of every third row is one that train never saw."""
+    return predictions.assign(popularity=np.where(predictions["row"] % 3, 9, 0))
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +118,42 @@ def test_a_planted_difference_is_found_and_an_absent_one_is_not(evaluated: dict[
     assert all(pair["p_holm"] >= pair["p"] for model in differences.values() for pair in model.values())
 
 
+def test_new_items_have_intervals_and_paired_leads_of_their_rows(with_new_items: pd.DataFrame) -> None:
+    table = evaluate(with_new_items, MODELS, seed=0, draws=200)["test"]
+    new = table["new_items"]
+    held = with_new_items[(with_new_items["split"] == "test") & (with_new_items["popularity"] == 0)]
+    assert (new["rows"], new["users"]) == (len(held), held["user"].nunique())
+    assert list(new["models"]) == MODELS
+    for name, model in new["models"].items():
+        assert model["all"]["auc"] == metrics.auc(held["label"], held[name])
+        assert list(model["interval"]) == list(NEW_ITEMS_METRICS)
+        assert model["interval"]["auc"]["low"] < model["all"]["auc"] < model["interval"]["auc"]["high"]
+    assert new["models"]["best"]["possible_lift"] == 1
+    lead = new["differences"]["weak"]["auc"]
+    ours, theirs = (new["models"][name]["all"]["auc"] for name in ("thinkrec", "weak"))
+    assert lead["difference"] == ours - theirs and 0.05 < lead["low"] < lead["difference"]
+    assert list(new["differences"]) == list(table["differences"])
+    assert headlines({"test": table})["test"]["new_items"] == {
+        "rows": len(held),
+        **{name: new["models"]["thinkrec"]["all"][name] for name in NEW_ITEMS_METRICS},
+    }
+
+
+@pytest.mark.parametrize("fault", ["one class", "few users", "none"])
+def test_where_new_items_are_too_few_only_their_number_is_given(with_new_items: pd.DataFrame, fault: str) -> None:
+    new = with_new_items["popularity"] == 0
+    if fault == "one class":
+        frame = with_new_items.assign(label=with_new_items["label"].where(~new, 1))
+    else:
+        least = {"few users": LEAST_USERS - 1, "none": 0}[fault]
+        frame = with_new_items.assign(popularity=np.where(new & (with_new_items["user"] < least), 0, 9))
+    table = evaluate(frame, ["thinkrec", "weak"], seed=0, draws=2)["test"]
+    rows = int(((frame["popularity"] == 0) & (frame["split"] == "test")).sum())
+    assert set(table["new_items"]) == {"rows", "users"} and table["new_items"]["rows"] == rows
+    assert headlines({"test": table})["test"]["new_items"] == {"rows": rows}
+    assert "new AUC" not in to_text({"test": table})
+
+
 def test_the_possible_lift_is_0_at_chance_and_1_for_the_truth(evaluated: dict[str, Any]) -> None:
     assert (possible_lift(0.5, 0.8), possible_lift(0.65, 0.8)) == (0, pytest.approx(0.5))
     models = evaluated["test"]["models"]
@@ -138,6 +189,16 @@ def test_the_text_is_aligned_and_marks_what_differs(evaluated: dict[str, Any]) -
     assert len({line.index(" [") for line in lines.values()}) == 1
     assert "*" in lines["weak"] and "*" not in lines["twin"] + lines["best"] + lines["thinkrec"]
     assert max(map(len, block)) <= 140
+
+
+def test_the_text_has_a_column_for_new_items_where_they_are_measured(with_new_items: pd.DataFrame) -> None:
+    evaluated = evaluate(with_new_items, MODELS, seed=0, draws=200)
+    block = to_text(evaluated).split("\n\n")[1].splitlines()
+    new = evaluated["test"]["new_items"]
+    assert f"; new: {new['rows']} rows about items that train never saw" in block[0]
+    at = block[1].index("new AUC")
+    of_weak = next(line for line in block if line.startswith("weak "))[at:].split()[0]
+    assert of_weak == f"{new['models']['weak']['all']['auc']:.4f}*".removeprefix("0")
 
 
 def test_the_text_lists_online_models_then_static_ones_then_hindsight(evaluated: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
-from thinkrec.ingest.catalogue import DATASETS, SMALL_WORLD, WORLD
+from thinkrec.ingest.catalogue import DATASETS, NEW_ITEMS_WORLD, SMALL_WORLD, WORLD
 from thinkrec.ingest.splits import split_codes, windows_of
 from thinkrec.synthetic import vocabulary as words
 from thinkrec.synthetic.world import OFFSETS, VALUES, World, generate
@@ -24,7 +24,7 @@ TRAITS = range(len(VALUES))
 
 
 class Causal:
-    """The default world as columns, and what could be known of a row from strictly earlier ones."""
+    """A world as columns, and what could be known of a row from strictly earlier ones."""
 
     def __init__(self, world: World) -> None:
         ratings = world.ratings
@@ -159,6 +159,17 @@ def test_the_kinds_can_be_found_from_what_users_rated(causal: Causal) -> None:
     enough = np.bincount(causal.user) >= 20
     groups = KMeans(3, n_init=5, random_state=0).fit_predict((profile / (count + 3))[enough])
     assert adjusted_rand_score(causal.world.kinds[enough], groups) > 0.9
+
+
+def test_where_items_are_new_nothing_differs_but_when_they_come_and_thus_who_rates_what(causal: Causal) -> None:
+    default, new = causal.world, Causal(generate(NEW_ITEMS_WORLD))
+    for name in ("kinds", "values", "genres"):
+        assert np.array_equal(getattr(default, name), getattr(new.world, name))
+    for name in ("title", "categories", "description"):
+        assert default.items[name].equals(new.world.items[name])
+    assert np.array_equal(causal.user, new.user) and np.array_equal(causal.time, new.time)
+    shares = [(~np.isin(new.item[part], new.item[new.train])).mean() for part in (new.valid, new.test)]
+    assert 0.20 < shares[0] < 0.25 and abs(shares[1] - 1 / 3) < 0.01
 
 
 def test_true_reasons_name_a_trait_of_the_rated_item(causal: Causal) -> None:

@@ -26,8 +26,10 @@ def percent_cell(value: float | None, *, signed: bool = False) -> str:
     return NOTHING if value is None else f"{100 * value:{'+' if signed else ''}.1f} %".replace("-", "−")
 
 
-def value_cell(entry: Mapping[str, Any], paper_figure: float | None = None) -> str:
+def value_cell(entry: Mapping[str, Any] | None, paper_figure: float | None = None) -> str:
     """A value with its interval, and where that is of the paper's figure: above it, below it, or around it."""
+    if not entry:
+        return NOTHING
     text = f"{figure_cell(entry['value'])} [{figure_cell(entry['low'])}, {figure_cell(entry['high'])}]"
     if paper_figure is None:
         return text

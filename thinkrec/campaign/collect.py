@@ -3,15 +3,16 @@
 A file holds `row`, `experiment`, `commit`, `compared_with` (the base row's experiment), `params`, `counts` (split ->
 rows and users) and `lines`: name -> `valid` and `test` -> metric -> `value`, `low`, `high` (95 %) and `lead`, which is
 ThinkRec minus this line on the same rows: `value`, `low`, `high`, `p` (a static line is compared with static ThinkRec).
-A world's lines have their `possible_lift` per split. The line of a run that wrote reasons has `reasons`: those of the
-evaluation's metrics file, METEOR with interval and lead.
+A world's lines have their `possible_lift` per split. `new_items` holds the same of rows about items that train never
+saw, where these are enough to be measured; `counts` says how many they are. The line of a run that wrote reasons has
+`reasons`: those of the evaluation's metrics file, METEOR with interval and lead.
 
 Over several seeds, a row has a file of *joint* leads besides (`joint_file`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,9 @@ from thinkrec.campaign.experiments import Run
 from thinkrec.campaign.rows import BASE, Row
 from thinkrec.errors import UserError
 from thinkrec.evaluation.intervals import DRAWS, HEADLINE, bootstrap, interval, mean_draws, p_value
-from thinkrec.evaluation.models import OURS, kind_of
+from thinkrec.evaluation.models import BEST, OURS, kind_of
 from thinkrec.evaluation.reasons import meteor_exact_stem
-from thinkrec.evaluation.tables import EVALUATED, differences
+from thinkrec.evaluation.tables import EVALUATED, NEW_ITEMS, NEW_ITEMS_METRICS, evaluate, is_measurable, new_item_rows
 from thinkrec.metrics import Floats
 
 METEOR = "meteor_exact_stem"
@@ -41,51 +42,49 @@ def row_file(row: Row, run: Run, base: Run, *, draws: int = DRAWS) -> dict[str, 
     """
     seed = row.params["seed"]
     if row.name == BASE:
-        names = {model: model for model in run.table[TEST]["models"]}
-        leads = {split: table["differences"] for split, table in run.table.items()}
+        table, names = run.table, list(run.table[TEST]["models"])
     else:
-        names = {OURS: row.name}
-        leads = _leads_over(row.name, run, base, draws=draws, seed=seed)
-    lines = {
-        name: {split: _line(table["models"][model], leads[split].get(name, {})) for split, table in run.table.items()}
-        for model, name in names.items()
-    }
+        table, names = _evaluate_beside(row.name, run, base, draws=draws, seed=seed), [row.name]
+    lines = {name: {split: _line(of_split, name) for split, of_split in table.items()} for name in names}
     if len(run.reasons):
         lines[row.name]["reasons"] = _reasons(run, base, draws=draws, seed=seed)
-    totals = {split: table["models"][OURS]["all"] for split, table in run.table.items()}
     file = {
         "row": row.name,
         "experiment": run.id,
         "commit": run.commit,
         "compared_with": base.id,
         "params": row.params,
-        "counts": {split: {key: total[key] for key in ("rows", "users")} for split, total in totals.items()},
+        "counts": {split: _counts(of_split) for split, of_split in table.items()},
         "lines": lines,
     }
     return rounded(file, DIGITS)
 
 
-def _line(model: dict[str, Any], leads: dict[str, dict[str, float]]) -> Line:
-    """One model's entry in a run's table and ThinkRec's lead over it -> metric -> value, interval, lead."""
+def _counts(table: Mapping[str, Any]) -> dict[str, Any]:
+    total, new = table["models"][OURS]["all"], table.get(NEW_ITEMS)  # an older run's table has none
+    counts = {key: total[key] for key in ("rows", "users")}
+    return counts | {NEW_ITEMS: {key: new[key] for key in ("rows", "users")}} if new else counts
+
+
+def _line(table: Mapping[str, Any], name: str) -> Line:
+    """A model's entry in a split's table and ThinkRec's lead over it -> metric -> value, interval, lead."""
+    model, leads, new = table["models"][name], table["differences"].get(name, {}), table.get(NEW_ITEMS, {})
     line: Line = {metric: {"value": model["all"][metric], **edges} for metric, edges in model["interval"].items()}
     for metric in line.keys() & leads.keys():
         lead = leads[metric]
         line[metric]["lead"] = {"value": lead["difference"], **{key: lead[key] for key in ("low", "high", "p")}}
     if "possible_lift" in model:
         line["possible_lift"] = model["possible_lift"]
+    if "models" in new:
+        line[NEW_ITEMS] = _line(new, name)
     return line
 
 
-def _leads_over(name: str, run: Run, base: Run, *, draws: int, seed: int) -> dict[str, Any]:
-    """Split -> `name` -> `tables.differences`: the base run's ThinkRec minus this run's."""
+def _evaluate_beside(name: str, run: Run, base: Run, *, draws: int, seed: int) -> dict[str, Any]:
+    """`tables.evaluate` of the base run's ThinkRec and, as `name`, this run's."""
     _check_same_interactions(name, run.predictions, base.predictions)
     both = base.predictions.assign(**{name: run.predictions[OURS]})
-    return {
-        str(split): differences(
-            bootstrap(rows["user"], rows["label"], {OURS: rows[OURS], name: rows[name]}, draws=draws, seed=seed)
-        )
-        for split, rows in both.groupby("split", observed=True)
-    }
+    return evaluate(both, [OURS, name, *({BEST} & set(both.columns))], draws=draws, seed=seed)
 
 
 def _check_same_interactions(name: str, predictions: pd.DataFrame, base: pd.DataFrame) -> None:
@@ -105,7 +104,8 @@ def joint_file(name: str, runs: Mapping[int, tuple[Run, Run]], *, draws: int = D
     It holds `row`, `runs`, seed -> the identifiers of the base row's run and of the row's, and `leads`: line -> metric
     -> `value`, `low`, `high` and `p` of the mean over seeds of ThinkRec minus the line of the same seed, on the test
     split. A draw of users is one and the same for all seeds, so the interval is of users; seeds are not drawn. The base
-    row's lines are the baselines that every seed has, under the online protocol.
+    row's lines are the baselines that every seed has, under the online protocol. `new_items` holds such leads over test
+    rows about items that train never saw, if these are enough to be measured.
 
     Raises:
         UserError: the runs' predictions are not of the same interactions.
@@ -115,15 +115,37 @@ def joint_file(name: str, runs: Mapping[int, tuple[Run, Run]], *, draws: int = D
     if name == BASE:
         models = set[str].intersection(*(set(run.table[TEST]["models"]) for run, _ in runs.values()))
         column_of = {model: model for model in sorted(models) if model != OURS and kind_of(model) == "online"}
-    test = first["split"] == TEST
-    scores: dict[str, pd.Series[float]] = {}
     for number, (run, base) in runs.items():
         for other in (run, base):
             _check_same_interactions(f"{name} of seed {number}", other.predictions, first)
-        scores[f"{number} {OURS}"] = base.predictions.loc[test, OURS]
-        scores |= {f"{number} {line}": run.predictions.loc[test, column] for line, column in column_of.items()}
-    drawn = bootstrap(first["user"][test], first["label"][test], scores, draws=draws, seed=seed)
-    leads: dict[str, Any] = {}
+    test = first[first["split"] == TEST]
+    new = new_item_rows(test)
+    drawing = {"draws": draws, "seed": seed}
+    file = {
+        "row": name,
+        "runs": {number: [base.id, run.id] for number, (run, base) in runs.items()},
+        "leads": _joint_leads(runs, column_of, test, HEADLINE, **drawing),
+        NEW_ITEMS: _joint_leads(runs, column_of, new, NEW_ITEMS_METRICS, **drawing) if is_measurable(new) else {},
+    }
+    return rounded(file, DIGITS)
+
+
+def _joint_leads(
+    runs: Mapping[int, tuple[Run, Run]],
+    column_of: Mapping[str, str],
+    rows: pd.DataFrame,
+    metrics: Sequence[str],
+    *,
+    draws: int,
+    seed: int,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Line -> metric -> joint lead over some `rows` of the predictions; `column_of` is by line."""
+    scores: dict[str, pd.Series[float]] = {}
+    for number, (run, base) in runs.items():
+        scores[f"{number} {OURS}"] = base.predictions.loc[rows.index, OURS]
+        scores |= {f"{number} {line}": run.predictions.loc[rows.index, column] for line, column in column_of.items()}
+    drawn = bootstrap(rows["user"], rows["label"], scores, metrics=metrics, draws=draws, seed=seed)
+    leads: dict[str, dict[str, dict[str, float]]] = {}
     for line in column_of:
         pairs = [(drawn[f"{number} {OURS}"], drawn[f"{number} {line}"]) for number in runs]
         leads[line] = {
@@ -131,10 +153,9 @@ def joint_file(name: str, runs: Mapping[int, tuple[Run, Run]], *, draws: int = D
                 float(np.mean([ours.value[metric] - theirs.value[metric] for ours, theirs in pairs])),
                 np.mean([ours.draws[metric] - theirs.draws[metric] for ours, theirs in pairs], axis=0),
             )
-            for metric in HEADLINE
+            for metric in metrics
         }
-    ids = {number: [base.id, run.id] for number, (run, base) in runs.items()}
-    return rounded({"row": name, "runs": ids, "leads": leads}, DIGITS)
+    return leads
 
 
 def _reasons(run: Run, base: Run, *, draws: int, seed: int) -> Line:

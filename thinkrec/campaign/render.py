@@ -27,6 +27,7 @@ from thinkrec.campaign.spread import LIFT, SPLIT, Spread
 from thinkrec.campaign.words import ABLATIONS, CLAIMED, HEADS, LANGUAGE_MODELS, LEARNED, line_title
 from thinkrec.evaluation.intervals import HEADLINE
 from thinkrec.evaluation.models import BASELINES, BEST, CENTROID, GLOBAL, ORACLE, OURS
+from thinkrec.evaluation.tables import NEW_ITEMS, NEW_ITEMS_METRICS
 from thinkrec.history import ScoredModel
 
 Files = Mapping[str, Mapping[str, Any]]  # row -> its file
@@ -38,12 +39,14 @@ ABLATION = (OURS, *ABLATIONS)
 EXPERTS = ("no_experts", "experts_1", "experts_2", OURS, "experts_4", CENTROID, GLOBAL, ORACLE)
 SEEDS = (*SEEDED, *ACCURACY[1:])
 REASONS = (*ABLATION, *LANGUAGE_MODELS)
+ON_NEW_ITEMS = (OURS, *ABLATIONS, *ACCURACY[1:])
 
 
 def render(dataset: str, files: Files, spread: Spread) -> str:
-    """The page of a dataset: accuracy, ablation, seeds, number of experts, reasons, the paper's claims, the runs."""
+    """The page of a dataset, a section for each of what the paper's tables show, and one for new items."""
     lines, count = merge_lines(files), files[BASE]["counts"][SPLIT]
-    users = count["users"]
+    users, new = count["users"], count.get(NEW_ITEMS)
+    spread_on_new = {name: line | line[NEW_ITEMS] for name, line in spread.items() if NEW_ITEMS in line}
     missing = [name for name in ROWS if name not in files]
     experts_note = words.EXPERTS_NOTE.format(n=files[BASE]["params"]["experts"]["n"])
     accuracy_note = words.ACCURACY_NOTE if dataset in paper.DATASETS else words.UNKNOWN_NOTE
@@ -55,6 +58,9 @@ def render(dataset: str, files: Files, spread: Spread) -> str:
         ("## Ablation", words.ABLATION_NOTE, ablation(lines)),
         ("## Over seeds", words.SEEDS_NOTE, over_seeds(spread)),
         (words.JOINT_NOTE, joint_leads(spread)),
+        ("## New items", words.NEW_ITEMS_NOTE.format(**new) if new else "", new_items(lines) if new else ""),
+        (over_seeds(spread_on_new),),
+        (joint_leads(spread_on_new, NEW_ITEMS_METRICS),),
         ("## Number of experts", experts_note, experts),
         ("## Reasons", words.REASONS_NOTE, reasons(dataset, lines)),
         (f"{words.CHECKS_NOTE} {words.NAMED_NOTE} {words.MOVED_NOTE}", checks(files)),
@@ -107,6 +113,14 @@ def ablation(lines: Lines) -> str:
     return _table(lines, ABLATION, leads=("uauc", "ndcg@5", "map@5"), paper_leads=paper.leads(paper.ABLATION))
 
 
+def new_items(lines: Lines) -> str:
+    """Every model on test rows about items that train never saw; a sentence where these were not measurable."""
+    of_new = {name: {SPLIT: line[SPLIT].get(NEW_ITEMS, {})} for name, line in lines.items()}
+    if not any(line[SPLIT] for line in of_new.values()):
+        return words.NOT_MEASURED
+    return _table(of_new, ON_NEW_ITEMS, columns=NEW_ITEMS_METRICS, leads=NEW_ITEMS_METRICS)
+
+
 def _expert_leads(files: Files) -> Figures:
     same = files[BASE]["params"]["experts"]["n"] == paper.EXPERTS_OF_OURS
     return paper.leads(paper.EXPERTS) if same else {}
@@ -116,11 +130,12 @@ def _table(
     lines: Lines,
     names: Iterable[str],
     *,
+    columns: Sequence[str] = COLUMNS,
     leads: Sequence[str],
     figures: Figures | None = None,
     paper_leads: Figures | None = None,
 ) -> str:
-    """The lines that are there: every headline metric with its interval, ThinkRec's lead in some of them.
+    """The lines that are there: the metrics of `columns` with their intervals, ThinkRec's lead in some of them.
 
     Beside ours the paper's `figures` and `paper_leads`, where they have the line and the metric. Nothing if there is no
     line but ThinkRec's.
@@ -130,15 +145,19 @@ def _table(
     if not shown.keys() - {OURS}:
         return ""
     lift = [HEADS[LIFT]] if any(LIFT in line for line in shown.values()) else []
-    star = stars({(name, metric): line[metric].get("lead") for name, line in shown.items() for metric in leads})
-    heads = ["model", *(HEADS[metric] for metric in COLUMNS), *(f"lead in {HEADS[metric]}" for metric in leads)]
+    star = stars({(name, metric): _lead(line, metric) for name, line in shown.items() for metric in leads})
+    heads = ["model", *(HEADS[metric] for metric in columns), *(f"lead in {HEADS[metric]}" for metric in leads)]
     body = []
     for name, line in shown.items():
-        values = [value_cell(line[metric], figures.get(name, {}).get(metric)) for metric in COLUMNS]
+        values = [value_cell(line.get(metric), figures.get(name, {}).get(metric)) for metric in columns]
         theirs = paper_leads.get(name, {})
-        ahead = [lead_cell(line[key].get("lead"), star.get((name, key), ""), theirs.get(key)) for key in leads]
+        ahead = [lead_cell(_lead(line, key), star.get((name, key), ""), theirs.get(key)) for key in leads]
         body.append([line_title(name), *values, *ahead, *(percent_cell(line.get(LIFT)) for _ in lift)])
     return markdown_table([*heads, *lift], body)
+
+
+def _lead(line: Mapping[str, Any], metric: str) -> Mapping[str, Any] | None:
+    return line.get(metric, {}).get("lead")
 
 
 def ndcg_10(lines: Lines, spread: Spread) -> str:
@@ -165,7 +184,7 @@ def ndcg_10(lines: Lines, spread: Spread) -> str:
 
 def over_seeds(spread: Spread) -> str:
     """What each line has over its seeds: mean ± deviation; nothing where there is one seed."""
-    shown = {name: spread[name] for name in SEEDS if name in spread}
+    shown = {name: spread[name] for name in SEEDS if spread.get(name, {}).get("metrics")}
     metrics = [metric for metric in (*HEADLINE, LIFT) if any(metric in line["metrics"] for line in shown.values())]
 
     def cell(metric: str, entry: Mapping[str, float] | None) -> str:
@@ -175,12 +194,12 @@ def over_seeds(spread: Spread) -> str:
     return _seed_table("model", metrics, shown, lambda name, metric: cell(metric, shown[name]["metrics"].get(metric)))
 
 
-def joint_leads(spread: Spread) -> str:
+def joint_leads(spread: Spread, metrics: Sequence[str] = HEADLINE) -> str:
     """ThinkRec's joint lead over each line that has one."""
     shown = {name: spread[name] for name in SEEDS if spread.get(name, {}).get("lead")}
-    leads = {(name, metric): line["lead"].get(metric) for name, line in shown.items() for metric in HEADLINE}
+    leads = {(name, metric): line["lead"].get(metric) for name, line in shown.items() for metric in metrics}
     star = stars(leads)
-    return _seed_table("ThinkRec over", HEADLINE, shown, lambda *at: lead_cell(leads[at], star.get(at, "")))
+    return _seed_table("ThinkRec over", metrics, shown, lambda *at: lead_cell(leads[at], star.get(at, "")))
 
 
 def _seed_table(head: str, metrics: Sequence[str], shown: Spread, cell: Callable[[str, str], str]) -> str:

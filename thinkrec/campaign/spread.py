@@ -10,6 +10,7 @@ import numpy as np
 from thinkrec.campaign.rows import BASE
 from thinkrec.evaluation.intervals import HEADLINE
 from thinkrec.evaluation.models import kind_of
+from thinkrec.evaluation.tables import NEW_ITEMS
 
 SPLIT = "test"
 LIFT = "possible_lift"
@@ -21,13 +22,16 @@ def spread_over_seeds(by_seed: Mapping[int, Files], joint: Files) -> Spread:
     """What each line has over seeds; nothing for a line of one seed, a static one, or one with hindsight.
 
     By line: `commit` (seed -> that of its run's file), `metrics` -> metric -> `mean` and `deviation` (of a sample) on
-    the test split, and `lead` -> metric -> ThinkRec's joint lead. A metric without a value for a seed is left out, and
-    so are joint leads of other runs than those of the files.
+    the test split, and `lead` -> metric -> ThinkRec's joint lead; `new_items` has such `metrics` and `lead` of test
+    rows about items that train never saw. A metric without a value for a seed is left out, and so are joint leads of
+    other runs than those of the files.
     """
     leads: dict[str, Any] = {}
+    leads_on_new: dict[str, Any] = {}
     for name, file in joint.items():
         if file["runs"] == run_ids(by_seed, name):
             leads |= file["leads"]
+            leads_on_new |= file.get(NEW_ITEMS, {})
     entries: dict[str, list[Mapping[str, Any]]] = {}
     commits: dict[str, dict[int, str]] = {}
     for seed, files in by_seed.items():
@@ -37,7 +41,15 @@ def spread_over_seeds(by_seed: Mapping[int, Files], joint: Files) -> Spread:
                     entries.setdefault(name, []).append(line[SPLIT])
                     commits.setdefault(name, {})[seed] = file["commit"]
     return {
-        name: {"commit": commits[name], "metrics": _spread(of_line), "lead": leads.get(name, {})}
+        name: {
+            "commit": commits[name],
+            "metrics": _spread(of_line),
+            "lead": leads.get(name, {}),
+            NEW_ITEMS: {
+                "metrics": _spread([entry.get(NEW_ITEMS, {}) for entry in of_line]),
+                "lead": leads_on_new.get(name, {}),
+            },
+        }
         for name, of_line in entries.items()
         if len(of_line) > 1
     }

@@ -64,6 +64,12 @@ ABLATION_NOTE = (
     "Without thinking, fine-tuning sees no trace; the backbone was pretrained on traces, as in all rows. Without "
     "keywords, the backbone never saw keywords either: a lead over such a row is of both."
 )
+NEW_ITEMS_NOTE = (
+    "Test rows about items that train never saw: {rows:,} interactions of {users:,} users. Models that know items by "
+    "their ids alone can only tell users apart here. Tables over seeds follow, if there are several: mean ± deviation, "
+    "and joint leads."
+)
+NOT_MEASURED = "These are too few to be measured, or of one class."
 SEEDS_NOTE = "Mean ± standard deviation over seeds; all other parameters are the same. Baselines are fitted per seed."
 JOINT_NOTE = (
     "ThinkRec's joint lead is the mean over seeds of ThinkRec minus the line of the same seed. Its interval is over "

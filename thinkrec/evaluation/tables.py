@@ -6,7 +6,7 @@ model. Models are compared on identical rows, with identical tie-breaks and iden
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,9 @@ from thinkrec.metrics import Bools, score_table
 EVALUATED = SPLITS[1:]
 COUNT_BINS = {0: "0", 1: "1-9", 10: "10-49", 50: "50+"}  # by the least count of each
 SLICE_METRICS = {"auc": "all", "uauc": "uauc", "ndcg@5": "@5", "map@5": "@5", "log_loss": "all"}  # and whom they cover
-LEAST_USERS = 30  # a mean over fewer says nothing, and slices have no intervals to say so
+LEAST_USERS = 30  # a mean over fewer says nothing, and its interval little
+NEW_ITEMS = "new_items"  # the one slice with intervals and leads: there ids know nothing, and text is all
+NEW_ITEMS_METRICS = ("auc", "uauc")  # few of its users have enough rows for a ranking's first five
 ALPHA = 0.05
 KINDS = {  # of models, in the order of the text, with what stands above them
     "online": "",
@@ -57,7 +59,9 @@ def evaluate(predictions: pd.DataFrame, models: Sequence[str], *, seed: int, dra
       cover fewer than LEAST_USERS users; `interval`; `possible_lift` where the truth is known;
     - `slices` -> slice -> bin -> `rows` and `users`, which are the same for all models (rankings are of a user's rows
       within the bin, as they are within warm and cold);
-    - `differences` -> other model -> metric -> `difference` (ours minus theirs), `low`, `high`, `p`, `p_holm`.
+    - `differences` -> other model -> metric -> `difference` (ours minus theirs), `low`, `high`, `p`, `p_holm`;
+    - `new_items`: of the rows about items that train never saw, `rows` and `users`, and if `is_measurable` says so
+      `models` (`all`, `interval`, `possible_lift`) and `differences` in NEW_ITEMS_METRICS.
     """
     by_split = {split: predictions[predictions["split"] == split] for split in EVALUATED}
     return {
@@ -78,30 +82,62 @@ def cut_slices(predictions: pd.DataFrame) -> dict[str, dict[str, Bools]]:
     }
 
 
+def new_item_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Those of these rows (of PREDICTIONS) whose item train never saw."""
+    return rows[rows["popularity"] == 0]
+
+
+def is_measurable(rows: pd.DataFrame) -> bool:
+    """Whether a slice of these rows has figures: both classes, and at least LEAST_USERS users."""
+    return rows["label"].nunique() > 1 and rows["user"].nunique() >= LEAST_USERS
+
+
 def _evaluate_split(rows: pd.DataFrame, models: Sequence[str], *, seed: int, draws: int) -> dict[str, Any]:
-    drawn = bootstrap(rows["user"], rows["label"], {model: rows[model] for model in models}, draws=draws, seed=seed)
     warm = rows["warm"].to_numpy()
-    parts = {"all": np.ones(len(rows), bool), "warm": warm, "cold": ~warm}
+    table = _compare(rows, models, {"warm": warm, "cold": ~warm}, HEADLINE, seed=seed, draws=draws)
     cut = cut_slices(rows)
-    table: dict[str, Any] = {}
     sizes: dict[str, dict[str, Any]] = {}
     for model in models:
-        table[model] = _measure(rows, model, parts, seed=seed)
         figures = {name: _measure(rows, model, bins, seed=seed) for name, bins in cut.items()}
-        table[model]["slices"] = {
+        table["models"][model]["slices"] = {
             name: {bin_name: _reliable(of_bin) for bin_name, of_bin in bins.items()} for name, bins in figures.items()
         }
-        table[model]["interval"] = {name: interval(drawn[model].draws[name]) for name in HEADLINE}
-        if BEST in models:
-            table[model]["possible_lift"] = possible_lift(drawn[model].value["auc"], drawn[BEST].value["auc"])
         sizes = {
             name: {bin_name: {key: of_bin[key] for key in ("rows", "users")} for bin_name, of_bin in bins.items()}
             for name, bins in figures.items()
         }
-    return {"models": table, "slices": sizes, "differences": differences(drawn)}
+    new = new_item_rows(rows)
+    of_new: dict[str, Any] = {"rows": len(new), "users": new["user"].nunique()}
+    if is_measurable(new):
+        of_new |= _compare(new, models, {}, NEW_ITEMS_METRICS, seed=seed, draws=draws)
+    return {**table, "slices": sizes, NEW_ITEMS: of_new}
 
 
-def _measure(rows: pd.DataFrame, model: str, bins: dict[str, Bools], *, seed: int) -> dict[str, dict[str, Any]]:
+def _compare(
+    rows: pd.DataFrame,
+    models: Sequence[str],
+    parts: Mapping[str, Bools],
+    metrics: Sequence[str],
+    *,
+    seed: int,
+    draws: int,
+) -> dict[str, Any]:
+    """`models` over all rows and over `parts` of them, with intervals of `metrics`, and `differences` in these."""
+    scores = {model: rows[model] for model in models}
+    drawn = bootstrap(rows["user"], rows["label"], scores, metrics=metrics, draws=draws, seed=seed)
+    bins = {"all": np.ones(len(rows), bool), **parts}
+    table: dict[str, Any] = {
+        model: _measure(rows, model, bins, seed=seed)
+        | {"interval": {name: interval(drawn[model].draws[name]) for name in metrics}}
+        for model in models
+    }
+    if BEST in models:
+        for model in models:
+            table[model]["possible_lift"] = possible_lift(drawn[model].value["auc"], drawn[BEST].value["auc"])
+    return {"models": table, "differences": differences(drawn)}
+
+
+def _measure(rows: pd.DataFrame, model: str, bins: Mapping[str, Bools], *, seed: int) -> dict[str, dict[str, Any]]:
     """A model's metrics over the rows of each bin."""
     return {
         name: score_table(*(rows[column][held] for column in ("user", "label", model)), seed=seed)
@@ -138,12 +174,20 @@ def differences(drawn: dict[str, Bootstrap]) -> dict[str, dict[str, dict[str, fl
     return table
 
 
-def headlines(table: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Our own headline figures by split: what `dvc exp show` has room for."""
-    return {
-        split: {name: of_split["models"][OURS]["all"][name] for name in (*HEADLINE, "map@10", "log_loss")}
-        for split, of_split in table.items()
-    }
+def headlines(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Our own headline figures by split: what `dvc exp show` has room for.
+
+    `new_items` has `rows` beside its figures, and no figures where that slice was not measurable.
+    """
+    figures: dict[str, Any] = {}
+    for split, of_split in table.items():
+        ours, new = of_split["models"][OURS]["all"], of_split[NEW_ITEMS]
+        of_new = new["models"][OURS]["all"] if "models" in new else {}
+        figures[split] = {
+            **{name: ours[name] for name in (*HEADLINE, "map@10", "log_loss")},
+            NEW_ITEMS: {"rows": new["rows"], **{name: of_new[name] for name in NEW_ITEMS_METRICS if of_new}},
+        }
+    return figures
 
 
 def to_text(table: dict[str, Any]) -> str:
@@ -158,7 +202,9 @@ def to_text(table: dict[str, Any]) -> str:
 def _block(split: str, table: dict[str, Any]) -> str:
     models = table["models"]
     lift = ["of possible"] if any("possible_lift" in model for model in models.values()) else []
-    heads = ["model", *(name.upper() for name in HEADLINE), "log-loss", "ECE", "warm AUC", "cold AUC", *lift]
+    new = table.get(NEW_ITEMS, {})  # older files have none
+    of_new = ["new AUC"] if "models" in new else []
+    heads = ["model", *(name.upper() for name in HEADLINE), "log-loss", "ECE", "warm AUC", "cold AUC", *of_new, *lift]
     lines = [heads, *([name, *_cells(table, name)][: len(heads)] for name in models)]  # the lift, if any, stands last
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligned = [
@@ -167,7 +213,8 @@ def _block(split: str, table: dict[str, Any]) -> str:
     rows, users = (next(iter(models.values()))["all"][key] for key in ("rows", "users"))
     text = [
         f"{split}: {rows:,} rows, {users['all']:,} users; "
-        f"UAUC over {users['uauc']:,}, @k over {users['@5']:,} of them; [95 % interval]",
+        f"UAUC over {users['uauc']:,}, @k over {users['@5']:,} of them; [95 % interval]"
+        + (f"; new: {new['rows']:,} rows about items that train never saw" if new else ""),
         aligned[0],
     ]
     for kind, title in KINDS.items():
@@ -189,16 +236,22 @@ def _cells(table: dict[str, Any], name: str) -> list[str]:
     model, cells = table["models"][name], []
     for metric in HEADLINE:
         low, high = (figure_text(model["interval"][metric][edge]) for edge in ("low", "high"))
-        p = table["differences"].get(name, {}).get(metric, {}).get("p_holm", 1.0)
-        star = "*" if p < ALPHA else " "
         edges = f" [{low} {high}]" if metric in HEADLINE[:2] else ""
-        cells.append(f"{figure_text(model['all'][metric])}{star}{edges}")
+        cells.append(f"{_starred(table, name, metric)}{edges}")
     cells += [figure_text(model["all"][key]) for key in ("log_loss", "calibration_error")]
+    new = table.get(NEW_ITEMS, {})
     return [
         *cells,
         *(figure_text(model[part]["auc"]) for part in ("warm", "cold")),
+        *([_starred(new, name, "auc")] if "models" in new else []),
         figure_text(model.get("possible_lift")),
     ]
+
+
+def _starred(table: dict[str, Any], name: str, metric: str) -> str:
+    """A model's figure, and a star if its difference from ours is significant."""
+    p = table["differences"].get(name, {}).get(metric, {}).get("p_holm", 1.0)
+    return f"{figure_text(table['models'][name]['all'][metric])}{'*' if p < ALPHA else ' '}"
 
 
 def figure_text(value: float | None) -> str:

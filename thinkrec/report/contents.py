@@ -19,7 +19,7 @@ from thinkrec.claims.claims import Thesaurus
 from thinkrec.evaluation import plots
 from thinkrec.evaluation.intervals import HEADLINE
 from thinkrec.evaluation.models import OURS, display_name, kind_of
-from thinkrec.evaluation.tables import ALPHA
+from thinkrec.evaluation.tables import ALPHA, NEW_ITEMS
 from thinkrec.experts.rule import CASES
 from thinkrec.metrics import auc
 from thinkrec.params import Params, PromptParams
@@ -65,7 +65,7 @@ def contents(
         "ours": OURS,
         "names": {column: _name(column) for table in artefacts.table.values() for column in table["models"]},
         "alpha": ALPHA,
-        "tables": {split: _table(table) for split, table in artefacts.table.items()},
+        "tables": {split: _table(table) | _new_items(table) for split, table in artefacts.table.items()},
         "roc": [_roc(test, model) for model in plots.shown(test.columns)],
         "calibration": [
             (point["predicted"], point["observed"], point["rows"]) for point in plots.calibration_points(test, [OURS])
@@ -92,8 +92,9 @@ def _roc(test: pd.DataFrame, model: str) -> dict[str, Any]:
 
 
 def _table(table: dict[str, Any]) -> dict[str, Any]:
-    """A split's models with their metrics and intervals, and ours minus each other model."""
-    totals = next(iter(table["models"].values()))["all"]
+    """The models of a split, or of its new items, with metrics and intervals, and ours minus each other model."""
+    first = next(iter(table["models"].values()))
+    totals = first["all"]
     return {
         "rows": totals["rows"],
         "users": totals["users"]["all"],
@@ -107,7 +108,7 @@ def _table(table: dict[str, Any]) -> dict[str, Any]:
             }
             for name, model in table["models"].items()
         ],
-        "headline": list(HEADLINE),
+        "headline": list(first["interval"]),
         "differences": {
             model: {
                 metric: [entry[key] for key in ("difference", "low", "high", "p_holm")]
@@ -116,6 +117,12 @@ def _table(table: dict[str, Any]) -> dict[str, Any]:
             for model, by_metric in table["differences"].items()
         },
     }
+
+
+def _new_items(table: dict[str, Any]) -> dict[str, Any]:
+    """How many rows are about items that train never saw, and their `_table` if they were measurable."""
+    new = table[NEW_ITEMS]
+    return {"new_items": {"rows": new["rows"], "table": _table(new) if "models" in new else None}}
 
 
 def _gate(test: pd.DataFrame, weights_ne: NDArray[np.float32]) -> dict[str, Any]:

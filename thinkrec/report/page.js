@@ -88,7 +88,10 @@
         h("span", { class: "more" }, `95 %: ${ours.interval[metric].map((edge) => figure(edge)).join(" – ")}`),
         apart ? h("span", { class: "more" }, `${signed(apart[metric][0])} (${signed(apart[metric][1])} … ${signed(apart[metric][2])}) to ${plainName(best.name)}, the best other`) : null);
     }));
+    const { rows, table: ofNew } = test.new_items;
     show(byId("tables"), valuesTable("test", test), h("details", {}, h("summary", {}, "Paired differences"), differencesTable("test", test)),
+      h("p", { class: "hint" }, `${count(rows)} test rows are about items that train never saw${ofNew ? "." : ": too few to be measured, or of one class."}`),
+      ofNew ? h("details", {}, h("summary", {}, "New items"), valuesTable("test, new items", ofNew), differencesTable("test, new items", ofNew)) : null,
       data.tables.valid ? h("details", {}, h("summary", {}, "The same on valid"), valuesTable("valid", data.tables.valid),
         differencesTable("valid", data.tables.valid)) : null);
   }
