@@ -26,7 +26,7 @@ from thinkrec.lm.backbone import save_model
 from thinkrec.lm.loaded import open_global
 from thinkrec.lm.model import MATCH_FILE
 from thinkrec.params import Params
-from thinkrec.text.question import frame_of
+from thinkrec.text.chat import frame_of
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 
 MANIFEST = "manifest.json"

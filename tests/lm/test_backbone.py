@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers import PreTrainedModel
 
 from tests.builders import (
     REASON,
@@ -33,11 +33,11 @@ from thinkrec.lm.backbone import (
     NextToken,
     build_tiny,
     build_tokenizer,
-    check_positions,
     open_backbone,
     pin,
     save_model,
 )
+from thinkrec.lm.families import check_positions
 from thinkrec.lm.scoring import score
 from thinkrec.params import LoraParams, Params
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
@@ -113,12 +113,6 @@ def test_a_document_that_is_too_long_keeps_its_reason(monkeypatch: pytest.Monkey
     assert words.decode(whole, skip_special_tokens=True) == f" {TITLES[1]}"
 
 
-def test_a_model_that_adapters_cannot_change_is_refused() -> None:
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=8, n_layer=1, n_head=1))
-    with refused(r"^backbone\.name: a GPT2LMHeadModel has no layers with q_proj and v_proj"):
-        add_lora(model, LoraParams(r=2, alpha=4, dropout=0))
-
-
 @torch.no_grad()
 def test_a_model_directory_round_trips_to_the_same_bytes_and_names_no_place(family: Family, tmp_path: Path) -> None:
     model, (one, two) = causal_lm(family), (tmp_path / "one", tmp_path / "two")
@@ -145,6 +139,26 @@ def test_a_pinned_directory_opens_unless_it_has_changed_or_gone(folder: Path) ->
     folder.rename("moved")
     with refused("model: no such model directory"):
         open_backbone(pinned)
+
+
+@pytest.mark.parametrize("file", ["chat_template.jinja", "additional_chat_templates/rag.jinja"])
+def test_a_changed_chat_template_is_a_changed_model(folder: Path, file: str) -> None:
+    (folder / file).parent.mkdir(exist_ok=True)
+    (folder / file).write_text("{{ messages[0]['content'] }}")
+    pinned = pin_in(Path("out/backbone"), folder)
+    assert file in read_json(pinned / REFERENCE)["files"]
+    (folder / file).write_text("Somebody asks: {{ messages[0]['content'] }}")
+    with refused("has changed since it was pinned"):
+        open_backbone(pinned)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "hqq", "compressed-tensors"])
+def test_quantised_weights_without_the_library_that_reads_them_are_one_line(folder: Path, method: str) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    quantised = {"quant_method": method, "bits": 4, "group_size": 128}
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": quantised}))
+    with refused(rf"^model: its weights are quantised \({method}\), which takes a library that is not installed"):
+        open_backbone(folder)
 
 
 @pytest.mark.parametrize(

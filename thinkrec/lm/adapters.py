@@ -1,6 +1,7 @@
 """LoRA adapters, the global one of the `paper` recipe and the experts alike, and their exact mixture per sample.
 
-Adapters touch q_proj and v_proj, and are ordinary PEFT directories. Their mixture (METHOD: experts and fusion) is
+Adapters touch some projections of each layer's attention (`lm.families`), and are ordinary PEFT directories. Their
+mixture (METHOD: experts and fusion) is
 
     y = W x + sum_n w_n s_n B_n A_n x = W x + ((x A_cat^T) o g) B_cat^T
 
@@ -28,40 +29,36 @@ from transformers import PreTrainedModel
 
 from thinkrec.artifacts import write_json
 from thinkrec.errors import UserError
+from thinkrec.lm.families import lora_sites, text_config
 from thinkrec.params import LoraParams
 
-TARGETS = ["q_proj", "v_proj"]
 Lora = tuple[Tensor, Tensor, float]  # A (r, in), B (out, r), scaling
 
 
 def add_lora(backbone: PreTrainedModel, params: LoraParams, *, layers: int | None = None) -> PeftModel:
     """Put a fresh trainable LoRA into the last `layers` layers (all), in place, everything else frozen.
 
-    Returns its PEFT handle. A UserError says that there are fewer layers, or none with TARGETS.
+    Returns its PEFT handle. A UserError says that there are fewer layers, or none that adapters know.
     """
+    sites, first = lora_sites(backbone), first_adapted_layer(backbone, layers)
     config = LoraConfig(
         r=params.r,
         lora_alpha=params.alpha,
         lora_dropout=params.dropout,
-        target_modules=TARGETS,
-        layers_to_transform=list(range(first_adapted_layer(backbone, layers), backbone.config.num_hidden_layers)),
-        layers_pattern="layers",
+        target_modules=sites.target_modules,
+        exclude_modules=sites.exclude_modules,
+        layers_to_transform=list(range(first, text_config(backbone).num_hidden_layers)),
+        layers_pattern=sites.layers_pattern,
         bias="none",
         task_type="CAUSAL_LM",
     )
     backbone.requires_grad_(False)
-    try:
-        return get_peft_model(backbone, config)
-    except ValueError:
-        raise UserError(
-            f"backbone.name: a {type(backbone).__name__} has no layers with {' and '.join(TARGETS)}, which adapters "
-            "change; use a model that names its projections so, as Llama, Mistral and Qwen do"
-        ) from None
+    return get_peft_model(backbone, config)
 
 
 def first_adapted_layer(backbone: PreTrainedModel, layers: int | None) -> int:
     """The number of the first of the last `layers` layers (all); a UserError if there are fewer."""
-    depth = backbone.config.num_hidden_layers
+    depth = text_config(backbone).num_hidden_layers
     if layers is not None and layers > depth:
         raise UserError(f"experts.layers={layers}: the backbone has only {depth} layers; ask for at most {depth}")
     return 0 if layers is None else depth - layers

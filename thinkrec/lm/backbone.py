@@ -34,6 +34,7 @@ from transformers.utils import logging
 
 from thinkrec.artifacts import missing_artifact, read_json, sha256, write_json
 from thinkrec.errors import UserError
+from thinkrec.lm.families import check_memory
 from thinkrec.lm.processes import device
 from thinkrec.lm.trainer import Plan, TrainSettings, train
 from thinkrec.params import Params
@@ -47,6 +48,7 @@ PACKED = 256  # tokens of a pretraining sequence
 PRETRAINING_BATCH = 8  # sequences
 HELD_OUT = 64  # sequences that pretraining's loss is measured on
 LONGEST = 8192  # positions
+READ = {".json", ".safetensors", ".model", ".txt", ".jinja"}  # the kinds of files that a model is read from
 PLACES = {"name_or_path", "local_files_only", "is_local"}  # where a tokenizer says that it came from
 
 
@@ -213,7 +215,8 @@ def _hashes(folder: Path) -> dict[str, str]:
     """The hash of every file that a model directory is read from."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such model directory; put the model back, or name another in backbone.name")
-    names = sorted(path.name for path in folder.iterdir() if path.suffix in {".json", ".safetensors", ".model", ".txt"})
+    files = [*folder.iterdir(), *(folder / "additional_chat_templates").glob("*.jinja")]
+    names = sorted(path.relative_to(folder).as_posix() for path in files if path.suffix in READ)
     if "config.json" not in names:
         raise UserError(f"{folder}: not a usable model directory, it has no config.json; save the model there first")
     if not any(name.endswith(".safetensors") for name in names):
@@ -252,22 +255,21 @@ def open_backbone(path: Path, root: Path = Path()) -> tuple[PreTrainedModel, Pre
             output_loading_info=True,
             **quantised,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except ImportError as error:
+        method = _quantised_by(Path(source))
+        what = f"its weights are quantised ({method})" if method else "reading it"
+        raise UserError(
+            f"{source}: {what}, which takes a library that is not installed ({_first_line(error)}); install that, or "
+            "name the model with plain weights"
+        ) from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{source}: cannot be loaded as a causal language model ({_first_line(error)})") from None
     if loaded["missing_keys"]:  # or transformers would make them up
         lacking = min(loaded["missing_keys"])
         raise UserError(f"{source}: its weights lack {lacking}, which its config.json asks for; save the model again")
+    check_memory(model)
     find_vocabulary(tokenizer)
     return model, tokenizer
-
-
-def check_positions(model: PreTrainedModel, max_tokens: int) -> None:
-    """Refuse prompts that are longer than the positions that the model was made for."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and max_tokens > positions:
-        raise UserError(
-            f"prompt.max_tokens={max_tokens}: the backbone has {positions} positions; set it to at most that"
-        )
 
 
 def _in_4bit() -> dict[str, Any]:
@@ -280,6 +282,12 @@ def _in_4bit() -> dict[str, Any]:
         bnb_4bit_use_double_quant=True,
     )
     return {"quantization_config": nf4, "dtype": torch.bfloat16, "device_map": {"": device()}}
+
+
+def _quantised_by(folder: Path) -> str | None:
+    """By which method the weights of a model directory are quantised, such as gptq; None where they are not."""
+    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    return (config.get("quantization_config") or {}).get("quant_method")
 
 
 def _first_line(error: Exception) -> str:

@@ -19,14 +19,16 @@ from thinkrec import artifacts, provenance
 from thinkrec.features.artefact import Features, load_features
 from thinkrec.history import static_view
 from thinkrec.lm.adapters import BatchWeights
-from thinkrec.lm.backbone import check_positions, open_backbone
+from thinkrec.lm.backbone import open_backbone
+from thinkrec.lm.families import check_positions
 from thinkrec.lm.finetune import encode_reasons
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, SoftPrompt, TextMatch
 from thinkrec.lm.processes import device
 from thinkrec.lm.recipes import RECIPES, Recipe
-from thinkrec.lm.scoring import RowWeights, score
+from thinkrec.lm.scoring import RowWeights, check_passes, score
 from thinkrec.metrics import sigmoid
 from thinkrec.params import Params
+from thinkrec.text.chat import frame_hash
 from thinkrec.text.items import Ragged, encode_once, item_texts
 from thinkrec.text.layout import Layout
 from thinkrec.text.layouts import make_layout
@@ -108,8 +110,12 @@ class LoadedModel:
 
 
 def open_untrained(params: Params) -> LoadedModel:
-    """The backbone with a fresh projector, scaled by train's values, and soft prompt, where the prompt has them."""
+    """The backbone with a fresh projector, scaled by train's values, and soft prompt, where the prompt has them.
+
+    A UserError says that it is of a family that cannot be used (`lm.families`).
+    """
     loaded = _open(params, RECIPES[params.sft.recipe], trained=False, with_reasons=True)
+    check_passes(loaded.model)
     model, embeddings = loaded.model, loaded.model.backbone.get_input_embeddings()
     if params.prompt.slots:
         values = model.slot_values
@@ -162,6 +168,8 @@ def _open(params: Params, recipe: Recipe, *, trained: bool, with_reasons: bool, 
     tokens = encode_once(tokenizer, item_texts(items, keywords, params.prompt.keywords), root)
     layout = make_layout(interactions, tokens, tokenizer, params.prompt, reasons=reasons)
     values = SlotValues(features, params.prompt.slots)
+    framed = params.prompt.layout == "question" and tokenizer.chat_template is not None
+    frame = {"frame": frame_hash(tokenizer, layout.vocabulary.begin)} if framed else {}
     return LoadedModel(
         root=root,
         interactions=interactions,
@@ -176,6 +184,7 @@ def _open(params: Params, recipe: Recipe, *, trained: bool, with_reasons: bool, 
             **provenance.dataset_parameters(params.dataset),
             "backbone": provenance.hash_of(root / artifacts.BACKBONE),
             "tokenizer": tokenizer_hash(tokenizer),
+            **frame,
             **provenance.parameters("prompt", params.prompt),
         },
     )

@@ -22,6 +22,7 @@ from transformers import Cache, PreTrainedModel
 from thinkrec.artifacts import atomic
 from thinkrec.errors import UserError
 from thinkrec.features.artefact import Features
+from thinkrec.lm.families import finish_logits, text_config
 from thinkrec.lm.recipes import Score
 from thinkrec.params import Slot
 from thinkrec.text.layout import Batch
@@ -249,7 +250,7 @@ class RecommenderLM(nn.Module):
             # Eager attention adds a ready-made mask to its logits as it is: True and False would count 1 and 0.
             nothing = torch.zeros_like(attention_mask, dtype=embedded.dtype)
             attention_mask = nothing.masked_fill(~attention_mask, torch.finfo(embedded.dtype).min)
-        return self.backbone.base_model(
+        return self.backbone.get_decoder()(
             inputs_embeds=embedded,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -281,4 +282,4 @@ class RecommenderLM(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of the token that comes after hidden states (..., D)."""
-        return self.backbone.get_output_embeddings()(hidden).float()
+        return finish_logits(self.backbone.get_output_embeddings()(hidden).float(), text_config(self.backbone))

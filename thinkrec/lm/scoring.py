@@ -13,12 +13,16 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from thinkrec.errors import UserError
 from thinkrec.lm import processes
 from thinkrec.lm.adapters import BatchWeights
 from thinkrec.lm.model import RecommenderLM, mean_over_texts
 from thinkrec.text.layout import Batch, Layout, Window, batches_by_tokens
 
 SCORING_TOKENS = 16_384
+SHARED, EACH = 12, 6  # tokens of a trial's prompt, and of each of the two rows after it
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}  # mean difference of a trial's logits, in units of their spread
+ROUNDED = 0.1  # the same, of weights with fewer bits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,3 +92,34 @@ def text_states(model: RecommenderLM, layout: Layout, rows: NDArray[np.int64]) -
         hidden = model.hidden_states(model.embed(batch), batch.attention_mask, batch.position_ids)
         parts.append(mean_over_texts(hidden, batch).cpu().numpy())
     return torch.from_numpy(np.concatenate(processes.gather(parts)))
+
+
+@torch.no_grad()
+def check_passes(model: RecommenderLM) -> None:
+    """Try whether two rows after one prompt, side by side, get the logits that `transformers` gives one alone.
+
+    Raises:
+        UserError: they do not. The model's code ignores masks or positions, or does something to embeddings or logits
+            that is not known here.
+    """
+    backbone, device = model.backbone, model.device
+    embeddings = backbone.get_input_embeddings()
+    generator = torch.Generator().manual_seed(0)
+    width = SHARED + 2 * EACH
+    ids = torch.randint(embeddings.num_embeddings, (1, width), generator=generator).to(device)
+    place = torch.arange(width, device=device)
+    alone = torch.cat([place[:SHARED], place[-EACH:]])
+    row = (place - SHARED) // EACH  # negative: the prompt
+    mask = (place <= place[:, None]) & ((row == row[:, None]) | (row < 0))
+    position = place - EACH * (row > 0)
+    try:
+        theirs = backbone(input_ids=ids[:, alone]).logits[0, -EACH:].float()
+        hidden = model.hidden_states(embeddings(ids), mask[None, None], position[None])
+        off = (model.logits(hidden[0, -EACH:]) - theirs).abs().mean() / theirs.std()
+    except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
+        problem = f"does not take prompts as embeddings with a mask ({' '.join(str(error).split())[:100]})"
+    else:
+        if off <= TOLERANCE.get(embeddings.weight.dtype, ROUNDED):
+            return
+        problem = f"gives other logits than transformers where rows share a sequence (off by {off:.1g} of their spread)"
+    raise UserError(f"backbone.name: a {type(backbone).__name__} {problem}, so its scores would be wrong; use another")

@@ -32,6 +32,7 @@ from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import weighted_batches
 from thinkrec.params import EvaluateParams
 from thinkrec.text.layout import Batch
+from thinkrec.text.vocabulary import pieces
 
 T = TypeVar("T")
 Rows = NDArray[np.int64]
@@ -292,7 +293,7 @@ class _Answers:
 
 def word_tokens(tokenizer: PreTrainedTokenizerBase, word: str) -> list[int]:
     """The tokens of a word within a sentence; it is data, no special token."""
-    return tokenizer(f" {word}", add_special_tokens=False, split_special_tokens=True)["input_ids"] if word else []
+    return pieces(tokenizer, [f" {word}"], split_special_tokens=True)[0] if word else []
 
 
 def next_of(word: list[int], written: list[int]) -> int | None:

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from thinkrec import artifacts
 from thinkrec.artifacts import keyword_lists
 from thinkrec.shown import shown_keywords, shown_title
-from thinkrec.text.vocabulary import tokenizer_hash
+from thinkrec.text.vocabulary import pieces, tokenizer_hash
 
 CHUNK = 10_000  # texts whose token lists are held as Python objects at once
 
@@ -60,9 +60,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], *, lead: st
     texts = [lead + text for text in texts]
     parts, lengths = [np.zeros(0, np.int32)], [0]
     for first in range(0, len(texts), CHUNK):
-        lists = tokenizer(texts[first : first + CHUNK], add_special_tokens=False, split_special_tokens=True)[
-            "input_ids"
-        ]
+        lists = pieces(tokenizer, texts[first : first + CHUNK], split_special_tokens=True)
         parts.append(np.fromiter(chain.from_iterable(lists), np.int32))
         lengths += map(len, lists)
     return Ragged(np.concatenate(parts), np.cumsum(lengths, dtype=np.int64))

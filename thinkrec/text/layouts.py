@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from thinkrec.params import PromptParams
+from thinkrec.text.chat import frame_of
 from thinkrec.text.items import Ragged
 from thinkrec.text.layout import Layout, columns
-from thinkrec.text.question import QuestionLayout, frame_of, phrase_tokens
+from thinkrec.text.question import QuestionLayout, phrase_tokens
 from thinkrec.text.stream import StreamLayout
 from thinkrec.text.vocabulary import find_vocabulary
 

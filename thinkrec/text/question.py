@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from thinkrec.history import shown_history
+from thinkrec.text.chat import ANSWER
 from thinkrec.text.layout import BEGIN, ITEM, USER, Block, Layout, Rows, Window, runs
+from thinkrec.text.vocabulary import pieces
 
 TOGETHER = 32  # targets that share a history's sequence: more save little and make the attention's square grow
 
-
-ANSWER = "\nAnswer:"
 SHARED = {"entry": "\n-", "feature": ", with feature", "stop": "."}
 # The words around items, by their places. A slot stands after `feature` and after `user`.
 PHRASINGS = (
@@ -69,21 +69,6 @@ PHRASINGS = (
         "question": "\nIs it to the person's taste, Yes or No, and why?",
     },
 )
-
-
-def frame_of(tokenizer: PreTrainedTokenizerBase, begin: int) -> tuple[tuple[int, ...], str]:
-    """What stands before a prompt's text, as tokens, and after it, as text: verdicts are found after that.
-
-    These are a chat template's own tokens, thinking of the model's own switched off, or the begin token and `Answer:`.
-    """
-    if tokenizer.chat_template is None:
-        return (begin,), ANSWER
-    mark = "@@prompt@@"
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-    )
-    head, _, tail = text.partition(mark)
-    return tuple(tokenizer(head, add_special_tokens=False)["input_ids"]) or (begin,), tail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,10 +187,7 @@ class QuestionLayout(Layout):
 
 def phrase_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[dict[str, list[int]], ...]:
     """The tokens of every phrasing's parts."""
-    return tuple(
-        {name: tokenizer(text, add_special_tokens=False)["input_ids"] for name, text in phrasing.items()}
-        for phrasing in PHRASINGS
-    )
+    return tuple(dict(zip(phrasing, pieces(tokenizer, list(phrasing.values())), strict=True)) for phrasing in PHRASINGS)
 
 
 def question_text(history: Sequence[tuple[str, int]], target: str, phrasing: int = 0) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -12,6 +14,8 @@ from thinkrec.errors import UserError
 
 VERDICTS = ("No", "Yes")  # by label
 STOP = "."  # between a verdict and its reason
+LINE = "\n"
+SPACES = ("▁", "Ġ")  # how SentencePiece and byte-level tokens write a space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,19 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps([whole, tokenizer.chat_template]).encode()).hexdigest()
 
 
+def pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **how: Any) -> list[list[int]]:
+    """Tokens of each text as it goes on in the middle of a prompt, without special tokens.
+
+    SentencePiece's kin put a space before whatever they are given (Llama 2, Mistral). They are given a line break
+    first, and its tokens are cut off. `how` goes to the tokenizer.
+    """
+    line = tokenizer(LINE, add_special_tokens=False)["input_ids"]
+    if not line or not tokenizer.convert_ids_to_tokens(line[0]).startswith(SPACES):
+        return tokenizer(list(texts), add_special_tokens=False, **how)["input_ids"] if texts else []
+    whole = tokenizer([LINE + text for text in texts], add_special_tokens=False, **how)["input_ids"] if texts else []
+    return [tokens[len(line) :] for tokens in whole]
+
+
 def find_vocabulary(tokenizer: PreTrainedTokenizerBase, *, after: str = "") -> Vocabulary:
     """The role tokens of `tokenizer`, where verdicts stand after the text `after`; its tokens join the `lead`.
 
@@ -51,7 +68,7 @@ def find_vocabulary(tokenizer: PreTrainedTokenizerBase, *, after: str = "") -> V
     tokens do not differ, or that there is no end token.
     """
     space = "" if after[-1:].isspace() or after.endswith(">") else " "  # none after a chat template's own tokens
-    no, yes = (tokenizer(f"{after}{space}{word}", add_special_tokens=False)["input_ids"] for word in VERDICTS)
+    no, yes, stop = pieces(tokenizer, [*(f"{after}{space}{word}" for word in VERDICTS), STOP])
     shared = next((at for at, (a, b) in enumerate(zip(no, yes, strict=False)) if a != b), None)
     if shared is None:
         raise UserError(
@@ -70,5 +87,5 @@ def find_vocabulary(tokenizer: PreTrainedTokenizerBase, *, after: str = "") -> V
         yes=yes[shared],
         lead=tuple(no[:shared]),
         rest=(tuple(no[shared + 1 :]), tuple(yes[shared + 1 :])),
-        stop=tuple(tokenizer(STOP, add_special_tokens=False)["input_ids"]),
+        stop=tuple(stop),
     )
