@@ -33,7 +33,7 @@ def make_artefacts(
 ) -> Artefacts:
     """`users` users, each of whom rates all items in order, likes the slow ones; the last two rows are test.
 
-    The second user's last row has a reason. Of `rows` more than five, items come again.
+    The second user's last row has a reason. Of `rows` more than five, items come again. Predictions call all items new.
     """
     item = np.arange(rows) % 5
     liked = np.isin(item, [0, 2, 4])
@@ -50,7 +50,7 @@ def make_artefacts(
     at = np.flatnonzero(interactions["split"] == "test")
     score = np.where(interactions["label"].to_numpy()[at] > 0, 0.8, 0.3)
     predictions = interactions.loc[at, ["split", "user", "item", "label"]].assign(
-        row=at, warm=True, history=3, popularity=9, group=np.int8(0), case=np.int8(1), thinkrec=score, mf=0.5, best=0.6
+        row=at, warm=True, history=3, popularity=0, group=np.int8(0), case=np.int8(1), thinkrec=score, mf=0.5, best=0.6
     )
     row = 2 * rows - 1
     return Artefacts(

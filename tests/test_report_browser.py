@@ -131,6 +131,10 @@ def test_it_opens_from_disk_in_silence_and_asks_for_nothing_but_itself(
 ) -> None:
     assert tab.texts("h1") == ["ThinkRec on small"]
     assert tab.count("#tables tbody tr") > 3
+    tab.page.get_by_text("New items", exact=True).click()
+    assert tab.page.get_by_role("region", name="Models on test, new items").is_visible()
+    assert tab.page.get_by_role("region", name="Differences on test, new items").locator("tbody tr").count() == 1
+    assert tab.texts("#tables p") == ["300 test rows are about items that train never saw."]
     assert tab.texts("#written caption") == ["Reasons: the texts", "Reasons: claims"]
     assert tab.count("svg path.curve") == 4  # three models' ROC, one calibration
     for number in range(3):  # every kind of user is put on the page

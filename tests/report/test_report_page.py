@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.report_artefacts import HOSTILE, MODELS, REASON, SETTINGS, TITLES, make_artefacts, prompt
-from thinkrec.evaluation.tables import evaluate
+from tests.report_artefacts import HOSTILE, REASON, SETTINGS, TITLES, make_artefacts, prompt
 from thinkrec.report import users
 from thinkrec.report.artefacts import Artefacts
 from thinkrec.report.contents import contents
@@ -140,11 +139,8 @@ def test_a_target_has_its_probability_weights_rank_and_the_worlds_truth() -> Non
 
 
 def test_new_items_are_counted_and_have_a_table_where_they_are_measured() -> None:
-    artefacts = make_artefacts(users=40)
-    assert contents_of(artefacts)["tables"]["test"]["new_items"] == {"rows": 0, "table": None}
-    new = artefacts.predictions.assign(popularity=0)
-    table = evaluate(new, MODELS, seed=0, draws=20)
-    of_new = contents_of(replace(artefacts, predictions=new, table=table))["tables"]["test"]["new_items"]
+    few, of_new = (contents_of(make_artefacts(users=users))["tables"]["test"]["new_items"] for users in (3, 40))
+    assert few == {"rows": 6, "table": None}
     assert of_new["rows"] == of_new["table"]["rows"] == 80
     assert of_new["table"]["headline"] == ["auc", "uauc"]
     assert {model["name"]: model["values"]["auc"] for model in of_new["table"]["models"]} == {
