@@ -15,8 +15,11 @@ from transformers import AutoModelForCausalLM
 
 from tests.project import LIKED_AND_NOT, run_command
 from thinkrec import artifacts
+from thinkrec.errors import UserError
 from thinkrec.experts.groups import load_groups
+from thinkrec.export import export
 from thinkrec.lm.scoring import score
+from thinkrec.params import load
 from thinkrec.recommender import Recommender
 
 
@@ -115,3 +118,13 @@ def test_a_merged_expert_scores_as_the_mixture_does_with_all_weight_on_it(
     alone = score(model, view.loaded.layout, view.targets)
     np.testing.assert_allclose(alone, by_mixture[1], atol=1e-4)
     assert not np.allclose(by_mixture[0], by_mixture[1], atol=1e-3)
+
+
+def test_a_merge_into_four_bits_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    params = load(project / "params.yaml")
+    quantised = params.model_copy(update={"backbone": params.backbone.model_copy(update={"load_in_4bit": True})})
+    with pytest.raises(UserError, match="4 bits"):
+        export(project / "in_4_bits", quantised, expert=1)
+    assert not (project / "in_4_bits").exists()
+    assert export(project / "in_4_bits", quantised)["adapters"]  # beside it they may stand

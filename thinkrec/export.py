@@ -41,11 +41,16 @@ def export(folder: Path, params: Params, *, expert: int | None = None) -> dict[s
     number `expert` (from 1; 0: the global one) is merged into.
 
     Raises:
-        UserError: the folder has something in it, there is no such expert, or an artefact is missing or does not belong
-            to the others.
+        UserError: the folder has something in it, there is no such expert, it would be merged into 4 bits, or an
+            artefact is missing or does not belong to the others.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; name a new folder, nothing is overwritten")
+    if expert is not None and params.backbone.load_in_4bit:
+        raise UserError(
+            f"--expert {expert}: weights of 4 bits (backbone.load_in_4bit) would round a merge by more than the "
+            "adapter changes; leave --expert out, and load the adapters beside the model"
+        )
     experts = load_experts(params)
     count = len(experts.folders)
     if expert is not None and not 0 <= expert <= count:

@@ -6,11 +6,14 @@ import shutil
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from scipy.special import logit
 
 from tests.builders import interactions, loaded_model, recommender, write_random_adapter
 from thinkrec.artifacts import BASELINES, FEATURES, PREDICTIONS, read_table, write_table
@@ -102,7 +105,8 @@ def test_ours_its_other_routings_the_oracle_the_baselines_and_the_truth_stand_in
     np.testing.assert_allclose(predictions["best"], truth["probability"][predictions["row"]], atol=SAME)
     write_table(PREDICTIONS, predictions, root=tmp_path)
     again = read_table(PREDICTIONS, root=tmp_path)
-    assert set(models) < set(again) and (again[models].dtypes == np.float32).all()
+    assert set(models) < set(again)
+    np.testing.assert_array_equal(again[models], predictions[models])
     assert (again["split"] != "train").all()
 
 
@@ -120,6 +124,19 @@ def test_each_routing_is_scored_by_its_own_weights(stage: Stage) -> None:
         np.testing.assert_allclose(predictions[name], probability, atol=SAME, err_msg=name)
     for one, two in combinations(expected.values(), 2):
         assert np.abs(one - two).max() > 0.01
+
+
+def test_ranks_outlive_logits_at_which_a_probability_is_one(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def far_up(loaded: LoadedModel, *arguments: Any, **options: Any) -> NDArray[np.float32]:
+        return score(loaded, *arguments, **options) + 25
+
+    before, models = stage.predict(stage.mix())
+    score = LoadedModel.score
+    monkeypatch.setattr(LoadedModel, "score", far_up)
+    after, _ = stage.predict(stage.mix())
+    for name in models[:4]:
+        assert after[name].nunique() > 60
+        np.testing.assert_allclose(logit(after[name]) - 25, logit(before[name]), atol=1e-3)
 
 
 def test_the_oracle_has_the_best_uauc_of_all_adapters(stage: Stage) -> None:

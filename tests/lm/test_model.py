@@ -175,6 +175,21 @@ def test_the_head_at_needed_positions_gives_the_full_logits(table: pd.DataFrame,
     torch.testing.assert_close(output.score, output.verdict_logits[:, words.yes] - output.verdict_logits[:, words.no])
 
 
+def test_scores_of_a_model_in_bfloat16_are_computed_in_float32(table: pd.DataFrame, family: Family) -> None:
+    layout, model = layout_of(table), recommender(table, family, slots=(), match=False)
+    model.backbone.bfloat16()
+    batch, words = layout.collate(WINDOWS), layout.vocabulary
+    with torch.no_grad():
+        hidden = model.hidden_states(model.embed(batch), batch.attention_mask, batch.position_ids)
+        scores, logits = model.read_verdicts(hidden.flatten(0, 1), None)
+        rounded = model.logits(hidden.flatten(0, 1))
+        weight = model.backbone.get_output_embeddings().weight.float()
+    wanted = hidden.flatten(0, 1).float() @ (weight[words.yes] - weight[words.no])
+    torch.testing.assert_close(scores, wanted, atol=SAME, rtol=SAME)
+    torch.testing.assert_close(logits[:, words.yes] - logits[:, words.no], scores)
+    assert len(scores.unique()) > len((rounded[:, words.yes] - rounded[:, words.no]).unique())
+
+
 def test_slots_hold_the_projected_features_of_their_rows(table: pd.DataFrame, model: RecommenderLM) -> None:
     rows = np.asarray([3, 5])
     batch = layout_of(table).collate([Window(rows, np.ones(2, bool))])

@@ -67,7 +67,8 @@ def evaluate_project(params: Params) -> Evaluation:
         artifacts.read_table(table)
         for table in (artifacts.TRUTH, artifacts.TRACES, artifacts.BASELINES, artifacts.ITEMS, artifacts.KEYWORDS)
     )
-    predictions, models = predict(loaded, routing, baselines, truth)
+    with loaded.model.sharing_layers():
+        predictions, models = predict(loaded, routing, baselines, truth)
     table = tables.evaluate(predictions, models, seed=params.seed)
 
     checker = Checker(loaded.interactions, items, keywords, params.prompt, thesaurus_of(params.teacher.endpoint))

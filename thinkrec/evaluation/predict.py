@@ -76,8 +76,7 @@ def predict(
     models |= {name: baselines[name].to_numpy() for name in baselines.columns.drop("row")}
     if len(truth):
         models[BEST] = truth["probability"].to_numpy()[rows]
-    scores = {name: np.asarray(column, np.float32) for name, column in models.items()}
-    return predictions.assign(**scores), list(models)
+    return predictions.assign(**{name: np.asarray(column) for name, column in models.items()}), list(models)
 
 
 def known_before(table: pd.DataFrame, groups: UserGroups, rows: Rows) -> dict[str, NDArray[np.generic]]:

@@ -63,18 +63,19 @@ def fit_routing(loaded: LoadedModel, groups: UserGroups, params: Params) -> tupl
     candidates = {"global": only_global, "centroid": by_rule}
     gate: Gate | None = None
     metrics: dict[str, Any] = {}
-    # With fewer than two experts there is nothing to weigh: the rule is exact, and both kinds of gate are the rule.
-    if params.gate.kind == "trained" and len(groups.centroids) > 1:
-        late = np.flatnonzero(late_train_rows(loaded.interactions, params.experts.holdout))
-        gate, result = train_gate(loaded, groups, late, params)
-        candidates["trained"] = gate.route(vectors)
-        metrics["epochs"] = result.epochs
-    chosen = candidates.get(params.gate.kind, by_rule)
     valid = loaded.rows("valid")
-    metrics["valid"] = {
-        name: validation(loaded.user[valid], loaded.layout.label[valid], loaded.score(valid, weights))
-        for name, weights in candidates.items()
-    }
+    with loaded.model.sharing_layers():
+        # With fewer than two experts there is nothing to weigh: the rule is exact, and both kinds of gate are the rule.
+        if params.gate.kind == "trained" and len(groups.centroids) > 1:
+            late = np.flatnonzero(late_train_rows(loaded.interactions, params.experts.holdout))
+            gate, result = train_gate(loaded, groups, late, params)
+            candidates["trained"] = gate.route(vectors)
+            metrics["epochs"] = result.epochs
+        metrics["valid"] = {
+            name: validation(loaded.user[valid], loaded.layout.label[valid], loaded.score(valid, weights))
+            for name, weights in candidates.items()
+        }
+    chosen = candidates.get(params.gate.kind, by_rule)
     states, first = np.unique(state[valid], return_index=True)
     cases = np.bincount(routing_cases(by_rule[states]), minlength=len(CASES)) / len(states)
     metrics["cases"] = dict(zip(CASES, cases.tolist(), strict=True))

@@ -9,6 +9,7 @@ Shapes: U users.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from thinkrec.errors import UserError
 from thinkrec.experts.added import Rows, add_group, read_members
 from thinkrec.experts.groups import UserGroups, group_users, load_groups, save_groups, separation
 from thinkrec.history import late_train_rows
-from thinkrec.lm.adapters import add_lora, first_adapted_layer, read_lora, save_adapter
+from thinkrec.lm.adapters import add_lora, first_adapted_layer, first_differing, read_lora, save_adapter
 from thinkrec.lm.finetune import finetune
 from thinkrec.lm.loaded import LoadedModel
 from thinkrec.lm.model import RecommenderLM
@@ -63,6 +64,8 @@ def train_expert(
     """Train expert `number` (from 1) and write it below `folder`; returns its best epoch's measures.
 
     It learns from its users' train rows, but for the late ones, which are the gate's; their valid rows name its epoch.
+    Where most layers are frozen, all epochs have the same windows: the frozen layers run once for each (`lm.adapters`),
+    and drop nothing out.
     """
     experts = params.experts
     of_group = groups.group[loaded.user] == number - 1
@@ -76,15 +79,19 @@ def train_expert(
         )
     expert = add_expert(loaded.model, params.lora, layers=experts.layers, global_adapter=loaded.adapter)
     model, layout = loaded.prompted(slots=loaded.recipe.expert_slots)
-    result = finetune(
-        model,
-        layout,
-        train_rows=train_rows,
-        valid_rows=valid[of_group[valid]],
-        user=loaded.user,
-        params=params.sft,
-        settings=TrainSettings.of(f"expert_{number}", params, experts),
-    )
+    frozen = first_differing(model.backbone)
+    mostly_frozen = 2 * frozen > model.backbone.config.num_hidden_layers
+    with model.sharing_layers() if mostly_frozen else nullcontext():
+        result = finetune(
+            model,
+            layout,
+            train_rows=train_rows,
+            valid_rows=valid[of_group[valid]],
+            user=loaded.user,
+            params=params.sft,
+            settings=TrainSettings.of(f"expert_{number}", params, experts),
+            redraw=not mostly_frozen,
+        )
     save_adapter(expert, expert_folder(folder, number), base=str(loaded.base))
     expert.unload()
     return {"expert": number, **result.best}

@@ -10,15 +10,23 @@ One pass serves a batch of any users, and equals merging every user's own weight
 (copies of the global one, below the layers that experts train) are computed once, under the sum of their weights. Where
 all of them are the same, that sum is 1, and there is nothing to weigh.
 
-Shapes: B samples, T tokens, N + 1 adapters (column 0 is the global one), R their ranks summed.
+What adapters share is computed once: below the first layer that differs between them, a sequence is the same for every
+expert, every weighting and every epoch. `SharedLayers` keeps what comes out there, and a sequence that comes again
+begins at the first layer that differs. Everything around the layers (embeddings, positions, masks, the final norm) is
+run as the model's family runs it.
+
+Shapes: B samples, T tokens, D hidden size, N + 1 adapters (column 0 is the global one), R their ranks summed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
@@ -31,7 +39,10 @@ from thinkrec.artifacts import write_json
 from thinkrec.errors import UserError
 from thinkrec.lm.families import lora_sites, text_config
 from thinkrec.params import LoraParams
+from thinkrec.text.layout import Batch
 
+LIMIT = 2 * 2**30  # bytes of hidden states that are kept at a time
+SAME = 1e-5  # of the largest hidden state: how far a sequence that begins further up may be from the plain way
 Lora = tuple[Tensor, Tensor, float]  # A (r, in), B (out, r), scaling
 
 
@@ -182,3 +193,114 @@ def install_mixture(backbone: nn.Module, adapters: Sequence[Path | None]) -> Bat
         layer = MixtureLinear(base, by_column, batch_weights, columns=len(adapters), dtype=dtype)
         setattr(parent, name.rpartition(".")[2], layer)
     return batch_weights
+
+
+@contextmanager
+def standing_in(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let `forward` do the work of `module`."""
+    own = vars(module).get("forward")  # some are replaced already, as by accelerate
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
+def layers_of(backbone: PreTrainedModel) -> nn.ModuleList:
+    """The decoder layers of a causal language model; none where they are no plain list."""
+    depth = text_config(backbone).num_hidden_layers
+    lists = (module for module in backbone.get_decoder().modules() if isinstance(module, nn.ModuleList))
+    return next((layers for layers in lists if len(layers) == depth), nn.ModuleList())
+
+
+def first_differing(backbone: PreTrainedModel) -> int:
+    """The number of the first layer that learns or that mixes adapters; that of layers, if there is none."""
+    layers = layers_of(backbone)
+    return next((number for number, layer in enumerate(layers) if _differs(layer)), len(layers))
+
+
+def _differs(layer: nn.Module) -> bool:
+    mixes = any(isinstance(module, MixtureLinear) and not module.shared for module in layer.modules())
+    return mixes or any(weight.requires_grad for weight in layer.parameters())
+
+
+class SharedLayers:
+    """The frozen layers below the first that differs, and what sequences were after them.
+
+    A family whose upper layers take more from the lower ones than hidden states is found out where sequences come again
+    for the first time, and from then on is run plainly.
+    """
+
+    def __init__(self, backbone: PreTrainedModel) -> None:
+        self.lower = layers_of(backbone)[: first_differing(backbone)]
+        self.states: dict[bytes, Tensor] = {}  # of a sequence, without its padding (T, D)
+        self.size = 0  # of all states, in bytes
+        self.checked = False  # whether sequences that came again were held against the plain way
+
+    def run(self, batch: Batch, read: Callable[[], Tensor]) -> Tensor:
+        """The hidden states (B, T, D) of `read`, a pass of `batch` through the model; its lower layers are frozen."""
+        self.lower.eval()  # what does not learn drops nothing out
+        if not len(self.lower):
+            return read()
+        lengths = batch.attention_mask[:, 0, :, 0].sum(1).tolist()  # all but padding sees the first token
+        keys = _keys(batch, lengths)
+        states = [self.states[key] for key in keys if key in self.states]
+        if len(states) < len(keys):
+            return self._keep(keys, lengths, read)
+        again = self._again(states, batch, read)
+        if self.checked:
+            return again
+        plain = read()
+        real = (batch.attention_mask[:, 0, :, 0])[..., None]
+        tolerance = max(SAME, 4 * torch.finfo(plain.dtype).eps) * plain.abs().max()
+        self.checked = bool(((again - plain).abs() * real).max() <= tolerance)
+        if not self.checked:
+            self.lower, self.states = self.lower[:0], {}
+        return plain
+
+    def _keep(self, keys: list[bytes], lengths: list[int], read: Callable[[], Tensor]) -> Tensor:
+        """Run all layers, and keep what comes out of the last of the lower ones."""
+        outputs: list[Any] = []
+        hook = self.lower[-1].register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+        try:
+            hidden = read()
+        finally:
+            hook.remove()
+        if not isinstance(outputs[0], Tensor):  # older families return a tuple
+            self.lower = self.lower[:0]
+            return hidden
+        with torch.inference_mode(False), torch.no_grad():  # may be read where gradients are wanted, too
+            for number, (key, length) in enumerate(zip(keys, lengths, strict=True)):
+                if key not in self.states and self.size < LIMIT:
+                    self.states[key] = outputs[0][number, :length].clone().cpu()
+                    self.size += self.states[key].nbytes
+        return hidden
+
+    def _again(self, states: list[Tensor], batch: Batch, read: Callable[[], Tensor]) -> Tensor:
+        """Run the upper layers only, on these states of the batch's sequences."""
+        hidden = states[0].new_zeros(*batch.input_ids.shape, states[0].shape[1])
+        for number, state in enumerate(states):
+            hidden[number, : len(state)] = state
+        hidden = hidden.to(batch.input_ids.device)
+        with ExitStack() as stack:
+            for layer in self.lower:
+                stack.enter_context(standing_in(layer, lambda *_inputs, **_options: hidden))
+            return read()
+
+
+def _keys(batch: Batch, lengths: list[int]) -> list[bytes]:
+    """What names each sequence (B): all that its hidden states depend on, and how they are computed."""
+    ids, positions, mask = (each.cpu().numpy() for each in (batch.input_ids, batch.position_ids, batch.attention_mask))
+    slots = torch.cat([batch.slots, batch.slot_rows[:, None], batch.slot_kinds[:, None]], dim=1).cpu().numpy()
+    how = str(torch.is_autocast_enabled(batch.input_ids.device.type)).encode()
+    keys = []
+    for number, length in enumerate(lengths):
+        name = blake2b(how, digest_size=16)
+        of_sequence = slots[slots[:, 0] == number, 1:]
+        for part in (ids[number, :length], positions[number, :length], mask[number, 0, :length, :length], of_sequence):
+            name.update(part.tobytes())
+        keys.append(name.digest())
+    return keys

@@ -106,17 +106,20 @@ def finetune(
     settings: TrainSettings,
     think_only: bool = False,
     untaught: Layout | None = None,
+    redraw: bool = True,
 ) -> TrainResult:
     """Train whatever of `model` requires a gradient on `train_rows`; the best epoch by `settings.metric` stays.
 
     Validation measures the scores of `valid_rows` and, with a layout `untaught`, how well its reasons are predicted
-    (`think_loss`). With `think_only` reasons alone are learned.
+    (`think_loss`). With `think_only` reasons alone are learned. Every epoch draws its windows anew or, without
+    `redraw`, has those of the first in another order.
     """
     taught = replace(layout, thoughts=layout.reasons if params.reason_first else {})
 
     def steps_of(epoch: int) -> list[Step]:
         rng = np.random.default_rng([settings.seed, epoch])
-        steps = steps_by_rows(taught, taught.training_windows(train_rows, rng), params.batch_rows)
+        drawn = rng if redraw else np.random.default_rng([settings.seed, 0])
+        steps = steps_by_rows(taught, taught.training_windows(train_rows, drawn), params.batch_rows)
         return [steps[index] for index in rng.permutation(len(steps))]
 
     with_reason = sum(taught.reasons_shown(window).sum() for step in steps_of(0) for window in step)

@@ -7,6 +7,8 @@ vocabulary, W slot width, E size of an item's text vector.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from transformers import Cache, PreTrainedModel
 from thinkrec.artifacts import atomic
 from thinkrec.errors import UserError
 from thinkrec.features.artefact import Features
+from thinkrec.lm.adapters import SharedLayers
 from thinkrec.lm.families import finish_logits, text_config
 from thinkrec.lm.recipes import Score
 from thinkrec.params import Slot
@@ -196,6 +199,16 @@ class RecommenderLM(nn.Module):
         self.soft_prompt = soft_prompt
         self.match = match
         self.scored = scored
+        self.shared: SharedLayers | None = None
+
+    @contextmanager
+    def sharing_layers(self) -> Iterator[None]:
+        """While sequences come again under other adapters: run what those share once for each (`lm.adapters`)."""
+        self.shared = SharedLayers(self.backbone)
+        try:
+            yield
+        finally:
+            self.shared = None
 
     def with_inputs(self, values: SlotValues, projector: SlotProjector | None) -> RecommenderLM:
         """The same weights, with other values put into slots or, without a `projector`, none."""
@@ -260,7 +273,11 @@ class RecommenderLM(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         """Scores of the batch's targets; the LM head is applied at verdicts and reasons only."""
-        hidden = self.hidden_states(self.embed(batch), batch.attention_mask, batch.position_ids)
+
+        def read() -> Tensor:
+            return self.hidden_states(self.embed(batch), batch.attention_mask, batch.position_ids)
+
+        hidden = read() if self.shared is None else self.shared.run(batch, read)
         verdict_hidden = hidden[batch.verdicts[:, 0], batch.verdicts[:, 1]]
         score, verdict_logits = self.read_verdicts(verdict_hidden, self.match_texts(hidden, batch))
         return Output(score, verdict_logits, self.logits(hidden[batch.reasons[:, 0], batch.reasons[:, 1]]))
@@ -274,7 +291,7 @@ class RecommenderLM(nn.Module):
 
         Every score of the language model is computed here: training, scoring and reasons read it alike.
         """
-        words, logits_RV = self.vocabulary, self.logits(hidden_RD)
+        words, logits_RV = self.vocabulary, self.verdict_logits(hidden_RD)
         if match_R is not None:
             logits_RV = logits_RV.index_add(1, torch.tensor([words.yes], device=hidden_RD.device), match_R[:, None])
         score_R = logits_RV[:, words.yes]
@@ -283,3 +300,15 @@ class RecommenderLM(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of the token that comes after hidden states (..., D)."""
         return finish_logits(self.backbone.get_output_embeddings()(hidden).float(), text_config(self.backbone))
+
+    def verdict_logits(self, hidden_RD: Tensor) -> Tensor:
+        """Logits (R, V) of a verdict after hidden states: its two words' in fp32, for rounded ones would tie."""
+        words, head, logits_RV = self.vocabulary, self.backbone.get_output_embeddings(), self.logits(hidden_RD)
+        device = hidden_RD.device
+        if head.weight.dtype == torch.float32 and not torch.is_autocast_enabled(device.type):
+            return logits_RV
+        verdicts = torch.tensor(words.verdicts, device=device)
+        bias = None if head.bias is None else head.bias[verdicts].float()
+        with torch.autocast(device.type, enabled=False):
+            exact_R2 = functional.linear(hidden_RD.float(), head.weight[verdicts].float(), bias)
+        return logits_RV.index_copy(1, verdicts, finish_logits(exact_R2, text_config(self.backbone)))
