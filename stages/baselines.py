@@ -1,4 +1,4 @@
-"""Interactions -> scores of every baseline under both protocols. Run: thinkrec-stage baselines"""
+"""Interactions and keywords -> scores of every baseline under both protocols. Run: thinkrec-stage baselines"""
 
 
 def baselines() -> str:
@@ -11,7 +11,7 @@ def baselines() -> str:
 
     scores, metrics = score_baselines(
         artifacts.read_table(artifacts.INTERACTIONS),
-        artifacts.read_table(artifacts.ITEMS),
+        artifacts.read_table(artifacts.ITEMS).assign(keywords=artifacts.read_table(artifacts.KEYWORDS)["keywords"]),
         {protocol: load_features(protocol=protocol) for protocol in PROTOCOLS},
         load(),
     )

@@ -1,4 +1,4 @@
-"""Interactions -> user and item vectors, causal statistics, their model. Run: thinkrec-stage features"""
+"""Interactions and keywords -> user and item vectors, causal statistics, their model. Run: thinkrec-stage features"""
 
 
 def features() -> str:
@@ -12,7 +12,7 @@ def features() -> str:
     params = load()
     by_protocol, metrics, model = fit_features(
         artifacts.read_table(artifacts.INTERACTIONS),
-        artifacts.read_table(artifacts.ITEMS),
+        artifacts.read_table(artifacts.ITEMS).assign(keywords=artifacts.read_table(artifacts.KEYWORDS)["keywords"]),
         params.features,
         getattr(params, params.features.model),
         seed=params.seed,

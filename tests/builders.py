@@ -85,6 +85,7 @@ def item_table() -> pd.DataFrame:
             "year": np.asarray([1990, 1991, 2000, np.nan, 1996, 1990, 2005, 1984]),
             "categories": genres,
             "description": TITLES,
+            "keywords": [[*genre, "any"] for genre in genres],
         }
     )
 

@@ -49,6 +49,8 @@ SMALL: dict[str, Any] = {
     "lightgcn.dim": 8,
     "sasrec.dim": 8,
     "gsasrec.dim": 8,
+    "hybrid_mf.dim": 8,
+    "hybrid_sasrec.dim": 8,
     "backbone.vocabulary": 600,
     "backbone.hidden": 32,
     "backbone.layers": 2,

@@ -95,7 +95,7 @@ class TestAsTheEvaluationScored:
                 explained += 1
         assert explained >= 3
 
-    @pytest.mark.parametrize("kind", ["lightgcn", "sasrec", "gsasrec"])
+    @pytest.mark.parametrize("kind", ["lightgcn", "sasrec", "gsasrec", "hybrid_mf", "hybrid_sasrec"])
     def test_whatever_the_feature_model_its_features_are_those_of_the_artefact(
         self, finished: Path, chosen: pd.DataFrame, tmp_path: Path, kind: str
     ) -> None:

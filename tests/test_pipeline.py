@@ -36,12 +36,13 @@ from tests.project import (
 )
 from tests.source import imported_files
 from thinkrec.errors import UserError
+from thinkrec.features.models import MODELS
 
 STAGES = list(PIPELINE)
 # What a stage reads only under another value of a parameter: declared all the same, since dvc.yaml knows no conditions.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "keywords": [{"keywords.source": "teacher"}],
-    "features": [{"features.model": model} for model in ("lightgcn", "sasrec", "gsasrec")],
+    "features": [{"features.model": model} for model in MODELS],
     "traces": [{"traces.sampling": sampling} for sampling in ("random", "hard")],
     "sft": [{"sft.recipe": "paper"}, {"prompt.slots": []}],
     "experts": [{"experts.added": [str(NEWCOMERS)]}],

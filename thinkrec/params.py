@@ -35,7 +35,7 @@ SET_ELSEWHERE = {"model", "messages", "stream", "n"}  # fields of a request that
 CEILINGS = {"max_completion_tokens", "max_tokens"}  # fields of a request that limit the length of its answer
 
 Slot = Literal["user", "item", "statistics"]
-FeatureModel = Literal["mf", "lightgcn", "sasrec", "gsasrec"]
+FeatureModel = Literal["mf", "lightgcn", "sasrec", "gsasrec", "hybrid_mf", "hybrid_sasrec"]
 Metric = Literal["objective", "auc", "uauc", "log_loss"]
 
 
@@ -127,6 +127,12 @@ class MfParams(RecommenderParams):
     weight_decay: NotNegative  # pull of the weights towards 0
 
 
+class HybridMfParams(MfParams):
+    """Hybrid MF (LightFM): items are their own vectors plus the means of their keywords'."""
+
+    keyword_decay: NotNegative  # pull of those means towards 0
+
+
 class LightGcnParams(RecommenderParams):
     """LightGCN."""
 
@@ -145,6 +151,10 @@ class GsasRecParams(SasRecParams):
 
     negatives: Positive  # items drawn per interaction
     calibration: Share  # the paper's t: how much of the negatives' overconfidence is taken back
+
+
+class HybridSasRecParams(SasRecParams):
+    """SASRec + keywords: items are their own vectors plus the means of their keywords'."""
 
 
 class BackboneParams(Section):
@@ -333,6 +343,8 @@ class Params(Section):
     lightgcn: LightGcnParams
     sasrec: SasRecParams
     gsasrec: GsasRecParams
+    hybrid_mf: HybridMfParams
+    hybrid_sasrec: HybridSasRecParams
     backbone: BackboneParams
     teacher: TeacherParams
     traces: TraceParams

@@ -161,7 +161,7 @@ class Recommender:
         )
         feature_model = load_model(
             params.features.model,
-            replace(Ratings.of(loaded.interactions, items=len(items)), users=len(users)),
+            replace(Ratings.of(loaded.interactions, items=len(items), keywords=keywords["keywords"]), users=len(users)),
             loaded.rows("train"),
             getattr(params, params.features.model),
             root / artifacts.FEATURE_MODEL,

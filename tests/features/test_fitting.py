@@ -137,7 +137,8 @@ def test_folds_follow_time_and_only_the_first_is_parted_by_users() -> None:
 @every_model
 def test_fits_take_the_epochs_that_are_best_on_valid_and_the_more_the_fewer_rows_they_have(kind: FeatureModel) -> None:
     by_protocol, metrics = fit_table(kind, table(), epochs=6)
-    train, valid, ratings = rows_of("train"), rows_of("valid"), Ratings.of(table(), items=ITEMS)
+    train, valid = rows_of("train"), rows_of("valid")
+    ratings = Ratings.of(table(), items=ITEMS, keywords=item_table()["keywords"])
     _, epoch, measured = fit_model(kind, ratings, train, valid, params_of(kind), epochs=6, seed=SEED)
     assert metrics["model"] == kind and metrics["epoch"] == epoch
     assert {name: metrics[f"valid_{name}"] for name in measured} == measured
@@ -158,7 +159,7 @@ def test_fits_take_the_epochs_that_are_best_on_valid_and_the_more_the_fewer_rows
 @every_protocol
 def test_valid_and_test_rows_use_the_full_fit(kind: FeatureModel, protocol: Protocol) -> None:
     features, user, rest = features_by_protocol(kind)[protocol], column("user"), rows_of("valid", "test")
-    ratings = Ratings.of(table(), items=ITEMS)
+    ratings = Ratings.of(table(), items=ITEMS, keywords=item_table()["keywords"])
     full = refit_model(kind, ratings, rows_of("train"), params_of(kind), epochs=1, seed=SEED)
     np.testing.assert_array_equal(features.user_vectors[:USERS], full.fitted_users())
     assert (features.user_vectors[NEW:USERS] == 0).all()

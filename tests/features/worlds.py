@@ -15,6 +15,8 @@ from thinkrec.features.recommender import Recommender
 from thinkrec.params import (
     FeatureModel,
     GsasRecParams,
+    HybridMfParams,
+    HybridSasRecParams,
     LightGcnParams,
     MfParams,
     RecommenderParams,
@@ -30,6 +32,8 @@ _PARAMS: dict[FeatureModel, RecommenderParams] = {
     "lightgcn": LightGcnParams(dim=4, learning_rate=0.05, weight_decay=0.001, layers=2),
     "sasrec": SasRecParams(**_TRANSFORMER),
     "gsasrec": GsasRecParams(**_TRANSFORMER, negatives=2, calibration=0.5),
+    "hybrid_mf": HybridMfParams(dim=2, learning_rate=0.05, weight_decay=0.001, keyword_decay=0.001),
+    "hybrid_sasrec": HybridSasRecParams(**_TRANSFORMER),
 }
 
 

@@ -1,9 +1,10 @@
 """How each baseline is fitted (METHOD §5).
 
-A *fit* takes the interactions (`artifacts.INTERACTIONS`, n rows) and the items. It learns from train alone and returns
-a *scorer*, which gives every row of an interaction table (of the same users and items) a probability of "like" (n): of
-the table itself under the online protocol, of `static_view(table)` under the static one. A new baseline is a line of
-PLAIN, and has its display name in `evaluation.models`.
+A *fit* takes the interactions (`artifacts.INTERACTIONS`, n rows) and the items, with a column `keywords` for ordinary
+recommenders. It learns from train alone and returns a *scorer*, which gives every row of an interaction table (of the
+same users and items) a probability of "like" (n): of the table itself under the online protocol, of
+`static_view(table)` under the static one. A new baseline is a line of PLAIN, and has its display name in
+`evaluation.models`.
 
 The constants were chosen on valid, by log-loss summed over MovieLens 1M and the synthetic world. The comments give what
 was compared.
@@ -135,7 +136,7 @@ def recommender(
 ) -> Scorer:
     """An ordinary recommender fitted on train, as of its best epoch on valid; users are known by their histories."""
     train, valid = (np.flatnonzero(interactions["split"] == split) for split in ("train", "valid"))
-    ratings = Ratings.of(interactions, items=len(items))
+    ratings = Ratings.of(interactions, items=len(items), keywords=items["keywords"])
     model, _, _ = fit_model(kind, ratings, train, valid, params, epochs=epochs, seed=seed)
     return lambda table: sigmoid(model.logits(Ratings.of(table, items=len(items)), np.arange(len(table))))
 

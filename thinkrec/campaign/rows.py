@@ -50,6 +50,8 @@ ROWS: dict[str, Overrides] = {
     "features_lightgcn": {"features.model": "lightgcn"},
     "experts_4": {"experts.n": 4},
     "features_sasrec": {"features.model": "sasrec"},
+    "features_hybrid_mf": {"features.model": "hybrid_mf"},
+    "features_hybrid_sasrec": {"features.model": "hybrid_sasrec"},
 }
 
 # Run with further seeds, too, which write no reasons: one seed's are enough, and take a minute a run.

@@ -20,6 +20,8 @@ NAMES = {
     GLOBAL: "ThinkRec, everyone on the global adapter",
     CENTROID: "ThinkRec, routed by the paper's rule",
     ORACLE: "oracle expert (the best adapter in hindsight)",
+    "hybrid_sasrec": "SASRec + keywords",
+    "hybrid_mf": "hybrid MF (LightFM)",
     "gsasrec": "gSASRec",
     "sasrec": "SASRec",
     "lightgcn": "LightGCN",

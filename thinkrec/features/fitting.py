@@ -54,6 +54,8 @@ def fit_features(
 ) -> tuple[dict[Protocol, Features], dict[str, Any], Recommender]:
     """The features by protocol, the stage's metrics, and the recommender fitted on all of train.
 
+    `items` has its `keywords` as a further column.
+
     The number of epochs is the best on valid. Fits on fewer rows take proportionally more epochs, which keeps the
     number of steps about the same where a batch is a number of rows; for SASRec, whose batches are sequences, it may
     be a few times higher.
@@ -61,7 +63,7 @@ def fit_features(
     Raises:
         UserError: the first fold of train has only one user.
     """
-    ratings = Ratings.of(interactions, items=len(items))
+    ratings = Ratings.of(interactions, items=len(items), keywords=items["keywords"])
     split = interactions["split"].to_numpy()
     train, valid, later = (np.flatnonzero(rows) for rows in (split == "train", split == "valid", split != "train"))
     full, epochs, measured = fit_model(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from thinkrec.features.ratings import Ratings
-from thinkrec.features.recommender import Floats, RowRecommender, Rows, running_sums
+from thinkrec.features.recommender import Floats, RowRecommender, Rows, running_sums, sum_parts
 from thinkrec.metrics import sigmoid
 from thinkrec.params import MfParams
 
@@ -38,8 +38,11 @@ class MatrixFactorisation(RowRecommender):
     def loss(self, batch: Tensor) -> Tensor:
         """Binary cross-entropy. The penalty is per row, so it weighs the same for every observation."""
         user, item, label = self.rows[:, batch]
-        parts = [self.user[user], self.item[item], self.user_bias[user, None], self.item_bias[item, None]]
-        logit = self.bias + (parts[0] * parts[1]).sum(1) + parts[2][:, 0] + parts[3][:, 0]
+        of_item = self.item_parts(item)
+        vectors, biases = sum_parts(of_item)
+        own, own_bias = of_item[0]
+        parts = [self.user[user], own, self.user_bias[user, None], own_bias[:, None]]
+        logit = self.bias + (parts[0] * vectors).sum(1) + parts[2][:, 0] + biases
         penalty = torch.stack([part.square().sum(1).mean() for part in parts]).sum()
         return functional.binary_cross_entropy_with_logits(logit, label.float()) + self.params.weight_decay * penalty
 

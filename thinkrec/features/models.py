@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from thinkrec.artifacts import atomic, missing_artifact
 from thinkrec.errors import UserError
+from thinkrec.features.hybrid import HybridMF, HybridSASRec
 from thinkrec.features.lightgcn import LightGCN
 from thinkrec.features.mf import MatrixFactorisation
 from thinkrec.features.ratings import Ratings
@@ -25,6 +26,8 @@ MODELS: dict[FeatureModel, Any] = {
     "lightgcn": LightGCN,
     "sasrec": SASRec,
     "gsasrec": GSASRec,
+    "hybrid_mf": HybridMF,
+    "hybrid_sasrec": HybridSASRec,
 }
 PATIENCE = 5  # epochs without a better valid objective
 
@@ -63,7 +66,7 @@ def refit_model(
 
 
 def save_model(model: Recommender, path: Path) -> None:
-    """Write a fitted model's weights, and which users and items its fit knew, as safetensors."""
+    """Write a fitted model's weights, and which users, items and keywords its fit knew, as safetensors."""
     with atomic(path) as partial:
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, partial)
 
@@ -85,5 +88,5 @@ def load_model(kind: FeatureModel, ratings: Ratings, rows: Rows, params: Recomme
             f"{path}: not a model as params.yaml describes it ({kind}); rerun: dvc repro features"
         ) from None
     if not all(torch.equal(value, buffers[name]) for name, value in model.named_buffers()):
-        raise UserError(f"{path}: fitted on other interactions than these; rerun: dvc repro features")
+        raise UserError(f"{path}: fitted on other interactions or keywords than these; rerun: dvc repro features")
     return model.eval()

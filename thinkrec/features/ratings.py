@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +24,15 @@ class Ratings:
     end: NDArray[np.int64]  # (n,) one past the last strictly earlier row of the same user
     users: int
     items: int
+    keywords: Iterable[Iterable[str]]  # of each item, where a fit is to know them
 
     @classmethod
-    def of(cls, interactions: pd.DataFrame, *, items: int) -> Ratings:
+    def of(cls, interactions: pd.DataFrame, *, items: int, keywords: Iterable[Iterable[str]] = ()) -> Ratings:
         """The arrays of the interactions artefact; `items` counts the catalogue, rated or not."""
         user, item, label = (interactions[name].to_numpy(np.int64) for name in ("user", "item", "label"))
         start, end = history_bounds(user, interactions["timestamp"].to_numpy())
-        return cls(user=user, item=item, label=label, start=start, end=end, users=int(user.max()) + 1, items=items)
+        users = int(user.max()) + 1
+        return cls(user=user, item=item, label=label, start=start, end=end, users=users, items=items, keywords=keywords)
 
     def bounds_by_user(self, rows: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Row ranges (U,), (U,) from each user's first row to one past the last of `rows`; empty for users without."""

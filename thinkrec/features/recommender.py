@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,13 @@ from thinkrec.features.ratings import Ratings
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
+ItemPart = tuple[Tensor, Tensor]  # vectors (..., d) and biases (...) of items (...)
 BATCH = 1024  # rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemSide:
-    """The items' side of a fitted recommender: zeros for items that the fit never saw."""
+    """The items' side of a fitted recommender; an item that the fit never saw has zeros, or what its keywords say."""
 
     vectors: Floats  # (I, d)
     biases: Floats  # (I,)
@@ -62,14 +64,16 @@ class Recommender(nn.Module, ABC):
     def loss(self, batch: Any) -> Tensor:
         """The mean loss of a batch, penalties included."""
 
+    def item_parts(self, item: Tensor) -> list[ItemPart]:
+        """What the items (...) are the sum of: of most models their own vectors and biases alone."""
+        known = self.known_item[item]
+        return [(self.item[item] * known[..., None], self.item_bias[item] * known)]
+
     @torch.no_grad()
     def items(self) -> ItemSide:
         """The items as of the present weights."""
-        return ItemSide(
-            vectors=(self.item * self.known_item[:, None]).numpy(),
-            biases=(self.item_bias * self.known_item).numpy(),
-            bias=self.bias,
-        )
+        vectors, biases = sum_parts(self.item_parts(torch.arange(len(self.item))))
+        return ItemSide(vectors=vectors.numpy(), biases=biases.numpy(), bias=self.bias)
 
     @abstractmethod
     def states(self, ratings: Ratings, start: Rows, end: Rows) -> tuple[Floats, Floats]:
@@ -158,6 +162,12 @@ def fit(
     if measured:
         model.load_state_dict(best[2])
     return measured
+
+
+def sum_parts(parts: Sequence[ItemPart]) -> ItemPart:
+    """Vectors (..., d) and biases (...) of items that are the sum of these parts."""
+    vectors, biases = zip(*parts, strict=True)
+    return reduce(torch.add, vectors), reduce(torch.add, biases)
 
 
 def running_sums(values: NDArray[Any]) -> NDArray[Any]:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from thinkrec.features.ratings import Ratings
-from thinkrec.features.recommender import Floats, Recommender, Rows, prior_logit
+from thinkrec.features.recommender import Floats, Recommender, Rows, prior_logit, sum_parts
 from thinkrec.params import GsasRecParams, SasRecParams
 
 BATCH = 32  # sequences
@@ -69,7 +69,8 @@ class SASRec(Recommender):
     def loss(self, batch: Rows) -> Tensor:
         states = self.encode(self.ratings, self.ratings.start[batch], self.ratings.end[batch])
         item, label = (torch.from_numpy(column[batch]) for column in (self.ratings.item, self.ratings.label))
-        logit = self.bias + self.item_bias[item] + (states * self.item[item]).sum(1)
+        vectors, biases = sum_parts(self.item_parts(item))
+        logit = self.bias + biases + (states * vectors).sum(1)
         return self.objective(states, logit, label)
 
     def objective(self, states: Tensor, logit: Tensor, label: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ class SASRec(Recommender):
         place = np.arange((last - first).max())
         row_BT = np.where(place < (last - first)[:, None], first[:, None] + place, 0)
         item_BT, label_BT = torch.from_numpy(ratings.item[row_BT]), torch.from_numpy(ratings.label[row_BT])
-        item_BTd = self.item[item_BT] * self.known_item[item_BT, None] * math.sqrt(self.params.dim)
+        item_BTd = sum_parts(self.item_parts(item_BT))[0] * math.sqrt(self.params.dim)
         seen_BTd = item_BTd * self.sign[label_BT] + self.label[label_BT] + self.position[: len(place)]
         causal = nn.Transformer.generate_square_subsequent_mask(len(place))
         out_BTd = self.encoder(self.dropout(seen_BTd), mask=causal, is_causal=True)
@@ -130,6 +131,7 @@ class GSASRec(SASRec):
         share = min(count / max(len(items) - 1, 1), 1.0)
         beta = share * (t * (1 - 1 / share) + 1 / share)
         drawn = items[torch.randint(len(items), (len(label), count))]
-        negative = self.bias + self.item_bias[drawn] + torch.einsum("md,mkd->mk", states, self.item[drawn])
+        vectors, biases = sum_parts(self.item_parts(drawn))
+        negative = self.bias + biases + torch.einsum("md,mkd->mk", states, vectors)
         liked = beta * functional.softplus(-logit) + functional.softplus(negative).sum(1)
         return torch.where(label == 1, liked, functional.softplus(logit)).mean()
