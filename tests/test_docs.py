@@ -32,7 +32,7 @@ PAGES = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").r
 APPS = {"thinkrec": commands_app, "thinkrec-stage": stages_app}
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 OTHER_PROGRAMS = ("export", "source", "pip", "git", "transformers", "pre-commit")
-MADE_BY_RUNS = ("out/", ".cache/", ".venv", "models.lock.json")
+MADE_BY_RUNS = ("out/", ".cache/", ".venv", "models/", "models.lock.json")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SECTIONS = [
     name for name, value in yaml.safe_load((ROOT / "params.yaml").read_text()).items() if isinstance(value, dict)

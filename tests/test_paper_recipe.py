@@ -18,7 +18,8 @@ from thinkrec.export import export
 from thinkrec.params import load
 from thinkrec.provenance import PROVENANCE, hash_of
 from thinkrec.recommender import Recommender
-from thinkrec.text.vocabulary import tokenizer_hash
+from thinkrec.text.chat import frame_hash
+from thinkrec.text.vocabulary import find_vocabulary, tokenizer_hash
 
 PAPER = {
     "sft.recipe": "paper",
@@ -41,6 +42,8 @@ def restamp(project: Path) -> None:
     backbone, sft, experts = (project / "out" / name for name in ("backbone", "sft", "experts"))
     tokenizer = AutoTokenizer.from_pretrained(str(backbone))
     now = {"backbone": hash_of(backbone), "tokenizer": tokenizer_hash(tokenizer)}
+    if tokenizer.chat_template is not None:
+        now["frame"] = frame_hash(tokenizer, find_vocabulary(tokenizer).begin)
     artifacts.write_json(sft / PROVENANCE, artifacts.read_json(sft / PROVENANCE) | now)
     stored = artifacts.read_json(experts / PROVENANCE)
     artifacts.write_json(experts / PROVENANCE, stored | {"sft": hash_of(sft)})
