@@ -111,7 +111,7 @@ def replayed(count: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         seconds = 0.0
         sample = Sample.of(world[0], rows)
-        checker = Checker(*world, params.prompt, thesaurus_of("offline"))
+        checker = Checker(*world, params.prompt, thesaurus_of("synthetic"))
         for _ in ("asked", "replayed"):
             asked = replace(open_teacher(_params()), store=Path(folder) / "responses.sqlite")
             began = time.perf_counter()

@@ -57,7 +57,7 @@ def make_artefacts(
         interactions=interactions,
         items=pd.DataFrame(
             {"title": titles or TITLES, "year": pd.array([1990, None, 2001, 2002, 2003], dtype="Int16")}
-        ),
+        ).assign(categories="", description=""),
         users=pd.DataFrame({"user_id": [f"u{user}" for user in range(users)]}),
         keywords=pd.DataFrame({"keywords": KEYWORDS}),
         truth=pd.DataFrame({"probability": 0.75, "reason": "theme:sea"}, index=interactions.index),
@@ -65,5 +65,5 @@ def make_artefacts(
         reasons=pd.DataFrame({"row": [row], "reason": [reason], "teacher": [None]}),
         weights=np.tile(np.asarray([[0.25, 0.75]], np.float32), (len(at), 1)),
         table=evaluate(predictions, MODELS, seed=0, draws=20),
-        written={"rows": 1, "claims": {"ours": {"grounded_share": 0.5}}},
+        written={"rows": 1, "claims": {"ours": {"ungrounded_share": 0.5}}},
     )

@@ -240,9 +240,9 @@ class TestExplanations:
         evidence = explanation.evidence.set_index("name")
         assert explanation.history == 3
         assert (explanation.title, explanation.keywords) == (titles[9], words[9])
-        assert evidence.loc[titles[1], ["liked", "disliked", "shown"]].tolist() == [1, 0, True]
-        assert evidence.loc[titles[5], ["liked", "disliked", "shown"]].tolist() == [0, 1, True]
-        assert evidence.loc[absent, ["target", "liked", "disliked", "shown"]].tolist() == [False, 0, 0, False]
+        assert evidence.loc[titles[1], ["liked", "disliked", "true"]].tolist() == [1, 0, True]
+        assert evidence.loc[titles[5], ["liked", "disliked", "true"]].tolist() == [0, 1, True]
+        assert evidence.loc[absent, ["target", "liked", "disliked", "standing"]].tolist() == [False, 0, 0, "ungrounded"]
         assert evidence.loc[words[1][0], "liked"] >= 1
 
     def test_a_reason_is_held_to_every_keyword_of_the_catalogue_as_in_evaluate(
@@ -253,7 +253,7 @@ class TestExplanations:
         shown = {word for named in words for word in named[:4]}
         unshown = next(word for named in words for word in named[4:] if word not in shown)
         evidence = explain_with(recommender, monkeypatch, f"Yes. Liked {unshown}.").evidence
-        assert evidence[["name", "shown"]].values.tolist() == [[unshown, False]]
+        assert evidence[["name", "standing"]].values.tolist() == [[unshown, "ungrounded"]]
 
 
 def run_with(finished: Path, folder: Path, changes: dict[str, object], *stages: str) -> Path:

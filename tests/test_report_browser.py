@@ -13,7 +13,9 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.claims.rows import LITERAL
 from tests.report_artefacts import KEYWORDS, SETTINGS, TITLES, make_artefacts, prompt
+from thinkrec.claims.claims import UNTRUE
 from thinkrec.report.contents import contents
 from thinkrec.report.page import page as report_page
 
@@ -122,7 +124,7 @@ def path(listener: tuple[str, list[str]], tmp_path_factory: pytest.TempPathFacto
         "teacher": None,
     }
     file = tmp_path_factory.mktemp("report") / "a report.html"
-    file.write_text(report_page(contents(artefacts, SETTINGS, prompt(), str)), encoding="utf-8")
+    file.write_text(report_page(contents(artefacts, SETTINGS, prompt(), LITERAL)), encoding="utf-8")
     return file
 
 
@@ -207,7 +209,7 @@ def test_evidence_is_marked_in_the_history_and_what_is_not_so_in_the_text(tab: T
     assert tab.texts(marks) == ["Night Train1✓", "Purple Rain2?", "slow3✗"]
     assert tab.classes(marks) == ["true", "ungrounded", "untrue"]
     assert tab.classes("#target .history li") == ["", "cited", "cited"]  # Old Forest is slow, Night Train is named
-    assert set(tab.classes("#legend mark")) == {"true", "untrue", "ungrounded"}
+    assert set(tab.classes("#legend mark")) == {"true", *UNTRUE}
 
 
 def test_the_keyboard_reaches_everything(tab: Tab) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 from rich.console import Console, RenderableType
 
 from tests.claims.rows import checker_of, item
+from thinkrec.claims.claims import Thesaurus
 from thinkrec.recommender import Explanation, claims_table
 from thinkrec.shown import ShownRow
 from thinkrec.terminal import explanation_table, read_history, read_ids, recommendations_table, write_scores
@@ -23,17 +24,20 @@ def shown(what: RenderableType) -> list[str]:
 
 def explained(reason: str) -> Explanation:
     target = item("Low [red]Tide", "sea")
-    row = ShownRow(history=[item("Iron Harbour", "war", liked=True)], target=target)
-    evidence = claims_table(checker_of(row, ["Seven Keys"], ["heist"]).check(0, reason).claims)
+    history = [item("Iron Harbour", "war", liked=True), item("Night", "1990s", "conflict", liked=True)]
+    row = ShownRow(history=history, target=target)
+    thesaurus = Thesaurus("hand", lambda word: "war" if word == "conflict" else word)
+    evidence = claims_table(checker_of(row, ["Seven Keys"], ["heist"], thesaurus).check(0, reason).claims)
     return Explanation(
         item_id="7",
         title=target.title,
         keywords=["sea"],
         probability=0.875,
         weights={"global": 0.25, "expert_1": 0.75},
-        history=1,
+        history=2,
         reason=reason,
         evidence=evidence,
+        thesaurus=thesaurus.name,
     )
 
 
@@ -61,13 +65,20 @@ def test_recommendations_are_numbered_and_titles_are_no_markup() -> None:
 
 
 def test_an_explanation_shows_the_figures_the_reason_and_what_is_there() -> None:
-    reason = "Yes. Liked war (1 of 1). One such title is Iron Harbour, not Seven Keys. Avoids heist. This one has war."
+    reason = (
+        "Yes. Liked war (2 of 2), 1990s (1 of 1), conflict (1 of 1). One such title is Iron Harbour, not Seven Keys. "
+        "Liked war in Iron Harbour. Avoids heist. This one has war."
+    )
     lines = shown(explanation_table(explained(reason)))
     assert "item Low [red]Tide (7)" in lines
     assert "would like 87.5%" in lines
     assert "experts global 25%, expert_1 75%" in lines
-    assert f"reason {reason}" in lines
-    assert "keyword war liked 1 of 1 1 0 yes" in lines
+    assert reason in " ".join(lines)
+    assert "keyword war \u2248 conflict liked 2 of 2 2 0 by meaning" in lines
+    assert any(line.endswith("true by meaning alone, by hand") for line in lines)
+    assert "keyword 1990s liked 1 of 1 1 0 a name, no taste" in lines
+    assert "keyword conflict liked 1 of 1 1 0 too few titles" in lines
+    assert "keyword war liked Iron Harbour 1 0 yes" in lines
     assert "item Iron Harbour liked 1 0 yes" in lines
     assert "item Seven Keys 0 0 not shown" in lines
     assert "keyword heist avoided 0 0 not shown" in lines

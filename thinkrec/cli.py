@@ -65,8 +65,10 @@ def explain(
 
     explanation = Recommender.load().explain(read_user(user, history), item)
     Console().print(explanation_table(explanation))
-    true, claims = int(explanation.evidence["true"].sum()), len(explanation.evidence)
-    return f"{explanation.title}: {explanation.probability:.1%}; of what the reason claims, true: {true} of {claims}"
+    evidence = explanation.evidence
+    true, by_meaning = (int(evidence[name].sum()) for name in ("true", "true_by_meaning"))
+    said = f"literally true: {true} of {len(evidence)}, by meaning {by_meaning}"
+    return f"{explanation.title}: {explanation.probability:.1%}; of what the reason claims, {said}"
 
 
 def score(

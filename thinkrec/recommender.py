@@ -66,6 +66,7 @@ class Explanation:
     history: int  # interactions of the shown history, which the reason is checked against
     reason: str  # verdict first; empty where the model wrote nothing
     evidence: pd.DataFrame  # the reason's claims, and whether they are true: `claims_table`
+    thesaurus: str  # the name of the one by which claims are true by meaning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,22 +96,30 @@ class _View:
 def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
     """Claims as a table, in their order.
 
-    Columns: `kind` (item, keyword or history), `name`, `says` (`cues.Says`), `count` ("2 of 3" or nothing),
-    `target`, `liked` and `disliked` (where the prompt shows it), `shown` (anywhere) and `true` (shown as claimed).
+    Columns: `kind` (item, keyword or history), `name`, `says` (`cues.Says`), `of` (the titles that it is said of, or
+    "2 of 3"), `target`, `liked` and `disliked` (where the prompt shows it), `standing` (`claims.Standing`), `true` and
+    `true_by_meaning`, and `synonyms`: what was shown in its place, where it is true by meaning alone.
     """
-    names = ("kind", "name", "says", "count", "target", "liked", "disliked", "shown", "true")
-    return pd.DataFrame(
-        [
-            tuple(
-                ("" if claim.count is None else f"{claim.count[0]} of {claim.count[1]}")
-                if name == "count"
-                else getattr(claim, name)
-                for name in names
-            )
-            for claim in claims
-        ],
-        columns=names,
-    ).astype({"target": bool, "liked": int, "disliked": int, "shown": bool, "true": bool})
+    names = (
+        "kind",
+        "name",
+        "says",
+        "of",
+        "target",
+        "liked",
+        "disliked",
+        "standing",
+        "true",
+        "true_by_meaning",
+        "synonyms",
+    )
+    records = []
+    for claim in claims:
+        count = [] if claim.count is None else [f"{claim.count[0]} of {claim.count[1]}"]
+        texts = {"of": ", ".join([*claim.titles, *count]), "synonyms": ", ".join(claim.synonyms)}
+        records.append(tuple(texts[name] if name in texts else getattr(claim, name) for name in names))
+    types = {"target": bool, "liked": int, "disliked": int, "true": bool, "true_by_meaning": bool}
+    return pd.DataFrame(records, columns=names).astype(types)
 
 
 class Recommender:
@@ -129,9 +138,7 @@ class Recommender:
         self._params, self._loaded, self._routing = params, loaded, routing
         self._feature_model, self._item_side = feature_model, feature_model.items()
         self._titles: list[str] = items["title"].tolist()
-        self._checker = Checker(
-            loaded.interactions, items, keywords, params.prompt, thesaurus_of(params.teacher.endpoint)
-        )
+        self._checker = Checker(loaded.interactions, items, keywords, params.prompt, thesaurus_of(params.dataset.name))
         self._tastes = Tastes.of(loaded.features, self._checker.keywords, params.prompt.slots)
         self._user_ids, self._item_ids = pd.Index(users["user_id"]), pd.Index(items["item_id"])
         self._content: ItemContent = item_content(items)
@@ -241,6 +248,7 @@ class Recommender:
             history=len(shown.history),
             reason=reason,
             evidence=claims_table(checker.check(row, reason).claims),
+            thesaurus=checker.thesaurus.name,
         )
 
     def _numbers(self, ids: pd.Index, named: pd.Series, kind: str) -> Rows:

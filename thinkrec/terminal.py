@@ -27,6 +27,14 @@ CLAIM_WORDS = {  # what a claim says -> the same for a terminal
     "lacks": "not in the target",
     "named": "",
 }
+STANDING_WORDS: dict[str, str] = {  # how a claim stands to what was shown -> the same for a terminal
+    "true": "yes",
+    "synonym": "by meaning",
+    "ungrounded": "not shown",
+    "no_taste": "a name, no taste",
+    "unsupported": "too few titles",
+    "untrue": "no",
+}
 
 
 def read_ids(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -104,20 +112,22 @@ def explanation_table(explanation: Explanation) -> RenderableType:
     if explanation.evidence.empty:
         return Group(facts, Text("The reason claims nothing of any title or keyword.", style="dim"))
     table = Table(box=box.SIMPLE_HEAD, title="What the reason claims, and what was shown", title_justify="left")
-    for name in ("", "named", "said to be", "count", "in the target", "liked", "disliked", "true"):
+    if "synonym" in set(explanation.evidence["standing"]):
+        table.caption = f"\u2248: true by meaning alone, by {explanation.thesaurus}"
+    for name in ("", "named", "said to be", "of", "in the target", "liked", "disliked", "true"):
         table.add_column(name, justify="right" if name in ("liked", "disliked") else "left")
     for row in explanation.evidence.itertuples(index=False):
         in_target = "yes" if row.target else ""
-        true = Text("yes", style="green") if row.true else Text("no" if row.shown else "not shown", style="red")
+        style = "green" if row.true else "yellow" if row.true_by_meaning else "red"
         claimed = CLAIM_WORDS[str(row.says)]
         table.add_row(
             str(row.kind),
-            Text(str(row.name)),
+            Text(f"{row.name!s} \u2248 {row.synonyms!s}" if row.synonyms else str(row.name)),
             claimed,
-            str(row.count),
+            Text(str(row.of)),
             in_target,
             str(row.liked),
             str(row.disliked),
-            true,
+            Text(STANDING_WORDS[str(row.standing)], style=style),
         )
     return Group(facts, table)

@@ -271,7 +271,7 @@ def test_ndcg_at_10_is_compared_with_the_best_baseline() -> None:
 
 def checked_files(truth: dict[str, Any] | None = None, **evaluate: int) -> dict[str, Any]:
     """Row files with checked claims, but none of no_experts; as in older ones, shares of the history are missing."""
-    claimed = {"reasons": 200, "claims": 500, "grounded_share": 0.9, "consistent_share": 0.4, "of_target_share": 0.8}
+    claimed = {"reasons": 200, "claims": 500, "wholly_true_share": {"literally": 0.4, "by_meaning": 0.9}}
     moved = {"cited": 0.13, "control": 0.09, "difference": 0.04, "low": 0.01, "high": 0.07}
     reasons = {
         "claims": {"ours": claimed, "teacher": {**claimed, "claims": 900}},
@@ -286,7 +286,7 @@ def checked_files(truth: dict[str, Any] | None = None, **evaluate: int) -> dict[
 
 def test_claims_are_counted_and_interventions_have_their_difference() -> None:
     table = checks(checked_files())
-    shares = [".9000", ".4000", ".8000", "–", "–", "–"]
+    shares = [".4000, .9000", "–", "–", "–", "–", "–"]
     moved = [".1300, .0900<br>+.0400 [−.0100, .0700]", ".1300, .0900<br>+.0400 [.0100, .0700]: ahead"]
     assert cells(table, "**ThinkRec**") == ["**ThinkRec**", "1", "2.5", *shares, *moved]
     assert cells(table, "*the teacher*") == ["*the teacher*", "", "4.5", *shares, "", ""]

@@ -12,6 +12,8 @@ from thinkrec.claims.claims import ShownNames, Thesaurus
 from thinkrec.claims.reading import Catalogue
 from thinkrec.shown import ShownItem, ShownRow
 
+LITERAL = Thesaurus("none", str)
+
 
 class RowsByHand(Checker):
     """Rows as `read` gives them. Their histories are rows 0, 1, ..."""
@@ -28,7 +30,7 @@ def checker_of(
     row: ShownRow | Callable[[int], ShownRow],
     titles: Iterable[str] = (),
     keywords: Iterable[str] = (),
-    thesaurus: Thesaurus = str,
+    thesaurus: Thesaurus = LITERAL,
 ) -> Checker:
     """A checker of one row under every number, or of a row for each."""
     return RowsByHand((lambda _: row) if isinstance(row, ShownRow) else row, Catalogue(titles, keywords), thesaurus)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.claims.rows import LITERAL
 from thinkrec.claims.checker import Checker
 from thinkrec.params import PromptParams
 from thinkrec.shown import LONGEST_KEYWORD, LONGEST_TITLE, one_line
@@ -18,12 +19,14 @@ from thinkrec.text.items import item_texts
 PROMPT = PromptParams(layout="stream", history=2, max_tokens=2048, keywords=2, slots=(), soft_tokens=0)
 INTERACTIONS = pd.DataFrame({"user": [0] * 4, "item": [0, 1, 2, 3], "label": [1, 0, 1, 0], "timestamp": [1, 2, 3, 3]})
 TITLES = ["Night", "Iron Harbour", "Seven Keys", "Low Tide"]
+DESCRIPTIONS = ["", "At sea. War off Lisbon.", "", None]
 KEYWORDS = [["war", "noir", "heist"], ["sea"], ["keys", "war"], []]
 
 
 def checker(titles: list[str] = TITLES, interactions: pd.DataFrame = INTERACTIONS, **prompt: object) -> Checker:
-    items, keywords = pd.DataFrame({"title": titles}), pd.DataFrame({"keywords": KEYWORDS})
-    return Checker(interactions, items, keywords, PROMPT.model_copy(update=prompt), str)
+    items = pd.DataFrame({"title": titles, "categories": [[]] * 4, "description": DESCRIPTIONS})
+    keywords = pd.DataFrame({"keywords": KEYWORDS})
+    return Checker(interactions, items, keywords, PROMPT.model_copy(update=prompt), LITERAL)
 
 
 def test_a_row_shows_the_last_strictly_earlier_items_and_their_first_keywords() -> None:
@@ -35,7 +38,7 @@ def test_a_row_shows_the_last_strictly_earlier_items_and_their_first_keywords() 
 
 def test_a_keyword_that_is_known_and_not_shown_is_a_claim_without_ground() -> None:
     (claim,) = checker().check(3, "Yes. Liked heist.").claims
-    assert (claim.name, claim.shown) == ("heist", False)
+    assert (claim.name, claim.standing) == ("heist", "ungrounded")
 
 
 def test_another_table_is_read_with_the_same_items() -> None:
@@ -62,3 +65,12 @@ def test_a_shown_name_is_one_short_line_and_shown_again_the_same(text: str, long
     line = one_line(text, longest)
     assert len(line) <= longest and len(line.splitlines()) <= 1
     assert one_line(line, longest) == line
+
+
+def test_words_that_descriptions_write_as_names_are_no_tastes() -> None:
+    oslo = [["war", "lisbon"], ["war", "lisbon"], ["keys", "war"], []]
+    items = pd.DataFrame({"title": TITLES, "categories": [["War"]] * 4, "description": DESCRIPTIONS})
+    liked = INTERACTIONS.assign(label=1)
+    made = Checker(liked, items, pd.DataFrame({"keywords": oslo}), PROMPT, LITERAL)
+    claims = made.check(3, "Yes. Liked lisbon (2 of 2), war (2 of 2).").claims
+    assert [(claim.name, claim.standing) for claim in claims] == [("lisbon", "no_taste"), ("war", "true")]

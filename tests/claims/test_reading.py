@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.claims.rows import LITERAL
 from thinkrec.claims.checker import thesaurus_of
 from thinkrec.claims.claims import Check, Claim, ShownNames, Thesaurus
 from thinkrec.claims.reading import Catalogue, check_text
 from thinkrec.shown import ShownItem, ShownRow
 from thinkrec.synthetic import vocabulary as words
-from thinkrec.synthetic.synonyms import meaning
 from thinkrec.teacher.offline import answer
 from thinkrec.teacher.trace_prompts import write_question
 
@@ -36,7 +36,7 @@ def check(
     history: Sequence[ShownItem] = HISTORY,
     target: ShownItem = TARGET,
     catalogue: Catalogue = CATALOGUE,
-    thesaurus: Thesaurus = str,
+    thesaurus: Thesaurus = LITERAL,
 ) -> Check:
     return check_text(text, ShownNames(ShownRow(history=history, target=target), thesaurus), catalogue)
 
@@ -59,13 +59,13 @@ class TestTheOfflineTeachersGrammar:
             "liked comedy (1 of 1) | liked war (1 of 2) | liked Iron Harbour | disliked slow (1 of 1) | target sea | "
             "target war"
         )
-        assert check(text).true and check(text).agrees(True) and not check(text).agrees(False)
+        assert check(text).agrees(True) and not check(text).agrees(False)
 
     def test_what_is_counted_is_what_was_shown(self) -> None:
         claims = check("No. Disliked war (1 of 2). For it stands comedy, liked (1 of 2).").claims
-        assert [(c.name, c.liked, c.disliked, c.target, c.shown, c.contradicted) for c in claims] == [
-            ("war", 1, 1, True, True, False),
-            ("comedy", 1, 0, False, True, True),
+        assert [(c.name, c.liked, c.disliked, c.target, c.standing) for c in claims] == [
+            ("war", 1, 1, True, "unsupported"),
+            ("comedy", 1, 0, False, "untrue"),
         ]
 
     @pytest.mark.parametrize(
@@ -77,12 +77,12 @@ class TestTheOfflineTeachersGrammar:
             ("Avoids family (2 of 2).", ["family"]),
             ("Avoids comedy.", ["comedy"]),
             ("This one brings war, ships.", ["ships"]),
-            ("Liked war (1 of 2). One such title is Night.", ["Night"]),
+            ("Liked war. One such title is Night.", ["Night"]),
             ("Nothing in the history speaks for it; 3 of 4 titles were disliked.", ["titles"]),
         ],
     )
     def test_what_is_not_so_is_contradicted(self, text: str, wrong: list[str]) -> None:
-        assert names(check(f"Yes. {text}").contradicted) == wrong
+        assert names(check(f"Yes. {text}").of("untrue")) == wrong
         assert not check(f"Yes. {text}").true
 
     def test_a_count_of_all_titles_is_one_claim_however_often_it_is_made(self) -> None:
@@ -95,16 +95,7 @@ class TestTheOfflineTeachersGrammar:
 
     def test_what_was_never_shown_is_ungrounded(self) -> None:
         text = "No. Disliked heist (1 of 1) and gloom (2 of 2). One such title is Seven Keys. This one is about love."
-        assert names(check(text).ungrounded) == ["heist", "gloom", "Seven Keys", "love"]
-
-    def test_synonyms_count_by_the_thesaurus(self) -> None:
-        history = [replace(HISTORY[0], keywords=["revenge"]), replace(HISTORY[1], keywords=["payback"])]
-        text = "Yes. Liked vendetta (1 of 2)."
-        by_meaning = check(text, history, TARGET, Catalogue([], ["vendetta"]), meaning)
-        assert by_meaning.true
-        assert names(check(text, history, TARGET, Catalogue([], ["vendetta"])).ungrounded) == ["vendetta"]
-        assert thesaurus_of("offline") is meaning
-        assert thesaurus_of("https://host/v1")("vendetta") == "vendetta"
+        assert names(check(text).of("ungrounded")) == ["heist", "gloom", "Seven Keys", "love"]
 
     def test_its_conclusion_may_not_turn_its_verdict_round(self) -> None:
         assert not check("No. Liked war (1 of 2). It fits.").agrees(False)
@@ -114,7 +105,7 @@ class TestTheOfflineTeachersGrammar:
 
 
 WORDS = [word for trait in words.TRAITS.values() for synonyms in trait.values() for word in synonyms[:3]]
-WORDS += ["drama", "western", "perth"]
+WORDS += ["drama", "western", "perth", "1990s"]
 SHOWN = st.builds(
     ShownItem,
     title=st.sampled_from([f"{one} {two}" for one in ("Amber", "Last", "Salt") for two in ("Bell", "Train", "Wolf")]),
@@ -134,34 +125,105 @@ def test_the_offline_teacher_claims_nothing_that_is_not_so(
         messages += [{"role": "assistant", "content": "?"}, {"role": "user", "content": f"The right one is {right}."}]
     untrue = [
         claim
-        for claim in check(answer(messages), list(latest.values()), target, WORLD, meaning).claims
+        for claim in check(answer(messages), list(latest.values()), target, WORLD, thesaurus_of("synthetic")).claims
         if not claim.true
     ]
     assert list(map(str, untrue)) == []
 
 
+class TestTastes:
+    """HISTORY with one war film more that was liked, and one that tells of its place and year."""
+
+    HISTORY = (
+        *HISTORY,
+        ShownItem(title="Dawn", keywords=["war", "oslo", "1990s", "vendetta"], liked=True),
+        ShownItem(title="Dusk", keywords=["ships", "oslo", "1990s", "payback", "oslo opera"], liked=True),
+    )
+
+    def standings(self, text: str, thesaurus: Thesaurus = LITERAL) -> list[str]:
+        names = ShownNames(ShownRow(history=self.HISTORY, target=TARGET), thesaurus, {"oslo"})
+        return [claim.standing for claim in check_text(f"Yes. {text}", names, Catalogue([], ["retribution"])).claims]
+
+    @pytest.mark.parametrize(
+        ("text", "standing"),
+        [
+            ("Liked war (2 of 3).", "true"),
+            ("Prefers war.", "true"),
+            ("Liked ships.", "true"),
+            ("Disliked sad (1 of 1).", "unsupported"),  # of one title
+            ("Prefers family (1 of 2).", "unsupported"),  # half of them
+            ("Disliked war (1 of 3).", "unsupported"),
+            ("Avoids sea.", "unsupported"),  # only the target has it
+            ("Liked oslo (2 of 2).", "no_taste"),
+            ("Liked 1990s (2 of 2).", "no_taste"),
+            ("This one brings war.", "true"),
+        ],
+    )
+    def test_a_taste_needs_two_titles_and_most_of_them(self, text: str, standing: str) -> None:
+        assert self.standings(text) == [standing]
+
+    def test_a_place_may_be_told_of_and_a_longer_name_may_hold_one(self) -> None:
+        assert self.standings("The target lacks oslo.") == ["true"]
+        assert self.standings("Liked oslo opera (1 of 1).") == ["unsupported"]
+
+    @pytest.mark.parametrize(
+        ("text", "standings"),
+        [
+            ('Liked "Dusk" for payback.', ["true", "true"]),
+            ('Liked payback in "Dusk".', ["true", "true"]),
+            ('Liked war in "Dawn" and "Iron Harbour".', ["true"] * 3),
+            ('Liked war in "Dawn" and "Dusk".', ["untrue", "true", "true"]),  # Dusk is of no war
+            ('Liked "Dawn" for war and "Dusk" for ships and payback.', ["true"] * 5),
+            ('Liked "Dawn" for ships.', ["true", "untrue"]),
+            ('Disliked "Night" for war.', ["true", "true"]),
+            ('Disliked "Dawn" for war.', ["untrue", "untrue"]),
+            ('Liked "Dusk" for oslo.', ["true", "no_taste"]),
+            ('Liked war (2 of 3) and "Dusk" for payback.', ["true", "true", "true"]),
+            ('Liked "Dusk" for payback and war (2 of 3).', ["true", "true", "true"]),  # what is counted is of all
+        ],
+    )
+    def test_or_it_is_said_of_titles_by_their_names(self, text: str, standings: list[str]) -> None:
+        assert self.standings(text) == standings
+
+    def test_a_claim_is_literal_or_by_meaning_whoever_wrote_it(self) -> None:
+        names = ShownNames(ShownRow(history=self.HISTORY, target=TARGET), thesaurus_of("synthetic-small"))
+        checked = check_text("Yes. Liked retribution (2 of 2).", names, Catalogue([], ["retribution"]))
+        assert not checked.true and checked.true_by_meaning
+        assert list(map(str, checked.claims)) == ["liked retribution (2 of 2) \u2248 vendetta, payback"]
+        assert self.standings("Liked retribution (2 of 2).", thesaurus_of("ml-1m")) == ["ungrounded"]
+
+    def test_what_has_a_synonym_of_it_does_not_lack_it(self) -> None:
+        target = replace(TARGET, keywords=["payback"])
+        text, of_world = "No. The target lacks vendetta.", thesaurus_of("synthetic")
+        assert check(text, self.HISTORY, target).true
+        assert not check(text, self.HISTORY, target, thesaurus=of_world).true_by_meaning
+
+
 class TestFlips:
     """A true text becomes false in just the claim that rests on what is changed."""
 
-    TEXT = 'Yes. Liked comedy (1 of 1) and war (1 of 2). One such title is "Iron Harbour". This one brings sea, war.'
+    TEXT = 'Yes. Liked comedy (2 of 2) and war (2 of 3). One such title is "Iron Harbour". This one brings sea, war.'
+    HISTORY = (*HISTORY, ShownItem(title="Dawn", keywords=["war", "comedy"], liked=True))
 
     def wrong(self, history: Sequence[ShownItem], target: ShownItem) -> list[str]:
         return [str(claim) for claim in check(self.TEXT, history, target).claims if not claim.true]
 
     def test_as_it_is_all_is_true(self) -> None:
-        assert self.wrong(HISTORY, TARGET) == []
+        assert self.wrong(self.HISTORY, TARGET) == []
 
     def test_a_label_turned_round(self) -> None:
-        assert self.wrong([*HISTORY[:3], replace(HISTORY[3], liked=False)], TARGET) == ["liked comedy (1 of 1)"]
-        flipped = self.wrong([replace(HISTORY[0], liked=False), *HISTORY[1:]], TARGET)
-        assert flipped == ["liked war (1 of 2)", "liked Iron Harbour"]
+        first, *others = self.HISTORY
+        turned = [*self.HISTORY[:3], replace(HISTORY[3], liked=False), self.HISTORY[4]]
+        assert self.wrong(turned, TARGET) == ["liked comedy (2 of 2)"]
+        flipped = self.wrong([replace(first, liked=False), *others], TARGET)
+        assert flipped == ["liked war (2 of 3)", "liked Iron Harbour"]
 
     def test_a_word_of_the_target_taken_away(self) -> None:
-        assert self.wrong(HISTORY, replace(TARGET, keywords=["sea"])) == ["target war"]
-        assert self.wrong(HISTORY, replace(TARGET, keywords=["war"])) == ["target sea"]
+        assert self.wrong(self.HISTORY, replace(TARGET, keywords=["sea"])) == ["target war"]
+        assert self.wrong(self.HISTORY, replace(TARGET, keywords=["war"])) == ["target sea"]
 
     def test_a_title_taken_away(self) -> None:
-        assert self.wrong(HISTORY[1:], TARGET) == ["liked war (1 of 2)", "liked Iron Harbour"]
+        assert self.wrong(self.HISTORY[1:], TARGET) == ["liked war (2 of 3)", "liked Iron Harbour"]
 
 
 class TestNames:
@@ -188,7 +250,7 @@ class TestNames:
         text = (
             'Yes. Liked "Harbour of the Dead". It has a \'feel-good\' air; one could say "The user wants more of it".'
         )
-        assert [(str(c), c.shown) for c in check(text).claims] == [("liked Harbour of the Dead", False)]
+        assert [(str(c), c.standing) for c in check(text).claims] == [("liked Harbour of the Dead", "ungrounded")]
 
     def test_apostrophes_are_no_quotes(self) -> None:
         assert claimed("Yes. The users' and the Captain's wish isn't Seven Keys' plot, it's theirs.") == [
@@ -199,7 +261,9 @@ class TestNames:
         assert claimed("Yes. The user liked comedies and film noir.") == ["liked comedy", "liked film-noir"]
         assert check("Yes. The user enjoys \u201csuspense\u201d.").claims == []
         claims = check("Yes. The user enjoys suspense.", catalogue=Catalogue([], ["suspense"])).claims
-        assert [(claim.name, claim.liked, claim.true) for claim in claims] == [("suspense", 1, True)]
+        assert [(str(claim), claim.standing) for claim in claims] == [("prefers suspense", "ungrounded")]
+        claims = check("Yes. Iron Harbour was liked for its suspense.", catalogue=Catalogue([], ["suspense"])).claims
+        assert [str(claim) for claim in claims if claim.true_by_meaning]
 
     def test_nothing_comes_of_nothing(self) -> None:
         assert check("", [], ShownItem(title="", keywords=[]), Catalogue([""], ["", "..."])).claims == []
@@ -208,10 +272,11 @@ class TestNames:
 
 # What a reader would say that a text claims, and the text.
 PROSE = [
-    ("liked Iron Harbour | liked suspenseful | liked war | prefers war | named Low Tide | target war",
+    ("liked Iron Harbour | liked suspenseful in Iron Harbour | liked war in Iron Harbour | prefers war | "
+     "named Low Tide | target war",
      "Yes. The user liked Iron Harbour, a suspenseful war film set on ships, which suggests an appetite for war "
      "stories. Low Tide is also about war, so it should appeal."),
-    ("disliked Quiet Orchard | disliked slow | disliked sad | target slow",
+    ("disliked Quiet Orchard | disliked slow in Quiet Orchard | disliked sad in Quiet Orchard | target slow",
      "No. The user did not like Quiet Orchard, and its slow, sad mood is a likely reason. The target's slow pace "
      "would not be enjoyed."),
     ("prefers comedy | disliked Night | disliked Quiet Orchard | lacks comedy",
@@ -260,8 +325,12 @@ def test_a_text_may_end_where_a_longer_name_would_go_on(end: str) -> None:
 
 
 def test_true_prose_raises_no_alarm() -> None:
-    alarms = [[str(claim) for claim in check(text).claims if not claim.true] for _, text in PROSE]
-    assert [alarm for alarm in alarms if alarm] == [["avoids musical"], ["named Seven Keys"]]
+    claims = [claim for _, text in PROSE for claim in check(text).claims]
+    alarms = [str(claim) for claim in claims if claim.standing not in ("true", "unsupported")]
+    assert alarms == ["avoids musical", "named Seven Keys"]
+    assert {claim.name for claim in claims if claim.standing == "unsupported"} == {
+        *("war", "comedy", "ships", "sad", "slow", "family", "sea")  # of these, HISTORY has one, or loves half
+    }
 
 
 @given(st.text(), st.text(), st.text())

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from tests.builders import TITLES, interactions, item_tokens, layout_of, loaded_model, tokenizer
-from tests.claims.rows import checker_of, item
+from tests.claims.rows import LITERAL, checker_of, item
 from thinkrec.claims.checker import Checker
+from thinkrec.claims.claims import Thesaurus
 from thinkrec.evaluation.faithfulness import (
     Change,
     compare_sides,
@@ -47,14 +48,18 @@ def scores(loaded: LoadedModel, rows: list[int]) -> np.ndarray:
 
 def test_what_is_cited_worked_out_by_hand() -> None:
     def of(text: str) -> tuple[list[bool], list[bool]]:
-        checker = checker_of(ROW, thesaurus=lambda word: "war" if word == "vendetta" else word)
+        checker = checker_of(ROW, thesaurus=Thesaurus("war", lambda word: "war" if word == "vendetta" else word))
         citation = find_cited(checker, 9, text)
         return citation.of_history.tolist(), citation.of_keywords.tolist()
 
-    assert of("Yes. Liked war (1 of 1). It fits.") == ([True, False, False], [True, True, False])  # and its synonym
+    assert of("Yes. Liked war in Iron Harbour. It fits.") == ([True, False, False], [False, True, False])
+    assert of("Yes. Liked vendetta in Iron Harbour.") == ([True, False, False], [True, True, False])  # by meaning
     assert of('No. Disliked "Low Tide". It does not fit.') == ([False, True, False], [False] * 3)
     assert of("Yes. The target has spies.") == ([False] * 3, [False, False, True])
-    assert of("Yes. The target has war.") == ([False] * 3, [True, True, False])  # what the history has is not its point
+    assert of("Yes. The target has war.") == (
+        [False] * 3,
+        [False, True, False],
+    )  # no point of the history's
     assert of("Yes. Winter Line it is: 2 of 3 titles were liked.") == ([False] * 3, [False] * 3)
     assert of("Yes. The target lacks comic.") == ([False] * 3, [False] * 3)  # what is missing cannot be taken away
 
@@ -127,10 +132,10 @@ def test_pairs_are_compared_by_hand() -> None:
 
 
 def test_interventions_are_in_pairs_and_reasons_that_cite_nothing_have_none(loaded: LoadedModel) -> None:
-    items = pd.DataFrame({"title": [title.split(":")[0] for title in TITLES]})
+    items = pd.DataFrame({"title": [title.split(":")[0] for title in TITLES], "categories": "", "description": ""})
     keywords = pd.DataFrame({"keywords": [title.partition(": ")[2].split(", ") for title in TITLES]})
     prompt = PromptParams(layout="stream", history=3, max_tokens=2048, keywords=8, slots=("user",), soft_tokens=0)
-    checker = Checker(loaded.interactions, items, keywords, prompt, str)
+    checker = Checker(loaded.interactions, items, keywords, prompt, LITERAL)
     rows = [int(row) for row in np.flatnonzero(loaded.layout.end - loaded.layout.start >= 3)]
 
     def measure(texts: list[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from tests.claims.rows import checker_of, item
+from thinkrec.claims.claims import Thesaurus
 from thinkrec.evaluation.reasons import (
     bleu,
     meteor_exact_stem,
@@ -75,28 +76,34 @@ def test_no_reasons_at_all_is_nan_not_an_error() -> None:
 
 def test_claims_are_counted_of_claims_and_of_reasons_ours_beside_the_teachers() -> None:
     def read(row: int) -> ShownRow:
-        return ShownRow(history=[item("Iron Harbour", "war", liked=row == 0)], target=item("Low Tide", "sea"))
+        history = [item("Iron Harbour", "war", liked=row == 0), item("Night", "conflict", liked=True)]
+        return ShownRow(history=history, target=item("Low Tide", "sea"))
 
     frame = reasons(
-        (0, 1, 0.9, "Yes. Liked war (1 of 1). This one brings sea. It fits.", 'Yes. Liked "Iron Harbour". It fits.'),
+        (0, 1, 0.9, "Yes. Liked war (2 of 2). This one brings sea. It fits.", 'Yes. Liked "Iron Harbour". It fits.'),
         (1, 0, 0.1, "No. Liked war (1 of 1). This one brings war, heist. It fits.", None),
         (2, 0, 0.1, "No. Nothing at all.", ""),
         (3, 0, 0.1, None, None),
     )
-    scores = score_claims(frame, checker_of(read, keywords=["heist"]))
-    # Row 1: of three claims heist was never shown, and war was neither liked nor is it in the target.
+    thesaurus = Thesaurus("war", lambda word: "war" if word == "conflict" else word)
+    scores = score_claims(frame, checker_of(read, keywords=["heist"], thesaurus=thesaurus))
+    # Row 0: two titles of war are so by meaning alone. Row 1: heist was never shown, war not liked nor in the target.
     assert scores["ours"] == {
         "reasons": 3,
         "claims": 5,
-        "grounded_share": 4 / 5,
-        "consistent_share": 2 / 4,
-        "of_target_share": 1 / 3,
-        "of_history_share": 1 / 2,
-        "true_reasons_share": 1 / 3,
+        "wholly_true_share": {"literally": 0, "by_meaning": 1 / 3},
+        "claims_true_share": {"literally": 1 / 5, "by_meaning": 2 / 5},
+        "target_true_share": {"literally": 1 / 3, "by_meaning": 1 / 3},
+        "history_true_share": {"literally": 0, "by_meaning": 1 / 2},
+        "synonym_share": 1 / 5,
+        "ungrounded_share": 1 / 5,
+        "no_taste_share": 0,
+        "unsupported_share": 0,
+        "untrue_share": 2 / 5,
         "own_conclusion_share": 1 / 2,
     }
-    assert (scores["teacher"]["reasons"], scores["teacher"]["true_reasons_share"]) == (1, 1)
-    assert math.isnan(scores["teacher"]["of_target_share"])
+    assert (scores["teacher"]["reasons"], scores["teacher"]["claims_true_share"]["literally"]) == (1, 1)
+    assert math.isnan(scores["teacher"]["target_true_share"]["literally"])
 
 
 def test_a_text_names_the_true_reason_by_any_of_its_words() -> None:

@@ -17,6 +17,7 @@ HISTORY = [
     item("Iron Harbour", "war", "ships", liked=True),
     item("Quiet Orchard", "Slow", "sad", liked=False),
     item("Night", "war", "noir", liked=False),
+    item("Dawn", "war", liked=True),
 ]
 TARGET = item("Low Tide", "sea", "war", "Slow")
 CHECKER = checker_of(ShownRow(history=HISTORY, target=TARGET), keywords=["gloom"])
@@ -33,10 +34,10 @@ def checked(text: str) -> Check:
         (
             {},  # the less is untrue and the more is said the better
             {
-                "Yes. Liked war (1 of 2). This one brings war. It fits.": (0, 0, 0, 0, -2),
-                "Yes. Liked war (1 of 2). It fits.": (0, 0, 0, 0, -1),
+                "Yes. Liked war (2 of 3). This one brings war. It fits.": (0, 0, 0, 0, -2),
+                "Yes. Liked war (2 of 3). It fits.": (0, 0, 0, 0, -1),
                 "Yes. It fits.": (0, 0, 0, 0, 0),
-                "Yes. Liked war (1 of 2). This one brings war. It does not fit.": (0, 1, 0, 0, -2),
+                "Yes. Liked war (2 of 3). This one brings war. It does not fit.": (0, 1, 0, 0, -2),
                 "Yes. Liked war (2 of 2). It fits.": (0, 1, 0, 0, 0),
                 "Yes. Liked war (2 of 2) and gloom (1 of 1). It does not fit.": (0, 3, 0, 0, 0),
             },
@@ -46,7 +47,7 @@ def checked(text: str) -> Check:
             {
                 "Yes. This one brings sea, war. It fits.": (0, 0, 0, 1, -2),
                 "Yes. This one brings sea. It fits.": (0, 0, 0, 3, -1),
-                "Yes. Liked war (1 of 2). This one brings war. It fits.": (0, 0, 1, 3, -2),
+                "Yes. Liked war (2 of 3). This one brings war. It fits.": (0, 0, 1, 3, -2),
                 "Yes. It fits.": (0, 0, 3, 3, 0),
                 "Yes. Liked gloom (1 of 1). This one brings sea, war. It fits.": (0, 1, 0, 1, -2),
                 "Yes. Liked war (2 of 2). It fits.": (0, 1, 1, 3, 0),
@@ -66,7 +67,7 @@ def test_badness_by_hand(pulls: Pulls, from_best_to_worst: dict[str, tuple[int, 
     [
         ('Yes. Liked "Iron Harbour". This one brings sea. It fits.', 0),
         ('Yes. Liked "Iron. This one brings sea. It fits.', 1),
-        ("Yes. Liked war (1 of 2). This one brings war. It fits.", 0),  # in two sentences
+        ("Yes. Liked war (2 of 3). This one brings war. It fits.", 0),  # in two sentences
         ("Yes. This one brings sea, war, Sea. It fits.", 1),
         ("Yes. This one brings seas, sea-shanties (1 of 1), chelsea. It fits.", 0),
         ('Yes. This one brings slow, slow, slow "fun. It fits.', 3),
@@ -83,7 +84,7 @@ class TestPassedOver:
         [
             ("Yes. This one brings sea.", (0, 3)),
             ("Yes. This one brings war and sea.", (0, 1)),
-            ("Yes. Liked war (1 of 2). This one brings slow.", (1, 2)),
+            ("Yes. Liked war (2 of 3). This one brings slow.", (1, 2)),
             ("Yes. Against it stands slow, disliked (1 of 1).", (3, 3)),  # named, but not in favour of the verdict
             ("Yes. Liked gloom (1 of 1).", (3, 3)),  # not of the target
             ("No. Disliked slow (1 of 1).", (0, 3)),

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.claims.rows import LITERAL
 from tests.report_artefacts import HOSTILE, REASON, SETTINGS, TITLES, make_artefacts, prompt
 from thinkrec.report import users
 from thinkrec.report.artefacts import Artefacts
@@ -19,7 +20,7 @@ from thinkrec.report.users import encode_json, mark_claims
 
 
 def contents_of(artefacts: Artefacts | None = None, **options: Any) -> dict[str, Any]:
-    return contents(artefacts or make_artefacts(), SETTINGS, prompt(), str, **options)
+    return contents(artefacts or make_artefacts(), SETTINGS, prompt(), LITERAL, **options)
 
 
 def explained_target(value: dict[str, Any]) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def marked_pieces(reason: str) -> list[tuple[str, dict[str, Any]]]:
 
 def test_what_strangers_wrote_stands_in_the_data_only_and_nothing_in_it_is_markup() -> None:
     artefacts = make_artefacts(titles=[HOSTILE, *TITLES[1:]], reason=f"Yes. The user liked {HOSTILE}. $style $policy")
-    value = contents(artefacts, {**SETTINGS, "dataset": HOSTILE}, prompt(), str)
+    value = contents(artefacts, {**SETTINGS, "dataset": HOSTILE}, prompt(), LITERAL)
     text = page(value)
     assert text.count("</script>") == 2  # the data's and the script's
     assert "<img" not in text
@@ -89,7 +90,7 @@ def test_of_one_user_the_best_ranked_are_shown_and_the_reason_whatever_its_rank(
 @pytest.mark.parametrize("char", ["<", "é", "字"])
 def test_a_page_as_full_as_it_may_be_is_below_the_limit(char: str) -> None:
     artefacts = make_artefacts(users=4000, rows=30, titles=[char * 190 + str(n) for n in range(5)])
-    value = contents(artefacts, SETTINGS, prompt(history=10), str)
+    value = contents(artefacts, SETTINGS, prompt(history=10), LITERAL)
     assert 0 < len(value["users"]) < 4000
     assert LARGEST * 0.8 < len(page(value).encode()) <= LARGEST
 

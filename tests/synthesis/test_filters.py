@@ -3,6 +3,7 @@
 import pytest
 
 from tests.claims.rows import checker_of, item
+from thinkrec.claims.checker import thesaurus_of
 from thinkrec.params import TraceParams
 from thinkrec.shown import ShownRow
 from thinkrec.synthesis.filters import find_fault, mentions_hint
@@ -13,10 +14,13 @@ ROW = ShownRow(
     history=[
         item("The Corrections", "war", "勝利", liked=True),
         item("Der Untergang der Titanic im Eis", "love", liked=False),
+        item("Dawn", "war", "love", "revenge", liked=True),
+        item("Noon", "love", "1990s", liked=False),
+        item("Rain", "勝利", "1990s", liked=False),
     ],
     target=item("Dusk", "war", "bleak"),
 )
-CHECKER = checker_of(ROW, ["Blue Noon"], ["western"])
+CHECKER = checker_of(ROW, ["Blue Noon"], ["western", "vendetta"], thesaurus_of("synthetic"))
 FINE = (
     'Verdict: Yes\nHistory: Liked "The Corrections", which is about war.\nTaste: Prefers war, avoids love.\n'
     "Fit: It fits."
@@ -72,8 +76,13 @@ def test_each_fault_has_its_name_and_says_what_was_found(text, changes, fault):
         ('Liked "Midnight Noon", a film about war.', ("ungrounded", "liked Midnight Noon")),
         ("Liked Blue Noon, a film about war.", ("ungrounded", "liked Blue Noon")),
         ("Liked war and western (2 of 3).", ("ungrounded", "liked western (2 of 3)")),
-        ("Liked love, as the history shows.", ("contradicts_labels", "liked love")),
+        ("Liked bleak, as the history shows.", ("contradicts_labels", "liked bleak")),
         ("Disliked war (1 of 2), as it shows.", ("contradicts_labels", "disliked war (1 of 2)")),
+        ("Liked love, as the history shows.", ("unsupported", "liked love")),  # 1 of 3
+        ("Liked revenge (1 of 1), war (2 of 2).", ("unsupported", "liked revenge (1 of 1)")),
+        ('Liked "Dawn" for love and revenge.', None),
+        ('Liked "Dawn" for vendetta.', ("synonym", "liked vendetta in Dawn \u2248 revenge")),
+        ("Disliked 1990s (2 of 2), as it shows.", ("no_taste", "disliked 1990s (2 of 2)")),
         ("Liked war, but in the end it does not fit.", None),
     ],
 )
@@ -87,7 +96,7 @@ def test_reasons_that_end_in_the_other_verdict_are_refused():
 
 
 def test_shown_names_of_another_language_are_no_fault():
-    text = 'Liked 勝利, disliked "Der Untergang der Titanic im Eis".'
+    text = 'Liked 勝利 in "The Corrections", disliked "Der Untergang der Titanic im Eis".'
     assert fault_of(with_history(text)) is None
 
 

@@ -5,10 +5,12 @@ import json
 import pandas as pd
 import pytest
 
+from tests.claims.rows import LITERAL
 from tests.synthesis.worlds import (
     PROMPT,
     TRACE,
     interactions_of,
+    items_of,
     lines,
     make_traces,
     questions_about,
@@ -20,7 +22,7 @@ from thinkrec.claims.answers import parse_verdict
 from thinkrec.claims.checker import Checker
 from thinkrec.teacher.trace_prompts import FAULTS
 
-ITEMS = pd.DataFrame({"item": range(6), "title": [f"Title {n}" for n in range(6)]})
+ITEMS = items_of(*((f"Title {n}", None, [], "") for n in range(6)))
 KEYWORDS = pd.DataFrame({"item": range(6), "keywords": [["drama", "war" if n % 2 else "love", "x"] for n in range(6)]})
 WORLD = interactions_of(6), ITEMS, KEYWORDS
 QUESTION = questions_about(WORLD)
@@ -175,7 +177,7 @@ def test_a_prompt_shows_the_last_earlier_rows_with_their_verdicts():
 
 def test_what_a_claim_is_held_against_is_what_the_prompt_shows():
     odd = WORLD[0], ITEMS.assign(title=[f"Title\n\x00 {n}" + "!" * 300 for n in range(6)]), KEYWORDS
-    row, shown = Checker(*odd, PROMPT, str).shown(16), questions_about(odd)(16).splitlines()
+    row, shown = Checker(*odd, PROMPT, LITERAL).shown(16), questions_about(odd)(16).splitlines()
     for item, line in ((row.target, shown[6]), (row.history[0], shown[1])):
         as_shown = json.loads(line)
         assert (item.title, item.keywords) == (as_shown["title"], as_shown["keywords"])

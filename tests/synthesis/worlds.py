@@ -46,12 +46,12 @@ def trace(verdict, fit="So much for that."):
 
 def make_traces(tables, rows, app=None, *, prompt=PROMPT, concurrency=3):
     """The traces of some rows, by the offline teacher or another in this process."""
-    checker = Checker(*tables, prompt, thesaurus_of("offline"))
+    checker = Checker(*tables, prompt, thesaurus_of("synthetic"))
     teacher = teacher_at(app=app, retries=0, concurrency=concurrency)
     return synthesise(Sample.of(tables[0], rows), checker, teacher, TRACE, progress="")
 
 
 def questions_about(tables, prompt=PROMPT):
     """A function from a row number to the text that asks about it."""
-    checker = Checker(*tables, prompt, str)
+    checker = Checker(*tables, prompt, thesaurus_of("synthetic"))
     return lambda row: write_question(checker.shown(row))[1]["content"]

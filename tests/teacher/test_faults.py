@@ -220,7 +220,7 @@ def loop(script, rows, **changes):
     keywords = pd.DataFrame({"item": range(len(items)), "keywords": items["categories"]})
     with serve(script) as server:
         teacher = teacher_at(server.endpoint, concurrency=1, retries=RETRIES)
-        checker = Checker(table, items, keywords, params.prompt, thesaurus_of(server.endpoint))
+        checker = Checker(table, items, keywords, params.prompt, thesaurus_of("synthetic"))
         limits = params.traces.model_copy(update=changes)
         return synthesise(Sample.of(table, rows), checker, teacher, limits, progress=""), server
 

@@ -1,6 +1,7 @@
 """The offline teacher: verdicts follow the evidence in the prompt (tests/claims: what it claims is so)."""
 
 from collections import Counter
+from functools import partial
 from unittest.mock import patch
 
 import pytest
@@ -12,7 +13,7 @@ from thinkrec.claims.answers import parse_verdict, read_parts, split_verdict, tr
 from thinkrec.shown import ShownRow
 from thinkrec.synthesis.filters import mentions_hint
 from thinkrec.teacher import offline
-from thinkrec.teacher.offline import Case, answer, complete, explain, judge, weigh
+from thinkrec.teacher.offline import Case, answer, cite_meaning, complete, explain, judge, weigh
 from thinkrec.teacher.trace_prompts import REFLECTIONS, write_follow_up, write_question
 
 STYLE = bytes(32)
@@ -59,17 +60,25 @@ def test_the_verdict_follows_the_evidence_and_the_strongest_is_named_first(certa
     history = [("a", ["bleak", "drama"], True), ("b", ["grim"], True), ("c", ["gentle", "drama"], False)]
     assert answer(shown(history, ["drama", "dark"])).startswith("Verdict: Yes\nHistory: ")
     assert explain(read(history, ["drama", "dark", "tender"]), False, STYLE) == {
-        "history": "Disliked tender (1 of 1) and drama (1 of 2).",
-        "taste": "For it stands dark, liked (2 of 2).",
+        "history": 'Disliked "c" for gentle and drama.',
+        "taste": 'For it: liked "b" for grim.',
         "fit": "This one is about tender, drama. It still does not fit.",
     }
 
 
-def test_titles_are_quoted_unless_they_hold_quotes(certain):
-    style = bytes([0, 1]) + STYLE[2:]
-    for title, quoted in (("Dusk", True), ('The "Dusk"', False)):
-        history = explain(read([(title, ["bleak"], True)], ["dark"]), True, style)["history"]
-        assert history.endswith('One such title is "Dusk".' if quoted else "(1 of 1).")
+def test_the_history_speaks_in_its_own_words_counted_where_two_titles_bear_them_out(certain):
+    liked = [("a", ["grim", "1990s"], True), ("b", ["bleak"], True), ("c", ["bleak", "oslo"], False)]
+    cite = partial(cite_meaning, keyword="dark", verdict=True)
+    assert cite(read(liked, [])) == '"b" for bleak'
+    assert cite(read([*liked, ("d", ["bleak"], True)], [])) == "bleak (2 of 3)"
+    assert cite(read([*liked, ("d", ["grim"], True), ("e", ["dark", "grim"], True)], [])) == "grim (3 of 3)"
+    assert cite(read([(title, words, False) for title, words, _ in liked], [])) == ""
+    assert read(liked, ["oslo", "1990s", "dark"]).target == ["dark"]  # places and years are no tastes
+
+
+def test_titles_are_named_unless_they_hold_quotes(certain):
+    for title, history in (("Dusk", 'Liked "Dusk" for bleak.'), ('The "Dusk"', "Nothing in the history")):
+        assert explain(read([(title, ["bleak"], True)], ["dark"]), True, STYLE)["history"].startswith(history)
 
 
 def test_without_evidence_it_says_so(certain):

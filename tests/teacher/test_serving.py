@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from tests.builders import causal_lm, interactions, item_table, tokenizer
+from tests.claims.rows import LITERAL
 from tests.project import ROOT
 from tests.teacher.asking import ask, message, teacher_at
 from thinkrec.claims.checker import Checker
@@ -91,7 +92,7 @@ def served(tmp_path_factory):
         return teacher_at(endpoint, retries=0, **settings)
 
     def loop(**changes):
-        checker = Checker(table, items, keywords, params.prompt.model_copy(update={"history": 2}), str)
+        checker = Checker(table, items, keywords, params.prompt.model_copy(update={"history": 2}), LITERAL)
         limits = params.traces.model_copy(update={"max_turns": TURNS})
         return synthesise(Sample.of(table, ROWS), checker, teacher(**changes), limits, progress="")
 

@@ -248,7 +248,8 @@ def checks(files: Files) -> str:
     def row(title: str, versions: str, line: Mapping[str, Any], author: str) -> list[str]:
         claimed, named = line["claims"][author], line["truth"].get(author)
         each = f"{claimed['claims'] / claimed['reasons']:.1f}" if claimed["reasons"] else NOTHING
-        shares = [figure_cell(claimed.get(share)) for share in CLAIMED]
+        shares = [_true_share(claimed.get(share, {})) for share in CLAIMED]
+        shares.append(figure_cell(claimed.get("own_conclusion_share")))
         moves = [_intervention(line["interventions"][name]) if author == "ours" else "" for name in interventions]
         return [title, versions, each, *shares, _named(named) if named else NOTHING, *moves]
 
@@ -256,8 +257,13 @@ def checks(files: Files) -> str:
     versions = {name: str(files[name]["params"]["evaluate"].get("candidates", 1)) for name in written}
     body = [row("*the teacher*", "", written[OURS], "teacher")] if OURS in written else []
     body += [row(line_title(name), versions[name], line, "ours") for name, line in written.items()]
-    heads = ["model", "versions", "claims a reason", *CLAIMED.values(), "true reason named"]
+    heads = ["model", "versions", "claims a reason", *CLAIMED.values(), "own conclusion", "true reason named"]
     return markdown_table([*heads, *(f"{name}: cited, other" for name in interventions)], body)
+
+
+def _true_share(share: Mapping[str, Any]) -> str:
+    """A share that is true literally, and by meaning; older files have none."""
+    return f"{figure_cell(share['literally'])}, {figure_cell(share['by_meaning'])}" if share else NOTHING
 
 
 def _named(named: Mapping[str, Any]) -> str:

@@ -38,11 +38,10 @@ EXPERT_COUNTS = {"experts_1": "1 expert", "experts_2": "2 experts", "experts_4":
 ROW_NAMES = LANGUAGE_MODELS | ABLATIONS | EXPERT_COUNTS
 LEARNED = {"meteor_wordnet": "METEOR with synonyms", "bertscore": "BERTScore", "bleurt": "BLEURT"}
 CLAIMED = {
-    "grounded_share": "grounded",
-    "consistent_share": "as shown",
-    "of_target_share": "true of the target",
-    "of_history_share": "true of the history",
-    "own_conclusion_share": "own conclusion",
+    "wholly_true_share": "wholly true",
+    "claims_true_share": "claims true",
+    "target_true_share": "of the target",
+    "history_true_share": "of the history",
 }
 
 LEGEND = (
@@ -90,9 +89,10 @@ REASONS_NOTE = (
 )
 CHECKS_NOTE = (
     "What the reasons claim, checked. Versions: of so many versions of each sentence the least untrue one was taken, "
-    "so 1 is what the model writes by itself. Then the share of claims about something that was shown (grounded), and "
-    "of those the share that is as it was shown; the true share of what is said of the target, and of the history; "
-    "the share of conclusions that are the text's own verdict."
+    "so 1 is what the model writes by itself. Then the share of texts that claim something and nothing that is not so; "
+    "the true share of claims, of those about the target, of those about the history. Each is literal, whoever wrote: "
+    "the very word was shown; behind it by meaning, where a synonym counts, too, by the thesaurus that the run names. "
+    "Last, the share of conclusions that are the text's own verdict."
 )
 NAMED_NOTE = (
     "True reason named: the share of texts that name it, beside what as many of the target's keywords drawn at random "

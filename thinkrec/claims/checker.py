@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Self
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from thinkrec.artifacts import keyword_lists
 from thinkrec.claims.claims import Check, ShownNames, Thesaurus
+from thinkrec.claims.cleaning import proper_names
 from thinkrec.claims.reading import Catalogue, check_text
 from thinkrec.history import history_bounds, shown_history
 from thinkrec.params import PromptParams
@@ -22,9 +23,11 @@ from thinkrec.synthetic.synonyms import meaning
 ROWS_KEPT = 1024  # whose names are indexed at a time: a judge asks about one row many times
 
 
-def thesaurus_of(endpoint: str) -> Thesaurus:
-    """The thesaurus by which the teacher at `endpoint` counts keywords, as its students do."""
-    return meaning if endpoint == "offline" else str
+def thesaurus_of(dataset: str) -> Thesaurus:
+    """The thesaurus by which claims about this dataset are true by meaning: the synthetic world's own, or none."""
+    if dataset.startswith("synthetic"):
+        return Thesaurus("the synthetic world's words of one meaning, and forms of a word", meaning)
+    return Thesaurus("forms of a word", str)
 
 
 class Checker:
@@ -33,6 +36,7 @@ class Checker:
     Attributes:
         titles: of all items as shown, by item number.
         keywords: of all items as shown, at most `prompt.keywords` each.
+        thesaurus: by which claims are true by meaning.
     """
 
     def __init__(
@@ -45,9 +49,9 @@ class Checker:
     ) -> None:
         """Titles and all keywords are names that a text may use without having been shown them.
 
-        `thesaurus` says which keywords mean the same. It has to be the author's, since counts go by it.
+        `thesaurus` says which keywords mean the same. `items` have the columns `title`, `categories` and `description`.
         """
-        self._prompt, self._thesaurus = prompt, thesaurus
+        self._prompt, self.thesaurus, self._items = prompt, thesaurus, items
         self.titles = [shown_title(title) for title in items["title"]]
         self.keywords = [shown_keywords(words) for words in keyword_lists(keywords, prompt.keywords)]
         every = dict.fromkeys(word for words in keywords["keywords"] for word in shown_keywords(words))
@@ -79,7 +83,11 @@ class Checker:
 
     def _index(self, row: int) -> ShownNames:
         history = [self._shown_item(past, liked=bool(self._label[past])) for past in self.history_rows(row)]
-        return ShownNames(ShownRow(history=history, target=self._shown_item(row)), self._thesaurus)
+        return ShownNames(ShownRow(history=history, target=self._shown_item(row)), self.thesaurus, self._proper_names)
+
+    @cached_property
+    def _proper_names(self) -> frozenset[str]:
+        return proper_names(self._items["description"], self._items["categories"])
 
     def _shown_item(self, row: int, *, liked: bool | None = None) -> ShownItem:
         item = self._item[row]

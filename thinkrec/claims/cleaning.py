@@ -55,6 +55,7 @@ _INSTRUCTION = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+_WITHIN_SENTENCE = re.compile(rf"(?<=[\w,] ){WORD.pattern}")
 _NUMBER_LIKE = re.compile(r"[\W\d_]*\d[\W\d_]*(?:st|nd|rd|th|s)?\W*")
 _DECADE = re.compile(r"[12]\d{2}0s")
 EDGES = " \t\n\r.,:;!?*#\"'`“”\u2018\u2019()[]{}<>-\u2013—•/\\|_"
@@ -92,6 +93,18 @@ def content_words(text: str) -> list[str]:
     """The words of a text that could be keywords, each as often as it occurs."""
     words = (match[0].lower().replace("\u2019", "'").removesuffix("'s") for match in WORD.finditer(text))
     return [word for word in words if word not in STOP_WORDS and _is_keyword(word)]
+
+
+def proper_names(descriptions: Iterable[Any], categories: Iterable[Iterable[str]]) -> frozenset[str]:
+    """Words, in lower case, that descriptions write within sentences and never in lower case, and no category holds.
+
+    They name places, people and makers.
+    """
+    texts = [text_of(description) for description in descriptions]
+    within = {match for text in texts for match in _WITHIN_SENTENCE.findall(text) if match[0].isupper()}
+    ordinary = {word for text in texts for word in WORD.findall(text) if word.islower()}
+    ordinary.update(word.lower() for names in categories for name in names for word in WORD.findall(name))
+    return frozenset(word.lower().replace("\u2019", "'").removesuffix("'s") for word in within) - ordinary
 
 
 def _tidy(word: str) -> str:

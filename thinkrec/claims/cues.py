@@ -80,4 +80,5 @@ NOUNS = _set(
     "series setting settings show shows stories story storyline storylines storytelling style stuff subject subjects "
     "tale tales theme themes title titles tone tones topic topics work works"
 )
+OF_TITLES = _set("in of from like as with")  # between keywords and the titles that they are said of
 PASSIVE = _set("was were been being is are got gets")

@@ -13,6 +13,9 @@ What is a claim:
   prose is the keyword of some item;
 - anything with a count behind it, "(2 of 3)".
 
+A keyword without a count is said of the titles that its clause names, if any: of those before it ("Night, a war film"),
+or behind it ("war in Night").
+
 Cues are English. A count of all titles ("4 of 10 titles were liked") is a claim about the history.
 """
 
@@ -20,7 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from thinkrec.claims import cues
@@ -74,11 +77,17 @@ def check_text(text: str, names: ShownNames, catalogue: Catalogue) -> Check:
     """
     verdict, body = split_verdict(text)
     mentions = [mention for mention in _Reading(body, names, catalogue).mentions if mention.claimed]
-    unique = dict.fromkeys(Mention(mention.kind, mention.name, mention.says, mention.count) for mention in mentions)
+    unique = dict.fromkeys(map(_settled, mentions))
     for total in _TOTAL.finditer(body):
         says: Says = "liked" if total["says"].lower() == "liked" else "disliked"
         unique[Mention("history", "titles", says, (int(total["some"]), int(total["all"])))] = None
     return Check(verdict=verdict, conclusion=_conclusion(text), claims=[names.claim(mention) for mention in unique])
+
+
+def _settled(named: _Named) -> Mention:
+    """What is said of a name in the end; a count speaks for itself, of all titles that have the name."""
+    mention = Mention(named.kind, named.name, named.says, named.count)
+    return replace(mention, titles=tuple(named.titles)) if mention.taste and named.count is None else mention
 
 
 def _conclusion(text: str) -> bool | None:
@@ -113,6 +122,7 @@ class _Named:
     claimed: bool  # an uncued keyword is a claim only if something after it makes it one
     end: int  # the token behind it
     count: tuple[int, int] | None = None
+    titles: list[str] = field(default_factory=list)  # that it is said of
 
 
 @dataclass(slots=True)
@@ -126,6 +136,8 @@ class _Clause:
     hedged: int = -cues.REACH - 1
     of_target: bool = False  # the target is its subject
     waiting: list[_Named] = field(default_factory=list)  # named, nothing said of them yet
+    titles: list[str] = field(default_factory=list)  # named last, one after the other
+    keywords: list[_Named] = field(default_factory=list)  # named since
 
 
 class _Reading:
@@ -188,9 +200,9 @@ class _Reading:
             written = " ".join(inner.lower().split()).strip(".,;:!?")
             self._add("keyword", self._names.exact_keyword(written, keyword), behind, claimed=True)
         elif title is not None:
-            self._item(title, behind)
+            self._item(title, place, behind)
         elif quote[0][0] != "*" and looks_like_a_name(inner):
-            self._item(inner.strip(" .,;:"), behind)
+            self._item(inner.strip(" .,;:"), place, behind)
         else:
             return 0
         return behind
@@ -205,7 +217,7 @@ class _Reading:
             title, length = other_title, other_length
         if not length or self._cuts_compound(place, place + length):
             return 0
-        self._item(title, place + length)
+        self._item(title, place, place + length)
         return place + length
 
     def _keyword_at(self, place: int) -> tuple[str, bool, int]:
@@ -224,14 +236,28 @@ class _Reading:
     def _cuts_compound(self, start: int, end: int) -> bool:
         return self._tokens[start].joined or (end < len(self._tokens) and self._tokens[end].joined)
 
-    def _item(self, title: str, end: int) -> None:
+    def _item(self, title: str, start: int, end: int) -> None:
         is_target = self._names.is_target(title)
         taste = self._clause.says in ("liked", "disliked", "prefers", "avoids") and not is_target
+        if not is_target:
+            self._say_of_title(title, start)
         mention = self._add("item", title, end, claimed=True, says=None if taste else "named")
         if not taste:
             self._clause.of_target = is_target
             if not is_target:
                 self._clause.waiting.append(mention)
+
+    def _say_of_title(self, title: str, start: int) -> None:
+        """Keywords speak of the titles before them in their clause ("Night, a war film") or behind ("war in Night")."""
+        clause = self._clause
+        if clause.titles and not clause.keywords:  # one more of the titles named together
+            clause.titles.append(title)
+            return
+        clause.titles = [title]
+        if start and self._lower[start - 1] in cues.OF_TITLES:
+            for keyword in clause.keywords:
+                keyword.titles = clause.titles
+        clause.keywords = []
 
     def _keyword(self, name: str, shown: bool, start: int, end: int) -> int:
         clause = self._clause
@@ -262,6 +288,9 @@ class _Reading:
     ) -> _Named:
         mention = _Named(kind, name, says or self._clause.says or "named", claimed, end)
         self.mentions.append(mention)
+        if kind == "keyword":
+            mention.titles = self._clause.titles
+            self._clause.keywords.append(mention)
         return mention
 
     # What is said of them
@@ -324,6 +353,7 @@ class _Reading:
                     return end
                 says = "named"
         clause.says, clause.listing, clause.comma = says, True, False
+        clause.titles, clause.keywords = [], []
         clause.negated = clause.hedged = -cues.REACH - 1
         return end
 

@@ -71,7 +71,7 @@ def evaluate_project(params: Params) -> Evaluation:
         predictions, models = predict(loaded, routing, baselines, truth)
     table = tables.evaluate(predictions, models, seed=params.seed)
 
-    checker = Checker(loaded.interactions, items, keywords, params.prompt, thesaurus_of(params.teacher.endpoint))
+    checker = Checker(loaded.interactions, items, keywords, params.prompt, thesaurus_of(params.dataset.name))
     tastes = Tastes.of(loaded.features, checker.keywords, params.prompt.slots)
     judge = ReasonJudge(checker=checker, tastes=tastes, features=loaded.features)
     reasons = write_reasons(loaded, predictions, traces, judge, params.evaluate, seed=params.seed)
@@ -85,6 +85,7 @@ def evaluate_project(params: Params) -> Evaluation:
     measured = {
         **score_reasons(reasons),
         **score_likeness(reasons["reason"].tolist(), reasons["teacher"].tolist(), directories),
+        "thesaurus": checker.thesaurus.name,
         "claims": score_claims(reasons, checker),
         "truth": score_truth(reasons, truth["reason"].tolist(), checker, loaded.user, seed=params.seed),
         "interventions": interventions(loaded, reasons, checker, seed=params.seed),

@@ -90,7 +90,7 @@ def find_cited(checker: Checker, row: int, text: str) -> Citation:
     history = checker.history_rows(row)
     of_history, of_keywords = np.zeros(len(history), bool), np.zeros(len(checker.shown(row).target.keywords), bool)
     for claim in checker.check(row, text).claims:
-        if claim.shown and claim.says != "lacks":
+        if claim.says != "lacks":
             of_keywords[claim.target_keywords] = True
             if not claim.of_target:  # a claim about the target says nothing of the history
                 of_history[claim.history] = True

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from thinkrec.claims.answers import parse_verdict
 from thinkrec.claims.checker import Checker
-from thinkrec.claims.claims import Check
+from thinkrec.claims.claims import UNTRUE, Check, Claim
 from thinkrec.evaluation.intervals import interval, mean_draws
 from thinkrec.metrics import says_yes
 from thinkrec.synthetic.synonyms import MEANINGS, meaning
@@ -114,13 +114,14 @@ def _texts_of(frame: pd.DataFrame, author: str) -> list[tuple[int, str]]:
     return [(row, text) for row, text in texts if text.strip()]
 
 
-def score_claims(frame: pd.DataFrame, checker: Checker) -> dict[str, dict[str, float | int]]:
+def score_claims(frame: pd.DataFrame, checker: Checker) -> dict[str, dict[str, Any]]:
     """How much of what the texts of a table like `artifacts.REASONS` claim is so, by author.
 
-    Of claims, not of texts: `grounded_share` are about what was shown, `consistent_share` of those are as it was shown;
-    `of_target_share` of those that say something of the target are so, `of_history_share` of all others.
-    Of texts: `true_reasons_share` claim something, and nothing that is not so; `own_conclusion_share` of those with a
-    conclusion ("It fits.") end with the verdict that they begin with.
+    What is true is so `literally`, or `by_meaning` at least, which is to say by the thesaurus of `checker`. Of texts:
+    `wholly_true_share` claim something, and nothing that is not so; `own_conclusion_share` of those with a conclusion
+    ("It fits.") end with the verdict that they begin with. Of claims: `claims_true_share` are so; `target_true_share`
+    of those that say something of the target, `history_true_share` of all others; and what is wrong with the others,
+    a share for each of `claims.UNTRUE`.
     """
     return {
         author: _score_checks([checker.check(row, text) for row, text in _texts_of(frame, author)])
@@ -128,17 +129,22 @@ def score_claims(frame: pd.DataFrame, checker: Checker) -> dict[str, dict[str, f
     }
 
 
-def _score_checks(checks: Sequence[Check]) -> dict[str, float | int]:
+def _score_checks(checks: Sequence[Check]) -> dict[str, Any]:
     claims = [claim for check in checks for claim in check.claims]
     concluded = [check for check in checks if check.conclusion is not None]
+
+    def share_of(said: Sequence[Check | Claim]) -> dict[str, float]:
+        true, by_meaning = [one.true for one in said], [one.true_by_meaning for one in said]
+        return {"literally": _mean(true), "by_meaning": _mean(by_meaning)}
+
     return {
         "reasons": len(checks),
         "claims": len(claims),
-        "grounded_share": _mean([claim.shown for claim in claims]),
-        "consistent_share": _mean([not claim.contradicted for claim in claims if claim.shown]),
-        "of_target_share": _mean([claim.true for claim in claims if claim.of_target]),
-        "of_history_share": _mean([claim.true for claim in claims if not claim.of_target]),
-        "true_reasons_share": _mean([check.true for check in checks]),
+        "wholly_true_share": share_of(checks),
+        "claims_true_share": share_of(claims),
+        "target_true_share": share_of([claim for claim in claims if claim.of_target]),
+        "history_true_share": share_of([claim for claim in claims if not claim.of_target]),
+        **{f"{standing}_share": _mean([claim.standing == standing for claim in claims]) for standing in UNTRUE},
         "own_conclusion_share": _mean([check.conclusion == check.verdict for check in concluded]),
     }
 

@@ -46,7 +46,7 @@ def contents_of_project(params: Params) -> dict[str, Any]:
         "experts": str(artefacts.weights.shape[1] - 1),
         "seed": str(params.seed),
     }
-    return contents(artefacts, settings, params.prompt, thesaurus_of(params.teacher.endpoint))
+    return contents(artefacts, settings, params.prompt, thesaurus_of(params.dataset.name))
 
 
 def contents(
@@ -71,6 +71,7 @@ def contents(
             (point["predicted"], point["observed"], point["rows"]) for point in plots.calibration_points(test, [OURS])
         ],
         "gate": _gate(test, weights_ne),
+        "thesaurus": thesaurus.name,
         "written": _written(artefacts.written),
         **write_users(artefacts, test, weights_ne, prompt, thesaurus, limit=limit),
     }

@@ -192,7 +192,10 @@
     `room for; of one user, targets with a reason first, then the best ranked.`;
   const STANDINGS = {
     true: ["✓", "as it was shown"],
+    synonym: ["≈", `true by meaning alone: a synonym was shown, by ${data.thesaurus}`],
     untrue: ["✗", "untrue: shown otherwise"],
+    unsupported: ["✗", "no liking or dislike: of fewer than two titles, or against half of them or more"],
+    no_taste: ["✗", "no taste: a place, a name or a year"],
     ungrounded: ["?", "ungrounded: never shown"],
   };
   show(byId("legend"), h("h4", {}, "Legend"), h("ul", { class: "keys" },

@@ -157,7 +157,7 @@ class _Writer:
         claims = [
             {
                 "says": SAYS.get(claim.says, claim.says) + str(claim).removeprefix(claim.says),
-                "is": "true" if claim.true else "untrue" if claim.shown else "ungrounded",
+                "is": claim.standing,
                 "target": claim.target,
                 "liked": claim.liked,
                 "disliked": claim.disliked,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from thinkrec.claims.answers import WORDS, read_parts, refusal, split_verdict, trace_text
 from thinkrec.claims.checker import Checker
+from thinkrec.claims.claims import Standing
 from thinkrec.params import TraceParams
 from thinkrec.shown import ShownItem
 from thinkrec.teacher.answers import Answer
@@ -21,6 +22,14 @@ REPEATED = 0.25  # share of a text's word triples that may be repeats
 FOREIGN = 0.1  # share of letters that may be of another script than the question's
 ENGLISH_FROM = 12  # words from which English cannot do without function words
 
+# A claim that is not literally true, and the fault that it is.
+_FAULT_OF: dict[Standing, Fault] = {
+    "ungrounded": "ungrounded",
+    "synonym": "synonym",
+    "no_taste": "no_taste",
+    "unsupported": "unsupported",
+    "untrue": "contradicts_labels",
+}
 # Common in English, and no words of its neighbours ("of" is Dutch, "for" Danish, "was" German).
 _FUNCTION_WORDS = (
     "the and that this these those with which are were their they them has have had been would should could does it "
@@ -106,9 +115,9 @@ def _look_for_faults(
     yield "too_long", f"{len(words)} words" if len(words) > limits.max_words else None
     yield "repetitive", _find_repeats(text.lower().split())
     check = checker.check(row, trace_text(label, parts))
-    yield "ungrounded", "; ".join(map(str, check.ungrounded)) or None
+    for standing, name in _FAULT_OF.items():
+        yield name, "; ".join(map(str, check.of(standing))) or None
     yield "contradicts_labels", None if check.agrees(label) else f"it argues for {WORDS[not label]}"
-    yield "contradicts_labels", "; ".join(map(str, check.contradicted)) or None
 
 
 def mentions_hint(text: str, titles: Iterable[str] | None) -> str | None:

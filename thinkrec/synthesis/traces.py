@@ -98,8 +98,7 @@ def trace_job(params: Params, keywords: pd.DataFrame | None = None) -> Job[Synth
         interactions, items = read_table(INTERACTIONS), read_table(ITEMS)
         sample = sample_rows(interactions, params.traces, params.seed, score=lambda: load_features().scores())
         shown_keywords = read_table(KEYWORDS) if keywords is None else keywords
-        thesaurus = thesaurus_of(params.teacher.endpoint)
-        checker = Checker(interactions, items, shown_keywords, params.prompt, thesaurus)
+        checker = Checker(interactions, items, shown_keywords, params.prompt, thesaurus_of(params.dataset.name))
         return synthesise(sample, checker, teacher, params.traces)
 
     return Job(stage="traces", work=work, teacher=params.teacher_settings, turns=params.traces.max_turns)

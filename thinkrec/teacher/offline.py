@@ -6,8 +6,9 @@ Each keyword of the target is weighed by how much more often than usual the user
     weight(k) = trust(k) · (logit((liked_k + s·p) / (seen_k + s)) - logit(p)),    p = (liked + 1) / (seen + 2),
 
 where liked_k and seen_k count the history's titles with k or a synonym. The verdict is the sign of logit(p) + sum of
-weights. It knows the synonyms of the synthetic world's vocabulary, as a language model knows English, and trusts other
-words (genres, names) half as much.
+weights. It knows the synonyms and the places of the synthetic world's vocabulary, as a language model knows English. It
+trusts other words (genres, names) half as much, and takes no place and no year for a taste. What it says of the history
+it says in the history's own words, and of the target in the target's: both literally true (`claims`).
 
 Like any teacher it errs: some verdicts are turned round, some corrections are ignored and some repeated aloud. Some
 answers about items are a sentence, which cannot be used. All that varies is drawn from hashes of the request, so equal
@@ -21,13 +22,15 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from thinkrec.claims.answers import WORDS, Parts, parse_verdict, write_answer
+from thinkrec.claims.claims import SUPPORT
 from thinkrec.claims.cleaning import clean_keywords, content_words
 from thinkrec.synthetic.synonyms import MEANINGS, meaning
+from thinkrec.synthetic.vocabulary import PLACES
 from thinkrec.teacher.item_prompts import MOST_KEYWORDS, read_item
 from thinkrec.teacher.trace_prompts import HISTORY, LIKED, TARGET
 
@@ -43,16 +46,19 @@ Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+_PLACES = frozenset(place.lower() for place in PLACES)
 _BLOCK = re.compile(rf"^<({HISTORY}|{TARGET})>\n(.*?)^</\1>$", re.MULTILINE | re.DOTALL)
 _CORRECTION = re.compile(r"\bright\b[^.;]*?\b(Yes|No)\b")
 
 # Per verdict, what a sentence may sound like; the strongest keyword is always the first thing named.
 _EVIDENCE = {
-    True: ("Liked {}.", "The history shows a liking for {}.", "The user liked {}."),
-    False: ("Disliked {}.", "The history shows a dislike of {}.", "The user disliked {}."),
+    True: ("Liked {}.", "The user liked {}.", "The user enjoyed {}."),
+    False: ("Disliked {}.", "The user disliked {}.", "The user rejected {}."),
 }
-_COUNTER = {True: "Against it stands {}, disliked ({}).", False: "For it stands {}, liked ({})."}
-_CONTRAST = {True: "Avoids {} ({}).", False: "Prefers {} ({})."}
+_COUNTER = {True: "Against it: disliked {}.", False: "For it: liked {}."}
+_CONTRAST = {  # verdict, and whether it is said of one title
+    (True, False): "Avoids {}.", (False, False): "Prefers {}.", (True, True): "Disliked {}.", (False, True): "Liked {}."
+}  # fmt: skip
 _TARGET = ("This one is about {}.", "This one brings {}.", "The target has {}.")
 _NO_CONTRAST = "Nothing else stands out."
 _CLOSING = {True: ("It fits.", "It still fits."), False: ("It does not fit.", "It still does not fit.")}
@@ -75,10 +81,6 @@ class Evidence:
     liked: int
     disliked: int
     weight: float
-
-    def count(self, verdict: bool) -> str:
-        """How many of its titles were liked (or disliked), as "2 of 3"."""
-        return f"{self.of(verdict)} of {self.liked + self.disliked}"
 
     def of(self, verdict: bool) -> int:
         """The number of its titles that were liked (or disliked)."""
@@ -186,10 +188,11 @@ def read_case(text: str) -> Case:
     if set(blocks) != {HISTORY, TARGET} or len(blocks[TARGET]) != 1:
         raise ValueError(f"it should hold one <{HISTORY}> and one <{TARGET}> block")
     liked = {name: verdict for verdict, name in LIKED.items()}
+    target = list(filter(is_taste, blocks[TARGET][0]["keywords"]))
     return Case(
         history=[(line["title"], line["keywords"], liked[line["verdict"]]) for line in blocks[HISTORY]],
         # Two words of one meaning are one piece of evidence, under the first word's name.
-        target=list({meaning(word): word for word in reversed(blocks[TARGET][0]["keywords"])}.values())[::-1],
+        target=[word for place, word in enumerate(target) if meaning(word) not in map(meaning, target[:place])],
     )
 
 
@@ -228,49 +231,71 @@ def explain(case: Case, verdict: bool, style: bytes) -> Parts:
         return {"history": "The history is empty.", "taste": "No taste is known.", "fit": fit}
     sign = 1 if verdict else -1
     evidence = sorted(weigh(case, case.target), key=lambda piece: -sign * piece.weight)
-    support = [piece for piece in evidence if piece.of(verdict) and sign * piece.weight > 0][:2]
+    cited = [(piece, cite) for piece in evidence if (cite := cite_meaning(case, piece.keyword, verdict))]
     # Told that it was wrong, it may have to argue from a keyword that speaks the other way on the whole.
-    support = support or [piece for piece in evidence if piece.of(verdict)][:1]
-    against = [piece for piece in reversed(evidence) if piece.of(not verdict) and sign * piece.weight < 0]
-    against = [piece for piece in against if piece not in support]
+    support = [(piece, cite) for piece, cite in cited if sign * piece.weight > 0][:2] or cited[:1]
     if support:
-        named = " and ".join(f"{piece.keyword} ({piece.count(verdict)})" for piece in support)
-        first = _pick(_EVIDENCE[verdict], style[0]).format(named)
-        example = _example(case, support[0].keyword, verdict) if style[1] % 2 else ""
-        subject = _about([piece.keyword for piece in support], style)
-    else:
+        first = _pick(_EVIDENCE[verdict], style[0]).format(_list(cite for _, cite in support))
+        subject = _about([piece.keyword for piece, _ in support], style)
+    contrary = [piece for piece in reversed(evidence) if sign * piece.weight < 0 and piece not in dict(support)]
+    against = [cite for piece in contrary if (cite := cite_meaning(case, piece.keyword, not verdict))]
+    if not support:
         opening = (_OUTWEIGHED if against else _NOTHING)[verdict]
         first = f"{opening} {case.seen(verdict)} of {len(case.history)} titles were {LIKED[verdict]}."
-        example = ""
         subject = _about(case.target[:2], style)
-    if against:
-        contrast = _COUNTER[verdict].format(against[0].keyword, against[0].count(not verdict))
-    else:
-        contrast = _contrast(case, verdict, sign)
     return {
-        "history": _join(first, example),
-        "taste": contrast,
+        "history": first,
+        "taste": _COUNTER[verdict].format(against[0]) if against else _contrast(case, verdict),
         "fit": _join(subject, _CLOSING[verdict][bool(against)]),
     }
 
 
-def _contrast(case: Case, verdict: bool, sign: int) -> str:
+def cite_meaning(case: Case, keyword: str, verdict: bool) -> str:
+    """What the history shows of what `keyword` means, for a verdict and in its own words; empty if nothing.
+
+    A word that most of at least SUPPORT titles with it bear out is counted, "revenge (2 of 3)". Else the word is said
+    of the latest title that bears it out, '"Iron Bridge" for revenge'.
+    """
+    latest = ""
+    verdicts: dict[str, list[bool]] = {}
+    for title, named, liked in case.history:
+        synonyms = [word for word in named if meaning(word) == meaning(keyword)]
+        for word in synonyms:
+            verdicts.setdefault(word, []).append(liked == verdict)
+        if synonyms and liked == verdict and 0 < len(title) <= LONGEST_TITLE and '"' not in title:
+            latest = f'"{title}" for {keyword if keyword in synonyms else synonyms[0]}'
+    borne_out = {word: sum(of) for word, of in verdicts.items() if len(of) >= SUPPORT and 2 * sum(of) > len(of)}
+    if not borne_out:
+        return latest
+    word = max(borne_out, key=lambda word: (word == keyword, borne_out[word]))
+    return f"{word} ({borne_out[word]} of {len(verdicts[word])})"
+
+
+def _list(cites: Iterable[str]) -> str:
+    """Cites in one list; what is said of one title stands together."""
+    words_of: dict[str, list[str]] = {}
+    for cite in cites:
+        title, joint, word = cite.rpartition('" for ')
+        words_of.setdefault(title + joint, []).append(word)
+    return " and ".join(title + " and ".join(words) for title, words in words_of.items())
+
+
+def _contrast(case: Case, verdict: bool) -> str:
     """What the user avoids (or, for a No, prefers) elsewhere in the history: the other half of the taste."""
-    of_target = set(map(meaning, case.target))
+    of_target, sign = set(map(meaning, case.target)), 1 if verdict else -1
     others = sorted({word for _, keywords, _ in case.history for word in keywords if meaning(word) not in of_target})
-    strongest = min(weigh(case, others), key=lambda other: sign * other.weight, default=None)
-    if strongest is None or sign * strongest.weight >= 0 or not strongest.of(not verdict):
+    pieces = sorted(weigh(case, list(filter(is_taste, others))), key=lambda piece: sign * piece.weight)
+    pieces = [piece for piece in pieces if sign * piece.weight < 0]
+    cites = [cite for piece in pieces if (cite := cite_meaning(case, piece.keyword, not verdict))]
+    cites.sort(key=lambda cite: cite.startswith('"'))  # what is said of more than one title comes first
+    if not cites:
         return _NO_CONTRAST
-    return _CONTRAST[verdict].format(strongest.keyword, strongest.count(not verdict))
+    return _CONTRAST[verdict, cites[0].startswith('"')].format(cites[0])
 
 
-def _example(case: Case, keyword: str, verdict: bool) -> str:
-    """The latest title that bears the evidence out."""
-    titles = [
-        title for title, named, liked in case.history if liked == verdict and meaning(keyword) in map(meaning, named)
-    ]
-    fits = titles and 0 < len(titles[-1]) <= LONGEST_TITLE and '"' not in titles[-1]
-    return f'One such title is "{titles[-1]}".' if fits else ""
+def is_taste(word: str) -> bool:
+    """Whether a word may be what somebody likes or dislikes: places and years are not."""
+    return word.lower() not in _PLACES and not any(char.isdigit() for char in word)
 
 
 def _about(keywords: Sequence[str], style: bytes) -> str:
