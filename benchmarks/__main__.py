@@ -18,6 +18,7 @@ from benchmarks.fusion import fusion
 from benchmarks.ingest import ingestion
 from benchmarks.measure import Line, as_text
 from benchmarks.scoring import ranking, scoring
+from benchmarks.shared import shared
 from benchmarks.teacher import teacher
 from benchmarks.training import memory, training
 
@@ -25,6 +26,7 @@ ALL: dict[str, Callable[[], Iterator[Line]]] = {
     "fusion": fusion,
     "training": training,
     "memory": memory,
+    "shared": shared,
     "ranking": ranking,
     "scoring": scoring,
     "statistics": statistics,

@@ -151,9 +151,9 @@ def causal_lm(shape: Shape) -> PreTrainedModel:
     ).eval()
 
 
-def with_lora(backbone: PreTrainedModel, *, seed: int = 0) -> PeftModel:
-    """A LoRA of the paper's size put into all layers, in place, B no longer zero; returns its PEFT handle."""
-    adapted = add_lora(backbone, LoraParams(r=8, alpha=16, dropout=0.0))
+def with_lora(backbone: PreTrainedModel, *, seed: int = 0, layers: int | None = None) -> PeftModel:
+    """A LoRA of the paper's size put into the last `layers` (all), in place, B no longer zero; returns its handle."""
+    adapted = add_lora(backbone, LoraParams(r=8, alpha=16, dropout=0.0), layers=layers)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in adapted.named_parameters():

@@ -223,7 +223,7 @@ class TraceParams(Section):
 class TrainerParams(Section):
     """How everything that goes through the language model is trained (stages `backbone` to `gate`)."""
 
-    precision: Literal["auto", "fp32", "bf16"]  # of the passes; auto: bf16 on accelerators
+    precision: Literal["auto", "fp32", "bf16"]  # of the passes; auto: bf16 where that pays
     metric: Metric  # of valid; it names the best epoch
 
 
@@ -305,7 +305,7 @@ class RunParams(Section):
 
     processes: Positive  # that share a stage's training and scoring; with several, dropout draws other numbers
     checkpoint_steps: Count  # steps between checkpoints within an epoch; 0: none
-    gradient_checkpointing: bool  # compute activations twice instead of keeping them
+    gradient_checkpointing: bool | Literal["auto"]  # compute activations twice; auto: where they would take gigabytes
     concurrency: Positive  # requests to the teacher at a time
     timeout: AboveZero  # seconds per request
     requests_per_minute: Positive | None  # as the provider allows

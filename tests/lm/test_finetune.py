@@ -18,12 +18,14 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 from tests.builders import interactions, layout_of, recommender, tokenizer
 from tests.lm.work import REASON, SETTINGS, SFT, fine_tuned, tune
 from tests.project import run_params
+from thinkrec.lm.adapters import add_lora
 from thinkrec.lm.finetune import encode_reasons, measures, think_loss
 from thinkrec.lm.losses import Objective, answer_loss, pairwise_loss, recommendation_loss
 from thinkrec.lm.model import Output, RecommenderLM
 from thinkrec.lm.scoring import score
-from thinkrec.lm.trainer import PLAIN, resumable
+from thinkrec.lm.trainer import PLAIN, computes_in_bf16, kept_by_token, resumable
 from thinkrec.metrics import auc, validation
+from thinkrec.params import LoraParams
 from thinkrec.text.layout import Layout, Window
 from thinkrec.text.vocabulary import find_vocabulary
 
@@ -243,6 +245,35 @@ def test_gradient_checkpointing_computes_twice_and_changes_nothing(passes: list[
         _, others = fine_tuned()
     assert len(passes) == 3 * once > 0
     assert all(weight.equal(others[name]) for name, weight in weights.items())
+
+
+@pytest.mark.parametrize(("much", "times"), [(10**9, 1), (0, 2)])
+def test_activations_are_computed_twice_where_they_would_take_much(
+    passes: list[torch.dtype], much: int, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("thinkrec.lm.trainer.MUCH", much)
+    fine_tuned()
+    once = len(passes)
+    with resumable(run_params(gradient_checkpointing="auto")):
+        fine_tuned()
+    assert len(passes) == (1 + times) * once
+
+
+def test_what_is_kept_counts_from_the_first_layer_that_a_gradient_goes_through() -> None:
+    model = recommender(interactions(), layers=4)
+    model.requires_grad_(False)
+    add_lora(model.backbone, LoraParams(r=2, alpha=4.0, dropout=0.0), layers=1)
+    assert kept_by_token(model, model.backbone) == 48 * 32
+    model.projector.requires_grad_(True)
+    assert kept_by_token(model, model.backbone) == 48 * 32 * 4
+
+
+def test_a_processor_computes_wide_models_in_bf16_if_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, can = torch.device("cpu"), torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert computes_in_bf16(PLAIN, cpu, wide=True) == can
+    assert not computes_in_bf16(PLAIN, cpu, wide=False)
+    assert computes_in_bf16(PLAIN, torch.device("cuda"), wide=False)
+    assert not computes_in_bf16(PLAIN.model_copy(update={"precision": "fp32"}), torch.device("cuda"), wide=True)
 
 
 def test_precision_is_that_of_the_passes_not_of_the_weights(passes: list[torch.dtype]) -> None:

@@ -159,6 +159,8 @@ def _open(params: Params, recipe: Recipe, *, trained: bool, with_reasons: bool, 
     features = load_features(root / artifacts.FEATURES)
     base = artifacts.SFT / MODEL if trained and not recipe.adapter else artifacts.BACKBONE
     backbone, tokenizer = open_backbone(base, root)
+    if params.trainer.precision == "fp32" and not getattr(backbone, "is_quantized", False):
+        backbone.float()
     check_positions(backbone, params.prompt.max_tokens)
     reasons = None
     if with_reasons and params.sft.think_share:

@@ -259,10 +259,11 @@ class RecommenderLM(nn.Module):
 
         With a `cache` the tokens in it are seen too, and these are added to it.
         """
-        if self.backbone.config._attn_implementation == "eager":
-            # Eager attention adds a ready-made mask to its logits as it is: True and False would count 1 and 0.
-            nothing = torch.zeros_like(attention_mask, dtype=embedded.dtype)
-            attention_mask = nothing.masked_fill(~attention_mask, torch.finfo(embedded.dtype).min)
+        kind = embedded.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else embedded.dtype
+        # Added to attention's logits once and for all: each layer would make such a mask of a boolean one, and keep it.
+        nothing = torch.zeros_like(attention_mask, dtype=dtype)
+        attention_mask = nothing.masked_fill(~attention_mask, torch.finfo(dtype).min)
         return self.backbone.get_decoder()(
             inputs_embeds=embedded,
             attention_mask=attention_mask,

@@ -37,6 +37,8 @@ from transformers import PreTrainedModel
 
 from thinkrec.artifacts import atomic
 from thinkrec.lm import processes
+from thinkrec.lm.adapters import first_differing, layers_of
+from thinkrec.lm.families import text_config
 from thinkrec.params import (
     BackboneParams,
     ExpertParams,
@@ -56,6 +58,9 @@ Measure = Metric | Literal["think_loss"]
 HIGHER_IS_BETTER: dict[Measure, bool] = {
     "objective": True, "auc": True, "uauc": True, "log_loss": False, "think_loss": False
 }  # fmt: skip
+WIDE = 512  # hidden size from which on a processor gains by bfloat16; the tiny model only loses
+KEPT = 48  # bytes, about, that a pass keeps for the gradient: of a token, per layer and hidden unit
+MUCH = 2 * 2**30  # bytes of them that are rather computed twice
 PLAIN = TrainerParams(precision="auto", metric="objective")
 
 
@@ -112,7 +117,7 @@ class _Stage:
     """How a block's phases run, which no result depends on, and their checkpoints, which go when it has succeeded."""
 
     checkpoint_steps: int
-    gradient_checkpointing: bool
+    gradient_checkpointing: bool | Literal["auto"]
     checkpoints: list[Path] = field(default_factory=list)
 
 
@@ -154,14 +159,13 @@ def train(
     key = processes.from_main(_fingerprint(objective, steps, settings))
     path = CHECKPOINTS / f"{settings.name}-{key}.safetensors"
     stage.checkpoints.append(path)
-    phase = _Phase(objective, settings, steps)
+    phase = _Phase(objective, settings, steps, stage.gradient_checkpointing)
     torch.manual_seed(settings.seed)
     random = phase.load(path) if processes.from_main(path.is_file()) else None
     pieces = iter(DataLoader(steps, batch_size=None, sampler=range(phase.step, len(steps))))
     if random is not None:  # only now, since the loader draws a seed
         _set_random_state(random)
     hidden = processes.rank() > 0 or not sys.stderr.isatty()
-    _set_gradient_checkpointing(objective, stage.gradient_checkpointing)
     with tqdm(desc=settings.name, total=len(steps), initial=phase.step, disable=hidden, leave=False) as bar:
         while phase.step < len(steps) and not phase.out_of_patience:
             phase.learn(next(pieces))
@@ -172,7 +176,7 @@ def train(
                 phase.end_epoch(validate())
             if ended or (stage.checkpoint_steps and phase.step % stage.checkpoint_steps == 0):
                 phase.save(path)
-    _set_gradient_checkpointing(objective, False)
+    phase.compute_twice(False)
     result = phase.result()
     if _stage.get() is None:
         _forget(stage.checkpoints)
@@ -182,8 +186,12 @@ def train(
 class _Phase:
     """A phase under way."""
 
-    def __init__(self, objective: nn.Module, settings: TrainSettings, steps: _Steps) -> None:
-        self.objective, self.settings, self.steps = objective, settings, steps
+    def __init__(
+        self, objective: nn.Module, settings: TrainSettings, steps: _Steps, checkpointing: bool | Literal["auto"]
+    ) -> None:
+        self.objective, self.settings, self.steps, self.checkpointing = objective, settings, steps, checkpointing
+        self.backbone = next((module for module in objective.modules() if isinstance(module, PreTrainedModel)), None)
+        self.kept_by_token = 0 if self.backbone is None else kept_by_token(objective, self.backbone)
         self.weights = {name: weight for name, weight in objective.named_parameters() if weight.requires_grad}
         self.device = next(objective.parameters()).device
         self.model = DistributedDataParallel(objective) if processes.count() > 1 else objective
@@ -216,9 +224,14 @@ class _Phase:
         model = self.model.train()
         # Gradients are averaged over processes, and shares should add up.
         scale = processes.count() if self.steps.plan.cut else 1
-        in_bf16 = computes_in_bf16(self.settings.trainer, self.device)
+        wide = self.backbone is not None and text_config(self.backbone).hidden_size >= WIDE
+        in_bf16 = computes_in_bf16(self.settings.trainer, self.device, wide=wide)
         for number, piece in enumerate(pieces, start=1):
             tensors = {name: tensor.to(self.device) for name, tensor in piece.items()}
+            if self.checkpointing == "auto":
+                self.compute_twice("input_ids" in tensors and tensors["input_ids"].numel() * self.kept_by_token > MUCH)
+            else:
+                self.compute_twice(self.checkpointing)
             if isinstance(model, DistributedDataParallel):
                 model.require_backward_grad_sync = number == len(pieces)  # only then are gradients averaged
             with torch.autocast(self.device.type, torch.bfloat16, enabled=in_bf16):
@@ -231,6 +244,15 @@ class _Phase:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
+
+    def compute_twice(self, wanted: bool) -> None:
+        """Whether the language model's activations, if there is one, are computed twice instead of kept."""
+        if self.backbone is None or self.backbone.is_gradient_checkpointing == wanted:
+            return
+        if wanted:
+            self.backbone.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        else:
+            self.backbone.activation_checkpointing_disable()
 
     def end_epoch(self, measures: dict[str, float]) -> None:
         """Note an epoch's measures, and keep its weights if it is the best so far."""
@@ -295,18 +317,18 @@ def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
     return settings.learning_rate * (0.5 * (1 + math.cos(math.pi * ((step - warmed) / (steps - warmed)))))
 
 
-def computes_in_bf16(params: TrainerParams, device: torch.device) -> bool:
-    """Whether passes run in bfloat16. `auto` does on accelerators; on a processor the tiny model only loses by it."""
-    return params.precision == "bf16" or (params.precision == "auto" and device.type != "cpu")
+def computes_in_bf16(params: TrainerParams, device: torch.device, *, wide: bool) -> bool:
+    """Whether passes run in bfloat16. `auto` does on accelerators, and for `wide` models on processors that have it."""
+    pays = device.type != "cpu" or (wide and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return params.precision == "bf16" or (params.precision == "auto" and pays)
 
 
-def _set_gradient_checkpointing(objective: nn.Module, wanted: bool) -> None:
-    """Of the language model in `objective`, if there is one: activations are computed twice instead of kept."""
-    model = next((module for module in objective.modules() if isinstance(module, PreTrainedModel)), None)
-    if model is not None and wanted:
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    elif model is not None:
-        model.activation_checkpointing_disable()
+def kept_by_token(objective: nn.Module, backbone: PreTrainedModel) -> int:
+    """Bytes, about, that a pass keeps of a token: in the layers from the first that a gradient goes through on."""
+    layers = layers_of(backbone)
+    of_layers = {id(weight) for weight in layers.parameters()}
+    outside = any(weight.requires_grad and id(weight) not in of_layers for weight in objective.parameters())
+    return KEPT * text_config(backbone).hidden_size * (len(layers) - (0 if outside else first_differing(backbone)))
 
 
 class _Steps(Dataset[list[dict[str, Tensor]]]):
