@@ -19,7 +19,11 @@ def sft() -> str:
         with artifacts.atomic(artifacts.SFT) as partial:
             save_global(loaded, adapter, partial, recipe=params.sft.recipe)
     epochs = [(phase, epoch) for phase, result in results.items() for epoch in result.epochs]
-    curve = [{"phase": phase, **epoch, "epoch": number} for number, (phase, epoch) in enumerate(epochs, start=1)]
+    # Epochs that learn reasons alone have no scores to measure.
+    curve = [
+        {"objective": None, "phase": phase, **epoch, "epoch": number}
+        for number, (phase, epoch) in enumerate(epochs, start=1)
+    ]
     best = {phase: result.best for phase, result in results.items()}
     artifacts.write_metrics("sft", {"best": best, "traces": len(loaded.layout.reasons)})
     artifacts.write_json(artifacts.PLOTS / "sft.json", artifacts.rounded(curve, 4))

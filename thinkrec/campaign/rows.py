@@ -40,7 +40,7 @@ ROWS: dict[str, Overrides] = {
     "no_thinking": NO_THINKING,
     "tallrec": TEXT_ONLY,
     "neither": {**NO_THINKING, **NO_EXPERTS},
-    "collm": {**TEXT_ONLY, "prompt.slots": ["user", "item"]},
+    "collm": {**TEXT_ONLY, "prompt.slots": ["user", "item"], "features.model": "mf"},
     "no_experts": NO_EXPERTS,
     "soft_prompt": {**TEXT_ONLY, "prompt.soft_tokens": 16},
     "experts_1": {"experts.n": 1},
@@ -50,7 +50,7 @@ ROWS: dict[str, Overrides] = {
     "features_lightgcn": {"features.model": "lightgcn"},
     "experts_4": {"experts.n": 4},
     "features_sasrec": {"features.model": "sasrec"},
-    "features_hybrid_mf": {"features.model": "hybrid_mf"},
+    "features_mf": {"features.model": "mf"},
     "features_hybrid_sasrec": {"features.model": "hybrid_sasrec"},
 }
 

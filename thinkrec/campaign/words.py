@@ -31,7 +31,7 @@ ABLATIONS = {
     "no_keywords": "no keywords",
     "features_lightgcn": "LightGCN's features",
     "features_sasrec": "SASRec's features",
-    "features_hybrid_mf": "hybrid MF's features",
+    "features_mf": "MF's features",
     "features_hybrid_sasrec": "features of SASRec + keywords",
 }
 EXPERT_COUNTS = {"experts_1": "1 expert", "experts_2": "2 experts", "experts_4": "4 experts"}

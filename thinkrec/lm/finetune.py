@@ -111,8 +111,8 @@ def finetune(
     """Train whatever of `model` requires a gradient on `train_rows`; the best epoch by `settings.metric` stays.
 
     Validation measures the scores of `valid_rows` and, with a layout `untaught`, how well its reasons are predicted
-    (`think_loss`). With `think_only` reasons alone are learned. Every epoch draws its windows anew or, without
-    `redraw`, has those of the first in another order.
+    (`think_loss`). With `think_only` reasons alone are learned, and measured. Every epoch draws its windows anew or,
+    without `redraw`, has those of the first in another order.
     """
     taught = replace(layout, thoughts=layout.reasons if params.reason_first else {})
 
@@ -127,8 +127,10 @@ def finetune(
     objective = Objective(model, layout.label, thinking, params, think_only=think_only)
 
     def validate() -> dict[str, float]:
-        of_scores = measures(user[valid_rows], layout.label[valid_rows], score(model, layout, valid_rows))
-        return of_scores if untaught is None else of_scores | {"think_loss": think_loss(model, untaught)}
+        of_reasons = {} if untaught is None else {"think_loss": think_loss(model, untaught)}
+        if think_only:
+            return of_reasons
+        return measures(user[valid_rows], layout.label[valid_rows], score(model, layout, valid_rows)) | of_reasons
 
     plan = Plan(
         steps=steps_of,

@@ -25,6 +25,7 @@ class Phase:
     trains: tuple[Part, ...]
     slots: bool  # whether prompts have features in their slots; else they are text alone
     rate: float = 1.0  # times `sft.learning_rate`
+    epochs: float = 1.0  # times `sft.epochs`
     think_only: bool = False  # learns reasons alone, and keeps the epoch that best predicts those held out of it
 
 
@@ -48,7 +49,11 @@ _TEXT = Phase(name="text", trains=("adapter", "soft_prompt"), slots=False)
 
 RECIPES = {
     "compact": Recipe(
-        phases=(_THINKING, Phase(name="projector", trains=("projector", "soft_prompt"), slots=True, rate=2.0)),
+        phases=(
+            _THINKING,
+            # So few weights learn in half the epochs: after two AUC has .001 to gain (docs/log.md).
+            Phase(name="projector", trains=("projector", "soft_prompt"), slots=True, rate=2.0, epochs=0.5),
+        ),
         by_text=(_THINKING, Phase(name="whole", trains=("backbone", "soft_prompt", "match"), slots=False)),
         score="difference",
         expert_slots=True,

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -82,6 +83,7 @@ def fit_global(loaded: LoadedModel, params: Params) -> tuple[dict[str, TrainResu
                 phase.name,
                 params,
                 sft,
+                epochs=math.ceil(phase.epochs * sft.epochs),
                 learning_rate=phase.rate * sft.learning_rate,
                 weight_decay=sft.weight_decay,
                 patience=sft.patience,
