@@ -199,6 +199,10 @@ class TestRecommendations:
         assert first["item_id"].tolist() == every[best[:8]].sort_values(ascending=False).index[:3].tolist()
         assert set(recommender.recommend(LIKED_AND_NOT, 4, shortlist=1)["item_id"]) == set(best[:4])
 
+    def test_a_history_in_words_is_the_same_in_truth_values(self, recommender: Recommender) -> None:
+        words = [(item, "Yes" if liked else "no") for item, liked in LIKED_AND_NOT]
+        pd.testing.assert_frame_equal(recommender.recommend(words, 3), recommender.recommend(LIKED_AND_NOT, 3))
+
     def test_a_history_by_hand_matters_and_is_not_kept(self, recommender: Recommender) -> None:
         before = recommender.recommend([], 80).set_index("item_id")["probability"]
         turned = [(item, not liked) for item, liked in LIKED_AND_NOT]
@@ -302,6 +306,8 @@ class TestWrongInput:
             (lambda r: r.score(pd.DataFrame({"user_id": ["u00001"]})), "pairs: no column item_id"),
             (lambda r: r.score(pd.DataFrame({"user_id": [3], "item_id": [4]})), "user '3': unknown"),
             (lambda r: r.recommend(3), "user '3': unknown"),
+            (lambda r: r.recommend([("i00001", "perhaps")]), "history: item i00001: liked should be yes or no"),
+            (lambda r: r.recommend(["41", "50"]), "history: should be pairs of an item id and whether it was liked"),
         ],
     )
     def test_one_line_says_what_to_do(self, recommender: Recommender, ask: object, message: str) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from rich.console import Console, RenderableType
 
 from tests.claims.rows import checker_of, item
 from thinkrec.claims.claims import Thesaurus
+from thinkrec.errors import UserError
 from thinkrec.recommender import Explanation, claims_table
 from thinkrec.shown import ShownRow
 from thinkrec.terminal import explanation_table, read_history, read_ids, recommendations_table, write_scores
@@ -55,6 +57,32 @@ def test_a_history_says_liked_in_any_usual_word(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text("liked,item_id\nyes,1\nNO,2\n1,3\n0,4\nTrue,5\n false ,6\n", encoding="utf-8")
     assert read_history(path) == [("1", True), ("2", False), ("3", True), ("4", False), ("5", True), ("6", False)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("user_id,item_id\n1,2\n7,9,10\n", "line 3: 3 fields, but the first line names 2 columns"),
+        ("user_id,item_id,note\n1,2\n", "line 2: 2 fields, but the first line names 3 columns"),
+        ("user_id,item_id\n1,2,\n", "line 2: 3 fields"),
+        ("user_id,item_id,user_id\n1,2,3\n", "two columns user_id"),
+        ("user_id;item_id\n1;2\n", "no column user_id; its first line should name user_id, item_id, separated by"),
+        ('user_id,item_id\n"1,2\n', "not readable as CSV"),
+        ("", "no column user_id"),
+    ],
+)
+def test_a_line_that_could_be_another_pair_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        read_ids(path, ("user_id", "item_id"))
+
+
+def test_a_history_that_says_neither_yes_nor_no_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("item_id,liked\n7,perhaps\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"mine.csv: item 7: liked should be yes or no \(it is 'perhaps'\)"):
+        read_history(path)
 
 
 def test_recommendations_are_numbered_and_titles_are_no_markup() -> None:

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,7 @@ from thinkrec.features.ratings import Ratings
 from thinkrec.features.recommender import Recommender as FeatureModel
 from thinkrec.features.running import running_counts
 from thinkrec.features.statistics import Counts, ItemContent, counts_before, item_content, statistics_of
+from thinkrec.ingest.clean import plain_id
 from thinkrec.lm.loaded import LoadedModel
 from thinkrec.params import PARAMS_FILE, Params
 from thinkrec.params import load as load_params
@@ -48,7 +50,9 @@ from thinkrec.reasons.judging import ReasonJudge, Tastes
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
-History = Sequence[tuple[str | int, bool]]  # item ids, oldest first, and whether each was liked
+History = Sequence[tuple[str | int, bool | str]]  # item ids, oldest first, and whether each was liked (LIKED_WORDS)
+
+LIKED_WORDS = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
 
 SHORTLIST = 200  # default number of candidates that the language model ranks
 VIEW_ROWS = 50_000  # rows of one view: bounds the memory of scoring many pairs
@@ -91,6 +95,14 @@ class _View:
     loaded: LoadedModel  # over those rows
     weights: Floats  # (questions, N + 1), the routing weights
     targets: Rows  # the candidates' rows
+
+
+def read_liked(value: Any, where: str) -> bool:
+    """Whether `value`, a truth value or a word, says liked; any other is a UserError that says `where` it stands."""
+    word = plain_id(str(value)).lower()
+    if word not in LIKED_WORDS:
+        raise UserError(f"{where}: liked should be yes or no (it is {value!r})")
+    return LIKED_WORDS[word]
 
 
 def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
@@ -204,7 +216,7 @@ class Recommender:
         chooses `shortlist` items of the whole catalogue (at least `k`), the language model ranks those.
 
         Raises:
-            UserError: an id is unknown, or the history names an item twice.
+            UserError: an id is unknown, or the history names an item twice or says neither yes nor no of it.
         """
         question = self._question(user)
         rated = np.union1d(self._loaded.interactions["item"].to_numpy()[question.rows], question.item)
@@ -228,7 +240,7 @@ class Recommender:
         `user` as in `recommend`. An item that is rated already stands in the history that it is judged by.
 
         Raises:
-            UserError: an id is unknown, or the history names an item twice.
+            UserError: as `recommend`.
         """
         number = self._numbers(self._item_ids, pd.Series([item]), "item")
         view = self._view([replace(self._question(user), candidates=number)])
@@ -252,9 +264,11 @@ class Recommender:
         )
 
     def _numbers(self, ids: pd.Index, named: pd.Series, kind: str) -> Rows:
-        """The numbers of some ids. Ids are text, also where they look like numbers."""
+        """The numbers of some ids. Ids are text, also where they look like numbers; read as `ingest` reads them."""
         text = named.astype(str)
         numbers = ids.get_indexer(pd.Index(text)).astype(np.int64)
+        if (numbers < 0).any():
+            numbers = np.where(numbers < 0, ids.get_indexer(pd.Index(text.map(plain_id))), numbers)
         unknown = text[numbers < 0].unique()
         if len(unknown):
             path = artifacts.USERS if kind == "user" else artifacts.ITEMS
@@ -268,13 +282,15 @@ class Recommender:
     def _question(self, user: str | int | History) -> _Question:
         """A question about `user` (as in `recommend`), without candidates."""
         nothing = np.zeros(0, np.int64)
-        if isinstance(user, str | int | np.integer):
+        if isinstance(user, str | int | float | np.number):
             return self._question_of_user(int(self._numbers(self._user_ids, pd.Series([user]), "user")[0]), nothing)
+        if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in user):
+            raise UserError("history: should be pairs of an item id and whether it was liked, such as [('42', True)]")
         ids = pd.Series([str(item) for item, _ in user], dtype="str")
-        if ids.duplicated().any():
-            raise UserError(f"history: item {ids[ids.duplicated()].iloc[0]!r} stands in it twice; keep one of them")
-        label = np.asarray([bool(liked) for _, liked in user], np.int64)
+        label = np.asarray([read_liked(liked, f"history: item {item}") for item, liked in user], np.int64)
         item = self._numbers(self._item_ids, ids, "item")
+        if (again := pd.Series(item).duplicated()).any():
+            raise UserError(f"history: item {ids[again].iloc[0]!r} stands in it twice; keep one of them")
         return _Question(user=-1, rows=nothing, item=item, label=label, candidates=nothing)
 
     def _question_of_user(self, user: int, candidates: Rows) -> _Question:

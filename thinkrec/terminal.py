@@ -5,6 +5,7 @@ Ids are text, also where they look like numbers: "007" stays "007". Titles and r
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +16,8 @@ from rich.text import Text
 
 from thinkrec.artifacts import atomic
 from thinkrec.errors import UserError
-from thinkrec.recommender import Explanation
+from thinkrec.recommender import Explanation, read_liked
 
-LIKED_WORDS = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
 CLAIM_WORDS = {  # what a claim says -> the same for a terminal
     "liked": "liked",
     "disliked": "disliked",
@@ -41,19 +41,32 @@ def read_ids(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     """A CSV file, every cell as text.
 
     Raises:
-        UserError: it is absent, not CSV, or lacks one of the columns.
+        UserError: it is absent, not CSV, lacks one of the columns, or a line has not as many fields as the first.
     """
+    records: list[list[str]] = []
     try:
         # Spreadsheets put a byte order mark before the first column's name; utf-8-sig skips it.
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file, strict=True)
+            names = [name.strip() for name in next(lines, [])]
+            for fields in filter(None, lines):
+                if len(fields) != len(names):
+                    raise UserError(
+                        f"{path}: line {lines.line_num}: {len(fields)} fields, but the first line names {len(names)} "
+                        "columns; put a field with a comma in it in quotes"
+                    )
+                records.append(fields)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; it should be CSV with the columns {', '.join(columns)}") from None
-    except (ValueError, OSError) as error:  # pandas' errors are ValueErrors
-        raise UserError(f"{path}: not readable as CSV ({' '.join(str(error).split())})") from None
-    missing = [name for name in columns if name not in frame]
-    if missing:
-        raise UserError(f"{path}: no column {missing[0]}; its first line should name {', '.join(columns)}")
-    return frame
+    except (csv.Error, ValueError, OSError) as error:
+        raise UserError(f"{path}: not readable as CSV in UTF-8 ({' '.join(str(error).split())})") from None
+    for name in columns:
+        if names.count(name) != 1:
+            fault = "two columns" if name in names else "no column"
+            raise UserError(
+                f"{path}: {fault} {name}; its first line should name {', '.join(columns)}, separated by commas"
+            )
+    return pd.DataFrame(records, columns=names, dtype="str")
 
 
 def read_history(path: Path) -> list[tuple[str, bool]]:
@@ -63,12 +76,7 @@ def read_history(path: Path) -> list[tuple[str, bool]]:
         UserError: as `read_ids`, or `liked` holds another word.
     """
     frame = read_ids(path, ("item_id", "liked"))
-    words = frame["liked"].str.strip().str.lower()
-    wrong = frame.index[~words.isin(LIKED_WORDS)]
-    if len(wrong):
-        value = frame["liked"][wrong[0]]
-        raise UserError(f"{path}: line {wrong[0] + 2}: liked should be yes or no (it is {value!r})")
-    return [(item, LIKED_WORDS[word]) for item, word in zip(frame["item_id"], words, strict=True)]
+    return [(item, read_liked(liked, f"{path}: item {item}")) for item, liked in frame[["item_id", "liked"]].to_numpy()]
 
 
 def read_user(user: str | None, history: Path | None) -> str | list[tuple[str, bool]]:

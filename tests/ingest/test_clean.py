@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinkrec.ingest.clean import plain_text
+from thinkrec.ingest.clean import plain_id, plain_text
 
 
 @pytest.mark.parametrize(
@@ -17,11 +17,28 @@ from thinkrec.ingest.clean import plain_text
         ("a\x00b\u202ec\ud800d\n\t e\u00a0f", "a b c d e f"),
         ("1 < 2 and 3 > 2, I <3 it", "1 < 2 and 3 > 2, I <3 it"),
         ("<!-- hidden <b> --><script src='x'>shown</script>", "shown"),
+        ("Amelie\u0301 caf<b>e\u0301", "Amelié caf é"),
         ("", ""),
     ],
 )
 def test_markup_entities_and_invisible_characters_go(text: str, plain: str) -> None:
     assert plain_text(text) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("123.0", "123"),
+        (" 7.00 ", "7"),
+        ("-1.0", "-1"),
+        ("1.5", "1.5"),
+        ("v1.0", "v1.0"),
+        ("007", "007"),
+        ("e\u0301", "é"),
+    ],
+)
+def test_an_id_is_the_same_however_a_file_writes_it(text: str, plain: str) -> None:
+    assert plain_id(text) == plain
 
 
 @given(st.text())

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import html
 import re
+import unicodedata
 from collections.abc import Iterator
 
+WHOLE = r"^(-?\d+)\.0+$"  # a whole number as pandas and databases write one that they hold as a fraction
 MAX_TEXT = 20_000  # characters read of one description: room for any honest one
 
 _TAG = re.compile(r"<!--.*?-->|</?[A-Za-z!][^<>]*>", re.DOTALL)
@@ -19,14 +21,19 @@ _INVISIBLE = re.compile(
 )
 
 
+def plain_id(text: str) -> str:
+    """An id as every file and question is read: `123.0` is 123, composed and decomposed letters (NFC) are the same."""
+    return re.sub(WHOLE, r"\1", unicodedata.normalize("NFC", text.strip()), flags=re.ASCII)
+
+
 def plain_text(text: str) -> str:
-    """`text` without markup, entities or characters nobody can see, its white space collapsed."""
-    text = " ".join(text[:MAX_TEXT].split())
+    """`text` without markup, entities or characters nobody can see, its white space collapsed, its letters in NFC."""
+    text = unicodedata.normalize("NFC", " ".join(text[:MAX_TEXT].split()))
     if _is_plain(text):
         return text
     for _ in range(2):  # some shops escape twice, and an unescaped entity may turn out to be a tag
         text = html.unescape(_TAG.sub(" ", text))
-    return " ".join(_INVISIBLE.sub(" ", _TAG.sub(" ", text)).split())
+    return unicodedata.normalize("NFC", " ".join(_INVISIBLE.sub(" ", _TAG.sub(" ", text)).split()))
 
 
 def _is_plain(text: str) -> bool:
