@@ -20,6 +20,7 @@ from thinkrec.sections import (
     BelowOne,
     Count,
     CountOrAuto,
+    HomePath,
     Names,
     NotNegative,
     Number,
@@ -60,7 +61,7 @@ class RatingColumns(Section):
 class ItemFile(Section):
     """A file of item metadata of one's own, and its columns by what they hold."""
 
-    file: Path  # the table
+    file: HomePath  # the table
     item: str  # the item's id, as in the ratings
     title: str | None = None  # the item's name
     year: str | None = None  # when it appeared
@@ -72,8 +73,8 @@ class DatasetParams(Section):
     """Where the ratings come from (stage `ingest`)."""
 
     name: str  # a dataset that is known by name, or `own`
-    raw: Path | None  # the raw files; null: downloaded
-    max_bad_share: Share  # share of malformed rating rows above which the stage stops
+    raw: HomePath | None  # the raw files; null: downloaded
+    max_bad_share: Share  # share of malformed rows, of ratings or metadata, above which the stage stops
     threshold: Number | None  # a rating above it is a like; null: the dataset's own
     windows: dict[str, Any] | str | None  # how time is split; null: the dataset's own
     core: Count | None  # fewest interactions of a user or item that stays; null: the dataset's own
@@ -288,8 +289,8 @@ class EvaluateParams(Section):
     candidates: Positive  # drawn for each sentence; the truest stays
     temperature: NotNegative  # of sampling; 0: the likeliest token
     top_p: Annotated[Share, Field(gt=0)]  # sampled from the likeliest tokens of this joint probability
-    bertscore: Path | None  # directory of an encoder; null: not measured
-    bleurt: Path | None  # directory of a BLEURT model; null: not measured
+    bertscore: HomePath | None  # directory of an encoder; null: not measured
+    bleurt: HomePath | None  # directory of a BLEURT model; null: not measured
     reason_first: Count  # valid rows on which thinking before the verdict is measured
 
     def _check(self) -> None:
@@ -333,7 +334,7 @@ class TeacherSettings(TeacherParams, RunParams):
 class Params(Section):
     """The whole of `params.yaml`; each section's class says what it is for."""
 
-    seed: Count  # of all that is drawn
+    seed: Annotated[Count, Field(lt=2**32)]  # of all that is drawn
     run: RunParams
     dataset: DatasetParams
     prompt: PromptParams
@@ -373,6 +374,8 @@ def load(path: Path = PARAMS_FILE) -> Params:
         raise UserError(f"{path}: no such file; run from the project's root, where params.yaml is") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; save the file as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot read it ({error.strerror}); run from the project's root") from None
     except YAMLError as error:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())}); mend the file") from None
     if not isinstance(raw, dict):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from thinkrec.errors import nearest_name
@@ -33,6 +33,14 @@ def _is_paths(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(path, (str, Path)) for path in value)
 
 
+def expand_home(path: Path) -> Path:
+    """The path, `~` in front of it being a home; a ValueError where nobody has that home."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError("should begin with ~ only where there is such a home") from None
+
+
 Whole = Annotated[int, _require(_is_whole, "should be a whole number")]
 Count = Annotated[Whole, Field(ge=0)]
 CountOrAuto = Annotated[
@@ -50,7 +58,8 @@ AboveZero = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 BelowOne = Annotated[Share, Field(lt=1)]
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
-Paths = Annotated[tuple[Path, ...], _require(_is_paths, "should be a list of paths")]
+HomePath = Annotated[Path, AfterValidator(expand_home)]
+Paths = Annotated[tuple[HomePath, ...], _require(_is_paths, "should be a list of paths")]
 
 
 class Section(BaseModel):

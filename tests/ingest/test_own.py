@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import multiprocessing
+import zipfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
@@ -276,3 +277,110 @@ def test_parameters_that_do_not_belong_together_stop_with_one_line(
 ) -> None:
     settings = {"name": "own", "raw": save(TABLE, tmp_path / "r.csv"), "columns": COLUMNS, "threshold": 3}
     assert message in refuse(dataset_params(**{**settings, **changes}))
+
+
+PLAIN = {"item": "id", "title": "name"}
+
+
+def metadata(data: str | bytes, folder: Path, *, name: str = "i.csv", **changes: Any) -> DatasetParams:
+    """Ratings of the items a and b, with a file of metadata."""
+    (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+    raw = folder / "r.csv"
+    rows = [
+        f"{user},{item},{1 + 4 * (item == 'a')},{1_500_000_000 + at}"
+        for at in range(10)
+        for user, item in [(at, "a"), (at, "b")]
+    ]
+    raw.write_text("\n".join(["who,what,stars,when", *rows]))
+    return own(raw, items={"file": folder / name, **PLAIN}, **changes)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            "id,name\na,Caf\u00e9\nb,Two\n".encode("cp1252"),
+            r"i.csv: 1 of 2 item rows are malformed .* line 2: not UTF-8",
+        ),
+        ("id,name\na\nb,Two\n", r"1 of 2 item rows are malformed .* not 2 fields"),
+        ("id,name\n", "the metadata: holds no items; is it the file"),
+        ("id,name\nx1,One\nx2,Two\n", "2 of 2 rated items, such as 'a', are in none .* whose ids are such as 'x2'"),
+    ],
+)
+def test_metadata_that_cannot_be_read_or_joined_stop(data: str | bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        ingest(metadata(data, tmp_path))
+
+
+def test_metadata_within_the_share_are_kept_as_well_as_they_can_be_read(tmp_path: Path) -> None:
+    ingested = ingest(metadata("id,name\na,Caf\u00e9\nb,Two\n".encode("cp1252"), tmp_path, max_bad_share=0.5))
+    assert ingested.items["title"].tolist() == ["Caf", "Two"]
+    assert ingested.quarantine["reason"].tolist() == ["not UTF-8"]
+
+
+def test_metadata_of_few_of_the_items_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    params = metadata("id,name\na,One\n", tmp_path)
+    with (tmp_path / "r.csv").open("a") as file:
+        file.write("\n1,c,5,1500000003")
+    ingest(params)
+    assert "2 of 3 rated items, such as 'b', are in none of the 1 rows of metadata" in capsys.readouterr().err
+
+
+def test_a_long_description_in_quotes_is_one_field(tmp_path: Path) -> None:
+    text = "x, " * 60_000
+    items = open_source(metadata(f'id,name\na,"One, {text}"\nb,Two\n', tmp_path)).items({"a", "b"})
+    assert (items.table["item_id"].tolist(), items.faults) == (["a", "b"], [])
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_one_json_array_is_its_objects(indent: int | None, tmp_path: Path) -> None:
+    objects = [{"id": "a", "name": "One"}, 7, {"id": "b", "name": "Two"}]
+    items = open_source(metadata("\ufeff " + json.dumps(objects, indent=indent), tmp_path, name="i.json")).items(
+        {"a", "b"}
+    )
+    assert items.table["title"].tolist() == ["One", "Two"]
+    assert [(fault.row, fault.reason) for fault in items.faults] == [(2, "not a JSON object")]
+
+
+def test_ids_that_one_file_holds_as_fractions_join(tmp_path: Path) -> None:
+    decimals = pa.table({"id": pa.array([7, 8], pa.decimal128(38, 0)), "name": ["Seven", "Eight"]})
+    pq.write_table(decimals, tmp_path / "i.parquet")
+    raw = save(TABLE.assign(what=["7.0", "8.0", "7"]), tmp_path / "r.csv")
+    whole = read(raw, items={"file": tmp_path / "i.parquet", **PLAIN})
+    assert whole.ratings["item_id"].tolist() == ["7", "8", "7"]
+    assert whole.items["title"].tolist() == ["Seven", "Eight"]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_what_a_mac_puts_beside_a_file_is_not_read(packed: bool, tmp_path: Path) -> None:
+    files = {"e/r.csv": save(TABLE, tmp_path / "r.csv").read_bytes(), "e/._r.csv": b"\0\5", "e/.DS_Store": b"\0"}
+    files["__MACOSX/._r.csv"] = b"\0\5"
+    with zipfile.ZipFile(tmp_path / "r.zip", "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    if not packed:
+        zipfile.ZipFile(tmp_path / "r.zip").extractall(tmp_path / "raw")
+    assert read(tmp_path / ("r.zip" if packed else "raw")).rating_rows() == READ
+
+
+def test_a_home_is_known_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    metadata("id,name\na,One\nb,Two\n", tmp_path)
+    params = own(Path("~/r.csv"), items={"file": "~/i.csv", **PLAIN})
+    assert ingest(params).items["title"].tolist() == ["One", "Two"]
+
+
+def test_a_path_that_cannot_be_looked_at_stops(tmp_path: Path) -> None:
+    assert "cannot read it (File name too long)" in refuse(own(tmp_path / f"{'x' * 300}.csv"))
+
+
+def test_ratings_of_the_seventies_are_doubted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ingest(
+        own(
+            save(
+                pd.DataFrame({"who": 1, "what": range(20), "stars": [1, 5] * 10, "when": range(43_800, 43_820)}),
+                tmp_path / "r.csv",
+            )
+        )
+    )
+    assert "the ratings are of 1970-01-01 to 1970-01-01; is that so?" in capsys.readouterr().err

@@ -47,6 +47,13 @@ def test_milliseconds_begin_where_seconds_would_be_the_year_5138() -> None:
     assert time_of("2017-07-14") == MOMENT - 9600
 
 
+@pytest.mark.parametrize("value", ["20170714", 20170714, 20170714.0, Decimal(20170714)])
+def test_eight_digits_are_a_day(value: Any) -> None:
+    assert time_of(value) == MOMENT - 9600
+    assert time_of("20170231") == NEITHER
+    assert time_of(19_700_100) == 19_700_100
+
+
 @pytest.mark.parametrize(
     ("role", "values", "reason"),
     [
@@ -71,7 +78,13 @@ def test_the_first_fault_of_a_row_is_named_and_the_rows_around_it_stay() -> None
     assert table["user_id"].to_pylist() == ["a", "b"]
 
 
-@pytest.mark.parametrize(("value", "user"), [(7, "7"), (8.0, "8"), (" é ", "é"), ("0007", "0007"), ("x" * 1000,) * 2])
+@pytest.mark.parametrize(
+    ("value", "user"),
+    [
+        *[(7, "7"), (8.0, "8"), (Decimal(10) ** 37, "1" + "0" * 37), ("9.0", "9"), ("0007", "0007")],
+        *[(" é ", "é"), ("e\u0301", "é"), ("x" * 1000,) * 2],
+    ],
+)
 def test_ids_are_text_or_whole_numbers(value: Any, user: str) -> None:
     row = check(user=value)
     assert not isinstance(row, str) and row["user_id"] == user

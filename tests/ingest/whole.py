@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from thinkrec.ingest.partitions import check_ratings, faults_by_file, read_part
+from thinkrec.ingest.partitions import check_rows, faults_by_file, read_part
 from thinkrec.ingest.raw import Fault, Source
 
 
@@ -31,7 +31,7 @@ def gather(source: Source) -> Whole:
     """All of a source in memory, however many of its rows are malformed."""
     reads = list(map(partial(read_part, read=source.read, max_bad_share=1.0), source.parts))
     faults, rows = faults_by_file(source.parts, reads), sum(read.rows for read in reads)
-    check_ratings(source.parts, faults, rows, max_bad_share=1.0)
+    check_rows(source.parts[0].where, faults, rows, max_bad_share=1.0)
     ratings = pa.concat_tables([read.table for read in reads]).unify_dictionaries().to_pandas()
     items = source.items(set(ratings["item_id"].cat.categories))
     quarantine = pd.DataFrame([*faults, *items.faults], columns=Fault._fields)

@@ -60,7 +60,7 @@ class Dataset:
                 )
             return self.open(Path())
         if raw is not None:
-            return self.open(raw.expanduser())
+            return self.open(raw)
         if not self.files:
             raise UserError(f"dataset.raw: {self.name} is read from a file or folder; pass -S dataset.raw=PATH")
         if self.by_hand:

@@ -1,7 +1,8 @@
 """From raw ratings and metadata to the tables that everything downstream reads (stage `ingest`; METHOD: data).
 
 The rules, in order:
-1. Malformed rows are in quarantine; more than `max_bad_share` of all rating rows, and ingestion stops.
+1. Malformed rows are in quarantine; more than `max_bad_share` of all rating rows, or of all rows of metadata, and
+   ingestion stops.
 2. Rows outside all windows go first, histories included (`ingest.splits`).
 3. Exact duplicates go; of several ratings of one item by one user the earliest stays, of equally early ones the first.
 4. Users and items with fewer than k ratings go, until all have k; a k of 0 keeps everybody.
@@ -15,6 +16,7 @@ item, its rating, timestamp and split, some 20 bytes, and what is done to them i
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,11 +38,13 @@ from thinkrec.ingest.checks import check_tables
 from thinkrec.ingest.clean import plain_text
 from thinkrec.ingest.cluster import workers
 from thinkrec.ingest.overview import describe
-from thinkrec.ingest.partitions import DAY, Summary, check_ratings, faults_by_file, read_part, rows_within, summarise
-from thinkrec.ingest.raw import TRUTH, Fault, Source
+from thinkrec.ingest.partitions import DAY, Summary, check_rows, faults_by_file, read_part, rows_within, summarise
+from thinkrec.ingest.raw import TRUTH, Fault, Items, Source
 from thinkrec.ingest.selection import Rows, core_rows, first_ratings, number_ids
 from thinkrec.ingest.splits import COLUMN, Window, Windows, windows_of
 from thinkrec.params import DatasetParams
+
+FIRST_RATINGS = 315_532_800  # 1980-01-01: nobody collected any before, so earlier times are something else
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +113,7 @@ def make_tables(dataset: Dataset, source: Source, max_bad_share: float) -> Inges
     _check_splits(dataset, windows, interactions, dropped["below_core"], days)
 
     metadata = source.items(frozenset(item_ids))
+    _check_metadata(metadata, item_ids, max_bad_share)
     items, without_metadata = _item_table(metadata.table, item_ids)
     users = pd.DataFrame({"user": np.arange(len(user_ids), dtype=np.int32), "user_id": user_ids})
     check_tables(interactions, items, users, truth)
@@ -148,7 +153,8 @@ def _read(dataset: Dataset, source: Source, max_bad_share: float) -> tuple[pd.Da
         reads = somewhere.map(read, source.parts, pure=False)
         summaries: list[Summary] = somewhere.gather(somewhere.map(summarise, reads, pure=False))
         rows = sum(part.rows for part in summaries)
-        check_ratings(source.parts, faults_by_file(source.parts, summaries), rows, max_bad_share=max_bad_share)
+        faults = faults_by_file(source.parts, summaries)
+        check_rows(source.parts[0].where, faults, rows, max_bad_share=max_bad_share)
         windows = _choose_windows(dataset, summaries)
         parts = somewhere.gather(somewhere.map(partial(rows_within, windows=windows), reads, pure=False))
     return pa.concat_tables(parts).unify_dictionaries().to_pandas(), summaries, windows
@@ -159,8 +165,12 @@ def _choose_windows(dataset: Dataset, summaries: Sequence[Summary]) -> Windows |
     spans = [part.span for part in summaries if part.span is not None]
     if not spans:
         raise UserError(f"dataset {dataset.name}: every rating is malformed; lower dataset.max_bad_share to see how")
+    oldest, newest = min(first for first, _ in spans), max(last for _, last in spans)
+    if newest < FIRST_RATINGS:
+        days = f"{_day(oldest // DAY)} to {_day(newest // DAY)}"
+        print(f"ingest: the ratings are of {days}; is that so? Times are seconds since 1970, or ISO", file=sys.stderr)
     if dataset.windows != COLUMN:
-        return windows_of(dataset.windows, min(oldest for oldest, _ in spans), max(newest for _, newest in spans))
+        return windows_of(dataset.windows, oldest, newest)
     if any(part.splits is None for part in summaries):
         raise UserError(
             "dataset.windows: column, but the ratings have no split column; name it (dataset.columns.split) "
@@ -198,6 +208,23 @@ def _item_table(metadata: pd.DataFrame, item_ids: pd.Series) -> tuple[pd.DataFra
         }
     )
     return table, int(unnamed.sum())
+
+
+def _check_metadata(metadata: Items, item_ids: pd.Series, max_bad_share: float) -> None:
+    """Stop where metadata cannot be read, or are of other items; say so where most items have none."""
+    if metadata.rows is None:
+        return
+    check_rows("the metadata", metadata.faults, metadata.rows, max_bad_share=max_bad_share, kind="item")
+    without = len(item_ids) - len(metadata.table)
+    if 2 * without > len(item_ids):
+        missing = item_ids[~item_ids.isin(metadata.table["item_id"])].iloc[0]
+        text = (
+            f"{without:,} of {len(item_ids):,} rated items, such as {missing!r}, are in none of the {metadata.rows:,} "
+            f"rows of metadata, whose ids are such as {metadata.example!r}; see that both files name items alike"
+        )
+        if metadata.table.empty:
+            raise UserError(f"dataset: {text}")
+        print(f"ingest: {text}", file=sys.stderr)
 
 
 def _measure_splits(dataset: Dataset, interactions: pd.DataFrame, summaries: Sequence[Summary]) -> Windows:

@@ -50,20 +50,20 @@ def read_part(part: Part, *, read: Callable[[Part], Iterator[Chunk]], max_bad_sh
             lines += chunk.lines
             bar.update(chunk.rows)
             if len(faults) > MANY_FAULTS:
-                check_ratings([part], faults, rows, max_bad_share=max_bad_share)
+                check_rows(part.where, faults, rows, max_bad_share=max_bad_share)
     table = pa.concat_tables(tables) if tables else RATINGS.empty_table()
     return Chunk(table=table, faults=faults, rows=rows, lines=lines)
 
 
-def check_ratings(parts: Sequence[Part], faults: list[Fault], rows: int, *, max_bad_share: float) -> None:
-    """Stop where there are no ratings in all of these parts, or too many malformed ones."""
+def check_rows(where: str, faults: Sequence[Fault], rows: int, *, max_bad_share: float, kind: str = "rating") -> None:
+    """Stop where a file, or several, hold no rows of this kind, or too many malformed ones."""
     if not rows:
-        raise UserError(f"{parts[0].where}: holds no ratings; is it the file that is meant?")
+        raise UserError(f"{where}: holds no {kind}s; is it the file that is meant?")
     share = len(faults) / rows
     if share > max_bad_share:
         first = faults[0]
         raise UserError(
-            f"{first.file}: {len(faults)} of {rows} rating rows are malformed ({share:.1%}, the limit is "
+            f"{first.file}: {len(faults)} of {rows} {kind} rows are malformed ({share:.1%}, the limit is "
             f"{max_bad_share:.1%}), first line {first.row}: {first.reason}; "
             f"mend the file or raise dataset.max_bad_share. That line: {first.text[:SHOWN]}"
         )

@@ -77,6 +77,8 @@ class Items:
 
     table: pd.DataFrame  # item_id, title, year (Int16), categories (lists of strings), description
     faults: list[Fault] = field(default_factory=list)  # malformed records, of other items too
+    example: str = ""  # the id of its last record
+    rows: int | None = None  # records met, the malformed ones included; None where the dataset has no metadata file
     duplicated: int = 0  # records of an item that had one already; the first counts
     repaired: Mapping[str, int] = field(default_factory=dict)  # how many records needed which repair of their text
 

@@ -12,10 +12,11 @@ import pyarrow.csv
 
 from thinkrec.errors import UserError
 from thinkrec.ingest.raw import Part
-from thinkrec.ingest.readers.files import ranges
+from thinkrec.ingest.readers.files import MAX_LINE, ranges
 from thinkrec.ingest.readers.records import NOT_TEXT, Block, Record, count_lines, line_blocks
 
 QUOTE = "a quote that is not closed, not doubled, or not at a field's ends"
+csv.field_size_limit(MAX_LINE)  # the standard library's own limit is shorter than some descriptions
 _INNER = "\x1f"  # takes the place of a delimiter of two characters: csv readers take only one
 _NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons"}
 

@@ -15,7 +15,7 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any, cast
 
 from thinkrec.errors import UserError
@@ -32,7 +32,7 @@ GZIP, ZIP, TAR = b"\x1f\x8b", b"PK\x03\x04", b"ustar"
 TAR_BLOCK = 1 << 18  # bytes of a tar read at a time
 TAR_AT = 257  # where a tar's first header says that it is one
 OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7-Zip", b"Rar!": "RAR"}
-AGAIN = "download it again"
+AGAIN = "delete it and get it again"
 
 
 class Stream:
@@ -91,18 +91,27 @@ def places(path: Path, wanted: Collection[str] = (), *, parameter: str = "datase
     Looking into an archive ends when all the names `wanted` have been seen (a tar is read to be looked into).
     `parameter` says what to mend.
     """
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder; set {parameter} to an archive, folder or file")
-    if path.is_dir():
-        return [Part(path=file) for file in sorted([*path.glob("*"), *path.glob("*/*")]) if file.is_file()]
+    with _one_line_faults(path):
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder; set {parameter} to an archive, folder or file")
+        if path.is_dir():
+            files = sorted([*path.glob("*"), *path.glob("*/*")])
+            return [Part(path=file) for file in files if file.is_file() and not _is_hidden(file.relative_to(path))]
     if not path.is_file():
         raise UserError(f"{path}: neither a file nor a folder; set {parameter} to an archive, folder or file")
     parts: list[Part] = []
     for inside, _ in _walk(path):
+        if any(_is_hidden(PurePosixPath(name)) for name in inside):
+            continue
         parts.append(Part(path=path, inside=inside))
         if wanted and set(wanted) <= {plain_name(part) for part in parts}:
             break
     return parts
+
+
+def _is_hidden(path: PurePath) -> bool:
+    """Whether nobody put this file of a folder or archive there: what a Mac adds, and names with a dot first."""
+    return any(name == "__MACOSX" or name[0] == "." for name in path.parts if name not in (".", ".."))
 
 
 def plain_name(part: Part) -> str:

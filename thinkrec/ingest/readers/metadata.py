@@ -1,7 +1,7 @@
 """Item metadata from records of any format: cleaned as it streams by, and kept only where the item is wanted.
 
-Metadata never stops anything: a record that cannot be read is a fault in quarantine, text is repaired and the repairs
-are counted, an item without metadata goes without.
+A record that cannot be read is a fault in quarantine, and so is one whose text was not UTF-8, though its item keeps
+what can be read. Other text is repaired and the repairs are counted, an item without metadata goes without.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from thinkrec.ingest.clean import plain_text, repairs
+from thinkrec.ingest.clean import plain_id, plain_text, repairs
 from thinkrec.ingest.raw import Fault, Items, Part
 from thinkrec.ingest.readers.ratings import cell
-from thinkrec.ingest.readers.records import Format, read_records
+from thinkrec.ingest.readers.records import NOT_TEXT, Format, read_records
 
 _YEAR = re.compile(r"(\d{4})(?:\.0|-\d\d.*)?", re.ASCII | re.DOTALL)  # by itself, or an ISO date's
+LOST = "\ufffd"  # stands for bytes that are no text
 _SEPARATORS = ("|", ";", ",")
 ROLES = ("item", "title", "year", "categories", "description")
 
@@ -68,27 +70,36 @@ class MetadataFile:
         """The items with these ids (`Source.items`)."""
         faults: list[Fault] = []
         items: dict[str, Item] = {}
-        duplicated = 0
+        example = ""
+        rows = duplicated = 0
         repaired: Counter[str] = Counter()
         names: dict[str, list[str]] = {role: [] for role in ROLES}
         for key, name in self.columns.items():
             names[key.partition(".")[0]].append(name)
         for part in self.parts:
             for record in read_records(self.format, part):
+                rows += 1
                 item = record.values if isinstance(record.values, str) else self._item_of(record.values, names)
                 if isinstance(item, str):
                     faults.append(record.fault(part, item))
-                elif item.item_id in items:
+                    continue
+                example = item.item_id
+                if any(LOST in text for text in (item.title, *item.categories, item.description)):
+                    faults.append(record.fault(part, NOT_TEXT))
+                if item.item_id in items:
                     duplicated += 1
                 elif item.item_id in wanted:
                     texts = [item.title, *item.categories, item.description]
                     repaired.update({repair for text in texts for repair in repairs(text)})
                     items[item.item_id] = item.clean()
-        return Items(table=item_table(items.values()), faults=faults, duplicated=duplicated, repaired=dict(repaired))
+        table = item_table(items.values())
+        return Items(
+            table=table, faults=faults, rows=rows, example=example, duplicated=duplicated, repaired=dict(repaired)
+        )
 
     def _item_of(self, values: Mapping[str, Any], names: Mapping[str, list[str]]) -> Item | str:
         by_role = {role: [values.get(name) for name in names[role]] for role in ROLES}
-        item_id = (cell(by_role["item"][0], "item") or "").strip()
+        item_id = plain_id(cell(by_role["item"][0], "item") or "")
         if not item_id:
             return "no item id"
         year = _YEAR.fullmatch(text_of(by_role["year"]).strip())
@@ -120,7 +131,7 @@ def text_of(value: Any) -> str:
             return value
         case list() | tuple():
             return " ".join(filter(None, map(text_of, value)))
-        case int() | float() if not isinstance(value, bool) and value == value:
+        case int() | float() | Decimal() if not isinstance(value, bool) and value == value:
             return str(value)
         case _:
             return ""

@@ -4,6 +4,7 @@ Columns are text, or typed as a parquet or JSON file has them; `cell` makes text
 since 1970 UTC, milliseconds, micro- or nanoseconds, or ISO 8601, UTC where it names no zone; parts of a second are
 dropped. A number of 10^11 or more is milliseconds: as seconds it would be the year 5138, and ten to the eleventh
 millisecond passed in March 1973. So with 10^14 microseconds, and 10^17 nanoseconds.
+Eight digits that are a day are that day: 20200131, as seconds, would be of August 1970.
 
 Shapes: columns and reasons are of n rows; a reason is null where nothing is wrong.
 """
@@ -21,6 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from thinkrec.ingest.clean import WHOLE, plain_id
 from thinkrec.ingest.raw import IDS, RATINGS, SPLIT, Chunk, Part
 from thinkrec.ingest.readers.records import Block, Format
 
@@ -28,6 +30,7 @@ LONGEST_ID = 1000  # characters: a longer one is a text that slipped into its co
 LARGEST = 3e38  # of a rating, which becomes a float32
 UNITS = ((10**17, 10**9), (10**14, 10**6), (10**11, 10**3))  # from this number on, so many make a second
 LATEST = 4_102_444_800  # 2100-01-01
+DAYS = (19_700_101, 20_991_231)  # the first and the last that eight digits may be
 LABELS = {"yes": "1", "true": "1", "no": "0", "false": "0"}  # words, as small letters
 NEITHER = "time is neither seconds since 1970 (or milliseconds) nor ISO 8601"
 
@@ -112,7 +115,7 @@ def cell(value: Any, role: str) -> str | None:
             return str(value)
         case float() | Decimal() if role == "rating":
             return str(float(value))
-        case float() if math.isfinite(value) and (role == "timestamp" or value.is_integer()):
+        case float() | Decimal() if math.isfinite(value) and (role == "timestamp" or value == math.floor(value)):
             return str(math.floor(value))
         case _:
             return None
@@ -121,6 +124,9 @@ def cell(value: Any, role: str) -> str | None:
 def _check_ids(array: pa.Array, role: str) -> tuple[pa.Array, pa.Array]:
     ids = _as_text(array, role).dictionary_encode()
     names = ids.dictionary  # each id once, far fewer than rows
+    if pc.any(pc.match_substring_regex(names, f"[^ -~]|{WHOLE}")).as_py():
+        ids = pa.array(map(plain_id, names.to_pylist()), pa.string()).take(ids.indices).dictionary_encode()
+        names = ids.dictionary
     reasons = _first_reason(
         {
             f"no {role} id": pc.equal(names, ""),
@@ -180,14 +186,23 @@ def _parse_times(text: pa.Array) -> pa.Array:
     is_iso = pc.match_substring_regex(text, _ISO)
     if not pc.any(is_iso).as_py():
         return seconds
-    moments = pd.to_datetime(pd.Series(_where(is_iso, text).to_pandas()), format="ISO8601", utc=True, errors="coerce")
-    return pc.coalesce(seconds, pa.array(moments).cast(pa.timestamp("s", tz="UTC"), safe=False).cast(pa.int64()))
+    return pc.coalesce(seconds, _moments(pd.Series(_where(is_iso, text).to_pandas()), "ISO8601"))
+
+
+def _moments(texts: pd.Series, format: str) -> pa.Array:
+    """Seconds of texts in a format of `pd.to_datetime`, null where one is not in it."""
+    moments = pd.to_datetime(texts, format=format, utc=True, errors="coerce")
+    return pa.array(moments).cast(pa.timestamp("s", tz="UTC"), safe=False).cast(pa.int64())
 
 
 def _to_seconds(number: pa.Array) -> pa.Array:
     largest = pc.max(number).as_py()
-    if largest is None or largest < UNITS[-1][0]:
+    if largest is None or largest < DAYS[0]:
         return number
+    is_day = pc.and_(pc.greater_equal(number, DAYS[0]), pc.less_equal(number, DAYS[1]))
+    if pc.any(is_day).as_py():
+        digits = pd.Series(_where(is_day, number).cast(pa.string()).to_pandas())
+        number = pc.if_else(is_day, _moments(digits, "%Y%m%d"), number)
     unit = pa.scalar(1, pa.int64())
     for least, count in reversed(UNITS):
         unit = pc.if_else(pc.greater_equal(number, least), count, unit)

@@ -19,7 +19,7 @@ from thinkrec.ingest.raw import QUARANTINE_TEXT, Fault, Part
 from thinkrec.ingest.readers.files import blocks, opened
 
 NOT_TEXT = "not UTF-8"
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 class Record(NamedTuple):
@@ -87,8 +87,8 @@ def check_columns(format: Format, part: Part, columns: Mapping[str, str], parame
 def line_blocks(part: Part, *, quotes: bool = False) -> Iterator[bytes]:
     """The lines of a part in blocks, without the byte order mark that some editors put before the first."""
     with opened(part) as stream:
-        if part.start == 0 and stream.head(len(_BOM)) == _BOM:
-            stream.read(len(_BOM))
+        if part.start == 0 and stream.head(len(BOM)) == BOM:
+            stream.read(len(BOM))
         yield from blocks(stream, part.where, quotes=quotes)
 
 
