@@ -19,10 +19,10 @@ def sft() -> str:
         with artifacts.atomic(artifacts.SFT) as partial:
             save_global(loaded, adapter, partial, recipe=params.sft.recipe)
     epochs = [(phase, epoch) for phase, result in results.items() for epoch in result.epochs]
-    # Epochs that learn reasons alone have no scores to measure.
     curve = [
-        {"objective": None, "phase": phase, **epoch, "epoch": number}
+        {"phase": phase, **epoch, "epoch": number}
         for number, (phase, epoch) in enumerate(epochs, start=1)
+        if "objective" in epoch  # no scores are measured where reasons alone are learned
     ]
     best = {phase: result.best for phase, result in results.items()}
     artifacts.write_metrics("sft", {"best": best, "traces": len(loaded.layout.reasons)})

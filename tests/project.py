@@ -58,7 +58,7 @@ SMALL: dict[str, Any] = {
     "backbone.epochs": 1,
     "traces.train": 60,
     "traces.held_out": 10,
-    "sft.epochs": 2,
+    "sft.epochs": 3,  # two of the projector
     "sft.batch_rows": 250,
     "experts.n": 2,
     "experts.min_users": 5,

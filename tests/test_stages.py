@@ -78,7 +78,7 @@ class TestReproduction:
             "experts.epochs": (2, {"experts"}, after["experts"]),
             "sft.patience": (5, {"sft"}, after["sft"]),
             "prompt.slots": ([], after["sft"] - {"report"}, after["sft"]),  # not the traces
-            "teacher.model": ("other", asks_teacher, after["traces"] | asks_teacher),
+            "teacher.model": ("other", asks_teacher, after["features"] | after["traces"] | asks_teacher),
             "traces.sampling": ("hard", {"traces"}, after["traces"]),
         }
         code: dict[str, tuple[str, set[str]]] = {
