@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
+import os
 import socket
+import ssl
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -17,12 +20,15 @@ import pytest
 
 pytest.importorskip("pooch", reason="pooch is not installed here; pip install -r requirements.lock")
 
+import requests
+
 from tests.ingest.whole import gather
 from thinkrec.errors import UserError
 from thinkrec.ingest.catalogue import find_dataset
 from thinkrec.ingest.download import Remote, fetch, folder_of
 
 DATA = b"1::2::3::4\n" * 5000
+PACKED = gzip.compress(DATA)
 MD5 = hashlib.md5(DATA).hexdigest()
 
 
@@ -84,11 +90,12 @@ def test_a_dataset_without_a_path_is_downloaded_and_read(server: str, monkeypatc
 
 
 def test_one_without_a_published_checksum_is_held_to_what_came_first(
-    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Server, "data", PACKED)
     remote = Remote(f"{server}/good.json.gz")
     path = fetch("amazon-2018:Books", [remote]) / "good.json.gz"
-    digest = hashlib.sha256(DATA).hexdigest()
+    digest = hashlib.sha256(PACKED).hexdigest()
     line = f"good.json.gz: unverified, its publisher gives no checksum; SHA-256 {digest}\n"
     assert line in capsys.readouterr().err
     assert names_in(tmp_path) == ["good.json.gz", "good.json.gz.sha256"]
@@ -96,8 +103,61 @@ def test_one_without_a_published_checksum_is_held_to_what_came_first(
     assert "unverified" not in capsys.readouterr().err
     path.write_bytes(b"other")  # damaged: comes again
     fetch("amazon-2018:Books", [remote])
-    assert path.read_bytes() == DATA
+    assert path.read_bytes() == PACKED
     assert len(Server.asked) == 2
+    monkeypatch.setattr(Server, "data", gzip.compress(b"a later release"))
+    path.write_bytes(b"other")
+    assert "not the file of the SHA-256 in" in refuse(remote, "amazon-2018:Books")
+    path.unlink()  # who deletes it takes what is published now
+    fetch("amazon-2018:Books", [remote])
+    assert fetch("amazon-2018:Books", [remote]) == path.parent
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (Server.data, 0o666 & ~umask())
+
+
+def umask() -> int:
+    """This process's own."""
+    value = os.umask(0o022)
+    os.umask(value)
+    return value
+
+
+@pytest.mark.parametrize("data", [b"<html>Sign in</html>", PACKED[: len(PACKED) // 2]])
+def test_what_is_no_whole_archive_is_not_kept(
+    data: bytes, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Server, "data", data)
+    remote = Remote(f"{server}/good.json.gz")
+    assert "good.json.gz: what came is not a" in refuse(remote)
+    assert names_in(tmp_path) == []
+    monkeypatch.setattr(Server, "data", PACKED)
+    assert (fetch("ml-1m", [remote]) / remote.name).read_bytes() == PACKED
+
+
+def test_a_certificate_that_does_not_hold_is_called_that(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse_handshake(*_: object, **__: object) -> None:
+        fault = ssl.SSLCertVerificationError(1, "certificate verify failed")
+        fault.verify_message = "certificate has expired"
+        try:
+            raise fault
+        except ssl.SSLError as error:
+            raise requests.exceptions.SSLError(error) from error
+
+    monkeypatch.setattr("requests.get", refuse_handshake)
+    message = refuse(Remote(f"{server}/good.zip", MD5))
+    assert message.startswith("good.zip: 127.0.0.1 cannot show who it is (certificate has expired); get http")
+
+
+def test_a_home_in_the_environment_is_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("THINKREC_DATA", "~/data")
+    assert folder_of("ml-1m") == tmp_path / "data" / "ml-1m"
+
+
+def test_a_wrong_file_put_there_by_hand_is_named_where_no_other_can_be_had(server: str) -> None:
+    folder = folder_of("ml-1m")
+    folder.mkdir(parents=True)
+    (folder / "cut.zip").write_bytes(b"other")
+    assert f"{folder / 'cut.zip'} is not the file of the published MD5" in refuse(Remote(f"{server}/cut.zip", MD5))
 
 
 def test_a_busy_server_is_asked_again(server: str) -> None:
@@ -105,9 +165,9 @@ def test_a_busy_server_is_asked_again(server: str) -> None:
     assert len(Server.asked) == 2
 
 
-def refuse(remote: Remote) -> str:
+def refuse(remote: Remote, dataset: str = "ml-1m") -> str:
     with pytest.raises(UserError) as stop:
-        fetch("ml-1m", [remote])
+        fetch(dataset, [remote])
     assert "\n" not in str(stop.value)
     return str(stop.value)
 

@@ -114,6 +114,14 @@ def _is_hidden(path: PurePath) -> bool:
     return any(name == "__MACOSX" or name[0] == "." for name in path.parts if name not in (".", ".."))
 
 
+def check_whole(path: Path) -> None:
+    """Read a file to its end, unpacked: a UserError where it is half an archive, or none though its name says so."""
+    with closing(_walk(path)) as members:
+        for _, stream in members:
+            while stream.read(BLOCK):
+                pass
+
+
 def plain_name(part: Part) -> str:
     """The name of a part's file, unpacked."""
     return part.name[:-3] if part.name.lower().endswith(".gz") else part.name
