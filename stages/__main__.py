@@ -38,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for work in PIPELINE:
-    app.command()(command(work, shared=work in SHARED))
+    app.command()(command(work, stage=True, shared=work in SHARED))
 
 if __name__ == "__main__":
     app()

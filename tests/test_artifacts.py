@@ -82,6 +82,27 @@ class TestAtomicWrites:
             tokens, offsets = artifacts.cached_tokens("key", lambda: made)
             assert tokens.tolist() == made[0].tolist() and offsets.tolist() == made[1].tolist()
 
+    def test_half_a_cache_of_tokens_is_made_again_and_none_where_it_cannot_be_written(self, tmp_path: Path) -> None:
+        made = np.arange(5, dtype=np.int32), np.asarray([0, 2, 5])
+        for left in (None, 0, 100):
+            if left is not None:
+                os.truncate(tmp_path / artifacts.TOKEN_CACHE / "key.arrow", left)
+            for make in (lambda: made, pytest.fail):  # the second time it is there
+                tokens, offsets = artifacts.cached_tokens("key", make, root=tmp_path)
+                assert tokens.tolist() == made[0].tolist() and offsets.tolist() == made[1].tolist()
+        (tmp_path / "other" / ".cache").mkdir(parents=True)
+        (tmp_path / "other" / artifacts.TOKEN_CACHE).write_text("no folder")
+        assert artifacts.cached_tokens("key", lambda: made, root=tmp_path / "other") == made
+
+    def test_whatever_writes_it_a_file_is_as_readable_as_any(self, tmp_path: Path) -> None:
+        (tmp_path / "plain").write_text("")
+        with atomic(tmp_path / "made") as partial:
+            (partial / "in").mkdir(parents=True)
+            (partial / "in" / "file").touch(0o600)
+        artifacts.write_tensors(tmp_path / "tensors", {"x": np.zeros(2)})
+        modes = {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
+        assert modes == {(tmp_path / "plain").stat().st_mode & 0o777}
+
     def test_a_file_appears_whole_with_the_folders_above_it(self, tmp_path: Path) -> None:
         with atomic(tmp_path / "a" / "b.txt") as partial:
             partial.write_text("new")

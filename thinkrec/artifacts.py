@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ TABLE = ROOT / "evaluate" / "table.json"  # every model, metric, interval and di
 TOKEN_CACHE = Path(".cache") / "tokens"
 RESPONSES = Path(".cache") / "responses.sqlite"  # teachers' answers, paid for; see thinkrec/teacher/store.py
 
+os.umask(_umask := os.umask(0o022))
+READABLE = 0o666 & ~_umask  # the mode of a plain file; safetensors would let only its owner read
 ASIDE = ".old"  # ends the name of a folder that is being replaced
 
 SPLITS = ("train", "valid", "test")
@@ -162,6 +164,9 @@ def atomic(path: Path) -> Iterator[Path]:
     _remove(partial)
     try:
         yield partial
+        for file in (partial, *partial.rglob("*")):
+            if file.is_file():
+                file.chmod(READABLE)
         if rank == "0" or any(folder.name.endswith(suffix) for folder in path.parents):
             _replace(path, partial)
     finally:
@@ -281,14 +286,14 @@ def cached_tokens(
     An Arrow file outside DVC's outs: it may be deleted at any time.
     """
     path = root / TOKEN_CACHE / f"{key}.arrow"
-    if not path.exists():
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (pa.ArrowInvalid, OSError):  # not there, or what a power cut left of it
         tokens, offsets = make()
         table = pa.table({"tokens": _one_list(tokens), "offsets": _one_list(offsets)})
-        with atomic(path) as partial, pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
+        with suppress(OSError), atomic(path) as partial, pa.ipc.new_file(str(partial), table.schema) as out:
             out.write_table(table)
-        if not path.exists():  # one of several processes, whose writes are thrown away
-            return tokens, offsets
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        return tokens, offsets  # also where no cache can be written
     tokens, offsets = (table[name].chunk(0).values.to_numpy() for name in ("tokens", "offsets"))
     return tokens, offsets
 

@@ -5,14 +5,16 @@ Times go to `.cache/runs.jsonl`, outside DVC: an out must not depend on when or 
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import io
 import json
 import os
+import re
 import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -34,9 +36,39 @@ def note(**facts: object) -> None:
 
 
 def _log(line: dict[str, object]) -> None:
-    RUN_LOG.parent.mkdir(exist_ok=True)
-    with RUN_LOG.open("a", encoding="utf-8") as log:
-        log.write(json.dumps(line) + "\n")
+    try:
+        RUN_LOG.parent.mkdir(exist_ok=True)
+        with RUN_LOG.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+    except OSError as error:  # the work is done all the same
+        typer.echo(f"{RUN_LOG}: cannot write it ({error.strerror}); this run is not in it", err=True)
+
+
+@contextmanager
+def _alone(stage: str) -> Iterator[None]:
+    """A block that no other process runs for this stage of this project at the same time: both would write its outs."""
+    from thinkrec.errors import UserError
+
+    with ExitStack() as stack:
+        with suppress(OSError):  # where no lock can be had, nobody is kept out
+            RUN_LOG.parent.mkdir(exist_ok=True)
+            lock = stack.enter_context((RUN_LOG.parent / f"{stage}.lock").open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError("another process runs this stage here; wait for it, or end it") from None
+        yield
+
+
+def _fault(error: Exception) -> str | None:
+    """What a disk, a path or a network is at fault for, in a line; None where the program is."""
+    if isinstance(error, OSError):
+        return f"{error.filename or type(error).__name__}: {error.strerror or error}"
+    # What libraries in other languages make of the same.
+    found = re.search(
+        r"(No space left|Permission denied|Read-only file system|disk is full|disk I/O error)", str(error)
+    )
+    return found and f"{found[0]} ({type(error).__name__})"
 
 
 def _start_processes(stage: str, debug: bool) -> None:
@@ -49,10 +81,10 @@ def _start_processes(stage: str, debug: bool) -> None:
         os.execv(sys.executable, [*torchrun, "-m", "stages", stage, *(["--debug"] if debug else [])])
 
 
-def command(work: Callable[..., str], *, shared: bool = False) -> Callable[..., None]:
+def command(work: Callable[..., str], *, stage: bool = False, shared: bool = False) -> Callable[..., None]:
     """A Typer command of a function that does the work and returns its summary line.
 
-    The work of a `shared` one may be done by several processes.
+    A `stage` runs once at a time in a project. The work of a `shared` one may be done by several processes.
     """
 
     @functools.wraps(work)
@@ -61,8 +93,6 @@ def command(work: Callable[..., str], *, shared: bool = False) -> Callable[..., 
         from thinkrec.errors import UserError
 
         main = os.environ.get("RANK", "0") == "0"
-        if main:
-            artifacts.recover(artifacts.ROOT)
         began = time.monotonic()
         summary = None
         _noted.clear()
@@ -70,13 +100,17 @@ def command(work: Callable[..., str], *, shared: bool = False) -> Callable[..., 
             if shared and "WORLD_SIZE" not in os.environ:
                 _start_processes(work.__name__, debug)
             # Of several processes (torchrun) one speaks.
-            with nullcontext() if main else redirect_stdout(io.StringIO()):
+            silence = nullcontext() if main else redirect_stdout(io.StringIO())
+            with silence, _alone(work.__name__) if stage and main else nullcontext():
+                if main:
+                    artifacts.recover(artifacts.ROOT)
                 summary = work(*args, **options)
-        except UserError as error:
-            if debug:
+        except Exception as error:
+            line = error if isinstance(error, UserError) else _fault(error) and UserError(str(_fault(error)))
+            if debug or line is None:
                 raise
             if main:
-                typer.echo(f"{work.__name__}: {error}", err=True)
+                typer.echo(f"{work.__name__}: {line}", err=True)
             raise typer.Exit(1) from None
         finally:
             seconds = round(time.monotonic() - began, 1)

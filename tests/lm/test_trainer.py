@@ -164,6 +164,19 @@ def test_operational_settings_may_change_before_a_phase_goes_on(changes: dict[st
     assert len(again.losses) == 15
 
 
+@pytest.mark.parametrize("left", [0, 0.5])
+def test_half_a_checkpoint_begins_the_phase_anew(left: float, capsys: pytest.CaptureFixture[str]) -> None:
+    expected, objective = Objective(), Objective()
+    run(expected)
+    with pytest.raises(Killed):
+        run(Objective(), Validate(RISING, kill_at=3))
+    (checkpoint,) = CHECKPOINTS.iterdir()
+    os.truncate(checkpoint, int(left * checkpoint.stat().st_size))
+    run(objective)
+    assert torch.equal(objective.weight, expected.weight)
+    assert f"phase: {checkpoint} is damaged" in capsys.readouterr().err
+
+
 def test_checkpoints_hold_only_what_trains_and_go_when_all_is_done() -> None:
     kill_after(1)
     (checkpoint,) = left_over()

@@ -6,7 +6,8 @@ of the objective requires a gradient. Validation at every epoch's end names the 
 A step may be cut into pieces, one for every pass of every process; the result is that of the whole step.
 
 A checkpoint is one safetensors file with all that the rest of a phase depends on. A killed phase, started again with
-the same weights, plan, settings and number of processes, goes on from its last checkpoint to the same bytes.
+the same weights, plan, settings and number of processes, goes on from its last checkpoint to the same bytes; from the
+beginning, where that is damaged.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any, Literal, Self
 import joblib
 import torch
 from peft.tuners.lora import LoraLayer
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -161,7 +162,12 @@ def train(
     stage.checkpoints.append(path)
     phase = _Phase(objective, settings, steps, stage.gradient_checkpointing)
     torch.manual_seed(settings.seed)
-    random = phase.load(path) if processes.from_main(path.is_file()) else None
+    random = None
+    if processes.from_main(path.is_file()):
+        try:
+            random = phase.load(path)
+        except (SafetensorError, OSError) as error:  # half a file, after a power cut
+            print(f"{settings.name}: {path} is damaged ({error}); begins anew", file=sys.stderr)
     pieces = iter(DataLoader(steps, batch_size=None, sampler=range(phase.step, len(steps))))
     if random is not None:  # only now, since the loader draws a seed
         _set_random_state(random)

@@ -1,0 +1,75 @@
+"""What every command shares: whatever is not the program's fault is one line, and work that is done counts as done."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from thinkrec.command import RUN_LOG, command
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(work: Callable[[], str], *arguments: str) -> Result:
+    app = typer.Typer()
+    app.command()(command(work, stage=True))
+    return CliRunner().invoke(app, arguments)
+
+
+def write_to(path: str) -> Callable[[], str]:
+    def work() -> str:
+        Path(path).write_text("made")
+        return "made it"
+
+    return work
+
+
+def raise_it(error: Exception) -> Callable[[], str]:
+    def work() -> str:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("work", "line"),
+    [
+        (write_to("x" * 300), "File name too long"),
+        (write_to("nowhere/file"), "work: nowhere/file: No such file or directory"),
+        (raise_it(RuntimeError("Error while writing: No space left on device")), "No space left (RuntimeError)"),
+        (raise_it(OSError(28, "No space left on device")), "work: OSError: No space left on device"),
+    ],
+)
+def test_a_fault_of_disk_or_path_is_one_line(work: Callable[[], str], line: str) -> None:
+    result = run(work)
+    assert result.exit_code == 1 and line in result.output and result.output.count("\n") == 1
+    assert not isinstance(run(work, "--debug").exception, SystemExit)
+
+
+def test_a_fault_of_the_program_keeps_its_traceback() -> None:
+    assert isinstance(run(raise_it(ValueError("a bug"))).exception, ValueError)
+
+
+def test_where_the_log_cannot_be_written_the_work_is_done_all_the_same() -> None:
+    RUN_LOG.mkdir(parents=True)
+    result = run(write_to("made"))
+    assert result.exit_code == 0 and Path("made").exists()
+    assert f"{RUN_LOG}: cannot write it (Is a directory)" in result.output
+
+
+def test_a_stage_runs_once_at_a_time() -> None:
+    assert run(write_to("first")).exit_code == 0
+    with (RUN_LOG.parent / "work.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = run(write_to("second"))
+    assert result.exit_code == 1 and "another process runs this stage here" in result.output
+    assert not Path("second").exists()
+    assert run(write_to("third")).exit_code == 0
