@@ -13,4 +13,5 @@ def report() -> str:
     shown_users, all_users = contents["included"]["users"]
     auc = contents["tables"]["test"]["models"][0]["values"]["auc"]
     size = artifacts.REPORT.stat().st_size / 1e6
-    return f"{artifacts.REPORT}, {size:.1f} MB: test AUC {auc:.4f}, {shown_users} of {all_users} test users to browse"
+    measured = "of one class, no AUC" if auc is None else f"AUC {auc:.4f}"
+    return f"{artifacts.REPORT}, {size:.1f} MB: test {measured}, {shown_users} of {all_users} test users to browse"

@@ -384,3 +384,14 @@ def test_ratings_of_the_seventies_are_doubted(tmp_path: Path, capsys: pytest.Cap
         )
     )
     assert "the ratings are of 1970-01-01 to 1970-01-01; is that so?" in capsys.readouterr().err
+
+
+def test_a_split_of_one_class_says_what_cannot_be_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stars = [1, 5] * 40 + [5] * 20
+    rows = pd.DataFrame({"who": 1, "what": range(100), "stars": stars, "when": range(1_500_000_000, 1_500_000_100)})
+    ingest(own(save(rows, tmp_path / "r.csv")))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        f"dataset own: all 10 ratings of {split} are liked (liked: over 3.0), which leaves no AUC nor UAUC to measure{rest}"
+        for split, rest in (("valid", "; epochs are chosen by log-loss"), ("test", ""))
+    ]

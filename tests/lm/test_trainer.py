@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -254,6 +255,16 @@ def test_the_named_metric_says_which_epoch_is_best_and_whether_patience_lasts(
     seen.clear()
     objective = Objective()
     assert len(run(objective, validate, settings=replace(SETTINGS, metric=metric, patience=1)).epochs) == epochs
+
+
+@pytest.mark.parametrize("metric", ["objective", "auc", "uauc"])
+def test_where_valid_has_one_class_the_log_loss_judges(metric: Metric) -> None:
+    losses = iter([0.7, 0.5, 0.6, 0.8])
+
+    def validate() -> dict[str, float]:
+        return {"auc": math.nan, "uauc": math.nan, "objective": 0.5, "log_loss": next(losses)}
+
+    assert run(Objective(), validate, settings=replace(SETTINGS, metric=metric)).best["epoch"] == 2
 
 
 def test_where_no_epoch_can_be_judged_the_last_one_stays() -> None:

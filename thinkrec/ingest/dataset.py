@@ -265,13 +265,20 @@ def _check_splits(
 
 
 def _check_labels(dataset: Dataset, interactions: pd.DataFrame) -> None:
-    """Stop where train holds one label only: there would be nothing to learn."""
-    label = interactions["label"].to_numpy()[interactions["split"].to_numpy() == "train"]
-    if label.min() == label.max():
-        raise UserError(
-            f"dataset {dataset.name}: all {len(label)} ratings of train are {('disliked', 'liked')[label[0]]} (liked: "
-            f"over {dataset.threshold}), which leaves nothing to learn; set dataset.threshold, or add others"
+    """Stop where train holds one label only: there would be nothing to learn. Say it of the other splits."""
+    for split in SPLITS:
+        label = interactions["label"].to_numpy()[interactions["split"].to_numpy() == split]
+        if label.min() < label.max():
+            continue
+        which = ("disliked", "liked")[label[0]]
+        fault = (
+            f"dataset {dataset.name}: all {len(label)} ratings of {split} are {which} (liked: over {dataset.threshold}), "
+            "which leaves"
         )
+        if split == "train":
+            raise UserError(f"{fault} nothing to learn; set dataset.threshold, or add others")
+        instead = "; epochs are chosen by log-loss" if split == "valid" else ""
+        print(f"{fault} no AUC nor UAUC to measure{instead}", file=sys.stderr)
 
 
 def _day(number: int) -> date:

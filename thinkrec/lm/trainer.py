@@ -214,9 +214,16 @@ class _Phase:
 
     @property
     def best(self) -> int | None:
-        """The best epoch's number, the first of equals; None while none could be judged."""
-        sign = 1 if HIGHER_IS_BETTER[self.settings.metric] else -1
-        measured = [sign * epoch[self.settings.metric] for epoch in self.epochs]
+        """The best epoch's number, the first of equals; None while none could be judged.
+
+        Where the metric can be computed of no epoch (valid rows of one class), the log-loss judges.
+        """
+        metric = self.settings.metric
+        ranked = "auc" if metric == "objective" else metric  # the objective takes an AUC that there is not for .5
+        if all(math.isnan(epoch.get(ranked, 0.0)) for epoch in self.epochs):
+            metric = "log_loss" if any("log_loss" in epoch for epoch in self.epochs) else metric
+        sign = 1 if HIGHER_IS_BETTER[metric] else -1
+        measured = [sign * epoch[metric] for epoch in self.epochs]
         judged = [value for value in measured if not math.isnan(value)]
         return measured.index(max(judged)) + 1 if judged else None
 
