@@ -392,6 +392,6 @@ def test_a_split_of_one_class_says_what_cannot_be_measured(tmp_path: Path, capsy
     ingest(own(save(rows, tmp_path / "r.csv")))
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        f"dataset own: all 10 ratings of {split} are liked (liked: over 3.0), which leaves no AUC nor UAUC to measure{rest}"
-        for split, rest in (("valid", "; epochs are chosen by log-loss"), ("test", ""))
+        f"dataset own: all 10 ratings of {split} are liked (liked: over 3.0), which leaves no AUC nor UAUC to {rest}"
+        for split, rest in (("valid", "measure; epochs are chosen by log-loss"), ("test", "measure"))
     ]

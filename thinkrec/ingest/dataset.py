@@ -270,11 +270,8 @@ def _check_labels(dataset: Dataset, interactions: pd.DataFrame) -> None:
         label = interactions["label"].to_numpy()[interactions["split"].to_numpy() == split]
         if label.min() < label.max():
             continue
-        which = ("disliked", "liked")[label[0]]
-        fault = (
-            f"dataset {dataset.name}: all {len(label)} ratings of {split} are {which} (liked: over {dataset.threshold}), "
-            "which leaves"
-        )
+        which = f"{('disliked', 'liked')[label[0]]} (liked: over {dataset.threshold})"
+        fault = f"dataset {dataset.name}: all {len(label)} ratings of {split} are {which}, which leaves"
         if split == "train":
             raise UserError(f"{fault} nothing to learn; set dataset.threshold, or add others")
         instead = "; epochs are chosen by log-loss" if split == "valid" else ""
