@@ -1,5 +1,7 @@
 """The form of an answer: a verdict is its first word, labels are read by rule, whatever markup is around them."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +27,8 @@ def test_an_answer_that_begins_with_the_word_yes_is_a_yes(text):
     assert parse_verdict(text) is True
 
 
-@pytest.mark.parametrize("text", ["No", "No.", "**No**", "no, never", "Answer: No", "\u201cNo\u201d", "No. 3 of 3"])
+@pytest.mark.parametrize("text", ["No", "No.", "**No**", "no, never", "Answer: No", "\u201cNo\u201d", "No... 3 of 3",
+                                  "Verdict = No", "The answer is No", "No the user would not", "No (war)"])  # fmt: skip
 def test_an_answer_that_begins_with_the_word_no_is_a_no(text):
     assert parse_verdict(text) is False
 
@@ -33,11 +36,40 @@ def test_an_answer_that_begins_with_the_word_no_is_a_no(text):
 @pytest.mark.parametrize(
     "text",
     ["", " ", "Nothing", "Not for this user", "Yesterday", "Noah", "None", "Now", "No-one", "Yes-man", "No one would",
-     "No doubt they would", "Yes or No: yes", "Yes/No", "No or yes", "The answer is Yes", "I say No", "No\u0301mada",
+     "No doubt they would", "Yes or No: yes", "Yes/No", "No or yes", "I say No", "No\u0301mada",
      "Y\u00e9s", "Verdict", "Verdict Yes", "Answer: maybe", "no_verdict", "No's", "Y e s"],
 )  # fmt: skip
 def test_anything_else_is_no_verdict(text):
     assert parse_verdict(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["No Way Out fits this user. Yes.", "Yes Sir is not for them: No.", "No Name on the Bullet would please them.",
+     "Verdict: No Way Out fits. Yes", '"No Way Out" fits. Yes', "No. 3 of the list is war, so Yes", "No less than war",
+     "No, Honestly fits them: Yes.", "No (1998) is theirs, so the answer is Yes.", "No\nYes", "Yes. No, wait.",
+     "<answer>No Way Out</answer>", "<answer>Yes</answer> or <answer>No</answer>", '{"verdict": "No Way Out"}'],
+)  # fmt: skip
+def test_a_title_or_a_verdict_taken_back_is_no_verdict(text):
+    assert split_verdict(text) == (None, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [("<answer>Yes</answer>\nWar.", (True, "War.")), ("War. <verdict> No </verdict>", (False, "War.")),
+     (r"Answer: \boxed{Yes}", (True, "")), (r"War. $\boxed{\text{No}}$.", (False, "War.")),
+     ('{"verdict": "Yes"}', (True, "")), ('```json\n{"answer": false, "fit": "War."}\n```', (False, "Fit: War.")),
+     ("<thinking>No?</thinking>\nYes. War.", (True, "War.")), ("Yes or No?</think>Verdict: No", (False, "")),
+     ('Yes. Liked "Sand", "No".', (True, 'Liked "Sand", "No".')), ("Yes, no doubt", (True, "no doubt"))],
+)  # fmt: skip
+def test_a_verdict_is_read_from_the_marks_that_models_give_it(text, verdict):
+    assert split_verdict(text) == verdict
+
+
+def test_an_answer_in_json_has_its_parts():
+    assert read_parts('{"Verdict": "Yes", "History": "a", "taste": "b", "fit": "c"}') == {
+        "history": "A.", "taste": "B.", "fit": "C."
+    }  # fmt: skip
 
 
 @given(word=st.sampled_from(["Yes", "No", "yes", "NO"]), tail=st.from_regex(r"\A[A-Za-z0-9]", fullmatch=False))
@@ -49,9 +81,8 @@ def test_a_longer_word_is_never_a_verdict(word, tail):
     verdict=st.booleans(),
     markup=st.sampled_from(["", "**", '"', " \n", "Verdict: ", "# "]),
     end=st.sampled_from([". ", ", ", ": ", "\n", "! "]),
-    rest=REST.filter(lambda text: not text.strip().lower().startswith(("doubt", "matter", "one", "problem", "question",
-                                                                        "wonder"))),
-)  # fmt: skip
+    rest=REST.filter(lambda text: not re.search(r"yes|no|\A\s*[0-9]", text, re.IGNORECASE)),
+)
 def test_markup_before_and_text_after_change_nothing(verdict, markup, end, rest):
     assert parse_verdict(markup + ("Yes" if verdict else "No") + end + rest) is verdict
 

@@ -11,9 +11,9 @@ KEY = "sk-do-not-show-me"
 STORE = Path(".cache/responses.sqlite")
 
 
-def teacher_at(endpoint="offline", *, app=None, retries=5, **changes):
+def teacher_at(endpoint="offline", *, app=None, retries=5, patience=300.0, **changes):
     """A teacher with the repository's own settings and `changes`."""
-    return open_teacher(teacher_params(endpoint, **changes), app=app, retries=retries)
+    return open_teacher(teacher_params(endpoint, **changes), app=app, retries=retries, patience=patience)
 
 
 def message(text):

@@ -192,7 +192,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "error with 200": lambda request: Response(body=refuses(500, "upstream_failed")(request).body),
     # what the format promises, left out
     "no choices": lacks(choices=[]),
-    "null choices": lacks(choices=None),
+    "choices missing": lacks(choices=None),
+    "null choices": _raw('{"choices": null}'),
     "choices of text": lacks(choices="Yes. It fits."),
     "null choice": lacks(choices=[None]),
     "no message": lacks(choices=[{"index": 0, "finish_reason": "stop"}]),
@@ -204,6 +205,11 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "text parts": says([{"type": "thinking", "text": "No."}, {"type": "text", "text": "Yes. It fits."}]),
     "other parts": says([None, "Yes.", {"type": "text"}, {"type": "image", "text": "Yes."}]),
     "no model named": lacks(model=None),
+    "nothing said": lacks(usage=None, choices=[{"finish_reason": "stop", "message": {"content": ""}}]),
+    "broke off": says(None, finish="error"),
+    "error in a choice": lacks(
+        choices=[{"finish_reason": "error", "error": {"code": 502, "message": "Upstream"}, "message": {"content": "Y"}}]
+    ),
     # answers that are none
     "empty": says(""),
     "null content": says(None),

@@ -11,7 +11,7 @@ from tests.teacher.asking import ask, message, teacher_at, try_to_ask
 from tests.teacher.server import says, serve
 from thinkrec.errors import UserError
 from thinkrec.teacher.answers import read_usage
-from thinkrec.teacher.budget import FIRST_COMPLETION, Bucket, Budget, Spent
+from thinkrec.teacher.budget import FIRST_COMPLETION, LONGEST_PAUSE, Bucket, Budget, Pace, Spent
 
 PRICES = {"prompt_price": 2.0, "completion_price": 8.0}
 
@@ -229,3 +229,81 @@ def test_takers_at_once_are_served_one_after_another():
 
     asyncio.run(run())
     assert waits == pytest.approx([1, 2])
+
+
+class Hours:
+    """A clock that goes on a little each time that all others have had their turn."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    async def sleep(self, seconds):
+        until = self.now + seconds
+        while self.now < until:
+            await asyncio.sleep(0)
+
+    async def tick(self):
+        while True:
+            self.now += 0.02
+            await asyncio.sleep(0)
+
+    def pace(self, patience=300.0):
+        return Pace(patience, clock=lambda: self.now, sleep=self.sleep)
+
+
+@pytest.mark.parametrize("wait", [0.0, 20.0])
+def test_a_run_that_is_turned_away_pauses_as_a_whole_and_returns_little_by_little(wait):
+    hours, storm = Hours(), 65.0
+    sent, pace = [], hours.pace()
+
+    async def work():
+        while len(answered) < 200:
+            at = await pace.take()
+            sent.append(at)
+            await hours.sleep(0.01)
+            if at < storm:
+                assert pace.pause(at, wait)
+            else:
+                answered.append(at)
+                pace.note_answer(at)
+
+    async def run():
+        clock = asyncio.create_task(hours.tick())
+        await asyncio.gather(*(work() for _ in range(16)))
+        clock.cancel()
+
+    answered = []
+    asyncio.run(run())
+    turned_away = [at for at in sent if at < storm]
+    assert len(turned_away) <= (16 if not wait else 8)
+    assert all(sum(0 <= other - at < 1 for other in turned_away) < 5 for at in turned_away)
+    assert answered[0] < storm + max(wait, LONGEST_PAUSE) * 1.1 + 1
+    assert sum(at < answered[0] + 0.9 for at in answered) <= 12
+
+
+def test_patience_is_counted_from_the_last_answer():
+    hours = Hours()
+    pace = hours.pace(patience=60.0)
+    assert pace.pause(hours.now, 0.0)
+    hours.now = 59.0
+    assert pace.pause(hours.now, 0.0)
+    pace.note_answer(hours.now)
+    hours.now = 100.0
+    assert pace.pause(hours.now, 0.0)
+    assert not pace.pause(hours.now, 61.0)
+    hours.now = 161.0
+    assert not pace.pause(hours.now, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [((10, 0, 60, None), (10, 50)), ((10, 20, 30, 5), (10, 20)), ((10, 20, 330, 300), (10, 320)),
+     ((10, 20, 30, 300), (10, 320)), ((10, 20, 5, None), (10, 20)), ((0, 20, 50, None), (30, 20)),
+     ((None, 20, 50, None), (30, 20)), ((10, None, 50, None), (10, 40)), ((10, 3, "many", None), (10, 3)),
+     ((None, None, 50, None), None)],
+)  # fmt: skip
+def test_a_usage_that_does_not_add_up_is_charged_by_its_largest_reading(usage, counts):
+    prompt, completion, total, thoughts = usage
+    said = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
+    for where in ({"reasoning_tokens": thoughts}, {"completion_tokens_details": {"reasoning_tokens": thoughts}}):
+        assert read_usage({"usage": said | where}) == counts

@@ -62,11 +62,39 @@ def test_never_more_questions_at_a_time_than_asked_for():
 def test_a_remote_teacher_needs_a_key_and_a_local_one_does_not(no_key, monkeypatch):
     with pytest.raises(UserError, match="set THINKREC_TEACHER_KEY"):
         ask(teacher_at("https://user:secret@teacher.invalid/v1"), "x")
-    teacher_at("http://localhost:8000/v1").require_key()
+    for endpoint in ("http://localhost:8000/v1", "http://127.8.8.8/v1", "http://[::1]:1/v1", "http://gpu.lan:8000/v1"):
+        teacher_at(endpoint).require_key()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "at_home"),
+    [("https://api.openai.com/v1", True), ("https://eu.api.openai.com/v1", True),
+     ("https://x.openai.azure.com/openai/v1", True), ("https://api.openai.com.evil.invalid/v1", False),
+     ("https://xapi.openai.com/v1", False), ("https://teacher.invalid/v1", False), ("http://api.openai.com/v1", False)],
+)  # fmt: skip
+def test_openais_key_goes_to_openais_own_hosts_alone(no_key, monkeypatch, endpoint, at_home):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    teacher = teacher_at("https://teacher.invalid/v1")
-    teacher.require_key()
+    teacher = teacher_at(endpoint)
+    assert (teacher.key == KEY) is at_home
     assert KEY not in repr(teacher)
+    monkeypatch.setenv("THINKREC_TEACHER_KEY", "another")
+    assert teacher_at(endpoint).key == "another"
+
+
+def test_another_host_hears_nothing_of_the_accounts_at_openai(no_key, monkeypatch):
+    secrets = {"OPENAI_API_KEY": KEY, "OPENAI_ORG_ID": "org-of-ours", "OPENAI_PROJECT_ID": "project-of-ours"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    with serve() as server:
+        ask(teacher_at(server.endpoint), "x")
+    assert not any(value in str(server.heard[0].headers) for value in secrets.values())
+
+
+@pytest.mark.parametrize("endpoint", ["http://gpu.lan:8000/v1", "http://10.0.0.5/v1", "http://localhost.invalid/v1"])
+def test_no_key_goes_over_plain_http_to_another_machine(endpoint):
+    with pytest.raises(UserError, match="no key goes over plain http") as caught:
+        ask(teacher_at(endpoint), "x")
+    assert KEY not in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("endpoint", ["", "embeded", "teacher.invalid/v1", "ftp://x/v1", "http://", "http://[::1/v1"])

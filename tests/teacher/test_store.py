@@ -133,7 +133,7 @@ def test_of_two_runs_at_once_one_asks_and_the_other_finds_its_answers():
 
 
 def test_a_question_that_failed_may_be_asked_again_at_once():
-    with serve(["bad request"]) as server:
+    with serve(["bad key"]) as server:
         teacher = teacher_at(server.endpoint)
         with pytest.raises(UserError):
             ask(teacher, "x")

@@ -5,7 +5,8 @@
     Taste: Prefers bleak stories, avoids gentle ones.
     Fit: The target is about vengeance and bleak.
 
-The verdict is the answer's first *word*, never a substring: "Nothing", "Not" and "Noah" are no verdicts. Labels are
+The verdict is the answer's first *word*, never a substring: "Nothing", "Not" and "Noah" are no verdicts, nor is the
+first word of a title ("No Country for Old Men"), or one that the same line takes back. Labels are
 read in any order, with the markdown, numbering and case that chat models give them. Text behind the verdict on its own
 line belongs to no part and is not kept. A trace's text is its verdict and its parts without the labels: "Yes. Liked …
 Prefers … The target …".
@@ -13,8 +14,10 @@ Prefers … The target …".
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
+from contextlib import suppress
 
 Parts = dict[str, str]  # by name, in the order of PARTS
 
@@ -24,16 +27,35 @@ PARTS = {"history": "History", "taste": "Taste", "fit": "Fit"}  # names, and the
 
 _QUOTED_MARKUP = r"[\s*_#>`~\"'“”\u2018\u2019«»()\[\]-]*"
 _VERDICT_LABEL = (
-    rf"(?:(?:\(?\d{{1,2}}[.):]{_QUOTED_MARKUP})?(?:final\s+|my\s+)?(?:verdict|answer)"
-    rf"{_QUOTED_MARKUP}[:\uff1a]{_QUOTED_MARKUP})?"
+    rf"(?:(?:\(?\d{{1,2}}[.):]{_QUOTED_MARKUP})?(?:the\s+)?(?:final\s+|my\s+)?(?:verdict|answer)"
+    rf"{_QUOTED_MARKUP}(?:[:\uff1a=]|(?<=\s)[\u2013\u2014-]|\bis\b){_QUOTED_MARKUP})?"
 )
-# "Yes or No" leaves the question open; "No doubt" and "No one" begin with the word and mean something else.
-_NOT_A_VERDICT = (
-    r"(?![^\W_])(?![-'\u2019_][^\W_])"
-    r"(?!\s*(?:/|or\b)\s*(?:yes|no)\b)"
-    r"(?!(?<=no)\s+(?:doubt|matter|one|problem|question|wonder)\b)"
+# Titles begin with the words, too ("No Country for Old Men", "Yes Man"), and "No doubt" means something else: without
+# a mark after it, the word is a verdict only where the next one goes on from it.
+_CONNECTIVES = (
+    "it|its|they|their|he|she|his|her|i|we|you|user|because|since|as|given|due|but|though|this|that|these|those|the"
 )
-_VERDICT_WORD = re.compile(rf"{_QUOTED_MARKUP}{_VERDICT_LABEL}(?P<word>yes|no){_NOT_A_VERDICT}", re.IGNORECASE)
+_VERDICT_END = (
+    r"(?![^\W_])(?![-'\u2019_][^\W_])(?!\s*/\s*(?:yes|no)\b)(?!(?<=no)\.[^\S\n]*\d)"
+    rf"(?=[*_`~\"'“”\u2018\u2019«»)\]]*(?:[^\S\n]*(?:[^\w\s]|\n|\Z)|\s+(?:{_CONNECTIVES})\b))"
+)
+_VERDICT_WORD = re.compile(rf"{_QUOTED_MARKUP}{_VERDICT_LABEL}(?P<word>yes|no){_VERDICT_END}", re.IGNORECASE)
+# A verdict that stands by itself: at the end of the first line or of a sentence in it, or alone on a line.
+_ANOTHER_VERDICT = re.compile(
+    r"(?:(?:[.:;,!?\u2013\u2014]|\s-)[^\S\n]*(?:(?:so|or|the|final|then|thus|hence|therefore|verdict|answer|is|overall)[\s:,]+)*"
+    r"|^[\s*_#>`~-]*)[*_`]*(?P<word>yes|no)[*_`]*(?=[.!,;]|[^\S\n]*$)",
+    re.IGNORECASE | re.MULTILINE,
+)
+# Other forms in which models mark it: at the beginning of an answer or at its end.
+_MARK = (
+    r"\$?(?:<(?:answer|verdict)>|\\boxed\{(?:\\text\{)?)\s*[*_]*(?P<word>yes|no)[*_]*[.!]?\s*"
+    r"(?:</(?:answer|verdict)>|\}{1,2})\$?[.\s*]*"
+)
+_MARKED = re.compile(rf"\A{_QUOTED_MARKUP}{_VERDICT_LABEL}{_MARK}", re.IGNORECASE)
+_MARKED_LAST = re.compile(
+    rf"(?:(?:(?:the|my)\s+)?(?:final\s+)?(?:verdict|answer)(?:\s+is)?[\s:*]*)?{_MARK}\Z", re.IGNORECASE
+)
+_FENCE = re.compile(r"\A\s*```\w*\s*|\s*```\s*\Z")
 _AFTER_VERDICT = re.compile(r"[\s*_`~\"'“”\u2018\u2019«»)\]]*[.,:;!…\u2013—-]*[\s*_`~\"'“”\u2019»)\]\u2013—-]*")
 
 # What else models call the parts; compared in lower case, without markup.
@@ -53,6 +75,11 @@ _LABEL = re.compile(
 )
 _BULLET = re.compile(r"\s*(?:(?:[-*+>\u2022]|#+|\d{1,2}[.)])\s+|`{3,}\w*\s*$|[-*_=]{3,}\s*$)*")
 _CLOSED = re.compile(r"[.!?\u2026][\"'\u201d\u2019)\]]*$")
+# Reasoning models behind generic servers leave their scratch work in the answer, its opening tag often in the prompt.
+_THOUGHTS = "think|thinking|thought|thoughts|reasoning"
+_SCRATCH = re.compile(
+    rf"\A.*(?:</(?:{_THOUGHTS})>|\[/THINK\])|(?:<(?:{_THOUGHTS})>|\[THINK\]).*\Z", re.DOTALL | re.IGNORECASE
+)
 _REFUSAL = re.compile(
     r"\W*(?:I(?:['\u2019]m| am) (?:very )?(?:sorry|afraid)\b"
     r"|(?:very )?sorry\b(?=\s*[,.:;!\u2013\u2014-]|\s+(?:but|I)\b)"
@@ -60,6 +87,11 @@ _REFUSAL = re.compile(
     r"|I['\u2019]m (?:unable|not able)\b|As an AI\b)",
     re.IGNORECASE,
 )
+
+
+def without_scratch(text: str) -> str:
+    """An answer without what a reasoning model thought aloud before it, or began to."""
+    return _SCRATCH.sub("", text)
 
 
 def parse_verdict(text: str) -> bool | None:
@@ -71,14 +103,38 @@ def split_verdict(text: str) -> tuple[bool | None, str]:
     """An answer's verdict and the explanation after it, without the markup between them; None and all of the text
     where it begins with no verdict.
     """
-    normal = unicodedata.normalize("NFC", text)  # or an "o" with a separate accent would end the word "No"
+    plain = plain_form(text)
+    normal = unicodedata.normalize("NFC", plain)  # or an "o" with a separate accent would end the word "No"
     match = _VERDICT_WORD.match(normal)
     if match is None:
         return None, text
     rest = normal[match.end() :]
     gap = _AFTER_VERDICT.match(rest)
     assert gap is not None  # every part of the pattern is optional
-    return match["word"].lower() == "yes", rest[gap.end() :].strip()
+    line, _, further = rest.partition("\n")
+    alone = [entry for entry in further.splitlines() if len(entry.split()) == 1]
+    word, others = match["word"].lower(), _ANOTHER_VERDICT.finditer("\n".join([line, *alone]))
+    if any(other["word"].lower() != word for other in others):
+        return None, text
+    return word == "yes", rest[gap.end() :].strip()
+
+
+def plain_form(text: str) -> str:
+    """An answer in the form that is asked for, where a model gave it as JSON or marked its verdict in another way."""
+    text = without_scratch(text)
+    with suppress(ValueError, RecursionError):
+        said = json.loads(_FENCE.sub("", text)) if "{" in text[:20] else None
+        if isinstance(said, dict):
+            lines = {str(name): WORDS[value] if isinstance(value, bool) else value for name, value in said.items()}
+            parts = {_PART_OF.get(name.lower(), name): " ".join(str(value).split()) for name, value in lines.items()}
+            verdict = [f"{VERDICT}: {parts.pop(VERDICT)}"] if VERDICT in parts else []
+            return "\n".join([*verdict, *(f"{PARTS.get(name, name)}: {value}" for name, value in parts.items())])
+    marked = [found for found in (_MARKED.search(text), _MARKED_LAST.search(text)) if found]
+    for found in marked[:1]:
+        rest = text[: found.start()] + text[found.end() :]
+        if marked[-1]["word"].lower() == found["word"].lower():
+            return f"{VERDICT}: {found['word']}\n{rest}".rstrip()
+    return text
 
 
 def read_parts(text: str) -> Parts:
@@ -89,7 +145,7 @@ def read_parts(text: str) -> Parts:
     """
     lines: dict[str, list[str]] = {}
     current: list[str] = []  # of no part: what stands before the first label
-    for line in text.splitlines():
+    for line in plain_form(text).splitlines():
         label = _LABEL.fullmatch(line)
         if label is None or (label["rest"] is None and not line.lstrip().startswith(("#", "**"))):
             current.append(line)

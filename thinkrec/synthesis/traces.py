@@ -34,7 +34,7 @@ from thinkrec.teacher.client import Session, ask_about
 from thinkrec.teacher.endpoint import Teacher
 from thinkrec.teacher.job import Job
 from thinkrec.teacher.quote import Quote, quote_job
-from thinkrec.teacher.trace_prompts import FAULTS, Fault, write_follow_up, write_question
+from thinkrec.teacher.trace_prompts import FAULTS, NO_ANSWER, Fault, write_follow_up, write_question
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,8 +122,11 @@ async def reflect(outcome: Outcome, checker: Checker, session: Session, limits: 
             return
         fault, detail = finding
         outcome.refused.append((turn, fault, detail, text))
+        if answer.final:
+            return
         hinted = hinted or fault == "wrong_verdict"
-        messages = [*messages, {"role": "assistant", "content": text}, write_follow_up(fault, label=label, turn=turn)]
+        said = {"role": "assistant", "content": text or NO_ANSWER}
+        messages = [*messages, said, write_follow_up(fault, label=label, turn=turn)]
 
 
 def _drop_duplicates(outcomes: Sequence[Outcome]) -> None:

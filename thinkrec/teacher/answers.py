@@ -7,15 +7,29 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from email.utils import parsedate_to_datetime
 from typing import Any
+
+import httpx2
+
+from thinkrec.claims.answers import without_scratch
 
 MOST_TOKENS = 10_000_000  # of a prompt or an answer, beyond any model there is
 
-_FLAGGED = {"content_filter", "content_policy_violation", "invalid_prompt"}  # what hosts call a question they refuse
-# Reasoning models behind generic servers leave their scratch work in the answer, its opening tag often in the prompt.
-_SCRATCH = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)
+# Finish reasons of our own: of a question that its host did not pass on to the model, known by its error, and of one
+# that the host turned down alone, for a reason that we cannot tell.
+NOT_TAKEN, SET_ASIDE = "not_taken", "set_aside"
+# What hosts call a question that they refuse: by its code or, where it is too long, in words.
+_FLAGGED = {"content_filter", "content_policy_violation", "invalid_prompt"}
+_TOO_LONG = re.compile(
+    r"context.{0,20}(?:length|size|window)|(?:prompt|input|request|messages?)\b.{0,20}\btoo (?:long|large)"
+    r"|string_above_max_length|exceeds? the (?:maximum|limit).{0,40}tokens",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +46,23 @@ class Answer:
     @property
     def text(self) -> str:
         """The content without scratch work; "" where nothing else is in it."""
-        return _SCRATCH.sub("", self.content).strip()
+        return without_scratch(self.content).strip()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was said, not even a refusal. Cut off before a first word is not empty: it was paid for."""
+        said = self.content.strip() or self.reasoning_content.strip() or self.refused
+        return not (said or (self.finish_reason == "length" and self.completion_tokens))
+
+    @property
+    def hiccup(self) -> bool:
+        """Whether it comes of a fault of the server, which made no token of it or broke off."""
+        return self.empty and (not self.completion_tokens or self.finish_reason in ("", "error"))
+
+    @property
+    def final(self) -> bool:
+        """Whether the host would turn down another turn, too."""
+        return self.finish_reason in (NOT_TAKEN, SET_ASIDE)
 
     @property
     def refused(self) -> bool:
@@ -43,40 +73,105 @@ class Answer:
 def read_answer(status: int, body: object) -> Answer | None:
     """The answer in a chat completion's status and body; None: it is none, but an error or another API's response."""
     response = as_object(body)
-    choices, error = response.get("choices"), response.get("error") or response
-    if status == 400 and as_object(error).get("code") in _FLAGGED:
-        return Answer(refusal=error_text(error), finish_reason="content_filter")
-    if not (200 <= status < 300 and isinstance(choices, list)):
+    choices, error = response.get("choices"), read_error(body)
+    if status == 400 and _innermost(error or body).get("code") in _FLAGGED:
+        return Answer(refusal=error_text(error or body) or "no reason given", finish_reason="content_filter")
+    if (error or status >= 400) and _says_too_long(error or body):
+        return Answer(refusal=error_text(error or body), finish_reason=NOT_TAKEN)
+    if not (200 <= status < 300 and isinstance(choices, list)) or error:
         return None
     choice = as_object(choices[0]) if choices else {}
     message = as_object(choice.get("message"))
+    if not message:
+        return None
     prompt_tokens, completion_tokens = read_usage(response) or (0, 0)
-    return Answer(
+    answer = Answer(
         content=_joined_parts(message.get("content")),
-        reasoning_content=_text(message.get("reasoning_content")),
+        reasoning_content=_text(message.get("reasoning_content"))
+        or _text(message.get("reasoning"))
+        or _joined_parts(message.get("reasoning_details"), kind="reasoning.text"),
         refusal=_text(message.get("refusal")),
         finish_reason=_text(choice.get("finish_reason")),
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
     )
+    return None if answer.hiccup else answer
+
+
+def read_error(body: object) -> object:
+    """The error in a response's body: beside the choices or in the first of them; None where there is none."""
+    response = as_object(body)
+    choices = response.get("choices")
+    choice = as_object(choices[0]) if isinstance(choices, list) and choices else {}
+    return response.get("error") or choice.get("error")
+
+
+def _says_too_long(error: object) -> bool:
+    details = _innermost(error)
+    return bool(_TOO_LONG.search(f"{details.get('code')} {details.get('type')} {error_text(error)}"))
+
+
+def error_status(error: object) -> int:
+    """The HTTP status that an error names as its code, 0 where it names none."""
+    details = _innermost(error)
+    code = str(details.get("code") or details.get("status") or "")
+    return int(code) if re.fullmatch("[45][0-9]{2}", code) else 0
 
 
 def read_usage(body: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The (prompt, completion) tokens that a response says it took.
+    """The (prompt, completion) tokens that a response took: the largest reading of what it says that is consistent.
 
-    None where it does not say, or says what cannot be: a prompt of none, less than nothing, more than `MOST_TOKENS`.
+    Hosts differ in what they count apart. A completion is at least what the total leaves beside the prompt, and
+    thoughts are part of it only where it is no smaller than they. None where a response does not say, or says what
+    cannot be: a prompt of none, less than nothing, more than `MOST_TOKENS`.
     """
     usage = as_object(body.get("usage"))
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not (type(prompt) is int and type(completion) is int):
+    details = as_object(usage.get("completion_tokens_details"))
+    said: Any = [usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total")]
+    prompt, completion, total = said
+    counts = [count for count in said if count is not None]
+    if len(counts) < 2 or not all(_is_count(count) for count in (prompt or 0, completion or 0)):
         return None
-    return (prompt, completion) if 1 <= prompt <= MOST_TOKENS and 0 <= completion <= MOST_TOKENS else None
+    thoughts: Any = next((count for where in (details, usage) if _is_count(count := where.get("reasoning_tokens"))), 0)
+    total, completion = total if _is_count(total) else 0, completion or 0
+    prompt = prompt or total - completion
+    completion = max(completion + (thoughts if thoughts > completion else 0), total - prompt)
+    return (prompt, completion) if prompt >= 1 and completion <= MOST_TOKENS else None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MOST_TOKENS
+
+
+def read_wait(headers: httpx2.Headers) -> float:
+    """The seconds that a server asks to be left alone, as a number or a date; 0 where it names no such time."""
+    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
+        with suppress(ValueError):
+            wait = float(headers.get(name, "")) / unit
+            return wait if wait > 0 else 0.0  # not a number, either
+    with suppress(ValueError, OverflowError):
+        return max(parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time.time(), 0.0)
+    return 0.0
 
 
 def error_text(error: object) -> str:
-    """What a server's error says, in whichever of the usual places."""
+    """What a server's error says, in whichever of the usual places, errors within errors included."""
+    details = _innermost(error)
+    text = _text(details.get("message") or details.get("detail") or details.get("error") or error)
+    field = _text(details.get("param"))
+    return f"{text} ({field})" if text and field and field not in text else text
+
+
+def _innermost(error: object) -> dict[str, Any]:
+    """An error's own fields, where gateways wrap one in another, also as JSON in a message."""
     details = as_object(error)
-    return _text(details.get("message") or details.get("detail") or error)
+    for name in ("error", "message", "detail"):
+        inner = details.get(name)
+        if isinstance(inner, str) and inner.lstrip().startswith("{"):
+            inner = parse_object(inner.encode(errors="replace"))
+        if isinstance(inner, dict) and inner:
+            return {**details, name: None} | _innermost(inner)
+    return details
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
@@ -120,8 +215,8 @@ def _text(value: object) -> str:
     return value.encode(errors="replace").decode() if isinstance(value, str) else ""
 
 
-def _joined_parts(content: object) -> str:
+def _joined_parts(content: object, *, kind: str = "text") -> str:
     """A message's text, which some servers give in parts; parts of another type (such as thinking) are left out."""
     if not isinstance(content, list):
         return _text(content)
-    return "".join(_text(part.get("text")) for part in map(as_object, content) if part.get("type") == "text")
+    return "".join(_text(part.get("text")) for part in map(as_object, content) if part.get("type") == kind)

@@ -264,6 +264,7 @@ def _open_client(teacher: Teacher, *, missing: str) -> Iterator[openai.OpenAI]:
         api_key=teacher.key,
         base_url=teacher.base_url,
         http_client=openai.DefaultHttpxClient(trust_env=not teacher.is_local),
+        default_headers=teacher.headers,
         timeout=teacher.params.timeout,
         max_retries=teacher.retries,
     )

@@ -10,6 +10,7 @@ longest before them. Discounts of providers for cached prompts are not known her
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -19,6 +20,11 @@ from thinkrec.params import TeacherSettings
 TOKENS_PER_CHARACTER = 1 / 4  # of a prompt, until the server has counted one
 FIRST_COMPLETION = 1000  # tokens reserved for an answer before any has come
 CEILINGS = ("max_completion_tokens", "max_tokens")
+PATIENCE = 300.0  # seconds that a teacher may turn all requests away before the run ends
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds, doubled each time
+FIRST_GAP, LEAST_GAP, SLOWEST = 0.02, 0.005, 0.25  # seconds between two requests
+CLOSER = 0.8  # what an answer makes of the gap
+LOOK = 0.05  # seconds
 CAPS = ("max_requests", "max_tokens_spent", "max_cost")
 
 
@@ -134,6 +140,56 @@ class Budget:
         cost = compute_cost(prompt, completion, params) or 0.0
         after = {"max_requests": self.spent.requests + 1, "max_tokens_spent": prompt + completion, "max_cost": cost}
         return next((name for name, cap in caps.items() if after[name] > cap), None)
+
+
+class Pace:
+    """When the next request may go out: the run pauses as a whole while a teacher turns it away (status 429).
+
+    A pause lasts as long as the server asks for, or else twice as long as the one before, to `LONGEST_PAUSE`. Requests
+    after it come one by one, `SLOWEST` seconds apart, and closer with each answer, so that they do not return all at
+    once. A run begins a little like that, too.
+    """
+
+    def __init__(
+        self,
+        patience: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.patience, self.clock, self.sleep = patience, clock, sleep
+        self.gap = FIRST_GAP  # seconds between two requests; 0: none
+        self.next = self.paused_at = clock()
+        self.length = 0.0  # of the pause, in seconds
+        self.since: float | None = None  # when the teacher began to turn away everybody
+
+    async def take(self) -> float:
+        """Wait until a request may go out; returns when it does."""
+        while (now := self.clock()) < self.next:
+            await self.sleep(min(self.next - now, LOOK))  # an answer may bring it forward
+        self.next = now + self.gap
+        return now
+
+    def note_answer(self, sent: float) -> None:
+        """The teacher has answered what was sent at that time."""
+        self.since = None
+        if sent >= self.paused_at:  # what was sent before a pause says nothing of now
+            self.length, self.gap = 0.0, self.gap * CLOSER if self.gap * CLOSER > LEAST_GAP else 0.0
+            self.next = min(self.next, self.clock() + self.gap)
+
+    def pause(self, sent: float, wait: float) -> bool:
+        """The teacher has turned away what was sent at that time, and asks for `wait` seconds (0: names none).
+
+        Returns: whether there is patience left to ask again.
+        """
+        now = self.clock()
+        self.since = now if self.since is None else self.since
+        if sent >= self.paused_at:
+            self.length = min(2 * self.length or FIRST_PAUSE, LONGEST_PAUSE)
+            self.paused_at = now
+        self.gap = SLOWEST
+        self.next = max(self.next, now + (wait or self.length) * random.uniform(1, 1.1))
+        return now + wait - self.since < self.patience
 
 
 class Bucket:

@@ -21,11 +21,9 @@ import random
 import signal
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx2
@@ -34,16 +32,34 @@ from filelock import Timeout
 from tqdm import tqdm
 
 from thinkrec.errors import UserError
-from thinkrec.teacher.answers import Answer, as_object, error_text, parse_object, read_usage
+from thinkrec.teacher.answers import (
+    SET_ASIDE,
+    Answer,
+    as_object,
+    error_status,
+    error_text,
+    parse_object,
+    read_error,
+    read_usage,
+    read_wait,
+)
+from thinkrec.teacher.budget import Pace
 from thinkrec.teacher.endpoint import Request, Teacher
 from thinkrec.teacher.store import Store, open_store, request_key, store_lock
 from thinkrec.teacher.trace_prompts import Message
 
 LOCK_PAUSE = 0.1  # seconds between looks at another run's lock
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds before a question is asked again, doubled each time
-LONGEST_WAIT = 120.0  # seconds that a server may ask for
+SLOW_TRIES = 2  # of a question that was not answered in time: a slow server goes on with what was abandoned
+MOST_SET_ASIDE = 10  # questions turned down one after the other, from which it is not their own fault
 LONGEST_RESPONSE = 2**25  # bytes
 POOL = 8  # connections
+_KINDS: dict[int, type[Exception]] = {  # what `openai` calls a status
+    401: openai.AuthenticationError,
+    403: openai.PermissionDeniedError,
+    404: openai.NotFoundError,
+    429: openai.RateLimitError,
+}
 QUOTA_USED_UP = "insufficient_quota"  # what hosts call it where waiting does not help, with the status of a rate limit
 STOPPED_BY = (signal.SIGINT, signal.SIGTERM)
 
@@ -61,6 +77,9 @@ class Failure:
 
     line: UserError  # which ends the run, unless it is asked again
     again: bool = False  # whether that may help
+    turned_away: bool = False  # as all others would be, for a while
+    slow: bool = False  # no answer in time
+    alone: bool = False  # whether it may be this question's own fault
     wait: float = 0.0  # seconds that the server asks for before; 0: it names none
 
 
@@ -78,6 +97,10 @@ class Session:
         self.closed = False
         self.questions: dict[str, asyncio.Task[Answer]] = {}  # what waits for an answer, by its key
         self.under_way: set[asyncio.Task[Any] | None] = set()  # tasks whose request is sent and not answered
+        self.limits: dict[asyncio.Timeout, float] = {}  # of requests under way, and the seconds that each allows
+        self.pace = Pace(teacher.patience)
+        self.taken = False  # whether the teacher has answered any question of this run, now or before
+        self.set_aside: list[UserError] = []  # what was said of questions turned down, since the last answer
 
     async def ask(self, messages: Sequence[Message]) -> Answer:
         """One answer to `messages`: the store's, that of an equal question under way, or the teacher's.
@@ -98,6 +121,7 @@ class Session:
                     f"{self.store.path}: not all answers of this run are here; run the stage that asks for them"
                 )
         if answer is not None:
+            self.taken = self.taken or not answer.final
             return answer
         self.teacher.require_key()
         if key not in self.questions:
@@ -126,7 +150,10 @@ class Session:
         async with self.room:
             await self._wait_for_lock()
             answer = store.get(key)  # a run that held the lock before may have asked it
-            return answer or store.put(key, await self._answer(request))
+            if answer is None:
+                answer = await self._answer(request)
+                answer = answer if answer.finish_reason == SET_ASIDE else store.put(key, answer)
+            return answer
 
     async def _wait_for_lock(self) -> None:
         assert self.lock is not None
@@ -140,43 +167,84 @@ class Session:
                 await asyncio.sleep(LOCK_PAUSE)
 
     async def _answer(self, request: Request) -> Answer:
-        """The teacher's answer, asked for again while that may help."""
-        for attempt in itertools.count():
-            outcome = await self._send(request)
-            if isinstance(outcome, Answer):
+        """The teacher's answer, asked for again while that may help; a refusal where it turns down this question alone.
+
+        While the teacher turns requests away, the run pauses as a whole (`Pace`): that takes patience, and no retries.
+        """
+        attempt = 0
+        while True:
+            sent = 0.0 if self.teacher.app else await self.pace.take()
+            outcome = await self._send(request, attempt)
+            if isinstance(outcome, Answer) and not outcome.final:
+                self.pace.note_answer(sent)
+                self.taken = True
+                self.set_aside.clear()
                 return outcome
-            if not outcome.again or attempt == self.teacher.retries or self.closed:
+            if isinstance(outcome, Answer) or outcome.alone:
+                return self._set_aside(outcome)
+            if outcome.turned_away and outcome.again and not self.closed and self.pace.pause(sent, outcome.wait):
+                continue
+            tries = min(SLOW_TRIES - 1, self.teacher.retries) if outcome.slow else self.teacher.retries
+            if outcome.turned_away or not outcome.again or attempt >= tries or self.closed:
                 raise outcome.line
             pause = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) * random.uniform(0.75, 1)
             await asyncio.sleep(outcome.wait or pause)
-        raise AssertionError
+            attempt += 1
 
-    async def _send(self, request: Request) -> Answer | Failure:
-        """What one request comes to, as soon as the budget has room for it."""
+    def _set_aside(self, outcome: Answer | Failure) -> Answer:
+        """The refusal that a question gets which the host turned down; raises where it turns down one after the other.
+
+        Whether it was this question's own fault, others tell: see `ask_about`.
+        """
+        if isinstance(outcome, Answer):
+            answer, line = outcome, self.teacher.fault(openai.BadRequestError, outcome.refusal)
+        else:
+            answer, line = Answer(refusal=str(outcome.line), finish_reason=SET_ASIDE), outcome.line
+        self.set_aside.append(line)
+        if len(self.set_aside) >= MOST_SET_ASIDE:
+            raise line
+        return answer
+
+    async def _send(self, request: Request, attempt: int) -> Answer | Failure:
+        """What one request comes to, as soon as the budget has room for it.
+
+        The time-out counts from the last answer to any request, since a server may work on one at a time. A second try
+        is given twice as long: the server may still be busy with the first.
+        """
         budget, task = self.teacher.budget, asyncio.current_task()
         estimate = await budget.reserve(len(json.dumps(request)))
         if estimate is None:
             return Failure(line=self.teacher.cap_reached())
         used: tuple[int, int] | None = None  # what brings no whole answer may have been billed all the same
         self.under_way.add(task)
+        seconds = self.teacher.params.timeout * (1 + attempt)
+        limit = asyncio.timeout(seconds)
         try:  # the in-process transport knows no time-outs, and a server that dribbles meets none of httpx's
-            async with asyncio.timeout(self.teacher.params.timeout):
+            async with limit:
+                self.limits[limit] = seconds
                 # Not `chat.completions.create`, which spends a fifth of the time on objects that nobody keeps.
                 client = next(self.next_client)
                 response = await client.post("/chat/completions", body=request, cast_to=httpx2.Response)
             used = read_usage(parse_object(response.content))
-            return self._judge(response)
+            outcome = self._judge(response)
+            if isinstance(outcome, Answer) and not self.teacher.app:
+                now = asyncio.get_running_loop().time()
+                for other, allowed in self.limits.items():
+                    if other is not limit and not other.expired():
+                        other.reschedule(now + allowed)
+            return outcome
         except openai.APIStatusError as error:
             used = (0, 0)
             return self._judge(error.response, type(error))
         except TimeoutError:
-            return Failure(line=self.teacher.fault(openai.APITimeoutError), again=True)
+            return Failure(line=self.teacher.fault(openai.APITimeoutError), again=True, slow=True)
         except openai.APIConnectionError as error:
             if isinstance(error.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)):
                 used = (0, 0)
             return Failure(line=self.teacher.fault(type(error)), again=True)
         finally:
             self.under_way.discard(task)
+            self.limits.pop(limit, None)
             budget.settle(estimate, used)
 
     def _judge(self, response: httpx2.Response, kind: type[Exception] = openai.APIError) -> Answer | Failure:
@@ -188,20 +256,29 @@ class Session:
         answer = teacher.read_answer(status, body)
         if answer is not None:
             return answer
-        error = body.get("error")
+        error = read_error(body)
         text = error_text(error)
-        if status < 400:  # gateways put their own errors into answers with status 200
-            return Failure(line=teacher.fault(kind if text else openai.APIResponseValidationError, text))
+        if (
+            status < 400
+        ):  # gateways put their own errors into answers with status 200, or nothing where an answer was due
+            if not error and not isinstance(body.get("choices", ""), list | None):
+                return Failure(line=teacher.fault(openai.APIResponseValidationError))
+            status = error_status(error) or 502
+            kind = _KINDS.get(status, openai.InternalServerError if status >= 500 else openai.APIError)
+            text = text or "an answer without a word"
+        else:
+            text = f"Error code: {status} - {text or error_text(body) or response.text}"
         if as_object(error).get("code") == QUOTA_USED_UP:
             line = "says that the key's quota is used up; raise it or set another key, and run again to go on"
             return Failure(line=UserError(f"teacher at {teacher.place} {line}"))
-        text = text or error_text(body) or response.text
         wait = read_wait(response.headers)
         by_status = status in (408, 409, 429) or status >= 500
         again = {"true": True, "false": False}.get(response.headers.get("x-should-retry", ""), by_status)
         return Failure(
-            line=teacher.fault(kind, f"Error code: {status} - {text}"),
-            again=again and wait <= LONGEST_WAIT,
+            line=teacher.fault(kind, text),
+            again=again and wait <= teacher.patience,
+            turned_away=status == 429,
+            alone=status in (400, 413, 422) and not again,
             wait=wait,
         )
 
@@ -254,6 +331,8 @@ def ask_about(
         async with open_session(teacher) as session, asyncio.TaskGroup() as group:
             for _ in range(min(teacher.params.concurrency, len(topics))):
                 group.create_task(take_from_queue(session))
+        if session.set_aside and not session.taken:  # it was not the questions' own fault
+            raise session.set_aside[0]
 
     failures: list[BaseException] = []
     try:
@@ -269,17 +348,6 @@ def ask_about(
     return [results[number] for number in range(len(topics))]
 
 
-def read_wait(headers: httpx2.Headers) -> float:
-    """The seconds that a server asks to be left alone, as a number or a date; 0 where it names no such time."""
-    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
-        with suppress(ValueError):
-            wait = float(headers.get(name, "")) / unit
-            return wait if wait > 0 else 0.0  # not a number, either
-    with suppress(ValueError, OverflowError):
-        return max(parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time.time(), 0.0)
-    return 0.0
-
-
 class _BoundedClient(openai.DefaultAsyncHttpxClient):
     """An HTTP client that reads no response that does not end: it puts a server's error in its place."""
 
@@ -290,7 +358,7 @@ class _BoundedClient(openai.DefaultAsyncHttpxClient):
             async for piece in response.aiter_bytes():
                 body += piece
                 if len(body) > LONGEST_RESPONSE:
-                    body[:] = b'{"error": {"message": "its response is longer than any answer"}}'
+                    body[:] = b'{"error": {"message": "its response is longer than any answer", "code": 404}}'
                     break
         coded = ("content-encoding", "content-length", "transfer-encoding")
         headers = [(name, value) for name, value in response.headers.multi_items() if name not in coded]
@@ -303,7 +371,8 @@ def _open_client(teacher: Teacher) -> openai.AsyncOpenAI:
         api_key=teacher.key or "none",
         base_url=teacher.base_url,
         http_client=_BoundedClient(trust_env=not teacher.is_local, **transport),
-        timeout=teacher.params.timeout,
+        default_headers=teacher.headers,
+        timeout=httpx2.Timeout(None, connect=teacher.params.timeout),  # the rest: see `Session._send`
         max_retries=0,  # see `Session._answer`
     )
 

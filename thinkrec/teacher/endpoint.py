@@ -6,8 +6,11 @@ The key is in no message: servers repeat it in their refusals, so whatever a ser
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,15 +22,15 @@ from thinkrec.errors import UserError
 from thinkrec.params import TeacherSettings
 from thinkrec.teacher import offline
 from thinkrec.teacher.answers import Answer, read_answer
-from thinkrec.teacher.budget import Budget, Spent
+from thinkrec.teacher.budget import PATIENCE, Budget, Spent
 
 OFFLINE = "offline"
-KEY_VARIABLES = ("THINKREC_TEACHER_KEY", "OPENAI_API_KEY")
+KEY_VARIABLES = ("THINKREC_TEACHER_KEY", "OPENAI_API_KEY")  # the second for OpenAI's own hosts alone
 RETRIES = 5
 LEAST_SECRET = 16  # characters of a key that nobody writes by chance
 
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-_NO_KEY = "no-key-needed"
+_OPENAI = re.compile(r"(?:[\w-]+\.)?api\.openai\.com|[\w.-]+\.(?:openai|cognitiveservices|services\.ai)\.azure\.com")
+_ACCOUNTS = ("OpenAI-Organization", "OpenAI-Project")
 
 # Up to so many retries: none where the server says so, or asks for a longer wait than the client bears.
 # The first line that fits says what to do; subclasses stand before their bases.
@@ -35,8 +38,8 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     (openai.AuthenticationError, f"refused the key; set {KEY_VARIABLES[0]} to a valid one"),
     (openai.PermissionDeniedError, "forbids this key the model {model}; choose another teacher.model or key"),
     (openai.NotFoundError, "does not know the model {model}, or is no such API; mend teacher.model or .endpoint"),
-    (openai.RateLimitError, "still turned us away after up to {retries} retries (rate limit or quota); lower "
-                            "run.concurrency, mend the quota or run again later"),
+    (openai.RateLimitError, "turned us away for {patience} s on end ({error}); lower run.concurrency, mend "
+                            "the quota or run again later"),
     (openai.APITimeoutError, "gave no answer within {timeout:g} s; raise run.timeout or lower "
                              "run.concurrency"),
     (openai.APIConnectionError, "cannot be reached, or breaks off; check teacher.endpoint, and that the server runs"),
@@ -60,6 +63,7 @@ class Teacher:
     key: str = field(repr=False)
     budget: Budget = field(repr=False)
     retries: int = RETRIES
+    patience: float = PATIENCE  # seconds that it may turn all requests away
     store: Path | None = None  # of the answers; None: every question is sent
     listener: Listener | None = None  # where set, nothing is sent, and it hears of every question
 
@@ -81,12 +85,31 @@ class Teacher:
     @property
     def is_local(self) -> bool:
         """Whether it is on this machine, where no proxy of the environment leads."""
-        return urlsplit(self.base_url).hostname in _LOOPBACK
+        return is_local(self.base_url)
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """What the `openai` client sends in place of its own: the environment's accounts at OpenAI stay at home."""
+        return {} if is_openai(self.base_url) else dict.fromkeys(_ACCOUNTS, openai.Omit())
 
     def require_key(self) -> None:
-        """Raise the one line that says that a key is missing."""
-        if not self.key:
-            raise UserError(f"teacher at {self.place}: needs a key; set {KEY_VARIABLES[0]} in the environment")
+        """Raise the one line that says that a key is missing, or would travel where anybody can read it.
+
+        Plain http to another machine goes without a key, as to a server in one's own network.
+        """
+        if self.is_local or self.app:
+            return
+        address = urlsplit(self.base_url)
+        if address.scheme == "http" and (self.key or address.password):
+            raise UserError(
+                f"teacher at {self.place}: no key goes over plain http to another machine; use https, or unset "
+                f"{KEY_VARIABLES[0]}"
+            )
+        if address.scheme == "https" and not self.key:
+            raise UserError(
+                f"teacher at {self.place}: needs a key; set {KEY_VARIABLES[0]} in the environment ({KEY_VARIABLES[1]} "
+                "goes to OpenAI's own hosts alone)"
+            )
 
     def read_answer(self, status: int, body: object) -> Answer | None:
         """The answer in a response's status and body, or None.
@@ -113,7 +136,11 @@ class Teacher:
         """The one line for a fault: which teacher, what went wrong (`text` is the server's word), what to do."""
         advice = next(advice for error, advice in _ADVICE if issubclass(kind, error))
         line = advice.format(
-            model=repr(self.params.model), retries=self.retries, timeout=self.params.timeout, error=self.mask(text)
+            model=repr(self.params.model),
+            retries=self.retries,
+            patience=f"{self.patience:g}",
+            timeout=self.params.timeout,
+            error=self.mask(text),
         )
         return UserError(f"teacher at {self.place} {line}")
 
@@ -134,7 +161,9 @@ class Teacher:
         return UserError(f"teacher at {self.place}: {self.describe_cap()}; what they brought ({self.spent}) {kept}")
 
 
-def open_teacher(params: TeacherSettings, *, app: Any = None, retries: int = RETRIES) -> Teacher:
+def open_teacher(
+    params: TeacherSettings, *, app: Any = None, retries: int = RETRIES, patience: float = PATIENCE
+) -> Teacher:
     """The teacher of `teacher.endpoint`: the offline one, or any OpenAI-compatible base URL.
 
     `app` puts another in-process teacher in the offline one's place. A remote teacher without a key is no fault before
@@ -142,7 +171,7 @@ def open_teacher(params: TeacherSettings, *, app: Any = None, retries: int = RET
     """
     budget = Budget(params)
     if params.endpoint == OFFLINE:
-        return Teacher(params=params, app=app or offline.app, key=_NO_KEY, budget=budget, retries=retries)
+        return Teacher(params=params, app=app or offline.app, key="", budget=budget, retries=retries)
     try:
         address = urlsplit(params.endpoint)
         usable = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
@@ -152,12 +181,13 @@ def open_teacher(params: TeacherSettings, *, app: Any = None, retries: int = RET
         raise UserError(
             f"params.yaml: teacher.endpoint should be {OFFLINE} or a base URL such as https://host/v1; mend it"
         )
-    key = next((value for name in KEY_VARIABLES if (value := os.environ.get(name, "").strip())), "")
+    names = KEY_VARIABLES if is_openai(params.endpoint) else KEY_VARIABLES[:1]
+    key = next((value for name in names if (value := os.environ.get(name, "").strip())), "")
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"teacher at {place(params.endpoint)}: the key has characters no header can carry; set it anew")
-    if not key and address.hostname in _LOOPBACK:
-        key = _NO_KEY
-    return Teacher(params=params, app=None, key=key, budget=budget, retries=retries, store=store_path())
+    return Teacher(
+        params=params, app=None, key=key, budget=budget, retries=retries, patience=patience, store=store_path()
+    )
 
 
 def open_replay(params: TeacherSettings, listener: Listener) -> Teacher:
@@ -173,6 +203,21 @@ def open_replay(params: TeacherSettings, listener: Listener) -> Teacher:
 def store_path() -> Path:
     """Where answers are kept: $THINKREC_STORE, else `RESPONSES` (which does not outlast a queued experiment)."""
     return Path(os.environ.get("THINKREC_STORE", "").strip() or RESPONSES)
+
+
+def is_local(endpoint: str) -> bool:
+    """Whether an address is one of this machine."""
+    host = urlsplit(endpoint).hostname or ""
+    with suppress(ValueError):
+        address = ip_address(host)
+        return address.is_loopback or address.is_unspecified
+    return host == "localhost" or host.endswith(".localhost")
+
+
+def is_openai(endpoint: str) -> bool:
+    """Whether an address is OpenAI's own, or Azure's."""
+    address = urlsplit(endpoint)
+    return address.scheme == "https" and bool(_OPENAI.fullmatch(address.hostname or ""))
 
 
 def place(endpoint: str) -> str:

@@ -99,12 +99,15 @@ class Store(_Database):
         """The answer that stands under `key`, or None."""
         with self._explain_faults(self.path):
             row = self.connection.execute("SELECT answer FROM responses WHERE key = ?", (key,)).fetchone()
-            return None if row is None else load_answer(row[0])
+            answer = None if row is None else load_answer(row[0])
+        return None if answer is None or answer.empty else answer  # earlier versions kept empty ones
 
     def put(self, key: str, answer: Answer) -> Answer:
-        """Keep an answer; returns the one that stands, which is an earlier one if there is one."""
-        self.rows("INSERT OR IGNORE INTO responses VALUES (?, ?)", key, dump_answer(answer))
-        return self.get(key) or answer
+        """Keep an answer unless it is empty; returns the one that stands, which is an earlier one if there is one."""
+        standing = self.get(key)
+        if standing is None and not answer.empty:
+            self.rows("INSERT OR REPLACE INTO responses VALUES (?, ?)", key, dump_answer(answer))
+        return standing or answer
 
     def put_all(self, answers: Iterable[tuple[str, Answer]]) -> Counter[str]:
         """Keep many answers or, where any of them contradicts one that stands, none.

@@ -63,6 +63,8 @@ round, or counted wrongly, or your reasons ended in another verdict than you gav
 the four lines anew, as if for the first time."
 LENGTH = "Your answer was too {extreme}. Write the four lines anew, {advice}, as if for the first time."
 
+NO_ANSWER = "(no answer)"  # in the place of an empty one: many servers take no message without text
+
 # What follows an answer that could not be kept. Only reflections name the right verdict. None repeats the answer,
 # which may hold text from a catalogue: that would then stand outside the lines that are declared data.
 _FOLLOW_UPS: dict[Fault, str] = {
