@@ -52,7 +52,8 @@ def shown_keywords(keywords: Iterable[str]) -> list[str]:
 
 @lru_cache(maxsize=1 << 16)  # the same keywords belong to many items
 def one_line(text: str, longest: int) -> str:
-    """At most `longest` characters of `text`, on one line and without control and format characters."""
+    """At most `longest` characters of `text` in NFC, on one line and without control and format characters."""
+    text = unicodedata.normalize("NFC", text)
     if not text.isprintable():
         text = "".join(char for char in text if char.isspace() or unicodedata.category(char)[0] != "C")
     return " ".join(text.split())[:longest].rstrip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 
 import pandas as pd
 import pytest
@@ -39,6 +40,15 @@ def test_a_row_shows_the_last_strictly_earlier_items_and_their_first_keywords() 
 def test_a_keyword_that_is_known_and_not_shown_is_a_claim_without_ground() -> None:
     (claim,) = checker().check(3, "Yes. Liked heist.").claims
     assert (claim.name, claim.standing) == ("heist", "ungrounded")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("text", ['Yes. Liked "Café Noël" (1 of 1).', "Liked Café Noël."])
+def test_a_name_is_the_same_in_composed_and_decomposed_letters(form: str, text: str) -> None:
+    titles = [unicodedata.normalize(form, "Café Noël"), *TITLES[1:]]
+    for written in ("NFC", "NFD"):
+        (claim, *_) = checker(titles).check(3, unicodedata.normalize(written, text)).claims
+        assert (claim.kind, claim.true) == ("item", True)
 
 
 def test_another_table_is_read_with_the_same_items() -> None:

@@ -103,8 +103,7 @@ def split_verdict(text: str) -> tuple[bool | None, str]:
     """An answer's verdict and the explanation after it, without the markup between them; None and all of the text
     where it begins with no verdict.
     """
-    plain = plain_form(text)
-    normal = unicodedata.normalize("NFC", plain)  # or an "o" with a separate accent would end the word "No"
+    normal = plain_form(text)
     match = _VERDICT_WORD.match(normal)
     if match is None:
         return None, text
@@ -121,7 +120,8 @@ def split_verdict(text: str) -> tuple[bool | None, str]:
 
 def plain_form(text: str) -> str:
     """An answer in the form that is asked for, where a model gave it as JSON or marked its verdict in another way."""
-    text = without_scratch(text)
+    # Letters in NFC, as titles are: an "o" with a separate accent would end the word "No".
+    text = unicodedata.normalize("NFC", without_scratch(text))
     with suppress(ValueError, RecursionError):
         said = json.loads(_FENCE.sub("", text)) if "{" in text[:20] else None
         if isinstance(said, dict):

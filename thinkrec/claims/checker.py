@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from copy import copy
 from functools import cached_property, lru_cache
@@ -79,7 +80,7 @@ class Checker:
 
     def check(self, row: int, text: str) -> Check:
         """What a text about a row claims, and what of it is so."""
-        return check_text(text, self._names(row), self._catalogue)
+        return check_text(unicodedata.normalize("NFC", text), self._names(row), self._catalogue)
 
     def _index(self, row: int) -> ShownNames:
         history = [self._shown_item(past, liked=bool(self._label[past])) for past in self.history_rows(row)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -83,7 +84,7 @@ def tokens_of(text: str) -> list[Token]:
 @lru_cache(maxsize=1 << 17)
 def words_of(name: str, cased: bool = True) -> tuple[str, ...]:
     """A name as it is looked up in running text: words and the marks between them."""
-    words = [token.word for token in tokens_of(name)]
+    words = [token.word for token in tokens_of(unicodedata.normalize("NFC", name))]
     while words and words[-1].mark:
         words.pop()
     while words and words[0].mark:
@@ -94,7 +95,7 @@ def words_of(name: str, cased: bool = True) -> tuple[str, ...]:
 @lru_cache(maxsize=1 << 17)
 def bare_words(name: str) -> tuple[str, ...]:
     """A name as it is looked up in quotes: words in lower case, without marks and a year at the end."""
-    words = [token.word.lower for token in tokens_of(name) if not token.word.mark]
+    words = [token.word.lower for token in tokens_of(unicodedata.normalize("NFC", name)) if not token.word.mark]
     if len(words) > 1 and re.fullmatch(r"(?:19|20)\d\d", words[-1]):
         words.pop()
     return tuple(words)
