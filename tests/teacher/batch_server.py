@@ -135,7 +135,7 @@ class BatchServer:
         match call, rest:
             case "POST files", []:
                 content = self.upload(request.content, request.headers["content-type"])
-            case "GET files", [name, "content"]:
+            case "GET files", [name, "content"] if name in self.files:
                 content = self.files[name]
             case "POST batches", []:
                 content = self.create(request.body)

@@ -262,3 +262,77 @@ def test_scratch_work_is_in_no_trace():
     kept, rejected = synthesis.kept["text"], synthesis.rejected["text"]
     assert set(kept) == {"Yes. A. B. C."}
     assert not pd.concat([kept, rejected]).str.contains("think|label").any()
+
+
+def test_a_run_that_is_turned_away_goes_on_when_it_may(monkeypatch):
+    monkeypatch.setattr(budget, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(budget, "SLOWEST", 0.002)
+    with serve(lambda request: "429 bare" if len(server.heard) <= 6 else None) as server:
+        answers = texts_of(ask(teacher_at(server.endpoint, retries=0), *range(30)))
+    assert answers == [f"a{number}" for number in range(30)]
+    assert len(server.heard) == 36
+
+
+def test_a_host_that_turns_a_run_away_for_good_ends_it_in_one_line():
+    with serve("429") as server, pytest.raises(UserError, match=r"turned us away for 0.05 s on end \(Error code: 429"):
+        ask(teacher_at(server.endpoint, patience=0.05), "x")
+
+
+def test_a_server_that_works_on_one_answer_at_a_time_hears_each_question_once():
+    free = [0.0]
+
+    def one_by_one(request):
+        free[0] = max(free[0], request.at) + 0.03
+        return Response(body=completion("x"), seconds=free[0] - request.at)
+
+    with serve(one_by_one) as server:
+        ask(teacher_at(server.endpoint, concurrency=8, timeout=0.15), *range(12))
+    assert set(server.came.values()) == {1}
+
+
+def test_what_is_not_answered_in_time_is_sent_twice_at_most():
+    with serve("hang") as server, pytest.raises(UserError, match="no answer within"):
+        ask(teacher_at(server.endpoint, timeout=0.05), "x")
+    assert server.came["x"] == 2
+
+
+def test_thoughts_are_read_from_whichever_field_they_come_in():
+    details = [{"type": "reasoning.text", "text": "hm"}]
+    fields = {"reasoning_content": "hm", "reasoning": "hm", "reasoning_details": details}
+    script = iter([Response(body=completion(None, **{name: value})) for name, value in fields.items()])
+    with serve(lambda request: next(script)) as server:
+        answers = ask(teacher_at(server.endpoint, concurrency=1), *fields)
+    assert [(answer.text, answer.reasoning_content) for answer in answers] == [("", "hm")] * 3
+
+
+def no_such_field(request):
+    error = {"message": "Unsupported parameter.", "param": "max_tokens", "code": "unsupported_parameter"}
+    return Response(body={"error": error}, status=400)
+
+
+def test_one_question_that_the_host_turns_down_goes_to_the_ledger_and_is_not_asked_further():
+    place = iter(range(100))
+    synthesis, _ = loop(lambda request: no_such_field(request) if next(place) == 2 else None, range(6), max_turns=2)
+    refused = synthesis.rejected[synthesis.rejected["fault"] == "refused"]
+    assert len(refused) == 1
+    assert synthesis.stats["train"]["asked"] == 6
+
+
+@pytest.mark.parametrize(("rows", "requests"), [(range(3), 3), (range(12), 10)])
+def test_a_host_that_turns_down_every_question_ends_the_run_in_its_own_words(rows, requests):
+    heard = []
+
+    def script(request):
+        heard.append(request)
+        return no_such_field(request)
+
+    with pytest.raises(UserError, match=r"Unsupported parameter. \(max_tokens\)"):
+        loop(script, rows)
+    assert len(heard) == requests
+
+
+def test_no_turn_repeats_an_empty_answer():
+    script = iter(["empty", None] * 3)
+    _, server = loop(lambda request: next(script), range(3), max_turns=2)
+    assert len(server.heard) == 6
+    assert all(message["content"] for request in server.heard for message in request.body["messages"])

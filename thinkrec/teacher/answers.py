@@ -23,6 +23,7 @@ MOST_TOKENS = 10_000_000  # of a prompt or an answer, beyond any model there is
 # Finish reasons of our own: of a question that its host did not pass on to the model, known by its error, and of one
 # that the host turned down alone, for a reason that we cannot tell.
 NOT_TAKEN, SET_ASIDE = "not_taken", "set_aside"
+TURNED_DOWN = (400, 413, 422)  # status of what may be one question's own fault
 # What hosts call a question that they refuse: by its code or, where it is too long, in words.
 _FLAGGED = {"content_filter", "content_policy_violation", "invalid_prompt"}
 _TOO_LONG = re.compile(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import IO, Literal, TypeVar
 
@@ -24,7 +24,7 @@ import openai
 from openai.types import Batch
 
 from thinkrec.errors import UserError
-from thinkrec.teacher.answers import Answer, as_object, error_text, parse_object
+from thinkrec.teacher.answers import SET_ASIDE, TURNED_DOWN, Answer, as_object, error_text, parse_object
 from thinkrec.teacher.client import Unanswered
 from thinkrec.teacher.endpoint import Request, Teacher
 from thinkrec.teacher.store import Store, Submissions, SubmittedBatch, open_store, open_submissions
@@ -163,27 +163,37 @@ class _Wave:
 
     def _take_answers(self, client: openai.OpenAI, recorded: SubmittedBatch, batch: Batch) -> None:
         """Keep an ended batch's answers, note what failed, forget the batch."""
-        errors = batch.errors.data if batch.errors and batch.errors.data else []
-        reason = next((error.message for error in errors if error.message), f"the batch {batch.status} without it")
+        errors = as_object(batch.to_dict().get("errors")).get("data") or []
+        reason = next(filter(None, map(error_text, errors)), f"the batch {batch.status} without it")
+        turned_down: dict[str, Answer] = {}
         unanswered = dict.fromkeys(recorded.keys, self.teacher.mask(reason))
         for file in (batch.output_file_id, batch.error_file_id):
             for line in _lines(client, file) if file else ():
                 key, answer, error = _read_line(self.teacher, line)
                 if key not in unanswered:  # none of this batch's questions, or one that it has answered already
                     continue
-                if answer is None:
+                if answer is None or answer.empty:
                     unanswered[key] = error
-                    continue
-                self.store.put(key, answer)
+                elif answer.finish_reason == SET_ASIDE:
+                    turned_down[key], unanswered[key] = answer, error
+                else:
+                    self._keep(key, answer)
+                    del unanswered[key]
+        if len(unanswered) < len(recorded.keys):  # that others were answered tells whose fault it was
+            for key in turned_down.keys() & unanswered.keys():
+                self._keep(key, turned_down[key])
                 del unanswered[key]
-                self.collected += 1
-                self.prompt_tokens += answer.prompt_tokens
-                self.completion_tokens += answer.completion_tokens
         if batch.status == "cancelled" and unanswered:
             self.cancelled.append(batch.id)
             unanswered = {}  # somebody's wish and no failure
         self.failures |= unanswered
         self.submissions.remove(recorded.number, answered=recorded.keys - set(unanswered), failed=unanswered)
+
+    def _keep(self, key: str, answer: Answer) -> None:
+        self.store.put(key, answer)
+        self.collected += 1
+        self.prompt_tokens += answer.prompt_tokens
+        self.completion_tokens += answer.completion_tokens
 
     def _write(self, key: str, request: Request) -> None:
         line = json.dumps({"custom_id": key, "method": "POST", "url": URL, "body": request}).encode() + b"\n"
@@ -234,9 +244,12 @@ def _search(client: openai.OpenAI, recorded: SubmittedBatch) -> Batch | None:
 
 
 def _lines(client: openai.OpenAI, file: str) -> Iterator[bytes]:
-    """The lines of a file at the server, through a temporary file: it may be larger than memory should hold."""
+    """The lines of a file at the server, through a temporary file: it may be larger than memory should hold.
+
+    There are none where the server no longer has it, though it knows the batch.
+    """
     with tempfile.TemporaryFile() as copy:
-        with client.files.with_streaming_response.content(file) as response:
+        with suppress(openai.NotFoundError), client.files.with_streaming_response.content(file) as response:
             for chunk in response.iter_bytes():
                 copy.write(chunk)
         copy.seek(0)
@@ -247,13 +260,19 @@ def _lines(client: openai.OpenAI, file: str) -> Iterator[bytes]:
 
 
 def _read_line(teacher: Teacher, line: bytes) -> tuple[str, Answer | None, str]:
-    """A line of an output or error file: its question's key, the answer or None, and what was said instead of one."""
+    """A line of an output or error file: its question's key, the answer or None, and what was said instead of one.
+
+    Where the host turned the question down, the answer is that it was set aside.
+    """
     entry = parse_object(line)
     response = as_object(entry.get("response"))
     status, body = response.get("status_code"), as_object(response.get("body"))
     key, error = entry.get("custom_id"), entry.get("error") or body.get("error")
     answer = teacher.read_answer(status, body) if isinstance(status, int) else None
-    return key if isinstance(key, str) else "", answer, teacher.mask(error_text(error) or f"status {status}")
+    text = teacher.mask(error_text(error) or f"status {status}")
+    if answer is None and status in TURNED_DOWN:
+        answer = Answer(refusal=text, finish_reason=SET_ASIDE)
+    return key if isinstance(key, str) else "", answer, text
 
 
 @contextmanager
@@ -261,7 +280,7 @@ def _open_client(teacher: Teacher, *, missing: str) -> Iterator[openai.OpenAI]:
     """A client; faults of the server and of the way to it become one line: `missing` where it lacks something."""
     teacher.require_key()
     client = openai.OpenAI(
-        api_key=teacher.key,
+        api_key=teacher.key or "none",
         base_url=teacher.base_url,
         http_client=openai.DefaultHttpxClient(trust_env=not teacher.is_local),
         default_headers=teacher.headers,

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from thinkrec.errors import UserError
 from thinkrec.teacher.answers import (
     SET_ASIDE,
+    TURNED_DOWN,
     Answer,
     as_object,
     error_status,
@@ -150,10 +151,8 @@ class Session:
         async with self.room:
             await self._wait_for_lock()
             answer = store.get(key)  # a run that held the lock before may have asked it
-            if answer is None:
-                answer = await self._answer(request)
-                answer = answer if answer.finish_reason == SET_ASIDE else store.put(key, answer)
-            return answer
+            answer = answer or await self._answer(request)
+            return answer if answer.finish_reason == SET_ASIDE else store.put(key, answer)
 
     async def _wait_for_lock(self) -> None:
         assert self.lock is not None
@@ -278,7 +277,7 @@ class Session:
             line=teacher.fault(kind, text),
             again=again and wait <= teacher.patience,
             turned_away=status == 429,
-            alone=status in (400, 413, 422) and not again,
+            alone=status in TURNED_DOWN and not again,
             wait=wait,
         )
 
