@@ -15,9 +15,15 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
+
+from tests.teacher.asking import KEY, teacher_at
 from tests.teacher.server import Request, Response, listen
+from thinkrec.errors import UserError
+from thinkrec.teacher.batch import Waiting
 from thinkrec.teacher.client import Session, ask_about
 from thinkrec.teacher.endpoint import Teacher
+from thinkrec.teacher.job import carry_out
 from thinkrec.teacher.offline import complete
 
 PAGE = 2  # batches of one page at most, however many are asked for
@@ -163,3 +169,19 @@ def batch_server() -> Iterator[BatchServer]:
     server = BatchServer()
     with listen(server.respond) as server.endpoint:
         yield server
+
+
+def go(server: BatchServer, *texts: str, **changes: Any) -> list[str]:
+    """One run of the stage."""
+    return carry_out(
+        questions(*texts), teacher_at(server.endpoint, retries=1, **{"mode": "batch", "timeout": 5.0, **changes})
+    )
+
+
+def waits(server: BatchServer, *texts: str, error: type[UserError] = Waiting, **changes: Any) -> str:
+    """The line of a run that has to wait."""
+    with pytest.raises(UserError) as caught:
+        go(server, *texts, **changes)
+    assert type(caught.value) is error
+    assert "\n" not in str(caught.value) and KEY not in str(caught.value)
+    return str(caught.value)

@@ -3,6 +3,8 @@
 import pytest
 
 from tests.teacher.asking import KEY
+from tests.teacher.batch_server import batch_server
+from tests.teacher.server import completion
 
 
 @pytest.fixture(autouse=True)
@@ -16,3 +18,11 @@ def place_and_key(monkeypatch, tmp_path):
 @pytest.fixture
 def no_key(monkeypatch, place_and_key):
     monkeypatch.delenv("THINKREC_TEACHER_KEY")
+
+
+@pytest.fixture
+def server():
+    """A server that repeats what it is asked."""
+    with batch_server() as running:
+        running.answer = lambda request, _: (200, completion(request["messages"][-1]["content"]))
+        yield running

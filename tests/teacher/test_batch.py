@@ -14,13 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.project import ROOT, digests, run_command, teacher_project
-from tests.teacher.asking import KEY, STORE, teacher_at
-from tests.teacher.batch_server import batch_server, questions
+from tests.teacher.asking import KEY, STORE
+from tests.teacher.batch_server import batch_server, go, waits
 from tests.teacher.server import completion
 from thinkrec.errors import UserError
 from thinkrec.teacher import batch
-from thinkrec.teacher.batch import Waiting
-from thinkrec.teacher.job import carry_out
 from thinkrec.teacher.store import open_store
 
 RUN = """
@@ -30,30 +28,6 @@ from tests.teacher.batch_server import questions
 from thinkrec.teacher.job import carry_out
 print(carry_out(questions("a", "b"), teacher_at(sys.argv[1], mode="batch")))
 """
-
-
-@pytest.fixture
-def server():
-    """A server that repeats what it is asked."""
-    with batch_server() as running:
-        running.answer = lambda request, _: (200, completion(request["messages"][-1]["content"]))
-        yield running
-
-
-def go(server, *texts, **changes):
-    """One run of the stage."""
-    return carry_out(
-        questions(*texts), teacher_at(server.endpoint, retries=1, **{"mode": "batch", "timeout": 5.0, **changes})
-    )
-
-
-def waits(server, *texts, error=Waiting, **changes):
-    """The line of a run that has to wait."""
-    with pytest.raises(UserError) as caught:
-        go(server, *texts, **changes)
-    assert type(caught.value) is error
-    assert "\n" not in str(caught.value) and KEY not in str(caught.value)
-    return str(caught.value)
 
 
 def fails(server, *texts, **changes):
@@ -371,58 +345,3 @@ def test_two_runs_at_a_time_submit_once(server):
     line = asyncio.run(both())
     assert Counter("submitted" in line for line in line) == {True: 1, False: 1}
     assert len(server.batches) == 1
-
-
-def test_a_question_that_the_host_turns_down_does_not_keep_the_others_from_ending(server):
-    def answer(request, times):
-        if request["messages"][0]["content"] == "b":
-            return 400, {"error": {"error": {"message": "no such question"}}}
-        return 200, completion("again" if len(request["messages"]) == 1 else "x")
-
-    server.answer = answer
-    waits(server, "b", "c")
-    server.finish()
-    waits(server, "b", "c")
-    server.finish()
-    assert go(server, "b", "c") == ["", "x"]
-    assert sorted(server.asked.values()) == [1, 1, 1]
-
-
-@pytest.mark.parametrize("gone", ["output_file_id", "content"])
-def test_a_batch_without_its_output_is_submitted_again(server, gone):
-    waits(server, "a", "b")
-    server.finish()
-    file = server.batches["batch_0"]["output_file_id"]
-    if gone == "content":
-        del server.files[file]
-    else:
-        server.batches["batch_0"]["output_file_id"] = None
-    assert "2 failed (the batch completed without it); 2 questions submitted" in waits(server, "a", "b")
-    server.finish()
-    assert go(server, "a", "b") == ["a", "b"]
-
-
-def test_an_answer_counts_however_often_and_in_whatever_order_its_lines_come(server):
-    waits(server, "a", "b")
-    server.finish()
-    output = server.batches["batch_0"]["output_file_id"]
-    lines = server.files[output].splitlines()
-    broken = [json.dumps(json.loads(line) | {"response": None, "error": {"message": "no"}}).encode() for line in lines]
-    server.files[output] = b"\n".join([*broken, *lines[::-1], *broken, *lines])
-    assert go(server, "a", "b") == ["a", "b"]
-
-
-def test_an_empty_answer_is_not_kept(server):
-    server.answer = lambda request, times: (200, completion("" if times == 1 else "x"))
-    waits(server, "a")
-    server.finish()
-    waits(server, "a")
-    server.finish()
-    assert go(server, "a") == ["x"]
-
-
-def test_a_server_of_ones_own_needs_no_key(server, monkeypatch):
-    monkeypatch.delenv("THINKREC_TEACHER_KEY")
-    waits(server, "a")
-    server.finish()
-    assert go(server, "a") == ["a"]
