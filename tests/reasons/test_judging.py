@@ -72,9 +72,13 @@ def test_badness_by_hand(pulls: Pulls, from_best_to_worst: dict[str, tuple[int, 
         ("Yes. This one brings seas, sea-shanties (1 of 1), chelsea. It fits.", 0),
         ('Yes. This one brings slow, slow, slow "fun. It fits.', 3),
         ("Yes. This one is fit, fit. It fits.", 0),  # no keyword
+        ("Yes. war. It fits.", 1),
+        ("Yes. This one brings sea. Against it: disliked", 1),
     ],
 )
-def test_broken_is_a_quotation_without_end_and_a_keyword_twice_in_a_sentence(text: str, count: int) -> None:
+def test_broken_are_quotations_and_sentences_without_end_or_beginning_and_keywords_named_again(
+    text: str, count: int
+) -> None:
     assert broken(text, PULLS) == count
 
 

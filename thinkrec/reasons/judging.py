@@ -94,10 +94,14 @@ def badness(text: str, checked: Check, pulls: Pulls) -> Badness:
 
 
 def broken(text: str, keywords: Iterable[str]) -> int:
-    """Quotations that never end, and mentions of a keyword, in lower case, that its sentence has made already."""
-    sentences = re.split(r"(?<=[.!?])\s", text.lower())
-    mentions = [len(re.findall(rf"\b{re.escape(word)}\b", sentence)) for sentence in sentences for word in keywords]
-    return text.count('"') % 2 + sum(count - 1 for count in mentions if count)
+    """Quotations that never end, sentences that begin small or have no end, keywords that a sentence names again."""
+    sentences = re.split(r"(?<=[.!?])\s+", text.strip())
+    small = sum(sentence[:1].islower() for sentence in sentences)
+    endless = not sentences[-1].endswith((".", "!", "?"))
+    mentions = [
+        len(re.findall(rf"\b{re.escape(word)}\b", sentence.lower())) for sentence in sentences for word in keywords
+    ]
+    return text.count('"') % 2 + small + endless + sum(count - 1 for count in mentions if count)
 
 
 def passed_over(checked: Check, pulls: Pulls) -> tuple[int, int]:
