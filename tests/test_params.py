@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from thinkrec.errors import UserError
-from thinkrec.params import Params, load
+from thinkrec.params import BackboneParams, Params, load
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -230,3 +230,11 @@ def test_sections_cannot_be_changed() -> None:
 
 def test_deeper_than_sections_go_nothing_is_known(given: Any) -> None:
     assert refusal(given, "gate.kind", "{trained: 1}").startswith("parameter gate.kind should be")
+
+
+def test_a_home_is_known_wherever_a_path_may_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    backbone = load(ROOT / "params.yaml").backbone.model_dump()
+    assert BackboneParams(**{**backbone, "name": "~/models/x"}).name == "/home/somebody/models/x"
+    with pytest.raises(ValueError, match="should begin with ~ only where there is such a home"):
+        BackboneParams(**{**backbone, "name": "~nobody-of-that-name/x"})

@@ -20,6 +20,7 @@ from thinkrec.sections import (
     BelowOne,
     Count,
     CountOrAuto,
+    HomeName,
     HomePath,
     Names,
     NotNegative,
@@ -161,7 +162,7 @@ class HybridSasRecParams(SasRecParams):
 class BackboneParams(Section):
     """The causal language model (stage `backbone`); the sizes describe the `tiny` one."""
 
-    name: str  # `tiny`, a model directory, a GGUF file or a pinned hub id
+    name: HomeName  # `tiny`, a model directory, a GGUF file or a pinned hub id
     load_in_4bit: bool  # weights in NF4 (bitsandbytes)
     vocabulary: Annotated[Positive, Field(ge=300)]  # tokens
     hidden: Positive  # width of a token's vector

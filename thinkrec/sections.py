@@ -59,6 +59,7 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 BelowOne = Annotated[Share, Field(lt=1)]
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 HomePath = Annotated[Path, AfterValidator(expand_home)]
+HomeName = Annotated[str, AfterValidator(lambda name: str(expand_home(Path(name))) if name[:1] == "~" else name)]
 Paths = Annotated[tuple[HomePath, ...], _require(_is_paths, "should be a list of paths")]
 
 
