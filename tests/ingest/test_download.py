@@ -121,7 +121,7 @@ def umask() -> int:
     return value
 
 
-@pytest.mark.parametrize("data", [b"<html>Sign in</html>", PACKED[: len(PACKED) // 2]])
+@pytest.mark.parametrize("data", [b"<html>Sign in</html>", PACKED[: len(PACKED) // 2]], ids=["a page", "a half"])
 def test_what_is_no_whole_archive_is_not_kept(
     data: bytes, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
