@@ -178,7 +178,8 @@ class TestCarryingOn:
         project = copy_project(finished, tmp_path / "project")
         for made in ("out", "metrics", "plots"):
             shutil.rmtree(project / made)
-        changes = {"dataset.name": "ml-1m", "dataset.raw": str(raw), "backbone.name": str(model)}
+        few = {"dataset.max_bad_share": 0.03}  # one of 41 lines of metadata
+        changes = {"dataset.name": "ml-1m", "dataset.raw": str(raw), "backbone.name": str(model), **few}
         metrics = run_from(project, "ingest", {**changes, "traces.train": 20, "evaluate.reasons": 4})
 
         quarantine = read_table(QUARANTINE, root=project)

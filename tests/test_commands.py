@@ -66,13 +66,16 @@ def test_explain_shows_all_of_it(project: Path, recommender: Recommender) -> Non
             ("recommend", "--history", "x.csv"),
             "x.csv: no such file; it should be CSV with the columns item_id, liked",
         ),
-        (("recommend", "--history", "bad.csv"), "bad.csv: line 3: liked should be yes or no (it is 'perhaps')"),
+        (("recommend", "--history", "bad.csv"), "bad.csv: item i00002: liked should be yes or no (it is 'perhaps')"),
         (("explain", "--user", "x", "--item", "i00001"), "user 'x': unknown"),
         (
             ("score", "bad.csv", "out.csv"),
             "bad.csv: no column user_id; its first line should name user_id, item_id",
         ),
-        (("score", "empty.csv", "out.csv"), "empty.csv: not readable as CSV"),
+        (
+            ("score", "empty.csv", "out.csv"),
+            "empty.csv: no column user_id; its first line should name user_id, item_id",
+        ),
         (("export", "out"), "out: is there already; name a new folder"),
         (("export", "new", "--expert", "3"), "--expert 3: this project has experts 1 to 2"),
     ],

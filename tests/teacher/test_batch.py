@@ -245,7 +245,7 @@ def test_killed_between_any_two_steps_nothing_is_submitted_twice(server, call, e
     command = [sys.executable, "-c", RUN, server.endpoint]
     running = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
     server.faults[call] = [lambda: (running.kill(), running.wait())]
-    assert running.wait(timeout=60) == -signal.SIGKILL
+    assert running.wait(timeout=240) == -signal.SIGKILL
     for n in range(3):  # of the same account, created since
         other = {"id": f"other-{n}", "input_file_id": f"none-{n}", "status": "completed", "created_at": 2_000_000_000}
         server.batches[other["id"]] = {**other, "object": "batch"}

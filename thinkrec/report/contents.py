@@ -145,12 +145,13 @@ def _gate(test: pd.DataFrame, weights_ne: NDArray[np.float32]) -> dict[str, Any]
 
 
 def _written(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """The metrics of the reasons as tables {title, columns, rows}: one of single values, then one for each nested one.
+    """The metrics of the reasons as tables {title, columns, rows}: one of single numbers, then one for each nested one.
 
     What is nested twice, such as the same figures of ours and the teacher's, has a column for each.
     """
     nested = {name: value for name, value in metrics.items() if isinstance(value, dict)}
-    parts = {"": {name: value for name, value in metrics.items() if name not in nested}, **nested}
+    numbers = {name: value for name, value in metrics.items() if not isinstance(value, dict | str)}
+    parts = {"": numbers, **nested}
     tables = []
     for title, part in parts.items():
         each = bool(part) and all(isinstance(inner, dict) for inner in part.values())
