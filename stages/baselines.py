@@ -11,7 +11,7 @@ def baselines() -> str:
 
     scores, metrics = score_baselines(
         artifacts.read_table(artifacts.INTERACTIONS),
-        artifacts.read_table(artifacts.ITEMS).assign(keywords=artifacts.read_table(artifacts.KEYWORDS)["keywords"]),
+        artifacts.read_items_with_keywords(),
         {protocol: load_features(protocol=protocol) for protocol in PROTOCOLS},
         load(),
     )

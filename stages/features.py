@@ -12,7 +12,7 @@ def features() -> str:
     params = load()
     by_protocol, metrics, model = fit_features(
         artifacts.read_table(artifacts.INTERACTIONS),
-        artifacts.read_table(artifacts.ITEMS).assign(keywords=artifacts.read_table(artifacts.KEYWORDS)["keywords"]),
+        artifacts.read_items_with_keywords(),
         params.features,
         getattr(params, params.features.model),
         seed=params.seed,

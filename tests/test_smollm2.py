@@ -80,6 +80,6 @@ def test_a_pretrained_model_goes_through_every_stage_and_explains_itself(smollm2
         artifacts.read_table(path, root=project)[name].iloc[0]
         for path, name in ((artifacts.USERS, "user_id"), (artifacts.ITEMS, "item_id"))
     )
-    said = recommender.explain(user, item)
-    assert 0 < said.probability < 1 and said.reason
-    assert sum(said.weights.values()) == pytest.approx(1)
+    explanation = recommender.explain(user, item)
+    assert 0 < explanation.probability < 1 and explanation.reason
+    assert sum(explanation.weights.values()) == pytest.approx(1)

@@ -53,8 +53,10 @@ TABLE = ROOT / "evaluate" / "table.json"  # every model, metric, interval and di
 TOKEN_CACHE = Path(".cache") / "tokens"
 RESPONSES = Path(".cache") / "responses.sqlite"  # teachers' answers, paid for; see thinkrec/teacher/store.py
 
+# The mode of a plain file, where safetensors would let only its owner read. The umask is asked by setting it, for all
+# threads, so only here.
 os.umask(_umask := os.umask(0o022))
-READABLE = 0o666 & ~_umask  # the mode of a plain file; safetensors would let only its owner read
+READABLE = 0o666 & ~_umask
 ASIDE = ".old"  # ends the name of a folder that is being replaced
 
 SPLITS = ("train", "valid", "test")
@@ -352,6 +354,11 @@ def sha256(path: Path) -> str:
 
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_items_with_keywords() -> pd.DataFrame:
+    """The items, with their keywords as a further column."""
+    return read_table(ITEMS).assign(keywords=read_table(KEYWORDS)["keywords"])
 
 
 def keyword_lists(keywords: pd.DataFrame, limit: int) -> list[list[str]]:

@@ -67,8 +67,8 @@ def explain(
     Console().print(explanation_table(explanation))
     evidence = explanation.evidence
     true, by_meaning = (int(evidence[name].sum()) for name in ("true", "true_by_meaning"))
-    said = f"literally true: {true} of {len(evidence)}, by meaning {by_meaning}"
-    return f"{explanation.title}: {explanation.probability:.1%}; of what the reason claims, {said}"
+    shares = f"literally true: {true} of {len(evidence)}, by meaning {by_meaning}"
+    return f"{explanation.title}: {explanation.probability:.1%}; of what the reason claims, {shares}"
 
 
 def score(

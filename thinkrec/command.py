@@ -65,10 +65,9 @@ def _fault(error: Exception) -> str | None:
     if isinstance(error, OSError):
         return f"{error.filename or type(error).__name__}: {error.strerror or error}"
     # What libraries in other languages make of the same.
-    found = re.search(
-        r"(No space left|Permission denied|Read-only file system|disk is full|disk I/O error)", str(error)
-    )
-    return found and f"{found[0]} ({type(error).__name__})"
+    words = r"No space left|Permission denied|Read-only file system|disk is full|disk I/O error"
+    match = re.search(words, str(error))
+    return match and f"{match[0]} ({type(error).__name__})"
 
 
 def _start_processes(stage: str, debug: bool) -> None:
@@ -106,7 +105,7 @@ def command(work: Callable[..., str], *, stage: bool = False, shared: bool = Fal
                     artifacts.recover(artifacts.ROOT)
                 summary = work(*args, **options)
         except Exception as error:
-            line = error if isinstance(error, UserError) else _fault(error) and UserError(str(_fault(error)))
+            line = str(error) if isinstance(error, UserError) else _fault(error)
             if debug or line is None:
                 raise
             if main:

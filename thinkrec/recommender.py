@@ -112,7 +112,7 @@ def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
     "2 of 3"), `target`, `liked` and `disliked` (where the prompt shows it), `standing` (`claims.Standing`), `true` and
     `true_by_meaning`, and `synonyms`: what was shown in its place, where it is true by meaning alone.
     """
-    names = (
+    names = [
         "kind",
         "name",
         "says",
@@ -124,7 +124,7 @@ def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
         "true",
         "true_by_meaning",
         "synonyms",
-    )
+    ]
     records = []
     for claim in claims:
         count = [] if claim.count is None else [f"{claim.count[0]} of {claim.count[1]}"]

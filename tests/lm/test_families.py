@@ -136,15 +136,15 @@ def test_what_a_model_does_that_is_not_known_here_is_found_by_trial(fault: str) 
     if fault == "logits":
         forward = backbone.forward
 
-        def warm(**given: Any) -> Any:
-            output = forward(**given)
+        def warm(**inputs: Any) -> Any:
+            output = forward(**inputs)
             output.logits = output.logits * 1.3
             return output
 
         backbone.forward = warm
     else:
         inner = backbone.model.forward
-        backbone.model.forward = lambda attention_mask=None, **given: inner(**given)
+        backbone.model.forward = lambda attention_mask=None, **inputs: inner(**inputs)
     with pytest.raises(UserError, match="gives other logits than transformers") as error:
         check_passes(model)
     assert "\n" not in str(error.value)

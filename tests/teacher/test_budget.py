@@ -304,6 +304,6 @@ def test_patience_is_counted_from_the_last_answer():
 )  # fmt: skip
 def test_a_usage_that_does_not_add_up_is_charged_by_its_largest_reading(usage, counts):
     prompt, completion, total, thoughts = usage
-    said = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
     for where in ({"reasoning_tokens": thoughts}, {"completion_tokens_details": {"reasoning_tokens": thoughts}}):
-        assert read_usage({"usage": said | where}) == counts
+        assert read_usage({"usage": usage | where}) == counts

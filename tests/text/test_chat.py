@@ -69,7 +69,7 @@ def test_no_verdict_stands_in_a_thought(template: str, tail: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "fault"),
     [
         (THINKING.replace("<think>", "[THINK]"), r"opens a thought \(\[THINK\]\) that nothing is known to close"),
         ("{{ raise_exception('Conversations only') }}", r"cannot be used \(Conversations only\)"),
@@ -77,8 +77,8 @@ def test_no_verdict_stands_in_a_thought(template: str, tail: str) -> None:
         ("{{ messages[0]['sender']['name'] }}", "cannot be used"),
     ],
 )
-def test_a_template_that_leaves_no_place_for_an_answer_is_one_line(template: str, said: str) -> None:
-    with pytest.raises(UserError, match=said) as error:
+def test_a_template_that_leaves_no_place_for_an_answer_is_one_line(template: str, fault: str) -> None:
+    with pytest.raises(UserError, match=fault) as error:
         frame_of(with_template(template), 0)
     assert "\n" not in str(error.value)
 
@@ -109,11 +109,11 @@ def test_a_prompt_in_pieces_is_the_text_that_a_person_would_send(family: str) ->
     history = [(TITLES[layout.item[row]], int(layout.label[row])) for row in (3, 4)]
     text = question_text(history, TITLES[layout.item[5]]).removesuffix(ANSWER)
     head, tail = frame_of(words, find_vocabulary(words).begin)
-    said = words.decode(ids, skip_special_tokens=True)
+    prompt_text = words.decode(ids, skip_special_tokens=True)
     verdict = ("No", "Yes")[layout.label[5]]
-    assert text in said, said
+    assert text in prompt_text, prompt_text
     assert (
-        said.rpartition(text)[2].split()
+        prompt_text.rpartition(text)[2].split()
         == (words.decode(words(tail)["input_ids"], skip_special_tokens=True) + f" {verdict}").split()
     )
     assert ids[: len(head)] == list(head)

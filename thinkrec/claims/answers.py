@@ -123,18 +123,17 @@ def plain_form(text: str) -> str:
     # Letters in NFC, as titles are: an "o" with a separate accent would end the word "No".
     text = unicodedata.normalize("NFC", without_scratch(text))
     with suppress(ValueError, RecursionError):
-        said = json.loads(_FENCE.sub("", text)) if "{" in text[:20] else None
-        if isinstance(said, dict):
-            lines = {str(name): WORDS[value] if isinstance(value, bool) else value for name, value in said.items()}
+        fields = json.loads(_FENCE.sub("", text)) if "{" in text[:20] else None
+        if isinstance(fields, dict):
+            lines = {str(name): WORDS[value] if isinstance(value, bool) else value for name, value in fields.items()}
             parts = {_PART_OF.get(name.lower(), name): " ".join(str(value).split()) for name, value in lines.items()}
             verdict = [f"{VERDICT}: {parts.pop(VERDICT)}"] if VERDICT in parts else []
             return "\n".join([*verdict, *(f"{PARTS.get(name, name)}: {value}" for name, value in parts.items())])
-    marked = [found for found in (_MARKED.search(text), _MARKED_LAST.search(text)) if found]
-    for found in marked[:1]:
-        rest = text[: found.start()] + text[found.end() :]
-        if marked[-1]["word"].lower() == found["word"].lower():
-            return f"{VERDICT}: {found['word']}\n{rest}".rstrip()
-    return text
+    first, last = _MARKED.search(text), _MARKED_LAST.search(text)
+    mark = first or last
+    if mark is None or (last and last["word"].lower() != mark["word"].lower()):
+        return text
+    return f"{VERDICT}: {mark['word']}\n{text[: mark.start()]}{text[mark.end() :]}".rstrip()
 
 
 def read_parts(text: str) -> Parts:

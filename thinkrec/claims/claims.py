@@ -168,7 +168,7 @@ class ShownNames:
     def _claim(self, mention: Mention, places: Sequence[Sequence[int]]) -> Claim:
         """A mention as it stands if its name is found at these `places` of each item, the target last."""
         past = self.row.history
-        history = [place for place, found in enumerate(places[:-1]) if found]
+        history = [place for place, inside in enumerate(places[:-1]) if inside]
         counted = past if mention.kind == "history" else [past[place] for place in history]
         claim = Claim(
             kind=mention.kind,

@@ -133,9 +133,9 @@ def _score_checks(checks: Sequence[Check]) -> dict[str, Any]:
     claims = [claim for check in checks for claim in check.claims]
     concluded = [check for check in checks if check.conclusion is not None]
 
-    def share_of(said: Sequence[Check | Claim]) -> dict[str, float]:
-        true, by_meaning = [one.true for one in said], [one.true_by_meaning for one in said]
-        return {"literally": _mean(true), "by_meaning": _mean(by_meaning)}
+    def share_of(checked: Sequence[Check | Claim]) -> dict[str, float]:
+        literally, by_meaning = ([getattr(each, sense) for each in checked] for sense in ("true", "true_by_meaning"))
+        return {"literally": _mean(literally), "by_meaning": _mean(by_meaning)}
 
     return {
         "reasons": len(checks),

@@ -21,7 +21,7 @@ from thinkrec.errors import UserError
 from thinkrec.experts.added import Rows, add_group, read_members
 from thinkrec.experts.groups import UserGroups, group_users, load_groups, save_groups, separation
 from thinkrec.history import late_train_rows
-from thinkrec.lm.adapters import add_lora, first_adapted_layer, first_differing, read_lora, save_adapter
+from thinkrec.lm.adapters import add_lora, first_adapted_layer, first_differing, layers_of, read_lora, save_adapter
 from thinkrec.lm.finetune import finetune
 from thinkrec.lm.loaded import LoadedModel
 from thinkrec.lm.model import RecommenderLM
@@ -79,8 +79,7 @@ def train_expert(
         )
     expert = add_expert(loaded.model, params.lora, layers=experts.layers, global_adapter=loaded.adapter)
     model, layout = loaded.prompted(slots=loaded.recipe.expert_slots)
-    frozen = first_differing(model.backbone)
-    mostly_frozen = 2 * frozen > model.backbone.config.num_hidden_layers
+    mostly_frozen = 2 * first_differing(model.backbone) > len(layers_of(model.backbone))
     with model.sharing_layers() if mostly_frozen else nullcontext():
         result = finetune(
             model,

@@ -66,8 +66,8 @@ class Recommender(nn.Module, ABC):
 
     def item_parts(self, item: Tensor) -> list[ItemPart]:
         """What the items (...) are the sum of: of most models their own vectors and biases alone."""
-        known = self.known_item[item]
-        return [(self.item[item] * known[..., None], self.item_bias[item] * known)]
+        in_fit = self.known_item[item]
+        return [(self.item[item] * in_fit[..., None], self.item_bias[item] * in_fit)]
 
     @torch.no_grad()
     def items(self) -> ItemSide:

@@ -18,8 +18,6 @@ from thinkrec.errors import UserError
 # The projections of an attention layer that adapters touch: the first line of which a model has all.
 TARGETS = (
     ("q_proj", "v_proj"),  # Llama, Qwen, Mistral, Gemma, Phi
-    ("q_b_proj", "kv_b_proj"),  # DeepSeek-V3
-    ("q_proj", "kv_b_proj"),  # DeepSeek-V2-Lite
     ("qkv_proj",),  # Phi-3
     ("query_key_value",),  # GPT-NeoX, Pythia, Falcon, BLOOM
 )

@@ -125,8 +125,8 @@ async def reflect(outcome: Outcome, checker: Checker, session: Session, limits: 
         if answer.final:
             return
         hinted = hinted or fault == "wrong_verdict"
-        said = {"role": "assistant", "content": text or NO_ANSWER}
-        messages = [*messages, said, write_follow_up(fault, label=label, turn=turn)]
+        turned_down = {"role": "assistant", "content": text or NO_ANSWER}
+        messages = [*messages, turned_down, write_follow_up(fault, label=label, turn=turn)]
 
 
 def _drop_duplicates(outcomes: Sequence[Outcome]) -> None:

@@ -52,8 +52,8 @@ class Answer:
     @property
     def empty(self) -> bool:
         """Whether nothing was said, not even a refusal. Cut off before a first word is not empty: it was paid for."""
-        said = self.content.strip() or self.reasoning_content.strip() or self.refused
-        return not (said or (self.finish_reason == "length" and self.completion_tokens))
+        words = self.content.strip() or self.reasoning_content.strip() or self.refused
+        return not (words or (self.finish_reason == "length" and self.completion_tokens))
 
     @property
     def hiccup(self) -> bool:
@@ -128,9 +128,9 @@ def read_usage(body: Mapping[str, Any]) -> tuple[int, int] | None:
     """
     usage = as_object(body.get("usage"))
     details = as_object(usage.get("completion_tokens_details"))
-    said: Any = [usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total")]
-    prompt, completion, total = said
-    counts = [count for count in said if count is not None]
+    numbers: Any = [usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total")]
+    prompt, completion, total = numbers
+    counts = [count for count in numbers if count is not None]
     if len(counts) < 2 or not all(_is_count(count) for count in (prompt or 0, completion or 0)):
         return None
     thoughts: Any = next((count for where in (details, usage) if _is_count(count := where.get("reasoning_tokens"))), 0)

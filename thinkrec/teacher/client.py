@@ -257,9 +257,7 @@ class Session:
             return answer
         error = read_error(body)
         text = error_text(error)
-        if (
-            status < 400
-        ):  # gateways put their own errors into answers with status 200, or nothing where an answer was due
+        if status < 400:  # gateways put their own errors into answers, or nothing where one was due
             if not error and not isinstance(body.get("choices", ""), list | None):
                 return Failure(line=teacher.fault(openai.APIResponseValidationError))
             status = error_status(error) or 502

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thinkrec.claims.answers import WORDS, Parts, parse_verdict, write_answer
-from thinkrec.claims.claims import SUPPORT
+from thinkrec.claims.claims import SUPPORT, is_no_taste
 from thinkrec.claims.cleaning import clean_keywords, content_words
 from thinkrec.synthetic.synonyms import MEANINGS, meaning
 from thinkrec.synthetic.vocabulary import PLACES
@@ -294,8 +294,8 @@ def _contrast(case: Case, verdict: bool) -> str:
 
 
 def is_taste(word: str) -> bool:
-    """Whether a word may be what somebody likes or dislikes: places and years are not."""
-    return word.lower() not in _PLACES and not any(char.isdigit() for char in word)
+    """Whether a word may be what somebody likes or dislikes, by the rule that claims are held to."""
+    return not is_no_taste(word.lower(), _PLACES)
 
 
 def _about(keywords: Sequence[str], style: bytes) -> str:
