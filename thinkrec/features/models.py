@@ -61,7 +61,8 @@ def refit_model(
 ) -> Recommender:
     """The same model fitted on other rows for exactly so many epochs."""
     model = MODELS[kind](ratings, rows, params, seed=seed)
-    fit(model, epochs=epochs, learning_rate=params.learning_rate, seed=seed)
+    name = f"{kind} on {len(rows):,} rows"
+    fit(model, epochs=epochs, learning_rate=params.learning_rate, seed=seed, progress=name)
     return model
 
 

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from thinkrec.features.ratings import Ratings
+from thinkrec.progress import track
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -145,7 +145,7 @@ def fit(
     optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
     measured: list[dict[str, float]] = []
     best: tuple[float, int, dict[str, Tensor]] = (-np.inf, 0, {})
-    for epoch in tqdm(range(epochs), desc=progress, disable=progress is None or None, leave=False):
+    for epoch in track(range(epochs), progress, unit="epoch"):
         model.train()
         for batch in model.batches(generator):
             optimiser.zero_grad(set_to_none=True)

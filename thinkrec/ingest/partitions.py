@@ -13,12 +13,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
 from thinkrec.artifacts import SPLITS
 from thinkrec.errors import UserError
 from thinkrec.ingest.raw import IDS, RATINGS, Chunk, Fault, Part
 from thinkrec.ingest.splits import Windows, split_codes
+from thinkrec.progress import track
 
 DAY = 86_400  # seconds
 MANY_FAULTS = 100_000  # malformed rows after which too large a share stops the reading at once
@@ -42,7 +42,7 @@ def read_part(part: Part, *, read: Callable[[Part], Iterator[Chunk]], max_bad_sh
     tables: list[pa.Table] = []
     faults: list[Fault] = []
     rows = lines = 0
-    with tqdm(unit=" rows", unit_scale=True, desc=part.name or None, disable=None, leave=False) as bar:
+    with track(name=part.name, unit=" rows", unit_scale=True) as bar:
         for chunk in read(part):
             tables.append(chunk.table)
             faults += chunk.faults

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from thinkrec.errors import UserError
 from thinkrec.lm import processes
 from thinkrec.lm.adapters import BatchWeights
 from thinkrec.lm.model import RecommenderLM, mean_over_texts
+from thinkrec.progress import track
 from thinkrec.text.layout import Batch, Layout, Window, batches_by_tokens
 
 SCORING_TOKENS = 16_384
@@ -50,8 +50,7 @@ def weighted_batches(
 ) -> Iterator[Batch]:
     """This process's batches of these windows, on the model's device, their adapter weights set before each."""
     batches = processes.mine(list(batches_by_tokens(layout, windows, SCORING_TOKENS)))
-    hidden = True if progress is None or processes.rank() else None
-    for group in tqdm(batches, desc=progress, disable=hidden, leave=False):
+    for group in track(batches, None if processes.rank() else progress, unit="batch"):
         batch = layout.collate(group).to(model.device)
         if weights is not None:
             weights.set_batch(batch)

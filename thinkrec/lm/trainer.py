@@ -33,7 +33,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from thinkrec.artifacts import atomic
@@ -50,6 +49,7 @@ from thinkrec.params import (
     SftParams,
     TrainerParams,
 )
+from thinkrec.progress import track, write
 
 CHECKPOINTS = Path(".cache") / "checkpoints"
 WARM_UP = 0.05  # of all steps
@@ -171,8 +171,8 @@ def train(
     pieces = iter(DataLoader(steps, batch_size=None, sampler=range(phase.step, len(steps))))
     if random is not None:  # only now, since the loader draws a seed
         _set_random_state(random)
-    hidden = processes.rank() > 0 or not sys.stderr.isatty()
-    with tqdm(desc=settings.name, total=len(steps), initial=phase.step, disable=hidden, leave=False) as bar:
+    name = None if processes.rank() else settings.name
+    with track(name=name, total=len(steps), initial=phase.step, unit="step") as bar:
         while phase.step < len(steps) and not phase.out_of_patience:
             phase.learn(next(pieces))
             bar.update()
@@ -278,7 +278,7 @@ class _Phase:
             self.best_weights = {name: weight.detach().clone() for name, weight in self.weights.items()}
         if processes.rank() == 0:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
-            tqdm.write(f"{self.settings.name}: step {end}/{len(self.steps)}: {shown}", file=sys.stderr)
+            write(f"{self.settings.name}: step {end}/{len(self.steps)}: {shown}")
 
     @torch.no_grad()
     def result(self) -> TrainResult:

@@ -19,7 +19,6 @@ import itertools
 import json
 import random
 import signal
-import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, nullcontext
@@ -29,9 +28,9 @@ from typing import Any, TypeVar
 import httpx2
 import openai
 from filelock import Timeout
-from tqdm import tqdm
 
 from thinkrec.errors import UserError
+from thinkrec.progress import track, write
 from thinkrec.teacher.answers import (
     SET_ASIDE,
     TURNED_DOWN,
@@ -161,7 +160,7 @@ class Session:
                 self.lock.acquire(blocking=False)
             except Timeout:
                 if not self.waiting:
-                    tqdm.write(f"waiting for another run, which holds {self.lock.lock_file}", file=sys.stderr)
+                    write(f"waiting for another run, which holds {self.lock.lock_file}")
                 self.waiting = True
                 await asyncio.sleep(LOCK_PAUSE)
 
@@ -304,15 +303,15 @@ def ask_about(
 ) -> list[Result]:
     """What a conversation about each of `topics` comes to, in their order; `concurrency` of them at a time.
 
-    Workers share one queue, so a slow answer holds up only its own conversation. `progress` names the bar on stderr
-    (shown on a terminal only), which counts in `unit`; an empty name shows none. Where a teacher answers from the store
+    Workers share one queue, so a slow answer holds up only its own conversation. `progress` names the bar on stderr,
+    which counts in `unit`; an empty name shows none. Where a teacher answers from the store
     alone, all topics are tried before `Unanswered` is raised.
     """
     results: dict[int, Result] = {}
     unanswered: list[Unanswered] = []
     stopped_by: list[str] = []
     queue = iter(enumerate(topics))
-    bar = tqdm(total=len(topics), desc=progress, unit=f" {unit}", disable=None if progress else True)
+    bar = track(name=progress, total=len(topics), unit=f" {unit}")
 
     async def take_from_queue(session: Session) -> None:
         for number, topic in queue:
