@@ -1,15 +1,10 @@
 """Amazon and Yelp files are read as published, their metadata repaired and the repairs counted."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import json
 import tarfile
 import zipfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,7 +21,7 @@ REVIEWS_2018 = [
     {"overall": 2.0, "reviewerID": "A2MN", "asin": "B005", "vote": "2", "unixReviewTime": 1528934400},
     {"overall": 4.0, "reviewerID": "A2MN", "asin": "B006", "unixReviewTime": 1528934400},
 ]  # fmt: skip
-META_2018: list[Any] = [
+META_2018 = [
     {"category": ["Gift Cards", "Gift Cards", "</span></span>", "Dining &amp; Food"], "tech1": "", "brand": "X",
      "description": ["For <b>dinner</b>.", "", "Not&nbsp;online."], "title": "Caf\u00e9 \x01Card",
      "feature": ["Never expires"], "rank": [], "price": ".a-box-inner{background-color:#fff}", "asin": "B004"},
@@ -58,7 +53,7 @@ BUSINESSES = [
 ]
 
 
-def write(folder: Path, files: dict[str, list[Any]]) -> Path:
+def write(folder, files):
     for name, values in files.items():
         data = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode()
         (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
@@ -70,7 +65,7 @@ RATED_2018 = [["A31U", "B004", 5.0, 1529193600], ["A2MN", "B005", 2.0, 152893440
 
 @pytest.mark.parametrize("ending", ["", ".gz"])
 @pytest.mark.parametrize("name", ["Gift_Cards_5.json", "Gift_Cards.json"])
-def test_amazon_2018_is_read_as_published(tmp_path: Path, name: str, ending: str) -> None:
+def test_amazon_2018_is_read_as_published(tmp_path, name, ending):
     write(tmp_path, {f"{name}{ending}": REVIEWS_2018, f"meta_Gift_Cards.json{ending}": META_2018})
     for place in (tmp_path, tmp_path / f"{name}{ending}"):
         source = open_release(amazon_2018("Gift_Cards"), place)
@@ -85,7 +80,7 @@ def test_amazon_2018_is_read_as_published(tmp_path: Path, name: str, ending: str
     assert [(fault.row, fault.reason) for fault in items.faults] == [(5, "no item id"), (6, "not a JSON object")]
 
 
-def test_amazon_2023_is_read_as_published(tmp_path: Path) -> None:
+def test_amazon_2023_is_read_as_published(tmp_path):
     write(tmp_path, {"All_Beauty.jsonl.gz": REVIEWS_2023, "meta_All_Beauty.jsonl.gz": META_2023})
     source = open_release(amazon_2023("All_Beauty"), tmp_path)
     assert gather(source).rating_rows() == [["AGKH", "B00P", 5.0, 1588687728], ["AGKH", "B00Q", 1.0, 1588687728]]
@@ -95,32 +90,32 @@ def test_amazon_2023_is_read_as_published(tmp_path: Path) -> None:
     assert items["description"].tolist() == ["Soft Big", "x"]
 
 
-def test_reviews_without_their_metadata_beside_them_stop(tmp_path: Path) -> None:
+def test_reviews_without_their_metadata_beside_them_stop(tmp_path):
     write(tmp_path, {"Books_5.json.gz": REVIEWS_2018})
     with pytest.raises(UserError, match=r"no meta_Books\.json in this folder; set dataset\.raw to a folder with"):
         open_release(amazon_2018("Books"), tmp_path)
 
 
-def test_another_releases_reviews_are_recognised_by_their_columns(tmp_path: Path) -> None:
+def test_another_releases_reviews_are_recognised_by_their_columns(tmp_path):
     write(tmp_path, {"Books.json.gz": REVIEWS_2023, "meta_Books.json.gz": META_2023})
     message = r"^dataset\.raw: no column 'reviewerID' in .*Books\.json\.gz; .*Found: rating, "
     with pytest.raises(UserError, match=message):
         open_release(amazon_2018("Books"), tmp_path)
 
 
-def test_a_category_reads_its_own_files_among_others(tmp_path: Path) -> None:
+def test_a_category_reads_its_own_files_among_others(tmp_path):
     for category in ("Books", "Toys"):
         write(tmp_path, {f"{category}.json.gz": REVIEWS_2018, f"meta_{category}.json.gz": []})
     source = open_release(amazon_2018("Toys"), tmp_path)
     assert [part.path.name for part in source.parts] == ["Toys.json.gz"]
 
 
-def yelp_folder(folder: Path) -> Path:
+def yelp_folder(folder):
     names = ("yelp_academic_dataset_review.json", "yelp_academic_dataset_business.json")
     return write(folder, dict(zip(names, (YELP_REVIEWS, BUSINESSES), strict=True)))
 
 
-def yelp_zip(folder: Path) -> Path:
+def yelp_zip(folder):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for path in sorted(yelp_folder(folder).glob("*.json")):
@@ -133,7 +128,7 @@ def yelp_zip(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("packed", [yelp_folder, yelp_zip])
-def test_yelp_is_read_as_published(packed: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_yelp_is_read_as_published(packed, tmp_path):
     source = open_release(YELP, packed(tmp_path))
     assert gather(source).rating_rows() == [["u-1", "b_1", 4.0, 1531001351], ["u-2", "b_2", 1.0, 1325604498]]
     items = source.items({"b_1", "b_2"}).table
@@ -142,7 +137,7 @@ def test_yelp_is_read_as_published(packed: Callable[[Path], Path], tmp_path: Pat
     assert items["description"].tolist() == ["Ashland, PA", "AZ"]
 
 
-def test_gift_cards_are_read_whole(real_data: Path) -> None:
+def test_gift_cards_are_read_whole(real_data):
     if not (real_data / "Gift_Cards_5.json.gz").exists():
         pytest.skip(f"no Gift_Cards_5.json.gz in {real_data}")
     ingested = ingest(dataset_params(name="amazon-2018:Gift_Cards", raw=real_data, core=0))

@@ -1,9 +1,6 @@
 """Every dataset that may be named says where it comes from, who may use it and how it is split."""
 
-from __future__ import annotations
-
 import re
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +13,7 @@ PUBLISHED = [name for name, dataset in DATASETS.items() if dataset.files]
 
 
 @pytest.mark.parametrize("name", [*PUBLISHED, *(f"{family}:Movies_and_TV" for family in FAMILIES)])
-def test_published_datasets_say_all_of_it(name: str) -> None:
+def test_published_datasets_say_all_of_it(name):
     dataset = find_dataset(name)
     assert dataset.name == name
     assert dataset.title and dataset.licence
@@ -34,7 +31,7 @@ def test_published_datasets_say_all_of_it(name: str) -> None:
         ("amazon-2023:All_Beauty", ["All_Beauty.jsonl.gz", "meta_All_Beauty.jsonl.gz"]),
     ],
 )
-def test_a_category_names_its_files(name: str, files: list[str]) -> None:
+def test_a_category_names_its_files(name, files):
     assert [file.name for file in find_dataset(name).files] == files
 
 
@@ -49,13 +46,13 @@ def test_a_category_names_its_files(name: str, files: list[str]) -> None:
         ("", "no dataset ''"),
     ],
 )
-def test_what_is_no_dataset_is_refused_with_those_there_are(name: str, message: str) -> None:
+def test_what_is_no_dataset_is_refused_with_those_there_are(name, message):
     with pytest.raises(UserError, match=re.escape(message)) as stop:
         find_dataset(name)
     assert "\n" not in str(stop.value)
 
 
-def test_parameters_have_their_say() -> None:
+def test_parameters_have_their_say():
     params = dataset_params(name="ml-1m", threshold=4, core=5, windows={"months": [3, 2, 1]})
     dataset = choose_dataset(params)
     assert (dataset.threshold, dataset.core) == (4, 5)
@@ -64,15 +61,13 @@ def test_parameters_have_their_say() -> None:
     assert choose_dataset(dataset_params(name="yelp", core=0)).core == 0
 
 
-def test_yelp_is_for_its_reader_to_get() -> None:
+def test_yelp_is_for_its_reader_to_get():
     with pytest.raises(UserError, match=r"^dataset\.raw: yelp has terms that you must accept yourself on Yelp's site"):
         find_dataset("yelp").source(None)
 
 
 @pytest.mark.parametrize("name", ["ml-25m", "amazon-2018:Gift_Cards"])
-def test_where_there_is_no_path_the_downloads_are_opened(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_there_is_no_path_the_downloads_are_opened(name, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "fetch", lambda *_: tmp_path)
     with pytest.raises(UserError, match=re.escape(f"{tmp_path}: no ")):  # it looks there, and finds nothing
         find_dataset(name).source(None)

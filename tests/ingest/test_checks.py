@@ -1,9 +1,5 @@
 """No table leaves ingestion that breaks a rule which later stages rely on."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,11 +8,11 @@ from thinkrec.artifacts import SPLITS
 from thinkrec.ingest.checks import check_tables
 
 
-def splits(codes: list[int]) -> pd.Categorical:
+def splits(codes):
     return pd.Categorical.from_codes(codes, pd.Index(SPLITS))
 
 
-def good_tables() -> dict[str, pd.DataFrame]:
+def good_tables():
     return {
         "interactions": pd.DataFrame(
             {
@@ -34,7 +30,7 @@ def good_tables() -> dict[str, pd.DataFrame]:
     }
 
 
-def test_tables_that_keep_the_rules_pass_with_and_without_truth() -> None:
+def test_tables_that_keep_the_rules_pass_with_and_without_truth():
     check_tables(**good_tables())
     check_tables(**{**good_tables(), "truth": pd.DataFrame({"probability": []})})
 
@@ -62,7 +58,7 @@ def test_tables_that_keep_the_rules_pass_with_and_without_truth() -> None:
         ("truth", lambda t: t[1:], "truth: empty, or a row for each interaction"),
     ],
 )
-def test_a_broken_rule_is_named(table: str, change: Callable[[pd.DataFrame], pd.DataFrame], rule: str) -> None:
+def test_a_broken_rule_is_named(table, change, rule):
     tables = good_tables()
     tables[table] = change(tables[table])
     with pytest.raises(ValueError, match=f"^ingest: ({rule})"):

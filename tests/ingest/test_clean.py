@@ -1,12 +1,12 @@
 """Whatever a metadata file holds, one line of visible characters comes out."""
 
-from __future__ import annotations
-
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from thinkrec.ingest.clean import plain_id, plain_text
+from thinkrec.ingest.selection import natural_order
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from thinkrec.ingest.clean import plain_id, plain_text
         ("", ""),
     ],
 )
-def test_markup_entities_and_invisible_characters_go(text: str, plain: str) -> None:
+def test_markup_entities_and_invisible_characters_go(text, plain):
     assert plain_text(text) == plain
 
 
@@ -37,17 +37,28 @@ def test_markup_entities_and_invisible_characters_go(text: str, plain: str) -> N
         ("e\u0301", "é"),
     ],
 )
-def test_an_id_is_the_same_however_a_file_writes_it(text: str, plain: str) -> None:
+def test_an_id_is_the_same_however_a_file_writes_it(text, plain):
     assert plain_id(text) == plain
 
 
 @given(st.text())
-def test_the_result_is_one_tidy_line_that_a_file_can_hold(text: str) -> None:
+def test_the_result_is_one_tidy_line_that_a_file_can_hold(text):
     plain = plain_text(text)
     assert plain == " ".join(plain.split())
     plain.encode("utf-8")
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126)))
-def test_plain_ascii_takes_a_short_way_to_the_same_text(text: str) -> None:
+def test_plain_ascii_takes_a_short_way_to_the_same_text(text):
     assert f"{plain_text(text)} é".strip() == plain_text(f"{text} é")
+
+
+@given(st.lists(st.text("01290aZ-é中", max_size=4), unique=True))
+def test_raw_ids_are_numbered_by_value_then_by_text(ids):
+    def key(raw_id):
+        whole = raw_id.isascii() and raw_id.isdigit()
+        digits = raw_id.lstrip("0") if whole else raw_id
+        return not whole, len(digits) if whole else 0, digits, raw_id
+
+    order = natural_order(pa.array(ids, pa.string())).to_pylist()
+    assert [ids[at] for at in order] == sorted(ids, key=key)

@@ -1,14 +1,10 @@
 """Ingestion keeps its rules: windows first, one rating per user and item, one sorted table, everything counted."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,9 +18,10 @@ from thinkrec import artifacts
 from thinkrec.artifacts import SPLITS
 from thinkrec.errors import UserError
 from thinkrec.ingest.catalogue import DATASETS, SMALL_WORLD, choose_dataset, open_world
-from thinkrec.ingest.dataset import Ingested, make_tables
+from thinkrec.ingest.dataset import make_tables
 from thinkrec.ingest.raw import RATINGS, SPLIT, Chunk, Fault, Part, Source
 from thinkrec.ingest.readers.metadata import no_items
+from thinkrec.ingest.selection import core_rows
 from thinkrec.ingest.splits import COLUMN
 from thinkrec.synthetic.world import generate
 
@@ -39,19 +36,19 @@ ML_1M = ["21f3b82c95cb68a9", "a8e113bcd5fecfa4"]
 SPLITS_FILLED = ((2, 10, 4, TRAIN), (2, 9, 2, VALID), (2, 7, 5, TEST))
 
 
-def run(name: str, raw: Path | None = None, limit: float = 0.1) -> Ingested:
+def run(name, raw=None, limit=0.1):
     dataset = choose_dataset(dataset_params(name=name, raw=raw))
     return make_tables(dataset, dataset.source(raw), limit)
 
 
-def run_on_lines(folder: Path, *rows: tuple[int, int, float, int] | str, limit: float = 0.1) -> Ingested:
+def run_on_lines(folder, *rows, limit=0.1):
     lines = [row if isinstance(row, str) else "::".join(map(str, row)) for row in rows]
     (folder / "ratings.dat").write_text("\n".join(lines) + "\n", encoding="latin-1")
     (folder / "movies.dat").write_text(MOVIES, encoding="latin-1")
     return run("ml-1m", folder, limit)
 
 
-def test_a_hand_made_file_gives_the_tables_worked_out_by_hand(tmp_path: Path) -> None:
+def test_a_hand_made_file_gives_the_tables_worked_out_by_hand(tmp_path):
     ingested = run_on_lines(
         tmp_path,
         (10, 10, 3, TRAIN + 5),
@@ -77,7 +74,7 @@ def test_a_hand_made_file_gives_the_tables_worked_out_by_hand(tmp_path: Path) ->
     assert ingested.stats["splits"]["valid"]["warm_share"] == 0.0
 
 
-def test_too_many_malformed_rows_stop_with_share_limit_and_first_reason(tmp_path: Path) -> None:
+def test_too_many_malformed_rows_stop_with_share_limit_and_first_reason(tmp_path):
     stop = r"ratings.dat: 1 of 4 .*25.0%, .*10.0%.* line 4: rating is not a number; .*dataset.max_bad_share"
     with pytest.raises(UserError, match=stop):
         run_on_lines(tmp_path, *SPLITS_FILLED, "2::9::x::1")
@@ -86,7 +83,7 @@ def test_too_many_malformed_rows_stop_with_share_limit_and_first_reason(tmp_path
 
 
 @pytest.mark.parametrize("name", ["synthetic-small", "hand-made"])
-def test_tables_fit_their_schemas_and_come_back_the_same(name: str, tmp_path: Path) -> None:
+def test_tables_fit_their_schemas_and_come_back_the_same(name, tmp_path):
     ingested = run_on_lines(tmp_path, *SPLITS_FILLED) if name == "hand-made" else run(name)
     for path, frame in ingested.tables().items():
         artifacts.write_table(path, frame, root=tmp_path)
@@ -95,7 +92,7 @@ def test_tables_fit_their_schemas_and_come_back_the_same(name: str, tmp_path: Pa
         pd.testing.assert_frame_equal(back[plain], frame[plain], check_dtype=False)
 
 
-def digest(table: pd.DataFrame) -> str:
+def digest(table):
     """Of a table's values, whatever writes them to disk."""
     hashed = hashlib.sha256()
     for name in table:
@@ -105,13 +102,13 @@ def digest(table: pd.DataFrame) -> str:
     return hashed.hexdigest()[:16]
 
 
-def test_the_small_worlds_tables_are_what_they_always_were() -> None:
+def test_the_small_worlds_tables_are_what_they_always_were():
     ingested = run("synthetic-small")
     assert [digest(table) for table in (ingested.interactions, ingested.users, ingested.truth)] == SMALL
     assert all(0.8 < ingested.stats["splits"][split]["best_auc"] < 0.95 for split in SPLITS)
 
 
-def test_the_published_windows_give_the_papers_row_counts(real_data: Path) -> None:
+def test_the_published_windows_give_the_papers_row_counts(real_data):
     ingested = run("ml-1m", real_data / "ml-1m-window.zip", limit=0.0)
     splits = ingested.stats["splits"]
     assert [splits[split]["interactions"] for split in SPLITS] == [33_891, 10_401, 7_331]
@@ -120,7 +117,7 @@ def test_the_published_windows_give_the_papers_row_counts(real_data: Path) -> No
     assert [digest(table) for table in (ingested.interactions, ingested.users)] == ML_1M
 
 
-def test_input_order_decides_nothing_but_ties() -> None:
+def test_input_order_decides_nothing_but_ties():
     world = generate(SMALL_WORLD)
     mixed = np.random.default_rng(0).permutation(len(world.ratings))
     ratings, truth = (frame.iloc[mixed].reset_index(drop=True) for frame in (world.ratings, world.truth))
@@ -134,16 +131,14 @@ def test_input_order_decides_nothing_but_ties() -> None:
     assert ordered.stats == shuffled.stats
 
 
-RawRow = tuple[str, str, float, int, str]  # user, item, rating, time, split
-
-
-def chunk_of(row: RawRow) -> Chunk:
+def chunk_of(row):
+    """One raw row: user, item, rating, time, split."""
     schema = pa.schema([*RATINGS, SPLIT])
     columns = dict(zip(schema.names, ([value] for value in row), strict=True))
     return Chunk(table=pa.table(columns, schema=schema), rows=1, lines=1)
 
 
-def source_of(rows: list[RawRow], parts: int = 1) -> Source:
+def source_of(rows, parts=1):
     """A source of these rows, cut into so many parts, a chunk a row."""
     cuts = np.array_split(np.arange(len(rows)), parts)
     return Source(
@@ -153,7 +148,7 @@ def source_of(rows: list[RawRow], parts: int = 1) -> Source:
     )
 
 
-def rule_of_seconds(*spans: tuple[int, int]) -> dict[str, list[str]]:
+def rule_of_seconds(*spans):
     return {
         split: [datetime.fromtimestamp(second, UTC).isoformat() for second in span]
         for split, span in zip(SPLITS, spans, strict=True)
@@ -164,7 +159,7 @@ OWN = replace(DATASETS["ml-1m"], name="own", windows=COLUMN)
 IN_ORDER = [("a", "x", 5.0, 1, "train"), ("b", "x", 1.0, 5, "valid"), ("a", "y", 5.0, 9, "test")]
 
 
-def test_a_split_column_decides_and_what_it_does_not_name_is_outside() -> None:
+def test_a_split_column_decides_and_what_it_does_not_name_is_outside():
     ingested = make_tables(OWN, source_of([*IN_ORDER, ("a", "z", 4.0, 3, "later"), ("b", "z", 4.0, 3, "")]), 0.0)
     assert ingested.interactions["split"].tolist() == ["train", "test", "valid"]
     assert (ingested.stats["outside_windows"], ingested.items["item_id"].tolist()) == (2, ["x", "y"])
@@ -182,19 +177,19 @@ def test_a_split_column_decides_and_what_it_does_not_name_is_outside() -> None:
         ([], "ratings: holds no ratings; is it"),
     ],
 )
-def test_splits_that_mix_times_or_are_not_there_stop(rows: list[RawRow], message: str) -> None:
+def test_splits_that_mix_times_or_are_not_there_stop(rows, message):
     with pytest.raises(UserError, match=message):
         make_tables(OWN, source_of(rows), 0.0)
 
 
-def test_a_rule_by_column_needs_the_column() -> None:
+def test_a_rule_by_column_needs_the_column():
     world = replace(DATASETS["synthetic-small"], windows=COLUMN)
     with pytest.raises(UserError, match=r"dataset.windows: column, but the ratings have no split column"):
         make_tables(world, world.source(None), 0.0)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
-def test_windows_are_counted_back_from_the_newest_rating_of_all_parts(parts: int) -> None:
+def test_windows_are_counted_back_from_the_newest_rating_of_all_parts(parts):
     days = pd.to_datetime(["2020-01-15", "2020-02-15", "2020-03-15", "2020-03-31"]).as_unit("s").astype(np.int64)
     rows = [(f"u{at}", "x", 5.0, int(time), "") for at, time in enumerate(days)]
     months = replace(OWN, windows={"months": [1, 1, 1]})
@@ -203,7 +198,13 @@ def test_windows_are_counted_back_from_the_newest_rating_of_all_parts(parts: int
     assert ingested.stats["windows"]["train"] == "[2020-01-01, 2020-02-01) UTC"
 
 
-def test_a_split_that_the_core_empties_says_so() -> None:
+def test_one_who_falls_short_of_the_core_takes_others_along():
+    square = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    pairs = np.array([*square, (1, 2), (2, 2), (2, 3)], np.int32)  # item 3 falls, so user 2 falls, so item 2 falls
+    assert [len(core_rows(*pairs.T, k)) for k in (1, 2, 3)] == [7, 4, 0]
+
+
+def test_a_split_that_the_core_empties_says_so():
     rows = [(user, item, 5.0, time, "") for time, (user, item) in enumerate(["ax", "ay", "bx", "by"], start=1)]
     windows = rule_of_seconds((1, 3), (3, 4), (4, 5))
     assert make_tables(replace(OWN, windows=windows, core=2), source_of(rows), 0.0).stats["below_core"] == 0
@@ -219,13 +220,11 @@ def test_a_split_that_the_core_empties_says_so() -> None:
         (1.0, 99, "every rating is malformed"),
     ],
 )
-def test_a_file_that_is_mostly_malformed_is_not_read_to_its_end(
-    limit: float, lines: int, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_mostly_malformed_is_not_read_to_its_end(limit, lines, message, monkeypatch):
     monkeypatch.setattr("thinkrec.ingest.partitions.MANY_FAULTS", 3)
-    read: list[int] = []
+    read = []
 
-    def chunks(part: Part) -> Iterator[Chunk]:
+    def chunks(part):
         for line in range(1, 100):
             read.append(line)
             fault = Fault("ratings", line, "rating is not a number", "")
@@ -239,9 +238,9 @@ def test_a_file_that_is_mostly_malformed_is_not_read_to_its_end(
 SPANS = ((1, 9), (9, 12), (13, 16))
 
 
-def select_one_by_one(rows: list[RawRow], core: int) -> list[tuple[Any, ...]]:
+def select_one_by_one(rows, core):
     """The rules on lists, a row at a time: (user, item, rating, time, split) sorted by user and time."""
-    earliest: dict[tuple[str, str], tuple[Any, ...]] = {}
+    earliest = {}
     for number, (user, item, rating, time, _) in enumerate(rows):
         for split, (start, end) in zip(SPLITS, SPANS, strict=True):
             if start <= time < end and ((user, item) not in earliest or time < earliest[user, item][3]):
@@ -261,7 +260,7 @@ SOME_ROWS = st.lists(ROW, min_size=1, max_size=40)
 
 
 @given(SOME_ROWS, st.integers(1, 4), st.integers(0, 3))
-def test_whole_columns_in_parts_give_what_the_rules_give_row_by_row(rows: list[RawRow], parts: int, core: int) -> None:
+def test_whole_columns_in_parts_give_what_the_rules_give_row_by_row(rows, parts, core):
     expected = select_one_by_one(rows, core)
     dataset = replace(OWN, windows=rule_of_seconds(*SPANS), core=core)
     if {row[-1] for row in expected} != set(SPLITS):

@@ -5,21 +5,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import os
 import socket
 import ssl
 import threading
 import zipfile
-from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
-
-pytest.importorskip("pooch", reason="pooch is not installed here; pip install -r requirements.lock")
-
 import requests
 
 from tests.ingest.whole import gather
@@ -38,7 +33,7 @@ class Server(BaseHTTPRequestHandler):
     asked: ClassVar[list[str]] = []
     data: ClassVar[bytes] = DATA
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         self.asked.append(self.path)
         kind = self.path.strip("/").partition(".")[0]
         if kind == "gone" or (kind == "busy" and len(self.asked) == 1):
@@ -50,12 +45,12 @@ class Server(BaseHTTPRequestHandler):
         half = len(self.data) // 2
         self.wfile.write({"cut": self.data[:half], "wrong": self.data[::-1]}.get(kind, self.data))
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *_):
         """Log nothing."""
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def server(tmp_path, monkeypatch):
     monkeypatch.setenv("THINKREC_DATA", str(tmp_path / "data"))
     monkeypatch.setattr("time.sleep", lambda _: None)  # between tries
     Server.asked.clear()
@@ -65,11 +60,11 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         running.shutdown()
 
 
-def names_in(folder: Path) -> list[str]:
+def names_in(folder):
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_file_is_downloaded_once_and_anew_where_it_is_damaged(server: str, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_once_and_anew_where_it_is_damaged(server, tmp_path):
     remote = Remote(f"{server}/good.zip", MD5)
     for _ in range(2):
         assert (fetch("ml-1m", [remote]) / "good.zip").read_bytes() == DATA
@@ -78,7 +73,7 @@ def test_a_file_is_downloaded_once_and_anew_where_it_is_damaged(server: str, tmp
     assert (fetch("ml-1m", [remote]) / "good.zip").read_bytes() == DATA
 
 
-def test_a_dataset_without_a_path_is_downloaded_and_read(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dataset_without_a_path_is_downloaded_and_read(server, monkeypatch):
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as members:
         members.writestr("ml-1m/ratings.dat", "1::2::3::4\n")
@@ -89,9 +84,7 @@ def test_a_dataset_without_a_path_is_downloaded_and_read(server: str, monkeypatc
     assert (whole.rows, whole.items["title"].tolist()) == (1, ["Two"])
 
 
-def test_one_without_a_published_checksum_is_held_to_what_came_first(
-    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_without_a_published_checksum_is_held_to_what_came_first(server, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Server, "data", PACKED)
     remote = Remote(f"{server}/good.json.gz")
     path = fetch("amazon-2018:Books", [remote]) / "good.json.gz"
@@ -111,20 +104,12 @@ def test_one_without_a_published_checksum_is_held_to_what_came_first(
     path.unlink()  # who deletes it takes what is published now
     fetch("amazon-2018:Books", [remote])
     assert fetch("amazon-2018:Books", [remote]) == path.parent
-    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (Server.data, 0o666 & ~umask())
-
-
-def umask() -> int:
-    """This process's own."""
-    value = os.umask(0o022)
-    os.umask(value)
-    return value
+    (tmp_path / "file").touch()
+    assert (path.read_bytes(), path.stat().st_mode) == (Server.data, (tmp_path / "file").stat().st_mode)
 
 
 @pytest.mark.parametrize("data", [b"<html>Sign in</html>", PACKED[: len(PACKED) // 2]], ids=["a page", "a half"])
-def test_what_is_no_whole_archive_is_not_kept(
-    data: bytes, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_no_whole_archive_is_not_kept(data, server, tmp_path, monkeypatch):
     monkeypatch.setattr(Server, "data", data)
     remote = Remote(f"{server}/good.json.gz")
     assert "good.json.gz: what came is not a" in refuse(remote)
@@ -133,8 +118,8 @@ def test_what_is_no_whole_archive_is_not_kept(
     assert (fetch("ml-1m", [remote]) / remote.name).read_bytes() == PACKED
 
 
-def test_a_certificate_that_does_not_hold_is_called_that(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse_handshake(*_: object, **__: object) -> None:
+def test_a_certificate_that_does_not_hold_is_called_that(server, monkeypatch):
+    def refuse_handshake(*_, **__):
         fault = ssl.SSLCertVerificationError(1, "certificate verify failed")
         fault.verify_message = "certificate has expired"
         try:
@@ -147,25 +132,25 @@ def test_a_certificate_that_does_not_hold_is_called_that(server: str, monkeypatc
     assert message.startswith("good.zip: 127.0.0.1 cannot show who it is (certificate has expired); get http")
 
 
-def test_a_home_in_the_environment_is_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_home_in_the_environment_is_a_home(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("THINKREC_DATA", "~/data")
     assert folder_of("ml-1m") == tmp_path / "data" / "ml-1m"
 
 
-def test_a_wrong_file_put_there_by_hand_is_named_where_no_other_can_be_had(server: str) -> None:
+def test_a_wrong_file_put_there_by_hand_is_named_where_no_other_can_be_had(server):
     folder = folder_of("ml-1m")
     folder.mkdir(parents=True)
     (folder / "cut.zip").write_bytes(b"other")
     assert f"{folder / 'cut.zip'} is not the file of the published MD5" in refuse(Remote(f"{server}/cut.zip", MD5))
 
 
-def test_a_busy_server_is_asked_again(server: str) -> None:
+def test_a_busy_server_is_asked_again(server):
     assert (fetch("ml-1m", [Remote(f"{server}/busy.zip", MD5)]) / "busy.zip").read_bytes() == DATA
     assert len(Server.asked) == 2
 
 
-def refuse(remote: Remote, dataset: str = "ml-1m") -> str:
+def refuse(remote, dataset="ml-1m"):
     with pytest.raises(UserError) as stop:
         fetch(dataset, [remote])
     assert "\n" not in str(stop.value)
@@ -180,15 +165,13 @@ def refuse(remote: Remote, dataset: str = "ml-1m") -> str:
         ("cut.zip", "cut.zip: the download broke off (IncompleteRead)", 3),
     ],
 )
-def test_what_goes_wrong_is_one_line_and_leaves_nothing(
-    server: str, tmp_path: Path, name: str, message: str, tries: int
-) -> None:
+def test_what_goes_wrong_is_one_line_and_leaves_nothing(server, tmp_path, name, message, tries):
     refusal = refuse(Remote(f"{server}/{name}", MD5))
     assert message in refusal and "dataset.raw=PATH" in refusal
     assert (len(Server.asked), names_in(tmp_path)) == (tries, [])
 
 
-def test_without_a_network_the_message_says_what_to_get_and_where_to_put_it(server: str, tmp_path: Path) -> None:
+def test_without_a_network_the_message_says_what_to_get_and_where_to_put_it(server, tmp_path):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         remote = Remote(f"http://127.0.0.1:{closed.getsockname()[1]}/good.zip", MD5)
@@ -201,13 +184,13 @@ def test_without_a_network_the_message_says_what_to_get_and_where_to_put_it(serv
     assert fetch("ml-1m", [remote]) == folder
 
 
-def test_a_folder_that_cannot_be_written_stops(server: str, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_stops(server, tmp_path):
     (tmp_path / "data").write_text("a file")
     assert "set THINKREC_DATA" in refuse(Remote(f"{server}/good.zip", MD5))
 
 
 def test_downloads_stay_within_the_project_unless_the_environment_says_otherwise(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     monkeypatch.delenv("THINKREC_DATA", raising=False)
     assert folder_of("amazon-2018:Books") == Path(".cache/datasets/amazon-2018-Books")

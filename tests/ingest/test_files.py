@@ -1,13 +1,10 @@
 """Whatever a dataset is packed in streams through whole, or stops with one line; nothing is ever extracted."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import os
 import tarfile
 import zipfile
-from pathlib import Path
 
 import pytest
 
@@ -20,7 +17,7 @@ from thinkrec.ingest.readers.records import line_blocks
 TEXT = b"".join(b"%d,line\n" % n for n in range(500))
 
 
-def zipped(members: dict[str, bytes]) -> bytes:
+def zipped(members):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
@@ -28,7 +25,7 @@ def zipped(members: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def tarred(members: dict[str, bytes], mode: str = "w") -> bytes:
+def tarred(members, mode="w"):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as archive:  # type: ignore[call-overload]
         for name, data in members.items():
@@ -38,13 +35,13 @@ def tarred(members: dict[str, bytes], mode: str = "w") -> bytes:
     return buffer.getvalue()
 
 
-def write(path: Path, data: bytes) -> Path:
+def write(path, data):
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
     return path
 
 
-def read_all(part: Part) -> bytes:
+def read_all(part):
     with opened(part) as stream:
         return b"".join(iter(lambda: stream.read(1000), b""))
 
@@ -65,7 +62,7 @@ PACKED = {
 
 
 @pytest.mark.parametrize("kind", PACKED)
-def test_every_packing_gives_the_same_bytes_and_writes_nothing(kind: str, tmp_path: Path) -> None:
+def test_every_packing_gives_the_same_bytes_and_writes_nothing(kind, tmp_path):
     name, data = PACKED[kind]
     path = write(tmp_path / name, data)
     before = sorted(tmp_path.rglob("*"))
@@ -75,7 +72,7 @@ def test_every_packing_gives_the_same_bytes_and_writes_nothing(kind: str, tmp_pa
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_members_that_would_escape_are_read_and_never_written(tmp_path: Path) -> None:
+def test_members_that_would_escape_are_read_and_never_written(tmp_path):
     outside = {"../a.csv": TEXT, "/b.csv": TEXT, "x/../../c.csv": TEXT}
     for path in (write(tmp_path / "x.zip", zipped(outside)), write(tmp_path / "x.tar", tarred(outside))):
         assert [read_all(part) for part in places(path)] == [TEXT] * 3
@@ -83,7 +80,7 @@ def test_members_that_would_escape_are_read_and_never_written(tmp_path: Path) ->
     assert not (tmp_path.parent / "a.csv").exists()
 
 
-def test_links_in_a_tar_are_no_files(tmp_path: Path) -> None:
+def test_links_in_a_tar_are_no_files(tmp_path):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         link = tarfile.TarInfo("a.csv")
@@ -92,7 +89,7 @@ def test_links_in_a_tar_are_no_files(tmp_path: Path) -> None:
     assert places(write(tmp_path / "x.tar", buffer.getvalue())) == []
 
 
-def refuse(path: Path) -> str:
+def refuse(path):
     with pytest.raises(UserError) as stop:
         for part in places(path):
             read_all(part)
@@ -103,7 +100,7 @@ def refuse(path: Path) -> str:
 
 @pytest.mark.parametrize("kind", ["gz", "zip", "tar.gz", "tar in zip", "tar.gz in zip", "tar"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_what_is_cut_short_stops_with_one_line(kind: str, share: float, tmp_path: Path) -> None:
+def test_what_is_cut_short_stops_with_one_line(kind, share, tmp_path):
     name, data = PACKED[kind]
     if kind == "tar":
         share *= 0.3  # a tar ends with empty blocks that may be missing
@@ -112,14 +109,14 @@ def test_what_is_cut_short_stops_with_one_line(kind: str, share: float, tmp_path
 
 
 @pytest.mark.parametrize("kind", ["gz", "zip", "tar.gz"])
-def test_damage_within_stops_with_one_line(kind: str, tmp_path: Path) -> None:
+def test_damage_within_stops_with_one_line(kind, tmp_path):
     name, data = PACKED[kind]
     middle = len(data) // 2
     flipped = bytes(byte ^ 0xFF for byte in data[middle : middle + 8])
     refuse(write(tmp_path / name, data[:middle] + flipped + data[middle + 8 :]))
 
 
-def test_an_archive_that_unpacks_without_bound_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_that_unpacks_without_bound_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "ANY_SIZE", 1 << 16)
     zeros = bytes(1 << 22)
     for name, data in {
@@ -142,11 +139,11 @@ def test_an_archive_that_unpacks_without_bound_is_refused(tmp_path: Path, monkey
         ("a.7z", b"7z\xbc\xaf\x27\x1c", "packed with 7-Zip"),
     ],
 )
-def test_what_is_no_archive_that_is_read_is_named(name: str, data: bytes, message: str, tmp_path: Path) -> None:
+def test_what_is_no_archive_that_is_read_is_named(name, data, message, tmp_path):
     assert message in refuse(write(tmp_path / name, data))
 
 
-def test_what_is_not_there_and_a_pipe_are_not_waited_for(tmp_path: Path) -> None:
+def test_what_is_not_there_and_a_pipe_are_not_waited_for(tmp_path):
     assert "no such file or folder" in refuse(tmp_path / "absent")
     os.mkfifo(tmp_path / "r.csv")
     assert "neither a file nor a folder" in refuse(tmp_path / "r.csv")
@@ -155,9 +152,7 @@ def test_what_is_not_there_and_a_pipe_are_not_waited_for(tmp_path: Path) -> None
 @pytest.mark.parametrize("piece", [1, 10, 77, 10_000])
 @pytest.mark.parametrize("block", [1, 5, 64])
 @pytest.mark.parametrize("end", [b"", b"\n"])
-def test_every_line_is_in_one_block_of_the_piece_it_begins_in(
-    piece: int, block: int, end: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_line_is_in_one_block_of_the_piece_it_begins_in(piece, block, end, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "PIECE", piece)
     monkeypatch.setattr(files, "BLOCK", block)
     data = b"a\n\nbcdefghijklm\n" * 9 + b"last" + end
@@ -169,8 +164,8 @@ def test_every_line_is_in_one_block_of_the_piece_it_begins_in(
 @pytest.mark.parametrize("size", [3, 20, 64])
 @pytest.mark.parametrize("open_quote", [b"", b'1,"open\n'])
 def test_blocks_never_cut_a_quoted_text_and_a_quote_that_never_closes_does_not_hold_them_up(
-    size: int, open_quote: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    size, open_quote, tmp_path, monkeypatch
+):
     monkeypatch.setattr(files, "BLOCK", size)
     monkeypatch.setattr(files, "MAX_LINE", 64)
     data = open_quote + b'1,"one\ntwo ""2""\n\nthree"\n2,plain\n' * 9
@@ -180,7 +175,7 @@ def test_blocks_never_cut_a_quoted_text_and_a_quote_that_never_closes_does_not_h
 
 
 @pytest.mark.parametrize("kind", ["gz", "zip"])
-def test_only_plain_files_are_read_in_pieces(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_plain_files_are_read_in_pieces(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "PIECE", 10)
     (*_, part) = places(write(tmp_path / PACKED[kind][0], PACKED[kind][1]))
     assert ranges(part) == [part]

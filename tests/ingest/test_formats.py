@@ -1,26 +1,22 @@
 """Each malformed row is named with its line and reason; the good rows around it stay."""
 
-from __future__ import annotations
-
 import json
 import random
-from pathlib import Path
 
 import pytest
 
 from thinkrec.ingest.partitions import read_part
-from thinkrec.ingest.raw import Chunk, Part
+from thinkrec.ingest.raw import Part
 from thinkrec.ingest.readers import files
 from thinkrec.ingest.readers.delimited import QUOTE, Delimited
 from thinkrec.ingest.readers.jsonlines import JsonLines
 from thinkrec.ingest.readers.ratings import RatingFile, Scale
-from thinkrec.ingest.readers.records import Format
 
 NAMES = {"user": "u", "item": "i", "rating": "r", "timestamp": "t"}
 CSV = Delimited(delimiter=",")
 
 
-def read(format: Format, data: bytes, tmp_path: Path, columns: dict[str, str] = NAMES) -> Chunk:
+def read(format, data, tmp_path, columns=NAMES):
     """All of a file as one chunk."""
     path = tmp_path / "ratings"
     path.write_bytes(data)
@@ -28,11 +24,11 @@ def read(format: Format, data: bytes, tmp_path: Path, columns: dict[str, str] = 
     return read_part(Part(path=path), read=file.read, max_bad_share=1.0)
 
 
-def faults(chunk: Chunk) -> list[tuple[int, str]]:
+def faults(chunk):
     return [(fault.row, fault.reason) for fault in chunk.faults]
 
 
-def test_csv_faults_are_named_one_by_one(tmp_path: Path) -> None:
+def test_csv_faults_are_named_one_by_one(tmp_path):
     rows = [
         b"u,i,r,t,note",
         b"1,1,5,10,",  # 2
@@ -63,7 +59,7 @@ def test_csv_faults_are_named_one_by_one(tmp_path: Path) -> None:
     assert chunk.faults[2].text == "\ufffd,2,5,10,"
 
 
-def test_json_faults_are_named_one_by_one(tmp_path: Path) -> None:
+def test_json_faults_are_named_one_by_one(tmp_path):
     good = {"u": "a", "i": "b", "r": 5.0, "t": 10, "text": "x\u2028y\x85z"}
     rows = [
         json.dumps(good, ensure_ascii=False).encode(),
@@ -99,9 +95,7 @@ def test_json_faults_are_named_one_by_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("quoted", [False, True])
-def test_a_fault_costs_only_its_row_wherever_it_stands(
-    quoted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_costs_only_its_row_wherever_it_stands(quoted, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "BLOCK", 64)
     draw = random.Random(1)
     lines, bad = ["u,i,r,t"], []
@@ -116,21 +110,11 @@ def test_a_fault_costs_only_its_row_wherever_it_stands(
     assert chunk.table["item_id"].to_pylist() == [f"a{n}" for n in chunk.table["timestamp"].to_pylist()]
 
 
-def test_blocks_cut_no_row_of_two_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = b"u,i,r,t,note\n" + b'1,"2",5,10,"a\nb"\n1,3,4,11,c\n' * 60
-    whole = read(CSV, data, tmp_path)
-    monkeypatch.setattr(files, "BLOCK", 40)
-    blocks = read(CSV, data, tmp_path)
-    assert whole.table.to_pylist() == blocks.table.to_pylist()
-    assert len(whole.table) == 120
-    assert not whole.faults and not blocks.faults
-
-
-def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path):
     assert len(read(CSV, b"\xef\xbb\xbfu,i,r,t\n1,2,3,4\n", tmp_path).table) == 1
 
 
-def test_a_split_column_comes_along(tmp_path: Path) -> None:
+def test_a_split_column_comes_along(tmp_path):
     columns = {**NAMES, "split": "s"}
     chunk = read(CSV, b"u,i,r,t,s\n1,2,3,4,train\n1,3,3,4,test\n", tmp_path, columns)
     assert chunk.table["split"].to_pylist() == ["train", "test"]

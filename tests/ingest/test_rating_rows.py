@@ -1,11 +1,8 @@
 """One rule says what a rating row is; columns of text and of numbers are held to it alike."""
 
-from __future__ import annotations
-
 import math
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -19,14 +16,14 @@ GOOD = {"user": "u", "item": "i", "rating": 4.0, "timestamp": 1_500_000_000}
 MOMENT = 1_500_000_000  # 2017-07-14 02:40:00 UTC
 
 
-def check(scale: Scale = STARS, **values: Any) -> dict[str, Any] | str:
+def check(scale=STARS, **values):
     """A good row but for these values as it is read, or what is wrong with it."""
     columns = {role: pa.array([cell(value, role)], pa.string()) for role, value in {**GOOD, **values}.items()}
     table, reasons = check_rows(columns, scale)
     return reasons[0].as_py() or table.to_pylist()[0]
 
 
-def time_of(value: Any) -> Any:
+def time_of(value):
     row = check(timestamp=value)
     return row if isinstance(row, str) else row["timestamp"]
 
@@ -37,18 +34,18 @@ ISO = ["2017-07-14T02:40:00Z", "2017-07-14 02:40:00", "2017-07-14T02:40", "2017-
 
 
 @pytest.mark.parametrize("value", [*SECONDS, *PARTS, *ISO, "2017-07-14T04:40:00+02:00"])
-def test_seconds_their_parts_and_iso_times_are_one_moment(value: Any) -> None:
+def test_seconds_their_parts_and_iso_times_are_one_moment(value):
     assert time_of(value) == MOMENT
 
 
-def test_milliseconds_begin_where_seconds_would_be_the_year_5138() -> None:
+def test_milliseconds_begin_where_seconds_would_be_the_year_5138():
     assert time_of(10**11) == 10**8
     assert time_of(10**14) == time_of(10**17) == 10**8
     assert time_of("2017-07-14") == MOMENT - 9600
 
 
 @pytest.mark.parametrize("value", ["20170714", 20170714, 20170714.0, Decimal(20170714)])
-def test_eight_digits_are_a_day(value: Any) -> None:
+def test_eight_digits_are_a_day(value):
     assert time_of(value) == MOMENT - 9600
     assert time_of("20170231") == NEITHER
     assert time_of(19_700_100) == 19_700_100
@@ -67,11 +64,11 @@ def test_eight_digits_are_a_day(value: Any) -> None:
         ("timestamp", [10**11 - 1, "2100-01-01"], "time is after the year 2099"),
     ],
 )
-def test_what_is_wrong_with_a_row_is_named(role: str, values: list[Any], reason: str) -> None:
+def test_what_is_wrong_with_a_row_is_named(role, values, reason):
     assert {check(**{role: value}) for value in values} == {reason}
 
 
-def test_the_first_fault_of_a_row_is_named_and_the_rows_around_it_stay() -> None:
+def test_the_first_fault_of_a_row_is_named_and_the_rows_around_it_stay():
     rows = {"user": ["a", "", "b"], "item": ["x", None, "x"], "rating": ["1", "9", "2"], "timestamp": ["1", "2", "3"]}
     table, reasons = check_rows({role: pa.array(values) for role, values in rows.items()}, STARS)
     assert reasons.to_pylist() == [None, "no user id", None]
@@ -85,7 +82,7 @@ def test_the_first_fault_of_a_row_is_named_and_the_rows_around_it_stay() -> None
         *[(" é ", "é"), ("e\u0301", "é"), ("x" * 1000,) * 2],
     ],
 )
-def test_ids_are_text_or_whole_numbers(value: Any, user: str) -> None:
+def test_ids_are_text_or_whole_numbers(value, user):
     row = check(user=value)
     assert not isinstance(row, str) and row["user_id"] == user
 
@@ -93,13 +90,13 @@ def test_ids_are_text_or_whole_numbers(value: Any, user: str) -> None:
 @pytest.mark.parametrize(
     ("value", "stars"), [(".5", 0.5), ("5.", 5.0), ("1e0", 1.0), ("+3", 3.0), (" 4", 4.0), (True, 1.0), (Decimal(2), 2)]
 )
-def test_ratings_are_numbers_as_they_are_written(value: Any, stars: float) -> None:
+def test_ratings_are_numbers_as_they_are_written(value, stars):
     row = check(rating=value)
     assert not isinstance(row, str) and row["rating"] == stars
 
 
 @pytest.mark.parametrize(("values", "label"), [([True, "1", "True", "yes"], 1.0), ([0, "0.0", " no", "FALSE"], 0.0)])
-def test_a_label_is_0_or_1_or_a_word_for_it(values: list[Any], label: float) -> None:
+def test_a_label_is_0_or_1_or_a_word_for_it(values, label):
     rows = [check(LABEL, rating=value) for value in values]
     assert [row if isinstance(row, str) else row["rating"] for row in rows] == [label] * len(values)
     reasons = {check(LABEL, rating=value) for value in (0.5, "liked", None)}
@@ -107,7 +104,7 @@ def test_a_label_is_0_or_1_or_a_word_for_it(values: list[Any], label: float) -> 
 
 
 @given(st.lists(st.tuples(st.none() | st.floats(), st.none() | st.floats() | st.floats(0, 1e19)), min_size=1))
-def test_columns_of_numbers_give_what_their_text_gives(rows: list[tuple[float | None, float | None]]) -> None:
+def test_columns_of_numbers_give_what_their_text_gives(rows):
     ratings, times = zip(*rows, strict=True)
     typed = {
         "user": pa.array(range(len(rows))),
@@ -134,7 +131,7 @@ def test_columns_of_numbers_give_what_their_text_gives(rows: list[tuple[float | 
     ids=lambda column: str(column.type),
 )
 @pytest.mark.parametrize("role", ["user", "item", "rating", "timestamp"])
-def test_a_column_of_any_type_is_read_or_refused_row_by_row(role: str, column: pa.Array) -> None:
+def test_a_column_of_any_type_is_read_or_refused_row_by_row(role, column):
     columns = {name: pa.array([value]) for name, value in GOOD.items()}
     table, reasons = check_rows({**columns, role: column}, STARS)
     is_whole_id = role in ("user", "item") and column.type == pa.uint64()
@@ -144,7 +141,7 @@ def test_a_column_of_any_type_is_read_or_refused_row_by_row(role: str, column: p
 @pytest.mark.parametrize(
     "moment", [pa.array([datetime(2017, 7, 14, 2, 40)], pa.timestamp("us")), pa.array([date(2017, 7, 14)])]
 )
-def test_moments_and_labels_of_a_typed_file_are_taken_as_they_are(moment: pa.Array) -> None:
+def test_moments_and_labels_of_a_typed_file_are_taken_as_they_are(moment):
     typed = {"user": pa.array([3]), "item": pa.array(["a"]).dictionary_encode(), "rating": pa.array([True])}
     table, _ = check_rows({**typed, "timestamp": moment}, LABEL)
     (row,) = table.to_pylist()

@@ -1,9 +1,6 @@
 """Splits follow each other in time, by whichever rule; what no rule can mean is refused in one line."""
 
-from __future__ import annotations
-
 from datetime import UTC, date, datetime
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +15,7 @@ ML_1M = windows_of(split_at("2001-06-01", "2002-04-01", "2002-09-01", "2003-02-0
 TIMES = st.integers(0, 4_000_000_000)
 
 
-def seconds(moment: str) -> int:
+def seconds(moment):
     return int(datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp())
 
 
@@ -31,14 +28,12 @@ def seconds(moment: str) -> int:
         ((1, 1, 1), "2024-05-30T08:00:00", "2024-02-29 2024-03-31 2024-04-30 2024-05-31"),  # no February 31st
     ],
 )
-def test_months_are_counted_back_from_the_end_of_the_newest_ratings_day(
-    months: tuple[int, int, int], newest: str, edges: str
-) -> None:
+def test_months_are_counted_back_from_the_end_of_the_newest_ratings_day(months, newest, edges):
     expected = windows_of(split_at(*edges.split()), 0, 0)
     assert windows_of({"months": months}, 0, seconds(newest)) == expected
 
 
-def test_shares_cut_the_time_that_ratings_span_by_the_second() -> None:
+def test_shares_cut_the_time_that_ratings_span_by_the_second():
     assert windows_of({"shares": [0.8, 0.1, 0.1]}, 1000, 1099) == Windows.between([1000, 1080, 1090, 1100])
     assert windows_of({"shares": [0.2, 0.1, 0.1]}, 1000, 1099) == Windows.between([1060, 1080, 1090, 1100])
 
@@ -48,7 +43,7 @@ SHARES = st.fixed_dictionaries({"shares": st.tuples(st.floats(0.05, 0.8), st.flo
 
 
 @given(TIMES, TIMES, MONTHS | SHARES)
-def test_windows_meet_without_overlap_and_hold_the_newest_rating(first: int, second: int, rule: dict[str, Any]) -> None:
+def test_windows_meet_without_overlap_and_hold_the_newest_rating(first, second, rule):
     oldest, newest = sorted([first, second + 100])
     if newest - oldest < 100:
         return
@@ -57,14 +52,14 @@ def test_windows_meet_without_overlap_and_hold_the_newest_rating(first: int, sec
     assert windows.test.start <= newest < windows.test.end
 
 
-def test_windows_are_half_open_and_what_is_in_none_is_outside() -> None:
+def test_windows_are_half_open_and_what_is_in_none_is_outside():
     windows = Windows(train=Window(start=0, end=10), valid=Window(start=10, end=12), test=Window(start=20, end=30))
     codes = split_codes(np.array([-1, 0, 9, 10, 11, 12, 19, 20, 29, 30]), windows)
     assert codes.dtype == np.int8
     assert codes.tolist() == [-1, 0, 0, 1, 1, -1, -1, 2, 2, -1]
 
 
-def test_spans_of_time_may_be_days_or_moments_with_time_between_them() -> None:
+def test_spans_of_time_may_be_days_or_moments_with_time_between_them():
     rule = {
         "train": ["2001-06-01", "2002-03-01"],
         "valid": [date(2002, 4, 1), date(2002, 9, 1)],  # as YAML reads a bare date
@@ -100,12 +95,12 @@ DAYS = {"train": ["2001-01-01", "2002-01-01"], "valid": ["2002-01-01", "2003-01-
         ({**DAYS, "test": ["2002-06-01", "2003-06-01"]}, "the test window begins before the valid window ends"),
     ],
 )
-def test_what_no_rule_can_mean_is_refused_in_one_line(rule: Any, message: str) -> None:
+def test_what_no_rule_can_mean_is_refused_in_one_line(rule, message):
     with pytest.raises(UserError, match=f"^dataset.windows: .*{message}") as stop:
         check_rule(rule)
     assert len(str(stop.value).splitlines()) == 1 and "{months: [10, 5, 5]}" in str(stop.value)
 
 
-def test_times_too_close_are_refused() -> None:
+def test_times_too_close_are_refused():
     with pytest.raises(UserError, match="span 2 seconds, too few"):
         windows_of({"shares": [0.8, 0.1, 0.1]}, 5, 6)

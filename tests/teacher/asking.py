@@ -1,6 +1,9 @@
 """How tests ask a teacher."""
 
 import asyncio
+import itertools
+import multiprocessing
+import sys
 from pathlib import Path
 
 from tests.project import teacher_params
@@ -9,6 +12,8 @@ from thinkrec.teacher.endpoint import open_teacher
 
 KEY = "sk-do-not-show-me"
 STORE = Path(".cache/responses.sqlite")
+FORK = multiprocessing.get_context("fork")  # a child has imported already what takes a new process two seconds
+NUMBERS = itertools.count()
 
 
 def teacher_at(endpoint="offline", *, app=None, retries=5, patience=300.0, **changes):
@@ -40,3 +45,17 @@ def ask(teacher, *texts):
 
 def texts_of(answers):
     return [answer.text for answer in answers]
+
+
+def start(work, *arguments):
+    """`work(*arguments)` in a process of its own, and the file that it prints into."""
+    log = Path(f"log-{next(NUMBERS)}")
+    log.touch()
+    process = FORK.Process(target=_print_into, args=(log, work, *arguments))
+    process.start()
+    return process, log
+
+
+def _print_into(log, work, *arguments):
+    sys.stdout = sys.stderr = log.open("w", buffering=1)
+    work(*arguments)

@@ -2,32 +2,27 @@
 
 import asyncio
 import json
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
 from contextlib import closing
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
 
-from tests.project import ROOT, digests, run_command, teacher_project
-from tests.teacher.asking import KEY, STORE
-from tests.teacher.batch_server import batch_server, go, waits
+from tests.project import digests, run_command, teacher_project
+from tests.teacher.asking import KEY, STORE, start, teacher_at
+from tests.teacher.batch_server import batch_server, go, questions, waits
 from tests.teacher.server import completion
 from thinkrec.errors import UserError
 from thinkrec.teacher import batch
+from thinkrec.teacher.job import carry_out
 from thinkrec.teacher.store import open_store
 
-RUN = """
-import sys
-from tests.teacher.asking import teacher_at
-from tests.teacher.batch_server import questions
-from thinkrec.teacher.job import carry_out
-print(carry_out(questions("a", "b"), teacher_at(sys.argv[1], mode="batch")))
-"""
+
+def run(endpoint):
+    carry_out(questions("a", "b"), teacher_at(endpoint, mode="batch"))
 
 
 def fails(server, *texts, **changes):
@@ -112,6 +107,7 @@ def test_what_failed_is_submitted_again_with_the_next_turns(server):
 BROKEN = [
     (400, {"error": {"message": f"bad {KEY}\nrequest"}}),
     (200, {"object": "what?"}),
+    (200, completion("")),
     (200, ["not", "an", "object"]),
     '{"custom_id": "unknown", "response": {"status_code": 200, "body": {"choices": []}}}',
     '{"custom_id": 3, "response": []}',
@@ -242,10 +238,10 @@ def test_a_cap_on_money_leaves_room_for_the_longest_answers(server):
 @pytest.mark.parametrize("ended", [False, True])  # by the time somebody comes back
 def test_killed_between_any_two_steps_nothing_is_submitted_twice(server, call, ended):
     """The server kills the run after it has done what was asked for, before the run hears of that."""
-    command = [sys.executable, "-c", RUN, server.endpoint]
-    running = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
-    server.faults[call] = [lambda: (running.kill(), running.wait())]
-    assert running.wait(timeout=240) == -signal.SIGKILL
+    server.faults[call] = [lambda: (running.kill(), wait([running.sentinel]))]
+    running, _ = start(run, server.endpoint)
+    running.join(60)
+    assert running.exitcode == -signal.SIGKILL
     for n in range(3):  # of the same account, created since
         other = {"id": f"other-{n}", "input_file_id": f"none-{n}", "status": "completed", "created_at": 2_000_000_000}
         server.batches[other["id"]] = {**other, "object": "batch"}
@@ -345,3 +341,42 @@ def test_two_runs_at_a_time_submit_once(server):
     line = asyncio.run(both())
     assert Counter("submitted" in line for line in line) == {True: 1, False: 1}
     assert len(server.batches) == 1
+
+
+def test_a_question_that_the_host_turns_down_does_not_keep_the_others_from_ending(server):
+    def answer(request, times):
+        if request["messages"][0]["content"] == "b":
+            return 400, {"error": {"error": {"message": "no such question"}}}
+        return 200, completion("again" if len(request["messages"]) == 1 else "x")
+
+    server.answer = answer
+    waits(server, "b", "c")
+    server.finish()
+    waits(server, "b", "c")
+    server.finish()
+    assert go(server, "b", "c") == ["", "x"]
+    assert sorted(server.asked.values()) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("gone", ["output_file_id", "content"])
+def test_a_batch_without_its_output_is_submitted_again(server, gone):
+    waits(server, "a", "b")
+    server.finish()
+    file = server.batches["batch_0"]["output_file_id"]
+    if gone == "content":
+        del server.files[file]
+    else:
+        server.batches["batch_0"]["output_file_id"] = None
+    assert "2 failed (the batch completed without it); 2 questions submitted" in waits(server, "a", "b")
+    server.finish()
+    assert go(server, "a", "b") == ["a", "b"]
+
+
+def test_an_answer_counts_however_often_and_in_whatever_order_its_lines_come(server):
+    waits(server, "a", "b")
+    server.finish()
+    output = server.batches["batch_0"]["output_file_id"]
+    lines = server.files[output].splitlines()
+    broken = [json.dumps(json.loads(line) | {"response": None, "error": {"message": "no"}}).encode() for line in lines]
+    server.files[output] = b"\n".join([*broken, *lines[::-1], *broken, *lines])
+    assert go(server, "a", "b") == ["a", "b"]

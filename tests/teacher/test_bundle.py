@@ -48,13 +48,12 @@ def bundle():
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("source", ["tfidf", "teacher"])
-def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path, source):
-    changes = {"keywords.source": source}
+def test_a_run_is_exported_and_replayed_elsewhere_offline(tmp_path):
+    changes = {"keywords.source": "teacher"}
     with serve_offline() as teacher:
         ours = project(tmp_path / "ours", teacher.endpoint.replace("//", "//user:pass-word@"), **changes)
         about_items = len(teacher.heard)
-        assert (about_items > 40) == (source == "teacher")
+        assert about_items > 40
         result = run_command(ours, "traces")
         asked = len(teacher.heard)
         assert re.search(rf"; sent {asked - about_items:,} requests, [\d,]+ tokens \(", result.stdout)

@@ -195,24 +195,19 @@ def test_a_server_may_say_whether_to_ask_again(word, requests):
 
 
 @pytest.mark.parametrize("fault", ["hang", "dribble"])
-def test_what_does_not_end_is_given_up_after_the_timeout_of_each_try(fault):
+def test_what_does_not_end_is_given_up_after_the_timeout_of_each_try_and_sent_twice_at_most(fault):
     with serve(fault) as server, pytest.raises(UserError, match=r"gave no answer within 0.3 s; raise run\.timeout"):
-        teacher = teacher_at(server.endpoint, retries=1, timeout=0.3)
+        teacher = teacher_at(server.endpoint, timeout=0.3)
         ask(teacher, "x")
     assert teacher.spent.requests == len(server.heard) == 2
 
 
 def test_one_fault_does_not_hold_up_other_questions():
     with serve(lambda request: "hang" if request.text == "x" else None) as server:
-        teacher = teacher_at(server.endpoint, concurrency=64, retries=0, timeout=3.0)
+        teacher = teacher_at(server.endpoint, concurrency=64, retries=0, timeout=1.5)
         error, *answers = try_to_ask(teacher, "x", *range(20))
     assert isinstance(error, UserError)
     assert texts_of(answers) == [f"a{n}" for n in range(20)]
-
-
-def test_an_endpoint_without_its_version_is_told_of():
-    with serve() as server, pytest.raises(UserError, match=r"is no such API; mend teacher\.model or \.endpoint"):
-        ask(teacher_at(server.endpoint.removesuffix("/v1")), "x")
 
 
 def loop(script, rows, **changes):
@@ -240,19 +235,6 @@ def test_the_ledger_calls_each_answer_that_is_none_by_its_name():
     assert synthesis.stats["given_up"] == synthesis.stats["rejected"]
     counted = len(faults) - 3  # what was flagged, or not taken, reached no model
     assert (synthesis.stats["prompt_tokens"], synthesis.stats["completion_tokens"]) == (7 * counted, 3 * counted)
-
-
-def test_a_fault_of_the_teacher_stops_the_loop_in_one_line():
-    questions = []
-
-    def script(request):
-        questions.append(request.text)
-        return "bad key" if len(questions) == 3 else "null content"
-
-    with pytest.raises(UserError, match="refused the key") as caught:
-        loop(script, range(5), max_turns=1)
-    assert "\n" not in str(caught.value) and KEY not in str(caught.value)
-    assert len(questions) == 3
 
 
 def test_scratch_work_is_in_no_trace():
@@ -288,12 +270,6 @@ def test_a_server_that_works_on_one_answer_at_a_time_hears_each_question_once():
     with serve(one_by_one) as server:
         ask(teacher_at(server.endpoint, concurrency=8, timeout=0.7), *range(12))
     assert set(server.came.values()) == {1}
-
-
-def test_what_is_not_answered_in_time_is_sent_twice_at_most():
-    with serve("hang") as server, pytest.raises(UserError, match="no answer within"):
-        ask(teacher_at(server.endpoint, timeout=0.4), "x")
-    assert server.came["x"] == 2
 
 
 def test_thoughts_are_read_from_whichever_field_they_come_in():

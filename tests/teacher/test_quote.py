@@ -17,20 +17,8 @@ from thinkrec.teacher.quote import Quote, quote_job, show_quotes
 from thinkrec.teacher.store import open_store, request_key
 
 PLACE = "https://teacher.invalid/v1"
-A, B = "aaaa", "bbbbbbbb"  # four and eight characters
-
-
-@pytest.fixture(autouse=True)
-def keyless(no_key):
-    """No quote needs a key."""
-
-
-@pytest.fixture
-def server():
-    """A server that repeats what it is asked, for 7 tokens of a prompt and 3 of an answer."""
-    with batch_server() as running:
-        running.answer = lambda request, _: (200, completion(request["messages"][-1]["content"]))
-        yield running
+A, B = "aaaa", "bbbbbbbb"  # four and eight characters; each answer takes 7 and 3 tokens (server.completion)
+pytestmark = pytest.mark.usefixtures("no_key")
 
 
 def quoted(*texts, turns=3, endpoint=PLACE, changing="", **changes):
@@ -176,6 +164,9 @@ def test_a_dry_run_of_every_stage_needs_no_key_and_its_quote_holds(tmp_path):
             server.heard.clear()
             assert "to send: 0 requests, cost 0.00" in run_command(folder, stage, "--dry-run").stdout
         assert not server.heard
+    set_params(folder, {"teacher.endpoint": "offline", "teacher.model": "offline"})
+    free = run_command(folder, "quote").stdout
+    assert "the offline teacher is free" in free and "to send: 0 requests" in free
 
 
 @pytest.mark.integration
@@ -197,11 +188,3 @@ def test_keywords_still_to_come_make_new_questions_of_all_whatever_is_in_the_sto
         assert to_send(folder) == ("0", False)
         log = (folder / ".cache" / "runs.jsonl").read_text().splitlines()
         assert [json.loads(line)["stage"] for line in log] == ["keywords", "traces"] * 2  # and no dry run
-
-
-@pytest.mark.integration
-def test_a_dry_run_of_the_default_says_that_it_is_free(tmp_path):
-    folder = teacher_project(tmp_path / "p", {"teacher.model": "offline"}, "ingest")
-    output = run_command(folder, "quote").stdout
-    assert "the offline teacher is free" in output
-    assert "to send: 0 requests" in output

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from contextlib import closing
@@ -12,54 +11,47 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import ROOT
-from tests.teacher.asking import STORE, ask, message, teacher_at, texts_of
+from tests.teacher.asking import STORE, ask, message, start, teacher_at, texts_of
 from tests.teacher.server import serve
 from thinkrec.errors import UserError
 from thinkrec.teacher.answers import Answer
-from thinkrec.teacher.client import open_session
+from thinkrec.teacher.client import ask_about, open_session
 from thinkrec.teacher.store import open_store, request_key, store_lock
 
 ANSWER = Answer(content="Yes. ä", finish_reason="stop", prompt_tokens=3, completion_tokens=2)
 CONCURRENCY = 8
-ASK_ALL = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
-from tests.teacher.asking import message, teacher_at
-from thinkrec.errors import UserError
-from thinkrec.teacher.client import ask_about
-endpoint, count, order, timeout = sys.argv[1], *map(float, sys.argv[2:])
-teacher = teacher_at(endpoint, concurrency=8, timeout=timeout)
-async def ask(session, number):
-    return (await session.ask(message(number))).text
-try:
-    print(*ask_about(teacher, range(int(count))[:: int(order)], ask, progress="", unit=""), teacher.spent.requests)
-except UserError as error:
-    sys.exit(str(error))
-"""
 
 
-def start(endpoint, count, order=1, timeout=5.0):
-    return subprocess.Popen(
-        [sys.executable, "-c", ASK_ALL, endpoint, *map(str, (count, order, timeout))],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def ask_all(endpoint, count, order=1, timeout=5.0):
+    """Print the answers to so many questions, and how many requests they took."""
+    teacher = teacher_at(endpoint, concurrency=CONCURRENCY, timeout=timeout)
+
+    async def converse(session, number):
+        return (await session.ask(message(number))).text
+
+    try:
+        answers = ask_about(teacher, range(count)[::order], converse, progress="", unit="")
+        print(*answers, teacher.spent.requests)
+    except UserError as error:
+        sys.exit(str(error))
 
 
 def wait_for(server, count, process):
     """Until the server has heard so many questions of a process that runs."""
     while len(server.heard) < count:
-        assert process.poll() is None, process.communicate()
+        assert process.is_alive()
         time.sleep(0.005)
+
+
+def end_of(process, log):
+    """What a process printed by its end."""
+    process.join(60)
+    return log.read_text()
 
 
 def finish(endpoint, count, sent):
     """Run again: all answers are there, and so many requests were sent."""
-    texts, _ = start(endpoint, count).communicate(timeout=60)
-    assert texts.split() == [*(f"a{number}" for number in range(count)), str(sent)]
+    assert end_of(*start(ask_all, endpoint, count)).split() == [*(f"a{number}" for number in range(count)), str(sent)]
 
 
 def count_stored():
@@ -71,13 +63,13 @@ def count_stored():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_told_to_stop_keeps_what_is_under_way_and_the_next_goes_on(number):
     with serve(seconds=0.5) as server:
-        process = start(server.endpoint, 40)
+        process, log = start(ask_all, server.endpoint, 40)
         wait_for(server, 12, process)
-        process.send_signal(number)
-        _, error = process.communicate(timeout=60)
+        os.kill(process.pid, number)
+        error = end_of(process, log)
         sent = len(server.heard)
         assert error == f"stopped by {number.name}; all that was answered is in {STORE}; run again to go on\n"
-        assert process.returncode == 1
+        assert process.exitcode == 1
         assert 12 <= sent < 40
         assert count_stored() == sent
         finish(server.endpoint, 40, 40 - sent)
@@ -87,10 +79,10 @@ def test_a_run_that_is_told_to_stop_keeps_what_is_under_way_and_the_next_goes_on
 @pytest.mark.integration
 def test_a_run_that_is_told_to_stop_waits_no_longer_than_the_time_out_and_tries_nothing_again():
     with serve("hang") as server:
-        process = start(server.endpoint, 40, timeout=2.0)
+        process, log = start(ask_all, server.endpoint, 40, 1, 2.0)
         wait_for(server, 8, process)
-        process.send_signal(signal.SIGTERM)
-        _, error = process.communicate(timeout=60)
+        process.terminate()
+        error = end_of(process, log)
     assert error.startswith("stopped by SIGTERM; ")
     assert len(server.heard) == 8
 
@@ -98,21 +90,22 @@ def test_a_run_that_is_told_to_stop_waits_no_longer_than_the_time_out_and_tries_
 @pytest.mark.integration
 def test_the_second_signal_ends_a_run_at_once():
     with serve("hang") as server:
-        process = start(server.endpoint, 40, timeout=600.0)
+        process, _ = start(ask_all, server.endpoint, 40, 1, 600.0)
         wait_for(server, 8, process)
         for number in (signal.SIGINT, signal.SIGTERM):
-            process.send_signal(number)
+            os.kill(process.pid, number)
             time.sleep(0.5)
-        assert process.wait(timeout=60) == -signal.SIGTERM
+        process.join(60)
+        assert process.exitcode == -signal.SIGTERM
 
 
 @pytest.mark.integration
 def test_after_a_killed_run_the_next_asks_only_what_is_not_kept():
     with serve(seconds=0.2) as server:
-        process = start(server.endpoint, 40)
+        process, _ = start(ask_all, server.endpoint, 40)
         wait_for(server, 20, process)
         process.kill()
-        process.communicate()
+        process.join()
         stored = count_stored()
         assert stored >= 20 - CONCURRENCY
         finish(server.endpoint, 40, 40 - stored)
@@ -122,11 +115,13 @@ def test_after_a_killed_run_the_next_asks_only_what_is_not_kept():
 def test_of_two_runs_at_once_one_asks_and_the_other_finds_its_answers():
     with serve() as server:
         with store_lock(STORE):  # as a third one would
-            both = [start(server.endpoint, 100, order) for order in (1, -1)]
+            both = [start(ask_all, server.endpoint, 100, order) for order in (1, -1)]
             line = f"waiting for another run, which holds {STORE.with_suffix('.lock')}\n"
-            assert [process.stderr.readline() for process in both] == [line, line]
+            while any(log.read_text() != line for _, log in both):
+                assert all(process.is_alive() for process, _ in both)
+                time.sleep(0.01)
             assert not server.heard
-        texts = [process.communicate(timeout=60)[0].split() for process in both]
+        texts = [end_of(process, log).removeprefix(line).split() for process, log in both]
     assert texts[0][:-1] == texts[1][:-1][::-1] == [f"a{number}" for number in range(100)]
     assert sorted(int(words[-1]) for words in texts) == [0, 100]
     assert set(server.came.values()) == {1}
