@@ -1,10 +1,6 @@
 """Other parameters, added experts and imperfect data: each project runs to its end and says what it should."""
 
-from __future__ import annotations
-
 import shutil
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +40,7 @@ from thinkrec.lm.adapters import read_lora
 STAGES = list(PIPELINE)
 
 
-def run_from(folder: Path, first: str, changes: dict[str, Any]) -> dict[str, Any]:
+def run_from(folder, first, changes):
     """Change parameters and run a stage and all after it, none of which may read what dvc.yaml does not name."""
     set_params(folder, changes)
     for name in STAGES[STAGES.index(first) :]:
@@ -57,7 +53,7 @@ def run_from(folder: Path, first: str, changes: dict[str, Any]) -> dict[str, Any
 class TestAblations:
     """Each runs to the end, and reads no parameter that dvc.yaml does not name."""
 
-    def test_text_alone_without_thinking_and_experts(self, project: Path) -> None:
+    def test_text_alone_without_thinking_and_experts(self, project):
         metrics = run_from(project, "backbone", {"sft.think_share": 0, "prompt.slots": [], "experts.n": 0})
         assert metrics["sft"]["traces"] == 0
         assert metrics["experts"]["groups"] == 0
@@ -67,7 +63,7 @@ class TestAblations:
         assert metrics["evaluate"]["valid"]["auc"] == pytest.approx(trained, abs=2e-4)
         assert metrics["evaluate"]["reasons"]["rows"] == 8
 
-    def test_one_expert_slots_as_collm_and_titles_without_keywords(self, project: Path) -> None:
+    def test_one_expert_slots_as_collm_and_titles_without_keywords(self, project):
         changes = {"experts.n": 1, "prompt.slots": ["user", "item"], "prompt.keywords": 0, "sft.reason_first": 0.5}
         metrics = run_from(project, "traces", {**changes, "evaluate.reason_first": 9})
         assert metrics["evaluate"]["reasons"]["reason_first"]["rows"] >= 9
@@ -76,13 +72,13 @@ class TestAblations:
         assert metrics["gate"]["cases"]["mixed"] == 0
         assert "trained" not in metrics["gate"]["valid"]  # nothing to weigh
 
-    def test_without_reasons_all_else_is_measured_and_reported(self, project: Path) -> None:
+    def test_without_reasons_all_else_is_measured_and_reported(self, project):
         before = read_json(project / TABLE)
         written = run_from(project, "evaluate", {"evaluate.reasons": 0})["evaluate"]["reasons"]
         assert written["rows"] == written["claims"]["ours"]["claims"] == written["interventions"]["flip"]["pairs"] == 0
         assert read_json(project / TABLE) == before
 
-    def test_the_centroid_rule_on_raw_vectors_with_a_small_group_joined_to_its_nearest(self, project: Path) -> None:
+    def test_the_centroid_rule_on_raw_vectors_with_a_small_group_joined_to_its_nearest(self, project):
         changes = {"gate.kind": "centroid", "experts.space": "raw"}
         metrics = run_from(project, "experts", {**changes, "experts.n": 4, "experts.min_users": 16})
         assert metrics["experts"]["joined"] > 0
@@ -91,7 +87,7 @@ class TestAblations:
         assert sum(metrics["experts"]["users"]) == metrics["ingest"]["splits"]["train"]["users"]
         assert "trained" not in metrics["gate"]["valid"]
 
-    def test_as_many_agglomerative_groups_as_the_silhouette_asks_for(self, project: Path) -> None:
+    def test_as_many_agglomerative_groups_as_the_silhouette_asks_for(self, project):
         changes = {"experts.n": "auto", "experts.grouping": "agglomerative"}
         metrics = run_from(project, "experts", {**changes, "experts.min_users": 2})
         silhouette = metrics["experts"]["silhouette"]
@@ -102,7 +98,7 @@ class TestAblations:
         assert set(metrics["experts"]["cohens_d"]) >= {"1-2"}
 
 
-def alike(project: Path, user: int, count: int) -> list[int]:
+def alike(project, user, count):
     """The users whose vectors point most nearly where this one's does."""
     groups = load_groups(project / EXPERTS)
     points = groups.project(load_features(project / FEATURES).user_vectors[: len(groups.group)])
@@ -111,7 +107,7 @@ def alike(project: Path, user: int, count: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def extended(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def extended(finished, tmp_path_factory):
     """A project with two more experts: of ten users that are alike, and of those whom valid has nothing of."""
     project = copy_project(finished, tmp_path_factory.mktemp("extended") / "project")
     table = read_table(INTERACTIONS, root=project)
@@ -128,7 +124,7 @@ def extended(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestAddedExperts:
     """Files of users make experts beside those that are there."""
 
-    def test_what_is_there_stays_byte_for_byte(self, extended: Path, finished: Path) -> None:
+    def test_what_is_there_stays_byte_for_byte(self, extended, finished):
         for part in ("out/sft", "out/experts/expert_1", "out/experts/expert_2", "out/features"):
             assert digests(extended, part) == digests(finished, part) != {}, part
         for name in ("expert_3", "expert_4"):
@@ -140,7 +136,7 @@ class TestAddedExperts:
         moved = before.group != after.group
         assert set(after.group[moved]) == {2, 3}
 
-    def test_the_new_users_go_to_their_expert_and_weights_still_sum_to_one(self, extended: Path) -> None:
+    def test_the_new_users_go_to_their_expert_and_weights_still_sum_to_one(self, extended):
         groups, vectors = load_groups(extended / EXPERTS), load_features(extended / FEATURES).user_vectors
         weights = read_tensors(extended / GATE / "routing.safetensors")["weights"]
         assert weights.shape[1] == 5
@@ -152,7 +148,7 @@ class TestAddedExperts:
         others = np.flatnonzero((groups.group >= 0) & (groups.group != 2))
         assert by_rule[alike, 3].mean() > 2 * by_rule[others, 3].mean()
 
-    def test_metrics_say_who_they_are_of_and_how_far_from_the_others(self, extended: Path, finished: Path) -> None:
+    def test_metrics_say_who_they_are_of_and_how_far_from_the_others(self, extended, finished):
         metrics, before = (read_json(folder / "metrics" / "experts.json") for folder in (extended, finished))
         users = np.bincount(load_groups(extended / EXPERTS).group + 1)[1:]
         assert metrics["experts"][:2] == before["experts"]
@@ -165,14 +161,14 @@ class TestAddedExperts:
         assert len(gate["mean_weights"]) == 5
         assert "3" in gate["mean_weights_by_group"]
 
-    def test_taken_from_the_list_they_are_gone(self, extended: Path, finished: Path, tmp_path: Path) -> None:
+    def test_taken_from_the_list_they_are_gone(self, extended, finished, tmp_path):
         project = copy_project(extended, tmp_path / "project")
         run_from(project, "experts", {"experts.added": []})
         assert digests(project) == digests(finished)
 
 
 class TestCarryingOn:
-    def test_imperfect_data_and_a_model_of_ones_own_go_through_to_the_end(self, finished: Path, tmp_path: Path) -> None:
+    def test_imperfect_data_and_a_model_of_ones_own_go_through_to_the_end(self, finished, tmp_path):
         raw = write_movielens(tmp_path / "ml-1m", bad=2)
         model = shutil.copytree(finished / "out" / "backbone", tmp_path / "my model")
         project = copy_project(finished, tmp_path / "project")
@@ -216,7 +212,7 @@ class TestCarryingOn:
         assert set(reference) == {"name", "files"}
         assert [path.name for path in (project / "out" / "backbone").iterdir()] == ["reference.json"]
 
-    def test_few_traces_or_none_are_enough(self, project: Path) -> None:
+    def test_few_traces_or_none_are_enough(self, project):
         set_params(project, {"traces.train": 0, "traces.held_out": 0})
         run_stage(project, "traces")
         assert len(read_table(TRACES, root=project)) == 0

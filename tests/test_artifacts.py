@@ -1,12 +1,8 @@
 """Artefacts are written whole or not at all, in their schema, in bytes that follow from their content."""
 
-from __future__ import annotations
-
 import itertools
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,9 +17,9 @@ from thinkrec.errors import UserError
 TABLES = sorted(SCHEMAS)
 
 
-def example(schema: pa.Schema, rows: int = 5) -> pd.DataFrame:
+def example(schema, rows=5):
     """A frame that fits a schema, its values made up."""
-    values: dict[str, Any] = {}
+    values = {}
     for field in schema:
         if pa.types.is_list(field.type):
             values[field.name] = pd.Series([[f"w{n}"] * (n % 3) for n in range(rows)], dtype=object)
@@ -39,12 +35,12 @@ def example(schema: pa.Schema, rows: int = 5) -> pd.DataFrame:
 KILLED = 9
 
 
-def kill_at_step(step: int) -> None:
+def kill_at_step(step):
     """End this process before its call number `step` that removes or renames something in `atomic`."""
     calls = itertools.count(1)
 
-    def killing(function: Callable[..., Any]) -> Callable[..., Any]:
-        def called(*arguments: Any, **options: Any) -> Any:
+    def killing(function):
+        def called(*arguments, **options):
             if next(calls) == step:
                 os._exit(KILLED)
             return function(*arguments, **options)
@@ -56,12 +52,12 @@ def kill_at_step(step: int) -> None:
     os.rename = killing(os.rename)
 
 
-def names_in(folder: Path) -> set[str]:
+def names_in(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
 class TestAtomicWrites:
-    def test_of_several_processes_the_main_ones_counts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_of_several_processes_the_main_ones_counts(self, tmp_path, monkeypatch):
         for rank in ("0", "1", "2"):
             monkeypatch.setenv("RANK", rank)
             with atomic(tmp_path / "made") as partial:
@@ -72,9 +68,7 @@ class TestAtomicWrites:
         assert names_in(tmp_path) == {"made", "made/rank", "made/inner.json"}
         assert (tmp_path / "made" / "rank").read_text() == "0"
 
-    def test_a_process_whose_writes_are_thrown_away_has_its_tokens_all_the_same(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_process_whose_writes_are_thrown_away_has_its_tokens_all_the_same(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         made = np.arange(5, dtype=np.int32), np.asarray([0, 2, 5])
         for rank in ("1", "0", "1"):
@@ -82,7 +76,7 @@ class TestAtomicWrites:
             tokens, offsets = artifacts.cached_tokens("key", lambda: made)
             assert tokens.tolist() == made[0].tolist() and offsets.tolist() == made[1].tolist()
 
-    def test_half_a_cache_of_tokens_is_made_again_and_none_where_it_cannot_be_written(self, tmp_path: Path) -> None:
+    def test_half_a_cache_of_tokens_is_made_again_and_none_where_it_cannot_be_written(self, tmp_path):
         made = np.arange(5, dtype=np.int32), np.asarray([0, 2, 5])
         for left in (None, 0, 100):
             if left is not None:
@@ -94,7 +88,7 @@ class TestAtomicWrites:
         (tmp_path / "other" / artifacts.TOKEN_CACHE).write_text("no folder")
         assert artifacts.cached_tokens("key", lambda: made, root=tmp_path / "other") == made
 
-    def test_whatever_writes_it_a_file_is_as_readable_as_any(self, tmp_path: Path) -> None:
+    def test_whatever_writes_it_a_file_is_as_readable_as_any(self, tmp_path):
         (tmp_path / "plain").write_text("")
         with atomic(tmp_path / "made") as partial:
             (partial / "in").mkdir(parents=True)
@@ -103,14 +97,14 @@ class TestAtomicWrites:
         modes = {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
         assert modes == {(tmp_path / "plain").stat().st_mode & 0o777}
 
-    def test_a_file_appears_whole_with_the_folders_above_it(self, tmp_path: Path) -> None:
+    def test_a_file_appears_whole_with_the_folders_above_it(self, tmp_path):
         with atomic(tmp_path / "a" / "b.txt") as partial:
             partial.write_text("new")
             assert not (tmp_path / "a" / "b.txt").exists()
         assert names_in(tmp_path) == {"a", "a/b.txt"}
         assert (tmp_path / "a" / "b.txt").read_text() == "new"
 
-    def test_a_failure_leaves_the_old_file_and_nothing_else(self, tmp_path: Path) -> None:
+    def test_a_failure_leaves_the_old_file_and_nothing_else(self, tmp_path):
         (tmp_path / "b.txt").write_text("old")
         with pytest.raises(RuntimeError, match="midway"), atomic(tmp_path / "b.txt") as partial:
             partial.write_text("half")
@@ -118,14 +112,14 @@ class TestAtomicWrites:
         assert names_in(tmp_path) == {"b.txt"}
         assert (tmp_path / "b.txt").read_text() == "old"
 
-    def test_a_folder_takes_the_place_of_the_old_one_with_all_that_was_in_it(self, tmp_path: Path) -> None:
+    def test_a_folder_takes_the_place_of_the_old_one_with_all_that_was_in_it(self, tmp_path):
         for number in (1, 2):
             with atomic(tmp_path / "made") as partial:
                 partial.mkdir()
                 (partial / f"file_{number}").write_text("x")
         assert names_in(tmp_path) == {"made", "made/file_2"}
 
-    def test_a_failure_leaves_the_old_folder_and_nothing_else(self, tmp_path: Path) -> None:
+    def test_a_failure_leaves_the_old_folder_and_nothing_else(self, tmp_path):
         (tmp_path / "made").mkdir()
         (tmp_path / "made" / "old").write_text("old")
         with pytest.raises(KeyboardInterrupt), atomic(tmp_path / "made") as partial:
@@ -134,7 +128,7 @@ class TestAtomicWrites:
             raise KeyboardInterrupt
         assert names_in(tmp_path) == {"made", "made/old"}
 
-    def test_a_failure_where_nothing_was_leaves_nothing(self, tmp_path: Path) -> None:
+    def test_a_failure_where_nothing_was_leaves_nothing(self, tmp_path):
         with pytest.raises(RuntimeError), atomic(tmp_path / "made") as partial:
             partial.mkdir()
             raise RuntimeError
@@ -142,9 +136,9 @@ class TestAtomicWrites:
 
     @pytest.mark.parametrize("step", range(1, 8))
     def test_a_run_that_is_killed_at_any_step_of_replacing_a_folder_loses_neither_the_old_nor_the_new(
-        self, step: int, tmp_path: Path
-    ) -> None:
-        def replace() -> None:
+        self, step, tmp_path
+    ):
+        def replace():
             with atomic(tmp_path / "made") as partial:
                 partial.mkdir()
                 (partial / "file").write_text("new")
@@ -163,7 +157,7 @@ class TestAtomicWrites:
         assert names_in(tmp_path) == {"made", "made/file"}
 
     @pytest.mark.parametrize("folder", [False, True])
-    def test_what_a_killed_run_left_is_not_in_the_next_one(self, tmp_path: Path, folder: bool) -> None:
+    def test_what_a_killed_run_left_is_not_in_the_next_one(self, tmp_path, folder):
         left = tmp_path / ".made.partial"
         if folder:
             left.mkdir()
@@ -178,7 +172,7 @@ class TestAtomicWrites:
 
 class TestTables:
     @pytest.mark.parametrize("path", TABLES, ids=str)
-    def test_every_table_comes_back_as_it_was_written(self, path: Path, tmp_path: Path) -> None:
+    def test_every_table_comes_back_as_it_was_written(self, path, tmp_path):
         frame = example(SCHEMAS[path])
         write_table(path, frame, root=tmp_path)
         back = read_table(path, root=tmp_path)
@@ -187,11 +181,11 @@ class TestTables:
             assert [value if np.isscalar(value) else list(value) for value in back[name]] == frame[name].tolist()
 
     @pytest.mark.parametrize("path", TABLES, ids=str)
-    def test_no_rows_are_rows_too(self, path: Path, tmp_path: Path) -> None:
+    def test_no_rows_are_rows_too(self, path, tmp_path):
         write_table(path, example(SCHEMAS[path], rows=0), root=tmp_path)
         assert len(read_table(path, root=tmp_path)) == 0
 
-    def test_bytes_follow_from_the_content_alone(self, tmp_path: Path) -> None:
+    def test_bytes_follow_from_the_content_alone(self, tmp_path):
         frame = example(SCHEMAS[artifacts.INTERACTIONS], rows=2000)
         other = frame.sample(frac=1, random_state=0).sort_values("user")[frame.columns[::-1]]  # same rows, other index
         other["user"] = other["user"].astype("int64")  # fits the column all the same
@@ -212,23 +206,23 @@ class TestTables:
             (pd.DataFrame({"user": [0.5], "user_id": ["a"]}), "truncated|user"),
         ],
     )
-    def test_what_does_not_fit_the_schema_is_not_written(self, frame: pd.DataFrame, said: str, tmp_path: Path) -> None:
+    def test_what_does_not_fit_the_schema_is_not_written(self, frame, said, tmp_path):
         with pytest.raises((ValueError, TypeError), match=said):
             write_table(USERS, frame, root=tmp_path)
         assert not names_in(tmp_path)
 
-    def test_only_open_schemas_take_further_columns(self, tmp_path: Path) -> None:
+    def test_only_open_schemas_take_further_columns(self, tmp_path):
         frame = example(SCHEMAS[PREDICTIONS]).assign(ours=np.float32(0.5))
         write_table(PREDICTIONS, frame, root=tmp_path)
         assert read_table(PREDICTIONS, root=tmp_path)["ours"].dtype == np.float32
 
     @pytest.mark.parametrize("path", TABLES, ids=str)
-    def test_a_table_that_is_not_there_names_the_stage_to_run(self, path: Path, tmp_path: Path) -> None:
+    def test_a_table_that_is_not_there_names_the_stage_to_run(self, path, tmp_path):
         with pytest.raises(UserError, match=rf"no such artefact; run its stage first: dvc repro {path.parts[1]}$"):
             read_table(path, root=tmp_path)
 
     @pytest.mark.parametrize("damage", ["empty", "text", "truncated", "flipped"])
-    def test_a_damaged_table_is_told_in_one_line(self, damage: str, tmp_path: Path) -> None:
+    def test_a_damaged_table_is_told_in_one_line(self, damage, tmp_path):
         write_table(KEYWORDS, example(SCHEMAS[KEYWORDS], rows=500), root=tmp_path)
         path = tmp_path / KEYWORDS
         whole = path.read_bytes()
@@ -249,7 +243,7 @@ class TestTables:
         "schema",
         [pa.schema({"probability": pa.float32()}), pa.schema({"probability": pa.float64(), "reason": "string"})],
     )
-    def test_a_table_of_another_schema_is_not_taken(self, schema: pa.Schema, tmp_path: Path) -> None:
+    def test_a_table_of_another_schema_is_not_taken(self, schema, tmp_path):
         (tmp_path / TRUTH).parent.mkdir(parents=True)
         pq.write_table(schema.empty_table(), tmp_path / TRUTH)
         with pytest.raises(UserError, match=r"column (probability|reason) should be"):
@@ -257,7 +251,7 @@ class TestTables:
 
 
 class TestJson:
-    def test_json_is_readable_and_comes_back(self, tmp_path: Path) -> None:
+    def test_json_is_readable_and_comes_back(self, tmp_path):
         value = {"b": [1, 2.5, None], "a": "é"}
         artifacts.write_json(tmp_path / "x.json", value)
         text = (tmp_path / "x.json").read_text(encoding="utf-8")
@@ -266,7 +260,7 @@ class TestJson:
         assert "é" in text
         assert artifacts.read_json(tmp_path / "x.json") == value
 
-    def test_what_json_cannot_hold_is_not_half_written(self, tmp_path: Path) -> None:
+    def test_what_json_cannot_hold_is_not_half_written(self, tmp_path):
         artifacts.write_json(tmp_path / "x.json", 1)
         for value in (float("nan"), {"a": object()}):
             with pytest.raises((ValueError, TypeError)):
@@ -274,7 +268,7 @@ class TestJson:
         assert names_in(tmp_path) == {"x.json"}
         assert artifacts.read_json(tmp_path / "x.json") == 1
 
-    def test_metrics_are_rounded_and_nan_becomes_null(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_metrics_are_rounded_and_nan_becomes_null(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         values = {"auc": np.float32(0.123456), "n": np.int64(3), "none": float("nan"), "deep": [{"x": (1.00004, True)}]}
         artifacts.write_metrics("gate", values)
@@ -289,27 +283,25 @@ class TestJson:
         ("path", "stage"),
         [("metrics/gate.json", "gate"), ("out/sft/slots.json", "sft"), ("out/backbone/reference.json", "backbone")],
     )
-    def test_json_that_is_not_there_names_the_stage_to_run(
-        self, path: str, stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_json_that_is_not_there_names_the_stage_to_run(self, path, stage, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         with pytest.raises(UserError, match=rf"run its stage first: dvc repro {stage}$"):
             artifacts.read_json(Path(path))
 
     @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe"])
-    def test_damaged_json_is_told_in_one_line(self, content: bytes, tmp_path: Path) -> None:
+    def test_damaged_json_is_told_in_one_line(self, content, tmp_path):
         (tmp_path / "x.json").write_bytes(content)
         with pytest.raises(UserError, match="not valid JSON") as caught:
             artifacts.read_json(tmp_path / "x.json")
         assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_files_hash_is_that_of_its_bytes(tmp_path: Path) -> None:
+def test_a_files_hash_is_that_of_its_bytes(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert artifacts.sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_keyword_lists_are_cut_to_the_limit() -> None:
+def test_keyword_lists_are_cut_to_the_limit():
     keywords = pd.DataFrame({"item": [0, 1, 2], "keywords": [["a", "b", "c"], [], ["d"]]})
     assert artifacts.keyword_lists(keywords, 2) == [["a", "b"], [], ["d"]]
     assert artifacts.keyword_lists(keywords, 0) == [[], [], []]

@@ -1,9 +1,6 @@
 """Benchmarks: the pieces that figures are made of, at tiny sizes and on the CPU; nothing here depends on a clock."""
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,7 +11,7 @@ from benchmarks.scoring import operations
 from benchmarks.worlds import HISTORY, VOCABULARY, Shape, causal_lm, layout_of, rated, ratings, recommender
 
 
-def test_needed_operations_by_hand() -> None:
+def test_needed_operations_by_hand():
     table = ratings(np.full(2, HISTORY + 3))
     table["timestamp"] = np.tile(np.arange(HISTORY + 3), 2)
     layout = layout_of(table)
@@ -29,14 +26,14 @@ def test_needed_operations_by_hand() -> None:
     assert attention == 4 * 2 * 32 * sum(n * (n + 1) / 2 for n in tokens.tolist())  # causal, nothing hidden
 
 
-def test_a_and_b_run_in_turn_after_a_round_that_warms_up() -> None:
-    calls: list[str] = []
+def test_a_and_b_run_in_turn_after_a_round_that_warms_up():
+    calls = []
     timing = in_turn(lambda: calls.append("a"), lambda: calls.append("b"), rounds=3)
     assert "".join(calls) == "abababab"
     assert timing.a > 0 and timing.b > 0
 
 
-def test_ratios_are_told_as_goals_are_stated() -> None:
+def test_ratios_are_told_as_goals_are_stated():
     timing = Timing(a=2.0, b=6.0, ratio=3.0)
     assert faster("", "", timing, Goal("at least", 3)).ratio == 3
     assert faster("", "", timing, Goal("at most", 1)).ratio == pytest.approx(1 / 3)
@@ -45,7 +42,7 @@ def test_ratios_are_told_as_goals_are_stated() -> None:
     assert line.ratio == 12 and line.verdict == "no"
 
 
-def test_the_table_says_what_was_not_measured() -> None:
+def test_the_table_says_what_was_not_measured():
     met = Line(what="a", against="b", measured="1 s", other="2 s", ratio=2.0, goal=Goal("at least", 1.5))
     missing = Line(what="c", against="d", measured="", other="not measured: why", goal=Goal("at least", 1))
     text = as_text([met, missing]).splitlines()
@@ -54,8 +51,8 @@ def test_the_table_says_what_was_not_measured() -> None:
 
 
 @pytest.mark.skipif(not STATUS.exists(), reason="needs Linux")
-def test_peak_memory_counts_what_was_freed_again() -> None:
-    def work() -> None:
+def test_peak_memory_counts_what_was_freed_again():
+    def work():
         np.ones(64 * 2**20, np.uint8)
 
     grown = peak_growth(work)
@@ -64,7 +61,7 @@ def test_peak_memory_counts_what_was_freed_again() -> None:
     assert idle is not None and idle < 20 * 2**20
 
 
-def test_tables_have_the_rows_they_are_asked_for() -> None:
+def test_tables_have_the_rows_they_are_asked_for():
     counts = rated(5000, 30, least=20)
     assert counts.sum() == 5000 and counts.min() >= 20 and len(counts) == 30
     table = ratings(counts)
@@ -73,7 +70,7 @@ def test_tables_have_the_rows_they_are_asked_for() -> None:
     assert table.duplicated(["user", "timestamp"]).any()
 
 
-def test_help_tells_of_every_benchmark(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_tells_of_every_benchmark(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmarks", "--help"])
     with pytest.raises(SystemExit, match="0"):
         main()
@@ -86,16 +83,14 @@ def test_help_tells_of_every_benchmark(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"there are {', '.join(ALL)}")
 
 
-def test_a_named_benchmark_alone_is_run_and_its_table_printed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_named_benchmark_alone_is_run_and_its_table_printed(monkeypatch, capsys):
     line = Line(what="this", against="that", measured="1 s", other="2 s")
 
-    def one() -> Iterator[Line]:
+    def one():
         """Told of."""
         yield line
 
-    def other() -> Iterator[Line]:
+    def other():
         """Told of, but not run."""
         raise AssertionError
 

@@ -1,24 +1,22 @@
 """What the benchmark of a GPU says is what it did. Its parts run on the processor, with tiny models."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 from typer.testing import CliRunner
 
 from benchmarks import cuda
-from tests.builders import FAMILIES, Family
+from tests.builders import FAMILIES
 from thinkrec.lm.adapters import MixtureLinear
 
 CPU = torch.device("cpu")
 LINE = re.compile(r"[^:]+: [\d,]+ labels/s, [\d,]+ tokens/s, [\d.]+% of the peak, 0.0 GiB")
 
 
-def tiny(family: Family = "llama", *, tied: bool = True, layers: int = 2) -> PreTrainedConfig:
+def tiny(family="llama", *, tied=True, layers=2):
     shape = {
         "vocab_size": 300,
         "hidden_size": 32,
@@ -34,7 +32,7 @@ def tiny(family: Family = "llama", *, tied: bool = True, layers: int = 2) -> Pre
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_model_built_from_meta_is_an_ordinary_one_of_the_same_weights(family: Family, tied: bool) -> None:
+def test_a_model_built_from_meta_is_an_ordinary_one_of_the_same_weights(family, tied):
     config = tiny(family, tied=tied)
     built = cuda.build(config, CPU, torch.float32)
     ordinary = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
@@ -44,7 +42,7 @@ def test_a_model_built_from_meta_is_an_ordinary_one_of_the_same_weights(family: 
         assert torch.equal(built(tokens).logits, ordinary(tokens).logits)
 
 
-def test_padding_is_no_work_and_every_prediction_is() -> None:
+def test_padding_is_no_work_and_every_prediction_is():
     world = cuda.make_world(cuda.build(tiny(), CPU), users=2)
     # Of a layer q and o 32 x 32, k and v 16 x 32, three of 32 x 96; the head 300 x 32.
     assert world.weights == (2 * (2 * 1024 + 2 * 512 + 3 * 3072), 9600)
@@ -58,7 +56,7 @@ def test_padding_is_no_work_and_every_prediction_is() -> None:
     assert work.operations == 2 * (layers * alone + head * (len(batch.verdicts) + len(batch.reasons)))
 
 
-def test_training_is_measured_and_leaves_the_model_as_it_was() -> None:
+def test_training_is_measured_and_leaves_the_model_as_it_was():
     backbone = cuda.build(tiny(), CPU)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     assert LINE.fullmatch(cuda.measure_training(cuda.make_world(backbone, users=2), 1000, steps=1))
@@ -66,7 +64,7 @@ def test_training_is_measured_and_leaves_the_model_as_it_was() -> None:
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_scoring_is_measured_with_every_expert_in_the_mixture() -> None:
+def test_scoring_is_measured_with_every_expert_in_the_mixture():
     backbone = cuda.build(tiny(layers=10), CPU)
     assert LINE.fullmatch(cuda.measure_scoring(cuda.make_world(backbone, users=1), rounds=1))
     mixed = [module for module in backbone.modules() if isinstance(module, MixtureLinear)]
@@ -74,7 +72,7 @@ def test_scoring_is_measured_with_every_expert_in_the_mixture() -> None:
     assert sorted((len(one.down), one.shared) for one in mixed) == [(8, True)] * 4 + [(4 * 8, False)] * 16
 
 
-def test_without_a_device_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_device_one_line_says_so(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     app = cuda.typer.Typer()
     app.command()(cuda.main)

@@ -4,15 +4,12 @@ A command is a line of a fenced block, or a piece of inline code that begins lik
 would run it, not run; overrides (-S) are applied to params.yaml by DVC's own code and checked by `thinkrec.params`.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import typer.main
@@ -41,17 +38,17 @@ PARAMETER = re.compile(rf"(?:{'|'.join(SECTIONS)})\.\w+(?:=.*)?")
 PATH = re.compile(r"(?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:md|yaml|toml|lock|json)")
 
 
-def blocks_of(page: Path) -> list[tuple[str, str]]:
+def blocks_of(page):
     """The fenced blocks of a page, each with its language."""
     return FENCE.findall(page.read_text(encoding="utf-8"))
 
 
-def inline_code(page: Path) -> list[str]:
+def inline_code(page):
     """The pieces of inline code of a page."""
     return re.findall(r"`([^`\n]+)`", FENCE.sub("", page.read_text(encoding="utf-8")))
 
 
-def commands_of(page: Path) -> list[str]:
+def commands_of(page):
     """The commands of a page: lines of its blocks that begin with a program's name, and inline ones."""
     programs = ("make", "dvc", "thinkrec", "thinkrec-stage", "python")
     lines = [
@@ -69,7 +66,7 @@ def commands_of(page: Path) -> list[str]:
 COMMANDS = list(dict.fromkeys((page, command) for page in PAGES for command in commands_of(page)))
 
 
-def check_overrides(overrides: list[str], folder: Path) -> None:
+def check_overrides(overrides, folder):
     """Apply overrides of params.yaml as `dvc exp run -S` does; every combination must be allowed."""
     for sweep in get_hydra_sweeps({"params.yaml": overrides}):
         path = folder / "params.yaml"
@@ -78,14 +75,14 @@ def check_overrides(overrides: list[str], folder: Path) -> None:
         params.load(path)
 
 
-def check_dvc(arguments: list[str], folder: Path) -> None:
+def check_dvc(arguments, folder):
     parsed = parse_args(arguments)
     assert set(getattr(parsed, "targets", None) or []) <= set(PIPELINE)
     if overrides := getattr(parsed, "set_param", None):
         check_overrides(overrides, folder)
 
 
-def check_typer(program: str, arguments: list[str]) -> None:
+def check_typer(program, arguments):
     group = typer.main.get_command(APPS[program])
     if arguments == ["--help"]:
         return
@@ -95,14 +92,14 @@ def check_typer(program: str, arguments: list[str]) -> None:
     command.make_context(name, rest, parent=context)
 
 
-def check_make(arguments: list[str]) -> None:
+def check_make(arguments):
     for argument in arguments:
         variable, assigned, _ = argument.partition("=")
         wanted = f"$({variable})" if assigned else f"\n{argument}:"
         assert wanted in MAKEFILE, f"the Makefile has no {argument}"
 
 
-def check_python(arguments: list[str], folder: Path) -> None:
+def check_python(arguments, folder):
     assert arguments[0] == "-m", "only modules are run"
     assert find_spec(arguments[1])
     if arguments[1] == "benchmarks":
@@ -112,7 +109,7 @@ def check_python(arguments: list[str], folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[f"{page.stem}-{text}" for page, text in COMMANDS])
-def test_every_command_is_one_that_its_program_takes(page: Path, command: str, tmp_path: Path) -> None:
+def test_every_command_is_one_that_its_program_takes(page, command, tmp_path):
     program, *arguments = shlex.split(command)
     if program == "dvc":
         check_dvc(arguments, tmp_path)
@@ -128,7 +125,7 @@ def test_every_command_is_one_that_its_program_takes(page: Path, command: str, t
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 class TestNames:
-    def test_parameters_exist_and_take_the_values_named(self, page: Path, tmp_path: Path) -> None:
+    def test_parameters_exist_and_take_the_values_named(self, page, tmp_path):
         given = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
         for code in inline_code(page):
             if PARAMETER.fullmatch(code) and "=" in code:
@@ -137,18 +134,18 @@ class TestNames:
                 section, key = code.split(".")
                 assert key in given[section], f"params.yaml has no {code}"
 
-    def test_paths_of_the_repository_exist(self, page: Path) -> None:
+    def test_paths_of_the_repository_exist(self, page):
         for code in inline_code(page):
             if PATH.fullmatch(code) and not code.startswith(MADE_BY_RUNS) and ROOT / code not in GENERATED:
                 assert (ROOT / code).exists(), f"there is no {code}"
 
-    def test_links_lead_to_files(self, page: Path) -> None:
+    def test_links_lead_to_files(self, page):
         for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", FENCE.sub("", page.read_text(encoding="utf-8"))):
             if not link.startswith("http"):
                 assert (page.parent / link).exists(), f"{link} leads nowhere"
 
 
-def test_each_equation_stands_where_the_method_says() -> None:
+def test_each_equation_stands_where_the_method_says():
     method = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\|[^|\n]+\| `(thinkrec/[^`]+)` \| (`[^|]+`) \|$", method, re.MULTILINE)
     assert len(rows) > 15
@@ -163,19 +160,19 @@ def test_each_equation_stands_where_the_method_says() -> None:
 class TestReadme:
     README = ROOT / "README.md"
 
-    def test_it_is_short(self) -> None:
+    def test_it_is_short(self):
         text = self.README.read_text(encoding="utf-8")
         assert len(text.splitlines()) <= 120
         assert len(text.split()) <= 1300
 
-    def test_pictures_are_small_and_no_outputs_of_a_run(self) -> None:
+    def test_pictures_are_small_and_no_outputs_of_a_run(self):
         pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", self.README.read_text(encoding="utf-8"))
         assert pictures
         for picture in pictures:
             assert (ROOT / picture).stat().st_size <= 300_000
             assert picture not in {out for stage in PIPELINE for out in declared_outs(stage)}
 
-    def test_its_tree_is_what_is_there(self) -> None:
+    def test_its_tree_is_what_is_there(self):
         tree = next(block for _, block in blocks_of(self.README) if "params.yaml, dvc.yaml" in block)
         folder = ROOT
         for line in tree.splitlines():
@@ -186,11 +183,11 @@ class TestReadme:
             if line.strip() == "thinkrec/":
                 folder = ROOT / "thinkrec"
 
-    def test_its_chain_is_the_pipeline(self) -> None:
+    def test_its_chain_is_the_pipeline(self):
         chain = next(block for _, block in blocks_of(self.README) if "└ ingest" in block)
         assert re.findall(r"[└├] (\w+)", chain) == list(PIPELINE)
 
-    def test_your_own_data_pasted_is_ingested(self, tmp_path: Path) -> None:
+    def test_your_own_data_pasted_is_ingested(self, tmp_path):
         command = next(text for text in commands_of(self.README) if "dataset.name=own" in text)
         project = make_project(tmp_path / "project")
         overrides = parse_args(shlex.split(command)[1:]).set_param
@@ -208,7 +205,7 @@ class TestReadme:
 class TestLog:
     HEADING = re.compile(r"^## (\d{4}-\d\d-\d\d) · .+ \(.*(?:kept|negative|open).*\)$", re.MULTILINE)
 
-    def test_entries_are_newest_first_and_say_what_became_of_it(self) -> None:
+    def test_entries_are_newest_first_and_say_what_became_of_it(self):
         text = LOG.read_text(encoding="utf-8")
         dates = self.HEADING.findall(text)
         assert len(dates) > 30
@@ -216,7 +213,7 @@ class TestLog:
         assert len(re.findall(r"^## \d", text, re.MULTILINE)) == len(dates)
 
 
-def test_the_site_builds_with_every_link_leading_somewhere_and_asks_no_other_server(tmp_path: Path) -> None:
+def test_the_site_builds_with_every_link_leading_somewhere_and_asks_no_other_server(tmp_path):
     strict = ["-q", "-n", "-W", "--keep-going"]
     build = [sys.executable, "-m", "sphinx", *strict, "-d", str(tmp_path / "doctrees"), "docs", str(tmp_path / "site")]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)

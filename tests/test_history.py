@@ -1,20 +1,18 @@
 """Histories are the strictly earlier rows of the same user, and nothing else."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinkrec.history import PROTOCOLS, Protocol, ScoredModel, history_bounds, late_train_rows, static_view, warm_rows
+from thinkrec.history import PROTOCOLS, ScoredModel, history_bounds, late_train_rows, static_view, warm_rows
 
 TABLES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), max_size=40).map(sorted)
 
 
 @given(TABLES)
-def test_bounds_hold_exactly_the_strictly_earlier_rows_of_the_user(rows: list[tuple[int, int]]) -> None:
+def test_bounds_hold_exactly_the_strictly_earlier_rows_of_the_user(rows):
     user, time = [u for u, _ in rows], [t for _, t in rows]
     start, end = history_bounds(user, time)
     for row, (u, t) in enumerate(rows):
@@ -23,7 +21,7 @@ def test_bounds_hold_exactly_the_strictly_earlier_rows_of_the_user(rows: list[tu
 
 
 @given(TABLES, st.integers(0, 6))
-def test_what_happens_at_or_after_a_row_changes_nothing_of_its_history(rows: list[tuple[int, int]], cut: int) -> None:
+def test_what_happens_at_or_after_a_row_changes_nothing_of_its_history(rows, cut):
     earlier = [row for row in rows if row[1] < cut]
     replaced = sorted(earlier + [(u, cut + (t * 7) % 5) for u, t in rows if t >= cut])
     before = {(u, t): (e - s) for (u, t), s, e in zip(rows, *history_bounds(*columns(rows)), strict=True) if t < cut}
@@ -33,11 +31,11 @@ def test_what_happens_at_or_after_a_row_changes_nothing_of_its_history(rows: lis
     assert before == after
 
 
-def columns(rows: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
+def columns(rows):
     return [u for u, _ in rows], [t for _, t in rows]
 
 
-def test_bounds_are_int64_and_ties_see_nothing_of_each_other() -> None:
+def test_bounds_are_int64_and_ties_see_nothing_of_each_other():
     start, end = history_bounds(np.array([0, 0, 0, 1]), np.array([5, 5, 6, 1]))
     assert start.dtype == end.dtype == np.int64
     assert start.tolist() == [0, 0, 0, 3]
@@ -45,13 +43,13 @@ def test_bounds_are_int64_and_ties_see_nothing_of_each_other() -> None:
 
 
 @pytest.mark.parametrize(("user", "time"), [([0, 1, 0], [1, 1, 2]), ([0, 0], [2, 1])])
-def test_an_unsorted_table_is_refused(user: list[int], time: list[int]) -> None:
+def test_an_unsorted_table_is_refused(user, time):
     with pytest.raises(ValueError, match="not sorted"):
         history_bounds(user, time)
 
 
 @st.composite
-def split_tables(draw: st.DrawFn) -> pd.DataFrame:
+def split_tables(draw):
     """Sorted rows of which [.., 4) are train, [4, 7) valid and [7, ..) test; some splits may lack rows."""
     rows = sorted(draw(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 10)), max_size=40)))
     table = pd.DataFrame(np.array(rows, np.int64).reshape(-1, 2), columns=["user", "timestamp"])
@@ -61,8 +59,8 @@ def split_tables(draw: st.DrawFn) -> pd.DataFrame:
 
 @given(split_tables())
 def test_a_static_row_sees_what_its_user_did_before_the_split_started_and_a_train_row_what_it_always_saw(
-    table: pd.DataFrame,
-) -> None:
+    table,
+):
     copy = static_view(table)
     start, end = history_bounds(copy["user"], copy["timestamp"])  # which refuses a table that is not sorted
     for row in table.itertuples():
@@ -73,7 +71,7 @@ def test_a_static_row_sees_what_its_user_did_before_the_split_started_and_a_trai
 
 
 @given(split_tables())
-def test_the_static_view_moves_the_timestamps_of_valid_and_test_and_nothing_else(table: pd.DataFrame) -> None:
+def test_the_static_view_moves_the_timestamps_of_valid_and_test_and_nothing_else(table):
     before = table.copy()
     copy = static_view(table)
     pd.testing.assert_frame_equal(table, before)
@@ -83,7 +81,7 @@ def test_the_static_view_moves_the_timestamps_of_valid_and_test_and_nothing_else
     assert (copy.groupby("split", observed=True)["timestamp"].nunique().drop("train", errors="ignore") == 1).all()
 
 
-def test_static_test_rows_see_valid_rows_but_not_those_of_test() -> None:
+def test_static_test_rows_see_valid_rows_but_not_those_of_test():
     table = pd.DataFrame(
         {"user": 0, "timestamp": [1, 4, 5, 8, 9], "split": ["train", "valid", "valid", "test", "test"]}
     )
@@ -92,7 +90,7 @@ def test_static_test_rows_see_valid_rows_but_not_those_of_test() -> None:
 
 
 @pytest.mark.parametrize("valid", [[3, 9], [3, 8], [1, 5]])
-def test_splits_that_overlap_in_time_have_no_static_view(valid: list[int]) -> None:
+def test_splits_that_overlap_in_time_have_no_static_view(valid):
     table = pd.DataFrame(
         {"user": range(5), "timestamp": [0, 2, *valid, 8], "split": ["train", "train", "valid", "valid", "test"]}
     )
@@ -101,19 +99,19 @@ def test_splits_that_overlap_in_time_have_no_static_view(valid: list[int]) -> No
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_models_column_says_its_name_and_its_protocol(protocol: Protocol) -> None:
+def test_a_models_column_says_its_name_and_its_protocol(protocol):
     model = ScoredModel("item_like_rate", protocol)
     assert ScoredModel.from_column(model.column) == model
 
 
-def test_a_row_is_warm_when_its_user_and_its_item_are_both_in_train() -> None:
+def test_a_row_is_warm_when_its_user_and_its_item_are_both_in_train():
     rows = pd.DataFrame(
         {"user": [0, 0, 0, 1, 1], "item": [7, 7, 8, 7, 9], "split": ["train", "test", "test", "valid", "train"]}
     )
     assert warm_rows(rows).tolist() == [True, True, False, True, True]
 
 
-def test_late_rows_are_of_train_alone_and_keep_a_second_together() -> None:
+def test_late_rows_are_of_train_alone_and_keep_a_second_together():
     table = pd.DataFrame({"timestamp": [1, 2, 3, 3, 3, 9], "split": ["train"] * 5 + ["test"]})
     assert late_train_rows(table, 0.2).tolist() == [False, False, True, True, True, False]
     assert late_train_rows(table, 0.75).tolist() == [False, True, True, True, True, False]

@@ -3,13 +3,7 @@
 What single rooms promise is held where they are tested; here the artefacts of real runs are compared.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 
 from tests.project import PIPELINE, copy_project, digests, run_stage, set_params
 from thinkrec.artifacts import INTERACTIONS, PREDICTIONS, SCHEMAS, TRUTH, read_table, write_table
@@ -21,9 +15,7 @@ STAGES = list(PIPELINE)
 ONE_EPOCH = {f"{part}.epochs": 1 for part in ("features", "sft", "experts", "gate")}  # and so none for valid to choose
 
 
-def rerun(
-    project: Path, change: Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame], stages: list[str]
-) -> None:
+def rerun(project, change, stages):
     """Change the interactions of a project and run some of its stages on them, without writing reasons."""
     set_params(project, {"evaluate.reasons": 0})
     table = change(read_table(INTERACTIONS, root=project), np.random.default_rng(0))
@@ -32,7 +24,7 @@ def rerun(
         run_stage(project, stage)
 
 
-def disturbed(table: pd.DataFrame, rows: np.ndarray, rng: np.random.Generator, *columns: str) -> pd.DataFrame:
+def disturbed(table, rows, rng, *columns):
     """Other labels and, where asked for, other items in some rows."""
     label = table["label"].to_numpy().copy()
     label[rows] = 1 - label[rows]
@@ -44,12 +36,12 @@ def disturbed(table: pd.DataFrame, rows: np.ndarray, rng: np.random.Generator, *
     return table
 
 
-def models_of(predictions: pd.DataFrame) -> list[str]:
+def models_of(predictions):
     """The columns that claim not to have seen the labels."""
     return [name for name in predictions.columns.drop(SCHEMAS[PREDICTIONS].names) if name not in HINDSIGHT]
 
 
-def telling(predictions: pd.DataFrame) -> set[str]:
+def telling(predictions):
     """The models whose test AUC is surely not one half: Bonferroni over the models, so .95 for all together."""
     test = predictions[predictions["split"] == "test"]
     models = models_of(predictions)
@@ -58,7 +50,7 @@ def telling(predictions: pd.DataFrame) -> set[str]:
     return {name for name, edge in edges.items() if not edge["low"] <= 0.5 <= edge["high"]}
 
 
-def test_permuted_labels_leave_nothing_to_predict(finished: Path, tmp_path: Path) -> None:
+def test_permuted_labels_leave_nothing_to_predict(finished, tmp_path):
     project = copy_project(finished, tmp_path / "project")
     write_table(TRUTH, read_table(TRUTH, root=project).iloc[:0], root=project)  # true of the labels that were
     rerun(
@@ -71,12 +63,12 @@ def test_permuted_labels_leave_nothing_to_predict(finished: Path, tmp_path: Path
     assert {"mf", "running_rates", "item_like_rate"} <= telling(read_table(PREDICTIONS, root=finished))
 
 
-def test_nothing_at_or_after_a_moment_moves_what_is_predicted_up_to_it(finished: Path, tmp_path: Path) -> None:
+def test_nothing_at_or_after_a_moment_moves_what_is_predicted_up_to_it(finished, tmp_path):
     table = read_table(INTERACTIONS, root=finished)
     time = table["timestamp"].to_numpy()
     moment = np.quantile(time[(table["split"] == "test").to_numpy()], 0.5, method="nearest")
 
-    def change(table: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    def change(table, rng):
         return disturbed(disturbed(table, time > moment, rng, "item"), time == moment, rng)
 
     project = copy_project(finished, tmp_path / "project")
@@ -91,7 +83,7 @@ def test_nothing_at_or_after_a_moment_moves_what_is_predicted_up_to_it(finished:
     assert (moved > 0.001).all(), moved.sort_values()
 
 
-def test_nothing_of_valid_or_test_is_in_what_is_fitted_but_which_epoch_is_kept(finished: Path, tmp_path: Path) -> None:
+def test_nothing_of_valid_or_test_is_in_what_is_fitted_but_which_epoch_is_kept(finished, tmp_path):
     fitting = [
         stage for stage in STAGES[STAGES.index("features") :] if stage not in ("baselines", "evaluate", "report")
     ]

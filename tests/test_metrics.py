@@ -1,7 +1,5 @@
 """METHOD §6's metrics: values worked out by hand, properties, and agreement with scikit-learn and ir-measures."""
 
-from __future__ import annotations
-
 import math
 
 import ir_measures
@@ -20,7 +18,7 @@ few = settings(max_examples=50, deadline=None)
 
 
 @st.composite
-def tables(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def tables(draw):
     """Users, labels and scores of a small table; the scores tie often."""
     rows = draw(st.integers(1, 40))
     user = draw(hnp.arrays(np.int32, rows, elements=st.integers(0, 5)))
@@ -29,25 +27,25 @@ def tables(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return user, label, score.astype(np.float64)
 
 
-def test_auc_counts_ordered_pairs_and_half_of_the_tied_ones() -> None:
+def test_auc_counts_ordered_pairs_and_half_of_the_tied_ones():
     # Positives score 3 and 2, negatives 2 and 1: of four pairs three are won and one is tied.
     assert metrics.auc([1, 0, 1, 0], [3, 2, 2, 1]) == 3.5 / 4
 
 
 @pytest.mark.parametrize("label", [[], [1, 1], [0]])
-def test_auc_without_both_classes_is_nan(label: list[int]) -> None:
+def test_auc_without_both_classes_is_nan(label):
     assert math.isnan(metrics.auc(label, [0.5] * len(label)))
 
 
 @few
 @given(tables())
-def test_auc_equals_scikit_learn(table: tuple[np.ndarray, ...]) -> None:
+def test_auc_equals_scikit_learn(table):
     _, label, score = table
     if len(set(label)) == 2:
         assert metrics.auc(label, score) == pytest.approx(roc_auc_score(label, score), abs=1e-12)
 
 
-def test_uauc_is_the_mean_over_users_with_both_classes() -> None:
+def test_uauc_is_the_mean_over_users_with_both_classes():
     user = [7, 7, 7, 2, 2, 9, 9]
     label = [1, 0, 0, 1, 1, 0, 1]
     score = [2, 1, 3, 0, 1, 5, 5]
@@ -57,7 +55,7 @@ def test_uauc_is_the_mean_over_users_with_both_classes() -> None:
 
 @few
 @given(tables())
-def test_uauc_equals_scikit_learn_user_by_user(table: tuple[np.ndarray, ...]) -> None:
+def test_uauc_equals_scikit_learn_user_by_user(table):
     user, label, score = table
     one_by_one = [
         roc_auc_score(label[user == u], score[user == u]) for u in set(user) if len(set(label[user == u])) == 2
@@ -67,7 +65,7 @@ def test_uauc_equals_scikit_learn_user_by_user(table: tuple[np.ndarray, ...]) ->
     assert math.isnan(value) if not users else value == pytest.approx(np.mean(one_by_one), abs=1e-12)
 
 
-def test_ranking_metrics_worked_out_by_hand() -> None:
+def test_ranking_metrics_worked_out_by_hand():
     # User 1 by falling score: +, -, +, -, +, -, +; positives at ranks 1, 3, 5 within five, and 7.
     # User 2: no positive. User 3: one row, so not covered.
     user = [1] * 7 + [2, 2] + [3]
@@ -87,7 +85,7 @@ def test_ranking_metrics_worked_out_by_hand() -> None:
     assert means["map_cut@2"] == pytest.approx(1 / 2 / 2)
 
 
-def test_ranking_metrics_equal_ir_measures_for_users_with_a_positive() -> None:
+def test_ranking_metrics_equal_ir_measures_for_users_with_a_positive():
     # trec_eval's rules, by way of ir-measures: AP@k divides by all positives, a query without any is no query.
     rng = np.random.default_rng(0)
     user, label, score = rng.integers(0, 150, 1200), rng.random(1200) < 0.3, rng.permutation(1200)
@@ -99,7 +97,7 @@ def test_ranking_metrics_equal_ir_measures_for_users_with_a_positive() -> None:
     rows = [(f"{u}", f"{row}") for row, u in enumerate(user)]
     judged = [ir_measures.Qrel(*ids, int(rel)) for ids, rel in zip(rows, label, strict=True)]
     ranked = [ir_measures.ScoredDoc(*ids, float(value)) for ids, value in zip(rows, score, strict=True)]
-    found: dict[str, dict[int, float]] = {str(measure): {} for measure in names.values()}
+    found = {str(measure): {} for measure in names.values()}
     for one in ir_measures.iter_calc(list(names.values()), judged, ranked):
         found[str(one.measure)][int(one.query_id)] = one.value
 
@@ -113,7 +111,7 @@ def test_ranking_metrics_equal_ir_measures_for_users_with_a_positive() -> None:
 
 @few
 @given(tables(), st.integers(0, 3))
-def test_every_per_user_value_lies_in_0_to_1_and_covers_whom_it_says(table: tuple[np.ndarray, ...], seed: int) -> None:
+def test_every_per_user_value_lies_in_0_to_1_and_covers_whom_it_says(table, seed):
     user, label, score = table
     by_user = metrics.per_user(user, label, score, seed=seed)
     rows = np.array([(user == u).sum() for u in by_user.user])
@@ -128,7 +126,7 @@ def test_every_per_user_value_lies_in_0_to_1_and_covers_whom_it_says(table: tupl
 
 @few
 @given(tables(), st.integers(0, 99))
-def test_the_order_of_rows_never_matters_to_the_other_metrics(table: tuple[np.ndarray, ...], seed: int) -> None:
+def test_the_order_of_rows_never_matters_to_the_other_metrics(table, seed):
     user, label, score = table
     order = np.random.default_rng(seed).permutation(len(user))
     plain, shuffled = (
@@ -144,7 +142,7 @@ def test_the_order_of_rows_never_matters_to_the_other_metrics(table: tuple[np.nd
 @given(
     tables(), st.sampled_from([np.exp, np.cbrt, lambda score: 3 * score - 1, lambda score: score.astype(np.float32)])
 )
-def test_rankings_depend_on_the_order_of_scores_only(table: tuple[np.ndarray, ...], transform: np.ufunc) -> None:
+def test_rankings_depend_on_the_order_of_scores_only(table, transform):
     user, label, score = table
     plain, transformed = (metrics.per_user(user, label, one, seed=1).values for one in (score, transform(score)))
     for name, value in plain.items():
@@ -153,7 +151,7 @@ def test_rankings_depend_on_the_order_of_scores_only(table: tuple[np.ndarray, ..
 
 @few
 @given(tables(), st.integers(0, 9))
-def test_ties_are_ranked_by_one_order_that_no_score_can_touch(table: tuple[np.ndarray, ...], seed: int) -> None:
+def test_ties_are_ranked_by_one_order_that_no_score_can_touch(table, seed):
     user, label, score = table
     # Whatever ties, in whichever model: as if the tie order had been a small part of the score.
     untied = score - metrics.tie_order(len(user), seed) / len(user)
@@ -162,7 +160,7 @@ def test_ties_are_ranked_by_one_order_that_no_score_can_touch(table: tuple[np.nd
         np.testing.assert_array_equal(tied[name], without[name], err_msg=name)
 
 
-def test_ties_fall_by_seed_and_position_whatever_the_score() -> None:
+def test_ties_fall_by_seed_and_position_whatever_the_score():
     user, label = np.repeat(np.arange(200), 6), np.tile([1, 0, 0, 0, 0, 0], 200)
     flat = [metrics.per_user(user, label, np.full(1200, score), seed=3).values["ndcg@5"] for score in (0.1, 9.0)]
     np.testing.assert_array_equal(*flat)
@@ -174,7 +172,7 @@ def test_ties_fall_by_seed_and_position_whatever_the_score() -> None:
 
 @few
 @given(tables(), st.integers(0, 99))
-def test_the_weighted_auc_is_the_auc_of_repeated_users(table: tuple[np.ndarray, ...], seed: int) -> None:
+def test_the_weighted_auc_is_the_auc_of_repeated_users(table, seed):
     user, label, score = table
     users, segment = np.unique(user, return_inverse=True)
     weight_ud = np.random.default_rng(seed).integers(0, 4, size=(len(users), 3))
@@ -186,7 +184,7 @@ def test_the_weighted_auc_is_the_auc_of_repeated_users(table: tuple[np.ndarray, 
 
 @few
 @given(tables(), st.integers(0, 99))
-def test_weighted_means_are_the_means_of_repeated_users(table: tuple[np.ndarray, ...], seed: int) -> None:
+def test_weighted_means_are_the_means_of_repeated_users(table, seed):
     by_user = metrics.per_user(*table, seed=0)
     weight_du = np.random.default_rng(seed).integers(0, 4, size=(2, len(by_user.user)))
     for value in by_user.values.values():
@@ -197,36 +195,36 @@ def test_weighted_means_are_the_means_of_repeated_users(table: tuple[np.ndarray,
             assert got[draw] == pytest.approx(copies.mean() if len(copies) else math.nan, nan_ok=True)
 
 
-def test_a_sigmoid_undoes_log_odds() -> None:
+def test_a_sigmoid_undoes_log_odds():
     assert metrics.sigmoid(np.float32([0, np.log(3), -np.log(3)])) == pytest.approx([0.5, 0.75, 0.25])
 
 
-def test_log_loss_equals_scikit_learn_and_survives_certainty() -> None:
+def test_log_loss_equals_scikit_learn_and_survives_certainty():
     label, probability = [1, 0, 1, 1], [0.9, 0.2, 0.4, 0.5]
     assert metrics.log_loss(label, probability) == pytest.approx(sklearn_log_loss(label, probability))
     assert metrics.log_loss([0, 1], [1.0, 1.0]) == pytest.approx(-math.log(metrics.PROBABILITY_FLOOR) / 2, rel=1e-6)
 
 
-def test_accuracy_says_yes_above_one_half() -> None:
+def test_accuracy_says_yes_above_one_half():
     assert metrics.accuracy([1, 0, 1, 0], [0.51, 0.5, 0.5, 0.9]) == 0.5
 
 
-def test_calibration_error_worked_out_by_hand() -> None:
+def test_calibration_error_worked_out_by_hand():
     # Two bins: {.1, .3} holding one like, {.6, .8} holding two.
     label, probability = [0, 1, 1, 1], [0.1, 0.3, 0.6, 0.8]
     assert metrics.calibration_error(label, probability, bins=2) == pytest.approx((abs(0.2 - 0.5) + abs(0.7 - 1)) / 2)
 
 
-def test_a_constant_forecast_of_the_base_rate_is_perfectly_calibrated() -> None:
+def test_a_constant_forecast_of_the_base_rate_is_perfectly_calibrated():
     assert metrics.calibration_error([1, 1, 1, 0] * 25, np.full(100, 0.75)) == pytest.approx(0)
 
 
-def test_bins_hold_equal_numbers_of_distinct_probabilities() -> None:
+def test_bins_hold_equal_numbers_of_distinct_probabilities():
     rows = metrics.calibration_bins(np.zeros(150), np.random.default_rng(0).random(150))[2]
     assert rows.tolist() == [10] * 15
 
 
-def test_the_score_table_says_how_many_rows_and_users_it_covers() -> None:
+def test_the_score_table_says_how_many_rows_and_users_it_covers():
     # User 0 is ranked right, user 1 wrong, user 2 has one row.
     table = metrics.score_table([0, 0, 1, 1, 2], [1, 0, 0, 1, 1], [0.9, 0.1, 0.8, 0.2, 0.6], seed=0)
     assert (table["auc"], table["uauc"], table["rows"]) == (4 / 6, 0.5, 5)
@@ -236,7 +234,7 @@ def test_the_score_table_says_how_many_rows_and_users_it_covers() -> None:
     assert empty["rows"] == 0 and math.isnan(empty["auc"]) and math.isnan(empty["calibration_error"])
 
 
-def test_the_objective_of_a_fit_is_the_mean_of_auc_and_uauc_and_chance_where_there_is_none() -> None:
+def test_the_objective_of_a_fit_is_the_mean_of_auc_and_uauc_and_chance_where_there_is_none():
     user, label, score = [0, 0, 1], [1, 0, 0], [0.9, 0.5, 0.95]
     assert metrics.validation(user, label, score) == {"auc": 0.5, "uauc": 1.0, "objective": 0.75}
     assert metrics.validation([0, 1], [1, 0], [0.9, 0.5])["objective"] == 0.75  # no user has both classes
@@ -247,6 +245,6 @@ def test_the_objective_of_a_fit_is_the_mean_of_auc_and_uauc_and_chance_where_the
     ("label", "score", "said"),
     [([0, 1], [0.1, math.nan], "not finite"), ([0, 2], [0.1, 0.2], "0 or 1"), ([0, 1], [0.1], "one length")],
 )
-def test_impossible_input_is_refused(label: list[int], score: list[float], said: str) -> None:
+def test_impossible_input_is_refused(label, score, said):
     with pytest.raises(ValueError, match=said):
         metrics.auc(label, score)

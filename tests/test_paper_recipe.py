@@ -1,7 +1,5 @@
 """The `paper` recipe through the whole chain: the question prompt, LoRAs on a backbone that stays as it is."""
 
-from __future__ import annotations
-
 from contextlib import chdir
 from pathlib import Path
 
@@ -30,14 +28,14 @@ PAPER = {
 
 
 @pytest.fixture(scope="module")
-def paper(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def paper(finished, tmp_path_factory):
     folder = copy_project(finished, tmp_path_factory.mktemp("paper") / "project", PAPER)
     for stage in ("sft", "experts", "gate", "evaluate"):
         run_stage(folder, stage)
     return folder
 
 
-def restamp(project: Path) -> None:
+def restamp(project):
     """Say of a project's adapters that they were made with its backbone and global model as these are now."""
     backbone, sft, experts = (project / "out" / name for name in ("backbone", "sft", "experts"))
     tokenizer = AutoTokenizer.from_pretrained(str(backbone))
@@ -49,11 +47,11 @@ def restamp(project: Path) -> None:
     artifacts.write_json(experts / PROVENANCE, stored | {"sft": hash_of(sft)})
 
 
-def lora(folder: Path) -> dict[str, np.ndarray]:
+def lora(folder):
     return load_file(folder / "adapter_model.safetensors")
 
 
-def test_the_backbone_stays_and_the_global_model_is_an_adapter(paper: Path, finished: Path) -> None:
+def test_the_backbone_stays_and_the_global_model_is_an_adapter(paper, finished):
     assert digests(paper, "out/backbone") == digests(finished, "out/backbone")
     assert sorted(path.name for path in (paper / "out" / "sft").iterdir()) == [
         "adapter",
@@ -64,7 +62,7 @@ def test_the_backbone_stays_and_the_global_model_is_an_adapter(paper: Path, fini
     assert list(artifacts.read_json(paper / "metrics" / "sft.json")["best"]) == ["text", "projector"]
 
 
-def test_experts_are_copies_of_the_global_adapter_but_for_their_last_layers(paper: Path) -> None:
+def test_experts_are_copies_of_the_global_adapter_but_for_their_last_layers(paper):
     first = lora(paper / "out" / "sft" / "adapter")
     assert any(np.any(weight) for name, weight in first.items() if "lora_B" in name)
     for number in (1, 2):
@@ -74,7 +72,7 @@ def test_experts_are_copies_of_the_global_adapter_but_for_their_last_layers(pape
         assert changed and all(".layers.1." in name for name in changed)
 
 
-def test_it_ranks_and_explains(paper: Path) -> None:
+def test_it_ranks_and_explains(paper):
     metrics = artifacts.read_json(paper / "metrics" / "evaluate.json")
     assert 0.3 < metrics["test"]["auc"] < 1
     recommender = Recommender.load(paper)
@@ -86,7 +84,7 @@ def test_it_ranks_and_explains(paper: Path) -> None:
     assert sum(said.weights.values()) == pytest.approx(1)
 
 
-def test_the_global_adapter_is_exported_beside_the_experts(paper: Path, tmp_path: Path) -> None:
+def test_the_global_adapter_is_exported_beside_the_experts(paper, tmp_path):
     other = copy_project(paper, tmp_path / "other")
     tokenizer = AutoTokenizer.from_pretrained(str(other / "out" / "backbone"))
     with (other / "out" / "backbone" / "chat_template.jinja").open("w") as file:
@@ -114,15 +112,13 @@ def test_the_global_adapter_is_exported_beside_the_experts(paper: Path, tmp_path
         ({"gate.temperature": 0.7}, "out/gate"),
     ],
 )
-def test_other_parameters_than_it_was_made_with_are_refused(
-    paper: Path, tmp_path: Path, changes: dict[str, object], named: str
-) -> None:
+def test_other_parameters_than_it_was_made_with_are_refused(paper, tmp_path, changes, named):
     other = copy_project(paper, tmp_path / "other", changes)
     with pytest.raises(UserError, match=named):
         Recommender.load(other)
 
 
-def test_another_backbone_than_it_was_made_with_is_refused(paper: Path, tmp_path: Path) -> None:
+def test_another_backbone_than_it_was_made_with_is_refused(paper, tmp_path):
     other = copy_project(paper, tmp_path / "other")
     config = other / "out" / "backbone" / "generation_config.json"
     config.write_text(config.read_text() + "\n")
@@ -132,7 +128,7 @@ def test_another_backbone_than_it_was_made_with_is_refused(paper: Path, tmp_path
         Recommender.load(other)
 
 
-def test_a_global_adapter_that_changes_nothing_is_refused(paper: Path, tmp_path: Path) -> None:
+def test_a_global_adapter_that_changes_nothing_is_refused(paper, tmp_path):
     other = copy_project(paper, tmp_path / "other")
     weights = other / "out" / "sft" / "adapter" / "adapter_model.safetensors"
     save_file({name: 0 * weight for name, weight in load_file(weights).items()}, weights)

@@ -1,24 +1,21 @@
 """`params.yaml` is read as meant or refused in one line that says which parameter, and what it should be."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
 from thinkrec.errors import UserError
-from thinkrec.params import BackboneParams, Params, load
+from thinkrec.params import BackboneParams, load
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
-def given(tmp_path: Path) -> Any:
+def given(tmp_path):
     """Loads the repository's params.yaml with one change: a dotted name and its value as YAML, or None to drop it."""
 
-    def change(name: str, value: str | None) -> Params:
+    def change(name, value):
         params = YAML(typ="safe").load(ROOT / "params.yaml")
         *sections, key = name.split(".")
         inner = params
@@ -35,7 +32,7 @@ def given(tmp_path: Path) -> Any:
     return change
 
 
-def refusal(load_it: Any, *arguments: Any) -> str:
+def refusal(load_it, *arguments):
     """The message of a refusal, without the file's path; always a single line."""
     with pytest.raises(UserError) as caught:
         load_it(*arguments)
@@ -44,7 +41,7 @@ def refusal(load_it: Any, *arguments: Any) -> str:
     return message.partition("params.yaml: ")[2]
 
 
-def test_the_repositorys_params_load() -> None:
+def test_the_repositorys_params_load():
     params = load(ROOT / "params.yaml")
     assert params.dataset.name == "synthetic"  # what `make repro` runs without a network
     assert params.backbone.name == "tiny"
@@ -64,12 +61,12 @@ def test_the_repositorys_params_load() -> None:
         ("sead", "seed"),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_nearest_name(given: Any, name: str, nearest: str) -> None:
+def test_an_unknown_key_is_refused_with_the_nearest_name(given, name, nearest):
     assert refusal(given, name, "3") == f"unknown parameter {name}; did you mean {nearest}?"
 
 
 @pytest.mark.parametrize("key", ["xyz", "2", "''", '"a\\nb"', "?"])
-def test_a_key_like_nothing_known_is_still_refused_in_one_line(given: Any, key: str) -> None:
+def test_a_key_like_nothing_known_is_still_refused_in_one_line(given, key):
     assert refusal(given, f"experts.{YAML(typ='safe').load(key)}", "3")
 
 
@@ -147,47 +144,45 @@ def test_a_key_like_nothing_known_is_still_refused_in_one_line(given: Any, key: 
         ("gate", "null", "gate should be a section with its own keys (it is None)"),
     ],
 )
-def test_a_wrong_type_or_an_impossible_value_is_named_with_what_it_should_be(
-    given: Any, name: str, value: str, said: str
-) -> None:
+def test_a_wrong_type_or_an_impossible_value_is_named_with_what_it_should_be(given, name, value, said):
     hidden = load(ROOT / "params.yaml").backbone.hidden
     assert refusal(given, name, value) == f"parameter {said.replace('HIDDEN', str(hidden))}"
 
 
 @pytest.mark.parametrize("name", ["seed", "experts", "experts.n", "dataset.raw"])
-def test_a_missing_key_is_named(given: Any, name: str) -> None:
+def test_a_missing_key_is_named(given, name):
     assert refusal(given, name, None) == f"parameter {name} is missing; add it"
 
 
 @pytest.mark.parametrize(("spelt", "meant"), [("1e-3", 0.001), ("1E3", 1000.0), ("2", 2.0)])
-def test_a_number_is_a_number_however_yaml_spells_it(given: Any, spelt: str, meant: float) -> None:
+def test_a_number_is_a_number_however_yaml_spells_it(given, spelt, meant):
     assert given("sft.learning_rate", spelt).sft.learning_rate == meant
 
 
 @pytest.mark.parametrize(("spelt", "meant"), [("3", 3), ("3.0", 3), ("1.0e+1", 10)])
-def test_a_whole_number_may_be_spelt_as_a_float(given: Any, spelt: str, meant: int) -> None:
+def test_a_whole_number_may_be_spelt_as_a_float(given, spelt, meant):
     epochs = given("sft.epochs", spelt).sft.epochs
     assert epochs == meant
     assert isinstance(epochs, int)
 
 
-def test_the_number_of_experts_may_be_left_to_the_users(given: Any) -> None:
+def test_the_number_of_experts_may_be_left_to_the_users(given):
     assert given("experts.n", "auto").experts.n == "auto"
     assert given("experts.n", "0").experts.n == 0
 
 
-def test_experts_may_be_added_by_files(given: Any) -> None:
+def test_experts_may_be_added_by_files(given):
     assert given("experts.added", "[new.txt, more.txt]").experts.added == (Path("new.txt"), Path("more.txt"))
 
 
-def test_columns_of_ones_own_are_mapped(given: Any) -> None:
+def test_columns_of_ones_own_are_mapped(given):
     columns = given("dataset.columns", "{user: u, item: i, rating: r, timestamp: t}").dataset.columns
     assert (columns.user, columns.rating, columns.split) == ("u", "r", None)
     items = given("dataset.items", "{file: m.csv, item: i, description: plot}").dataset.items
     assert (items.file, items.title, items.description) == (Path("m.csv"), None, ("plot",))
 
 
-def test_an_unknown_column_role_is_refused_with_the_nearest(given: Any) -> None:
+def test_an_unknown_column_role_is_refused_with_the_nearest(given):
     said = refusal(given, "dataset.columns", "{user: u, item: i, ratings: r, timestamp: t}")
     assert said == "unknown parameter dataset.columns.ratings; did you mean dataset.columns.rating?"
     said = refusal(given, "dataset.columns", "{user_id: u, item: i, rating: r, timestamp: t}")
@@ -195,7 +190,7 @@ def test_an_unknown_column_role_is_refused_with_the_nearest(given: Any) -> None:
     assert refusal(given, "dataset.items", "{file: m.csv}") == "parameter dataset.items.item is missing; add it"
 
 
-def test_no_slots_and_no_raw_file_may_be_asked_for(given: Any) -> None:
+def test_no_slots_and_no_raw_file_may_be_asked_for(given):
     assert given("prompt.slots", "[]").prompt.slots == ()
     assert given("dataset.raw", "null").dataset.raw is None
     assert given("dataset.raw", "ml-1m.zip").dataset.raw == Path("ml-1m.zip")
@@ -212,27 +207,27 @@ def test_no_slots_and_no_raw_file_may_be_asked_for(given: Any) -> None:
         (b"- seed\n- 7\n", "should hold sections such as `dataset:`; it holds list"),
     ],
 )
-def test_what_is_not_a_params_file_is_refused(tmp_path: Path, text: bytes, said: str) -> None:
+def test_what_is_not_a_params_file_is_refused(tmp_path, text, said):
     path = tmp_path / "params.yaml"
     path.write_bytes(text)
     assert refusal(load, path).startswith(said)
 
 
-def test_without_the_file_one_is_told_where_to_stand(tmp_path: Path) -> None:
+def test_without_the_file_one_is_told_where_to_stand(tmp_path):
     assert "run from the project's root" in refusal(load, tmp_path / "params.yaml")
 
 
-def test_sections_cannot_be_changed() -> None:
+def test_sections_cannot_be_changed():
     params = load(ROOT / "params.yaml")
     with pytest.raises(ValueError, match="frozen"):
         params.experts.n = 5
 
 
-def test_deeper_than_sections_go_nothing_is_known(given: Any) -> None:
+def test_deeper_than_sections_go_nothing_is_known(given):
     assert refusal(given, "gate.kind", "{trained: 1}").startswith("parameter gate.kind should be")
 
 
-def test_a_home_is_known_wherever_a_path_may_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_is_known_wherever_a_path_may_stand(monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     backbone = load(ROOT / "params.yaml").backbone.model_dump()
     assert BackboneParams(**{**backbone, "name": "~/models/x"}).name == "/home/somebody/models/x"

@@ -1,14 +1,10 @@
 """dvc.yaml says what the code does: each stage's dependencies, parameters and outs are those that it really has."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess
 import sys
 from contextlib import chdir
-from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import pytest
@@ -40,7 +36,7 @@ from thinkrec.features.models import MODELS
 
 STAGES = list(PIPELINE)
 # What a stage reads only under another value of a parameter: declared all the same, since dvc.yaml knows no conditions.
-VARIANTS: dict[str, list[dict[str, Any]]] = {
+VARIANTS = {
     "keywords": [{"keywords.source": "teacher"}],
     "features": [{"features.model": model} for model in MODELS],
     "traces": [{"traces.sampling": sampling} for sampling in ("random", "hard")],
@@ -55,9 +51,9 @@ CODE = {name: [dep for dep in stage["deps"] if dep.split("/")[0] not in MADE] fo
 MAKER = {out: name for name in STAGES for out in declared_outs(name)}
 
 
-def closure(stage: str) -> set[str]:
+def closure(stage):
     """The files that a stage's code consists of, as paths from the project's root."""
-    reached: set[Path] = set()
+    reached = set()
     ahead = [ROOT / "stages" / f"{stage}.py"]
     while ahead:
         path = ahead.pop()
@@ -67,30 +63,30 @@ def closure(stage: str) -> set[str]:
     return {path.relative_to(ROOT).as_posix() for path in reached}
 
 
-def covers(dep: str, file: str) -> bool:
+def covers(dep, file):
     return file == dep or file.startswith(f"{dep}/")
 
 
 class TestOrder:
-    def test_the_stages_stand_in_the_order_of_the_commands(self) -> None:
+    def test_the_stages_stand_in_the_order_of_the_commands(self):
         assert [work.__name__ for work in COMMANDS] == STAGES
 
-    def test_help_lists_them_in_that_order(self) -> None:
+    def test_help_lists_them_in_that_order(self):
         said = CliRunner().invoke(app, ["--help"]).stdout
         places = [re.search(rf"^\W*{name}\s", said, re.MULTILINE) for name in STAGES]
         assert all(places)
         assert [place.start() for place in places if place] == sorted(place.start() for place in places if place)
 
     @pytest.mark.parametrize("stage", STAGES)
-    def test_a_stages_command_runs_the_workspaces_own_code(self, stage: str) -> None:
+    def test_a_stages_command_runs_the_workspaces_own_code(self, stage):
         assert PIPELINE[stage]["cmd"] == f"python -m stages {stage}"
 
     @pytest.mark.parametrize("stage", STAGES)
-    def test_data_comes_from_earlier_stages(self, stage: str) -> None:
+    def test_data_comes_from_earlier_stages(self, stage):
         assert {MAKER[dep] for dep in DATA[stage]} <= set(STAGES[: STAGES.index(stage)])
 
     @pytest.mark.parametrize("program", ["stages.__main__", "thinkrec.cli"])
-    def test_help_answers_without_the_heavy_libraries(self, program: str) -> None:
+    def test_help_answers_without_the_heavy_libraries(self, program):
         code = (
             f"import sys; from typer.testing import CliRunner; from {program} import app; "
             "assert CliRunner().invoke(app, ['--help']).exit_code == 0; print(*sys.modules)"
@@ -102,21 +98,21 @@ class TestOrder:
 
 class TestCode:
     @pytest.mark.parametrize("stage", STAGES)
-    def test_every_module_that_a_stage_runs_is_a_dependency(self, stage: str) -> None:
+    def test_every_module_that_a_stage_runs_is_a_dependency(self, stage):
         assert {file for file in closure(stage) if not any(covers(dep, file) for dep in CODE[stage])} == set()
 
     @pytest.mark.parametrize("stage", STAGES)
-    def test_no_dependency_is_code_that_a_stage_does_not_run(self, stage: str) -> None:
+    def test_no_dependency_is_code_that_a_stage_does_not_run(self, stage):
         assert {dep for dep in CODE[stage] if not any(covers(dep, file) for file in closure(stage))} == set()
 
     @pytest.mark.parametrize("stage", STAGES)
-    def test_every_dependency_exists_and_is_named_once(self, stage: str) -> None:
+    def test_every_dependency_exists_and_is_named_once(self, stage):
         deps = PIPELINE[stage]["deps"]
         assert all((ROOT / dep).exists() for dep in CODE[stage])
         assert not [dep for dep in deps for other in deps if dep is not other and covers(dep, other)]
 
 
-def isolated(finished: Path, folder: Path, data: list[str]) -> Path:
+def isolated(finished, folder, data):
     """A folder that holds the parameters and these artefacts, and no more."""
     for made in {"out", *(dep.split("/")[0] for dep in data)}:
         (folder / made).mkdir(parents=True)
@@ -127,7 +123,7 @@ def isolated(finished: Path, folder: Path, data: list[str]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def read(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+def read(finished, tmp_path_factory):
     """The parameters that each stage reads; on the way, that it needs no more data and makes what it should."""
     found = {}
     for stage in STAGES:
@@ -151,18 +147,16 @@ class TestDataAndParams:
     """Each stage runs in a folder that holds what dvc.yaml says it needs, and no more."""
 
     @pytest.mark.parametrize("stage", STAGES)
-    def test_the_declared_parameters_are_those_that_are_read(self, stage: str, read: dict[str, set[str]]) -> None:
+    def test_the_declared_parameters_are_those_that_are_read(self, stage, read):
         declared = declared_params(stage)
         assert declared == {name for name in read[stage] if not name.startswith("run.")}
 
-    def test_no_parameter_is_dead(self, read: dict[str, set[str]]) -> None:
+    def test_no_parameter_is_dead(self, read):
         every = leaves(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
         assert every - set.union(*read.values()) == {"run.processes"}  # which a stage's command reads
 
     @pytest.mark.parametrize(("stage", "missing"), [(stage, dep) for stage in STAGES for dep in DATA[stage]])
-    def test_a_stage_reads_each_of_its_data_and_names_the_one_that_is_missing(
-        self, stage: str, missing: str, finished: Path, tmp_path: Path
-    ) -> None:
+    def test_a_stage_reads_each_of_its_data_and_names_the_one_that_is_missing(self, stage, missing, finished, tmp_path):
         folder = isolated(finished, tmp_path / "project", [dep for dep in DATA[stage] if dep != missing])
         set_params(folder, ALL_DATA.get(stage, {}))
         with pytest.raises(UserError, match=rf"^{missing}.*; run its stage first: dvc repro {MAKER[missing]}$"):
@@ -176,19 +170,19 @@ class TestDataAndParams:
         }
 
 
-def test_plots_and_metrics_are_in_git_not_in_the_cache() -> None:
+def test_plots_and_metrics_are_in_git_not_in_the_cache():
     for stage in STAGES:
         for entry in [*PIPELINE[stage].get("metrics", []), *PIPELINE[stage].get("plots", [])]:
             assert next(iter(entry.values()))["cache"] is False, json.dumps(entry)
 
 
-def test_no_out_keeps_its_stage_out_of_the_run_cache() -> None:
+def test_no_out_keeps_its_stage_out_of_the_run_cache():
     # DVC does not save a run that has an uncached out which is neither a metric nor a plot.
     for stage in PIPELINE.values():
         assert all(isinstance(out, str) for out in stage["outs"])
 
 
-def test_evaluate_is_taken_from_the_run_cache_when_one_goes_back(tmp_path: Path) -> None:
+def test_evaluate_is_taken_from_the_run_cache_when_one_goes_back(tmp_path):
     """Of a stage with the outs of `evaluate`, whose command writes its parameter into each of them."""
     outs = sorted(declared_outs("evaluate"))
     files = [f"{out}/table.json" if out.startswith("out/") else out for out in outs]

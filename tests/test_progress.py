@@ -1,19 +1,13 @@
 """Progress of long loops in a log that is no terminal (that of a test is none)."""
 
-from __future__ import annotations
-
 import re
 import time
-from collections.abc import Callable
-from typing import Any
-
-import pytest
 
 from thinkrec import progress
 from thinkrec.progress import track
 
 
-def written_until(capsys: pytest.CaptureFixture[str], is_enough: Callable[[str], Any]) -> str:
+def written_until(capsys, is_enough):
     """What stderr holds as soon as it is enough; fails after a minute."""
     text, end = "", time.monotonic() + 60
     while not is_enough(text):
@@ -23,9 +17,7 @@ def written_until(capsys: pytest.CaptureFixture[str], is_enough: Callable[[str],
     return text
 
 
-def test_a_log_says_what_how_far_and_how_much_longer_while_one_step_lasts(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_log_says_what_how_far_and_how_much_longer_while_one_step_lasts(monkeypatch, capsys):
     monkeypatch.setattr(progress, "EVERY", 0.02)
     for number in track(range(4), "scoring", unit="batch"):
         if number == 2:
@@ -36,9 +28,7 @@ def test_a_log_says_what_how_far_and_how_much_longer_while_one_step_lasts(
     assert capsys.readouterr().err == ""  # the loop has ended, and so have its lines
 
 
-def test_what_is_counted_without_an_end_says_how_much_is_done(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_counted_without_an_end_says_how_much_is_done(monkeypatch, capsys):
     monkeypatch.setattr(progress, "EVERY", 0.02)
     with track(name="ratings.csv", unit=" rows", unit_scale=True) as bar:
         bar.set_postfix_str("2 requests", refresh=False)
@@ -47,9 +37,7 @@ def test_what_is_counted_without_an_end_says_how_much_is_done(
     assert re.search(r"ratings\.csv: 1\.20M rows, 00:0\d so far, 2 requests", text)
 
 
-def test_a_short_loop_or_one_without_a_name_writes_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_short_loop_or_one_without_a_name_writes_nothing(monkeypatch, capsys):
     assert list(track(range(3), "short")) == [0, 1, 2]
     monkeypatch.setattr(progress, "EVERY", 0.001)
     for _ in track(range(3)):

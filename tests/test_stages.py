@@ -1,7 +1,5 @@
 """The pipeline at work: what reruns when, equal bytes, experiments, and how stages stop and resume."""
 
-from __future__ import annotations
-
 import functools
 import json
 import re
@@ -43,12 +41,12 @@ STAGES = list(PIPELINE)
 
 
 @pytest.fixture
-def dvc_project(finished: Path, tmp_path: Path) -> Path:
+def dvc_project(finished, tmp_path):
     """A copy of the finished project with DVC's cache, its code and parameters as they were."""
     return shutil.copytree(finished, tmp_path / "project", symlinks=True)
 
 
-def following(stages: set[str]) -> set[str]:
+def following(stages):
     """Stages, and those that use what they make."""
     reached = set(stages)
     for name in STAGES:
@@ -58,16 +56,16 @@ def following(stages: set[str]) -> set[str]:
 
 
 class TestReproduction:
-    def test_nothing_runs_twice(self, dvc_project: Path) -> None:
+    def test_nothing_runs_twice(self, dvc_project):
         before = digests(dvc_project), (dvc_project / "dvc.lock").read_bytes()
         with in_project(dvc_project), Repo() as repo:
             assert repo.reproduce() == []
         assert (digests(dvc_project), (dvc_project / "dvc.lock").read_bytes()) == before
 
-    def test_what_a_change_makes_stale(self, dvc_project: Path) -> None:
+    def test_what_a_change_makes_stale(self, dvc_project):
         after = {name: set(STAGES[STAGES.index(name) :]) for name in STAGES}
         asks_teacher = {"keywords", "traces"}
-        params: dict[str, tuple[Any, set[str], set[str]]] = {
+        params = {
             "gate.kind": ("centroid", {"gate", "report"}, after["gate"]),
             "gate.temperature": (0.3, after["gate"], after["gate"]),
             "features.model": ("sasrec", {"features", "report"}, after["features"]),
@@ -81,7 +79,7 @@ class TestReproduction:
             "teacher.model": ("other", asks_teacher, after["features"] | after["traces"] | asks_teacher),
             "traces.sampling": ("hard", {"traces"}, after["traces"]),
         }
-        code: dict[str, tuple[str, set[str]]] = {
+        code = {
             "thinkrec/synthesis/keywords.py": ("thinkrec/synthesis", asks_teacher),  # evaluate stays fresh
             "thinkrec/ingest/clean.py": ("thinkrec/ingest", {"ingest"}),
             "thinkrec/experts/routing.py": ("thinkrec/experts", after["experts"]),
@@ -109,14 +107,14 @@ class TestReproduction:
         for name, (dependency, itself) in code.items():
             assert {stage for stage, names in changed.items() if dependency in names} == itself, name
 
-    def test_two_clones_make_the_same_lock(self, finished: Path, tmp_path: Path) -> None:
+    def test_two_clones_make_the_same_lock(self, finished, tmp_path):
         """The whole pipeline once more from nothing, in another folder: the longest test, and the promise it keeps."""
         folder = make_project(tmp_path / "in" / "another place")
         dvc(folder, "repro")
         assert digests(folder) == digests(finished)
         assert (folder / "dvc.lock").read_bytes() == (finished / "dvc.lock").read_bytes()
 
-    def test_no_out_says_where_or_when_it_was_made(self, finished: Path) -> None:
+    def test_no_out_says_where_or_when_it_was_made(self, finished):
         base, today, host = finished.parent, datetime.now(), socket.gethostname()
         anywhere = [str(base), base.name, *(f"{today:{form}}" for form in ("%Y-%m-%d", "%Y:%m:%d", "%d %b %Y"))]
         for path in [*(finished / name for name in digests(finished)), finished / "dvc.lock"]:
@@ -126,7 +124,7 @@ class TestReproduction:
             if path.suffix in (".json", ".lock") and not host.isalpha():  # "test" would be no proof
                 assert host not in content.decode(), path
 
-    def test_an_ablation_runs_as_an_experiment(self, dvc_project: Path) -> None:
+    def test_an_ablation_runs_as_an_experiment(self, dvc_project):
         call(dvc_project, "git", "config", "user.name", "A. Tester")
         call(dvc_project, "git", "config", "user.email", "tester@example.org")
         call(dvc_project, "git", "add", "--all")
@@ -155,21 +153,21 @@ class TestReproduction:
 Change = Callable[[Path], dict[str, Any]]
 
 
-def _no_tokenizer(project: Path) -> dict[str, Any]:
+def _no_tokenizer(project):
     """A model directory without its tokenizer."""
     ignored = shutil.ignore_patterns("tokenizer*")
     folder = shutil.copytree(project / "out" / "backbone", project / "models" / "mine", ignore=ignored)
     return {"backbone.name": str(folder.relative_to(project))}
 
 
-def _broken_archive(project: Path) -> dict[str, Any]:
+def _broken_archive(project):
     """The first half of a zip."""
     whole = Path(shutil.make_archive(str(project / "ml"), "zip", write_movielens(project / "files")))
     whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     return {"dataset.name": "ml-1m", "dataset.raw": "ml.zip"}
 
 
-def _empty_split(project: Path) -> dict[str, Any]:
+def _empty_split(project):
     """Ratings of train's time alone."""
     ratings = write_movielens(project / "files") / "ratings.dat"
     start = windows_of(DATASETS["ml-1m"].windows, 0, 0).valid.start
@@ -179,12 +177,12 @@ def _empty_split(project: Path) -> dict[str, Any]:
     return {"dataset.name": "ml-1m", "dataset.raw": "files"}
 
 
-def _bad_rows(project: Path) -> dict[str, Any]:
+def _bad_rows(project):
     write_movielens(project / "files", bad=40)
     return {"dataset.name": "ml-1m", "dataset.raw": "files"}
 
 
-def _with(**changes: Any) -> Change:
+def _with(**changes):
     """Parameters alone, `__` for the dot."""
     named = {name.replace("__", "."): value for name, value in changes.items()}
     return lambda project: named
@@ -228,13 +226,13 @@ STOPS = {
 
 class TestStops:
     @pytest.fixture(autouse=True)
-    def quick_and_keyless(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def quick_and_keyless(self, monkeypatch):
         monkeypatch.setattr(job, "open_teacher", functools.partial(endpoint.open_teacher, retries=0))
         for name in endpoint.KEY_VARIABLES:
             monkeypatch.delenv(name, raising=False)
 
     @pytest.mark.parametrize("case", STOPS)
-    def test_the_input_is_at_fault(self, case: str, project: Path) -> None:
+    def test_the_input_is_at_fault(self, case, project):
         stage, change, said = STOPS[case]
         set_params(project, change(project))
         before = digests(project)
@@ -247,7 +245,7 @@ class TestStops:
         assert digests(project) == before
         assert not list(project.rglob("*.partial"))
 
-    def test_nothing_is_made_where_nothing_was(self, project: Path) -> None:
+    def test_nothing_is_made_where_nothing_was(self, project):
         for name in ("experts", "evaluate"):
             for out in declared_outs(name):
                 path = project / out
@@ -259,7 +257,7 @@ class TestStops:
         assert digests(project) == before
         assert not (project / "out" / "experts").exists()
 
-    def test_a_real_process_says_one_line_and_with_debug_shows_where(self, project: Path) -> None:
+    def test_a_real_process_says_one_line_and_with_debug_shows_where(self, project):
         set_params(project, {"dataset.name": "embeded"})
         said = {}
         for option in ((), ("--debug",)):
@@ -270,16 +268,14 @@ class TestStops:
         assert said["--debug",].startswith("Traceback")
         assert said["--debug",].rstrip().endswith(said[()].removeprefix("ingest: ").rstrip())
 
-    def test_a_closing_line_says_what_was_made_and_the_log_how_long_it_took(self, project: Path) -> None:
+    def test_a_closing_line_says_what_was_made_and_the_log_how_long_it_took(self, project):
         result = run_command(project, "keywords")
         assert result.exit_code == 0
         assert re.fullmatch(r"keywords: \d\.\d keywords per item for 80 items \(\d+\.\d s\)\n", result.stdout)
         last = (project / ".cache" / "runs.jsonl").read_text(encoding="utf-8").splitlines()[-1]
         assert json.loads(last)["stage"] == "keywords"
 
-    def test_of_several_processes_the_main_one_speaks_and_writes(
-        self, project: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_of_several_processes_the_main_one_speaks_and_writes(self, project, monkeypatch):
         before = digests(project)
         monkeypatch.setenv("RANK", "1")
         assert run_command(project, "keywords").output == ""
@@ -291,9 +287,7 @@ class TestStops:
         assert (refused.exit_code, refused.output) == (1, "")
 
 
-def test_a_killed_stage_resumes_and_ends_as_if_nothing_had_been(
-    project: Path, finished: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_killed_stage_resumes_and_ends_as_if_nothing_had_been(project, finished, capfd):
     for out in declared_outs("sft"):
         path = project / out
         shutil.rmtree(path) if path.is_dir() else path.unlink()

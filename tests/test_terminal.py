@@ -1,12 +1,8 @@
 """Files of ids are read as text, and what the commands show is shown as it is."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pandas as pd
 import pytest
-from rich.console import Console, RenderableType
+from rich.console import Console
 
 from tests.claims.rows import checker_of, item
 from thinkrec.claims.claims import Thesaurus
@@ -16,7 +12,7 @@ from thinkrec.shown import ShownRow
 from thinkrec.terminal import explanation_table, read_history, read_ids, recommendations_table, write_scores
 
 
-def shown(what: RenderableType) -> list[str]:
+def shown(what):
     """The lines of a table on a wide terminal without colours."""
     console = Console(width=160)
     with console.capture() as capture:
@@ -24,7 +20,7 @@ def shown(what: RenderableType) -> list[str]:
     return [" ".join(line.split()) for line in capture.get().splitlines()]
 
 
-def explained(reason: str) -> Explanation:
+def explained(reason):
     target = item("Low [red]Tide", "sea")
     history = [item("Iron Harbour", "war", liked=True), item("Night", "1990s", "conflict", liked=True)]
     row = ShownRow(history=history, target=target)
@@ -43,7 +39,7 @@ def explained(reason: str) -> Explanation:
     )
 
 
-def test_ids_stay_as_they_are_written(tmp_path: Path) -> None:
+def test_ids_stay_as_they_are_written(tmp_path):
     path = tmp_path / "pairs.csv"
     path.write_text("user_id,item_id\n007,NA\n1e3,null\n", encoding="utf-8-sig")
     frame = read_ids(path, ("user_id", "item_id"))
@@ -53,7 +49,7 @@ def test_ids_stay_as_they_are_written(tmp_path: Path) -> None:
     assert written == "user_id,item_id,probability\n007,NA,0.500000\n1e3,null,0.333333\n"
 
 
-def test_a_history_says_liked_in_any_usual_word(tmp_path: Path) -> None:
+def test_a_history_says_liked_in_any_usual_word(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("liked,item_id\nyes,1\nNO,2\n1,3\n0,4\nTrue,5\n false ,6\n", encoding="utf-8")
     assert read_history(path) == [("1", True), ("2", False), ("3", True), ("4", False), ("5", True), ("6", False)]
@@ -71,28 +67,28 @@ def test_a_history_says_liked_in_any_usual_word(tmp_path: Path) -> None:
         ("", "no column user_id"),
     ],
 )
-def test_a_line_that_could_be_another_pair_is_refused(text: str, message: str, tmp_path: Path) -> None:
+def test_a_line_that_could_be_another_pair_is_refused(text, message, tmp_path):
     path = tmp_path / "pairs.csv"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         read_ids(path, ("user_id", "item_id"))
 
 
-def test_a_history_that_says_neither_yes_nor_no_is_refused(tmp_path: Path) -> None:
+def test_a_history_that_says_neither_yes_nor_no_is_refused(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("item_id,liked\n7,perhaps\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"mine.csv: item 7: liked should be yes or no \(it is 'perhaps'\)"):
         read_history(path)
 
 
-def test_recommendations_are_numbered_and_titles_are_no_markup() -> None:
+def test_recommendations_are_numbered_and_titles_are_no_markup():
     found = pd.DataFrame({"item_id": ["7", "8"], "title": ["Low [red]Tide", "Night"], "probability": [0.876, 0.5]})
     lines = shown(recommendations_table(found))
     assert "1 Low [red]Tide 7 87.6%" in lines
     assert "2 Night 8 50.0%" in lines
 
 
-def test_an_explanation_shows_the_figures_the_reason_and_what_is_there() -> None:
+def test_an_explanation_shows_the_figures_the_reason_and_what_is_there():
     reason = (
         "Yes. Liked war (2 of 2), 1990s (1 of 1), conflict (1 of 1). One such title is Iron Harbour, not Seven Keys. "
         "Liked war in Iron Harbour. Avoids heist. This one has war."
@@ -113,5 +109,5 @@ def test_an_explanation_shows_the_figures_the_reason_and_what_is_there() -> None
     assert "keyword war in the target 1 0 no" in lines
 
 
-def test_a_reason_that_claims_nothing_says_so() -> None:
+def test_a_reason_that_claims_nothing_says_so():
     assert any("claims nothing of any title" in line for line in shown(explanation_table(explained("Yes, yes."))))

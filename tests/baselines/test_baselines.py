@@ -1,9 +1,5 @@
 """The plain baselines: by hand on a small table, their causality, and METHOD §5's figures on MovieLens 1M."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,7 +23,7 @@ every_fit = pytest.mark.parametrize("name", PLAIN)
 LEARNED = ["logistic_regression", "boosted_trees", "logistic_kernels"]
 
 
-def table() -> pd.DataFrame:
+def table():
     """Two users and two items; train likes are 3 of 4, so the prior is (3 + .5) / (4 + 1) = .7."""
     rows = [
         (0, 0, 1, 10, "train"),
@@ -42,7 +38,7 @@ def table() -> pd.DataFrame:
     return frame.astype({"split": "category"})
 
 
-def catalogue(categories: list[list[str]], years: list[int | None]) -> pd.DataFrame:
+def catalogue(categories, years):
     """The columns of `items` that statistics read."""
     return pd.DataFrame(
         {
@@ -53,11 +49,11 @@ def catalogue(categories: list[list[str]], years: list[int | None]) -> pd.DataFr
     )
 
 
-def items() -> pd.DataFrame:
+def items():
     return catalogue([["comedy", "war"], ["war"]], [1999, None])
 
 
-def world(*, rows: int = 900, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+def world(*, rows=900, seed=0):
     """Random rows of 12 users and 40 items, many in the same second, whose likes follow the user and the item."""
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame({"user": rng.integers(0, 12, rows), "item": rng.integers(0, 40, rows)})
@@ -71,21 +67,21 @@ def world(*, rows: int = 900, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame
     return frame.sort_values(["user", "timestamp"], kind="stable", ignore_index=True), catalogue(names, years)
 
 
-def odds(p: float) -> float:
+def odds(p):
     return float(np.log(p / (1 - p)))
 
 
-def flipped(frame: pd.DataFrame, rows: pd.Series) -> pd.DataFrame:
+def flipped(frame, rows):
     """The table with the other label in these rows."""
     return frame.assign(label=frame["label"].where(~rows, 1 - frame["label"]))
 
 
-def auc_on_test(frame: pd.DataFrame, score: np.ndarray) -> float:
+def auc_on_test(frame, score):
     test = (frame["split"] == "test").to_numpy()
     return metrics.auc(frame["label"][test], score[test])
 
 
-def test_the_item_like_rate_counts_train_only() -> None:
+def test_the_item_like_rate_counts_train_only():
     rate = item_like_rate(table(), items())(table())
     assert rate[2] == pytest.approx((3 + 5 * 0.7) / (3 + 5))
     assert rate[3] == rate[6] == pytest.approx((0 + 5 * 0.7) / (1 + 5))
@@ -94,7 +90,7 @@ def test_the_item_like_rate_counts_train_only() -> None:
     assert rate[3] == pytest.approx(0.7)  # an item that train lacks has the rate of train
 
 
-def test_running_rates_add_the_log_odds_of_user_and_item_up_to_where_the_protocol_stops() -> None:
+def test_running_rates_add_the_log_odds_of_user_and_item_up_to_where_the_protocol_stops():
     score = running_rates(table(), items())
     user, item = (2 + 3.5) / (3 + 5), (0 + 3.5) / (2 + 5)  # before 70; the item was disliked twice
     assert odds(score(table())[3]) == pytest.approx(odds(user) + odds(item) - odds(0.7))
@@ -103,7 +99,7 @@ def test_running_rates_add_the_log_odds_of_user_and_item_up_to_where_the_protoco
     assert odds(score(static_view(table()))[3]) == pytest.approx(odds(user) + odds(item) - odds(0.7))
 
 
-def test_a_users_static_ranking_is_the_items_alone() -> None:
+def test_a_users_static_ranking_is_the_items_alone():
     # On valid, before which there is only train, every row of a user shares the user's rate.
     frame, goods = world()
     valid = (frame["split"] == "valid").to_numpy()
@@ -113,7 +109,7 @@ def test_a_users_static_ranking_is_the_items_alone() -> None:
     assert metrics.uauc(user, label, static) == pytest.approx(metrics.uauc(user, label, item), abs=0.01)
 
 
-def test_plain_statistics_by_hand() -> None:
+def test_plain_statistics_by_hand():
     row = plain_statistics(table(), items()).loc[3]  # user 0, item 1 (war), at 70
     prior = (4 + 2.5) / (6 + 5)  # 4 likes among the 6 earlier rows, drawn to one half
     user, item = (2 + 5 * prior) / (3 + 5), (0 + 5 * prior) / (2 + 5)
@@ -122,7 +118,7 @@ def test_plain_statistics_by_hand() -> None:
     np.testing.assert_allclose(row.to_numpy(), expected)
 
 
-def test_affinity_is_the_mean_over_the_items_categories_without_any_the_users_rate() -> None:
+def test_affinity_is_the_mean_over_the_items_categories_without_any_the_users_rate():
     row = plain_statistics(table(), items()).loc[2]  # user 0, item 0 (comedy and war), at 50
     prior = (3 + 2.5) / (4 + 5)
     user = (1 + 5 * prior) / (2 + 5)
@@ -135,7 +131,7 @@ def test_affinity_is_the_mean_over_the_items_categories_without_any_the_users_ra
     assert (bare["affinity_log_count"] == 0).all()
 
 
-def test_of_thousands_of_categories_the_commonest_have_columns_and_all_count() -> None:
+def test_of_thousands_of_categories_the_commonest_have_columns_and_all_count():
     frame = table()
     names = [f"c{number:04d}" for number in range(3000)]
     goods = catalogue([[*names[:1500], "war"], [*names[1500:], "war"]], [1999, 2000])
@@ -148,7 +144,7 @@ def test_of_thousands_of_categories_the_commonest_have_columns_and_all_count() -
     assert (many["category_99"] == 1).all()  # war, which both have; by name it is the last
 
 
-def test_plain_statistics_change_with_nothing_at_or_after_their_second() -> None:
+def test_plain_statistics_change_with_nothing_at_or_after_their_second():
     frame, goods = world()
     before = plain_statistics(frame, goods)
     for moment in (90, 200, 260):
@@ -158,7 +154,7 @@ def test_plain_statistics_change_with_nothing_at_or_after_their_second() -> None
 
 
 @every_fit
-def test_evaluated_rows_never_see_the_present_or_the_future(name: str) -> None:
+def test_evaluated_rows_never_see_the_present_or_the_future(name):
     frame, goods = world()
     before = PLAIN[name](frame, goods)(frame)
     for moment in (200, 260):
@@ -168,11 +164,11 @@ def test_evaluated_rows_never_see_the_present_or_the_future(name: str) -> None:
 
 
 @every_fit
-def test_static_rows_see_nothing_of_their_split_but_all_before_it(name: str) -> None:
+def test_static_rows_see_nothing_of_their_split_but_all_before_it(name):
     frame, goods = world()
     test = (frame["split"] == "test").to_numpy()
 
-    def score_test(changed: pd.DataFrame) -> np.ndarray:
+    def score_test(changed):
         return PLAIN[name](changed, goods)(static_view(changed))[test]
 
     before = score_test(frame)
@@ -183,17 +179,17 @@ def test_static_rows_see_nothing_of_their_split_but_all_before_it(name: str) -> 
 
 
 @every_fit
-def test_only_train_is_fitted_on(name: str) -> None:
+def test_only_train_is_fitted_on(name):
     frame, goods = world()
     other = PLAIN[name](flipped(frame, frame["split"] != "train"), goods)
     np.testing.assert_array_equal(other(frame), PLAIN[name](frame, goods)(frame))
 
 
-def test_every_baseline_has_a_name_for_people_and_a_place_in_the_tables() -> None:
+def test_every_baseline_has_a_name_for_people_and_a_place_in_the_tables():
     assert set(BASELINES) == {*PLAIN, *MODELS, "logistic_slots"}
 
 
-def test_every_baseline_is_scored_under_both_protocols_by_one_fit() -> None:
+def test_every_baseline_is_scored_under_both_protocols_by_one_fit():
     frame, goods = world()
     scores = score_fits(frame, goods, PLAIN)
     assert [model.column for model in scores] == [name + end for name in PLAIN for end in ("", "_static")]
@@ -202,7 +198,7 @@ def test_every_baseline_is_scored_under_both_protocols_by_one_fit() -> None:
         np.testing.assert_array_equal(scores[ScoredModel(name, "static")], fit(frame, goods)(static_view(frame)))
 
 
-def test_the_statistics_in_slots_are_regressed_on_under_both_protocols() -> None:
+def test_the_statistics_in_slots_are_regressed_on_under_both_protocols():
     frame, _ = world(rows=1500)
     online, static = features_of(frame), features_of(frame, seed=1)
     online.statistics[:, 1] += 3 * frame["label"].to_numpy(np.float32)
@@ -213,21 +209,21 @@ def test_the_statistics_in_slots_are_regressed_on_under_both_protocols() -> None
 
 
 @pytest.mark.parametrize("name", LEARNED)
-def test_what_follows_user_and_item_is_found(name: str) -> None:
+def test_what_follows_user_and_item_is_found(name):
     frame, goods = world(rows=3000)
     assert auc_on_test(frame, PLAIN[name](frame, goods)(frame)) > 0.7
 
 
 @pytest.mark.parametrize("name", LEARNED)
 @pytest.mark.parametrize("label", [0, 1])
-def test_a_train_split_of_one_class_leaves_its_rate(name: str, label: int) -> None:
+def test_a_train_split_of_one_class_leaves_its_rate(name, label):
     frame, goods = world()
     frame.loc[frame["split"] == "train", "label"] = label
     np.testing.assert_array_equal(PLAIN[name](frame, goods)(frame), train_rate(frame))
 
 
 @pytest.mark.parametrize("present", [["train"], ["train", "valid"], ["train", "test"], ["valid", "test"]])
-def test_splits_categories_and_years_may_be_missing(present: list[str]) -> None:
+def test_splits_categories_and_years_may_be_missing(present):
     frame, goods = world()
     frame = frame[frame["split"].isin(present)].reset_index(drop=True)
     bare = goods.assign(categories=pd.Series([[]] * len(goods)), year=pd.array([None] * len(goods), dtype="Int16"))
@@ -236,7 +232,7 @@ def test_splits_categories_and_years_may_be_missing(present: list[str]) -> None:
         assert ((score > 0) & (score < 1)).all()
 
 
-def test_an_unknown_year_is_the_mean_one_to_the_regression() -> None:
+def test_an_unknown_year_is_the_mean_one_to_the_regression():
     frame, goods = world()
     mean = plain_statistics(frame, goods).loc[frame["split"] == "train", "year"].mean()
     filled = goods.assign(year=goods["year"].astype("Float64").fillna(mean))
@@ -244,7 +240,7 @@ def test_an_unknown_year_is_the_mean_one_to_the_regression() -> None:
     np.testing.assert_allclose(fit(frame, goods)(frame), fit(frame, filled)(frame), rtol=1e-4)
 
 
-def test_an_unknown_year_is_a_value_of_its_own_to_the_trees() -> None:
+def test_an_unknown_year_is_a_value_of_its_own_to_the_trees():
     frame, _ = world()
     unknown = np.arange(len(frame)) % 3 == 0  # an item for every row, so that no rate of an item tells anything
     goods = catalogue([[]] * len(frame), [None if gone else 1980 + row % 40 for row, gone in enumerate(unknown)])
@@ -252,7 +248,7 @@ def test_an_unknown_year_is_a_value_of_its_own_to_the_trees() -> None:
     assert auc_on_test(frame, PLAIN["boosted_trees"](frame, goods)(frame)) == 1
 
 
-def test_movielens_1m_gives_the_published_baseline_figures(real_data: Path) -> None:
+def test_movielens_1m_gives_the_published_baseline_figures(real_data):
     from thinkrec.ingest.dataset import ingest
 
     ingested = ingest(dataset_params(name="ml-1m", raw=real_data / "ml-1m-window.zip"))

@@ -1,19 +1,14 @@
 """A row's file: the figures of its run, and ThinkRec's lead over it on the same interactions and references."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from tests.campaign.runs import make_reasons, make_run
 from tests.predictions import make_predictions
 from thinkrec import metrics
 from thinkrec.campaign.collect import METEOR, joint_file, row_file
-from thinkrec.campaign.experiments import Run
 from thinkrec.campaign.rows import BASE, Row
 from thinkrec.errors import UserError
 from thinkrec.evaluation.intervals import HEADLINE, bootstrap, interval
@@ -27,50 +22,48 @@ GOOD = make_reasons({11: "yes it fits you well", 13: "no it is slow", 15: "yes i
 BAD = make_reasons({11: "yes", 13: "no", 17: "yes"}, {11: "yes a witty one", 17: "yes it fits"})
 
 
-def run_of(name: str, predictions: pd.DataFrame, reasons: pd.DataFrame, *more: str) -> Run:
+def run_of(name, predictions, reasons, *more):
     return make_run(name, predictions, reasons, *MODELS, *more, seed=7, draws=DRAWS)
 
 
-def predictions(noise: float) -> pd.DataFrame:
+def predictions(noise):
     """`thinkrec` knows the true probabilities up to `noise`; the items of half of the rows are new."""
     frame = make_predictions(600, users=40, seed=3, thinkrec=noise, mf=None, thinkrec_static=2.0, mf_static=None)
     return frame.assign(popularity=frame["row"] % 4 // 2)
 
 
-def file_of(name: str, run: Run, base: Run) -> dict[str, Any]:
+def file_of(name, run, base):
     row = Row(name=name, overrides={}, params={"seed": 7}, experiment=f"any-{name}")
     return row_file(row, run, base, draws=DRAWS)
 
 
 @pytest.fixture(scope="module")
-def base() -> Run:
+def base():
     return run_of("base", predictions(0.3), GOOD)
 
 
 @pytest.fixture(scope="module")
-def worse() -> Run:
+def worse():
     return run_of("worse", predictions(3.0), BAD)
 
 
 @pytest.fixture(scope="module")
-def moved(worse: Run) -> Run:
+def moved(worse):
     """A run whose predictions are of other interactions."""
     return replace(worse, id="moved", predictions=worse.predictions.assign(row=worse.predictions["row"] + 1))
 
 
 @pytest.fixture(scope="module")
-def base_file(base: Run) -> dict[str, Any]:
+def base_file(base):
     return file_of(BASE, base, base)
 
 
 @pytest.fixture(scope="module")
-def worse_file(worse: Run, base: Run) -> dict[str, Any]:
+def worse_file(worse, base):
     return file_of("no_thinking", worse, base)
 
 
-def test_the_base_rows_file_has_a_line_per_model_and_leads_over_those_without_hindsight(
-    base: Run, base_file: dict[str, Any]
-) -> None:
+def test_the_base_rows_file_has_a_line_per_model_and_leads_over_those_without_hindsight(base, base_file):
     assert list(base_file["lines"]) == MODELS
     test = base.predictions[base.predictions["split"] == "test"]
     auc = {model: metrics.auc(test["label"], test[model]) for model in MODELS}
@@ -88,7 +81,7 @@ def test_the_base_rows_file_has_a_line_per_model_and_leads_over_those_without_hi
     assert base_file["counts"]["test"]["rows"] == 300
 
 
-def test_another_rows_file_has_one_line_of_its_name(worse: Run, base: Run, worse_file: dict[str, Any]) -> None:
+def test_another_rows_file_has_one_line_of_its_name(worse, base, worse_file):
     assert list(worse_file["lines"]) == ["no_thinking"]
     for split in ("valid", "test"):
         held = base.predictions["split"] == split
@@ -102,9 +95,7 @@ def test_another_rows_file_has_one_line_of_its_name(worse: Run, base: Run, worse
     assert (worse_file["experiment"], worse_file["compared_with"]) == ("worse", "base")
 
 
-def test_lines_have_figures_and_leads_on_new_items_and_files_count_their_rows(
-    worse: Run, base: Run, worse_file: dict[str, Any], base_file: dict[str, Any]
-) -> None:
+def test_lines_have_figures_and_leads_on_new_items_and_files_count_their_rows(worse, base, worse_file, base_file):
     new = base.predictions[(base.predictions["split"] == "test") & (base.predictions["popularity"] == 0)]
     counts = {"rows": len(new), "users": new["user"].nunique()}
     ours, theirs = (metrics.auc(new["label"], run.predictions.loc[new.index, "thinkrec"]) for run in (base, worse))
@@ -123,7 +114,7 @@ def test_lines_have_figures_and_leads_on_new_items_and_files_count_their_rows(
     assert joint == {"no_thinking": {metric: line[metric]["lead"] for metric in ("auc", "uauc")}}
 
 
-def test_a_run_from_before_new_items_were_measured_has_none(base: Run, base_file: dict[str, Any]) -> None:
+def test_a_run_from_before_new_items_were_measured_has_none(base, base_file):
     table = {
         split: {key: of_split[key] for key in of_split if key != "new_items"} for split, of_split in base.table.items()
     }
@@ -132,19 +123,19 @@ def test_a_run_from_before_new_items_were_measured_has_none(base: Run, base_file
     assert older["lines"]["mf"]["test"]["auc"] == base_file["lines"]["mf"]["test"]["auc"]
 
 
-def test_a_row_with_the_same_predictions_has_no_lead(base: Run) -> None:
+def test_a_row_with_the_same_predictions_has_no_lead(base):
     lead = file_of("no_experts", replace(base, id="twin"), base)["lines"]["no_experts"]["test"]["uauc"]["lead"]
     assert lead == {"value": 0, "low": 0, "high": 0, "p": 1}
 
 
-def test_predictions_of_other_interactions_are_refused(base: Run, moved: Run) -> None:
+def test_predictions_of_other_interactions_are_refused(base, moved):
     with pytest.raises(UserError, match="no_thinking: its predictions are of other interactions"):
         file_of("no_thinking", moved, base)
     with pytest.raises(UserError, match="no_thinking of seed 1: its predictions are of other interactions"):
         joint_file("no_thinking", {7: (base, base), 1: (moved, moved)}, draws=DRAWS, seed=7)
 
 
-def test_meteors_lead_is_over_common_rows_against_the_base_runs_references(worse_file: dict[str, Any]) -> None:
+def test_meteors_lead_is_over_common_rows_against_the_base_runs_references(worse_file):
     entry = worse_file["lines"]["no_thinking"]["reasons"][METEOR]
     own = [meteor_exact_stem("yes", "yes a witty one"), meteor_exact_stem("yes", "yes it fits")]
     assert entry["value"] == round(float(np.mean(own)), 4)
@@ -158,12 +149,12 @@ def test_meteors_lead_is_over_common_rows_against_the_base_runs_references(worse
     assert (lead["value"], lead["low"], lead["high"], lead["rows"]) == (mean, low, high, 2)
 
 
-def test_the_base_row_has_no_lead_over_its_own_reasons(base_file: dict[str, Any]) -> None:
+def test_the_base_row_has_no_lead_over_its_own_reasons(base_file):
     entry = base_file["lines"][BASE]["reasons"][METEOR]
     assert entry["value"] > 0.5 and "lead" not in entry
 
 
-def test_without_reasons_or_references_there_is_nothing_to_compare(base: Run) -> None:
+def test_without_reasons_or_references_there_is_nothing_to_compare(base):
     silent = run_of("silent", base.predictions, make_reasons({}, {}))
     assert "reasons" not in file_of("no_thinking", silent, base)["lines"]["no_thinking"]
     alone = run_of("alone", base.predictions, make_reasons({17: "yes", 19: "no"}, {}))
@@ -172,16 +163,14 @@ def test_without_reasons_or_references_there_is_nothing_to_compare(base: Run) ->
     assert entry["rows"] == 2 and entry[METEOR] == {**nothing, "lead": {**nothing, "p": 1, "rows": 0}}
 
 
-def test_the_joint_lead_of_one_seed_twice_is_the_lead_of_that_seed(
-    worse: Run, base: Run, worse_file: dict[str, Any]
-) -> None:
+def test_the_joint_lead_of_one_seed_twice_is_the_lead_of_that_seed(worse, base, worse_file):
     file = joint_file("no_thinking", {7: (worse, base), 1: (worse, base)}, draws=DRAWS, seed=7)
     assert file["runs"] == {"7": ["base", "worse"], "1": ["base", "worse"]}
     single = worse_file["lines"]["no_thinking"]["test"]
     assert file["leads"] == {"no_thinking": {metric: single[metric]["lead"] for metric in HEADLINE}}
 
 
-def test_the_interval_of_a_joint_lead_is_of_the_seeds_mean_in_each_draw_of_users(worse: Run, base: Run) -> None:
+def test_the_interval_of_a_joint_lead_is_of_the_seeds_mean_in_each_draw_of_users(worse, base):
     runs = {7: (worse, base), 1: (base, worse), 2: (worse, base)}
     lead = joint_file("no_thinking", runs, draws=DRAWS, seed=7)["leads"]["no_thinking"]["uauc"]
     test = base.predictions[base.predictions["split"] == "test"]
@@ -194,7 +183,7 @@ def test_the_interval_of_a_joint_lead_is_of_the_seeds_mean_in_each_draw_of_users
     assert lead == pytest.approx({"value": value, **edges}, abs=1e-4)
 
 
-def test_the_base_rows_joint_leads_are_over_online_baselines_that_every_seed_has(base: Run) -> None:
+def test_the_base_rows_joint_leads_are_over_online_baselines_that_every_seed_has(base):
     swapped = base.predictions.assign(mf=base.predictions["thinkrec"], thinkrec=base.predictions["mf"])
     more = swapped.assign(running_rates=0.5)
     other, newer = run_of("other", swapped, GOOD), run_of("newer", more, GOOD, "running_rates")

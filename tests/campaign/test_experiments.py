@@ -1,10 +1,7 @@
 """Experiments run by DVC, with one quick stage in the chain's place; what is in the way is said before any starts."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 import yaml
@@ -16,7 +13,7 @@ from thinkrec.errors import UserError
 
 
 @pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def repository(tmp_path, monkeypatch):
     """The working directory: a git repository with a dvc.yaml and no commit."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
@@ -26,12 +23,12 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def commit(folder: Path) -> None:
+def commit(folder):
     call(folder, "git", "add", "--all")
     call(folder, "git", "-c", "user.name=A", "-c", "user.email=a@b", "commit", "--quiet", "--message", "one")
 
 
-def test_what_is_in_the_way_of_any_experiment_is_said_before_one_starts(repository: Path) -> None:
+def test_what_is_in_the_way_of_any_experiment_is_said_before_one_starts(repository):
     with pytest.raises(UserError, match=r"no commit to start experiments from; .* git commit"):
         check_repository()
     commit(repository)
@@ -60,7 +57,7 @@ for path in ["{PREDICTIONS.as_posix()}", "{REASONS.as_posix()}"]:
 
 
 @pytest.fixture
-def project(repository: Path) -> Path:
+def project(repository):
     """A committed project whose one stage has the outs of `evaluate` that a run is read from, and new code."""
     for path in (PREDICTIONS, REASONS):
         write_table(path, SCHEMAS[path].empty_table().to_pandas())
@@ -84,7 +81,7 @@ def project(repository: Path) -> Path:
 
 
 @pytest.mark.integration
-def test_experiments_run_side_by_side_with_the_workspaces_code(project: Path) -> None:
+def test_experiments_run_side_by_side_with_the_workspaces_code(project):
     ended = dict(run_experiments({"good": {"n": 2}, "bad": {"n": 4}}, jobs=2))
     assert ended["good"] == ""
     assert "AssertionError: four is too many" in ended["bad"].splitlines()
@@ -97,7 +94,7 @@ def test_experiments_run_side_by_side_with_the_workspaces_code(project: Path) ->
 
 
 @pytest.mark.integration
-def test_who_stops_listening_ends_what_runs(project: Path) -> None:
+def test_who_stops_listening_ends_what_runs(project):
     with closing(run_experiments({"good": {"n": 3}, "endless": {"n": 5}}, jobs=2)) as ended:
         assert next(ended) == ("good", "")
     assert not CLONES.exists()

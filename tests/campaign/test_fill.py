@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +12,7 @@ from tests.project import ROOT, SMALL, set_params
 from thinkrec.campaign import fill as filling
 from thinkrec.campaign.experiments import Run
 from thinkrec.campaign.fill import fill, page_path, render_dataset, write_page
-from thinkrec.campaign.rows import BASE, Overrides, read_joint, read_rows, read_seeds, row_path
+from thinkrec.campaign.rows import BASE, read_joint, read_rows, read_seeds, row_path
 from thinkrec.campaign.spread import spread_over_seeds
 from thinkrec.errors import UserError
 
@@ -31,13 +29,13 @@ class Experiments:
         stops_after: an interruption comes after so many runs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.started: list[str] = []
         self.finished: dict[str, Run] = {}
         self.code = 1.0
         self.stops_after = 1000
 
-    def run_experiments(self, experiments: Mapping[str, Overrides], *, jobs: int) -> Iterator[tuple[str, str]]:
+    def run_experiments(self, experiments, *, jobs):
         for name, overrides in experiments.items():
             if len(self.started) == self.stops_after:
                 raise KeyboardInterrupt
@@ -54,13 +52,13 @@ class Experiments:
                 self.finished[name] = make_run(name_of_run, predictions, reasons, "thinkrec", "mf", seed=seed, draws=50)
                 yield name, ""
 
-    def fetch_run(self, name_or_id: str) -> Run | None:
+    def fetch_run(self, name_or_id):
         by_id = {run.id: run for run in self.finished.values()}
         return self.finished.get(name_or_id) or by_id.get(name_or_id)
 
 
 @pytest.fixture
-def experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiments:
+def experiments(tmp_path, monkeypatch):
     """The working directory has params.yaml alone."""
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     set_params(tmp_path, SMALL | {"experts.n": 3})
@@ -72,20 +70,20 @@ def experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiments:
     return fake
 
 
-def run(*names: str, seeds: tuple[str, ...] = ("7",), dataset: str = DATASET, **options: Any) -> tuple[str, list[str]]:
+def run(*names, seeds=("7",), dataset=DATASET, **options):
     """The summary of a call, and what was said meanwhile."""
-    lines: list[str] = []
+    lines = []
     return fill(dataset, names=names, seeds=seeds, say=lines.append, **options), lines
 
 
-def auc_of(name: str, files: Mapping[str, Any]) -> dict[str, Any]:
+def auc_of(name, files):
     return dict(files[name]["lines"][name]["test"]["auc"])
 
 
-def test_what_fails_is_named_and_the_others_go_on(experiments: Experiments) -> None:
+def test_what_fails_is_named_and_the_others_go_on(experiments):
     with pytest.raises(UserError, match="no such file; run its row first"):
         write_page(DATASET)
-    lines: list[str] = []
+    lines = []
     with pytest.raises(UserError) as error:
         fill(DATASET, names=["no_experts", "experts_4"], seeds=("7", "1", "2"), say=lines.append)
     assert str(error.value) == (
@@ -97,7 +95,7 @@ def test_what_fails_is_named_and_the_others_go_on(experiments: Experiments) -> N
     assert {seed: list(files) for seed, files in read_seeds(DATASET).items()} == {7: done, 1: done}
 
 
-def test_what_is_not_done_runs_base_rows_first_and_its_files_and_page_are_written(experiments: Experiments) -> None:
+def test_what_is_not_done_runs_base_rows_first_and_its_files_and_page_are_written(experiments):
     assert run("no_experts", seeds=("7", "1"))[0].startswith("4 rows added, 0 were done")
     assert ["-no_experts-" in name for name in experiments.started] == [False, False, True, True]
     assert run("no_experts", seeds=("7", "1")) == (f"0 rows added, 4 were done; {page_path(DATASET)} written", [])
@@ -118,7 +116,7 @@ def test_what_is_not_done_runs_base_rows_first_and_its_files_and_page_are_writte
     assert "Not run yet: no_thinking" in page and "## Over seeds" in page
 
 
-def test_new_items_have_a_section_of_their_own_with_leads_of_one_seed_and_joint_ones(experiments: Experiments) -> None:
+def test_new_items_have_a_section_of_their_own_with_leads_of_one_seed_and_joint_ones(experiments):
     new = "synthetic-new"
     assert run("no_experts", seeds=("7", "1"), dataset=new)[0].endswith(f"docs/results/{new}.md written")
     assert all(name.startswith(f"{new}-") for name in experiments.started)
@@ -130,7 +128,7 @@ def test_new_items_have_a_section_of_their_own_with_leads_of_one_seed_and_joint_
     assert read_joint(new)["no_experts"]["new_items"]["no_experts"]["auc"]["low"] > 0
 
 
-def test_interrupted_it_goes_on_with_what_is_not_finished(experiments: Experiments) -> None:
+def test_interrupted_it_goes_on_with_what_is_not_finished(experiments):
     experiments.stops_after = 2
     with pytest.raises(UserError, match="interrupted; the same command goes on"):
         run("no_experts", "experts_1")
@@ -141,14 +139,14 @@ def test_interrupted_it_goes_on_with_what_is_not_finished(experiments: Experimen
     assert len(experiments.started) == 3
 
 
-def test_a_base_row_whose_predictions_are_gone_runs_again(experiments: Experiments) -> None:
+def test_a_base_row_whose_predictions_are_gone_runs_again(experiments):
     run(BASE)
     experiments.finished.clear()
     run("no_experts")
     assert ["-no_experts-" in name for name in experiments.started] == [False, False, True]
 
 
-def test_only_again_runs_a_row_that_is_done_with_the_present_code(experiments: Experiments) -> None:
+def test_only_again_runs_a_row_that_is_done_with_the_present_code(experiments):
     run("no_experts")
     before = read_rows(DATASET)
     experiments.code = 0.5
@@ -160,7 +158,7 @@ def test_only_again_runs_a_row_that_is_done_with_the_present_code(experiments: E
     assert auc_of("no_experts", after)["value"] < auc_of("no_experts", before)["value"]
 
 
-def test_joint_leads_are_of_the_runs_that_the_files_name_though_parameters_are_new(experiments: Experiments) -> None:
+def test_joint_leads_are_of_the_runs_that_the_files_name_though_parameters_are_new(experiments):
     run("no_experts", seeds=("7", "1"))
     before = read_joint(DATASET)["no_experts"]
     set_params(Path(), {"evaluate.candidates": 9})
@@ -172,7 +170,7 @@ def test_joint_leads_are_of_the_runs_that_the_files_name_though_parameters_are_n
     assert after["runs"]["1"] == before["runs"]["1"] and after["runs"]["7"] != before["runs"]["7"]
 
 
-def test_committed_pages_are_what_the_committed_files_render() -> None:
+def test_committed_pages_are_what_the_committed_files_render():
     datasets = {folder.name for folder in (ROOT / "tables").iterdir()}
     assert {"synthetic", "ml-1m"} <= datasets
     for dataset in datasets:

@@ -1,7 +1,5 @@
 """The paper's figures as data: checked against METHOD §5 by differences worked out by hand."""
 
-from __future__ import annotations
-
 import pytest
 
 from thinkrec.campaign import paper
@@ -9,7 +7,7 @@ from thinkrec.campaign import paper
 CLOSE = pytest.approx
 
 
-def test_leads_are_thinkrecs_figure_minus_the_others() -> None:
+def test_leads_are_thinkrecs_figure_minus_the_others():
     leads = paper.leads_on("ml-1m", paper.ACCURACY)
     assert len(leads) == 7 and "thinkrec" not in leads
     assert leads["collm"] == CLOSE({"auc": 0.0623, "uauc": 0.0103})
@@ -19,7 +17,7 @@ def test_leads_are_thinkrecs_figure_minus_the_others() -> None:
     assert paper.leads(paper.EXPERTS) == {"no_experts": CLOSE({"uauc": 0.0571}), "experts_2": CLOSE({"uauc": 0.0289})}
 
 
-def test_a_dataset_that_the_paper_lacks_gets_the_smallest_lead_of_its_three() -> None:
+def test_a_dataset_that_the_paper_lacks_gets_the_smallest_lead_of_its_three():
     leads = paper.leads_on("synthetic", paper.ACCURACY)
     assert leads["mf"] == CLOSE({"auc": 0.1117, "uauc": 0.0178})  # of Yelp, and of Book
     assert leads["sasrec"]["uauc"] == CLOSE(-0.0031)  # on Yelp SASRec is better: no claim

@@ -1,27 +1,20 @@
 """The tables' text from hand-made row files: cells, verdicts and claims as worked out by hand."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 
 from thinkrec.campaign.cells import significance, value_cell
 from thinkrec.campaign.render import accuracy, checks, claims, joint_leads, merge_lines, ndcg_10, over_seeds, render
 from thinkrec.campaign.rows import ROWS
-from thinkrec.campaign.spread import Spread
 from thinkrec.evaluation.intervals import HEADLINE
 
 
-def entry(value: float, lead: float | None = None, *, p: float = 0.5) -> dict[str, Any]:
+def entry(value, lead=None, *, p=0.5):
     """A figure with its interval, and ThinkRec's lead with one, each .02 to both sides."""
-    figure: dict[str, Any] = {"value": value, "low": value - 0.02, "high": value + 0.02}
+    figure = {"value": value, "low": value - 0.02, "high": value + 0.02}
     return figure if lead is None else figure | {"lead": entry(lead) | {"p": p}}
 
 
-def line(
-    auc: float, lead: float | None = None, *, p: float = 0.5, meteor: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def line(auc, lead=None, *, p=0.5, meteor=None):
     """A line with the same figure in every metric, and reasons if it has a METEOR."""
     test = {metric: entry(auc, lead, p=p) for metric in ("auc", "uauc", "ndcg@5", "map@5")}
     written = {"rouge_l": 0.5439, "bleu": 0.2352, "accuracy": 0.76, "agreement": 1.0}
@@ -29,7 +22,7 @@ def line(
     return {"test": test, **reasons}
 
 
-def file(lines: dict[str, Any], **more: Any) -> dict[str, Any]:
+def file(lines, **more):
     return {
         "commit": "7726a8c",
         "experiment": "aaa",
@@ -41,7 +34,7 @@ def file(lines: dict[str, Any], **more: Any) -> dict[str, Any]:
     }
 
 
-def files() -> dict[str, dict[str, Any]]:
+def files():
     base = {
         "thinkrec": line(0.77, meteor=entry(0.5)),
         "mf": line(0.75, 0.02, p=0.04),
@@ -56,32 +49,32 @@ def files() -> dict[str, dict[str, Any]]:
     }
 
 
-def spread() -> Spread:
+def spread():
     """Three seeds of ThinkRec, without one of no thinking: a joint lead in UAUC and NDCG@10, no lift."""
     metrics = {"auc": {"mean": 0.77, "deviation": 0.0012}, "ndcg@10": {"mean": 0.8, "deviation": 0.002}}
-    ours: dict[str, Any] = {"commit": {7: "7726a8c", 1: "fffffff", 2: "7726a8c"}, "metrics": metrics, "lead": {}}
+    ours = {"commit": {7: "7726a8c", 1: "fffffff", 2: "7726a8c"}, "metrics": metrics, "lead": {}}
     leads = {metric: entry(0, -0.03, p=0.001)["lead"] for metric in ("uauc", "ndcg@10")}
     return {"thinkrec": ours, "no_thinking": {**ours, "lead": leads}, "gsasrec": {**ours, "lead": leads}}
 
 
-def table_rows(text: str) -> list[list[str]]:
+def table_rows(text):
     """The cells of all lines of a text's tables."""
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines() if row.startswith("| ")]
 
 
-def cells(text: str, title: str) -> list[str]:
+def cells(text, title):
     """The cells of the only line of a table that begins with this title."""
     (row,) = [row for row in table_rows(text) if row[0] == title]
     return row
 
 
-def section(head: str, *, of: dict[str, dict[str, Any]] | None = None, dataset: str = "ml-1m") -> str:
+def section(head, *, of=None, dataset="ml-1m"):
     """The part of a page under a head."""
     return render(dataset, of or files(), {}).partition(f"# {head}\n")[2].partition("\n#")[0]
 
 
 @pytest.mark.parametrize(("figure", "word"), [(0.74, "above"), (0.75, "within"), (0.79, "within"), (0.80, "below")])
-def test_our_interval_stands_above_below_or_around_a_figure_of_the_paper(figure: float, word: str) -> None:
+def test_our_interval_stands_above_below_or_around_a_figure_of_the_paper(figure, word):
     assert value_cell({"value": 0.77, "low": 0.75, "high": 0.79}, figure).endswith(f": {word}")
 
 
@@ -89,11 +82,11 @@ def test_our_interval_stands_above_below_or_around_a_figure_of_the_paper(figure:
     ("low", "high", "word"),
     [(0.001, 0.02, "ahead"), (0.0, 0.02, ""), (-0.01, 0.0, ""), (-0.02, -0.001, "behind"), (None, None, "")],
 )
-def test_a_lead_is_significant_if_its_interval_excludes_0(low: float | None, high: float | None, word: str) -> None:
+def test_a_lead_is_significant_if_its_interval_excludes_0(low, high, word):
     assert significance({"low": low, "high": high}) == word
 
 
-def test_accuracy_has_ours_its_interval_the_papers_figure_and_how_they_stand() -> None:
+def test_accuracy_has_ours_its_interval_the_papers_figure_and_how_they_stand():
     table = accuracy("ml-1m", merge_lines(files()))
     assert cells(table, "**ThinkRec**") == [
         "**ThinkRec**",
@@ -108,7 +101,7 @@ def test_accuracy_has_ours_its_interval_the_papers_figure_and_how_they_stand() -
     assert "paper" not in accuracy("synthetic", merge_lines(files()))  # which the paper lacks
 
 
-def test_a_lead_has_its_interval_a_word_and_a_star_only_if_holm_leaves_it() -> None:
+def test_a_lead_has_its_interval_a_word_and_a_star_only_if_holm_leaves_it():
     # Of 8 leads, Holm multiplies the two p of .04 by 4: no star. Its interval begins at 0.
     table = accuracy("ml-1m", merge_lines(files()))
     assert cells(table, "matrix factorisation")[5] == "+.0200 [.0000, .0400]"
@@ -116,13 +109,13 @@ def test_a_lead_has_its_interval_a_word_and_a_star_only_if_holm_leaves_it() -> N
     assert cells(table, "running rates")[5] == "−.0057 [−.0257, .0143]"
 
 
-def test_accuracy_leaves_static_lines_and_ablations_to_other_tables_and_ends_with_lines_unknown() -> None:
+def test_accuracy_leaves_static_lines_and_ablations_to_other_tables_and_ends_with_lines_unknown():
     titles = [row[0] for row in table_rows(accuracy("ml-1m", merge_lines(files())))]
     known = ["**ThinkRec**", "as TALLRec: text only", "matrix factorisation", "running rates"]
     assert titles == ["model", "---", *known, "something_new"]
 
 
-def test_worlds_say_how_much_of_what_can_be_known_is_known() -> None:
+def test_worlds_say_how_much_of_what_can_be_known_is_known():
     world = files()
     for name, share in {"thinkrec": 0.846, "mf": -0.01}.items():
         world["thinkrec"]["lines"][name]["test"]["possible_lift"] = share
@@ -131,7 +124,7 @@ def test_worlds_say_how_much_of_what_can_be_known_is_known() -> None:
     assert [cells(table, title)[-1] for title in titles] == ["share of the achievable lift", "84.6 %", "−1.0 %"]
 
 
-def test_sections_without_lines_are_left_out() -> None:
+def test_sections_without_lines_are_left_out():
     heads = [row for row in render("ml-1m", files(), {}).splitlines() if row.startswith("#")]
     assert heads == [
         "# The paper's tables on ml-1m",
@@ -144,7 +137,7 @@ def test_sections_without_lines_are_left_out() -> None:
     ]
 
 
-def test_the_page_says_over_what_it_is_measured_and_what_is_missing() -> None:
+def test_the_page_says_over_what_it_is_measured_and_what_is_missing():
     page = render("ml-1m", files(), {})
     assert "7,331 interactions of 313 users; UAUC covers 224 of them, @5 287." in page
     missing = [name for name in ROWS if name not in files()]
@@ -153,7 +146,7 @@ def test_the_page_says_over_what_it_is_measured_and_what_is_missing() -> None:
     assert "ot run yet:" not in render("ml-1m", every, {})
 
 
-def with_new_items(*names: str) -> dict[str, dict[str, Any]]:
+def with_new_items(*names):
     """Row files that count new items, and of these lines also measured them."""
     more = files()
     more["thinkrec"]["counts"]["test"]["new_items"] = {"rows": 1234, "users": 250}
@@ -165,7 +158,7 @@ def with_new_items(*names: str) -> dict[str, dict[str, Any]]:
     return more
 
 
-def test_new_items_have_a_table_of_all_lines_and_those_not_measured_say_so() -> None:
+def test_new_items_have_a_table_of_all_lines_and_those_not_measured_say_so():
     part = section("New items", of=with_new_items("thinkrec", "mf", "mf_static"), dataset="synthetic-new")
     assert "1,234 interactions of 250 users" in part
     value, lead = ".7600 [.7400, .7800]", "+.2000 [.1800, .2200]: ahead*"
@@ -177,12 +170,12 @@ def test_new_items_have_a_table_of_all_lines_and_those_not_measured_say_so() -> 
     ]
 
 
-def test_new_items_too_few_to_be_measured_are_counted_and_older_files_have_no_such_section() -> None:
+def test_new_items_too_few_to_be_measured_are_counted_and_older_files_have_no_such_section():
     assert section("New items", of=with_new_items()).endswith("too few to be measured, or of one class.\n")
     assert "New items" not in render("ml-1m", files(), {})
 
 
-def test_new_items_have_means_and_joint_leads_over_seeds() -> None:
+def test_new_items_have_means_and_joint_leads_over_seeds():
     seeds = spread()
     for of_line in seeds.values():
         of_line["new_items"] = {"metrics": {"auc": {"mean": 0.71, "deviation": 0.0021}}, "lead": {}}
@@ -192,18 +185,18 @@ def test_new_items_have_means_and_joint_leads_over_seeds() -> None:
     assert rows == [["gSASRec", "3", ".7100 ± .0021"], ["gSASRec", "3", "+.1500 [.1300, .1700]: ahead*", ""]]
 
 
-def test_the_static_line_of_a_model_is_compared_with_the_same_figure() -> None:
+def test_the_static_line_of_a_model_is_compared_with_the_same_figure():
     row = cells(section("Static protocol"), "matrix factorisation")
     assert row[1] == ".6400 [.6200, .6600]<br>paper .6401: within"
 
 
-def test_ablation_shows_the_papers_lead_on_its_dataset() -> None:
+def test_ablation_shows_the_papers_lead_on_its_dataset():
     assert cells(section("Ablation"), "model")[5:] == ["lead in UAUC", "lead in NDCG@5", "lead in MAP@5"]
     assert cells(section("Ablation"), "no thinking")[5] == "+.0600 [.0400, .0800]: ahead*<br>paper +.1013"
 
 
 @pytest.mark.parametrize(("n", "paper"), [(3, "<br>paper +.0289"), (5, "")])
-def test_experts_have_the_papers_leads_only_if_ours_are_as_many(n: int, paper: str) -> None:
+def test_experts_have_the_papers_leads_only_if_ours_are_as_many(n, paper):
     more = files() | {"experts_2": file({"experts_2": line(0.76, 0.01)})}
     more["thinkrec"]["params"] = {"experts": {"n": n}}
     part = section("Number of experts", of=more)
@@ -211,7 +204,7 @@ def test_experts_have_the_papers_leads_only_if_ours_are_as_many(n: int, paper: s
     assert cells(part, "**ThinkRec**")[5:] == ["", ""]
 
 
-def test_reasons_show_the_papers_figures_beside_ours() -> None:
+def test_reasons_show_the_papers_figures_beside_ours():
     assert cells(section("Reasons"), "**ThinkRec**") == [
         *("**ThinkRec**", "189", ".5000 [.4800, .5200]<br>paper .0333", ".5439", ".2352", "–<br>paper .3104"),
         *(".7600", "1.0000", ""),
@@ -219,7 +212,7 @@ def test_reasons_show_the_papers_figures_beside_ours() -> None:
     assert cells(section("Reasons"), "as TALLRec: text only")[-1] == "+.1000 [.0800, .1200]: ahead*"
 
 
-def test_measures_by_language_models_are_shown_where_a_line_has_one() -> None:
+def test_measures_by_language_models_are_shown_where_a_line_has_one():
     more = files()
     assert "BERTScore" not in section("Reasons", dataset="synthetic")
     more["tallrec"]["lines"]["tallrec"]["reasons"]["bertscore"] = 0.71
@@ -227,7 +220,7 @@ def test_measures_by_language_models_are_shown_where_a_line_has_one() -> None:
     assert column == ["BERTScore", "---", "–", ".7100"]
 
 
-def test_runs_are_listed_by_commit_and_seed_and_old_comparisons_are_owned_to() -> None:
+def test_runs_are_listed_by_commit_and_seed_and_old_comparisons_are_owned_to():
     part = section("The runs")
     assert "- `7726a8c`: thinkrec, tallrec\n- `1234567+`: no_thinking\n" in part
     assert part.endswith("- compared with an earlier run of thinkrec: no_thinking\n")
@@ -236,7 +229,7 @@ def test_runs_are_listed_by_commit_and_seed_and_old_comparisons_are_owned_to() -
     assert "- `fffffff`: thinkrec (seeds 1)\n" in page
 
 
-def test_over_seeds_a_cell_has_the_mean_and_the_deviation() -> None:
+def test_over_seeds_a_cell_has_the_mean_and_the_deviation():
     assert cells(over_seeds(spread()), "no thinking") == ["no thinking", "3", ".7700 ± .0012", ".8000 ± .0020"]
     world = spread()
     world["thinkrec"]["metrics"] = {**world["thinkrec"]["metrics"], "possible_lift": {"mean": 0.9, "deviation": 0.01}}
@@ -245,7 +238,7 @@ def test_over_seeds_a_cell_has_the_mean_and_the_deviation() -> None:
     assert over_seeds({}) == joint_leads({}) == ""
 
 
-def test_joint_leads_have_stars_over_the_table() -> None:
+def test_joint_leads_have_stars_over_the_table():
     table, lead = joint_leads(spread()), "−.0300 [−.0500, −.0100]: behind*"
     assert "ThinkRec**" not in table
     assert cells(table, "no thinking") == ["no thinking", "3", "", lead, "", lead, ""]
@@ -257,7 +250,7 @@ def test_joint_leads_have_stars_over_the_table() -> None:
     assert "*" not in joint_leads(many | {"neither": many["no_thinking"]})
 
 
-def test_ndcg_at_10_is_compared_with_the_best_baseline() -> None:
+def test_ndcg_at_10_is_compared_with_the_best_baseline():
     lines = merge_lines(files())
     assert ndcg_10(lines, {}) == ""  # not measured in older files
     values = {"thinkrec": 0.84, "mf": 0.7, "gsasrec": 0.8, "best": 0.99, "no_thinking": 0.9}
@@ -269,7 +262,7 @@ def test_ndcg_at_10_is_compared_with_the_best_baseline() -> None:
     assert "; over 3 seeds −3.8 %, joint lead −.0300 [−.0500, −.0100]: behind." in ndcg_10(lines, spread())
 
 
-def checked_files(truth: dict[str, Any] | None = None, **evaluate: int) -> dict[str, Any]:
+def checked_files(truth=None, **evaluate):
     """Row files with checked claims, but none of no_experts; as in older ones, shares of the history are missing."""
     claimed = {"reasons": 200, "claims": 500, "wholly_true_share": {"literally": 0.4, "by_meaning": 0.9}}
     moved = {"cited": 0.13, "control": 0.09, "difference": 0.04, "low": 0.01, "high": 0.07}
@@ -284,7 +277,7 @@ def checked_files(truth: dict[str, Any] | None = None, **evaluate: int) -> dict[
     }
 
 
-def test_claims_are_counted_and_interventions_have_their_difference() -> None:
+def test_claims_are_counted_and_interventions_have_their_difference():
     table = checks(checked_files())
     shares = [".4000, .9000", "–", "–", "–", "–", "–"]
     moved = [".1300, .0900<br>+.0400 [−.0100, .0700]", ".1300, .0900<br>+.0400 [.0100, .0700]: ahead"]
@@ -295,7 +288,7 @@ def test_claims_are_counted_and_interventions_have_their_difference() -> None:
     assert cells(checks(checked_files(candidates=16)), "**ThinkRec**")[1] == "16"
 
 
-def test_true_reasons_are_named_beside_chance_where_they_are_known() -> None:
+def test_true_reasons_are_named_beside_chance_where_they_are_known():
     named = {"named_share": 0.41, "by_chance": 0.33, "by_chance_of_traits": 0.36}
     lead = {"lead": {"value": 0.05, "low": -0.01, "high": 0.11}}
     table = checks(checked_files({"ours": named | lead, "teacher": named}))
@@ -303,7 +296,7 @@ def test_true_reasons_are_named_beside_chance_where_they_are_known() -> None:
     assert cells(table, "**ThinkRec**")[8].endswith("<br>+.0500 [−.0100, .1100]")
 
 
-def test_the_papers_claims_are_counted_by_what_our_interval_says_and_have_both_leads() -> None:
+def test_the_papers_claims_are_counted_by_what_our_interval_says_and_have_both_leads():
     # ML1M: 7 models by 2 metrics; Book: 3 by 3; experts: 2; METEOR: 1. Ours: mf in 2 around 0,
     # tallrec behind ThinkRec in 2 and METEOR, no thinking in 3.
     summary, table = claims("ml-1m", files(), {})
@@ -319,14 +312,14 @@ def test_the_papers_claims_are_counted_by_what_our_interval_says_and_have_both_l
     assert ["as TALLRec: text only", "METEOR", "+.0058 (ML1M)", "+.1000 [.0800, .1200]: ahead*", "1"] in rows
 
 
-def test_a_claim_is_held_against_the_joint_lead_where_there_is_one() -> None:
+def test_a_claim_is_held_against_the_joint_lead_where_there_is_one():
     summary, table = claims("ml-1m", files(), spread())
     assert ["no thinking", "UAUC", "+.1013 (Book)", "−.0300 [−.0500, −.0100]: behind*", "3"] in table_rows(table)
     assert ["no thinking", "MAP@5", "+.0429 (Book)", "+.0600 [.0400, .0800]: ahead*", "1"] in table_rows(table)
     assert "a significant lead (95 % CI) in 5 of these and is significantly behind in 2" in summary
 
 
-def test_nothing_is_claimed_where_the_paper_does_not_lead_on_every_dataset() -> None:
+def test_nothing_is_claimed_where_the_paper_does_not_lead_on_every_dataset():
     summary, table = claims("synthetic", files(), {})
     assert summary.startswith("The paper says 25 times")
     assert "| SASRec | AUC | at least +.0771 (all of its datasets) | not run yet |  |" in table

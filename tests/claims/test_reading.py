@@ -1,8 +1,5 @@
 """What a reason claims is found in anybody's prose and held against what was shown; worked out by hand."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.claims.rows import LITERAL
 from thinkrec.claims.checker import thesaurus_of
-from thinkrec.claims.claims import Check, Claim, ShownNames, Thesaurus
+from thinkrec.claims.claims import ShownNames
 from thinkrec.claims.reading import Catalogue, check_text
 from thinkrec.shown import ShownItem, ShownRow
 from thinkrec.synthetic import vocabulary as words
@@ -32,25 +29,25 @@ CATALOGUE = Catalogue(TITLES, KEYWORDS)
 
 
 def check(
-    text: str,
-    history: Sequence[ShownItem] = HISTORY,
-    target: ShownItem = TARGET,
-    catalogue: Catalogue = CATALOGUE,
-    thesaurus: Thesaurus = LITERAL,
-) -> Check:
+    text,
+    history=HISTORY,
+    target=TARGET,
+    catalogue=CATALOGUE,
+    thesaurus=LITERAL,
+):
     return check_text(text, ShownNames(ShownRow(history=history, target=target), thesaurus), catalogue)
 
 
-def claimed(text: str) -> list[str]:
+def claimed(text):
     return [str(claim) for claim in check(text).claims]
 
 
-def names(claims: Sequence[Claim]) -> list[str]:
+def names(claims):
     return [claim.name for claim in claims]
 
 
 class TestTheOfflineTeachersGrammar:
-    def test_every_sentence_is_read(self) -> None:
+    def test_every_sentence_is_read(self):
         text = (
             "Yes. Liked comedy (1 of 1) and war (1 of 2). One such title is Iron Harbour. Against it stands slow, "
             "disliked (1 of 1). This one brings sea, war. It still fits."
@@ -61,7 +58,7 @@ class TestTheOfflineTeachersGrammar:
         )
         assert check(text).agrees(True) and not check(text).agrees(False)
 
-    def test_what_is_counted_is_what_was_shown(self) -> None:
+    def test_what_is_counted_is_what_was_shown(self):
         claims = check("No. Disliked war (1 of 2). For it stands comedy, liked (1 of 2).").claims
         assert [(c.name, c.liked, c.disliked, c.target, c.standing) for c in claims] == [
             ("war", 1, 1, True, "unsupported"),
@@ -81,11 +78,11 @@ class TestTheOfflineTeachersGrammar:
             ("Nothing in the history speaks for it; 3 of 4 titles were disliked.", ["titles"]),
         ],
     )
-    def test_what_is_not_so_is_contradicted(self, text: str, wrong: list[str]) -> None:
+    def test_what_is_not_so_is_contradicted(self, text, wrong):
         assert names(check(f"Yes. {text}").of("untrue")) == wrong
         assert not check(f"Yes. {text}").true
 
-    def test_a_count_of_all_titles_is_one_claim_however_often_it_is_made(self) -> None:
+    def test_a_count_of_all_titles_is_one_claim_however_often_it_is_made(self):
         text = "Yes. 2 of 3 titles were liked. Liked war (1 of 2). 2 of the 3 titles were liked, 1 of 3 were disliked."
         assert [(claim.name, claim.says, claim.count) for claim in check(text).claims] == [
             ("war", "liked", (1, 2)),
@@ -93,11 +90,11 @@ class TestTheOfflineTeachersGrammar:
             ("titles", "disliked", (1, 3)),
         ]
 
-    def test_what_was_never_shown_is_ungrounded(self) -> None:
+    def test_what_was_never_shown_is_ungrounded(self):
         text = "No. Disliked heist (1 of 1) and gloom (2 of 2). One such title is Seven Keys. This one is about love."
         assert names(check(text).of("ungrounded")) == ["heist", "gloom", "Seven Keys", "love"]
 
-    def test_its_conclusion_may_not_turn_its_verdict_round(self) -> None:
+    def test_its_conclusion_may_not_turn_its_verdict_round(self):
         assert not check("No. Liked war (1 of 2). It fits.").agrees(False)
         assert check("No. Disliked war (1 of 2). It does not fit.").agrees(False)
         assert check("Yes. It doesn't lack war, so it is a good fit.").conclusion is True
@@ -116,9 +113,7 @@ WORLD = Catalogue([f"{one} {two}" for one in words.TITLE_ADJECTIVES for two in w
 
 
 @given(st.lists(SHOWN, max_size=8), SHOWN, st.sampled_from([None, "Yes", "No"]))
-def test_the_offline_teacher_claims_nothing_that_is_not_so(
-    history: list[ShownItem], target: ShownItem, right: str | None
-) -> None:
+def test_the_offline_teacher_claims_nothing_that_is_not_so(history, target, right):
     target, latest = replace(target, liked=None), {shown.title: shown for shown in history}
     messages = write_question(ShownRow(history=list(latest.values()), target=target))  # nobody rates an item twice
     if right is not None:
@@ -140,7 +135,7 @@ class TestTastes:
         ShownItem(title="Dusk", keywords=["ships", "oslo", "1990s", "payback", "oslo opera"], liked=True),
     )
 
-    def standings(self, text: str, thesaurus: Thesaurus = LITERAL) -> list[str]:
+    def standings(self, text, thesaurus=LITERAL):
         names = ShownNames(ShownRow(history=self.HISTORY, target=TARGET), thesaurus, {"oslo"})
         return [claim.standing for claim in check_text(f"Yes. {text}", names, Catalogue([], ["retribution"])).claims]
 
@@ -159,10 +154,10 @@ class TestTastes:
             ("This one brings war.", "true"),
         ],
     )
-    def test_a_taste_needs_two_titles_and_most_of_them(self, text: str, standing: str) -> None:
+    def test_a_taste_needs_two_titles_and_most_of_them(self, text, standing):
         assert self.standings(text) == [standing]
 
-    def test_a_place_may_be_told_of_and_a_longer_name_may_hold_one(self) -> None:
+    def test_a_place_may_be_told_of_and_a_longer_name_may_hold_one(self):
         assert self.standings("The target lacks oslo.") == ["true"]
         assert self.standings("Liked oslo opera (1 of 1).") == ["unsupported"]
 
@@ -182,17 +177,17 @@ class TestTastes:
             ('Liked "Dusk" for payback and war (2 of 3).', ["true", "true", "true"]),  # what is counted is of all
         ],
     )
-    def test_or_it_is_said_of_titles_by_their_names(self, text: str, standings: list[str]) -> None:
+    def test_or_it_is_said_of_titles_by_their_names(self, text, standings):
         assert self.standings(text) == standings
 
-    def test_a_claim_is_literal_or_by_meaning_whoever_wrote_it(self) -> None:
+    def test_a_claim_is_literal_or_by_meaning_whoever_wrote_it(self):
         names = ShownNames(ShownRow(history=self.HISTORY, target=TARGET), thesaurus_of("synthetic-small"))
         checked = check_text("Yes. Liked retribution (2 of 2).", names, Catalogue([], ["retribution"]))
         assert not checked.true and checked.true_by_meaning
         assert list(map(str, checked.claims)) == ["liked retribution (2 of 2) \u2248 vendetta, payback"]
         assert self.standings("Liked retribution (2 of 2).", thesaurus_of("ml-1m")) == ["ungrounded"]
 
-    def test_what_has_a_synonym_of_it_does_not_lack_it(self) -> None:
+    def test_what_has_a_synonym_of_it_does_not_lack_it(self):
         target = replace(TARGET, keywords=["payback"])
         text, of_world = "No. The target lacks vendetta.", thesaurus_of("synthetic")
         assert check(text, self.HISTORY, target).true
@@ -205,59 +200,59 @@ class TestFlips:
     TEXT = 'Yes. Liked comedy (2 of 2) and war (2 of 3). One such title is "Iron Harbour". This one brings sea, war.'
     HISTORY = (*HISTORY, ShownItem(title="Dawn", keywords=["war", "comedy"], liked=True))
 
-    def wrong(self, history: Sequence[ShownItem], target: ShownItem) -> list[str]:
+    def wrong(self, history, target):
         return [str(claim) for claim in check(self.TEXT, history, target).claims if not claim.true]
 
-    def test_as_it_is_all_is_true(self) -> None:
+    def test_as_it_is_all_is_true(self):
         assert self.wrong(self.HISTORY, TARGET) == []
 
-    def test_a_label_turned_round(self) -> None:
+    def test_a_label_turned_round(self):
         first, *others = self.HISTORY
         turned = [*self.HISTORY[:3], replace(HISTORY[3], liked=False), self.HISTORY[4]]
         assert self.wrong(turned, TARGET) == ["liked comedy (2 of 2)"]
         flipped = self.wrong([replace(first, liked=False), *others], TARGET)
         assert flipped == ["liked war (2 of 3)", "liked Iron Harbour"]
 
-    def test_a_word_of_the_target_taken_away(self) -> None:
+    def test_a_word_of_the_target_taken_away(self):
         assert self.wrong(self.HISTORY, replace(TARGET, keywords=["sea"])) == ["target war"]
         assert self.wrong(self.HISTORY, replace(TARGET, keywords=["war"])) == ["target sea"]
 
-    def test_a_title_taken_away(self) -> None:
+    def test_a_title_taken_away(self):
         assert self.wrong(self.HISTORY[1:], TARGET) == ["liked war (2 of 3)", "liked Iron Harbour"]
 
 
 class TestNames:
-    def test_words_of_prose_that_are_keywords_of_other_items_are_no_claims(self) -> None:
+    def test_words_of_prose_that_are_keywords_of_other_items_are_no_claims(self):
         text = "Yes. The history shows a strong taste, the user's love of a good pace; the tone and the appeal fit."
         assert claimed(text) == []
 
-    def test_words_of_titles_and_parts_of_words_are_no_keywords(self) -> None:
+    def test_words_of_titles_and_parts_of_words_are_no_keywords(self):
         assert claimed("Yes. Liked Iron Harbour, overseas warfare and post-war style.") == ["liked Iron Harbour"]
 
-    def test_titles_are_found_in_their_own_case_and_of_one_word_only_if_shown(self) -> None:
+    def test_titles_are_found_in_their_own_case_and_of_one_word_only_if_shown(self):
         assert claimed("Yes. It fits. Iron suits, and Love. Before the rain, seven keys and iron harbour.") == []
         assert claimed("No. One such title is Night.") == ["named Night"]
         assert claimed("Yes. Night falls.") == []  # any sentence could begin so
 
-    def test_a_title_is_known_without_its_subtitle_and_in_quotes_whatever_its_case(self) -> None:
+    def test_a_title_is_known_without_its_subtitle_and_in_quotes_whatever_its_case(self):
         assert claimed("Yes. They liked The Copper Key.") == ["liked The Copper Key: Part Two"]
         assert claimed("Yes. They liked \u201cthe copper key\u201d and 'Iron Harbour' (1987).") == [
             "liked The Copper Key: Part Two",
             "liked Iron Harbour",
         ]
 
-    def test_quoted_names_that_nobody_knows_are_claims_and_quoted_sentences_are_not(self) -> None:
+    def test_quoted_names_that_nobody_knows_are_claims_and_quoted_sentences_are_not(self):
         text = (
             'Yes. Liked "Harbour of the Dead". It has a \'feel-good\' air; one could say "The user wants more of it".'
         )
         assert [(str(c), c.standing) for c in check(text).claims] == [("liked Harbour of the Dead", "ungrounded")]
 
-    def test_apostrophes_are_no_quotes(self) -> None:
+    def test_apostrophes_are_no_quotes(self):
         assert claimed("Yes. The users' and the Captain's wish isn't Seven Keys' plot, it's theirs.") == [
             "named Seven Keys"
         ]
 
-    def test_plurals_and_forms_of_a_word_are_that_word(self) -> None:
+    def test_plurals_and_forms_of_a_word_are_that_word(self):
         assert claimed("Yes. The user liked comedies and film noir.") == ["liked comedy", "liked film-noir"]
         assert check("Yes. The user enjoys \u201csuspense\u201d.").claims == []
         claims = check("Yes. The user enjoys suspense.", catalogue=Catalogue([], ["suspense"])).claims
@@ -265,7 +260,7 @@ class TestNames:
         claims = check("Yes. Iron Harbour was liked for its suspense.", catalogue=Catalogue([], ["suspense"])).claims
         assert [str(claim) for claim in claims if claim.true_by_meaning]
 
-    def test_nothing_comes_of_nothing(self) -> None:
+    def test_nothing_comes_of_nothing(self):
         assert check("", [], ShownItem(title="", keywords=[]), Catalogue([""], ["", "..."])).claims == []
         assert check("No.", catalogue=Catalogue(["No"], ["no"])).claims == []
 
@@ -315,16 +310,16 @@ PROSE = [
 
 
 @pytest.mark.parametrize(("claims", "text"), PROSE)
-def test_free_prose_claims_what_a_reader_would_say(claims: str, text: str) -> None:
+def test_free_prose_claims_what_a_reader_would_say(claims, text):
     assert " | ".join(claimed(text)) == claims
 
 
 @pytest.mark.parametrize("end", ["user", "this", "Liked war. It suits the user", "Quiet", "It still fits the user."])
-def test_a_text_may_end_where_a_longer_name_would_go_on(end: str) -> None:
+def test_a_text_may_end_where_a_longer_name_would_go_on(end):
     assert claimed(f"{end} ") == claimed(end)
 
 
-def test_true_prose_raises_no_alarm() -> None:
+def test_true_prose_raises_no_alarm():
     claims = [claim for _, text in PROSE for claim in check(text).claims]
     alarms = [str(claim) for claim in claims if claim.standing not in ("true", "unsupported")]
     assert alarms == ["avoids musical", "named Seven Keys"]
@@ -334,7 +329,7 @@ def test_true_prose_raises_no_alarm() -> None:
 
 
 @given(st.text(), st.text(), st.text())
-def test_no_text_and_no_name_breaks_it(text: str, title: str, keyword: str) -> None:
+def test_no_text_and_no_name_breaks_it(text, title, keyword):
     shown = ShownItem(title=title, keywords=[keyword], liked=True)
     reason = f'Yes. Liked {keyword} (1 of 1). One such title is "{title}". This one has {keyword}. {text}'
     check(reason, [shown], replace(shown, liked=None), Catalogue([title, text], [keyword, text]))

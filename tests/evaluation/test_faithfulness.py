@@ -1,9 +1,6 @@
 """Interventions: what is cited is what claims are about, controls are as many, nothing else of a row changes."""
 
-from __future__ import annotations
-
 import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +18,6 @@ from thinkrec.evaluation.faithfulness import (
     interventions,
     score_changed,
 )
-from thinkrec.lm.loaded import LoadedModel
 from thinkrec.lm.scoring import score
 from thinkrec.params import PromptParams
 from thinkrec.shown import ShownRow
@@ -37,17 +33,17 @@ ROW = ShownRow(history=HISTORY, target=item("Winter Line", "vendetta", "war", "s
 
 
 @pytest.fixture(scope="module", params=["stream", "question"])
-def loaded(request: pytest.FixtureRequest) -> LoadedModel:
+def loaded(request):
     table = interactions(3, users=4)
     return loaded_model(table, layout=layout_of(table, layout=request.param))
 
 
-def scores(loaded: LoadedModel, rows: list[int]) -> np.ndarray:
+def scores(loaded, rows):
     return loaded.score(np.asarray(rows))
 
 
-def test_what_is_cited_worked_out_by_hand() -> None:
-    def of(text: str) -> tuple[list[bool], list[bool]]:
+def test_what_is_cited_worked_out_by_hand():
+    def of(text):
         checker = checker_of(ROW, thesaurus=Thesaurus("war", lambda word: "war" if word == "vendetta" else word))
         citation = find_cited(checker, 9, text)
         return citation.of_history.tolist(), citation.of_keywords.tolist()
@@ -64,12 +60,12 @@ def test_what_is_cited_worked_out_by_hand() -> None:
     assert of("Yes. The target lacks comic.") == ([False] * 3, [False] * 3)  # what is missing cannot be taken away
 
 
-def test_a_claim_about_all_titles_is_about_none_in_particular() -> None:
+def test_a_claim_about_all_titles_is_about_none_in_particular():
     (claim,) = checker_of(ROW).check(0, "Yes. 2 of 3 titles were liked.").claims
     assert (claim.liked, list(claim.history)) == (2, [])
 
 
-def test_controls_are_as_many_of_every_kind() -> None:
+def test_controls_are_as_many_of_every_kind():
     rng = np.random.default_rng(0)
     for _ in range(20):
         cited, kind = rng.random(12) < 0.4, rng.integers(0, 2, 12)
@@ -81,13 +77,13 @@ def test_controls_are_as_many_of_every_kind() -> None:
     assert [len(side) for side in draw_matched(np.ones(3, bool), np.zeros(3), rng)] == [0, 0]
 
 
-def test_unchanged_views_score_as_the_table_does(loaded: LoadedModel) -> None:
+def test_unchanged_views_score_as_the_table_does(loaded):
     rows = list(range(len(loaded.interactions)))
     same = score_changed(loaded, [Change(row=row) for row in rows])
     assert np.abs(same - scores(loaded, rows)).max() < SAME
 
 
-def test_a_flipped_row_is_a_table_with_another_label_and_slots_as_they_were(loaded: LoadedModel) -> None:
+def test_a_flipped_row_is_a_table_with_another_label_and_slots_as_they_were(loaded):
     for row in np.flatnonzero(loaded.layout.end > loaded.layout.start)[[2, 9, 20]].tolist():
         past = int(loaded.layout.end[row]) - 1
         label = loaded.interactions["label"].to_numpy().copy()
@@ -98,14 +94,14 @@ def test_a_flipped_row_is_a_table_with_another_label_and_slots_as_they_were(load
         assert abs(flipped - scores(loaded, [row])[0]) > 100 * SAME
 
 
-def test_without_its_whole_history_a_row_scores_as_its_users_first(loaded: LoadedModel) -> None:
+def test_without_its_whole_history_a_row_scores_as_its_users_first(loaded):
     (dropped,) = score_changed(loaded, [Change(row=23, dropped=range(23))])
     lonely = loaded.interactions.assign(user=np.arange(len(loaded.interactions)))
     assert dropped == pytest.approx(score(loaded.model, loaded.layout.over(lonely), np.asarray([23]))[0], abs=SAME)
     assert abs(dropped - scores(loaded, [23])[0]) > 100 * SAME
 
 
-def test_a_masked_target_is_read_with_its_new_text_and_no_other_row_is(loaded: LoadedModel) -> None:
+def test_a_masked_target_is_read_with_its_new_text_and_no_other_row_is(loaded):
     rows = [11, 23]
     title = TITLES[int(loaded.layout.item[11])]
     same, other = (
@@ -116,7 +112,7 @@ def test_a_masked_target_is_read_with_its_new_text_and_no_other_row_is(loaded: L
     assert np.array_equal(item_tokens()[int(loaded.layout.item[11])], encode(tokenizer(), [title])[0])
 
 
-def test_pairs_are_compared_by_hand() -> None:
+def test_pairs_are_compared_by_hand():
     cited, control = np.asarray([0.5, 0.1, 0.4]), np.asarray([0.2, 0.2, 0.4])
     assert compare_sides(np.asarray([4, 4, 7]), cited, control, seed=0) == pytest.approx(
         {
@@ -131,14 +127,14 @@ def test_pairs_are_compared_by_hand() -> None:
     )
 
 
-def test_interventions_are_in_pairs_and_reasons_that_cite_nothing_have_none(loaded: LoadedModel) -> None:
+def test_interventions_are_in_pairs_and_reasons_that_cite_nothing_have_none(loaded):
     items = pd.DataFrame({"title": [title.split(":")[0] for title in TITLES], "categories": "", "description": ""})
     keywords = pd.DataFrame({"keywords": [title.partition(": ")[2].split(", ") for title in TITLES]})
     prompt = PromptParams(layout="stream", history=3, max_tokens=2048, keywords=8, slots=("user",), soft_tokens=0)
     checker = Checker(loaded.interactions, items, keywords, prompt, LITERAL)
     rows = [int(row) for row in np.flatnonzero(loaded.layout.end - loaded.layout.start >= 3)]
 
-    def measure(texts: list[str]) -> dict[str, Any]:
+    def measure(texts):
         return interventions(loaded, pd.DataFrame({"row": rows, "reason": texts}), checker, seed=1)
 
     texts = [f'Yes. "{checker.shown(row).history[0].title}" was liked.' for row in rows]

@@ -1,10 +1,5 @@
 """Plots: the data of the curves is right and small; a picture's bytes follow from its data."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,19 +10,19 @@ from thinkrec.metrics import auc
 MODELS = ["thinkrec", "other"]
 
 
-def predictions(rows: int = 3000) -> pd.DataFrame:
+def predictions(rows=3000):
     rng = np.random.default_rng(0)
     label = rng.integers(0, 2, rows)
     noisy = 1 / (1 + np.exp(-(label - 0.5 + rng.normal(size=rows))))
     return pd.DataFrame({"label": label, "thinkrec": noisy, "other": noisy.round(1)})
 
 
-def test_a_readable_handful_of_curves_is_drawn_in_one_order() -> None:
+def test_a_readable_handful_of_curves_is_drawn_in_one_order():
     assert plots.shown(["best", "mf_static", "mf", "thinkrec", "thinkrec_global"]) == ["thinkrec", "mf", "best"]
     assert len(plots.CURVES) <= len(plots.COLOURS)  # each has a colour of its own
 
 
-def test_the_curves_points_are_few_and_keep_its_corners_and_area() -> None:
+def test_the_curves_points_are_few_and_keep_its_corners_and_area():
     frame = predictions()
     points = pd.DataFrame(plots.roc_points(frame, MODELS))
     for model in MODELS:
@@ -37,13 +32,13 @@ def test_the_curves_points_are_few_and_keep_its_corners_and_area() -> None:
         assert np.trapezoid(curve["tpr"], curve["fpr"]) == pytest.approx(auc(frame["label"], frame[model]), abs=0.002)
 
 
-def test_calibration_points_add_up_to_the_rows() -> None:
+def test_calibration_points_add_up_to_the_rows():
     points = pd.DataFrame(plots.calibration_points(predictions(), MODELS))
     assert points.groupby("model")["rows"].sum().tolist() == [3000, 3000]
     assert (points["model"] == "thinkrec").sum() == 15
 
 
-def test_principal_components_find_the_long_axis_whatever_its_sign() -> None:
+def test_principal_components_find_the_long_axis_whatever_its_sign():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(200, 5)) * [0.1, 5, 0.1, 1, 0.1]
     place, share = plots.principal_components(vectors)
@@ -53,7 +48,7 @@ def test_principal_components_find_the_long_axis_whatever_its_sign() -> None:
     assert plots.principal_components(vectors[:, :1])[0].shape == (200, 2)
 
 
-def drawings() -> dict[str, Callable[[Path], None]]:
+def drawings():
     rng = np.random.default_rng(0)
     weights, group, frame = rng.dirichlet([0.4] * 3, 900), rng.integers(0, 2, 900), predictions()
     return {
@@ -66,7 +61,7 @@ def drawings() -> dict[str, Callable[[Path], None]]:
 
 
 @pytest.mark.parametrize("kind", drawings())
-def test_equal_data_gives_equal_bytes(kind: str, tmp_path: Path) -> None:
+def test_equal_data_gives_equal_bytes(kind, tmp_path):
     draw = drawings()[kind]
     for name in ("one.png", "two.png"):
         draw(tmp_path / name)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from scipy.special import logit
 
@@ -32,7 +29,7 @@ SAME = 1e-5
 
 
 @pytest.fixture(scope="module")
-def experts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def experts(tmp_path_factory):
     """Two random adapters on disk."""
     return [write_random_adapter(tmp_path_factory.mktemp("experts") / str(seed), seed) for seed in (1, 2)]
 
@@ -45,24 +42,22 @@ class Stage:
     routing: Routing  # by the paper's rule
     baselines: pd.DataFrame
 
-    def predict(
-        self, weights: np.ndarray | None = None, truth: pd.DataFrame | None = None
-    ) -> tuple[pd.DataFrame, list[str]]:
+    def predict(self, weights=None, truth=None):
         """Predictions with these routing weights, by default the rule's."""
         routing = self.routing if weights is None else replace(self.routing, weights=weights)
         loaded = replace(self.loaded, routing_weights=routing.weights)
         return predict(loaded, routing, self.baselines, pd.DataFrame({"probability": []}) if truth is None else truth)
 
-    def score(self, weights: np.ndarray, loaded: LoadedModel | None = None) -> np.ndarray:
+    def score(self, weights, loaded=None):
         """Probabilities of the evaluated rows under routing weights."""
         return (loaded or self.loaded).probability(self.baselines["row"].to_numpy(), weights)
 
-    def mix(self) -> np.ndarray:
+    def mix(self):
         """Weights that mix all adapters for everyone, as a trained gate's do."""
         return np.random.default_rng(1).dirichlet([1.0] * 3, len(self.routing.weights)).astype(np.float32)
 
 
-def make_stage(root: Path, experts: list[Path], *, users: int = 12) -> Stage:
+def make_stage(root, experts, *, users=12):
     """A tiny model with these experts; the paper's rule makes every case occur."""
     table = interactions(3, users=users)
     table["split"] = table["split"].astype("category")
@@ -90,13 +85,11 @@ def make_stage(root: Path, experts: list[Path], *, users: int = 12) -> Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path, experts: list[Path]) -> Stage:
+def stage(tmp_path, experts):
     return make_stage(tmp_path, experts)
 
 
-def test_ours_its_other_routings_the_oracle_the_baselines_and_the_truth_stand_in_this_order(
-    stage: Stage, tmp_path: Path
-) -> None:
+def test_ours_its_other_routings_the_oracle_the_baselines_and_the_truth_stand_in_this_order(stage, tmp_path):
     truth = pd.DataFrame({"probability": np.linspace(0.1, 0.9, len(stage.loaded.interactions))})
     predictions, models = stage.predict(stage.mix(), truth)
     ours = ["thinkrec", "thinkrec_static", "thinkrec_global", "thinkrec_centroid", "expert_oracle"]
@@ -110,7 +103,7 @@ def test_ours_its_other_routings_the_oracle_the_baselines_and_the_truth_stand_in
     assert (again["split"] != "train").all()
 
 
-def test_each_routing_is_scored_by_its_own_weights(stage: Stage) -> None:
+def test_each_routing_is_scored_by_its_own_weights(stage):
     rule, gate = stage.routing.weights, stage.mix()
     predictions, _ = stage.predict(gate)
     assert {CASES[case] for case in predictions["case"]} == set(CASES)
@@ -126,8 +119,8 @@ def test_each_routing_is_scored_by_its_own_weights(stage: Stage) -> None:
         assert np.abs(one - two).max() > 0.01
 
 
-def test_ranks_outlive_logits_at_which_a_probability_is_one(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    def far_up(loaded: LoadedModel, *arguments: Any, **options: Any) -> NDArray[np.float32]:
+def test_ranks_outlive_logits_at_which_a_probability_is_one(stage, monkeypatch):
+    def far_up(loaded, *arguments, **options):
         return score(loaded, *arguments, **options) + 25
 
     before, models = stage.predict(stage.mix())
@@ -139,7 +132,7 @@ def test_ranks_outlive_logits_at_which_a_probability_is_one(stage: Stage, monkey
         np.testing.assert_allclose(logit(after[name]) - 25, logit(before[name]), atol=1e-3)
 
 
-def test_the_oracle_has_the_best_uauc_of_all_adapters(stage: Stage) -> None:
+def test_the_oracle_has_the_best_uauc_of_all_adapters(stage):
     predictions, _ = stage.predict()
     adapters = [stage.score(only) for only in np.eye(3, dtype=np.float32)]
     for _, rows in predictions.groupby("split", observed=True):
@@ -149,9 +142,7 @@ def test_the_oracle_has_the_best_uauc_of_all_adapters(stage: Stage) -> None:
         assert any(np.allclose(rows["expert_oracle"], adapter[rows.index], atol=SAME) for adapter in adapters)
 
 
-def test_without_experts_and_where_the_rule_is_what_routes_nothing_stands_twice(
-    tmp_path: Path, experts: list[Path]
-) -> None:
+def test_without_experts_and_where_the_rule_is_what_routes_nothing_stands_twice(tmp_path, experts):
     assert make_stage(tmp_path, []).predict()[1] == ["thinkrec", "thinkrec_static", "mf", "mf_static"]
     alone = make_stage(tmp_path, experts[:1]).predict()[1]
     assert alone == ["thinkrec", "thinkrec_static", "thinkrec_global", "expert_oracle", "mf", "mf_static"]
@@ -159,12 +150,12 @@ def test_without_experts_and_where_the_rule_is_what_routes_nothing_stands_twice(
 
 
 @pytest.mark.parametrize("held", [slice(1, None), slice(None, None, -1)], ids=["fewer", "in another order"])
-def test_baselines_of_other_rows_are_refused(held: slice, stage: Stage) -> None:
+def test_baselines_of_other_rows_are_refused(held, stage):
     with pytest.raises(UserError, match=rf"^{BASELINES}: .* dvc repro baselines$"):
         replace(stage, baselines=stage.baselines[held]).predict()
 
 
-def test_the_oracle_worked_out_by_hand() -> None:
+def test_the_oracle_worked_out_by_hand():
     # User 4's second adapter ranks both rows right; user 7 has likes alone, and user 9 the same ranking twice: for
     # these the surer adapter is the better one.
     user, label = np.array([4, 4, 7, 7, 9, 9]), np.array([1, 0, 1, 1, 0, 1])
@@ -172,7 +163,7 @@ def test_the_oracle_worked_out_by_hand() -> None:
     assert expert_oracle(user, label, adapters).tolist() == [0.3, 0.1, 0.9, 0.7, 0.1, 0.9]
 
 
-def test_slices_worked_out_by_hand() -> None:
+def test_slices_worked_out_by_hand():
     table = pd.DataFrame(
         {
             "user": [0, 0, 0, 0, 1, 1],
@@ -191,7 +182,7 @@ def test_slices_worked_out_by_hand() -> None:
     }
 
 
-def test_what_slices_go_by_is_the_same_in_a_world_that_ends_with_the_row() -> None:
+def test_what_slices_go_by_is_the_same_in_a_world_that_ends_with_the_row():
     table = interactions(4, users=6)
     groups = UserGroups(group=np.arange(6) % 3, centroids=np.eye(3), mean=np.zeros(3), spread=np.ones(3))
     rows = np.flatnonzero(table["split"] != "train")
@@ -202,7 +193,7 @@ def test_what_slices_go_by_is_the_same_in_a_world_that_ends_with_the_row() -> No
         assert {name: column[0] for name, column in ended.items()} == {name: before[name][at] for name in before}
 
 
-def test_an_expert_that_changes_no_score_is_refused(experts: list[Path], tmp_path: Path) -> None:
+def test_an_expert_that_changes_no_score_is_refused(experts, tmp_path):
     shutil.copytree(experts[1], tmp_path / "idle")
     weights = load_file(tmp_path / "idle" / "adapter_model.safetensors")
     save_file({name: 0 * weight for name, weight in weights.items()}, tmp_path / "idle" / "adapter_model.safetensors")

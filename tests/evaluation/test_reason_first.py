@@ -1,22 +1,19 @@
 """Thinking first: whole users of valid, averages of samples, differences from the verdict-first score."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
 from tests.builders import interactions, loaded_model
 from thinkrec.evaluation.reason_first import VERDICT_FIRST, counts, measure, sample_users, to_text
-from thinkrec.lm.loaded import LoadedModel
 from thinkrec.metrics import auc
 
 
 @pytest.fixture(scope="module")
-def loaded() -> LoadedModel:
+def loaded():
     return loaded_model(interactions(3, users=6, rows=20))
 
 
-def test_users_are_drawn_whole_until_there_are_rows_enough() -> None:
+def test_users_are_drawn_whole_until_there_are_rows_enough():
     user, rows = np.asarray([0, 0, 0, 1, 1, 2, 2, 2, 2]), np.asarray([1, 2, 3, 4, 6, 7, 8])  # 2 of each, and 3
     for seed in range(5):
         held = sample_users(user, rows, 3, seed=seed)
@@ -26,11 +23,11 @@ def test_users_are_drawn_whole_until_there_are_rows_enough() -> None:
     assert len(sample_users(user, rows[:0], 3, seed=0)) == 0
 
 
-def test_samples_are_averaged_by_ones_twos_and_all() -> None:
+def test_samples_are_averaged_by_ones_twos_and_all():
     assert [counts(samples) for samples in (1, 2, 4, 5)] == [[1], [1, 2], [1, 2, 4], [1, 2, 4, 5]]
 
 
-def test_every_mode_is_measured_on_the_same_valid_rows(loaded: LoadedModel) -> None:
+def test_every_mode_is_measured_on_the_same_valid_rows(loaded):
     measured, seconds = measure(loaded, rows=20, samples=2, max_new_tokens=5, seed=1)
     held = sample_users(loaded.user, loaded.rows("valid"), 20, seed=1)
     assert (measured["rows"], measured["users"]) == (len(held), len(np.unique(loaded.user[held])))
@@ -47,9 +44,9 @@ def test_every_mode_is_measured_on_the_same_valid_rows(loaded: LoadedModel) -> N
     assert measure(loaded, rows=0, samples=2, max_new_tokens=5, seed=1) == ({}, {})  # no rows cost nothing
 
 
-def test_averaged_answers_estimate_the_score_itself(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_averaged_answers_estimate_the_score_itself(loaded, monkeypatch):
     # Sampled verdicts know no more than the score: where they always follow it, one is as good as its sign.
-    def certain(*asked: object, **_: object) -> list[str]:
+    def certain(*asked, **_):
         return ["Yes." if label else "No." for label in loaded.layout.label[asked[1]]]  # type: ignore[index, call-overload]
 
     monkeypatch.setattr("thinkrec.evaluation.reason_first.write_answers", certain)

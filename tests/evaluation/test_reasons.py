@@ -1,7 +1,5 @@
 """Reason metrics: identity, difference, the verdict's honesty, and rows without a reference."""
 
-from __future__ import annotations
-
 import math
 from types import SimpleNamespace
 from unittest import mock
@@ -28,15 +26,15 @@ from thinkrec.shown import ShownRow
 TEXT = "Yes. The user liked slow dramas before, and this is one."
 
 
-def reasons(*rows: tuple[int, int, float, str | None, str | None]) -> pd.DataFrame:
+def reasons(*rows):
     return pd.DataFrame(rows, columns=["row", "label", "probability", "reason", "teacher"])
 
 
-def test_words_are_lower_case_without_punctuation() -> None:
+def test_words_are_lower_case_without_punctuation():
     assert words("Don't -- it\u2019s a *Film noir*!") == ["don't", "it\u2019s", "a", "film", "noir"]
 
 
-def test_likeness_is_full_for_the_same_text_and_none_for_another() -> None:
+def test_likeness_is_full_for_the_same_text_and_none_for_another():
     assert rouge_l(TEXT, TEXT) == bleu([TEXT], [TEXT]) == 1
     assert meteor_exact_stem(TEXT, TEXT) > 0.99  # METEOR's penalty for one unbroken run is never quite 0
     assert rouge_l("purple", TEXT) == meteor_exact_stem("purple", TEXT) == 0
@@ -46,7 +44,7 @@ def test_likeness_is_full_for_the_same_text_and_none_for_another() -> None:
     assert rouge_l("the sad dog", "the big old dog") == pytest.approx(2 * (2 / 4) * (2 / 3) / (2 / 4 + 2 / 3))
 
 
-def test_a_verdict_agrees_with_its_score_or_counts_against_it() -> None:
+def test_a_verdict_agrees_with_its_score_or_counts_against_it():
     frame = reasons(
         (0, 1, 0.9, "Yes. Good.", None),
         (1, 1, 0.2, "No. Bad.", None),
@@ -59,7 +57,7 @@ def test_a_verdict_agrees_with_its_score_or_counts_against_it() -> None:
     assert scores["words"] == (2 + 2 + 2 + 4) / 4
 
 
-def test_rows_without_a_teachers_text_count_for_agreement_only() -> None:
+def test_rows_without_a_teachers_text_count_for_agreement_only():
     alone = score_reasons(reasons((0, 1, 0.9, TEXT, TEXT)))
     joined = score_reasons(reasons((0, 1, 0.9, TEXT, TEXT), (1, 0, 0.1, "No. Purple.", None), (2, 0, 0.1, "", "")))
     for name in ("meteor_exact_stem", "rouge_l", "bleu"):
@@ -68,14 +66,14 @@ def test_rows_without_a_teachers_text_count_for_agreement_only() -> None:
     assert joined["agreement"] == joined["non_empty_share"] == pytest.approx(2 / 3)
 
 
-def test_no_reasons_at_all_is_nan_not_an_error() -> None:
+def test_no_reasons_at_all_is_nan_not_an_error():
     scores = score_reasons(reasons())
     assert scores["rows"] == 0
     assert all(math.isnan(scores[name]) for name in ("meteor_exact_stem", "rouge_l", "bleu", "agreement"))
 
 
-def test_claims_are_counted_of_claims_and_of_reasons_ours_beside_the_teachers() -> None:
-    def read(row: int) -> ShownRow:
+def test_claims_are_counted_of_claims_and_of_reasons_ours_beside_the_teachers():
+    def read(row):
         history = [item("Iron Harbour", "war", liked=row == 0), item("Night", "conflict", liked=True)]
         return ShownRow(history=history, target=item("Low Tide", "sea"))
 
@@ -106,7 +104,7 @@ def test_claims_are_counted_of_claims_and_of_reasons_ours_beside_the_teachers() 
     assert math.isnan(scores["teacher"]["target_true_share"]["literally"])
 
 
-def test_a_text_names_the_true_reason_by_any_of_its_words() -> None:
+def test_a_text_names_the_true_reason_by_any_of_its_words():
     # Four things, two of them traits: revenge and irony.
     target = item("Low Tide", "vengeance", "payback", "Drama", "wry", "lima")
     checker = checker_of(ShownRow(history=[], target=target))
@@ -133,7 +131,7 @@ def test_a_text_names_the_true_reason_by_any_of_its_words() -> None:
     assert score_truth(frame, [], checker, np.arange(4), seed=0) == {}  # where nobody knows
 
 
-def test_meteor_counts_synonyms_where_wordnet_is_and_is_not_computed_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_meteor_counts_synonyms_where_wordnet_is_and_is_not_computed_elsewhere(monkeypatch):
     synset = SimpleNamespace(lemmas=lambda: [SimpleNamespace(name=lambda: "hound")])
     present = SimpleNamespace(ensure_loaded=lambda: None, synsets=lambda word: [synset] if word == "dog" else [])
     monkeypatch.setattr(nltk.corpus, "wordnet", present)

@@ -1,9 +1,6 @@
 """The metrics file: what it holds, that paired comparisons find what was planted, and its text form."""
 
-from __future__ import annotations
-
 import json
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,24 +25,24 @@ MODELS = ["thinkrec", "thinkrec_static", "expert_oracle", "twin", "weak_static",
 
 
 @pytest.fixture(scope="module")
-def predictions() -> pd.DataFrame:
+def predictions():
     """A model that knows most of the true probabilities, its monotone twin, and others near chance."""
     frame = make_predictions(1600, users=120, thinkrec=0.7, weak=None, thinkrec_static=2.0, weak_static=None)
     return frame.assign(twin=frame["thinkrec"] ** 2, expert_oracle=frame[["thinkrec", "best"]].mean(axis=1))
 
 
 @pytest.fixture(scope="module")
-def with_new_items(predictions: pd.DataFrame) -> pd.DataFrame:
+def with_new_items(predictions):
     """The same, where the item of every third row is one that train never saw."""
     return predictions.assign(popularity=np.where(predictions["row"] % 3, 9, 0))
 
 
 @pytest.fixture(scope="module")
-def evaluated(predictions: pd.DataFrame) -> dict[str, Any]:
+def evaluated(predictions):
     return evaluate(predictions, MODELS, seed=0, draws=500)
 
 
-def test_it_holds_every_model_on_valid_and_test(predictions: pd.DataFrame, evaluated: dict[str, Any]) -> None:
+def test_it_holds_every_model_on_valid_and_test(predictions, evaluated):
     assert list(evaluated) == ["valid", "test"]
     test = predictions[predictions["split"] == "test"]
     for model in MODELS:
@@ -56,7 +53,7 @@ def test_it_holds_every_model_on_valid_and_test(predictions: pd.DataFrame, evalu
             assert edges["low"] < entry["all"][name] < edges["high"]
 
 
-def test_rows_fall_into_the_bins_that_name_them() -> None:
+def test_rows_fall_into_the_bins_that_name_them():
     counts = [0, 1, 9, 10, 49, 50, 4000]
     frame = pd.DataFrame(
         {"history": counts, "popularity": counts[::-1], "group": [-1, 0, 2] * 2 + [0], "case": [0, 2] * 3 + [2]}
@@ -75,7 +72,7 @@ def test_rows_fall_into_the_bins_that_name_them() -> None:
     assert list(cut_slices(without_experts)) == ["popularity"]  # a slice of one bin is left out
 
 
-def test_a_bins_figures_are_those_of_its_rows(predictions: pd.DataFrame, evaluated: dict[str, Any]) -> None:
+def test_a_bins_figures_are_those_of_its_rows(predictions, evaluated):
     test = predictions[predictions["split"] == "test"]
     held = test[test["popularity"].between(1, 9)]
     of_model = evaluated["test"]["models"]["weak"]["slices"]["popularity"]["1-9"]
@@ -88,14 +85,14 @@ def test_a_bins_figures_are_those_of_its_rows(predictions: pd.DataFrame, evaluat
     assert of_model["ndcg@5"] == metrics.per_user(held["user"], held["label"], held["weak"], seed=0).means()["ndcg@5"]
 
 
-def test_a_bin_leaves_out_means_over_a_handful_of_users(predictions: pd.DataFrame) -> None:
+def test_a_bin_leaves_out_means_over_a_handful_of_users(predictions):
     few = predictions.assign(group=np.where(predictions["user"] < 20, 0, 1))  # 20 users against 100
     bins = evaluate(few, ["weak"], seed=0, draws=2)["test"]["models"]["weak"]["slices"]["group"]
     assert list(bins["1"]) == []
     assert list(bins["2"]) == list(SLICE_METRICS)
 
 
-def test_all_models_are_measured_on_the_same_slices(evaluated: dict[str, Any]) -> None:
+def test_all_models_are_measured_on_the_same_slices(evaluated):
     for table in evaluated.values():
         sizes = {name: list(bins) for name, bins in table["slices"].items()}
         for model in table["models"].values():
@@ -104,7 +101,7 @@ def test_all_models_are_measured_on_the_same_slices(evaluated: dict[str, Any]) -
             assert sum(size["rows"] for size in bins.values()) == table["models"]["weak"]["all"]["rows"]
 
 
-def test_a_planted_difference_is_found_and_an_absent_one_is_not(evaluated: dict[str, Any]) -> None:
+def test_a_planted_difference_is_found_and_an_absent_one_is_not(evaluated):
     differences = evaluated["test"]["differences"]
     assert list(differences) == ["twin", "weak", "weak_static"]  # the truth and the oracle have hindsight: no rivals
     assert differences["weak"]["auc"]["low"] > 0.1 and differences["weak"]["auc"]["p_holm"] < 0.06
@@ -118,7 +115,7 @@ def test_a_planted_difference_is_found_and_an_absent_one_is_not(evaluated: dict[
     assert all(pair["p_holm"] >= pair["p"] for model in differences.values() for pair in model.values())
 
 
-def test_new_items_have_intervals_and_paired_leads_of_their_rows(with_new_items: pd.DataFrame) -> None:
+def test_new_items_have_intervals_and_paired_leads_of_their_rows(with_new_items):
     table = evaluate(with_new_items, MODELS, seed=0, draws=200)["test"]
     new = table["new_items"]
     held = with_new_items[(with_new_items["split"] == "test") & (with_new_items["popularity"] == 0)]
@@ -140,7 +137,7 @@ def test_new_items_have_intervals_and_paired_leads_of_their_rows(with_new_items:
 
 
 @pytest.mark.parametrize("fault", ["one class", "few users", "none"])
-def test_where_new_items_are_too_few_only_their_number_is_given(with_new_items: pd.DataFrame, fault: str) -> None:
+def test_where_new_items_are_too_few_only_their_number_is_given(with_new_items, fault):
     new = with_new_items["popularity"] == 0
     if fault == "one class":
         frame = with_new_items.assign(label=with_new_items["label"].where(~new, 1))
@@ -154,7 +151,7 @@ def test_where_new_items_are_too_few_only_their_number_is_given(with_new_items: 
     assert "new AUC" not in to_text({"test": table})
 
 
-def test_the_possible_lift_is_0_at_chance_and_1_for_the_truth(evaluated: dict[str, Any]) -> None:
+def test_the_possible_lift_is_0_at_chance_and_1_for_the_truth(evaluated):
     assert (possible_lift(0.5, 0.8), possible_lift(0.65, 0.8)) == (0, pytest.approx(0.5))
     models = evaluated["test"]["models"]
     assert models["best"]["possible_lift"] == 1
@@ -162,25 +159,25 @@ def test_the_possible_lift_is_0_at_chance_and_1_for_the_truth(evaluated: dict[st
     assert abs(models["weak"]["possible_lift"]) < 0.2
 
 
-def test_without_the_truth_or_our_model_their_parts_are_absent(predictions: pd.DataFrame) -> None:
+def test_without_the_truth_or_our_model_their_parts_are_absent(predictions):
     table = evaluate(predictions, ["weak"], seed=0, draws=20)["valid"]
     assert "possible_lift" not in table["models"]["weak"]
     assert table["differences"] == {}
 
 
-def test_the_order_of_models_changes_no_figure(predictions: pd.DataFrame) -> None:
+def test_the_order_of_models_changes_no_figure(predictions):
     one, other = (evaluate(predictions, models, seed=0, draws=20) for models in (MODELS, MODELS[::-1]))
     assert rounded(other, 12) == rounded(one, 12)  # which turns NaN, which equals nothing, into null
 
 
-def test_it_is_json_with_null_for_what_cannot_be_computed(predictions: pd.DataFrame) -> None:
+def test_it_is_json_with_null_for_what_cannot_be_computed(predictions):
     one_class = predictions.assign(label=1)
     table = rounded(evaluate(one_class, MODELS, seed=0, draws=20), 4)
     assert json.loads(json.dumps(table, allow_nan=False))["test"]["models"]["weak"]["all"]["auc"] is None
     assert "-" in to_text(table)
 
 
-def test_the_text_is_aligned_and_marks_what_differs(evaluated: dict[str, Any]) -> None:
+def test_the_text_is_aligned_and_marks_what_differs(evaluated):
     text = to_text(evaluated)
     assert text == to_text(json.loads(json.dumps(evaluated)))
     block = text.split("\n\n")[1].splitlines()
@@ -191,7 +188,7 @@ def test_the_text_is_aligned_and_marks_what_differs(evaluated: dict[str, Any]) -
     assert max(map(len, block)) <= 140
 
 
-def test_the_text_has_a_column_for_new_items_where_they_are_measured(with_new_items: pd.DataFrame) -> None:
+def test_the_text_has_a_column_for_new_items_where_they_are_measured(with_new_items):
     evaluated = evaluate(with_new_items, MODELS, seed=0, draws=200)
     block = to_text(evaluated).split("\n\n")[1].splitlines()
     new = evaluated["test"]["new_items"]
@@ -201,7 +198,7 @@ def test_the_text_has_a_column_for_new_items_where_they_are_measured(with_new_it
     assert of_weak == f"{new['models']['weak']['all']['auc']:.4f}*".removeprefix("0")
 
 
-def test_the_text_lists_online_models_then_static_ones_then_hindsight(evaluated: dict[str, Any]) -> None:
+def test_the_text_lists_online_models_then_static_ones_then_hindsight(evaluated):
     lines = to_text(evaluated).split("\n\n")[1].splitlines()[2:-1]
     firsts = [line if line.startswith("--") else line.split()[0] for line in lines]
     static, hindsight = "-- static: nothing after the split began is known", "-- with hindsight, not competitors"
@@ -211,7 +208,7 @@ def test_the_text_lists_online_models_then_static_ones_then_hindsight(evaluated:
     assert "--" not in to_text(alone)
 
 
-def test_the_headlines_are_ours_from_the_table(evaluated: dict[str, Any]) -> None:
+def test_the_headlines_are_ours_from_the_table(evaluated):
     short = headlines(evaluated)
     assert set(short) == {"valid", "test"}
     for split, values in short.items():

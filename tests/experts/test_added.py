@@ -1,9 +1,5 @@
 """A group more: the others, and the space they lie in, stay; what of a file is of no use is counted or refused."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,14 +14,14 @@ GROUPS = groups_at([1.0, 0.0], [0.0, 1.0], group=[0, 0, 1, 1, -1], mean=[10, 0],
 VECTORS = np.asarray([[12, 0], [6, -2], [10, 1], [8, -4], [0, 0]], np.float32)
 
 
-def files(folder: Path, *contents: str | bytes) -> list[Path]:
+def files(folder, *contents):
     paths = [folder / f"{number}.txt" for number in range(len(contents))]
     for path, content in zip(paths, contents, strict=True):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return paths
 
 
-def test_the_new_groups_centroid_is_its_users_mean_in_the_space_of_the_others() -> None:
+def test_the_new_groups_centroid_is_its_users_mean_in_the_space_of_the_others():
     more = add_group(GROUPS, np.asarray([1, 3]), VECTORS)
     # (6, -2) and (8, -4) are (-2, -2) and (-1, -4) there.
     np.testing.assert_allclose(more.centroids, [[1, 0], [0, 1], [-1.5, -3]])
@@ -37,7 +33,7 @@ def test_the_new_groups_centroid_is_its_users_mean_in_the_space_of_the_others() 
     assert weights.argmax(1).tolist() == [1, 3, 2, 3, 0]
 
 
-def test_files_name_users_one_a_line(tmp_path: Path) -> None:
+def test_files_name_users_one_a_line(tmp_path):
     members, counts = read_members(files(tmp_path, "d\n\n b \nd\n", "\ufeffc\r\ne\nx\ny"), USERS, GROUPS)
     assert [users.tolist() for users in members] == [[1, 3], [2]]
     assert counts == [
@@ -55,13 +51,13 @@ def test_files_name_users_one_a_line(tmp_path: Path) -> None:
         ([b"\xff\xfe\x00"], "0.txt: not UTF-8 text; save it as UTF-8, one user id a line"),
     ],
 )
-def test_what_cannot_be_added_is_refused_in_a_line(tmp_path: Path, contents: list[str | bytes], message: str) -> None:
+def test_what_cannot_be_added_is_refused_in_a_line(tmp_path, contents, message):
     with pytest.raises(UserError, match=message) as caught:
         read_members(files(tmp_path, *contents), USERS, GROUPS)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_and_groups_that_are_too_few_are_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_and_groups_that_are_too_few_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.txt: no such file; experts.added should name files of user ids$"):
         read_members([tmp_path / "nowhere.txt"], USERS, GROUPS)
     with pytest.raises(UserError, match="cannot be read"):

@@ -1,12 +1,6 @@
 """The trained gate starts at the rule, learns which expert is right for whom, and touches nothing else."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -15,7 +9,6 @@ from tests.experts.worlds import groups_at
 from thinkrec.experts.gate import Gate, train_gate
 from thinkrec.experts.rule import centroid_routing, centroid_weights
 from thinkrec.lm.adapters import install_mixture
-from thinkrec.lm.loaded import LoadedModel
 
 USERS, ROWS = 24, 8
 KIND = np.arange(USERS) % 2
@@ -24,12 +17,12 @@ GROUPS = groups_at(*CENTROIDS, group=KIND.tolist())
 POINTS = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
 
 
-def global_share(gate: Gate, points: np.ndarray = POINTS) -> float:
+def global_share(gate, points=POINTS):
     return float(gate(torch.from_numpy(points))[:, 0].mean().detach())
 
 
 @pytest.mark.parametrize(("asked", "given"), [(0.3, 0.3), (0.0, 0.02), (1.0, 0.98)])
-def test_the_gate_starts_at_the_rule_but_leaves_every_adapter_a_say(asked: float, given: float) -> None:
+def test_the_gate_starts_at_the_rule_but_leaves_every_adapter_a_say(asked, given):
     gate = Gate(GROUPS, 0.1)
     assert gate.projection.equal(torch.eye(4))
     gate.start_at(POINTS, asked)
@@ -39,7 +32,7 @@ def test_the_gate_starts_at_the_rule_but_leaves_every_adapter_a_say(asked: float
     np.testing.assert_allclose(experts / experts.sum(1, keepdims=True), expected, atol=1e-4)
 
 
-def test_who_has_no_vector_is_global_whatever_the_gate_learned() -> None:
+def test_who_has_no_vector_is_global_whatever_the_gate_learned():
     gate = Gate(GROUPS, 0.5)
     with torch.no_grad():
         gate.global_logit.fill_(-30)
@@ -51,7 +44,7 @@ def test_who_has_no_vector_is_global_whatever_the_gate_learned() -> None:
     assert torch.isfinite(gate.projection.grad).all()
 
 
-def test_users_are_routed_in_the_space_of_the_groups() -> None:
+def test_users_are_routed_in_the_space_of_the_groups():
     gate, vectors = Gate(groups_at(*CENTROIDS, mean=[9] * 4, spread=[3] * 4), 0.5), POINTS[:6].copy()
     vectors[2] = 0
     expected = gate(torch.from_numpy((vectors - 9) / 3)).detach().numpy()
@@ -60,16 +53,16 @@ def test_users_are_routed_in_the_space_of_the_groups() -> None:
 
 
 @pytest.fixture(scope="module")
-def experts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def experts(tmp_path_factory):
     return [write_random_adapter(tmp_path_factory.mktemp("experts") / str(seed), seed) for seed in (1, 2)]
 
 
 @pytest.fixture(autouse=True)
-def checkpoints_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def checkpoints_below(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def with_experts(table: pd.DataFrame, vectors: np.ndarray, experts: list[Path]) -> LoadedModel:
+def with_experts(table, vectors, experts):
     """A text-only model with the two experts in it, and these user vectors (U, 4)."""
     model = recommender(table, slots=(), match=False)
     loaded = loaded_model(table, model, batch_weights=install_mixture(model.backbone, [None, *experts]))
@@ -77,14 +70,14 @@ def with_experts(table: pd.DataFrame, vectors: np.ndarray, experts: list[Path]) 
     return loaded
 
 
-def fitted(loaded: LoadedModel, rows: np.ndarray | None = None, **changes: Any) -> tuple[Gate, Any]:
+def fitted(loaded, rows=None, **changes):
     """A gate fitted on these rows (all); `epochs`, `learning_rate` and `temperature` are the gate's."""
     settings = {"epochs": 1, "learning_rate": 1e-9, "temperature": 0.15} | changes
     params = params_with({f"gate.{name}": value for name, value in settings.items()} | {"sft.batch_tokens": 500})
     return train_gate(loaded, GROUPS, np.arange(len(loaded.interactions)) if rows is None else rows, params)
 
 
-def world(experts: list[Path]) -> LoadedModel:
+def world(experts):
     """Users of two kinds, each label the verdict of its kind's own expert.
 
     By the rule all are rather of the first kind. Their third number, which no centroid has, parts the kinds.
@@ -101,7 +94,7 @@ def world(experts: list[Path]) -> LoadedModel:
     return with_experts(table, vectors, experts)
 
 
-def test_training_moves_weight_to_the_expert_that_is_right_and_nothing_else(experts: list[Path]) -> None:
+def test_training_moves_weight_to_the_expert_that_is_right_and_nothing_else(experts):
     loaded, known = world(experts), np.arange(USERS - 1)
     vectors = loaded.features.user_vectors
     rule = centroid_routing(vectors, GROUPS, 0.15)[known]
@@ -123,7 +116,7 @@ PEAKED = np.asarray([[1, 0.1, 0, 0], [0.1, 1, 0, 0], [0] * 4, [0] * 4], np.float
 
 
 @pytest.mark.parametrize("users", [(0, 1, 2, 3), (2, 3)], ids=["some known", "none known"])
-def test_the_start_counts_only_users_that_have_a_vector(experts: list[Path], users: tuple[int, ...]) -> None:
+def test_the_start_counts_only_users_that_have_a_vector(experts, users):
     """The rule gives the two known users an expert each; it is where a gate starts whose late rows know nobody, too."""
     table = interactions(5, users=4, rows=ROWS, ties=False)
     loaded = with_experts(table, PEAKED, experts)

@@ -1,14 +1,9 @@
 """Groups: small ones join their nearest, the largest comes first, and whoever is unknown belongs to none."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from tests.builders import params_with
 from thinkrec.errors import UserError
@@ -26,7 +21,7 @@ from thinkrec.experts.groups import (
 KINDS = pytest.mark.parametrize("kind", ["kmeans", "agglomerative"])
 
 
-def blobs(*sizes: int, at: tuple[tuple[float, float], ...] = ((0, 9), (9, 0), (9, 3))) -> NDArray[np.float32]:
+def blobs(*sizes, at=((0, 9), (9, 0), (9, 3))):
     """Tight clouds of users around the given places."""
     rng = np.random.default_rng(0)
     return np.concatenate(
@@ -34,16 +29,14 @@ def blobs(*sizes: int, at: tuple[tuple[float, float], ...] = ((0, 9), (9, 0), (9
     ).astype(np.float32)
 
 
-def grouped(
-    vectors: NDArray[Any], n: object, kind: str = "kmeans", *, min_users: int = 1, space: str = "raw"
-) -> tuple[UserGroups, dict[str, Any]]:
+def grouped(vectors, n, kind="kmeans", *, min_users=1, space="raw"):
     changes = {"n": n, "grouping": kind, "min_users": min_users, "space": space}
     params = params_with({f"experts.{name}": value for name, value in changes.items()}).experts
     return group_users(vectors.astype(np.float32), params, seed=1)
 
 
 @KINDS
-def test_clear_groups_are_found_and_the_largest_has_number_zero(kind: str) -> None:
+def test_clear_groups_are_found_and_the_largest_has_number_zero(kind):
     groups, metrics = grouped(blobs(5, 12, 8), 3, kind)
     assert groups.group.tolist() == [2] * 5 + [0] * 12 + [1] * 8
     assert (metrics["groups"], metrics["joined"], metrics["users"]) == (3, 0, [12, 8, 5])
@@ -53,7 +46,7 @@ def test_clear_groups_are_found_and_the_largest_has_number_zero(kind: str) -> No
 
 
 @pytest.mark.parametrize(("min_users", "users"), [(3, [14, 5]), (50, [19])])
-def test_a_small_group_joins_the_nearest_until_one_is_left(min_users: int, users: list[int]) -> None:
+def test_a_small_group_joins_the_nearest_until_one_is_left(min_users, users):
     vectors = blobs(5, 12, 2)
     groups, metrics = grouped(vectors, 3, min_users=min_users)
     assert groups.group.tolist() == [len(users) - 1] * 5 + [0] * 14
@@ -61,20 +54,20 @@ def test_a_small_group_joins_the_nearest_until_one_is_left(min_users: int, users
     np.testing.assert_allclose(groups.centroids[0], vectors[groups.group == 0].mean(0), rtol=1e-5)
 
 
-def test_users_without_a_vector_belong_to_no_group() -> None:
+def test_users_without_a_vector_belong_to_no_group():
     groups, metrics = grouped(np.insert(blobs(5, 6), 3, 0, axis=0), 2, space="standardised")
     assert groups.group[3] == -1 and (np.delete(groups.group, 3) >= 0).all()
     assert sum(metrics["users"]) == 11
     np.testing.assert_array_equal(groups.mean, grouped(blobs(5, 6), 2, space="standardised")[0].mean)
 
 
-def test_the_same_seed_gives_the_same_groups() -> None:
+def test_the_same_seed_gives_the_same_groups():
     vectors = np.random.default_rng(3).normal(size=(60, 4))
     first, second = (grouped(vectors, 4, min_users=2, space="standardised")[0] for _ in range(2))
     assert (first.group == second.group).all() and (first.centroids == second.centroids).all()
 
 
-def test_the_standardised_space_centres_and_scales_every_dimension_and_the_raw_one_none() -> None:
+def test_the_standardised_space_centres_and_scales_every_dimension_and_the_raw_one_none():
     vectors = (blobs(10, 10) * [1, 100] + 5).astype(np.float32)
     groups, _ = grouped(vectors, 2, space="standardised")
     points = groups.project(vectors)
@@ -85,7 +78,7 @@ def test_the_standardised_space_centres_and_scales_every_dimension_and_the_raw_o
     np.testing.assert_array_equal(grouped(vectors, 2)[0].project(vectors), vectors)
 
 
-def test_no_groups_are_wanted(tmp_path: Path) -> None:
+def test_no_groups_are_wanted(tmp_path):
     groups, metrics = grouped(blobs(4, 5), 0, space="standardised")
     assert (groups.group == -1).all() and groups.centroids.shape == (0, 2)
     assert (metrics["groups"], metrics["joined"], metrics["users"], metrics["silhouette"]) == (0, 0, [], {})
@@ -93,7 +86,7 @@ def test_no_groups_are_wanted(tmp_path: Path) -> None:
     assert load_groups(tmp_path).centroids.shape == (0, 2)
 
 
-def test_more_groups_than_users_is_a_user_error() -> None:
+def test_more_groups_than_users_is_a_user_error():
     with pytest.raises(UserError, match=r"experts\.n=4: there are only 3 users to group; ask for fewer experts"):
         grouped(np.append(blobs(3), [[0, 0]], axis=0), 4)
     with pytest.raises(UserError, match=r"experts\.n=auto: there are only 2 users to group; give a number"):
@@ -101,7 +94,7 @@ def test_more_groups_than_users_is_a_user_error() -> None:
     assert list(grouped(blobs(3), "auto")[1]["silhouette"]) == [2]  # as many groups as three users can form
 
 
-def test_wards_groups_differ_from_k_means_where_the_best_merge_is_not_the_best_cut() -> None:
+def test_wards_groups_differ_from_k_means_where_the_best_merge_is_not_the_best_cut():
     """Four on a line: Ward joins 4 and 6 first, and never parts them again; k-means does."""
     vectors = np.asarray([[1.0], [4.0], [6.0], [9.5]]).repeat(2, axis=1)
     # Squares about the means: {1} {4 6 9.5} 15.5, {1 4} {6 9.5} 10.6, {1 4 6} {9.5} 12.7 (per dimension).
@@ -111,14 +104,14 @@ def test_wards_groups_differ_from_k_means_where_the_best_merge_is_not_the_best_c
 
 
 def test_beyond_its_bound_ward_clusters_a_sample_and_the_others_join_the_nearest_centroid(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     vectors = blobs(30, 60, 45)
     whole = grouped(vectors, 3, "agglomerative")[0]
     clustered = []
 
     class Ward(grouping.AgglomerativeClustering):
-        def fit_predict(self, points: NDArray[np.float32], y: None = None) -> NDArray[np.int64]:
+        def fit_predict(self, points, y=None):
             clustered.append(len(points))
             return super().fit_predict(points)
 
@@ -130,14 +123,14 @@ def test_beyond_its_bound_ward_clusters_a_sample_and_the_others_join_the_nearest
 
 @KINDS
 @pytest.mark.parametrize("places", [((0, 9), (9, 0)), ((0, 9), (9, 0), (9, 9)), ((0, 0), (0, 9), (9, 0), (9, 9))])
-def test_auto_finds_as_many_groups_as_there_are(kind: str, places: tuple[tuple[float, float], ...]) -> None:
+def test_auto_finds_as_many_groups_as_there_are(kind, places):
     groups, metrics = grouped(blobs(*[10] * len(places), at=places), "auto", kind)
     assert len(groups.centroids) == metrics["groups"] == len(places)
     assert list(metrics["silhouette"]) == [2, 3, 4, 5, 6]
     assert max(metrics["silhouette"], key=metrics["silhouette"].get) == len(places)
 
 
-def test_auto_judges_the_groups_that_are_left_once_small_ones_have_joined() -> None:
+def test_auto_judges_the_groups_that_are_left_once_small_ones_have_joined():
     """One user far off, against all others, has the best silhouette; who goes by it is left with a single expert."""
     vectors = blobs(40, 40, 1, at=((0, 0), (3, 0), (43, 0)))
     assert grouped(vectors, "auto")[0].group.tolist() == [0] * 80 + [1]
@@ -146,7 +139,7 @@ def test_auto_judges_the_groups_that_are_left_once_small_ones_have_joined() -> N
     assert np.isnan(metrics["silhouette"][2]) and metrics["joined"] == 1
 
 
-def test_the_silhouette_by_hand_and_of_a_bounded_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_silhouette_by_hand_and_of_a_bounded_sample(monkeypatch):
     points = np.asarray([[0], [1], [4], [6]], np.float32)
     # a, b per user: 1, 5; 1, 4; 2, 3.5; 2, 5.5 -> .8, .75, 1.5 / 3.5, 3.5 / 5.5
     by_hand = np.mean([0.8, 0.75, 1.5 / 3.5, 3.5 / 5.5])
@@ -164,7 +157,7 @@ FIRST = np.asarray([[-1, 0], [1, 5]], np.float32)
 SECOND = np.asarray([[3, 0], [4, 2.5], [5, 5]], np.float32)
 
 
-def test_cohens_d_by_hand_along_the_line_between_the_centroids_however_that_lies() -> None:
+def test_cohens_d_by_hand_along_the_line_between_the_centroids_however_that_lies():
     """Means 0 and 4 along the first axis, variances 2 (of two) and 1 (of three): pooled (1 * 2 + 2 * 1) / 3."""
     by_hand = pytest.approx(4 / (4 / 3) ** 0.5, rel=1e-5)
     rotation = np.asarray([[0.6, -0.8], [0.8, 0.6]], np.float32)
@@ -174,7 +167,7 @@ def test_cohens_d_by_hand_along_the_line_between_the_centroids_however_that_lies
     assert np.isnan(cohens_d(FIRST * [0, 1], SECOND * [0, 1] + [4, 0]))
 
 
-def test_every_pair_of_groups_is_told_apart_by_its_cohens_d_in_the_space_of_the_groups() -> None:
+def test_every_pair_of_groups_is_told_apart_by_its_cohens_d_in_the_space_of_the_groups():
     vectors = blobs(5, 12, 8) * np.asarray([1, 50], np.float32)
     groups, metrics = grouped(vectors, 3, space="standardised")
     points = [groups.project(vectors[groups.group == number]) for number in range(3)]
@@ -195,9 +188,7 @@ def test_every_pair_of_groups_is_told_apart_by_its_cohens_d_in_the_space_of_the_
         {"spread": np.zeros((1, 2), np.float32)},
     ],
 )
-def test_groups_round_trip_through_disk_unless_they_have_another_shape(
-    change: dict[str, NDArray[Any]], tmp_path: Path
-) -> None:
+def test_groups_round_trip_through_disk_unless_they_have_another_shape(change, tmp_path):
     groups, folder = grouped(blobs(4, 5), 2, space="standardised")[0], tmp_path / "out" / "experts"
     save_groups(groups, folder)
     again = load_groups(folder)

@@ -1,9 +1,5 @@
 """The routing artefact: it round-trips, belongs to its experts and users, and routes users it has no row for."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -21,7 +17,7 @@ PARAMS = params_with({"gate.temperature": 0.3, "gate.kind": "trained"}).gate
 
 
 @pytest.fixture
-def routing(tmp_path: Path) -> Routing:
+def routing(tmp_path):
     """What some gate makes of the users, in a project whose experts are a single file."""
     (tmp_path / "out" / "experts").mkdir(parents=True)
     (tmp_path / "out" / "experts" / "groups").write_text("some")
@@ -34,7 +30,7 @@ def routing(tmp_path: Path) -> Routing:
     return routing
 
 
-def test_routing_round_trips_through_disk_and_routes_whom_it_has_no_row_for(tmp_path: Path, routing: Routing) -> None:
+def test_routing_round_trips_through_disk_and_routes_whom_it_has_no_row_for(tmp_path, routing):
     again = load_routing(GROUPS, PARAMS, tmp_path, states=7)
     assert (again.weights == routing.weights).all()
     some = np.asarray([5, 2, 0])
@@ -52,9 +48,7 @@ def test_routing_round_trips_through_disk_and_routes_whom_it_has_no_row_for(tmp_
         ({}, r"gate: made with experts [0-9a-f]{12} \(here [0-9a-f]{12}\); put that back"),
     ],
 )
-def test_a_routing_made_with_others_is_refused(
-    tmp_path: Path, routing: Routing, changed: dict[str, object], message: str
-) -> None:
+def test_a_routing_made_with_others_is_refused(tmp_path, routing, changed, message):
     if not changed:
         (tmp_path / "out" / "experts" / "groups").write_text("others")
     with pytest.raises(UserError, match=message):
@@ -69,8 +63,6 @@ def test_a_routing_made_with_others_is_refused(
         ([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], 7, r"gate\.safetensors: not a gate over 3 dimensions"),
     ],
 )
-def test_a_routing_of_other_users_or_experts_is_refused(
-    tmp_path: Path, routing: Routing, centroids: list[list[float]], states: int, message: str
-) -> None:
+def test_a_routing_of_other_users_or_experts_is_refused(tmp_path, routing, centroids, states, message):
     with pytest.raises(UserError, match=message):
         load_routing(groups_at(*centroids), PARAMS, tmp_path, states=states)

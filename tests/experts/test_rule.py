@@ -1,7 +1,5 @@
 """The paper's three cases, worked out by hand, as rows of one matrix."""
 
-from __future__ import annotations
-
 from math import cos, log, radians, sin
 
 import numpy as np
@@ -13,7 +11,7 @@ from tests.experts.worlds import groups_at
 from thinkrec.experts.rule import CASES, centroid_routing, routing_cases
 
 
-def user_with(first: float, temperature: float) -> list[float]:
+def user_with(first, temperature):
     """A vector whose weight for the first of two opposite centroids [1, 0] and [-1, 0] is `first`."""
     cosine = temperature * log(first / (1 - first)) / 2
     return [cosine, (1 - cosine**2) ** 0.5]
@@ -33,14 +31,14 @@ def user_with(first: float, temperature: float) -> list[float]:
         (0.01, [0, 0, 1], "single"),
     ],
 )
-def test_two_experts_by_hand(weight: float, row: list[float], case: str) -> None:
+def test_two_experts_by_hand(weight, row, case):
     vectors = 3 * np.asarray([user_with(weight, 0.1)], np.float32)
     routing = centroid_routing(vectors, groups_at([2.0, 0.0], [-1.0, 0.0]), 0.1)
     np.testing.assert_allclose(routing, [row], atol=1e-5)
     assert CASES[routing_cases(routing)[0]] == case
 
 
-def test_three_experts_by_hand() -> None:
+def test_three_experts_by_hand():
     groups = groups_at([1.0, 0.0], [0.0, 1.0], [-1.0, 0.0])
     angle = radians(40)
     routing = centroid_routing(np.asarray([[cos(angle), sin(angle)]], np.float32), groups, 0.2)
@@ -50,7 +48,7 @@ def test_three_experts_by_hand() -> None:
     np.testing.assert_allclose(routing, [[0, *weights]], atol=1e-5)
 
 
-def test_cosines_are_taken_in_the_space_of_the_groups() -> None:
+def test_cosines_are_taken_in_the_space_of_the_groups():
     groups = groups_at([1.0, 0.0], [-1.0, 0.0], mean=[10, 0], spread=[2, 1])
     vectors = np.asarray([[9, 0.01], [11, 0.01]], np.float32)  # raw, both lie along the first centroid
     assert centroid_routing(vectors, groups, 0.1).tolist() == [[0, 0, 1], [0, 1, 0]]
@@ -64,14 +62,14 @@ def test_cosines_are_taken_in_the_space_of_the_groups() -> None:
         ([[1.0, 0.0], [0.0, 1.0]], [[0, 1, 0], [1, 0, 0]]),  # without a vector the global adapter serves
     ],
 )
-def test_no_experts_one_and_no_vector(centroids: list[list[float]], rows: list[list[int]]) -> None:
+def test_no_experts_one_and_no_vector(centroids, rows):
     vectors = np.asarray([[5, 0], [0, 0]], np.float32)
     assert centroid_routing(vectors, groups_at(*centroids), 0.1).tolist() == rows
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 999), st.integers(0, 5), st.sampled_from([0.01, 0.1, 1.0]))
-def test_rows_sum_to_one(seed: int, n: int, temperature: float) -> None:
+def test_rows_sum_to_one(seed, n, temperature):
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(20, 3)).astype(np.float32)
     vectors[::7] = 0

@@ -1,10 +1,6 @@
 """The features artefact: every row gets vectors of its past alone, in train by fits on what was earlier."""
 
-from __future__ import annotations
-
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +14,9 @@ from thinkrec.features.artefact import PER_PROTOCOL, SHARED, Features, load_feat
 from thinkrec.features.fitting import fit_features, fits_of_train
 from thinkrec.features.models import fit_model, refit_model
 from thinkrec.features.ratings import Ratings
-from thinkrec.history import PROTOCOLS, Protocol, history_bounds
+from thinkrec.history import PROTOCOLS, history_bounds
 from thinkrec.metrics import auc
-from thinkrec.params import FeatureModel, FeatureParams
+from thinkrec.params import FeatureParams
 
 USERS, ROWS, FOLDS, SEED = 6, 18, 3, 2
 NEW = 4  # users from here on have no row in train
@@ -29,7 +25,7 @@ every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 
 
 @cache
-def table() -> pd.DataFrame:
+def table():
     """Six users over 18 moments, some of which hold several rows of a user; the last two are new in valid."""
     frame = interactions(4, users=USERS, rows=ROWS, ties=False)
     time = frame["timestamp"] // 10
@@ -41,26 +37,26 @@ def table() -> pd.DataFrame:
     return frame
 
 
-def column(name: str) -> np.ndarray:
+def column(name):
     return table()[name].to_numpy()
 
 
-def rows_of(*splits: str) -> np.ndarray:
+def rows_of(*splits):
     return np.flatnonzero(table()["split"].isin(splits))
 
 
-def fit_table(kind: FeatureModel, frame: pd.DataFrame, *, epochs: int = 1) -> tuple[dict[Protocol, Features], Any]:
+def fit_table(kind, frame, *, epochs=1):
     """By default of one epoch: then which is best cannot change with the labels of valid."""
     params = FeatureParams(model=kind, folds=FOLDS, epochs=epochs)
     return fit_features(frame, item_table(), params, params_of(kind), seed=SEED)[:2]
 
 
 @cache
-def features_by_protocol(kind: FeatureModel) -> dict[Protocol, Features]:
+def features_by_protocol(kind):
     return fit_table(kind, table())[0]
 
 
-def features_after(kind: FeatureModel, rows: np.ndarray, *, keep: np.ndarray) -> dict[Protocol, Features]:
+def features_after(kind, rows, *, keep):
     """The features where these rows have other labels and, but for the rows `keep`, other items."""
     label, item = column("label").copy(), column("item").copy()
     label[rows] = 1 - label[rows]
@@ -69,25 +65,25 @@ def features_after(kind: FeatureModel, rows: np.ndarray, *, keep: np.ndarray) ->
     return fit_table(kind, table().assign(label=label, item=item))[0]
 
 
-def products(vectors: np.ndarray) -> np.ndarray:
+def products(vectors):
     """What two fits that differ by a rotation alone share: the inner products."""
     return vectors @ vectors.T
 
 
-def assert_same_rows(one: Features, two: Features, rows: np.ndarray) -> None:
+def assert_same_rows(one, two, rows):
     for name in ("user_vectors_of", "item_vectors_of"):
         np.testing.assert_allclose(getattr(one, name)(rows), getattr(two, name)(rows), atol=1e-5)
     np.testing.assert_allclose(one.user_vectors[one.state[rows]], two.user_vectors[two.state[rows]], atol=1e-5)
     np.testing.assert_allclose(one.statistics[rows], two.statistics[rows], atol=1e-5)
 
 
-def assert_counts_and_affinity_differ(one: Features, two: Features, rows: np.ndarray) -> None:
+def assert_counts_and_affinity_differ(one, two, rows):
     differs = one.statistics[rows] != two.statistics[rows]
     assert differs[:, :-1].any() and differs[:, -1].any()
 
 
 @every_model
-def test_no_vector_of_a_train_row_or_of_its_history_knows_a_label_at_or_after_it(kind: FeatureModel) -> None:
+def test_no_vector_of_a_train_row_or_of_its_history_knows_a_label_at_or_after_it(kind):
     train, user, time = rows_of("train"), column("user"), column("timestamp")
     before = features_by_protocol(kind)["online"]
     for row in train[3::9].tolist():
@@ -106,7 +102,7 @@ def test_no_vector_of_a_train_row_or_of_its_history_knows_a_label_at_or_after_it
 
 
 @every_model
-def test_past_the_first_fold_items_vectors_know_what_was_before_their_fold_and_nothing_else(kind: FeatureModel) -> None:
+def test_past_the_first_fold_items_vectors_know_what_was_before_their_fold_and_nothing_else(kind):
     train, time, before = rows_of("train"), column("timestamp"), features_by_protocol(kind)["online"]
     for _, served in list(fits_of_train(column("user"), time, train, FOLDS, SEED))[-FOLDS + 1 :]:
         start = time[served].min()
@@ -116,7 +112,7 @@ def test_past_the_first_fold_items_vectors_know_what_was_before_their_fold_and_n
             assert (np.abs(one - two) > 1e-4).any() == differs
 
 
-def test_folds_follow_time_and_only_the_first_is_parted_by_users() -> None:
+def test_folds_follow_time_and_only_the_first_is_parted_by_users():
     user, time, train = column("user"), column("timestamp"), rows_of("train")
     fits = list(fits_of_train(user, time, train, FOLDS, SEED))
     np.testing.assert_array_equal(np.sort(np.concatenate([served for _, served in fits])), train)
@@ -135,7 +131,7 @@ def test_folds_follow_time_and_only_the_first_is_parted_by_users() -> None:
 
 
 @every_model
-def test_fits_take_the_epochs_that_are_best_on_valid_and_the_more_the_fewer_rows_they_have(kind: FeatureModel) -> None:
+def test_fits_take_the_epochs_that_are_best_on_valid_and_the_more_the_fewer_rows_they_have(kind):
     by_protocol, metrics = fit_table(kind, table(), epochs=6)
     train, valid = rows_of("train"), rows_of("valid")
     ratings = Ratings.of(table(), items=ITEMS, keywords=item_table()["keywords"])
@@ -157,7 +153,7 @@ def test_fits_take_the_epochs_that_are_best_on_valid_and_the_more_the_fewer_rows
 
 @every_model
 @every_protocol
-def test_valid_and_test_rows_use_the_full_fit(kind: FeatureModel, protocol: Protocol) -> None:
+def test_valid_and_test_rows_use_the_full_fit(kind, protocol):
     features, user, rest = features_by_protocol(kind)[protocol], column("user"), rows_of("valid", "test")
     ratings = Ratings.of(table(), items=ITEMS, keywords=item_table()["keywords"])
     full = refit_model(kind, ratings, rows_of("train"), params_of(kind), epochs=1, seed=SEED)
@@ -176,7 +172,7 @@ def test_valid_and_test_rows_use_the_full_fit(kind: FeatureModel, protocol: Prot
 
 
 @every_model
-def test_online_a_row_of_valid_or_test_knows_nothing_at_or_after_its_own_time(kind: FeatureModel) -> None:
+def test_online_a_row_of_valid_or_test_knows_nothing_at_or_after_its_own_time(kind):
     before, time = features_by_protocol(kind)["online"], column("timestamp")
     for row in rows_of("valid", "test")[::7].tolist():
         same = np.asarray([row])
@@ -185,7 +181,7 @@ def test_online_a_row_of_valid_or_test_knows_nothing_at_or_after_its_own_time(ki
 
 
 @every_model
-def test_online_a_row_knows_what_was_just_before_it(kind: FeatureModel) -> None:
+def test_online_a_row_knows_what_was_just_before_it(kind):
     user, time = column("user"), column("timestamp")
     row = np.flatnonzero(user == 1)[-1:]
     last = np.flatnonzero((user == 1) & (time < time[row]))[-1:]
@@ -198,9 +194,7 @@ def test_online_a_row_knows_what_was_just_before_it(kind: FeatureModel) -> None:
 
 @every_model
 @pytest.mark.parametrize(("split", "from_then_on"), [("valid", ["valid", "test"]), ("test", ["test"])])
-def test_static_no_row_knows_anything_at_or_after_the_start_of_its_split(
-    kind: FeatureModel, split: str, from_then_on: list[str]
-) -> None:
+def test_static_no_row_knows_anything_at_or_after_the_start_of_its_split(kind, split, from_then_on):
     before, later, of_split = features_by_protocol(kind)["static"], rows_of(*from_then_on), rows_of(split)
     after = features_after(kind, later, keep=of_split)["static"]
     assert_same_rows(before, after, np.concatenate([rows_of("train"), of_split]))
@@ -210,7 +204,7 @@ def test_static_no_row_knows_anything_at_or_after_the_start_of_its_split(
 
 
 @every_model
-def test_static_test_rows_know_valid(kind: FeatureModel) -> None:
+def test_static_test_rows_know_valid(kind):
     valid, test = rows_of("valid"), rows_of("test")
     before, after = features_by_protocol(kind)["static"], features_after(kind, valid, keep=valid)["static"]
     assert_counts_and_affinity_differ(after, before, test)
@@ -218,7 +212,7 @@ def test_static_test_rows_know_valid(kind: FeatureModel) -> None:
 
 
 @every_model
-def test_the_protocols_share_the_vectors_and_all_of_train(kind: FeatureModel) -> None:
+def test_the_protocols_share_the_vectors_and_all_of_train(kind):
     online, static = features_by_protocol(kind).values()
     for name in SHARED:
         np.testing.assert_array_equal(getattr(online, name), getattr(static, name))
@@ -233,7 +227,7 @@ def test_the_protocols_share_the_vectors_and_all_of_train(kind: FeatureModel) ->
 
 @every_model
 @every_protocol
-def test_there_is_one_user_vector_for_each_history_of_a_user_in_a_fit(kind: FeatureModel, protocol: Protocol) -> None:
+def test_there_is_one_user_vector_for_each_history_of_a_user_in_a_fit(kind, protocol):
     features = features_by_protocol(kind)[protocol]
     frame = PROTOCOLS[protocol](table())
     start, end = history_bounds(frame["user"], frame["timestamp"])
@@ -247,13 +241,13 @@ def test_there_is_one_user_vector_for_each_history_of_a_user_in_a_fit(kind: Feat
 
 
 @every_model
-def test_the_same_seed_gives_the_same_bytes(kind: FeatureModel, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes(kind, tmp_path):
     for name in ("one", "two"):
         save_features(fit_table(kind, table())[0], tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-def test_features_of_both_protocols_round_trip_through_disk_and_share_what_they_share(tmp_path: Path) -> None:
+def test_features_of_both_protocols_round_trip_through_disk_and_share_what_they_share(tmp_path):
     path = tmp_path / "features.safetensors"
     save_features(features_by_protocol("mf"), path)
     for protocol, features in features_by_protocol("mf").items():
@@ -268,7 +262,7 @@ def test_features_of_both_protocols_round_trip_through_disk_and_share_what_they_
     }
 
 
-def test_scores_are_the_feature_models_own_and_nan_where_it_knows_nothing() -> None:
+def test_scores_are_the_feature_models_own_and_nan_where_it_knows_nothing():
     user, item = np.eye(3, 2, dtype=np.float32), np.asarray([[1, 1], [0, 0]], np.float32)  # user 2, item 1: unknown
     features = Features(
         user_vectors=user,
@@ -282,13 +276,13 @@ def test_scores_are_the_feature_models_own_and_nan_where_it_knows_nothing() -> N
     np.testing.assert_array_equal(features.scores(), np.asarray([1, -2, np.nan, np.nan], np.float32))
 
 
-def test_too_few_users_to_cut_into_folds_are_a_user_error() -> None:
+def test_too_few_users_to_cut_into_folds_are_a_user_error():
     alone = table()[(table()["user"] == 0) | (table()["split"] != "train")].reset_index(drop=True)
     with pytest.raises(UserError, match=r"features\.folds=3: the first of them holds one user of train alone"):
         fit_table("mf", alone)
 
 
-def test_a_missing_or_foreign_file_is_a_user_error(tmp_path: Path) -> None:
+def test_a_missing_or_foreign_file_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match=r"no such artefact; .* dvc repro features"):
         load_features(tmp_path / "out" / "features" / "features.safetensors")
     (tmp_path / "foreign").write_bytes(b"something else")

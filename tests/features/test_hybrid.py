@@ -1,7 +1,5 @@
 """Hybrid recommenders: an item is its own vector plus the mean of its keywords', so new items have vectors."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -11,22 +9,19 @@ import torch
 from tests.features.worlds import ITEMS, KNOWN_ITEMS, fitted, params_of, planted, ratings_of
 from thinkrec.features.hybrid import HybridMF, HybridSASRec
 from thinkrec.features.models import refit_model
-from thinkrec.features.ratings import Ratings
-from thinkrec.features.recommender import Recommender
 from thinkrec.metrics import auc
-from thinkrec.params import FeatureModel
 from thinkrec.shown import LONGEST_KEYWORD
 
-HYBRIDS: dict[FeatureModel, FeatureModel] = {"hybrid_mf": "mf", "hybrid_sasrec": "sasrec"}  # and what each extends
+HYBRIDS = {"hybrid_mf": "mf", "hybrid_sasrec": "sasrec"}  # and what each extends
 every_hybrid = pytest.mark.parametrize("kind", HYBRIDS)
 KEYWORDS = [["even"] if item % 2 == 0 else ["odd", "strange"] for item in range(ITEMS)]
 
 
-def fit_on(ratings: Ratings, kind: FeatureModel, *, epochs: int = 12) -> Recommender:
+def fit_on(ratings, kind, *, epochs=12):
     return refit_model(kind, ratings, planted()[1], params_of(kind), epochs=epochs, seed=1)
 
 
-def model_of(keywords: list[list[str]], **decays: float) -> HybridMF:
+def model_of(keywords, **decays):
     """Of one user who likes items 0 and 1, in this order, with random vectors of two dimensions."""
     ratings = replace(ratings_of([0, 0], [0, 1], [1, 1], items=len(keywords)), keywords=keywords)
     model = HybridMF(ratings, np.arange(2), params_of("hybrid_mf", **decays), seed=0)
@@ -37,7 +32,7 @@ def model_of(keywords: list[list[str]], **decays: float) -> HybridMF:
     return model
 
 
-def test_an_item_is_its_own_vector_plus_the_mean_of_its_keywords() -> None:
+def test_an_item_is_its_own_vector_plus_the_mean_of_its_keywords():
     model = model_of([["a", "b"], [], ["b", "c", "a"]])
     items, own, words = model.items(), model.item.detach().numpy(), model.keyword.detach().numpy()
     a, b, c = words[1:]  # numbered as they first stand in the lists
@@ -47,13 +42,13 @@ def test_an_item_is_its_own_vector_plus_the_mean_of_its_keywords() -> None:
     np.testing.assert_allclose(items.biases, wanted, atol=1e-6)
 
 
-def test_keywords_are_those_that_readers_are_shown_each_once() -> None:
+def test_keywords_are_those_that_readers_are_shown_each_once():
     long = "x" * LONGEST_KEYWORD
     model = model_of([[f"{long}1", f"{long}2", "a"], [" a ", long], ["b\n"]])
     assert model.keywords.tolist() == [[1, 2], [2, 1], [3, 0]]
 
 
-def test_what_the_keywords_say_has_a_penalty_of_its_own() -> None:
+def test_what_the_keywords_say_has_a_penalty_of_its_own():
     plain, decayed = (
         model_of([["a", "b"], []], weight_decay=weight, keyword_decay=2 * weight) for weight in (0.0, 0.5)
     )
@@ -66,7 +61,7 @@ def test_what_the_keywords_say_has_a_penalty_of_its_own() -> None:
 
 
 @every_hybrid
-def test_without_keywords_it_is_the_plain_model(kind: FeatureModel) -> None:
+def test_without_keywords_it_is_the_plain_model(kind):
     ratings = planted()[0]
     plain = fit_on(ratings, HYBRIDS[kind], epochs=2)
     for keywords in ([], [[]] * ITEMS):
@@ -76,7 +71,7 @@ def test_without_keywords_it_is_the_plain_model(kind: FeatureModel) -> None:
 
 
 @every_hybrid
-def test_items_that_the_fit_never_saw_are_told_apart_by_their_keywords(kind: FeatureModel) -> None:
+def test_items_that_the_fit_never_saw_are_told_apart_by_their_keywords(kind):
     ratings, _, later = planted()
     model = fit_on(replace(ratings, keywords=KEYWORDS), kind)
     new = replace(
@@ -89,13 +84,13 @@ def test_items_that_the_fit_never_saw_are_told_apart_by_their_keywords(kind: Fea
 
 
 @every_hybrid
-def test_a_keyword_of_no_item_of_the_fit_says_nothing(kind: FeatureModel) -> None:
+def test_a_keyword_of_no_item_of_the_fit_says_nothing(kind):
     named = [*KEYWORDS[:KNOWN_ITEMS], ["new"], []]
     items = fit_on(replace(planted()[0], keywords=named), kind, epochs=2).items()
     assert (items.vectors[KNOWN_ITEMS:] == 0).all() and (items.biases[KNOWN_ITEMS:] == 0).all()
 
 
-def test_a_past_of_new_items_makes_a_state_by_their_keywords() -> None:
+def test_a_past_of_new_items_makes_a_state_by_their_keywords():
     model = fit_on(replace(planted()[0], keywords=KEYWORDS), "hybrid_sasrec", epochs=2)
     assert isinstance(model, HybridSASRec)
     start, end = np.zeros(1, np.int64), np.ones(1, np.int64)

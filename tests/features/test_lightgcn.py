@@ -1,9 +1,5 @@
 """LightGCN: propagation by hand and by matrices, states by the same formula, and no edge that tells its own label."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -12,17 +8,16 @@ from hypothesis import strategies as st
 
 from tests.features.worlds import params_of, ratings_of
 from thinkrec.features.lightgcn import LightGCN
-from thinkrec.features.ratings import Ratings
 
 few = settings(max_examples=30, deadline=None)
 USERS, ITEMS = 5, 6
 
 
-def everything(model: LightGCN) -> torch.Tensor:
+def everything(model):
     return torch.ones(model.rows.shape[1], dtype=torch.bool)
 
 
-def by_hand(*, weight_decay: float = 0.0) -> LightGCN:
+def by_hand(*, weight_decay=0.0):
     """User 0 likes items 0 and 1, user 1 likes item 1 and dislikes item 0; vectors of one dimension."""
     ratings = ratings_of([0, 0, 1, 1], [0, 1, 0, 1], [1, 1, 0, 1], items=2)
     params = params_of("lightgcn", dim=1, layers=1, weight_decay=weight_decay)
@@ -35,7 +30,7 @@ def by_hand(*, weight_decay: float = 0.0) -> LightGCN:
 
 
 @st.composite
-def worlds(draw: st.DrawFn, **changes: Any) -> tuple[LightGCN, Ratings]:
+def worlds(draw, **changes):
     """A model of random vectors over some pairs of 5 users and 6 items; the first rows are known to the fit."""
     pairs = st.tuples(st.integers(0, USERS - 1), st.integers(0, ITEMS - 1))
     rows = sorted(
@@ -48,7 +43,7 @@ def worlds(draw: st.DrawFn, **changes: Any) -> tuple[LightGCN, Ratings]:
     return LightGCN(ratings, np.arange(known), params, seed=draw(st.integers(0, 99))), ratings
 
 
-def test_propagation_by_hand() -> None:
+def test_propagation_by_hand():
     users, items, passed = by_hand().propagate(torch.ones(4, dtype=torch.bool))
     # Degrees: users 2 and 1, items 1 and 2. After a layer, user 0 is 3 / sqrt(2 * 1) + 5 / sqrt(2 * 2), and so on.
     root = np.sqrt(2)
@@ -59,7 +54,7 @@ def test_propagation_by_hand() -> None:
 
 @few
 @given(worlds())
-def test_propagation_is_the_mean_of_powers_of_the_normalised_adjacency(world: tuple[LightGCN, Ratings]) -> None:
+def test_propagation_is_the_mean_of_powers_of_the_normalised_adjacency(world):
     model, _ = world
     user, item, label = model.rows.numpy()
     liked = np.zeros((USERS, ITEMS))
@@ -78,7 +73,7 @@ def test_propagation_is_the_mean_of_powers_of_the_normalised_adjacency(world: tu
     np.testing.assert_array_equal(model.items().vectors, got[users:])
 
 
-def test_the_loss_of_a_batch_by_hand() -> None:
+def test_the_loss_of_a_batch_by_hand():
     model = by_hand(weight_decay=0.25)
     # Without row 1, user 0 likes item 0 alone and user 1 item 1 alone: each pair takes the mean with its partner.
     logit = model.bias - 0.25 + (1 + 3) / 2 * (5 + 2) / 2
@@ -89,9 +84,7 @@ def test_the_loss_of_a_batch_by_hand() -> None:
 
 @few
 @given(worlds(weight_decay=0.0), st.data())
-def test_what_a_step_expects_of_its_rows_does_not_depend_on_their_edges(
-    world: tuple[LightGCN, Ratings], data: st.DataObject
-) -> None:
+def test_what_a_step_expects_of_its_rows_does_not_depend_on_their_edges(world, data):
     model, _ = world
     row = data.draw(st.sampled_from(range(model.rows.shape[1])))
     as_is = model.loss(torch.tensor([row])).item()
@@ -102,7 +95,7 @@ def test_what_a_step_expects_of_its_rows_does_not_depend_on_their_edges(
 
 @few
 @given(worlds())
-def test_a_state_is_what_propagation_gives_a_user_without_a_free_vector(world: tuple[LightGCN, Ratings]) -> None:
+def test_a_state_is_what_propagation_gives_a_user_without_a_free_vector(world):
     model, ratings = world
     known = model.rows[0].unique().numpy()
     with torch.no_grad():
@@ -117,9 +110,7 @@ def test_a_state_is_what_propagation_gives_a_user_without_a_free_vector(world: t
 
 @few
 @given(worlds(), st.data())
-def test_a_state_is_what_the_liked_items_of_the_history_pass_on(
-    world: tuple[LightGCN, Ratings], data: st.DataObject
-) -> None:
+def test_a_state_is_what_the_liked_items_of_the_history_pass_on(world, data):
     model, ratings = world
     user = data.draw(st.sampled_from(ratings.user.tolist()))
     rows = np.flatnonzero(ratings.user == user)

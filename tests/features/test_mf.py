@@ -1,7 +1,5 @@
 """Matrix factorisation: its loss by hand, and users folded in by one Newton step of ridge regression."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -11,14 +9,13 @@ from hypothesis import strategies as st
 from tests.features.worlds import params_of, ratings_of
 from thinkrec.features import mf
 from thinkrec.features.mf import MatrixFactorisation
-from thinkrec.features.ratings import Ratings
 from thinkrec.features.recommender import running_sums
 
 few = settings(max_examples=30, deadline=None)
 USERS, ITEMS = 7, 9
 
 
-def random_model(seed: int = 0, dim: int = 3, *, weight_decay: float = 0.0) -> MatrixFactorisation:
+def random_model(seed=0, dim=3, *, weight_decay=0.0):
     """Random factors and biases of 8 users, the last of them unknown, and 9 items, all known."""
     user, item = np.divmod(np.arange(USERS * ITEMS), ITEMS)
     rows = np.arange(len(user))
@@ -32,19 +29,19 @@ def random_model(seed: int = 0, dim: int = 3, *, weight_decay: float = 0.0) -> M
     return model
 
 
-def history(seed: int, count: int) -> Ratings:
+def history(seed, count):
     """`count` random rows of one user."""
     rng = np.random.default_rng(seed)
     item, label = rng.integers(0, ITEMS, count).tolist(), rng.integers(0, 2, count).tolist()
     return ratings_of([0] * count, item, label, items=ITEMS)
 
 
-def after(model: MatrixFactorisation, ratings: Ratings, ends: list[int]) -> np.ndarray:
+def after(model, ratings, ends):
     """Vector and bias (k, d + 1) of the first user after the first so many rows."""
     return np.column_stack(model.states(ratings, np.zeros(len(ends), np.int64), np.asarray(ends)))
 
 
-def test_the_loss_of_a_batch_by_hand() -> None:
+def test_the_loss_of_a_batch_by_hand():
     model = random_model(weight_decay=0.25)
     with torch.no_grad():
         model.user[0], model.user[1] = torch.tensor([1.0, 0.0, 2.0]), torch.tensor([0.0, 1.0, 0.0])
@@ -59,7 +56,7 @@ def test_the_loss_of_a_batch_by_hand() -> None:
 
 @few
 @given(st.integers(0, 99), st.integers(1, 8))
-def test_a_state_is_ridge_regression_of_what_the_items_leave_open(seed: int, count: int) -> None:
+def test_a_state_is_ridge_regression_of_what_the_items_leave_open(seed, count):
     model, ratings = random_model(seed), history(seed, count)
     weights = {name: weight.detach().double().numpy() for name, weight in model.named_parameters()}
     user, item, user_bias, item_bias = (weights[name] for name in ("user", "item", "user_bias", "item_bias"))
@@ -77,7 +74,7 @@ def test_a_state_is_ridge_regression_of_what_the_items_leave_open(seed: int, cou
 
 @few
 @given(st.integers(0, 99), st.integers(0, 8))
-def test_a_state_is_of_the_first_rows_to_the_last_bit(seed: int, end: int) -> None:
+def test_a_state_is_of_the_first_rows_to_the_last_bit(seed, end):
     model, one, other = random_model(seed), history(seed, 8), history(seed + 1, 8)
     item, label = (
         [*getattr(one, name)[:end].tolist(), *getattr(other, name)[end:].tolist()] for name in ("item", "label")
@@ -86,7 +83,7 @@ def test_a_state_is_of_the_first_rows_to_the_last_bit(seed: int, end: int) -> No
     np.testing.assert_array_equal(after(model, mixed, [8, end])[1], after(model, one, [end, 8])[0])
 
 
-def test_users_are_folded_in_apart_from_each_other_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_are_folded_in_apart_from_each_other_whatever_the_chunks(monkeypatch):
     model, rows = random_model(3), history(3, 12)
     ratings = ratings_of([0] * 5 + [1] * 2 + [2] * 5, rows.item.tolist(), rows.label.tolist(), items=ITEMS)
     start, end = np.asarray([7, 0, 5, 7]), np.asarray([12, 5, 6, 7])
@@ -100,7 +97,7 @@ def test_users_are_folded_in_apart_from_each_other_whatever_the_chunks(monkeypat
         assert (one[:3] != 0).all() and (one[3] == 0).all()
 
 
-def test_each_row_of_the_users_asked_about_is_summed_up_once_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_row_of_the_users_asked_about_is_summed_up_once_and_no_other(monkeypatch):
     rows, summed = history(3, 12), []
     ratings = ratings_of([0] * 5 + [1] * 2 + [2] * 5, rows.item.tolist(), rows.label.tolist(), items=ITEMS)
     monkeypatch.setattr(mf, "CHUNK_ROWS", 1)

@@ -1,7 +1,5 @@
 """What holds of every recommender: it learns, tells the same each time, and reads a user from the past alone."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import cache
 
@@ -24,10 +22,7 @@ from tests.features.worlds import (
     ratings_of,
 )
 from thinkrec.features.models import MODELS, fit_model, refit_model
-from thinkrec.features.ratings import Ratings
-from thinkrec.features.recommender import Recommender
 from thinkrec.metrics import auc, validation
-from thinkrec.params import FeatureModel
 
 few = settings(max_examples=15, deadline=None)
 every_model = pytest.mark.parametrize("kind", KINDS)
@@ -35,23 +30,23 @@ kinds = st.sampled_from(KINDS)
 
 
 @cache
-def model_of(kind: FeatureModel) -> Recommender:
+def model_of(kind):
     """A model fitted for two epochs on `planted`."""
     return fitted(kind, epochs=2)
 
 
-def weights(model: Recommender) -> list[bytes]:
+def weights(model):
     return [value.numpy().tobytes() for value in model.state_dict().values()]
 
 
-def states_of(model: Recommender, ratings: Ratings, rows: np.ndarray) -> np.ndarray:
+def states_of(model, ratings, rows):
     """Vector and bias (k, d + 1) of the users before these rows."""
     vectors, biases = model.states(ratings, ratings.start[rows], ratings.end[rows])
     return np.column_stack([vectors, biases])
 
 
 @every_model
-def test_a_planted_structure_is_learned_and_holds_for_users_that_the_fit_never_saw(kind: FeatureModel) -> None:
+def test_a_planted_structure_is_learned_and_holds_for_users_that_the_fit_never_saw(kind):
     ratings, train, later = planted()
     params = params_of(kind)
     model, epoch, measured = fit_model(kind, ratings, train, later, params, epochs=12, seed=1)
@@ -63,7 +58,7 @@ def test_a_planted_structure_is_learned_and_holds_for_users_that_the_fit_never_s
 
 
 @every_model
-def test_the_model_that_is_kept_is_the_one_of_as_many_epochs_alone(kind: FeatureModel) -> None:
+def test_the_model_that_is_kept_is_the_one_of_as_many_epochs_alone(kind):
     ratings, train, later = planted()
     noise = replace(ratings, label=np.random.default_rng(3).integers(0, 2, len(ratings.label)))
     params = params_of(kind)
@@ -73,7 +68,7 @@ def test_the_model_that_is_kept_is_the_one_of_as_many_epochs_alone(kind: Feature
 
 
 @every_model
-def test_the_seed_alone_decides_the_fit_and_nothing_else_notices_it(kind: FeatureModel) -> None:
+def test_the_seed_alone_decides_the_fit_and_nothing_else_notices_it(kind):
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
     one = fitted(kind)
@@ -84,7 +79,7 @@ def test_the_seed_alone_decides_the_fit_and_nothing_else_notices_it(kind: Featur
 
 
 @every_model
-def test_a_logit_is_the_sum_of_the_biases_and_the_inner_product(kind: FeatureModel) -> None:
+def test_a_logit_is_the_sum_of_the_biases_and_the_inner_product(kind):
     model, (ratings, _, later) = model_of(kind), planted()
     items, rows = model.items(), later[::7]
     assert items.vectors.shape == (ITEMS, params_of(kind).dim) and items.biases.shape == (ITEMS,)
@@ -98,7 +93,7 @@ def test_a_logit_is_the_sum_of_the_biases_and_the_inner_product(kind: FeatureMod
 
 
 @every_model
-def test_what_the_fit_never_saw_has_no_vector_and_no_bias(kind: FeatureModel) -> None:
+def test_what_the_fit_never_saw_has_no_vector_and_no_bias(kind):
     model = model_of(kind)
     users, items = model.fitted_users(), model.items()
     assert users.shape == (USERS, params_of(kind).dim)
@@ -108,7 +103,7 @@ def test_what_the_fit_never_saw_has_no_vector_and_no_bias(kind: FeatureModel) ->
 
 
 @every_model
-def test_without_a_history_there_is_no_state_and_an_unknown_item_has_the_prior(kind: FeatureModel) -> None:
+def test_without_a_history_there_is_no_state_and_an_unknown_item_has_the_prior(kind):
     model, (ratings, _, _) = model_of(kind), planted()
     first = np.flatnonzero(ratings.start == ratings.end)
     assert len(first) == 2 * USERS
@@ -121,7 +116,7 @@ def test_without_a_history_there_is_no_state_and_an_unknown_item_has_the_prior(k
 
 @few
 @given(kinds, st.integers(0, USERS - 1), st.integers(2, ROWS - 1), st.integers(0, 99))
-def test_a_state_knows_its_history_and_nothing_else(kind: FeatureModel, user: int, place: int, seed: int) -> None:
+def test_a_state_knows_its_history_and_nothing_else(kind, user, place, seed):
     """Rows of the same moment, later ones and other users' rows are all replaced; then one of the history is."""
     model, (ratings, _, _) = model_of(kind), planted()
     rows = np.asarray([user * ROWS + place])
@@ -142,9 +137,7 @@ def test_a_state_knows_its_history_and_nothing_else(kind: FeatureModel, user: in
 
 @few
 @given(kinds, st.lists(st.integers(0, USERS * ROWS - 1), min_size=1, max_size=40), st.data())
-def test_a_state_does_not_depend_on_what_else_is_asked_for(
-    kind: FeatureModel, rows: list[int], data: st.DataObject
-) -> None:
+def test_a_state_does_not_depend_on_what_else_is_asked_for(kind, rows, data):
     model, (ratings, _, _) = model_of(kind), planted()
     one = data.draw(st.sampled_from(range(len(rows))))
     together = states_of(model, ratings, np.asarray(rows))
@@ -152,7 +145,7 @@ def test_a_state_does_not_depend_on_what_else_is_asked_for(
 
 
 @every_model
-def test_a_state_is_of_the_history_whoever_the_user_is(kind: FeatureModel) -> None:
+def test_a_state_is_of_the_history_whoever_the_user_is(kind):
     model, (ratings, _, _) = model_of(kind), planted()
     first, end = 3 * ROWS, np.arange(ROWS + 1)
     item, label = (column[first : first + ROWS].tolist() for column in (ratings.item, ratings.label))
@@ -164,7 +157,7 @@ def test_a_state_is_of_the_history_whoever_the_user_is(kind: FeatureModel) -> No
 
 @every_model
 @pytest.mark.parametrize("label", [0, 1])
-def test_labels_of_one_class_only_still_give_numbers(kind: FeatureModel, label: int) -> None:
+def test_labels_of_one_class_only_still_give_numbers(kind, label):
     ratings, train, later = planted()
     same = replace(ratings, label=np.full_like(ratings.label, label))
     model, epochs, measured = fit_model(kind, same, train, later, params_of(kind), epochs=2, seed=1)

@@ -1,7 +1,5 @@
 """Ratings are the interactions as flat arrays, and know where each user's rows begin and end."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from hypothesis import given, settings
@@ -13,7 +11,7 @@ from thinkrec.features.ratings import Ratings
 few = settings(max_examples=50, deadline=None)
 
 
-def test_ratings_of_a_table_worked_out_by_hand() -> None:
+def test_ratings_of_a_table_worked_out_by_hand():
     table = pd.DataFrame(
         {
             "user": np.asarray([0, 0, 0, 2, 2], np.int32),
@@ -37,7 +35,7 @@ def test_ratings_of_a_table_worked_out_by_hand() -> None:
 
 @few
 @given(st.data())
-def test_bounds_by_user_run_from_the_users_first_row_to_the_last_that_is_given(data: st.DataObject) -> None:
+def test_bounds_by_user_run_from_the_users_first_row_to_the_last_that_is_given(data):
     user = sorted(data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=20)))
     time = [moment for u in range(5) for moment in sorted(data.draw(st.lists(
         st.integers(0, 3), min_size=user.count(u), max_size=user.count(u))))]  # fmt: skip

@@ -1,7 +1,5 @@
 """Causal statistics: worked out by hand, blind to ties and the future, bounded in what they look back on."""
 
-from __future__ import annotations
-
 from math import exp, log, log1p
 
 import numpy as np
@@ -9,7 +7,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from tests.builders import interactions, item_table
 from thinkrec.features import statistics
@@ -18,7 +15,7 @@ from thinkrec.features.statistics import causal_statistics, item_content
 few = settings(max_examples=40, deadline=None)
 
 
-def compute(table: pd.DataFrame, *, kernel_history: int = 5) -> NDArray[np.float32]:
+def compute(table, *, kernel_history=5):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statistics, "KERNEL_HISTORY", kernel_history)
         return causal_statistics(table, item_table())[0]
@@ -26,7 +23,7 @@ def compute(table: pd.DataFrame, *, kernel_history: int = 5) -> NDArray[np.float
 
 @few
 @given(st.integers(0, 99), st.integers(0, 4), st.sampled_from(["label", "item"]))
-def test_nothing_at_or_after_a_moment_reaches_rows_up_to_it(seed: int, moment: int, column: str) -> None:
+def test_nothing_at_or_after_a_moment_reaches_rows_up_to_it(seed, moment, column):
     table = interactions(seed)
     time = table["timestamp"].to_numpy()
     values = table[column].to_numpy().copy()
@@ -38,7 +35,7 @@ def test_nothing_at_or_after_a_moment_reaches_rows_up_to_it(seed: int, moment: i
 
 @few
 @given(st.integers(0, 99), st.integers(0, 35))
-def test_rows_of_the_same_second_are_blind_to_each_others_items(seed: int, row: int) -> None:
+def test_rows_of_the_same_second_are_blind_to_each_others_items(seed, row):
     table = interactions(seed)
     item = table["item"].to_numpy().copy()
     item[row] = (item[row] + 1) % 8
@@ -46,7 +43,7 @@ def test_rows_of_the_same_second_are_blind_to_each_others_items(seed: int, row: 
     np.testing.assert_array_equal(compute(table.assign(item=item))[others], compute(table)[others])
 
 
-def test_an_earlier_label_does_reach_later_rows() -> None:
+def test_an_earlier_label_does_reach_later_rows():
     table = interactions(0)
     first = int(np.flatnonzero(table["timestamp"] == table["timestamp"].min())[0])
     label = table["label"].to_numpy().copy()
@@ -57,7 +54,7 @@ def test_an_earlier_label_does_reach_later_rows() -> None:
 
 @few
 @given(st.integers(0, 99), st.integers(1, 40))
-def test_the_chunk_size_does_not_matter(seed: int, pairs: int) -> None:
+def test_the_chunk_size_does_not_matter(seed, pairs):
     table = interactions(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statistics, "CHUNK_PAIRS", pairs)
@@ -65,7 +62,7 @@ def test_the_chunk_size_does_not_matter(seed: int, pairs: int) -> None:
     np.testing.assert_allclose(chunked, compute(table), rtol=1e-6)
 
 
-def test_kernels_look_back_no_further_than_they_may() -> None:
+def test_kernels_look_back_no_further_than_they_may():
     table = interactions(0, users=2, rows=12, ties=False)
     table["user"] = np.repeat([0, 1], 12).astype(np.int32)
     names = causal_statistics(table, item_table())[1]
@@ -79,7 +76,7 @@ def test_kernels_look_back_no_further_than_they_may() -> None:
     )
 
 
-def small() -> tuple[pd.DataFrame, pd.DataFrame]:
+def small():
     """Two users; user 0 likes item 0, then meets item 1 and item 2 in one second; user 1 disliked item 1 between."""
     table = pd.DataFrame(
         {
@@ -99,13 +96,13 @@ def small() -> tuple[pd.DataFrame, pd.DataFrame]:
     return table, items
 
 
-def test_a_small_case_by_hand() -> None:
+def test_a_small_case_by_hand():
     table, items = small()
     values, names = causal_statistics(table, items)
     column = {name: values[:, index].tolist() for index, name in enumerate(names)}
 
     # Priors, drawn by 5 halves: nothing before 0; at 10 one like of one: 7/12; at 20 one of two: 1/2.
-    def logit(p: float) -> float:
+    def logit(p):
         return log(p / (1 - p))
 
     at_10 = 7 / 12
@@ -131,7 +128,7 @@ def test_a_small_case_by_hand() -> None:
         assert column[f"residual_{name}"][2] == 0
 
 
-def test_content_is_read_from_any_items() -> None:
+def test_content_is_read_from_any_items():
     items = pd.DataFrame(
         {"title": ["", "Of to"], "year": pd.array([1999, None], dtype="Int16"), "categories": [[], []]}
     )
@@ -144,7 +141,7 @@ def test_content_is_read_from_any_items() -> None:
 
 
 @pytest.mark.parametrize("pool", [200, 60])
-def test_names_in_common_are_counted_whether_or_not_their_bits_tell_them_apart(pool: int) -> None:
+def test_names_in_common_are_counted_whether_or_not_their_bits_tell_them_apart(pool):
     rng = np.random.default_rng(0)
     sets = [{f"name {number}" for number in rng.choice(pool, size, replace=False)} for size in [0, 1, 2, 5, 8, 40] * 5]
     items = pd.DataFrame({"title": [""] * 30, "year": np.nan, "categories": [sorted(names) for names in sets]})

@@ -1,12 +1,8 @@
 """Any model directory is a backbone, if it is whole, safe and what was pinned; ours has the same bytes each time."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +12,6 @@ from transformers import PreTrainedModel
 from tests.builders import (
     REASON,
     TITLES,
-    Family,
     causal_lm,
     interactions,
     layout_of,
@@ -39,40 +34,40 @@ from thinkrec.lm.backbone import (
 )
 from thinkrec.lm.families import check_positions
 from thinkrec.lm.scoring import score
-from thinkrec.params import LoraParams, Params
+from thinkrec.params import LoraParams
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 IDS = torch.arange(3, 20)[None]
 
 
-def params(*, seed: int = 1, **changes: Any) -> Params:
+def params(*, seed=1, **changes):
     tiny = {"vocabulary": 320, "hidden": 16, "layers": 2, "heads": 2, "epochs": 0, "learning_rate": 0.01} | changes
     return params_with({"seed": seed, **{f"backbone.{name}": value for name, value in tiny.items()}})
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     save_model(causal_lm(), tokenizer(), tmp_path / "model")
     return Path("model")
 
 
 @contextmanager
-def refused(message: str) -> Iterator[None]:
+def refused(message):
     """A block that ends in one line for the user."""
     with pytest.raises(UserError, match=message) as error:
         yield
     assert "\n" not in str(error.value)
 
 
-def pin_in(folder: Path, name: object, **how: bool) -> Path:
+def pin_in(folder, name, **how):
     """The backbone artefact, a reference to this model, written into a folder."""
     write_json(folder / REFERENCE, pin(str(name), **how))
     return folder
 
 
 @pytest.mark.parametrize("texts", [[], TITLES, ["a b c " * 300, REASON * 40]], ids=["none", "titles", "long"])
-def test_verdicts_are_single_tokens_whatever_the_text(texts: list[str]) -> None:
+def test_verdicts_are_single_tokens_whatever_the_text(texts):
     words = build_tokenizer(texts, 300)
     assert len(words) <= 300
     for verdict in VERDICTS:
@@ -83,7 +78,7 @@ def test_verdicts_are_single_tokens_whatever_the_text(texts: list[str]) -> None:
 
 
 @torch.no_grad()
-def test_pretraining_predicts_every_token_but_those_that_are_given() -> None:
+def test_pretraining_predicts_every_token_but_those_that_are_given():
     model = causal_lm()
     ids = torch.tensor([[3, 4, 5, 6, 2], [7, 5, 8, 2, 2]])
     losses = torch.nn.functional.cross_entropy(model(input_ids=ids).logits[:, :-1].mT, ids[:, 1:], reduction="none")
@@ -91,11 +86,11 @@ def test_pretraining_predicts_every_token_but_those_that_are_given() -> None:
     assert float(NextToken(model, [2, 5])(ids)) == pytest.approx(float(losses[asked].mean()), rel=1e-5)
 
 
-def test_pretraining_learns_no_label_by_heart(monkeypatch: pytest.MonkeyPatch) -> None:
-    unpredicted: list[list[int]] = []
+def test_pretraining_learns_no_label_by_heart(monkeypatch):
+    unpredicted = []
     start = NextToken.__init__
 
-    def watched(self: NextToken, model: PreTrainedModel, tokens: list[int]) -> None:
+    def watched(self, model, tokens):
         unpredicted.append(sorted(tokens))
         start(self, model, tokens)
 
@@ -104,8 +99,8 @@ def test_pretraining_learns_no_label_by_heart(monkeypatch: pytest.MonkeyPatch) -
     assert unpredicted == [sorted([words.pad_token_id, *find_vocabulary(words).verdicts])]
 
 
-def test_a_document_that_is_too_long_keeps_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    packed: list[list[int]] = []
+def test_a_document_that_is_too_long_keeps_its_reason(monkeypatch):
+    packed = []
     monkeypatch.setattr("thinkrec.lm.backbone._pack", lambda documents, **_: packed.extend(documents))
     _, words, _ = build_tiny([f"{TITLES[0]} Yes " * PACKED + REASON, TITLES[1]], params())
     cut, whole = packed
@@ -114,7 +109,7 @@ def test_a_document_that_is_too_long_keeps_its_reason(monkeypatch: pytest.Monkey
 
 
 @torch.no_grad()
-def test_a_model_directory_round_trips_to_the_same_bytes_and_names_no_place(family: Family, tmp_path: Path) -> None:
+def test_a_model_directory_round_trips_to_the_same_bytes_and_names_no_place(family, tmp_path):
     model, (one, two) = causal_lm(family), (tmp_path / "one", tmp_path / "two")
     save_model(model, tokenizer(), one)
     again, words = open_backbone(one)  # loaded objects remember where they came from
@@ -129,7 +124,7 @@ def test_a_model_directory_round_trips_to_the_same_bytes_and_names_no_place(fami
         assert str(tmp_path).encode() not in path.read_bytes() and path.suffix in {".json", ".safetensors"}
 
 
-def test_a_pinned_directory_opens_unless_it_has_changed_or_gone(folder: Path) -> None:
+def test_a_pinned_directory_opens_unless_it_has_changed_or_gone(folder):
     pinned = pin_in(Path("out/backbone"), folder)
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(read_json(pinned / REFERENCE)["files"])
     assert isinstance(open_backbone(pinned)[0], PreTrainedModel)
@@ -142,7 +137,7 @@ def test_a_pinned_directory_opens_unless_it_has_changed_or_gone(folder: Path) ->
 
 
 @pytest.mark.parametrize("file", ["chat_template.jinja", "additional_chat_templates/rag.jinja"])
-def test_a_changed_chat_template_is_a_changed_model(folder: Path, file: str) -> None:
+def test_a_changed_chat_template_is_a_changed_model(folder, file):
     (folder / file).parent.mkdir(exist_ok=True)
     (folder / file).write_text("{{ messages[0]['content'] }}")
     pinned = pin_in(Path("out/backbone"), folder)
@@ -153,7 +148,7 @@ def test_a_changed_chat_template_is_a_changed_model(folder: Path, file: str) -> 
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "hqq", "compressed-tensors"])
-def test_quantised_weights_without_the_library_that_reads_them_are_one_line(folder: Path, method: str) -> None:
+def test_quantised_weights_without_the_library_that_reads_them_are_one_line(folder, method):
     config = json.loads((folder / "config.json").read_text())
     quantised = {"quant_method": method, "bits": 4, "group_size": 128}
     (folder / "config.json").write_text(json.dumps(config | {"quantization_config": quantised}))
@@ -169,9 +164,7 @@ def test_quantised_weights_without_the_library_that_reads_them_are_one_line(fold
         ("tokenizer.json", "model directory without tokenizer"),
     ],
 )
-def test_a_directory_that_lacks_something_is_refused_and_no_pickle_is_read(
-    folder: Path, missing: str, message: str
-) -> None:
+def test_a_directory_that_lacks_something_is_refused_and_no_pickle_is_read(folder, missing, message):
     (folder / missing).unlink()
     torch.save(causal_lm().state_dict(), folder / "pytorch_model.bin")
     with refused(message):
@@ -180,7 +173,7 @@ def test_a_directory_that_lacks_something_is_refused_and_no_pickle_is_read(
         open_backbone(folder)
 
 
-def test_weights_that_are_not_all_there_are_refused(folder: Path) -> None:
+def test_weights_that_are_not_all_there_are_refused(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     with refused(r"weights lack model\.layers\.2"):
@@ -192,7 +185,7 @@ def test_weights_that_are_not_all_there_are_refused(folder: Path) -> None:
         open_backbone(Path("out/backbone"))
 
 
-def test_a_hub_model_needs_a_pinned_revision() -> None:
+def test_a_hub_model_needs_a_pinned_revision():
     with refused("thinkrec pin some/model"):
         pin("some/model")
     Path("models.lock.json").write_text(json.dumps({"some/model": COMMIT}))
@@ -201,7 +194,7 @@ def test_a_hub_model_needs_a_pinned_revision() -> None:
         pin("another/model")
 
 
-def test_prompts_longer_than_the_positions_are_refused() -> None:
+def test_prompts_longer_than_the_positions_are_refused():
     model = causal_lm()
     positions = model.config.max_position_embeddings
     check_positions(model, positions)
@@ -209,7 +202,7 @@ def test_prompts_longer_than_the_positions_are_refused() -> None:
         check_positions(model, positions + 1)
 
 
-def test_the_tiny_backbone_is_the_same_each_time_and_reads_by_other_vectors_than_it_predicts_by() -> None:
+def test_the_tiny_backbone_is_the_same_each_time_and_reads_by_other_vectors_than_it_predicts_by():
     """Yes and No are predicted in the same places and say opposite things where they are read."""
     one, words, metrics = build_tiny([*TITLES, REASON], params(seed=3))
     two, *_ = build_tiny([*TITLES, REASON], params(seed=3))
@@ -221,21 +214,21 @@ def test_the_tiny_backbone_is_the_same_each_time_and_reads_by_other_vectors_than
     assert one.get_input_embeddings().weight.data_ptr() != one.get_output_embeddings().weight.data_ptr()
 
 
-def test_pretraining_lowers_the_held_out_loss_and_takes_text_enough_to_pack() -> None:
+def test_pretraining_lowers_the_held_out_loss_and_takes_text_enough_to_pack():
     texts = [*TITLES, REASON] * 30
     losses = [build_tiny(texts, params(epochs=epochs))[2]["held_out_loss"] for epochs in (1, 6)]
     assert losses[1] < losses[0] - 0.3
     assert "held_out_loss" not in build_tiny(["a"], params(epochs=2))[2]
 
 
-def test_four_bits_without_bitsandbytes_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_four_bits_without_bitsandbytes_says_what_to_install(folder, monkeypatch):
     pinned = pin_in(Path("pinned"), folder, load_in_4bit=True)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with refused(r"needs bitsandbytes; install it with: pip install -e '\.\[quantized\]'"):
         open_backbone(pinned)
 
 
-def test_a_backbone_in_four_bits_takes_an_adapter_and_the_mixture(tmp_path: Path) -> None:
+def test_a_backbone_in_four_bits_takes_an_adapter_and_the_mixture(tmp_path):
     pytest.importorskip("bitsandbytes", reason="the extra `quantized` is not installed")
     table = interactions()
     wide, words, _ = build_tiny([*TITLES, REASON], params(hidden=128))

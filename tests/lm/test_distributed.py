@@ -1,7 +1,5 @@
 """Two processes make what one makes: the same losses, weights, scores and answers, written once."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -9,12 +7,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from torch import Tensor
 
 from tests.lm import work
 from tests.lm.test_trainer import step_of
@@ -26,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SAME = 1e-5
 
 
-def torchrun(folder: Path, kind: str, *arguments: str) -> str:
+def torchrun(folder, kind, *arguments):
     """Run tests.lm.work in two processes (gloo), in `folder`; returns how they ended if not well."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
@@ -41,13 +37,13 @@ def torchrun(folder: Path, kind: str, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module", params=["all", "adapter"])
-def kind(request: pytest.FixtureRequest) -> str:
+def kind(request):
     """All weights trained, or an adapter and the projector."""
     return request.param
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory, kind: str) -> Path:
+def two(tmp_path_factory, kind):
     """The folder in which two processes have worked."""
     folder = tmp_path_factory.mktemp("two")
     assert torchrun(folder, kind) == ""
@@ -55,7 +51,7 @@ def two(tmp_path_factory: pytest.TempPathFactory, kind: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def one(tmp_path_factory, kind):
     """What one process has."""
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("one"))
@@ -66,13 +62,11 @@ def one(tmp_path_factory: pytest.TempPathFactory, kind: str) -> tuple[dict[str, 
         os.chdir(before)
 
 
-def said(folder: Path, rank: int) -> dict[str, Any]:
+def said(folder, rank):
     return json.loads((folder / f"{rank}.json").read_text())
 
 
-def test_two_processes_have_the_losses_weights_scores_and_answers_of_one(
-    two: Path, one: tuple[dict[str, Any], dict[str, Tensor]]
-) -> None:
+def test_two_processes_have_the_losses_weights_scores_and_answers_of_one(two, one):
     (alone, weights), together = one, said(two, 0)
     assert [epoch["epoch"] for epoch in alone["epochs"]] == [1, 2]
     for mine, theirs in zip(alone["epochs"], together["epochs"], strict=True):
@@ -87,7 +81,7 @@ def test_two_processes_have_the_losses_weights_scores_and_answers_of_one(
     assert not np.isnan(together["scores"]).any()
 
 
-def test_all_processes_have_the_same_and_the_main_one_alone_writes(two: Path) -> None:
+def test_all_processes_have_the_same_and_the_main_one_alone_writes(two):
     assert said(two, 0) == said(two, 1)
     mine, theirs = load_file(two / "0.safetensors"), load_file(two / "1.safetensors")
     assert all(weight.equal(theirs[name]) for name, weight in mine.items())
@@ -96,7 +90,7 @@ def test_all_processes_have_the_same_and_the_main_one_alone_writes(two: Path) ->
     assert not list((two / ".cache" / "checkpoints").iterdir())
 
 
-def test_killed_within_an_epoch_two_processes_go_on_to_the_same_bytes(two: Path, kind: str, tmp_path: Path) -> None:
+def test_killed_within_an_epoch_two_processes_go_on_to_the_same_bytes(two, kind, tmp_path):
     assert "Signal 9 (SIGKILL)" in torchrun(tmp_path, kind, "10")
     (checkpoint,) = (tmp_path / ".cache" / "checkpoints").iterdir()
     assert step_of(checkpoint) == 4  # of six steps, three in an epoch
@@ -106,9 +100,7 @@ def test_killed_within_an_epoch_two_processes_go_on_to_the_same_bytes(two: Path,
         assert (tmp_path / name).read_bytes() == (two / name).read_bytes()
 
 
-def test_a_stage_with_two_processes_starts_them_and_makes_what_one_makes(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stage_with_two_processes_starts_them_and_makes_what_one_makes(project, tmp_path, monkeypatch):
     set_params(project, {"lora.dropout": 0.0, "sft.slot_dropout": 0.0})  # for which two processes draw other numbers
     together = copy_project(project, tmp_path / "together", {"run.processes": 2})
     for out in declared_outs("experts"):

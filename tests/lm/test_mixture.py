@@ -1,22 +1,16 @@
 """The mixture equals merged weights, sample by sample; experts are plain PEFT directories that anyone can load."""
 
-from __future__ import annotations
-
 import copy
 import json
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import nn
 
-from tests.builders import Family, causal_lm, interactions, layout_of, recommender
+from tests.builders import causal_lm, interactions, layout_of, recommender
 from tests.lm.work import lora_names, trainable
 from thinkrec.errors import UserError
 from thinkrec.experts.training import add_expert, expert_folder
@@ -28,11 +22,11 @@ BASE = "out/sft/model"
 WEIGHTS = [[0.2, 0.5, 0.3], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.1, 0.9]]
 
 
-def lora(**changes: Any) -> LoraParams:
+def lora(**changes):
     return LoraParams(**({"r": 4, "alpha": 8.0, "dropout": 0.05} | changes))
 
 
-def randomised(expert: PeftModel, seed: int) -> PeftModel:
+def randomised(expert, seed):
     """An expert in which all that trains is no longer what it was, as after training."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -42,7 +36,7 @@ def randomised(expert: PeftModel, seed: int) -> PeftModel:
     return expert
 
 
-def write_expert(folder: Path, backbone: PreTrainedModel, seed: int, *, layers: int = 1, **changes: Any) -> Path:
+def write_expert(folder, backbone, seed, *, layers=1, **changes):
     """A saved random expert for (a copy of) `backbone`."""
     model = recommender(interactions())
     model.backbone = copy.deepcopy(backbone)
@@ -51,7 +45,7 @@ def write_expert(folder: Path, backbone: PreTrainedModel, seed: int, *, layers: 
 
 
 @pytest.fixture(scope="module")
-def experts(family: Family, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def experts(family, tmp_path_factory):
     """Two experts of different ranks, scalings and depths."""
     root, backbone = tmp_path_factory.mktemp(family), causal_lm(family)
     return [
@@ -61,7 +55,7 @@ def experts(family: Family, tmp_path_factory: pytest.TempPathFactory) -> list[Pa
 
 
 @pytest.fixture(scope="module")
-def copies(family: Family, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def copies(family, tmp_path_factory):
     """A global adapter on three layers, and two experts that are copies of it but for the last layer."""
     root = tmp_path_factory.mktemp(f"{family}-copies")
     model = recommender(interactions(), family, layers=3)
@@ -75,7 +69,7 @@ def copies(family: Family, tmp_path_factory: pytest.TempPathFactory) -> list[Pat
     return folders
 
 
-def merged(family: Family, adapters: Sequence[Path | None], weights: list[float], layers: int = 2) -> PreTrainedModel:
+def merged(family, adapters, weights, layers=2):
     """The backbone with sum_n w_n s_n B_n A_n added into its weights."""
     backbone = causal_lm(family, layers=layers)
     modules = dict(backbone.named_modules())
@@ -87,19 +81,17 @@ def merged(family: Family, adapters: Sequence[Path | None], weights: list[float]
 
 
 @torch.no_grad()
-def logits(backbone: PreTrainedModel, rows: slice = slice(None)) -> Tensor:
+def logits(backbone, rows=slice(None)):
     ids = torch.randint(3, 300, (len(WEIGHTS), 9), generator=torch.Generator().manual_seed(0))
     return backbone(input_ids=ids[rows]).logits
 
 
-def assert_same(ours: Tensor, theirs: Tensor) -> None:
+def assert_same(ours, theirs):
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["zero adapter", "copies of the global adapter"])
-def test_a_mixed_batch_equals_every_samples_own_merged_weights_and_its_own_score_alone(
-    kind: str, family: Family, experts: list[Path], copies: list[Path]
-) -> None:
+def test_a_mixed_batch_equals_every_samples_own_merged_weights_and_its_own_score_alone(kind, family, experts, copies):
     adapters, layers = ([None, *experts], 2) if kind == "zero adapter" else (copies, 3)
     backbone = causal_lm(family, layers=layers)
     batch_weights = install_mixture(backbone, adapters)
@@ -114,7 +106,7 @@ def test_a_mixed_batch_equals_every_samples_own_merged_weights_and_its_own_score
         assert_same(together[2], plain[2])
 
 
-def test_peft_loads_an_expert_and_agrees_with_the_mixture(family: Family, experts: list[Path]) -> None:
+def test_peft_loads_an_expert_and_agrees_with_the_mixture(family, experts):
     backbone = causal_lm(family)
     batch_weights = install_mixture(backbone, [None, *experts])
     for column, folder in enumerate(experts, 1):
@@ -122,7 +114,7 @@ def test_peft_loads_an_expert_and_agrees_with_the_mixture(family: Family, expert
         assert_same(logits(backbone), logits(PeftModel.from_pretrained(causal_lm(family), str(folder)).eval()))
 
 
-def test_only_touched_layers_are_replaced_and_all_is_frozen(family: Family, experts: list[Path]) -> None:
+def test_only_touched_layers_are_replaced_and_all_is_frozen(family, experts):
     backbone = causal_lm(family)
     install_mixture(backbone, [None, *experts])
     replaced = {name for name, module in backbone.named_modules() if isinstance(module, MixtureLinear)}
@@ -132,7 +124,7 @@ def test_only_touched_layers_are_replaced_and_all_is_frozen(family: Family, expe
     assert not any(weight.requires_grad for weight in backbone.parameters())
 
 
-def test_a_layer_that_all_experts_share_costs_one_adapter(family: Family, copies: list[Path]) -> None:
+def test_a_layer_that_all_experts_share_costs_one_adapter(family, copies):
     for before, shared in (([], True), ([None], False)):  # behind the zero adapter, what is the same is weighed
         backbone = causal_lm(family, layers=3)
         install_mixture(backbone, [*before, *copies])
@@ -141,14 +133,14 @@ def test_a_layer_that_all_experts_share_costs_one_adapter(family: Family, copies
     assert layers[0].share.tolist() == [[0.0] * 4, *[[1.0] * 4] * 3]
 
 
-def test_gate_gradients_are_those_of_finite_differences() -> None:
+def test_gate_gradients_are_those_of_finite_differences():
     torch.manual_seed(0)
     adapters = {1: (torch.randn(2, 5), torch.randn(4, 2), 0.5), 2: (torch.randn(3, 5), torch.randn(4, 3), 2.0)}
     batch_weights = BatchWeights()
     layer = MixtureLinear(nn.Linear(5, 4).double(), adapters, batch_weights, columns=3)
     x = torch.randn(2, 3, 5, dtype=torch.float64)
 
-    def loss(weights: Tensor) -> Tensor:
+    def loss(weights):
         batch_weights.tensor = weights
         return layer(x).square().sum()
 
@@ -160,7 +152,7 @@ def test_gate_gradients_are_those_of_finite_differences() -> None:
     assert (weights.grad[:, 1:] != 0).all()
 
 
-def test_routed_scores_are_those_of_each_rows_own_merged_model(family: Family, experts: list[Path]) -> None:
+def test_routed_scores_are_those_of_each_rows_own_merged_model(family, experts):
     table = interactions()
     layout, rows = layout_of(table), np.arange(36)
     state_of_row = np.random.default_rng(0).integers(0, 3, 36).astype(np.int32)
@@ -187,7 +179,7 @@ def test_routed_scores_are_those_of_each_rows_own_merged_model(family: Family, e
     ],
     ids=lambda kind: next(iter(kind)),
 )
-def test_adapters_that_are_no_weighted_sum_are_refused(tmp_path: Path, kind: dict[str, Any]) -> None:
+def test_adapters_that_are_no_weighted_sum_are_refused(tmp_path, kind):
     config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", **kind)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -196,7 +188,7 @@ def test_adapters_that_are_no_weighted_sum_are_refused(tmp_path: Path, kind: dic
         read_lora(tmp_path)
 
 
-def test_a_folder_without_an_adapter_or_with_one_for_other_layers_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_an_adapter_or_with_one_for_other_layers_is_refused(tmp_path):
     with pytest.raises(UserError, match="not a PEFT adapter directory"):
         read_lora(tmp_path / "nowhere")
     folder = write_expert(tmp_path / "expert", causal_lm(layers=3), 1)
@@ -210,7 +202,7 @@ def test_a_folder_without_an_adapter_or_with_one_for_other_layers_is_refused(tmp
         add_expert(recommender(interactions()), lora(), layers=3)
 
 
-def test_a_fresh_expert_changes_nothing_and_can_be_taken_out_for_the_next(family: Family) -> None:
+def test_a_fresh_expert_changes_nothing_and_can_be_taken_out_for_the_next(family):
     table = interactions()
     model, layout, rows = recommender(table, family), layout_of(table), np.arange(36)
     before, names = score(model, layout, rows), set(model.state_dict())
@@ -226,7 +218,7 @@ def test_a_fresh_expert_changes_nothing_and_can_be_taken_out_for_the_next(family
     assert trainable(model) == lora_names(0, 1)
 
 
-def test_saved_experts_have_the_same_bytes_each_time_and_name_no_place(tmp_path: Path) -> None:
+def test_saved_experts_have_the_same_bytes_each_time_and_name_no_place(tmp_path):
     one, two = (write_expert(tmp_path / name, causal_lm(), 5) for name in ("one", "two"))
     assert sorted(path.name for path in one.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
     for path in one.iterdir():

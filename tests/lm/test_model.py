@@ -1,27 +1,23 @@
 """The recommender's model and its scores: causal, blind within ties, and equal to plain text where there are none."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from tests.builders import SLOTS, Family, features_of, interactions, layout_of, recommender
+from tests.builders import SLOTS, features_of, interactions, layout_of, recommender
 from tests.lm.work import REASON, SETTINGS, SFT, tune
 from thinkrec.errors import UserError
 from thinkrec.experts.training import add_expert
-from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, SoftPrompt
+from thinkrec.lm.model import SlotProjector, SlotValues, SoftPrompt
 from thinkrec.lm.scoring import score
-from thinkrec.params import LoraParams, Slot
-from thinkrec.text.layout import Layout, Window
+from thinkrec.params import LoraParams
+from thinkrec.text.layout import Window
 
 few = settings(max_examples=15, deadline=None)
 SAME = 1e-5
@@ -30,38 +26,36 @@ WINDOWS = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.
 
 
 @pytest.fixture(scope="module")
-def table() -> pd.DataFrame:
+def table():
     return interactions()
 
 
 @pytest.fixture(scope="module")
-def model(table: pd.DataFrame, family: Family) -> RecommenderLM:
+def model(table, family):
     return recommender(table, family)
 
 
-def softened(
-    table: pd.DataFrame, family: Family = "llama", *, slots: tuple[Slot, ...] = SLOTS, seed: int = 0, count: int = 3
-) -> tuple[RecommenderLM, Layout]:
+def softened(table, family="llama", *, slots=SLOTS, seed=0, count=3):
     """A model with a random soft prompt, and prompts with room for it."""
     model = recommender(table, family, slots=slots)
     model.soft_prompt = SoftPrompt(torch.randn(count, 32, generator=torch.Generator().manual_seed(seed)))
     return model, replace(layout_of(table), soft_tokens=count)
 
 
-def changed(table: pd.DataFrame, rows: NDArray[np.int64], column: str) -> Layout:
+def changed(table, rows, column):
     """The prompts of `table` with these rows' labels flipped or items moved on."""
     values = table[column].to_numpy().copy()
     values[rows] = 1 - values[rows] if column == "label" else (values[rows] + 1) % 8
     return layout_of(table.assign(**{column: values}))
 
 
-def alone(model: RecommenderLM, layout: Layout) -> list[float]:
+def alone(model, layout):
     return [score(model, layout, np.asarray([row]))[0] for row in range(len(layout.item))]
 
 
 @few
 @given(st.data())
-def test_a_score_is_that_of_the_row_alone(table: pd.DataFrame, model: RecommenderLM, data: st.DataObject) -> None:
+def test_a_score_is_that_of_the_row_alone(table, model, data):
     layout = layout_of(table)
     rows = np.asarray(sorted(data.draw(st.sets(st.integers(0, len(table) - 1), min_size=2))), np.int64)
     together = score(model, layout, rows)
@@ -71,18 +65,14 @@ def test_a_score_is_that_of_the_row_alone(table: pd.DataFrame, model: Recommende
 
 @pytest.mark.parametrize("slots", [SLOTS, ()], ids=["slots", "text only"])
 @pytest.mark.parametrize("ties", [True, False])
-def test_a_score_under_a_soft_prompt_is_that_of_the_row_alone(
-    family: Family, slots: tuple[Slot, ...], ties: bool
-) -> None:
+def test_a_score_under_a_soft_prompt_is_that_of_the_row_alone(family, slots, ties):
     model, layout = softened(interactions(1, users=2, ties=ties), family, slots=slots)
     assert score(model, layout, np.arange(24)) == pytest.approx(alone(model, layout), abs=SAME)
 
 
 @few
 @given(st.integers(0, 35), st.sampled_from(["label", "item"]), st.integers(0, 99))
-def test_nothing_at_or_after_a_row_changes_its_score(
-    table: pd.DataFrame, model: RecommenderLM, row: int, column: str, seed: int
-) -> None:
+def test_nothing_at_or_after_a_row_changes_its_score(table, model, row, column, seed):
     at = table["user"].eq(table["user"][row]) & table["timestamp"].ge(table["timestamp"][row])
     rows = np.flatnonzero(at.to_numpy())
     rows = rows[np.random.default_rng(seed).random(len(rows)) < 0.7]
@@ -92,9 +82,7 @@ def test_nothing_at_or_after_a_row_changes_its_score(
 
 
 @pytest.mark.parametrize("column", ["label", "item"])
-def test_an_earlier_row_in_the_window_does_change_the_score(
-    table: pd.DataFrame, model: RecommenderLM, column: str
-) -> None:
+def test_an_earlier_row_in_the_window_does_change_the_score(table, model, column):
     layout = layout_of(table)
     row = np.flatnonzero(layout.end > layout.start)[:1]
     after = score(model, changed(table, layout.end[row] - 1, column), row)
@@ -102,9 +90,7 @@ def test_an_earlier_row_in_the_window_does_change_the_score(
 
 
 @pytest.mark.parametrize("column", ["label", "item"])
-def test_rows_that_share_a_timestamp_are_blind_to_each_other(
-    table: pd.DataFrame, model: RecommenderLM, column: str
-) -> None:
+def test_rows_that_share_a_timestamp_are_blind_to_each_other(table, model, column):
     layout = layout_of(table)
     tied = EVERYONE[layout.end < EVERYONE]  # rows with an elder twin
     assert len(tied) > 5
@@ -114,7 +100,7 @@ def test_rows_that_share_a_timestamp_are_blind_to_each_other(
         assert after[row] == pytest.approx(before[row], abs=SAME)
 
 
-def test_reasons_and_the_order_of_rows_change_no_score(table: pd.DataFrame, model: RecommenderLM) -> None:
+def test_reasons_and_the_order_of_rows_change_no_score(table, model):
     layout = layout_of(table, reasons=dict.fromkeys(range(0, len(table), 2), REASON))
     before = score(model, layout_of(table), EVERYONE)
     assert score(model, layout, EVERYONE) == pytest.approx(before, abs=SAME)
@@ -123,7 +109,7 @@ def test_reasons_and_the_order_of_rows_change_no_score(table: pd.DataFrame, mode
     assert len(score(model, layout, some[:0])) == 0
 
 
-def test_eager_attention_gives_the_same_scores(table: pd.DataFrame, family: Family) -> None:
+def test_eager_attention_gives_the_same_scores(table, family):
     model, layout = recommender(table, family), layout_of(table)
     before = score(model, layout, EVERYONE)
     model.backbone.set_attn_implementation("eager")
@@ -132,7 +118,7 @@ def test_eager_attention_gives_the_same_scores(table: pd.DataFrame, family: Fami
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("soft", [[], [40, 41, 99]], ids=["no soft prompt", "soft prompt"])
-def test_the_stream_equals_an_ordinary_causal_forward(family: Family, attention: str, soft: list[int]) -> None:
+def test_the_stream_equals_an_ordinary_causal_forward(family, attention, soft):
     table = interactions(2, users=1, ties=False)
     model, layout = recommender(table, family, slots=()), replace(layout_of(table), soft_tokens=len(soft))
     model.backbone.set_attn_implementation(attention)
@@ -160,7 +146,7 @@ def test_the_stream_equals_an_ordinary_causal_forward(family: Family, attention:
         assert scores[row] == pytest.approx(float(logits[words.yes] - logits[words.no]) + match, abs=SAME)
 
 
-def test_the_head_at_needed_positions_gives_the_full_logits(table: pd.DataFrame, model: RecommenderLM) -> None:
+def test_the_head_at_needed_positions_gives_the_full_logits(table, model):
     layout = layout_of(table, reasons={1: REASON, 13: REASON})
     batch, words = layout.collate(WINDOWS), layout.vocabulary
     with torch.no_grad():
@@ -175,7 +161,7 @@ def test_the_head_at_needed_positions_gives_the_full_logits(table: pd.DataFrame,
     torch.testing.assert_close(output.score, output.verdict_logits[:, words.yes] - output.verdict_logits[:, words.no])
 
 
-def test_scores_of_a_model_in_bfloat16_are_computed_in_float32(table: pd.DataFrame, family: Family) -> None:
+def test_scores_of_a_model_in_bfloat16_are_computed_in_float32(table, family):
     layout, model = layout_of(table), recommender(table, family, slots=(), match=False)
     model.backbone.bfloat16()
     batch, words = layout.collate(WINDOWS), layout.vocabulary
@@ -190,7 +176,7 @@ def test_scores_of_a_model_in_bfloat16_are_computed_in_float32(table: pd.DataFra
     assert len(scores.unique()) > len((rounded[:, words.yes] - rounded[:, words.no]).unique())
 
 
-def test_slots_hold_the_projected_features_of_their_rows(table: pd.DataFrame, model: RecommenderLM) -> None:
+def test_slots_hold_the_projected_features_of_their_rows(table, model):
     rows = np.asarray([3, 5])
     batch = layout_of(table).collate([Window(rows, np.ones(2, bool))])
     with torch.no_grad():
@@ -203,7 +189,7 @@ def test_slots_hold_the_projected_features_of_their_rows(table: pd.DataFrame, mo
     assert embedded[0, rest].equal(plain[0, rest])
 
 
-def test_slot_values_stand_side_by_side_in_the_order_asked_for(table: pd.DataFrame) -> None:
+def test_slot_values_stand_side_by_side_in_the_order_asked_for(table):
     features, rows = features_of(table), np.asarray([7, 2])
     values = SlotValues(features, ("statistics", "item"))
     assert values.widths == [3, 4]
@@ -211,7 +197,7 @@ def test_slot_values_stand_side_by_side_in_the_order_asked_for(table: pd.DataFra
     assert (values(rows) == np.concatenate([features.statistics[rows], items], axis=1)).all()
 
 
-def test_the_projector_standardises_by_the_values_it_was_scaled_on() -> None:
+def test_the_projector_standardises_by_the_values_it_was_scaled_on():
     projector = SlotProjector([2], 5)
     projector.fit_scale(np.asarray([[0.0, 7.0], [4.0, 7.0]], np.float32))
     assert projector.mean.tolist() == [2, 7]
@@ -221,7 +207,7 @@ def test_the_projector_standardises_by_the_values_it_was_scaled_on() -> None:
     torch.testing.assert_close(raw, projector.layers(torch.tensor([[1.0, 1.0]])))
 
 
-def test_parts_are_dropped_whole_and_only_in_training() -> None:
+def test_parts_are_dropped_whole_and_only_in_training():
     torch.manual_seed(0)
     projector = SlotProjector([2, 1], 3, dropout=0.5)
     projector.layers = torch.nn.Identity()
@@ -233,9 +219,7 @@ def test_parts_are_dropped_whole_and_only_in_training() -> None:
     assert dropped.mean(0).tolist() == pytest.approx([0.5] * 3, abs=0.1)
 
 
-def test_soft_vectors_stand_after_the_begin_token_of_every_sequence_and_nowhere_else(
-    table: pd.DataFrame, family: Family
-) -> None:
+def test_soft_vectors_stand_after_the_begin_token_of_every_sequence_and_nowhere_else(table, family):
     model, layout = softened(table, family)
     vectors = model.soft_prompt.vectors
     embedded = model.embed(layout.collate(WINDOWS))
@@ -248,7 +232,7 @@ def test_soft_vectors_stand_after_the_begin_token_of_every_sequence_and_nowhere_
     assert torch.cat([embedded[:, :1], embedded[:, 4:]], dim=1).equal(model.embed(layout_of(table).collate(WINDOWS)))
 
 
-def test_a_soft_prompt_starts_at_embeddings_of_tokens_by_the_seed(table: pd.DataFrame) -> None:
+def test_a_soft_prompt_starts_at_embeddings_of_tokens_by_the_seed(table):
     embeddings = recommender(table).backbone.get_input_embeddings()
     prompts = []
     for seed in (0, 0, 1):
@@ -258,10 +242,10 @@ def test_a_soft_prompt_starts_at_embeddings_of_tokens_by_the_seed(table: pd.Data
     assert (prompts[0][:, None] == embeddings.weight).all(2).any(1).all()
 
 
-def test_fine_tuning_trains_the_soft_prompt_and_experts_leave_it(table: pd.DataFrame) -> None:
+def test_fine_tuning_trains_the_soft_prompt_and_experts_leave_it(table):
     model, layout = softened(table)
 
-    def tuned() -> torch.Tensor:
+    def tuned():
         tune(table, model, layout, SFT.model_copy(update={"batch_tokens": 600}), replace(SETTINGS, epochs=1))
         return model.soft_prompt.vectors.detach().clone()
 
@@ -275,9 +259,7 @@ def test_fine_tuning_trains_the_soft_prompt_and_experts_leave_it(table: pd.DataF
 
 @pytest.mark.parametrize("slots", [SLOTS, ()], ids=["slots", "text only"])
 @pytest.mark.parametrize("soft", [True, False])
-def test_what_a_model_puts_into_prompts_round_trips_through_disk(
-    table: pd.DataFrame, tmp_path: Path, slots: tuple[Slot, ...], soft: bool
-) -> None:
+def test_what_a_model_puts_into_prompts_round_trips_through_disk(table, tmp_path, slots, soft):
     model, other = (softened(table, slots=slots, seed=seed)[0] for seed in (0, 1))
     if not soft:
         model.soft_prompt = other.soft_prompt = None
@@ -292,9 +274,7 @@ def test_what_a_model_puts_into_prompts_round_trips_through_disk(
 
 
 @pytest.mark.parametrize("name", ["projector.safetensors", "soft_prompt.safetensors"])
-def test_inputs_of_other_prompts_broken_or_missing_ones_are_refused(
-    table: pd.DataFrame, tmp_path: Path, name: str
-) -> None:
+def test_inputs_of_other_prompts_broken_or_missing_ones_are_refused(table, tmp_path, name):
     model, _ = softened(table)
     model.save_inputs(tmp_path)
     others = softened(table, slots=("user",)) if name == "projector.safetensors" else softened(table, count=2)

@@ -1,24 +1,20 @@
 """The recipes: exactly which parameters train in every phase of each, in every family, and on what."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tests.builders import Family, interactions, layout_of, loaded_model, params_with, recommender
+from tests.builders import interactions, layout_of, loaded_model, params_with, recommender
 from tests.lm.work import REASON, SFT, lora_names, trainable
 from thinkrec.lm import sft
 from thinkrec.lm.adapters import add_lora
-from thinkrec.lm.model import RecommenderLM, SoftPrompt, mean_over_texts
+from thinkrec.lm.model import SoftPrompt, mean_over_texts
 from thinkrec.lm.recipes import RECIPES
 from thinkrec.lm.scoring import score
 from thinkrec.lm.trainer import TrainResult
 from thinkrec.params import LoraParams
-from thinkrec.text.layout import Layout
 
 LORA = LoraParams(r=2, alpha=4.0, dropout=0.0)
 PROJECTOR = {f"projector.layers.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
@@ -27,13 +23,13 @@ MATCH = {"match.weight"}
 COMPACT, PAPER = RECIPES["compact"], RECIPES["paper"]
 
 
-def model_of(family: Family) -> RecommenderLM:
+def model_of(family):
     model = recommender(interactions(), family)
     model.soft_prompt = SoftPrompt(torch.randn(2, 32))
     return model
 
 
-def test_compact_trains_the_backbone_on_traces_then_what_enters_it(family: Family) -> None:
+def test_compact_trains_the_backbone_on_traces_then_what_enters_it(family):
     model = model_of(family)
     everything = {name for name, _ in model.named_parameters()}
     thinking, projector = COMPACT.phases
@@ -51,7 +47,7 @@ def test_compact_trains_the_backbone_on_traces_then_what_enters_it(family: Famil
     assert not whole.think_only and not whole.slots
 
 
-def test_paper_trains_the_adapter_on_text_then_the_projector_alone(family: Family) -> None:
+def test_paper_trains_the_adapter_on_text_then_the_projector_alone(family):
     model = model_of(family)
     add_lora(model.backbone, LORA)
     text, projector = PAPER.phases
@@ -62,14 +58,12 @@ def test_paper_trains_the_adapter_on_text_then_the_projector_alone(family: Famil
     assert (text.slots, projector.slots, PAPER.expert_slots) == (False, True, False)
 
 
-def phases_of(
-    monkeypatch: pytest.MonkeyPatch, reasons: dict[int, Any], *, slots: bool = True, **changes: Any
-) -> dict[str, dict[str, Any]]:
+def phases_of(monkeypatch, reasons, *, slots=True, **changes):
     """What every phase was given, by its name; in the place of training, all that trains is moved."""
     table, phases = interactions(), {}
     model, layout = model_of("llama"), layout_of(table, reasons=reasons)
 
-    def finetune(model: RecommenderLM, layout: Layout, **how: Any) -> TrainResult:
+    def finetune(model, layout, **how):
         with torch.no_grad():
             for weight in model.parameters():
                 weight.add_(float(weight.requires_grad))
@@ -79,7 +73,7 @@ def phases_of(
     monkeypatch.setattr(sft, "finetune", finetune)
     model.projector, model.match = model.projector if slots else None, None
     params = params_with({"seed": 1}).model_copy(update={"sft": SFT.model_copy(update=changes), "lora": LORA})
-    loaded: Any = SimpleNamespace(
+    loaded = SimpleNamespace(
         model=model,
         layout=layout,
         prompted=lambda *, slots: (model, layout),
@@ -92,7 +86,7 @@ def phases_of(
     return phases
 
 
-def test_the_backbone_thinks_before_the_projector_recommends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_backbone_thinks_before_the_projector_recommends(monkeypatch):
     phases = phases_of(monkeypatch, {row: REASON for row in range(40)})
     assert list(phases) == ["thinking", "projector"]
     thinking, projector = phases["thinking"], phases["projector"]
@@ -108,15 +102,13 @@ def test_the_backbone_thinks_before_the_projector_recommends(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("reasons", [{}, {3: REASON}])
-def test_without_traces_to_measure_by_there_is_no_thinking(
-    monkeypatch: pytest.MonkeyPatch, reasons: dict[int, Any]
-) -> None:
+def test_without_traces_to_measure_by_there_is_no_thinking(monkeypatch, reasons):
     phases = phases_of(monkeypatch, reasons)
     assert list(phases) == ["projector"] and phases["projector"]["untaught"] is None
     assert phases["projector"]["layout"].reasons == reasons
 
 
-def test_by_text_alone_the_backbone_is_what_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_text_alone_the_backbone_is_what_learns(monkeypatch):
     whole = phases_of(monkeypatch, {}, slots=False)
     assert list(whole) == ["whole"] and whole["whole"]["settings"].learning_rate == SFT.learning_rate
     assert list(phases_of(monkeypatch, {1: REASON, 2: REASON}, slots=False)) == ["thinking", "whole"]
@@ -124,7 +116,7 @@ def test_by_text_alone_the_backbone_is_what_learns(monkeypatch: pytest.MonkeyPat
     assert list(phases_of(monkeypatch, {}, recipe="paper")) == ["text", "projector"]
 
 
-def test_text_alone_is_matched_with_the_history_as_large_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_alone_is_matched_with_the_history_as_large_as_asked_for(monkeypatch):
     traces = {1: REASON, 2: REASON}
     by_text = phases_of(monkeypatch, traces, slots=False)
     assert by_text["thinking"]["match"] is None  # which learns no verdicts
@@ -133,7 +125,7 @@ def test_text_alone_is_matched_with_the_history_as_large_as_asked_for(monkeypatc
         assert [phase["match"] for phase in others.values()] == [None, None]
 
 
-def test_the_match_starts_scaled_by_the_texts_of_train(family: Family) -> None:
+def test_the_match_starts_scaled_by_the_texts_of_train(family):
     table = interactions()
     layout, model = layout_of(table), recommender(table, family, slots=())
     loaded = loaded_model(table.assign(split="train"), model, layout)
@@ -145,14 +137,14 @@ def test_the_match_starts_scaled_by_the_texts_of_train(family: Family) -> None:
     assert scaled.mean(0).abs().max() < 1e-4 and (scaled.std(0) - 1).abs().max() < 1e-4
 
 
-def test_held_out_traces_are_a_seeded_few() -> None:
+def test_held_out_traces_are_a_seeded_few():
     reasons = {row: REASON for row in range(10_000)}
     taught, held = sft.hold_out(reasons, seed=1)
     assert len(held) == sft.HELD_OUT and not set(taught) & set(held) and len(taught) + len(held) == len(reasons)
     assert set(sft.hold_out(reasons, seed=1)[1]) == set(held) != set(sft.hold_out(reasons, seed=2)[1])
 
 
-def test_the_score_is_the_recipes(family: Family) -> None:
+def test_the_score_is_the_recipes(family):
     table = interactions()
     layout, rows, model = layout_of(table), np.arange(12), recommender(table, family)
     batch, words = layout.collate(layout.scoring_windows(rows, 0 * rows)), layout.vocabulary
@@ -164,7 +156,7 @@ def test_the_score_is_the_recipes(family: Family) -> None:
     assert score(model, layout, order) == pytest.approx(logits[:, words.yes], abs=1e-5)
 
 
-def test_text_alone_is_told_no_features() -> None:
+def test_text_alone_is_told_no_features():
     table = interactions()
     layout, rows = layout_of(table), np.arange(12)
     model, other = (recommender(table) for _ in range(2))

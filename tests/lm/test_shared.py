@@ -1,16 +1,13 @@
 """Layers below the first that differs run once for each sequence, and no score and no weight shows it."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma2Config, GPTNeoXConfig, PreTrainedConfig
+from transformers import AutoModelForCausalLM, Gemma2Config, GPTNeoXConfig
 
-from tests.builders import Family, features_of, interactions, layout_of, recommender, tokenizer
+from tests.builders import features_of, interactions, layout_of, recommender, tokenizer
 from tests.lm.work import tune
 from thinkrec.experts.training import add_expert
 from thinkrec.lm import adapters
@@ -27,7 +24,7 @@ LAYOUT, ROWS = layout_of(TABLE), np.arange(len(TABLE))
 
 
 @pytest.fixture(scope="module")
-def experts(tmp_path_factory: pytest.TempPathFactory, family: Family) -> list[Path]:
+def experts(tmp_path_factory, family):
     """Two experts on disk, of the last layers."""
     folders = [tmp_path_factory.mktemp("experts") / str(seed) for seed in (1, 2)]
     for seed, folder in enumerate(folders):
@@ -40,7 +37,7 @@ def experts(tmp_path_factory: pytest.TempPathFactory, family: Family) -> list[Pa
     return folders
 
 
-def mixed(family: Family, experts: list[Path]) -> tuple[RecommenderLM, list[RowWeights]]:
+def mixed(family, experts):
     """A model with these experts in it, and four routings: each adapter alone, and all of them mixed."""
     model = recommender(TABLE, family, layers=5)
     batch_weights = install_mixture(model.backbone, [None, *experts])
@@ -49,12 +46,12 @@ def mixed(family: Family, experts: list[Path]) -> tuple[RecommenderLM, list[RowW
     return model, [RowWeights(batch_weights, weights, TABLE["user"].to_numpy()) for weights in by_routing]
 
 
-def passes_by_layer(model: RecommenderLM) -> list[int]:
+def passes_by_layer(model):
     """Counts, from now on, of the passes that each layer computes."""
     layers = layers_of(model.backbone)
     counts = [0] * len(layers)
 
-    def count(number: int) -> None:
+    def count(number):
         counts[number] += 1
 
     for number, layer in enumerate(layers):
@@ -62,9 +59,7 @@ def passes_by_layer(model: RecommenderLM) -> list[int]:
     return counts
 
 
-def test_lower_layers_run_once_for_all_routings_and_scores_keep_their_bytes(
-    family: Family, experts: list[Path]
-) -> None:
+def test_lower_layers_run_once_for_all_routings_and_scores_keep_their_bytes(family, experts):
     model, routings = mixed(family, experts)
     assert first_differing(model.backbone) == 5 - ADAPTED
     plain = [score(model, LAYOUT, ROWS, routing) for routing in routings]
@@ -78,9 +73,7 @@ def test_lower_layers_run_once_for_all_routings_and_scores_keep_their_bytes(
 
 
 @pytest.mark.parametrize("limit", [0, 4_000, ENOUGH])
-def test_an_expert_learns_the_same_however_much_is_kept(
-    family: Family, limit: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_expert_learns_the_same_however_much_is_kept(family, limit, monkeypatch):
     monkeypatch.setattr(adapters, "LIMIT", limit)
     learned = []
     for sharing in (False, True):
@@ -96,7 +89,7 @@ def test_an_expert_learns_the_same_however_much_is_kept(
     assert all(torch.equal(one, two) for one, two in zip(learned[0][1], learned[1][1], strict=True))
 
 
-def test_dropout_in_the_layers_that_learn_leaves_the_others_shared() -> None:
+def test_dropout_in_the_layers_that_learn_leaves_the_others_shared():
     model = recommender(TABLE, layers=5)
     add_expert(model, LoraParams(r=2, alpha=4.0, dropout=0.5), layers=ADAPTED)
     counts = passes_by_layer(model)
@@ -105,7 +98,7 @@ def test_dropout_in_the_layers_that_learn_leaves_the_others_shared() -> None:
     assert counts[0] < 0.7 * counts[-1]
 
 
-def test_frozen_layers_drop_nothing_out_while_they_are_shared(experts: list[Path]) -> None:
+def test_frozen_layers_drop_nothing_out_while_they_are_shared(experts):
     model = recommender(TABLE, layers=5)
     expert = add_expert(model, LoraParams(r=2, alpha=4.0, dropout=0.5), layers=5)
     for name, weight in expert.named_parameters():
@@ -116,7 +109,7 @@ def test_frozen_layers_drop_nothing_out_while_they_are_shared(experts: list[Path
         assert [layer.training for layer in layers_of(model.backbone)] == [False] * 4 + [True]
 
 
-def test_sequences_in_other_company_score_as_alone(family: Family, experts: list[Path]) -> None:
+def test_sequences_in_other_company_score_as_alone(family, experts):
     model, routings = mixed(family, experts)
     alone = score(model, LAYOUT, ROWS[:12], routings[1])
     with model.sharing_layers():
@@ -126,7 +119,7 @@ def test_sequences_in_other_company_score_as_alone(family: Family, experts: list
     assert counts[0] == 0
 
 
-def test_a_family_whose_upper_layers_take_more_than_hidden_states_is_run_plainly(experts: list[Path]) -> None:
+def test_a_family_whose_upper_layers_take_more_than_hidden_states_is_run_plainly(experts):
     model, routings = mixed("llama", experts)
     layers, beside = layers_of(model.backbone), []
     model.backbone.get_decoder().register_forward_pre_hook(lambda *_: beside.append(0.0))
@@ -141,7 +134,7 @@ def test_a_family_whose_upper_layers_take_more_than_hidden_states_is_run_plainly
 
 
 @pytest.mark.parametrize("kind", [Gemma2Config, GPTNeoXConfig])  # embeddings that are scaled; layers of another kind
-def test_families_with_layers_of_their_own_share_them(kind: type[PreTrainedConfig]) -> None:
+def test_families_with_layers_of_their_own_share_them(kind):
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
     more = {"head_dim": 8} if kind is Gemma2Config else {}

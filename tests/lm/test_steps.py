@@ -1,45 +1,39 @@
 """Steps: rows decide what a step learns from, tokens what a pass holds, and no cut changes a step's loss."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from tests.builders import interactions, layout_of, recommender
 from tests.lm import work
-from thinkrec.lm.finetune import Piece, Step, collate, cut, passes, steps_by_rows
+from thinkrec.lm.finetune import Piece, collate, cut, passes, steps_by_rows
 from thinkrec.lm.losses import Objective, share_of
-from thinkrec.text.layout import Layout
 
 
 @pytest.fixture
-def table() -> pd.DataFrame:
+def table():
     return interactions(1, users=6, rows=12)
 
 
 @pytest.fixture
-def layout(table: pd.DataFrame) -> Layout:
+def layout(table):
     return layout_of(table, reasons={3: work.REASON, 17: work.REASON})
 
 
-def steps_of(layout: Layout, rows: int = 20) -> list[Step]:
+def steps_of(layout, rows=20):
     windows = layout.training_windows(np.arange(len(layout.item)), np.random.default_rng(0))
     return steps_by_rows(layout, windows, rows)
 
 
-def rows_of(pieces: list[Piece] | Step) -> list[int]:
+def rows_of(pieces):
     windows = [window for piece in pieces for window in (piece.windows if isinstance(piece, Piece) else [piece])]
     return sorted(row for window in windows for row in window.rows[window.target].tolist())
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 50])
-def test_the_pieces_of_a_step_hold_its_rows_once_and_their_losses_add_up(
-    table: pd.DataFrame, layout: Layout, pieces: int
-) -> None:
+def test_the_pieces_of_a_step_hold_its_rows_once_and_their_losses_add_up(table, layout, pieces):
     layout = replace(layout, thoughts=layout.reasons)
     objective = Objective(recommender(table), layout.label, 0.1, work.SFT.model_copy(update={"reason_first": 0.5}))
     for step in steps_of(layout):
@@ -52,7 +46,7 @@ def test_the_pieces_of_a_step_hold_its_rows_once_and_their_losses_add_up(
         assert summed == pytest.approx(whole, abs=1e-6)
 
 
-def test_counts_are_those_of_targets_and_of_pairs(layout: Layout) -> None:
+def test_counts_are_those_of_targets_and_of_pairs(layout):
     step = steps_of(layout)[0]
     label = layout.label
     targets = [window.target.sum() for window in step]
@@ -62,7 +56,7 @@ def test_counts_are_those_of_targets_and_of_pairs(layout: Layout) -> None:
         assert (part.targets, part.pairs) == ((count, sum(targets)), (paired, sum(pairs)))
 
 
-def test_a_step_without_pairs_has_none_to_share(layout: Layout) -> None:
+def test_a_step_without_pairs_has_none_to_share(layout):
     alike = replace(layout, label=np.ones_like(layout.label))
     for part in cut(alike, steps_of(alike)[0], 2):
         assert part.pairs == (0, 0) and float(share_of(collate(alike, part)["pairs"])) == 0
@@ -70,11 +64,11 @@ def test_a_step_without_pairs_has_none_to_share(layout: Layout) -> None:
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize("tokens", [1, 100, 150, 400, 10_000])
-def test_no_pass_exceeds_its_tokens_and_fewer_passes_would(layout: Layout, tokens: int, processes: int) -> None:
+def test_no_pass_exceeds_its_tokens_and_fewer_passes_would(layout, tokens, processes):
     steps = steps_of(layout, rows=30)
     needed = passes(layout, steps, tokens, processes)
 
-    def exceeds(count: int) -> bool:
+    def exceeds(count):
         parts = [part.windows for step in steps for part in cut(layout, step, count * processes)]
         return any(len(part) > 1 and layout.lengths(part).max() * len(part) > tokens for part in parts)
 
@@ -84,7 +78,7 @@ def test_no_pass_exceeds_its_tokens_and_fewer_passes_would(layout: Layout, token
         assert needed == 1
 
 
-def test_training_is_the_same_however_a_step_is_cut() -> None:
+def test_training_is_the_same_however_a_step_is_cut():
     whole, weights = work.fine_tuned(work.SFT.model_copy(update={"batch_tokens": 100_000}))
     for tokens in (150, 60):
         in_passes, others = work.fine_tuned(work.SFT.model_copy(update={"batch_tokens": tokens}))

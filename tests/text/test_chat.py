@@ -1,12 +1,8 @@
 """A chat template's frame is the same on every day, begins as the tokenizer does, and leads to the verdict."""
 
-from __future__ import annotations
-
 from datetime import datetime
-from typing import Any
 
 import pytest
-from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
 from tests.builders import TITLES, interactions
@@ -20,20 +16,18 @@ from thinkrec.text.question import question_text
 from thinkrec.text.vocabulary import find_vocabulary
 
 
-def on(day: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+def on(day, monkeypatch):
     """Let templates that ask what day it is be told `day`."""
-    clock: Any = type("Clock", (datetime,), {"now": classmethod(lambda cls, tz=None: day)})
+    clock = type("Clock", (datetime,), {"now": classmethod(lambda cls, tz=None: day)})
     monkeypatch.setattr(chat_template_utils, "datetime", clock)
 
 
-def with_template(template: str, **how: Any) -> PreTrainedTokenizerFast:
+def with_template(template, **how):
     return byte_level(template, **how)
 
 
 @pytest.mark.parametrize("form", ["%d %b %Y", "%B %d, %Y", "%Y-%m-%d", "%A, %-d %B %Y %H:%M"])
-def test_a_template_that_writes_the_date_writes_the_same_on_every_day(
-    form: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_template_that_writes_the_date_writes_the_same_on_every_day(form, monkeypatch):
     words = with_template(DATED.replace("%d %b %Y", form))
     frames = []
     for day in (datetime(2025, 1, 31, 9), datetime(2031, 12, 5, 23)):
@@ -43,7 +37,7 @@ def test_a_template_that_writes_the_date_writes_the_same_on_every_day(
     assert f"Today Date: {DAY.strftime(form)}<|end|>" in words.decode(frames[0][0][0])
 
 
-def test_what_is_rendered_decides_the_hash_of_the_frame() -> None:
+def test_what_is_rendered_decides_the_hash_of_the_frame():
     one, same, other = (with_template(text) for text in (CHAT, CHAT + "{# a remark #}", CHAT.replace("<|end|>", "")))
     assert frame_hash(one, 0) == frame_hash(same, 0) != frame_hash(other, 0)
 
@@ -61,7 +55,7 @@ def test_what_is_rendered_decides_the_hash_of_the_frame() -> None:
     ],
     ids=["opened", "switched off", "none", "by names"],
 )
-def test_no_verdict_stands_in_a_thought(template: str, tail: str) -> None:
+def test_no_verdict_stands_in_a_thought(template, tail):
     words = with_template(template)
     assert frame_of(words, 0)[1] == tail
     roles = find_vocabulary(words, after=tail)
@@ -77,19 +71,19 @@ def test_no_verdict_stands_in_a_thought(template: str, tail: str) -> None:
         ("{{ messages[0]['sender']['name'] }}", "cannot be used"),
     ],
 )
-def test_a_template_that_leaves_no_place_for_an_answer_is_one_line(template: str, fault: str) -> None:
+def test_a_template_that_leaves_no_place_for_an_answer_is_one_line(template, fault):
     with pytest.raises(UserError, match=fault) as error:
         frame_of(with_template(template), 0)
     assert "\n" not in str(error.value)
 
 
-def test_a_template_that_takes_messages_in_parts_is_given_parts() -> None:
+def test_a_template_that_takes_messages_in_parts_is_given_parts():
     parts = "{% for part in messages[0]['content'] %}{% if part['type'] == 'text' %}<|user|>{{ part['text'] }}"
     words = with_template(parts + "{% endif %}{% endfor %}<|assistant|>")
     assert frame_of(words, 0) == ((words.convert_tokens_to_ids("<|user|>"),), "<|assistant|>")
 
 
-def test_the_begin_token_comes_from_the_template_or_the_tokenizer_and_only_once() -> None:
+def test_the_begin_token_comes_from_the_template_or_the_tokenizer_and_only_once():
     begin = 0
     for template in (MISTRAL, "{{ bos_token }}" + MISTRAL):
         head, _ = frame_of(sentence_piece(template, space_first=True), begin)
@@ -99,7 +93,7 @@ def test_the_begin_token_comes_from_the_template_or_the_tokenizer_and_only_once(
 
 
 @pytest.mark.parametrize("family", KINDS)
-def test_a_prompt_in_pieces_is_the_text_that_a_person_would_send(family: str) -> None:
+def test_a_prompt_in_pieces_is_the_text_that_a_person_would_send(family):
     words = KINDS[family].words()
     prompt = PromptParams(layout="question", history=2, max_tokens=999, keywords=8, slots=(), soft_tokens=0)
     table = interactions(users=1, ties=False)

@@ -1,7 +1,5 @@
 """What the tiny backbone is pretrained on: train alone, and histories written out as prompts show them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,25 +22,25 @@ KEYWORDS = pd.DataFrame({"keywords": [["x", "y"], [], ["z"], ["w"]]})
 TRACES = pd.DataFrame({"row": [3, 4], "text": ["No. Twice is enough.", "Yes. Secret."]})
 
 
-def texts(layout: str = "stream") -> list[str]:
+def texts(layout="stream"):
     changes = {"layout": layout, "history": 2, "keywords": 1}
     prompt = params_with({f"prompt.{name}": value for name, value in changes.items()}).prompt
     return training_texts(TABLE, ITEMS, KEYWORDS, TRACES, prompt)
 
 
-def test_items_of_train_and_their_descriptions_come_first() -> None:
+def test_items_of_train_and_their_descriptions_come_first():
     assert texts()[:-1] == ["A: x", "about A", "B", "C: z", "about C"]
 
 
-def test_a_trace_follows_the_history_and_the_target_that_it_is_about() -> None:
+def test_a_trace_follows_the_history_and_the_target_that_it_is_about():
     assert texts()[-1] == "B No C: z Yes A: x No. Twice is enough."
 
 
-def test_the_question_layout_is_pretrained_on_questions() -> None:
+def test_the_question_layout_is_pretrained_on_questions():
     asked = question_text([("B", 0), ("C: z", 1)], "A: x")
     assert texts("question")[-1] == f"{asked} No. Twice is enough."
 
 
 @pytest.mark.parametrize("layout", ["stream", "question"])
-def test_nothing_is_told_of_what_happens_after_train(layout: str) -> None:
+def test_nothing_is_told_of_what_happens_after_train(layout):
     assert not any("D" in text or "Secret" in text for text in texts(layout))

@@ -1,9 +1,5 @@
 """Item text is plain, short and never holds a special token; the role tokens are roles in any tokenizer."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +16,7 @@ from thinkrec.text.items import encode, encode_once, item_text, item_texts
 from thinkrec.text.vocabulary import find_vocabulary, tokenizer_hash
 
 
-def test_item_text_is_the_title_and_its_first_keywords() -> None:
+def test_item_text_is_the_title_and_its_first_keywords():
     items = pd.DataFrame({"title": ["Alpha", "Beta"]})
     keywords = pd.DataFrame({"keywords": [["sea", "war", "old"], []]})
     assert item_texts(items, keywords, 2) == ["Alpha: sea, war", "Beta"]
@@ -28,13 +24,13 @@ def test_item_text_is_the_title_and_its_first_keywords() -> None:
 
 
 @given(st.text(), st.lists(st.text(), max_size=3))
-def test_item_text_is_one_printable_line_of_bounded_length(title: str, keywords: list[str]) -> None:
+def test_item_text_is_one_printable_line_of_bounded_length(title, keywords):
     text = item_text(title, keywords)
     assert text.isprintable() and "\n" not in text
     assert len(text) <= LONGEST_TITLE + len(keywords) * (LONGEST_KEYWORD + 2)
 
 
-def test_special_tokens_in_text_are_ordinary_text() -> None:
+def test_special_tokens_in_text_are_ordinary_text():
     ragged = encode(tokenizer(), ["</s><s>", "Quiet </s> Orchard"])
     assert not set(ragged.tokens.tolist()) & set(tokenizer().all_special_ids)
     assert tokenizer().decode(ragged[0]) == " </s><s>"
@@ -42,7 +38,7 @@ def test_special_tokens_in_text_are_ordinary_text() -> None:
 
 
 @given(st.lists(st.text(max_size=8), max_size=5), st.sampled_from([" ", ". "]))
-def test_encoded_lists_come_back_each_in_its_place_as_they_continue_a_line(texts: list[str], lead: str) -> None:
+def test_encoded_lists_come_back_each_in_its_place_as_they_continue_a_line(texts, lead):
     ragged = encode(tokenizer(), texts, lead=lead)
     assert ragged.lengths.sum() == len(ragged.tokens)
     for index, text in enumerate(texts):
@@ -50,7 +46,7 @@ def test_encoded_lists_come_back_each_in_its_place_as_they_continue_a_line(texts
         assert ragged.lengths[index] == len(ragged[index])
 
 
-def words(texts: list[str], **special: str) -> PreTrainedTokenizerFast:
+def words(texts, **special):
     """A tokenizer of whole words."""
     vocabulary = {text: index for index, text in enumerate([*texts, *special.values()])}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token=texts[0]))
@@ -58,7 +54,7 @@ def words(texts: list[str], **special: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, **special)
 
 
-def test_role_tokens_are_found_and_an_end_token_stands_in_for_those_that_are_missing() -> None:
+def test_role_tokens_are_found_and_an_end_token_stands_in_for_those_that_are_missing():
     roles = find_vocabulary(words(["a", "No", "Yes"], bos_token="<b>", eos_token="<e>", unk_token="<u>"))
     assert (roles.verdicts, roles.begin, roles.end, roles.slot) == ((1, 2), 3, 4, 5)
     roles = find_vocabulary(words(["a", "No", "Yes"], eos_token="<e>"))
@@ -69,16 +65,12 @@ def test_role_tokens_are_found_and_an_end_token_stands_in_for_those_that_are_mis
     ("texts", "special", "message"),
     [(["a"], {"eos_token": "<e>"}, "are the same tokens"), (["a", "No", "Yes"], {}, "no end-of-sequence token")],
 )
-def test_a_tokenizer_without_verdicts_or_an_end_is_refused(
-    texts: list[str], special: dict[str, str], message: str
-) -> None:
+def test_a_tokenizer_without_verdicts_or_an_end_is_refused(texts, special, message):
     with pytest.raises(UserError, match=message):
         find_vocabulary(words(texts, **special))
 
 
-def test_encoding_once_is_encoding_and_does_not_ask_the_tokenizer_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_encoding_once_is_encoding_and_does_not_ask_the_tokenizer_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     texts = ["Low Tide", "", "Seven Keys"]
     first = encode_once(tokenizer(), texts)

@@ -1,7 +1,5 @@
 """The question layout: what a prompt says, what is cut where it is too long, and that company changes nothing."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +13,7 @@ from tests.builders import TITLES, interactions, item_tokens, layout_of, recomme
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import score
 from thinkrec.params import PromptParams
-from thinkrec.text.layout import ITEM, USER, Layout, Window
+from thinkrec.text.layout import ITEM, USER
 from thinkrec.text.layouts import make_layout
 from thinkrec.text.question import PHRASINGS, question_text
 from thinkrec.text.vocabulary import find_vocabulary
@@ -28,21 +26,21 @@ CHAT = (
 )
 
 
-def alone(layout: Layout, row: int) -> Window:
+def alone(layout, row):
     (window,) = layout.scoring_windows(np.asarray([row]), np.zeros(1, np.int64))
     return window
 
 
-def read(layout: Layout, window: Window) -> str:
+def read(layout, window):
     return tokenizer().decode(layout.collate([window]).input_ids[0])
 
 
-def with_model(layout: Layout) -> tuple[Layout, RecommenderLM]:
+def with_model(layout):
     model = recommender(interactions())
     return layout, RecommenderLM(model.backbone, layout.vocabulary, model.slot_values, model.projector).eval()
 
 
-def test_a_prompt_without_slots_is_its_text() -> None:
+def test_a_prompt_without_slots_is_its_text():
     layout = layout_of(interactions(users=1, ties=False), history=2, layout="question", slots=())
     history = [(TITLES[layout.item[row]], int(layout.label[row])) for row in (3, 4)]
     text = question_text(history, TITLES[layout.item[5]])
@@ -50,7 +48,7 @@ def test_a_prompt_without_slots_is_its_text() -> None:
     assert read(layout, alone(layout, 0)).startswith(f"<s>{question_text([], TITLES[layout.item[0]])}")
 
 
-def test_slots_tell_of_the_items_and_of_the_user_apart() -> None:
+def test_slots_tell_of_the_items_and_of_the_user_apart():
     layout = layout_of(interactions(users=1, ties=False), history=2, layout="question")
     batch = layout.collate([alone(layout, 5)])
     assert batch.slot_rows.tolist() == [3, 4, 5, 5]
@@ -61,7 +59,7 @@ def test_slots_tell_of_the_items_and_of_the_user_apart() -> None:
     assert len(layout.without_slots().collate([alone(layout, 5)]).slots) == 0
 
 
-def test_a_slot_of_an_item_is_told_nothing_of_the_user() -> None:
+def test_a_slot_of_an_item_is_told_nothing_of_the_user():
     layout, model = with_model(layout_of(interactions(), history=2, layout="question"))
     batch = layout.collate([alone(layout, 5)])
     before = model.embed(batch)
@@ -74,9 +72,7 @@ def test_a_slot_of_an_item_is_told_nothing_of_the_user() -> None:
 
 @few
 @given(st.integers(0, 99), st.booleans(), st.integers(1, 4), st.data())
-def test_scoring_and_training_meet_every_row_once_after_its_last_history(
-    seed: int, ties: bool, history: int, data: st.DataObject
-) -> None:
+def test_scoring_and_training_meet_every_row_once_after_its_last_history(seed, ties, history, data):
     layout = layout_of(interactions(seed, rows=17, ties=ties), history=history, layout="question")
     rows = np.asarray(sorted(data.draw(st.sets(st.integers(0, 50), min_size=1))), np.int64)
     rng = np.random.default_rng(seed)
@@ -90,7 +86,7 @@ def test_scoring_and_training_meet_every_row_once_after_its_last_history(
 
 @few
 @given(st.integers(0, 99), st.integers(1, 4))
-def test_a_score_does_not_depend_on_its_company(seed: int, history: int) -> None:
+def test_a_score_does_not_depend_on_its_company(seed, history):
     table = interactions(seed)
     layout, model = with_model(layout_of(table, history=history, layout="question"))
     rows = np.arange(len(table))
@@ -99,7 +95,7 @@ def test_a_score_does_not_depend_on_its_company(seed: int, history: int) -> None
     assert np.abs(together[[0, 5, 11, 20, 35]] - apart).max() < 1e-4
 
 
-def test_candidates_of_one_moment_share_the_history() -> None:
+def test_candidates_of_one_moment_share_the_history():
     table = interactions(users=1, rows=15)
     table["timestamp"] = np.repeat([0, 1], [3, 12])
     layout = layout_of(table, history=3, layout="question")
@@ -112,7 +108,7 @@ def test_candidates_of_one_moment_share_the_history() -> None:
     assert (seen[:, history:].sum(0) <= 1).all()  # no token beyond the history is seen by two candidates
 
 
-def test_training_draws_phrasings_and_scoring_keeps_the_first() -> None:
+def test_training_draws_phrasings_and_scoring_keeps_the_first():
     layout = layout_of(interactions(rows=17), layout="question")
     rows = np.arange(51)
     drawn = [
@@ -124,7 +120,7 @@ def test_training_draws_phrasings_and_scoring_keeps_the_first() -> None:
 
 @pytest.mark.parametrize("kind", ["stream", "question"])
 @pytest.mark.parametrize("budget", [90, 140, 200])
-def test_a_long_prompt_loses_its_oldest_history_and_nothing_else(kind: str, budget: int) -> None:
+def test_a_long_prompt_loses_its_oldest_history_and_nothing_else(kind, budget):
     table = interactions(users=1, rows=20, ties=False)
     free, cut = (layout_of(table, history=8, layout=kind, max_tokens=most) for most in (9999, budget))
     shortened = 0
@@ -140,14 +136,14 @@ def test_a_long_prompt_loses_its_oldest_history_and_nothing_else(kind: str, budg
         assert cut.collate([window]).input_ids.shape[1] <= budget or len(window.rows) == 1
 
 
-def letters(*tokens: str, chunks: str) -> PreTrainedTokenizerFast:
+def letters(*tokens, chunks):
     """A tokenizer of these tokens, of which `chunks` says where text is parted."""
     inner = Tokenizer(models.WordLevel({token: index for index, token in enumerate([*tokens, "<e>"])}, unk_token="?"))
     inner.pre_tokenizer = pre_tokenizers.Split(chunks, "isolated")
     return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<e>")
 
 
-def test_verdicts_of_several_tokens_are_read_where_they_differ() -> None:
+def test_verdicts_of_several_tokens_are_read_where_they_differ():
     roles = find_vocabulary(letters("?", " ", "No", "Yes", chunks=" "))
     assert (roles.lead, roles.no, roles.yes, roles.rest) == ((1,), 2, 3, ((), ()))
     roles = find_vocabulary(letters("?", "N", "o", "Y", "e", "s", " ", chunks=""))
@@ -155,7 +151,7 @@ def test_verdicts_of_several_tokens_are_read_where_they_differ() -> None:
 
 
 @pytest.mark.parametrize("kind", ["stream", "question"])
-def test_an_answer_of_several_tokens_is_written_out(kind: str) -> None:
+def test_an_answer_of_several_tokens_is_written_out(kind):
     layout = layout_of(interactions(users=1, ties=False), history=2, layout=kind, reasons={5: REASON})
     split = replace(layout, vocabulary=replace(layout.vocabulary, lead=(9, 8), rest=((20,), (21, 22))))
     row = alone(split, 5)
@@ -172,7 +168,7 @@ def test_an_answer_of_several_tokens_is_written_out(kind: str) -> None:
     assert split.lengths([row])[0] >= batch.input_ids.shape[1]
 
 
-def test_a_chat_model_is_asked_as_its_template_says() -> None:
+def test_a_chat_model_is_asked_as_its_template_says():
     special = {"eos_token": "<|done|>", "bos_token": "<s>"}
     chat = PreTrainedTokenizerFast(tokenizer_object=tokenizer().backend_tokenizer, **special)
     chat.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>"]})

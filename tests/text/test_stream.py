@@ -1,27 +1,24 @@
 """The stream layout: who sees whom, where positions come from, and that no row is lost or scored twice."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from tests.builders import interactions, layout_of
-from thinkrec.text.layout import Batch, Layout, Window, batches_by_tokens
+from thinkrec.text.layout import Batch, Window, batches_by_tokens
 
 few = settings(max_examples=40, deadline=None)
 REASON = np.asarray([70, 71, 72, 1], np.int32)
 
 
-def alike(layout: Layout, rows: NDArray[np.int64]) -> list[Window]:
+def alike(layout, rows):
     return layout.scoring_windows(rows, np.zeros(len(rows), np.int64))
 
 
-def sees(layout: Layout, window: Window) -> dict[int, set[int]]:
+def sees(layout, window):
     """Which rows the slot of every row of a window attends to, itself included, by the batch's own mask."""
     batch = layout.collate([window])
     before = len(layout.beginning(window).tokens)
@@ -40,7 +37,7 @@ def sees(layout: Layout, window: Window) -> dict[int, set[int]]:
 
 @few
 @given(st.integers(0, 99), st.booleans(), st.integers(1, 5), st.data())
-def test_scoring_meets_every_row_once_as_a_target(seed: int, ties: bool, history: int, data: st.DataObject) -> None:
+def test_scoring_meets_every_row_once_as_a_target(seed, ties, history, data):
     layout = layout_of(interactions(seed, rows=17, ties=ties), history=history)
     count = len(layout.item)
     rows = np.asarray(data.draw(st.lists(st.integers(0, count - 1), unique=True, min_size=1)), np.int64)
@@ -56,9 +53,7 @@ def test_scoring_meets_every_row_once_as_a_target(seed: int, ties: bool, history
 
 @few
 @given(st.integers(0, 99), st.booleans(), st.integers(1, 5))
-def test_a_target_sees_its_last_earlier_rows_between_history_and_twice_that(
-    seed: int, ties: bool, history: int
-) -> None:
+def test_a_target_sees_its_last_earlier_rows_between_history_and_twice_that(seed, ties, history):
     layout = layout_of(interactions(seed, users=2, rows=17, ties=ties), history=history)
     for window in alike(layout, np.arange(len(layout.item))):
         seen = sees(layout, window)
@@ -71,9 +66,7 @@ def test_a_target_sees_its_last_earlier_rows_between_history_and_twice_that(
 
 @few
 @given(st.integers(0, 99), st.integers(1, 4), st.integers(0, 2), st.data())
-def test_a_row_is_shown_the_same_whatever_it_is_scored_with(
-    seed: int, history: int, soft: int, data: st.DataObject
-) -> None:
+def test_a_row_is_shown_the_same_whatever_it_is_scored_with(seed, history, soft, data):
     layout = replace(layout_of(interactions(seed), history=history), soft_tokens=soft)
     rows = np.asarray(sorted(data.draw(st.sets(st.integers(0, len(layout.item) - 1), min_size=1))), np.int64)
     for window in alike(layout, rows):
@@ -85,7 +78,7 @@ def test_a_row_is_shown_the_same_whatever_it_is_scored_with(
 
 @few
 @given(st.integers(0, 99), st.booleans(), st.integers(1, 4), st.data())
-def test_training_meets_every_row_once_as_a_target(seed: int, ties: bool, history: int, data: st.DataObject) -> None:
+def test_training_meets_every_row_once_as_a_target(seed, ties, history, data):
     layout = layout_of(interactions(seed, rows=17, ties=ties), history=history)
     rows = np.asarray(sorted(data.draw(st.sets(st.integers(0, len(layout.item) - 1), min_size=1))), np.int64)
     windows = layout.training_windows(rows, np.random.default_rng(seed))
@@ -95,13 +88,13 @@ def test_training_meets_every_row_once_as_a_target(seed: int, ties: bool, histor
         assert len({int(layout.start[row]) for row in window.rows}) == 1
 
 
-def test_neighbours_share_a_window() -> None:
+def test_neighbours_share_a_window():
     layout = layout_of(interactions(users=1, rows=17, ties=False), history=3)
     targets = [window.rows[window.target].tolist() for window in alike(layout, np.arange(17))]
     assert targets == [[0, 1, 2, 3, 4, 5], [6, 7, 8], [9, 10, 11], [12, 13, 14], [15, 16]]
 
 
-def test_training_cuts_are_drawn_anew_each_epoch() -> None:
+def test_training_cuts_are_drawn_anew_each_epoch():
     layout = layout_of(interactions(rows=17))
     cuts = {
         tuple(len(window.rows) for window in layout.training_windows(np.arange(51), np.random.default_rng(epoch)))
@@ -110,12 +103,12 @@ def test_training_cuts_are_drawn_anew_each_epoch() -> None:
     assert len(cuts) > 1
 
 
-def with_reasons(*rows: int, history: int = 3) -> Layout:
+def with_reasons(*rows, history=3):
     table = interactions(users=2, ties=False)
     return layout_of(table, history=history, reasons=dict.fromkeys(rows, REASON))
 
 
-def test_a_reason_is_predicted_from_its_verdict_on() -> None:
+def test_a_reason_is_predicted_from_its_verdict_on():
     batch = with_reasons(1, 4).collate([Window(np.arange(6), np.ones(6, bool))])
     assert batch.reason_tokens.tolist() == REASON.tolist() * 2
     assert batch.reason_targets.tolist() == [1] * 4 + [4] * 4
@@ -127,7 +120,7 @@ def test_a_reason_is_predicted_from_its_verdict_on() -> None:
     assert mask[: verdict + 5].all() and not mask[verdict + 5 :].any()
 
 
-def test_reasons_are_shown_to_targets_that_see_as_much_as_the_teacher_did() -> None:
+def test_reasons_are_shown_to_targets_that_see_as_much_as_the_teacher_did():
     layout = with_reasons(*range(12))
     everything = np.ones(6, bool)
     # From the user's first row on: all there is. From row 4 on: only rows with three earlier ones in the window.
@@ -140,7 +133,7 @@ def test_reasons_are_shown_to_targets_that_see_as_much_as_the_teacher_did() -> N
 
 @few
 @given(st.integers(0, 99), st.integers(20, 400), st.sampled_from([0, 30]), st.integers(1, 30))
-def test_batches_stay_within_their_budgets_and_lose_nothing(seed: int, budget: int, soft: int, targets: int) -> None:
+def test_batches_stay_within_their_budgets_and_lose_nothing(seed, budget, soft, targets):
     layout = layout_of(interactions(seed, users=5, rows=15), reasons={3: REASON, 20: REASON})
     layout = replace(layout, soft_tokens=soft)
     windows = layout.training_windows(np.arange(75), np.random.default_rng(seed))
@@ -152,7 +145,7 @@ def test_batches_stay_within_their_budgets_and_lose_nothing(seed: int, budget: i
         assert len(batch) == 1 or (made.input_ids.numel() <= budget and len(made.target_rows) <= targets)
 
 
-def test_a_batch_keeps_its_sequences_apart() -> None:
+def test_a_batch_keeps_its_sequences_apart():
     layout = with_reasons(1, 13)
     windows = [Window(np.arange(6), np.ones(6, bool)), Window(np.arange(12, 15), np.asarray([False, True, True]))]
     both = layout.collate(windows)
@@ -170,14 +163,14 @@ def test_a_batch_keeps_its_sequences_apart() -> None:
         assert both.attention_mask[index, 0].any(1).all()  # padding attends to something, or softmax gives NaN
 
 
-def test_a_batch_moves_as_a_whole() -> None:
+def test_a_batch_moves_as_a_whole():
     batch = with_reasons(1).collate([Window(np.arange(6), np.ones(6, bool))])
     moved = batch.to("meta")
     assert all(getattr(moved, name).device.type == "meta" for name in Batch.__slots__)
 
 
 @pytest.mark.parametrize("history", [1, 3])
-def test_a_tie_longer_than_a_window_is_scored_whole(history: int) -> None:
+def test_a_tie_longer_than_a_window_is_scored_whole(history):
     table = interactions(users=1, rows=15)
     table["timestamp"] = np.repeat([0, 1], [2, 13])
     layout = layout_of(table, history=history)

@@ -1,9 +1,6 @@
 """A target that thinks first is met beside the one that answers first, and neither knows of the other."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import interactions, layout_of, recommender
-from thinkrec.text.layout import Layout, Window, batches_by_tokens
+from thinkrec.text.layout import batches_by_tokens
 
 few = settings(max_examples=25, deadline=None)
-KINDS: tuple[Literal["stream", "question"], ...] = ("stream", "question")
+KINDS = ("stream", "question")
 TOLD = (1, 4, 13)
 END = 1
 
 
-def layout_with(kind: Literal["stream", "question"], rows: tuple[int, ...] = TOLD, *, seed: int = 0) -> Layout:
+def layout_with(kind, rows=TOLD, *, seed=0):
     """With ties. Every row of `rows` has a reason, and a thought of other tokens and of another length."""
     layout = layout_of(interactions(seed, users=2), layout=kind)
     stop = layout.vocabulary.stop
@@ -29,13 +26,13 @@ def layout_with(kind: Literal["stream", "question"], rows: tuple[int, ...] = TOL
     return replace(layout, reasons=reasons, thoughts=thoughts)
 
 
-def windows_of(layout: Layout) -> list[Window]:
+def windows_of(layout):
     return layout.training_windows(np.arange(len(layout.item)), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_nothing_is_different_for_the_others(kind: Literal["stream", "question"]) -> None:
+def test_nothing_is_different_for_the_others(kind):
     layout, model = layout_with(kind), recommender(interactions(users=2))
     model.vocabulary = layout.vocabulary
     windows = windows_of(layout)
@@ -52,7 +49,7 @@ def test_nothing_is_different_for_the_others(kind: Literal["stream", "question"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_thought_is_learned_from_its_full_stop_on_to_its_end(kind: Literal["stream", "question"]) -> None:
+def test_a_thought_is_learned_from_its_full_stop_on_to_its_end(kind):
     layout = layout_with(kind)
     batch, stop = layout.collate(windows_of(layout)), list(layout.vocabulary.stop)
     for target in batch.reason_first.nonzero().flatten().tolist():
@@ -64,7 +61,7 @@ def test_a_thought_is_learned_from_its_full_stop_on_to_its_end(kind: Literal["st
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_targets_that_are_met_with_their_reason_think_first(kind: Literal["stream", "question"]) -> None:
+def test_only_targets_that_are_met_with_their_reason_think_first(kind):
     layout = layout_with(kind)
     thinking = replace(layout, reasons={row: layout.reasons[row] for row in TOLD[:2]})
     batch = thinking.collate(windows_of(thinking))
@@ -76,9 +73,7 @@ def test_only_targets_that_are_met_with_their_reason_think_first(kind: Literal["
 
 @few
 @given(st.sampled_from(KINDS), st.integers(0, 99), st.integers(60, 600))
-def test_batches_of_targets_that_think_first_stay_within_their_budget(
-    kind: Literal["stream", "question"], seed: int, budget: int
-) -> None:
+def test_batches_of_targets_that_think_first_stay_within_their_budget(kind, seed, budget):
     layout = layout_with(kind, tuple(range(24)), seed=seed)
     windows = layout.training_windows(np.arange(24), np.random.default_rng(seed))
     assert [
@@ -89,7 +84,7 @@ def test_batches_of_targets_that_think_first_stay_within_their_budget(
         assert len(batch) == 1 or layout.collate(batch).input_ids.numel() <= budget
 
 
-def test_a_question_has_no_room_set_aside_for_thoughts_of_its_history() -> None:
+def test_a_question_has_no_room_set_aside_for_thoughts_of_its_history():
     layout = layout_with("question")
     windows = windows_of(layout)
     told, plain = (each.lengths(windows) for each in (layout, replace(layout, thoughts={})))
