@@ -19,5 +19,4 @@ def keywords(dry_run: DryRun = False) -> str:
     artifacts.write_table(artifacts.KEYWORDS, summaries.keywords)
     artifacts.write_table(artifacts.FALLBACKS, summaries.fallbacks)
     artifacts.write_metrics("keywords", summaries.stats)
-    line = f"{summaries.stats['mean_keywords']:.1f} keywords per item for {summaries.stats['items']:,} items"
-    return line if spent is None else f"{line}, {summaries.stats['by_teacher']:,} by the teacher; sent {spent}"
+    return str(summaries) if spent is None else f"{summaries}; sent {spent}"

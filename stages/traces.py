@@ -21,4 +21,4 @@ def traces(dry_run: DryRun = False) -> str:
     artifacts.write_table(artifacts.REJECTED, synthesis.rejected)
     artifacts.write_text(artifacts.EXAMPLES, synthesis.examples)
     artifacts.write_metrics("traces", synthesis.stats)
-    return f"{len(synthesis.kept):,} traces kept, {len(synthesis.rejected):,} answers rejected; sent {spent}"
+    return f"{synthesis}; sent {spent}"

@@ -13,7 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import typer
 
-from thinkrec.command import command
+from thinkrec.command import command, note
 
 User = Annotated[str | None, typer.Option(help="A user of the dataset, by the dataset's own id.")]
 History = Annotated[
@@ -113,15 +113,30 @@ def export(
     return f"{folder}: a model {f'and its adapters {adapters}' if adapters else 'without adapters'}; see manifest.json"
 
 
-def quote() -> str:
-    """Say what the keywords and traces of params.yaml would ask the teacher and cost; send nothing."""
+def quote(
+    trial: Annotated[
+        int, typer.Option("--try", min=0, help="Ask about so many rows for real, and show what comes of each.")
+    ] = 0,
+) -> str:
+    """Say what the keywords and traces of params.yaml would ask the teacher and cost; send nothing.
+
+    With --try, a few rows are asked about first: their answers and faults are shown, their length makes the quote more
+    exact, and the stage does not pay for them again.
+
+    Example: thinkrec quote --try 10
+    """
     from thinkrec.params import load
+    from thinkrec.synthesis.examples import list_answers
     from thinkrec.synthesis.summaries import quote_keywords
-    from thinkrec.synthesis.traces import quote_traces
+    from thinkrec.synthesis.traces import quote_traces, try_traces
     from thinkrec.teacher.quote import show_quotes
 
-    params = load()
-    return show_quotes([quote_keywords(params), quote_traces(params)])
+    params, tried = load(), ""
+    if trial:
+        synthesis, spent = try_traces(params, trial, note)
+        typer.echo(list_answers(synthesis.kept, synthesis.rejected))
+        tried = f"{synthesis}; sent {spent}; beyond that "
+    return tried + show_quotes([quote_keywords(params), quote_traces(params)])
 
 
 def bundle(

@@ -12,7 +12,7 @@ from tests.teacher.asking import STORE, teacher_at
 from tests.teacher.batch_server import batch_server, questions
 from tests.teacher.server import completion
 from thinkrec.teacher.batch import Waiting
-from thinkrec.teacher.job import Job, carry_out
+from thinkrec.teacher.job import Job, carry_out, describe_weakness
 from thinkrec.teacher.quote import Quote, quote_job, show_quotes
 from thinkrec.teacher.store import open_store, request_key
 
@@ -188,3 +188,36 @@ def test_keywords_still_to_come_make_new_questions_of_all_whatever_is_in_the_sto
         assert to_send(folder) == ("0", False)
         log = (folder / ".cache" / "runs.jsonl").read_text().splitlines()
         assert [json.loads(line)["stage"] for line in log] == ["keywords", "traces"] * 2  # and no dry run
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("weak", [False, True])
+def test_a_trial_asks_a_few_rows_which_the_stage_does_not_ask_again_and_knows_a_weak_teacher(tmp_path, weak):
+    with batch_server() as server:
+        if weak:
+            server.answer = lambda request, _: (200, completion("Movies are \x1b[31mgreat"))
+        settings = {"teacher.endpoint": server.endpoint, "teacher.mode": "batch"}
+        folder = teacher_project(tmp_path / "p", settings, "ingest", "keywords")
+        tried = run_command(folder, "quote", "--try", "3").stdout
+        asked = len(server.heard)
+        assert tried.count("answer 1: ") == 3
+        assert tried.count("row ") == asked and tried.count(": kept\n") == 3 * (not weak)
+        assert ("the teacher is too weak: 0 of 3" in tried, tried.count("no_verdict (Movies are [31mgreat)")) == (
+            weak,
+            9 * weak,
+        )
+        assert "\x1b" not in tried and not (folder / "out" / "traces").exists()
+        set_params(folder, {"teacher.mode": "live"})
+        stage = run_command(folder, "traces").stdout
+        heard = [json.dumps(request) for request in server.heard]
+        assert len(heard) == len(set(heard)) > asked
+        assert ("the teacher is too weak" in stage) is weak
+
+
+@pytest.mark.parametrize(
+    ("useful", "most", "words"),
+    [(5, "empty", None), (4, "malformed", "most faults were malformed; name a stronger"), (0, "truncated", "longer")],
+)
+def test_a_teacher_is_weak_where_most_of_what_it_is_asked_comes_to_nothing(useful, most, words):
+    line = describe_weakness(useful, 10, {"refused": 1, most: 7})
+    assert line == "" if words is None else words in line and f"{useful} of 10" in line

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Mapping
+from textwrap import indent
 from typing import Any
 
 import pandas as pd
@@ -41,13 +42,30 @@ def write_examples(kept: pd.DataFrame, rejected: pd.DataFrame, checker: Checker)
     return "\n\n".join(sections) + "\n"
 
 
+def list_answers(kept: pd.DataFrame, rejected: pd.DataFrame) -> str:
+    """Every answer, kept or refused and why, row by row, for a terminal."""
+    refused = rejected.rename(columns={"turn": "turns"})
+    refused["fault"] += " (" + refused["detail"] + ")"
+    answers = pd.concat([refused, kept.assign(fault="kept")])
+    return "\n".join(
+        f"{_which(answer, answer['turns'])}: {_printable(answer['fault'])}\n"
+        f"{indent(_printable(answer['text']), '    ')}"
+        for answer in answers.sort_values(["row", "turns"], kind="stable").to_dict("records")
+    )
+
+
 def _which(record: Mapping[Hashable, Any], turn: int) -> str:
     return f"row {record['row']}, label {WORDS[bool(record['label'])]}, answer {turn}"
 
 
 def _fenced(text: str) -> str:
-    """`text` in a fence that it cannot close, cut to what a page can bear, without characters that print nothing."""
-    text = text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} […]"
-    text = "\n".join("".join(char for char in line if char.isprintable()) for line in text.splitlines())
+    """`text` in a fence that it cannot close."""
+    text = _printable(text)
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}text\n{text}\n{fence}"
+
+
+def _printable(text: str) -> str:
+    """`text` cut to what a page can bear, without characters that print nothing."""
+    text = text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} […]"
+    return "\n".join("".join(char for char in line if char.isprintable()) for line in text.splitlines())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -32,6 +32,11 @@ class Sample:
         row = np.asarray(rows, np.int64)
         label, split = interactions["label"].to_numpy(), interactions["split"].astype(str).to_numpy()
         return cls(row=row, label=label[row].astype(bool), held_out=split[row] != "train")
+
+    def spread(self, count: int) -> Self:
+        """At most `count` of the entries, from all over the sample."""
+        some = np.unique(np.linspace(0, len(self.row) - 1, count).astype(np.int64)) if len(self.row) else self.row
+        return replace(self, row=self.row[some], label=self.label[some], held_out=self.held_out[some])
 
 
 def sample_rows(

@@ -28,7 +28,7 @@ from thinkrec.teacher.budget import Spent
 from thinkrec.teacher.client import Session, Unanswered, ask_about
 from thinkrec.teacher.endpoint import Teacher, open_teacher
 from thinkrec.teacher.item_prompts import LONGEST_NAME, write_item_line, write_item_question
-from thinkrec.teacher.job import Job, run_job
+from thinkrec.teacher.job import Job, describe_weakness, run_job
 from thinkrec.teacher.quote import Quote, quote_job
 
 Fault = Literal["refused", "truncated", "empty", "instruction", "verdict", "sentences"]
@@ -57,6 +57,14 @@ class Summaries:
     keywords: pd.DataFrame
     fallbacks: pd.DataFrame
     stats: dict[str, Any]
+
+    def __str__(self) -> str:
+        line = f"{self.stats['mean_keywords']:.1f} keywords per item for {self.stats['items']:,} items"
+        if "by_teacher" not in self.stats:
+            return line
+        by_teacher, faults = self.stats["by_teacher"], self.stats["fallbacks"]
+        weakness = describe_weakness(by_teacher, by_teacher + sum(faults.values()), faults)
+        return f"{line}, {by_teacher:,} by the teacher{weakness}"
 
 
 def summarise(

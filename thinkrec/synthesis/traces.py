@@ -13,7 +13,7 @@ instructions, so the filters' rules do not fit it. Only the fault `empty` looks 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,10 @@ from thinkrec.synthesis.examples import write_examples
 from thinkrec.synthesis.filters import find_fault
 from thinkrec.synthesis.sampling import Sample, sample_rows
 from thinkrec.synthesis.summaries import foresee_keywords
+from thinkrec.teacher.budget import Spent
 from thinkrec.teacher.client import Session, ask_about
 from thinkrec.teacher.endpoint import Teacher
-from thinkrec.teacher.job import Job
+from thinkrec.teacher.job import Job, describe_weakness, run_job
 from thinkrec.teacher.quote import Quote, quote_job
 from thinkrec.teacher.trace_prompts import FAULTS, NO_ANSWER, Fault, write_follow_up, write_question
 
@@ -60,6 +61,11 @@ class Synthesis:
     rejected: pd.DataFrame
     examples: str
     stats: dict[str, Any]
+
+    def __str__(self) -> str:
+        asked = self.stats["train"]["asked"] + self.stats["held_out"]["asked"]
+        weakness = describe_weakness(len(self.kept), asked, self.stats["rejected"])
+        return f"{len(self.kept):,} traces kept, {len(self.rejected):,} answers rejected{weakness}"
 
 
 def synthesise(
@@ -91,12 +97,20 @@ def quote_traces(params: Params) -> Quote:
     return quote_job(replace(trace_job(params, keywords), changing=changing))
 
 
-def trace_job(params: Params, keywords: pd.DataFrame | None = None) -> Job[Synthesis]:
-    """The stage's questions, by the pipeline's keywords or others."""
+def try_traces(params: Params, rows: int, report: Callable[..., None]) -> tuple[Synthesis, Spent]:
+    """What the teacher makes of so many of the rows, asked for real: the stage itself need not ask those again."""
+    keywords, _ = foresee_keywords(params)
+    job = trace_job(params, keywords, rows=rows)
+    return run_job(replace(job, teacher=job.teacher.model_copy(update={"mode": "live"})), report)
+
+
+def trace_job(params: Params, keywords: pd.DataFrame | None = None, *, rows: int | None = None) -> Job[Synthesis]:
+    """The stage's questions, or those about so many of its rows, by the pipeline's keywords or others."""
 
     def work(teacher: Teacher) -> Synthesis:
         interactions, items = read_table(INTERACTIONS), read_table(ITEMS)
         sample = sample_rows(interactions, params.traces, params.seed, score=lambda: load_features().scores())
+        sample = sample if rows is None else sample.spread(rows)
         shown_keywords = read_table(KEYWORDS) if keywords is None else keywords
         checker = Checker(interactions, items, shown_keywords, params.prompt, thesaurus_of(params.dataset.name))
         return synthesise(sample, checker, teacher, params.traces)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -40,6 +40,18 @@ def run_job(job: Job[T], report: Callable[..., None]) -> tuple[T, Spent]:
         return carry_out(job.work, teacher), teacher.spent
     finally:
         report(**asdict(teacher.spent))
+
+
+def describe_weakness(useful: int, asked: int, faults: Mapping[str, int]) -> str:
+    """That a teacher is too weak, where less than half of what it was asked about came to something; else nothing.
+
+    `faults` counts its refused answers, by what was wrong with them.
+    """
+    if 2 * useful >= asked:
+        return ""
+    most = max(faults, key=lambda fault: faults[fault])
+    advice = "allow it longer answers (teacher.request)" if most == "truncated" else "name a stronger one"
+    return f" (the teacher is too weak: {useful:,} of {asked:,} came to something, most faults were {most}; {advice})"
 
 
 def replay_job(job: Job[Any]) -> set[str]:
