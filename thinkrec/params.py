@@ -20,6 +20,7 @@ from thinkrec.sections import (
     BelowOne,
     Count,
     CountOrAuto,
+    Encoding,
     HomeName,
     HomePath,
     Names,
@@ -50,6 +51,7 @@ class RatingColumns(Section):
     label: str | None = None  # 0 or 1
     timestamp: str  # when
     split: str | None = None  # train, valid or test, for windows: column
+    encoding: Encoding = "utf-8"  # of the files, such as cp1252
 
     def _check(self) -> None:
         if (self.rating is None) == (self.label is None):
@@ -68,6 +70,7 @@ class ItemFile(Section):
     year: str | None = None  # when it appeared
     categories: str | None = None  # genres and the like
     description: Names = ()  # text for keywords: one column, or several joined in their order
+    encoding: Encoding = "utf-8"  # of the file, such as cp1252
 
 
 class DatasetParams(Section):

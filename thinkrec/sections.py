@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -33,6 +35,14 @@ def _is_paths(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(path, (str, Path)) for path in value)
 
 
+def _find_encoding(name: str) -> str:
+    """An encoding by the name that Python gives it; lines end in it as in ASCII."""
+    with suppress(LookupError, UnicodeError):
+        if b"a,\n".decode(name) == "a,\n":
+            return codecs.lookup(name).name
+    raise ValueError("should name an encoding of text, such as cp1252")
+
+
 def expand_home(path: Path) -> Path:
     """The path, `~` in front of it being a home; a ValueError where nobody has that home."""
     try:
@@ -60,6 +70,7 @@ BelowOne = Annotated[Share, Field(lt=1)]
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 HomePath = Annotated[Path, AfterValidator(expand_home)]
 HomeName = Annotated[str, AfterValidator(lambda name: str(expand_home(Path(name))) if name[:1] == "~" else name)]
+Encoding = Annotated[str, AfterValidator(_find_encoding)]
 Paths = Annotated[tuple[HomePath, ...], _require(_is_paths, "should be a list of paths")]
 
 

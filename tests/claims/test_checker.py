@@ -82,3 +82,11 @@ def test_words_that_descriptions_write_as_names_are_no_tastes():
     made = Checker(liked, items, pd.DataFrame({"keywords": oslo}), PROMPT, LITERAL)
     claims = made.check(3, "Yes. Liked lisbon (2 of 2), war (2 of 2).").claims
     assert [(claim.name, claim.standing) for claim in claims] == [("lisbon", "no_taste"), ("war", "true")]
+
+
+@pytest.mark.parametrize(
+    ("name", "standing"), [("Hamlet (1948)", "true"), ("Hamlet (1996)", "untrue"), ("Hamlet", None)]
+)
+def test_of_two_items_with_one_short_title_only_the_whole_one_is_a_name(name: str, standing: str | None) -> None:
+    claims = checker(["Hamlet (1948)", "Hamlet (1996)", *TITLES[2:]]).check(3, f'Yes. Liked "{name}".').claims
+    assert [claim.standing for claim in claims if claim.standing != "ungrounded"] == ([standing] if standing else [])

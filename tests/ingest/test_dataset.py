@@ -18,7 +18,7 @@ from thinkrec import artifacts
 from thinkrec.artifacts import SPLITS
 from thinkrec.errors import UserError
 from thinkrec.ingest.catalogue import DATASETS, SMALL_WORLD, choose_dataset, open_world
-from thinkrec.ingest.dataset import make_tables
+from thinkrec.ingest.dataset import make_tables, tell_apart
 from thinkrec.ingest.raw import RATINGS, SPLIT, Chunk, Fault, Part, Source
 from thinkrec.ingest.readers.metadata import no_items
 from thinkrec.ingest.selection import core_rows
@@ -211,6 +211,28 @@ def test_a_split_that_the_core_empties_says_so():
     message = r"no ratings in the train window.*with 3 ratings stay \(dataset.core\), which took 4 rows"
     with pytest.raises(UserError, match=message):
         make_tables(replace(OWN, windows=windows, core=3), source_of(rows), 0.0)
+
+
+def test_a_split_that_repeats_empty_says_so():
+    again = [("a", "x", 5.0, day * 86_400, "") for day in (1, 2, 3)]
+    windows = rule_of_seconds(*((day * 86_400, (day + 1) * 86_400) for day in (1, 2, 3)))
+    message = r"no ratings in the valid window.*only the earliest rating counts, which took 2 rows away"
+    with pytest.raises(UserError, match=message):
+        make_tables(replace(OWN, windows=windows), source_of(again), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("titles", "years", "apart"),
+    [
+        (["Hamlet", "Dusk", "Hamlet"], [1996, 1996, 1948], ["Hamlet (1996)", "Dusk", "Hamlet (1948)"]),
+        (["Hamlet", "Hamlet", "Hamlet"], [1996, 1996, None], ["Hamlet (1996)", "Hamlet (1996) (2)", "Hamlet"]),
+        (["Dusk", "Dusk (2)", "Dusk"], [None] * 3, ["Dusk", "Dusk (2)", "Dusk (3)"]),
+        (["x" * 80 + "red", "x" * 80 + "blue"], [None] * 2, ["x" * 80, "x" * 76 + " (2)"]),
+        (["x" * 80 + "red"], [None], ["x" * 80 + "red"]),
+    ],
+)
+def test_readers_are_shown_no_title_of_two_items(titles, years, apart):
+    assert tell_apart(pd.Series(titles), pd.Series(years, dtype="Int16")) == apart
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,15 @@ import random
 
 import pytest
 
+from tests.ingest.whole import gather
 from thinkrec.ingest.partitions import read_part
 from thinkrec.ingest.raw import Part
 from thinkrec.ingest.readers import files
 from thinkrec.ingest.readers.delimited import QUOTE, Delimited
 from thinkrec.ingest.readers.jsonlines import JsonLines
+from thinkrec.ingest.readers.own import open_own
 from thinkrec.ingest.readers.ratings import RatingFile, Scale
+from thinkrec.params import ItemFile, RatingColumns
 
 NAMES = {"user": "u", "item": "i", "rating": "r", "timestamp": "t"}
 CSV = Delimited(delimiter=",")
@@ -121,3 +124,33 @@ def test_a_split_column_comes_along(tmp_path):
     slow = read(CSV, b"u,i,r,t,s\n1,2,3,4, train\n1,3,3,4,\nbroken\n", tmp_path, columns)
     assert slow.table["split"].to_pylist() == ["train", ""]
     assert slow.table.schema == chunk.table.schema
+
+
+@pytest.mark.parametrize(
+    ("written", "named", "text"),
+    [
+        ("utf-8-sig", "utf-8", "Café’s"),
+        ("utf-16", "utf-8", "Café’s"),  # known by its first bytes
+        ("cp1252", "cp1252", "Café’s"),
+        ("shift_jis", "Shift_JIS", "もののけ姫"),
+    ],
+)
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.json"])
+def test_text_is_read_as_it_was_written(written, named, text, name, tmp_path):
+    row = {"who": text, "what": "a", "stars": 5, "when": 3}
+    table = {
+        "t.csv": f"{','.join(row)}\n{text},a,5,3\n",
+        "t.jsonl": json.dumps(row, ensure_ascii=False) + "\n",
+        "t.json": json.dumps([row], ensure_ascii=False, indent=1),
+    }
+    (tmp_path / name).write_bytes(table[name].encode(written))
+    columns = RatingColumns(user="who", item="what", rating="stars", timestamp="when", encoding=named)
+    items = ItemFile(file=tmp_path / name, item="what", title="who", encoding=named)
+    whole = gather(open_own(columns, items, tmp_path / name))
+    assert whole.ratings["user_id"].tolist() == whole.items["title"].tolist() == [text]
+
+
+@pytest.mark.parametrize("name", ["cp-1", "rot13", "utf-16", "base64"])
+def test_what_is_no_encoding_of_lines_is_refused(name):
+    with pytest.raises(ValueError, match="should name an encoding of text, such as cp1252"):
+        ItemFile(file="i.csv", item="id", encoding=name)

@@ -201,7 +201,6 @@ def test_an_unknown_column_is_named_with_the_nearest_and_those_there_are(name, t
         ("r.xlsx", b"PK\x05\x06" + bytes(18), "no .csv, .tsv, .jsonl, .json, .parquet file"),
         ("empty.csv", b"", "empty.csv: its first line is empty; it should name the columns"),
         ("old.csv", b"who,what,stars,when\r1,2,3,4\r", "no lines of text; save it as UTF-8, with LF or CRLF"),
-        ("wide.csv", "who,what,stars,when\n".encode("utf-16"), "wide.csv: no lines of text; save it as UTF-8"),
         ("coloured.csv", b"\x1b[31mred\x07\n", r"coloured.csv; Found: \x1b[31mred\x07"),
         ("header.csv", b"who,what,stars,when\n", "holds no ratings"),
         ("twice.csv", b"who,what,stars,when,who\n1,2,3,4,5\n", "has two columns 'who'; rename one of them"),
@@ -259,7 +258,7 @@ def metadata(data, folder, *, name="i.csv", **changes):
     [
         (
             "id,name\na,Caf\u00e9\nb,Two\n".encode("cp1252"),
-            r"i.csv: 1 of 2 item rows are malformed .* line 2: not UTF-8",
+            r"i.csv: 1 of 2 item rows are malformed .* line 2: not UTF-8; save it .* encoding: cp1252 ",
         ),
         ("id,name\na\nb,Two\n", r"1 of 2 item rows are malformed .* not 2 fields"),
         ("id,name\n", "the metadata: holds no items; is it the file"),
@@ -277,12 +276,17 @@ def test_metadata_within_the_share_are_kept_as_well_as_they_can_be_read(tmp_path
     assert ingested.quarantine["reason"].tolist() == ["not UTF-8"]
 
 
-def test_metadata_of_few_of_the_items_say_so(tmp_path, capsys):
+def test_what_is_doubtful_is_said(tmp_path, capsys):
     params = metadata("id,name\na,One\n", tmp_path)
     with (tmp_path / "r.csv").open("a") as file:
-        file.write("\n1,c,5,1500000003")
+        file.write("\n1,c,5,1500000003\n2.5E+15,a,5,1500000003")
     ingest(params)
-    assert "2 of 3 rated items, such as 'b', are in none of the 1 rows of metadata" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "2 of 3 rated items, such as 'b', are in none of the 1 rows of metadata" in said
+    assert "1 ids, such as '2.5E+15', are numbers that a spreadsheet has rounded" in said
+    days = pd.DataFrame({"who": 1, "what": range(20), "stars": [1, 5] * 10, "when": range(43_800, 43_820)})
+    ingest(own(save(days, tmp_path / "r.csv")))
+    assert "the ratings are of 1970-01-01 to 1970-01-01; is that so?" in capsys.readouterr().err
 
 
 def test_a_long_description_in_quotes_is_one_field(tmp_path):
@@ -299,6 +303,12 @@ def test_one_json_array_is_its_objects(indent, tmp_path):
     )
     assert items.table["title"].tolist() == ["One", "Two"]
     assert [(fault.row, fault.reason) for fault in items.faults] == [(2, "not a JSON object")]
+
+
+def test_titles_may_stand_beside_the_ratings(tmp_path):
+    raw = save(TABLE.assign(name=["One", "Two", "One"]), tmp_path / "r.csv")
+    whole = read(raw, items={"file": raw, "item": "what", "title": "name"})
+    assert (whole.rating_rows(), whole.items["title"].tolist()) == (READ, ["One", "Two"])
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -322,18 +332,6 @@ def test_a_home_is_known_in_every_path(tmp_path, monkeypatch):
 
 def test_a_path_that_cannot_be_looked_at_stops(tmp_path):
     assert "cannot read it (File name too long)" in refuse(own(tmp_path / f"{'x' * 300}.csv"))
-
-
-def test_ratings_of_the_seventies_are_doubted(tmp_path, capsys):
-    ingest(
-        own(
-            save(
-                pd.DataFrame({"who": 1, "what": range(20), "stars": [1, 5] * 10, "when": range(43_800, 43_820)}),
-                tmp_path / "r.csv",
-            )
-        )
-    )
-    assert "the ratings are of 1970-01-01 to 1970-01-01; is that so?" in capsys.readouterr().err
 
 
 def test_a_split_of_one_class_says_what_cannot_be_measured(tmp_path, capsys):

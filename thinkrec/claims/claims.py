@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -124,13 +125,19 @@ class ShownNames:
         self._meanings = [[thesaurus.meaning(word) for word in words] for words in self._keywords]
         self.titles = Names(cased=True)
         self.quoted: dict[tuple[str, ...], str] = {}
-        for item in row.items:
-            self.quoted[bare_words(item.title)] = item.title
-            self.titles.add(item.title, item.title)
-        for item in row.items:  # shorter forms give way to whole titles
-            short = _short(item.title)
-            self.quoted.setdefault(bare_words(short), item.title)
-            self.titles.add(short, item.title)
+        shown = dict.fromkeys(item.title for item in row.items)
+        for title in shown:
+            self.quoted[bare_words(title, dated=True)] = title
+            self.titles.add(title, title)
+        # Shorter forms give way to whole titles; one that two titles share is a name of neither.
+        shorts = Counter(map(_short, shown))
+        bare = Counter(map(bare_words, shown))
+        for title in shown:
+            short = _short(title)
+            meant = title if shorts[short] == 1 else short
+            self.quoted.setdefault(bare_words(title), title if bare[bare_words(title)] == 1 else short)
+            self.quoted.setdefault(bare_words(short), meant)
+            self.titles.add(short, meant)
         self.keywords = Names(cased=False)
         self._exact = dict.fromkeys(word for words in self._keywords for word in words)
         for word in self._exact:

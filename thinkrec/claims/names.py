@@ -93,10 +93,10 @@ def words_of(name: str, cased: bool = True) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1 << 17)
-def bare_words(name: str) -> tuple[str, ...]:
-    """A name as it is looked up in quotes: words in lower case, without marks and a year at the end."""
+def bare_words(name: str, *, dated: bool = False) -> tuple[str, ...]:
+    """A name as it is looked up in quotes: words in lower case, without marks and, unless `dated`, a last year."""
     words = [token.word.lower for token in tokens_of(unicodedata.normalize("NFC", name)) if not token.word.mark]
-    if len(words) > 1 and re.fullmatch(r"(?:19|20)\d\d", words[-1]):
+    if not dated and len(words) > 1 and re.fullmatch(r"(?:19|20)\d\d", words[-1]):
         words.pop()
     return tuple(words)
 

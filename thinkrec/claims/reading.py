@@ -60,8 +60,8 @@ class Catalogue:
         self.titles = Names(cased=True)
         self.quoted: dict[tuple[str, ...], str] = {}
         for title in titles:
-            words = bare_words(title)
-            self.quoted.setdefault(words, title)
+            for dated in (True, False):
+                self.quoted.setdefault(bare_words(title, dated=dated), title)
             # A title with one capital, or of one word, could be the beginning of any sentence.
             if sum(not word[0].islower() for word in words_of(title) if word[0].isalnum()) > 1:
                 self.titles.add(title, title)
@@ -193,8 +193,8 @@ class _Reading:
         behind = place
         while behind < len(self._tokens) and self._tokens[behind].start < quote.end():
             behind += 1
-        words = bare_words(inner)
-        title = self._names.quoted.get(words) or self._catalogue.quoted.get(words)
+        forms, known = (bare_words(inner, dated=True), bare_words(inner)), (self._names.quoted, self._catalogue.quoted)
+        title = next((quoted[form] for form in forms for quoted in known if form in quoted), None)
         keyword = self._names.keywords.get(inner) or self._catalogue.keywords.get(inner)
         if keyword is not None and not (title and inner[:1].isupper()):
             written = " ".join(inner.lower().split()).strip(".,;:!?")

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ from thinkrec.ingest.raw import TRUTH, Fault, Items, Source
 from thinkrec.ingest.selection import Rows, core_rows, first_ratings, number_ids
 from thinkrec.ingest.splits import COLUMN, Window, Windows, windows_of
 from thinkrec.params import DatasetParams
+from thinkrec.shown import LONGEST_TITLE, shown_title
 
+ROUNDED = r"\d[.,]\d+E\+\d+"  # how a spreadsheet shows a long number
 FIRST_RATINGS = 315_532_800  # 1980-01-01: nobody collected any before, so earlier times are something else
 
 
@@ -91,6 +94,7 @@ def make_tables(dataset: Dataset, source: Source, max_bad_share: float) -> Inges
     within = within.iloc[rows]
     user, user_ids = number_ids(within["user_id"])
     item, item_ids = number_ids(within["item_id"])
+    _warn_of_rounded_ids(user_ids, item_ids)
     order = np.lexsort((within["timestamp"], user))
     rating = within["rating"].to_numpy()[order]
     interactions = pd.DataFrame(
@@ -110,7 +114,7 @@ def make_tables(dataset: Dataset, source: Source, max_bad_share: float) -> Inges
     del within, order, user, item, rating  # a long table's columns are large
     if windows is None:
         windows = _measure_splits(dataset, interactions, summaries)
-    _check_splits(dataset, windows, interactions, dropped["below_core"], days)
+    _check_splits(dataset, windows, interactions, dropped, days)
 
     metadata = source.items(frozenset(item_ids))
     _check_metadata(metadata, item_ids, max_bad_share)
@@ -191,23 +195,52 @@ def _select_rows(within: pd.DataFrame, core: int) -> tuple[Rows, dict[str, int]]
     }
 
 
+def _warn_of_rounded_ids(*ids: pd.Series) -> None:
+    """Say of ids that a spreadsheet has written as rounded numbers that several may have become one."""
+    rounded = pd.concat([some[some.str.fullmatch(ROUNDED)] for some in ids])
+    if len(rounded):
+        print(
+            f"ingest: {len(rounded):,} ids, such as {rounded.iloc[0]!r}, are numbers that a spreadsheet has rounded: "
+            "different ones may have become one; write ids as text",
+            file=sys.stderr,
+        )
+
+
 def _item_table(metadata: pd.DataFrame, item_ids: pd.Series) -> tuple[pd.DataFrame, int]:
     """One row per rated item, and how many of them had no title."""
     described = metadata.set_index("item_id").reindex(item_ids)
     title = described["title"].fillna("")
     unnamed = title == ""
+    year = described["year"].astype("Int16")
     table = pd.DataFrame(
         {
             "item": np.arange(len(item_ids), dtype=np.int32),
             "item_id": item_ids,
-            "title": title.where(~unnamed, ("Item " + item_ids).map(plain_text).array).array,
-            "year": described["year"].astype("Int16").array,
+            "title": tell_apart(title.where(~unnamed, ("Item " + item_ids).map(plain_text).array), year),
+            "year": year.array,
             # pandas writes a missing list as NaN.
             "categories": [names if isinstance(names, list) else [] for names in described["categories"]],
             "description": described["description"].fillna("").array,
         }
     )
     return table, int(unnamed.sum())
+
+
+def tell_apart(title: pd.Series, year: pd.Series) -> list[str]:
+    """Titles, none of which readers see of two items: those that share one have their year behind it, or a number."""
+    titles = title.tolist()
+    shown = Counter(map(shown_title, titles))
+    if len(shown) == len(titles):
+        return titles
+    taken: set[str] = set()
+    for at, (when, name) in enumerate(zip(year, map(shown_title, titles), strict=True)):
+        if shown[name] > 1:
+            first = "" if pd.isna(when) else f" ({when})"
+            marks = chain([first], (f"{first} ({number})" for number in count(2)))
+            names = (name[: LONGEST_TITLE - len(mark)] + mark for mark in marks)
+            titles[at] = next(new for new in names if new not in taken and (new == name or new not in shown))
+            taken.add(titles[at])
+    return titles
 
 
 def _check_metadata(metadata: Items, item_ids: pd.Series, max_bad_share: float) -> None:
@@ -249,19 +282,25 @@ def _measure_splits(dataset: Dataset, interactions: pd.DataFrame, summaries: Seq
 
 
 def _check_splits(
-    dataset: Dataset, windows: Windows, interactions: pd.DataFrame, below_core: int, days: Counter[int]
+    dataset: Dataset, windows: Windows, interactions: pd.DataFrame, dropped: dict[str, int], days: Counter[int]
 ) -> None:
+    """Stop where a split is empty, and say what emptied it: the core, repeats, or there was nothing in its time."""
     counts = interactions["split"].value_counts()
     empty = [split for split in SPLITS if not counts[split]]
     if empty:
+        window = windows.of(empty[0])
+        repeats = dropped["exact_duplicates"] + dropped["repeated_ratings"]
         why = (
-            f"only users and items with {dataset.core} ratings stay (dataset.core), which took {below_core} rows "
-            "away; lower it, or widen dataset.windows"
-            if below_core
+            f"only users and items with {dataset.core} ratings stay (dataset.core), which took {dropped['below_core']} "
+            "rows away; lower it, or widen dataset.windows"
+            if dropped["below_core"]
+            else f"of what a user rated several times only the earliest rating counts, which took {repeats} rows away; "
+            "set dataset.windows by what is left"
+            if any(window.start <= day * DAY < window.end for day in days)
             else f"the ratings are of {_day(min(days))} to {_day(max(days))}; check that dataset.raw is the file "
             "that is meant, or set dataset.windows"
         )
-        raise UserError(f"dataset {dataset.name}: no ratings in the {empty[0]} window, {windows.of(empty[0])}; {why}")
+        raise UserError(f"dataset {dataset.name}: no ratings in the {empty[0]} window, {window}; {why}")
 
 
 def _check_labels(dataset: Dataset, interactions: pd.DataFrame) -> None:

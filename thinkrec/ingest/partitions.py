@@ -17,12 +17,17 @@ import pyarrow.compute as pc
 from thinkrec.artifacts import SPLITS
 from thinkrec.errors import UserError
 from thinkrec.ingest.raw import IDS, RATINGS, Chunk, Fault, Part
+from thinkrec.ingest.readers.records import NOT_TEXT
 from thinkrec.ingest.splits import Windows, split_codes
 from thinkrec.progress import track
 
 DAY = 86_400  # seconds
 MANY_FAULTS = 100_000  # malformed rows after which too large a share stops the reading at once
 SHOWN = 80  # characters of a malformed row in a message
+HOW_WRITTEN = (
+    "save it as UTF-8, or say how it is written, such as encoding: cp1252 (in dataset.columns for ratings, in "
+    "dataset.items for metadata)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +67,11 @@ def check_rows(where: str, faults: Sequence[Fault], rows: int, *, max_bad_share:
     share = len(faults) / rows
     if share > max_bad_share:
         first = faults[0]
+        advice = HOW_WRITTEN if first.reason == NOT_TEXT else "mend the file or raise dataset.max_bad_share"
         raise UserError(
             f"{first.file}: {len(faults)} of {rows} {kind} rows are malformed ({share:.1%}, the limit is "
             f"{max_bad_share:.1%}), first line {first.row}: {first.reason}; "
-            f"mend the file or raise dataset.max_bad_share. That line: {first.text[:SHOWN]}"
+            f"{advice}. That line: {first.text[:SHOWN]}"
         )
 
 

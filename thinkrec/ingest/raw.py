@@ -38,6 +38,7 @@ class Part:
     inside: tuple[str, ...] = ()  # names that lead to the ratings in an archive, the outermost first
     start: int = 0  # first byte of the piece, of a plain file (first row group of a parquet file)
     end: int | None = None  # the byte (row group) after its last; None: to the end
+    encoding: str = "utf-8"  # of its text; UTF-16 is known by its first bytes
 
     @property
     def where(self) -> str:

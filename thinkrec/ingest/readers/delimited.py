@@ -29,7 +29,6 @@ class Delimited:
     header: tuple[str, ...] | None = None  # the columns' names; None: they stand in the first line
     quotes: bool = True  # fields may stand in double quotes (RFC 4180)
     one_line: bool = False  # a row is always one line, though quoted text might hold line ends
-    encoding: str = "utf-8"
 
     def column_names(self, part: Part) -> list[str]:
         """The columns of a file, from its first line where the format does not fix them."""
@@ -41,7 +40,7 @@ class Delimited:
         if b"\0" in first or b"\r" in first:
             raise UserError(f"{part.where}: no lines of text; save it as UTF-8, with LF or CRLF at the ends of lines")
         try:
-            names = next(csv.reader([first.decode(self.encoding, "replace")], delimiter=self.delimiter), [])
+            names = next(csv.reader([first.decode("utf-8", "replace")], delimiter=self.delimiter), [])
         except csv.Error as error:
             raise UserError(f"{part.where}: no names of columns in its first line ({error}); mend that line") from None
         return [name.strip() for name in names]
@@ -77,8 +76,6 @@ class _Lines:
         quotes = data.count(b'"') if self.format.quotes else 0
         if not data.strip() or quotes % 2 or data.count(b"\r") != data.count(b"\r\n"):
             return None
-        if self.format.encoding != "utf-8" and not data.isascii():
-            data = data.decode(self.format.encoding).encode()
         delimiter = self.format.delimiter
         if len(delimiter) > 1:
             data, delimiter = data.replace(delimiter.encode(), _INNER.encode()), _INNER
@@ -107,7 +104,7 @@ class _Lines:
 
     def read_records(self) -> Iterator[Record]:
         """Records that may go over several lines. After one that cannot be read, the next begins on the next line."""
-        delimiter, encoding = self.format.delimiter, self.format.encoding
+        delimiter = self.format.delimiter
         separator = delimiter if len(delimiter) == 1 else _INNER
         read = partial(csv.reader, delimiter=separator, strict=True)
         if not self.format.quotes:
@@ -119,7 +116,7 @@ class _Lines:
             nonlocal at
             while at < len(lines):
                 at += 1
-                text = lines[at - 1].decode(encoding, "replace" if self.lenient else "strict")
+                text = lines[at - 1].decode("utf-8", "replace" if self.lenient else "strict")
                 yield text.replace(delimiter, separator) + "\n"
 
         while at < len(lines):
@@ -136,4 +133,4 @@ class _Lines:
                 if len(fields) != len(self.header):
                     values = f"not {len(self.header)} fields separated by {_NAMES.get(delimiter, delimiter)}"
             if lines[first].strip():
-                yield Record(first + 1, values, lines[first].decode(encoding, "replace").strip("\r\n"))
+                yield Record(first + 1, values, lines[first].decode("utf-8", "replace").strip("\r\n"))

@@ -6,6 +6,7 @@ file that is broken, packed in a way not read here, or unpacks to far more than 
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import sys
 import tarfile
@@ -31,6 +32,7 @@ DEPTH = 2  # archives within one another
 GZIP, ZIP, TAR = b"\x1f\x8b", b"PK\x03\x04", b"ustar"
 TAR_BLOCK = 1 << 18  # bytes of a tar read at a time
 TAR_AT = 257  # where a tar's first header says that it is one
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # how the text files of some spreadsheets begin
 OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7-Zip", b"Rar!": "RAR"}
 AGAIN = "delete it and get it again"
 
@@ -39,15 +41,32 @@ class Stream:
     """A readable stream whose faults are one line, and which ends where an honest archive would have."""
 
     def __init__(self, inner: IO[bytes], path: Path, *, unpacks: bool = False, left: int = sys.maxsize) -> None:
-        self.unpacks = unpacks
+        self.unpacks, self.is_wide = unpacks, False
         self._inner, self._path, self._ahead, self._read, self._left = inner, path, b"", 0, left
         self._limit = max(ANY_SIZE, MAX_RATIO * path.stat().st_size)
+        self._decoder: codecs.IncrementalDecoder | None = None
+
+    def as_utf8(self, encoding: str) -> Stream:
+        """The same stream, whose bytes are from now on UTF-8, whatever they were; what is no text is U+FFFD."""
+        self.is_wide = self.head(2) in UTF16
+        encoding = "utf-16" if self.is_wide else encoding
+        if encoding != "utf-8":  # which is checked line by line
+            self._decoder = codecs.getincrementaldecoder(encoding)("replace")
+            self._ahead = self._decoder.decode(self._ahead).encode()
+        return self
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes, none at the end."""
+        """At most `size` bytes (more of another encoding), none at the end."""
         if self._ahead:
             block, self._ahead = self._ahead[:size], self._ahead[size:]
             return block
+        block = self._read_inner(size)
+        if self._decoder is None:
+            return block
+        text = self._decoder.decode(block, final=not block)
+        return text.encode() if text or not block else self.read(size)
+
+    def _read_inner(self, size: int) -> bytes:
         with _one_line_faults(self._path):
             block = self._inner.read(min(size, self._left - self._read))
         self._read += len(block)
@@ -70,17 +89,17 @@ class Stream:
 
 @contextmanager
 def opened(part: Part) -> Iterator[Stream]:
-    """The bytes of `part`, unpacked: of a piece of a plain file, the lines that begin in it."""
+    """The bytes of `part`, unpacked and in UTF-8: of a piece of a plain file, the lines that begin in it."""
     if part.end is not None:
         with _one_line_faults(part.path), part.path.open("rb") as file:
             start, end = (_line_start(file, at) for at in (part.start, part.end))
             file.seek(start)
-            yield Stream(file, part.path, left=end - start)
+            yield Stream(file, part.path, left=end - start).as_utf8(part.encoding)
         return
     with closing(_walk(part.path)) as members:
         for inside, stream in members:
             if inside == part.inside:
-                yield stream
+                yield stream.as_utf8(part.encoding)
                 return
         raise UserError(f"{part.path}: no {part.name} in this archive; {AGAIN}")
 
@@ -141,7 +160,7 @@ def ranges(part: Part) -> list[Part]:
     """An uncompressed file on disk as pieces of some `PIECE` bytes, anything else as it is."""
     size = part.path.stat().st_size
     with opened(part) as stream:
-        if part.inside or stream.unpacks or size <= PIECE:
+        if part.inside or stream.unpacks or stream.is_wide or size <= PIECE:
             return [part]
     edges = [*range(0, size - PIECE // 2, PIECE), size]
     return [replace(part, start=start, end=end) for start, end in pairwise(edges)]

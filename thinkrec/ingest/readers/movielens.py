@@ -48,8 +48,8 @@ def _movie(item: Item, values: Mapping[str, Any]) -> Item | str:
     return item._replace(title=title, year=year, categories=[genre for genre in genres if genre != NO_GENRE])
 
 
-def _latin(delimiter: str, *header: str) -> Delimited:
-    return Delimited(delimiter=delimiter, header=header, quotes=False, one_line=True, encoding="latin-1")
+def _plain(delimiter: str, *header: str) -> Delimited:
+    return Delimited(delimiter=delimiter, header=header, quotes=False, one_line=True)
 
 
 def _release(ratings: str, rating_format: Delimited, movies: str, movie_format: Delimited, lowest: float) -> Release:
@@ -62,6 +62,7 @@ def _release(ratings: str, rating_format: Delimited, movies: str, movie_format: 
         item_format=movie_format,
         item_columns=dict(zip(("item", "title", "categories"), MOVIES, strict=True)),
         must_have_columns=movie_format.header is None,
+        encoding="utf-8" if movie_format.header is None else "latin-1",
         tidy=_movie,
         hint=f"set dataset.raw to the published zip, its folder, or its {ratings} with {movies} beside it",
     )
@@ -72,6 +73,6 @@ RATINGS, MOVIES = ("userId", "movieId", "rating", "timestamp"), ("movieId", "tit
 MOVIES_100K = ("movieId", "title", "released", "video", "address", "unknown", *GENRES_100K)
 _CSV = Delimited(delimiter=",", one_line=True)
 
-ML_100K = _release("u.data", _latin("\t", *RATINGS), "u.item", _latin("|", *MOVIES_100K), lowest=1.0)
-ML_1M = _release("ratings.dat", _latin("::", *RATINGS), "movies.dat", _latin("::", *MOVIES), lowest=0.5)
+ML_100K = _release("u.data", _plain("\t", *RATINGS), "u.item", _plain("|", *MOVIES_100K), lowest=1.0)
+ML_1M = _release("ratings.dat", _plain("::", *RATINGS), "movies.dat", _plain("::", *MOVIES), lowest=0.5)
 ML_CSV = _release("ratings.csv", _CSV, "movies.csv", _CSV, lowest=0.5)

@@ -43,7 +43,10 @@ def open_own(columns: RatingColumns, items: ItemFile | None, path: Path) -> Sour
     }
     names = {role: name for role, name in mapping.items() if name is not None}
     metadata_file = items and items.file.resolve()
-    files = [part for part in places(path) if part.path.resolve() != metadata_file]
+    files = places(path)
+    if metadata_file != path.resolve():  # else titles stand beside the ratings
+        files = [part for part in files if part.path.resolve() != metadata_file]
+    files = [replace(part, encoding=columns.encoding) for part in files]
     format, parts = _choose_format(path, files, "dataset.raw", names, "dataset.columns.{}")
     roles = {"rating" if role == "label" else role: name for role, name in names.items()}
     file = RatingFile(format=format, columns=roles, scale=LABEL if columns.label else Scale())
@@ -55,7 +58,7 @@ def _open_items(items: ItemFile) -> Callable[[Collection[str]], Items]:
     single = {"item": items.item, "title": items.title, "year": items.year, "categories": items.categories}
     named = {role: name for role, name in single.items() if name is not None}
     described = {f"description.{number}": name for number, name in enumerate(items.description)}
-    files = places(items.file, parameter="dataset.items.file")
+    files = [replace(part, encoding=items.encoding) for part in places(items.file, parameter="dataset.items.file")]
     columns = {**named, **described}
     format, parts = _choose_format(items.file, files, "dataset.items.file", columns, "dataset.items.{}")
     return MetadataFile(format=format, parts=tuple(parts), columns=columns).read

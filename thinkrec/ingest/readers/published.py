@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from thinkrec.ingest.raw import Part, Source
@@ -29,6 +29,7 @@ class Release:
     item_columns: Mapping[str, str]  # the item file's (`MetadataFile`)
     must_have_columns: bool = False  # the item file has all of these in its header
     tidy: Tidy = leave_as_is  # what is peculiar to this publisher's items
+    encoding: str = "utf-8"  # of both files
     hint: str  # what to set dataset.raw to
 
 
@@ -39,6 +40,7 @@ def open_release(release: Release, path: Path) -> Source:
         ratings, items = parts[0], pick(path.parent, places(path.parent), (release.items,), release.hint)
     else:
         ratings, items = (pick(path, parts, names, release.hint) for names in (release.ratings, (release.items,)))
+    ratings, items = (replace(part, encoding=release.encoding) for part in (ratings, items))
     check_columns(release.rating_format, ratings, release.columns, "dataset.raw")
     if release.must_have_columns:
         check_columns(release.item_format, items, release.item_columns, "dataset.raw")
