@@ -3,18 +3,21 @@
 
 def baselines() -> str:
     """Fit the baselines on train and score valid and test rows."""
+    import joblib
+
     from thinkrec import artifacts
     from thinkrec.baselines.scores import score_baselines
     from thinkrec.features.artefact import load_features
     from thinkrec.history import PROTOCOLS
     from thinkrec.params import load
 
-    scores, metrics = score_baselines(
-        artifacts.read_table(artifacts.INTERACTIONS),
-        artifacts.read_items_with_keywords(),
-        {protocol: load_features(protocol=protocol) for protocol in PROTOCOLS},
-        load(),
-    )
+    with joblib.parallel_config(n_jobs=-1):
+        scores, metrics = score_baselines(
+            artifacts.read_table(artifacts.INTERACTIONS),
+            artifacts.read_items_with_keywords(),
+            {protocol: load_features(protocol=protocol) for protocol in PROTOCOLS},
+            load(),
+        )
     artifacts.write_table(artifacts.BASELINES, scores)
     artifacts.write_metrics("baselines", metrics)
     slots = metrics["logistic_slots"]

@@ -3,6 +3,8 @@
 
 def features() -> str:
     """Fit the feature model and compute causal statistics."""
+    import joblib
+
     from thinkrec import artifacts
     from thinkrec.features.artefact import save_features
     from thinkrec.features.fitting import fit_features
@@ -10,13 +12,14 @@ def features() -> str:
     from thinkrec.params import load
 
     params = load()
-    by_protocol, metrics, model = fit_features(
-        artifacts.read_table(artifacts.INTERACTIONS),
-        artifacts.read_items_with_keywords(),
-        params.features,
-        getattr(params, params.features.model),
-        seed=params.seed,
-    )
+    with joblib.parallel_config(n_jobs=-1):
+        by_protocol, metrics, model = fit_features(
+            artifacts.read_table(artifacts.INTERACTIONS),
+            artifacts.read_items_with_keywords(),
+            params.features,
+            getattr(params, params.features.model),
+            seed=params.seed,
+        )
     save_features(by_protocol)
     save_model(model, artifacts.FEATURE_MODEL)
     artifacts.write_metrics("features", metrics)

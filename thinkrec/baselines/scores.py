@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+import joblib
 import numpy as np
 import pandas as pd
 
@@ -53,17 +54,19 @@ def choose_fits(params: Params) -> dict[str, Fit]:
 
 
 def score_fits(interactions: pd.DataFrame, items: pd.DataFrame, fits: Mapping[str, Fit]) -> Scores:
-    """The scores (n) of every baseline under both protocols, each fitted once.
+    """The scores (n) of every baseline under both protocols, each fitted once; in parallel as joblib is configured.
 
     Raises:
         ValueError: the splits overlap in time.
     """
     views = {protocol: view(interactions) for protocol, view in PROTOCOLS.items()}
-    scores: Scores = {}
-    for name, fit in fits.items():
+
+    def scored(name: str, fit: Fit) -> Scores:
         score = fit(interactions, items)
-        scores |= {ScoredModel(name, protocol): score(table) for protocol, table in views.items()}
-    return scores
+        return {ScoredModel(name, protocol): score(table) for protocol, table in views.items()}
+
+    by_fit = joblib.Parallel()(joblib.delayed(scored)(name, fit) for name, fit in fits.items())
+    return {model: score for scores in by_fit for model, score in scores.items()}
 
 
 def score_slot_statistics(interactions: pd.DataFrame, features: Mapping[Protocol, Features]) -> Scores:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -58,7 +59,7 @@ def fit_features(
 
     The number of epochs is the best on valid. Fits on fewer rows take proportionally more epochs, which keeps the
     number of steps about the same where a batch is a number of rows; for SASRec, whose batches are sequences, it may
-    be a few times higher.
+    be a few times higher. They run in parallel as joblib is configured.
 
     Raises:
         UserError: the first fold of train has only one user.
@@ -71,13 +72,17 @@ def fit_features(
     )
     full_users, full_items = full.fitted_users(), full.items()
     fits = [_Fit(model=full, rows=later, rotation=np.eye(full_users.shape[1], dtype=np.float32), items=full_items)]
-    for fitted, served in fits_of_train(ratings.user, interactions["timestamp"].to_numpy(), train, params.folds, seed):
+
+    def fit_part(fitted: Rows, served: Rows) -> _Fit:
         scaled = max(1, round(epochs * len(train) / len(fitted)))
         model = refit_model(params.model, ratings, fitted, recommender, epochs=scaled, seed=seed)
         side = model.items()
         rotation = align_vectors((model.fitted_users(), side.vectors), (full_users, full_items.vectors))
         rotated = replace(side, vectors=side.vectors @ rotation)
-        fits.append(_Fit(model=model, rows=served, rotation=rotation, items=rotated))
+        return _Fit(model=model, rows=served, rotation=rotation, items=rotated)
+
+    parts = fits_of_train(ratings.user, interactions["timestamp"].to_numpy(), train, params.folds, seed)
+    fits += joblib.Parallel()(joblib.delayed(fit_part)(fitted, served) for fitted, served in parts)
     item_row = ratings.item.astype(np.int32)
     for number, fit in enumerate(fits):
         item_row[fit.rows] += number * ratings.items
