@@ -1,14 +1,11 @@
 """Benchmarks: the pieces that figures are made of, at tiny sizes and on the CPU; nothing here depends on a clock."""
 
-import sys
-
 import numpy as np
 import pytest
 
-from benchmarks.__main__ import ALL, main
 from benchmarks.measure import STATUS, Goal, Line, Timing, as_text, faster, in_turn, peak_growth, rates
 from benchmarks.scoring import operations
-from benchmarks.worlds import HISTORY, VOCABULARY, Shape, causal_lm, layout_of, rated, ratings, recommender
+from benchmarks.worlds import HISTORY, VOCABULARY, Shape, causal_lm, layout_of, ratings, recommender
 
 
 def test_needed_operations_by_hand():
@@ -59,42 +56,3 @@ def test_peak_memory_counts_what_was_freed_again():
     assert grown is not None and 60 * 2**20 < grown < 100 * 2**20
     idle = peak_growth(lambda: None)
     assert idle is not None and idle < 20 * 2**20
-
-
-def test_tables_have_the_rows_they_are_asked_for():
-    counts = rated(5000, 30, least=20)
-    assert counts.sum() == 5000 and counts.min() >= 20 and len(counts) == 30
-    table = ratings(counts)
-    assert (np.bincount(table["user"]) == counts).all()
-    assert (table.groupby("user")["timestamp"].diff().dropna() >= 0).all()
-    assert table.duplicated(["user", "timestamp"]).any()
-
-
-def test_help_tells_of_every_benchmark(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "--help"])
-    with pytest.raises(SystemExit, match="0"):
-        main()
-    told = capsys.readouterr().out
-    for name, make in ALL.items():
-        assert f"  {name}" in told and (make.__doc__ or "").splitlines()[0] in told
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "nothing"])
-    with pytest.raises(SystemExit, match="2"):
-        main()
-    assert capsys.readouterr().err.splitlines()[-1].endswith(f"there are {', '.join(ALL)}")
-
-
-def test_a_named_benchmark_alone_is_run_and_its_table_printed(monkeypatch, capsys):
-    line = Line(what="this", against="that", measured="1 s", other="2 s")
-
-    def one():
-        """Told of."""
-        yield line
-
-    def other():
-        """Told of, but not run."""
-        raise AssertionError
-
-    monkeypatch.setattr("benchmarks.__main__.ALL", {"one": one, "other": other})
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "one"])
-    main()
-    assert capsys.readouterr().out == as_text([line]) + "\n"

@@ -116,18 +116,6 @@ def test_what_is_not_done_runs_base_rows_first_and_its_files_and_page_are_writte
     assert "Not run yet: no_thinking" in page and "## Over seeds" in page
 
 
-def test_new_items_have_a_section_of_their_own_with_leads_of_one_seed_and_joint_ones(experiments):
-    new = "synthetic-new"
-    assert run("no_experts", seeds=("7", "1"), dataset=new)[0].endswith(f"docs/results/{new}.md written")
-    assert all(name.startswith(f"{new}-") for name in experiments.started)
-    page = page_path(new).read_text(encoding="utf-8")
-    part = page.partition("## New items\n")[2].partition("\n## ")[0]
-    lines = [line for line in part.splitlines() if line.startswith("| no experts |")]
-    assert "100 interactions of" in part and len(lines) == 3  # one seed, the spread, the joint lead
-    assert all(": ahead" in lines[at] for at in (0, 2)) and "±" in lines[1]
-    assert read_joint(new)["no_experts"]["new_items"]["no_experts"]["auc"]["low"] > 0
-
-
 def test_interrupted_it_goes_on_with_what_is_not_finished(experiments):
     experiments.stops_after = 2
     with pytest.raises(UserError, match="interrupted; the same command goes on"):
