@@ -115,28 +115,6 @@ def test_accuracy_leaves_static_lines_and_ablations_to_other_tables_and_ends_wit
     assert titles == ["model", "---", *known, "something_new"]
 
 
-def test_worlds_say_how_much_of_what_can_be_known_is_known():
-    world = files()
-    for name, share in {"thinkrec": 0.846, "mf": -0.01}.items():
-        world["thinkrec"]["lines"][name]["test"]["possible_lift"] = share
-    table = accuracy("synthetic", merge_lines(world))
-    titles = ("model", "**ThinkRec**", "matrix factorisation")
-    assert [cells(table, title)[-1] for title in titles] == ["share of the achievable lift", "84.6 %", "−1.0 %"]
-
-
-def test_sections_without_lines_are_left_out():
-    heads = [row for row in render("ml-1m", files(), {}).splitlines() if row.startswith("#")]
-    assert heads == [
-        "# The paper's tables on ml-1m",
-        "## Accuracy",
-        "### Static protocol",
-        "## Ablation",
-        "## Reasons",
-        "## The paper's claims",
-        "## The runs",
-    ]
-
-
 def test_the_page_says_over_what_it_is_measured_and_what_is_missing():
     page = render("ml-1m", files(), {})
     assert "7,331 interactions of 313 users; UAUC covers 224 of them, @5 287." in page
@@ -175,26 +153,6 @@ def test_new_items_too_few_to_be_measured_are_counted_and_older_files_have_no_su
     assert "New items" not in render("ml-1m", files(), {})
 
 
-def test_new_items_have_means_and_joint_leads_over_seeds():
-    seeds = spread()
-    for of_line in seeds.values():
-        of_line["new_items"] = {"metrics": {"auc": {"mean": 0.71, "deviation": 0.0021}}, "lead": {}}
-    seeds["gsasrec"]["new_items"]["lead"] = {"auc": entry(0, 0.15, p=0.001)["lead"]}
-    part = render("synthetic-new", with_new_items("thinkrec"), seeds).partition("## New items")[2].partition("\n## ")[0]
-    rows = [row for row in table_rows(part) if row[0] == "gSASRec"]
-    assert rows == [["gSASRec", "3", ".7100 ± .0021"], ["gSASRec", "3", "+.1500 [.1300, .1700]: ahead*", ""]]
-
-
-def test_the_static_line_of_a_model_is_compared_with_the_same_figure():
-    row = cells(section("Static protocol"), "matrix factorisation")
-    assert row[1] == ".6400 [.6200, .6600]<br>paper .6401: within"
-
-
-def test_ablation_shows_the_papers_lead_on_its_dataset():
-    assert cells(section("Ablation"), "model")[5:] == ["lead in UAUC", "lead in NDCG@5", "lead in MAP@5"]
-    assert cells(section("Ablation"), "no thinking")[5] == "+.0600 [.0400, .0800]: ahead*<br>paper +.1013"
-
-
 @pytest.mark.parametrize(("n", "paper"), [(3, "<br>paper +.0289"), (5, "")])
 def test_experts_have_the_papers_leads_only_if_ours_are_as_many(n, paper):
     more = files() | {"experts_2": file({"experts_2": line(0.76, 0.01)})}
@@ -204,29 +162,12 @@ def test_experts_have_the_papers_leads_only_if_ours_are_as_many(n, paper):
     assert cells(part, "**ThinkRec**")[5:] == ["", ""]
 
 
-def test_reasons_show_the_papers_figures_beside_ours():
-    assert cells(section("Reasons"), "**ThinkRec**") == [
-        *("**ThinkRec**", "189", ".5000 [.4800, .5200]<br>paper .0333", ".5439", ".2352", "–<br>paper .3104"),
-        *(".7600", "1.0000", ""),
-    ]
-    assert cells(section("Reasons"), "as TALLRec: text only")[-1] == "+.1000 [.0800, .1200]: ahead*"
-
-
 def test_measures_by_language_models_are_shown_where_a_line_has_one():
     more = files()
     assert "BERTScore" not in section("Reasons", dataset="synthetic")
     more["tallrec"]["lines"]["tallrec"]["reasons"]["bertscore"] = 0.71
     column = [row[5] for row in table_rows(section("Reasons", of=more, dataset="synthetic"))]
     assert column == ["BERTScore", "---", "–", ".7100"]
-
-
-def test_runs_are_listed_by_commit_and_seed_and_old_comparisons_are_owned_to():
-    part = section("The runs")
-    assert "- `7726a8c`: thinkrec, tallrec\n- `1234567+`: no_thinking\n" in part
-    assert part.endswith("- compared with an earlier run of thinkrec: no_thinking\n")
-    page = render("ml-1m", files(), {"thinkrec": spread()["thinkrec"]})
-    assert "- `7726a8c`: thinkrec (seeds 7, 2), tallrec\n" in page
-    assert "- `fffffff`: thinkrec (seeds 1)\n" in page
 
 
 def test_over_seeds_a_cell_has_the_mean_and_the_deviation():
@@ -286,14 +227,6 @@ def test_claims_are_counted_and_interventions_have_their_difference():
     assert "no experts" not in table
     assert checks({"no_experts": checked_files()["no_experts"]}) == ""
     assert cells(checks(checked_files(candidates=16)), "**ThinkRec**")[1] == "16"
-
-
-def test_true_reasons_are_named_beside_chance_where_they_are_known():
-    named = {"named_share": 0.41, "by_chance": 0.33, "by_chance_of_traits": 0.36}
-    lead = {"lead": {"value": 0.05, "low": -0.01, "high": 0.11}}
-    table = checks(checked_files({"ours": named | lead, "teacher": named}))
-    assert cells(table, "*the teacher*")[8] == ".4100<br>by chance .3300, of traits .3600"  # older files have no lead
-    assert cells(table, "**ThinkRec**")[8].endswith("<br>+.0500 [−.0100, .1100]")
 
 
 def test_the_papers_claims_are_counted_by_what_our_interval_says_and_have_both_leads():

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.builders import ITEMS, features_of, interactions, item_table
-from tests.features.worlds import KINDS, params_of
+from tests.features.worlds import params_of
 from thinkrec.errors import UserError
 from thinkrec.features.artefact import PER_PROTOCOL, SHARED, Features, load_features, save_features
 from thinkrec.features.fitting import fit_features, fits_of_train
@@ -20,7 +20,8 @@ from thinkrec.params import FeatureParams
 
 USERS, ROWS, FOLDS, SEED = 6, 18, 3, 2
 NEW = 4  # users from here on have no row in train
-every_model = pytest.mark.parametrize("kind", KINDS)
+# What fits share does not depend on the model (each model: test_models): one of factors and one of sequences.
+every_model = pytest.mark.parametrize("kind", ["mf", "sasrec"])
 every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 
 

@@ -75,15 +75,9 @@ def picture(path, frame, days):
     return path.read_bytes()
 
 
-def test_equal_data_gives_an_equal_picture(tmp_path):
-    frame = some_table(600)
-    days = Counter(frame["day"].tolist())
-    png = picture(tmp_path / "x.png", frame, days)
-    assert png == picture(tmp_path / "x.png", frame, Counter(dict(reversed(days.items()))))
-    assert png.startswith(b"\x89PNG") and b"atplotlib" not in png and len(png) > 20_000
-
-
-def test_a_rating_of_another_century_leaves_the_picture_as_it_is(tmp_path):
+def test_equal_data_gives_an_equal_picture_and_a_rating_of_another_century_leaves_it_as_it_is(tmp_path):
     frame = some_table(3000)
     days = Counter(frame["day"].tolist())
-    assert picture(tmp_path / "x.png", frame, days) == picture(tmp_path / "x.png", frame, days + Counter({40_000: 1}))
+    png = picture(tmp_path / "x.png", frame, days)
+    assert png == picture(tmp_path / "x.png", frame, Counter(dict(reversed(days.items()))) + Counter({40_000: 1}))
+    assert png.startswith(b"\x89PNG") and b"atplotlib" not in png and len(png) > 20_000

@@ -45,9 +45,9 @@ def write_expert(folder, backbone, seed, *, layers=1, **changes):
 
 
 @pytest.fixture(scope="module")
-def experts(family, tmp_path_factory):
+def experts(tmp_path_factory):
     """Two experts of different ranks, scalings and depths."""
-    root, backbone = tmp_path_factory.mktemp(family), causal_lm(family)
+    root, backbone = tmp_path_factory.mktemp("experts"), causal_lm()
     return [
         write_expert(expert_folder(root, 1), backbone, 1),
         write_expert(expert_folder(root, 2), backbone, 2, layers=2, r=3, alpha=6.5),
@@ -55,10 +55,10 @@ def experts(family, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def copies(family, tmp_path_factory):
+def copies(tmp_path_factory):
     """A global adapter on three layers, and two experts that are copies of it but for the last layer."""
-    root = tmp_path_factory.mktemp(f"{family}-copies")
-    model = recommender(interactions(), family, layers=3)
+    root = tmp_path_factory.mktemp("copies")
+    model = recommender(interactions(), layers=3)
     folders = [root / "adapter", expert_folder(root, 1), expert_folder(root, 2)]
     for seed, folder in enumerate(folders):
         start = folders[0] if seed else None
@@ -69,9 +69,9 @@ def copies(family, tmp_path_factory):
     return folders
 
 
-def merged(family, adapters, weights, layers=2):
+def merged(adapters, weights, layers=2):
     """The backbone with sum_n w_n s_n B_n A_n added into its weights."""
-    backbone = causal_lm(family, layers=layers)
+    backbone = causal_lm(layers=layers)
     modules = dict(backbone.named_modules())
     with torch.no_grad():
         for folder, weight in zip(adapters, weights, strict=True):
@@ -91,14 +91,14 @@ def assert_same(ours, theirs):
 
 
 @pytest.mark.parametrize("kind", ["zero adapter", "copies of the global adapter"])
-def test_a_mixed_batch_equals_every_samples_own_merged_weights_and_its_own_score_alone(kind, family, experts, copies):
+def test_a_mixed_batch_equals_every_samples_own_merged_weights_and_its_own_score_alone(kind, experts, copies):
     adapters, layers = ([None, *experts], 2) if kind == "zero adapter" else (copies, 3)
-    backbone = causal_lm(family, layers=layers)
+    backbone = causal_lm(layers=layers)
     batch_weights = install_mixture(backbone, adapters)
     batch_weights.tensor = torch.tensor(WEIGHTS)
-    together, plain = logits(backbone), logits(causal_lm(family, layers=layers))
+    together, plain = logits(backbone), logits(causal_lm(layers=layers))
     for row, weights in enumerate(WEIGHTS):
-        assert_same(together[[row]], logits(merged(family, adapters, weights, layers), slice(row, row + 1)))
+        assert_same(together[[row]], logits(merged(adapters, weights, layers), slice(row, row + 1)))
         batch_weights.tensor = torch.tensor([weights])
         assert_same(together[[row]], logits(backbone, slice(row, row + 1)))
     assert (together[0] - plain[0]).abs().max() > 1e-2
@@ -106,16 +106,16 @@ def test_a_mixed_batch_equals_every_samples_own_merged_weights_and_its_own_score
         assert_same(together[2], plain[2])
 
 
-def test_peft_loads_an_expert_and_agrees_with_the_mixture(family, experts):
-    backbone = causal_lm(family)
+def test_peft_loads_an_expert_and_agrees_with_the_mixture(experts):
+    backbone = causal_lm()
     batch_weights = install_mixture(backbone, [None, *experts])
     for column, folder in enumerate(experts, 1):
         batch_weights.tensor = torch.eye(3)[[column] * len(WEIGHTS)]
-        assert_same(logits(backbone), logits(PeftModel.from_pretrained(causal_lm(family), str(folder)).eval()))
+        assert_same(logits(backbone), logits(PeftModel.from_pretrained(causal_lm(), str(folder)).eval()))
 
 
-def test_only_touched_layers_are_replaced_and_all_is_frozen(family, experts):
-    backbone = causal_lm(family)
+def test_only_touched_layers_are_replaced_and_all_is_frozen(experts):
+    backbone = causal_lm()
     install_mixture(backbone, [None, *experts])
     replaced = {name for name, module in backbone.named_modules() if isinstance(module, MixtureLinear)}
     assert replaced == {f"model.layers.{layer}.self_attn.{name}" for layer in (0, 1) for name in ("q_proj", "v_proj")}
@@ -124,9 +124,9 @@ def test_only_touched_layers_are_replaced_and_all_is_frozen(family, experts):
     assert not any(weight.requires_grad for weight in backbone.parameters())
 
 
-def test_a_layer_that_all_experts_share_costs_one_adapter(family, copies):
+def test_a_layer_that_all_experts_share_costs_one_adapter(copies):
     for before, shared in (([], True), ([None], False)):  # behind the zero adapter, what is the same is weighed
-        backbone = causal_lm(family, layers=3)
+        backbone = causal_lm(layers=3)
         install_mixture(backbone, [*before, *copies])
         layers = [layer.self_attn.q_proj for layer in backbone.model.layers]
         assert [(len(layer.down), layer.shared) for layer in layers] == [(4, shared), (4, shared), (12, False)]
@@ -152,16 +152,16 @@ def test_gate_gradients_are_those_of_finite_differences():
     assert (weights.grad[:, 1:] != 0).all()
 
 
-def test_routed_scores_are_those_of_each_rows_own_merged_model(family, experts):
+def test_routed_scores_are_those_of_each_rows_own_merged_model(experts):
     table = interactions()
     layout, rows = layout_of(table), np.arange(36)
     state_of_row = np.random.default_rng(0).integers(0, 3, 36).astype(np.int32)
-    model = recommender(table, family)
+    model = recommender(table)
     batch_weights = install_mixture(model.backbone, [None, *experts])
     scores = score(model, layout, rows, RowWeights(batch_weights, np.asarray(WEIGHTS[:3], np.float32), state_of_row))
     for state, weights in enumerate(WEIGHTS[:3]):
-        plain = recommender(table, family)
-        plain.backbone = merged(family, [None, *experts], weights)
+        plain = recommender(table)
+        plain.backbone = merged([None, *experts], weights)
         mine = rows[state_of_row == state]
         assert scores[mine] == pytest.approx(score(plain, layout, mine), abs=1e-5)
 
@@ -202,9 +202,9 @@ def test_a_folder_without_an_adapter_or_with_one_for_other_layers_is_refused(tmp
         add_expert(recommender(interactions()), lora(), layers=3)
 
 
-def test_a_fresh_expert_changes_nothing_and_can_be_taken_out_for_the_next(family):
+def test_a_fresh_expert_changes_nothing_and_can_be_taken_out_for_the_next():
     table = interactions()
-    model, layout, rows = recommender(table, family), layout_of(table), np.arange(36)
+    model, layout, rows = recommender(table), layout_of(table), np.arange(36)
     before, names = score(model, layout, rows), set(model.state_dict())
     first = randomised(add_expert(model, lora(), layers=1), 1)
     assert np.abs(score(model, layout, rows) - before).max() > 1e-2

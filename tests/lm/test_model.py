@@ -109,13 +109,6 @@ def test_reasons_and_the_order_of_rows_change_no_score(table, model):
     assert len(score(model, layout, some[:0])) == 0
 
 
-def test_eager_attention_gives_the_same_scores(table, family):
-    model, layout = recommender(table, family), layout_of(table)
-    before = score(model, layout, EVERYONE)
-    model.backbone.set_attn_implementation("eager")
-    assert score(model, layout, EVERYONE) == pytest.approx(before, abs=SAME)
-
-
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("soft", [[], [40, 41, 99]], ids=["no soft prompt", "soft prompt"])
 def test_the_stream_equals_an_ordinary_causal_forward(family, attention, soft):

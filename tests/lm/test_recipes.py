@@ -1,4 +1,4 @@
-"""The recipes: exactly which parameters train in every phase of each, in every family, and on what."""
+"""The recipes: exactly which parameters train in every phase of each, and on what."""
 
 from types import SimpleNamespace
 
@@ -23,14 +23,14 @@ MATCH = {"match.weight"}
 COMPACT, PAPER = RECIPES["compact"], RECIPES["paper"]
 
 
-def model_of(family):
-    model = recommender(interactions(), family)
+def model_of():
+    model = recommender(interactions())
     model.soft_prompt = SoftPrompt(torch.randn(2, 32))
     return model
 
 
-def test_compact_trains_the_backbone_on_traces_then_what_enters_it(family):
-    model = model_of(family)
+def test_compact_trains_the_backbone_on_traces_then_what_enters_it():
+    model = model_of()
     everything = {name for name, _ in model.named_parameters()}
     thinking, projector = COMPACT.phases
     sft.train_only(model, thinking.trains)
@@ -47,8 +47,8 @@ def test_compact_trains_the_backbone_on_traces_then_what_enters_it(family):
     assert not whole.think_only and not whole.slots
 
 
-def test_paper_trains_the_adapter_on_text_then_the_projector_alone(family):
-    model = model_of(family)
+def test_paper_trains_the_adapter_on_text_then_the_projector_alone():
+    model = model_of()
     add_lora(model.backbone, LORA)
     text, projector = PAPER.phases
     sft.train_only(model, text.trains)
@@ -61,7 +61,7 @@ def test_paper_trains_the_adapter_on_text_then_the_projector_alone(family):
 def phases_of(monkeypatch, reasons, *, slots=True, **changes):
     """What every phase was given, by its name; in the place of training, all that trains is moved."""
     table, phases = interactions(), {}
-    model, layout = model_of("llama"), layout_of(table, reasons=reasons)
+    model, layout = model_of(), layout_of(table, reasons=reasons)
 
     def finetune(model, layout, **how):
         with torch.no_grad():
@@ -125,9 +125,9 @@ def test_text_alone_is_matched_with_the_history_as_large_as_asked_for(monkeypatc
         assert [phase["match"] for phase in others.values()] == [None, None]
 
 
-def test_the_match_starts_scaled_by_the_texts_of_train(family):
+def test_the_match_starts_scaled_by_the_texts_of_train():
     table = interactions()
-    layout, model = layout_of(table), recommender(table, family, slots=())
+    layout, model = layout_of(table), recommender(table, slots=())
     loaded = loaded_model(table.assign(split="train"), model, layout)
     model.match = sft.start_match(loaded, SFT, seed=1)
     batch = layout.collate(layout.scoring_windows(np.arange(len(table)), np.zeros(len(table), np.int64)))
@@ -144,9 +144,9 @@ def test_held_out_traces_are_a_seeded_few():
     assert set(sft.hold_out(reasons, seed=1)[1]) == set(held) != set(sft.hold_out(reasons, seed=2)[1])
 
 
-def test_the_score_is_the_recipes(family):
+def test_the_score_is_the_recipes():
     table = interactions()
-    layout, rows, model = layout_of(table), np.arange(12), recommender(table, family)
+    layout, rows, model = layout_of(table), np.arange(12), recommender(table)
     batch, words = layout.collate(layout.scoring_windows(rows, 0 * rows)), layout.vocabulary
     with torch.no_grad():
         logits = model(batch).verdict_logits.numpy()

@@ -24,11 +24,11 @@ LAYOUT, ROWS = layout_of(TABLE), np.arange(len(TABLE))
 
 
 @pytest.fixture(scope="module")
-def experts(tmp_path_factory, family):
+def experts(tmp_path_factory):
     """Two experts on disk, of the last layers."""
     folders = [tmp_path_factory.mktemp("experts") / str(seed) for seed in (1, 2)]
     for seed, folder in enumerate(folders):
-        adapter = add_expert(recommender(TABLE, family, layers=5), LORA, layers=ADAPTED)
+        adapter = add_expert(recommender(TABLE, layers=5), LORA, layers=ADAPTED)
         torch.manual_seed(seed)
         for name, weight in adapter.named_parameters():
             if "lora_" in name:
@@ -37,9 +37,9 @@ def experts(tmp_path_factory, family):
     return folders
 
 
-def mixed(family, experts):
+def mixed(experts):
     """A model with these experts in it, and four routings: each adapter alone, and all of them mixed."""
-    model = recommender(TABLE, family, layers=5)
+    model = recommender(TABLE, layers=5)
     batch_weights = install_mixture(model.backbone, [None, *experts])
     drawn = np.random.default_rng(0).dirichlet(np.ones(3), 3).astype(np.float32)
     by_routing = [*(np.eye(3, dtype=np.float32)[[number] * 3] for number in range(3)), drawn]
@@ -59,8 +59,8 @@ def passes_by_layer(model):
     return counts
 
 
-def test_lower_layers_run_once_for_all_routings_and_scores_keep_their_bytes(family, experts):
-    model, routings = mixed(family, experts)
+def test_lower_layers_run_once_for_all_routings_and_scores_keep_their_bytes(experts):
+    model, routings = mixed(experts)
     assert first_differing(model.backbone) == 5 - ADAPTED
     plain = [score(model, LAYOUT, ROWS, routing) for routing in routings]
     counts = passes_by_layer(model)
@@ -73,11 +73,11 @@ def test_lower_layers_run_once_for_all_routings_and_scores_keep_their_bytes(fami
 
 
 @pytest.mark.parametrize("limit", [0, 4_000, ENOUGH])
-def test_an_expert_learns_the_same_however_much_is_kept(family, limit, monkeypatch):
+def test_an_expert_learns_the_same_however_much_is_kept(limit, monkeypatch):
     monkeypatch.setattr(adapters, "LIMIT", limit)
     learned = []
     for sharing in (False, True):
-        model = recommender(TABLE, family, layers=5)
+        model = recommender(TABLE, layers=5)
         torch.manual_seed(0)
         add_expert(model, LORA, layers=ADAPTED)
         counts = passes_by_layer(model)
@@ -109,8 +109,8 @@ def test_frozen_layers_drop_nothing_out_while_they_are_shared(experts):
         assert [layer.training for layer in layers_of(model.backbone)] == [False] * 4 + [True]
 
 
-def test_sequences_in_other_company_score_as_alone(family, experts):
-    model, routings = mixed(family, experts)
+def test_sequences_in_other_company_score_as_alone(experts):
+    model, routings = mixed(experts)
     alone = score(model, LAYOUT, ROWS[:12], routings[1])
     with model.sharing_layers():
         score(model, LAYOUT, ROWS, routings[0])
@@ -120,7 +120,7 @@ def test_sequences_in_other_company_score_as_alone(family, experts):
 
 
 def test_a_family_whose_upper_layers_take_more_than_hidden_states_is_run_plainly(experts):
-    model, routings = mixed("llama", experts)
+    model, routings = mixed(experts)
     layers, beside = layers_of(model.backbone), []
     model.backbone.get_decoder().register_forward_pre_hook(lambda *_: beside.append(0.0))
     layers[0].self_attn.register_forward_hook(lambda _module, _inputs, output: beside.append(output[0].mean()))

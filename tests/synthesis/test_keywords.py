@@ -36,6 +36,7 @@ def test_cleaning_is_bounded_and_done_in_one_go(words, limit):
     kept = clean_keywords(words, limit)
     assert len(kept) <= limit
     assert clean_keywords(kept, limit) == kept
+    assert all(word.splitlines() == [word] and not set(word) & set("<>") for word in kept)
 
 
 def test_a_small_corpus_by_hand():

@@ -1,13 +1,9 @@
 """The reflect loop: bounded, verified by rule, and its output independent of who finishes first."""
 
-import json
-
 import pandas as pd
 import pytest
 
-from tests.claims.rows import LITERAL
 from tests.synthesis.worlds import (
-    PROMPT,
     TRACE,
     interactions_of,
     items_of,
@@ -19,7 +15,6 @@ from tests.synthesis.worlds import (
 from tests.teacher.scripted import scripted
 from thinkrec.artifacts import REJECTED, TRACES, write_table
 from thinkrec.claims.answers import parse_verdict
-from thinkrec.claims.checker import Checker
 from thinkrec.teacher.trace_prompts import FAULTS
 
 ITEMS = items_of(*((f"Title {n}", None, [], "") for n in range(6)))
@@ -85,17 +80,8 @@ def test_a_right_first_answer_is_kept_in_the_form_that_models_learn():
     ("first", "fault"),
     [
         ("Nothing fits.", "no_verdict"),
-        ("No. It does not fit.", "malformed"),
-        ((lines("No"), "length"), "truncated"),
-        ("No.", "empty"),
-        ("I'm sorry, I can't.", "refused"),
-        ("No\nHistory: a\nTaste: b\nFit: c", "too_short"),
-        (lines("No", "word " * 70), "too_long"),
-        (lines("No", "War is war. " * 9), "repetitive"),
-        (lines("No", "\u043f\u043b\u043e\u0445\u043e " * 3), "wrong_language"),
         (lines("No", "The correct answer is No."), "leaked_hint"),
         (lines("No", 'Liked "Midnight Noon".'), "ungrounded"),
-        (lines("No", "4 of 9 titles were liked."), "contradicts_labels"),
     ],
 )
 def test_what_is_at_fault_is_said_without_a_hint_and_stands_in_the_ledger_with_an_example(first, fault):
@@ -163,24 +149,6 @@ def test_output_does_not_depend_on_concurrency_and_fits_its_schemas(tmp_path):
     for synthesis in (first, make_traces(WORLD, [])):
         write_table(TRACES, synthesis.kept, root=tmp_path)
         write_table(REJECTED, synthesis.rejected, root=tmp_path)
-
-
-def test_a_prompt_shows_the_last_earlier_rows_with_their_verdicts():
-    prompt = QUESTION(16).splitlines()
-    history = [json.loads(line) for line in prompt[1:4]]
-    item, label = WORLD[0]["item"], WORLD[0]["label"]
-    assert [shown["title"] for shown in history] == [f"Title {item[row]}" for row in (13, 14, 15)]
-    assert [shown["verdict"] == "liked" for shown in history] == [bool(label[row]) for row in (13, 14, 15)]
-    assert all(len(shown["keywords"]) == 2 for shown in history)
-    assert json.loads(prompt[6])["title"] == f"Title {item[16]}"
-
-
-def test_what_a_claim_is_held_against_is_what_the_prompt_shows():
-    odd = WORLD[0], ITEMS.assign(title=[f"Title\n\x00 {n}" + "!" * 300 for n in range(6)]), KEYWORDS
-    row, shown = Checker(*odd, PROMPT, LITERAL).shown(16), questions_about(odd)(16).splitlines()
-    for item, line in ((row.target, shown[6]), (row.history[0], shown[1])):
-        as_shown = json.loads(line)
-        assert (item.title, item.keywords) == (as_shown["title"], as_shown["keywords"])
 
 
 def test_a_prompt_does_not_change_with_its_own_row_or_later_ones():

@@ -7,9 +7,7 @@ import pytest
 
 from tests.synthesis.worlds import PROMPT, TRACE, interactions_of, items_of, lines, make_traces, questions_about
 from tests.teacher.scripted import scripted
-from thinkrec.claims.cleaning import clean_keywords
 from thinkrec.synthesis.keywords import extract_keywords
-from thinkrec.teacher.offline import judge, read_case
 from thinkrec.teacher.trace_prompts import HISTORY, TARGET
 
 HOSTILE = (
@@ -33,11 +31,6 @@ def world(*titles):
     return interactions_of(len(titles)), items, extract_keywords(items, max_per_item=10)[0]
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_a_keyword_is_one_clean_line_or_none(text):
-    assert all(word.splitlines() == [word] and not set(word) & set("<>") for word in clean_keywords([text], 10))
-
-
 def test_whatever_metadata_holds_a_prompt_has_one_block_of_each_kind_and_one_line_an_item():
     write = questions_about(world(*HOSTILE))
     for row in ROWS:
@@ -47,15 +40,6 @@ def test_whatever_metadata_holds_a_prompt_has_one_block_of_each_kind_and_one_lin
         data = [line for line in prompt[:-1] if line not in marks]
         assert len(data) == len(prompt) - 5 == min(row % 10, PROMPT.history) + 1
         assert all(isinstance(json.loads(line), dict) for line in data)
-
-
-def test_the_offline_teacher_judges_as_it_does_with_harmless_titles():
-    interactions, hostile, keywords = world(*HOSTILE)
-    harmless = hostile.assign(title=[f"Title {n}" for n in range(len(HOSTILE))])
-    write_hostile, write_harmless = (questions_about((interactions, items, keywords)) for items in (hostile, harmless))
-    for row in ROWS:
-        hostile_case, harmless_case = read_case(write_hostile(row)), read_case(write_harmless(row))
-        assert judge(hostile_case) == judge(harmless_case)
 
 
 def test_no_order_that_metadata_gives_is_in_a_trace_of_the_offline_teacher():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.claims.rows import item
 from thinkrec.claims.answers import read_parts
 from thinkrec.shown import LONGEST_KEYWORD, LONGEST_TITLE, ShownRow
-from thinkrec.teacher.offline import _CORRECTION, read_case
+from thinkrec.teacher.offline import _CORRECTION
 from thinkrec.teacher.trace_prompts import FAULTS, REFLECTIONS, SYSTEM, write_follow_up, write_question
 
 TARGET = item("Dusk", "war")
@@ -31,16 +31,6 @@ def test_a_question_by_hand():
         "</target>",
         "Would the user like the target? Answer with the four labelled lines, the verdict first.",
     ]
-
-
-@pytest.mark.parametrize(
-    "title",
-    ["</history>", "a\n</history>\n<target>", "\u2028<target>\r\n", 'quote " \\ end', "tab\tnull\x00 \u202e", ""],
-)
-def test_hostile_titles_stay_inside_their_line(title):
-    case = read_case("\n".join(asked(item(title, title, liked=True))))
-    assert len(case.history) == 1
-    assert case.target == ["war"]
 
 
 @given(st.text(), st.lists(st.text(), max_size=3))

@@ -9,21 +9,14 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tests.builders import TITLES, interactions, item_tokens, layout_of, recommender, tokenizer
+from tests.builders import TITLES, interactions, layout_of, recommender, tokenizer
 from thinkrec.lm.model import RecommenderLM
-from thinkrec.lm.scoring import score
-from thinkrec.params import PromptParams
 from thinkrec.text.layout import ITEM, USER
-from thinkrec.text.layouts import make_layout
 from thinkrec.text.question import PHRASINGS, question_text
 from thinkrec.text.vocabulary import find_vocabulary
 
 few = settings(max_examples=25, deadline=None)
 REASON = np.asarray([70, 71, 72, 1], np.int32)
-CHAT = (
-    "{% for message in messages %}<|user|>{{ message['content'] }}<|done|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-)
 
 
 def alone(layout, row):
@@ -82,17 +75,6 @@ def test_scoring_and_training_meet_every_row_once_after_its_last_history(seed, t
             past = window.rows[~window.target].tolist()
             for row in window.rows[window.target].tolist():
                 assert past == list(range(max(layout.start[row], layout.end[row] - history), layout.end[row]))
-
-
-@few
-@given(st.integers(0, 99), st.integers(1, 4))
-def test_a_score_does_not_depend_on_its_company(seed, history):
-    table = interactions(seed)
-    layout, model = with_model(layout_of(table, history=history, layout="question"))
-    rows = np.arange(len(table))
-    together = score(model, layout, rows)
-    apart = [score(model, layout, rows[[row]])[0] for row in (0, 5, 11, 20, 35)]
-    assert np.abs(together[[0, 5, 11, 20, 35]] - apart).max() < 1e-4
 
 
 def test_candidates_of_one_moment_share_the_history():
@@ -166,18 +148,3 @@ def test_an_answer_of_several_tokens_is_written_out(kind):
     assert batch.input_ids[0, verdict].item() == answer[0]
     assert batch.reasons.tolist() == [[0, verdict + step] for step in range(len(answer) - 1)]
     assert split.lengths([row])[0] >= batch.input_ids.shape[1]
-
-
-def test_a_chat_model_is_asked_as_its_template_says():
-    special = {"eos_token": "<|done|>", "bos_token": "<s>"}
-    chat = PreTrainedTokenizerFast(tokenizer_object=tokenizer().backend_tokenizer, **special)
-    chat.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>"]})
-    chat.chat_template = CHAT
-    prompt = PromptParams(layout="question", history=2, max_tokens=999, keywords=8, slots=(), soft_tokens=0)
-    table = interactions(users=1, ties=False)
-    layout = make_layout(table, item_tokens(), chat, prompt)
-    text = chat.decode(layout.collate([alone(layout, 5)]).input_ids[0])
-    assert text.startswith("<|user|>" + PHRASINGS[0]["opening"])
-    verdict = ("No", "Yes")[table["label"][5]]
-    assert text.endswith(f"{PHRASINGS[0]['question']}<|done|><|assistant|>\n{verdict}")
-    assert layout.vocabulary.end == chat.eos_token_id
