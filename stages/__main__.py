@@ -5,12 +5,6 @@ Stages import what they need when they run, so that `--help` answers at once.
 
 from __future__ import annotations
 
-import os
-
-# Spinning OpenMP workers make two threads slower than one on a busy machine. Read when torch is first imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
 import typer
 
 from stages.backbone import backbone

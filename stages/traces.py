@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from thinkrec.command import DryRun, note
+from thinkrec.command import DryRun, Reply, note
 
 
-def traces(dry_run: DryRun = False) -> str:
+def traces(dry_run: DryRun = False) -> str | Reply:
     """Have a teacher write reasoning traces, keep what is right."""
     from thinkrec import artifacts
     from thinkrec.params import load
     from thinkrec.synthesis.traces import quote_traces, trace_job
     from thinkrec.teacher.job import run_job
-    from thinkrec.teacher.quote import show_quotes
+    from thinkrec.teacher.quote import describe_quotes
 
     params = load()
     if dry_run:
-        return show_quotes([quote_traces(params)])
+        return Reply(**describe_quotes([quote_traces(params)]))
     synthesis, spent = run_job(trace_job(params), note)
     artifacts.write_table(artifacts.TRACES, synthesis.kept)
     artifacts.write_table(artifacts.REJECTED, synthesis.rejected)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.project import LIKED_AND_NOT, NEWCOMERS, copy_project, run_command, run_stage
 from thinkrec import artifacts
+from thinkrec.answers.explanation import Explanation
 from thinkrec.artifacts import (
     FEATURE_MODEL,
     FEATURES,
@@ -29,7 +30,7 @@ from thinkrec.experts.routing import ROUTING_FILE
 from thinkrec.experts.rule import centroid_routing
 from thinkrec.features.artefact import load_features, save_features
 from thinkrec.features.statistics import causal_statistics
-from thinkrec.recommender import Explanation, Recommender
+from thinkrec.recommender import Recommender
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +105,8 @@ class TestAsTheEvaluationScored:
         moment, rows = next(iter(chosen[chosen["group"] < 0].groupby("timestamp")))
         recommender = Recommender.load(cut(project, tmp_path / "cut", int(moment)))
         for row in rows.itertuples():
-            question = recommender._question_of_user(row.user, np.asarray([row.item]))
-            features = recommender._view([question]).loaded.features
+            question = recommender._viewer.question_of(row.user, np.asarray([row.item]))
+            features = recommender._viewer.view([question]).loaded.features
             for name in ("user_vectors_of", "item_vectors_of"):
                 of_row = getattr(features, name)(np.asarray([-1]))
                 np.testing.assert_allclose(of_row, getattr(stored, name)(np.asarray([row.row])), atol=1e-5)
@@ -118,7 +119,7 @@ class TestAsTheEvaluationScored:
         candidates = np.asarray([3, 5, 7, 40, 79])  # some in the history by hand
         user = 5 if history is None else int(table["user"].max()) + 1
         question = recommender._question(user_id(user) if history is None else history)
-        features = recommender._view([replace(question, candidates=candidates)]).loaded.features
+        features = recommender._viewer.view([replace(question, candidates=candidates)]).loaded.features
         past = [] if history is None else [(int(item[1:]), int(liked)) for item, liked in history]
         now = int(table["timestamp"].max()) + 1
         added = pd.DataFrame(
@@ -152,7 +153,7 @@ class TestScores:
         whole = recommender.score(some)
         mixed = np.random.default_rng(0).permutation(len(some))
         np.testing.assert_allclose(recommender.score(some.iloc[mixed]), whole[mixed], atol=1e-5)
-        monkeypatch.setattr("thinkrec.recommender.VIEW_ROWS", 100)  # several views
+        monkeypatch.setattr("thinkrec.answers.views.VIEW_ROWS", 100)  # several views
         np.testing.assert_allclose(recommender.score(some), whole, atol=1e-5)
         assert len(recommender.score(some.iloc[:0])) == 0
 
@@ -191,7 +192,7 @@ class TestRecommendations:
             assert recommender.explain(user, row.item_id).probability == pytest.approx(row.probability, abs=1e-4)
 
     def test_the_feature_model_draws_up_the_shortlist(self, recommender: Recommender) -> None:
-        affinity = recommender._affinity(recommender._question(LIKED_AND_NOT))
+        (affinity,) = recommender._viewer.affinities([recommender._question(LIKED_AND_NOT)])
         rated = {int(item[1:]) for item, _ in LIKED_AND_NOT}
         best = [item_id(item) for item in np.argsort(-affinity) if item not in rated]
         every = recommender.recommend(LIKED_AND_NOT, 1000).set_index("item_id")["probability"]
@@ -230,7 +231,7 @@ class TestExplanations:
     def test_of_somebody_without_a_history_the_global_adapter_speaks(self, recommender: Recommender) -> None:
         explanation = recommender.explain([], "i00009")
         assert explanation.weights == {"global": 1, "expert_1": 0, "expert_2": 0}
-        assert explanation.history == 0
+        assert explanation.history.empty
         assert explanation.reason
 
     def test_what_the_model_saw_is_what_reasons_are_held_to(
@@ -242,7 +243,9 @@ class TestExplanations:
         text = f"Yes. Liked {words[1][0]}. One such title is {titles[1]}, not {absent}; it avoids {titles[5]}."
         explanation = explain_with(recommender, monkeypatch, text)
         evidence = explanation.evidence.set_index("name")
-        assert explanation.history == 3
+        assert list(explanation.history.itertuples(index=False, name=None)) == [
+            (item, titles[int(item[1:])], liked) for item, liked in LIKED_AND_NOT
+        ]
         assert (explanation.title, explanation.keywords) == (titles[9], words[9])
         assert evidence.loc[titles[1], ["liked", "disliked", "true"]].tolist() == [1, 0, True]
         assert evidence.loc[titles[5], ["liked", "disliked", "true"]].tolist() == [0, 1, True]
@@ -273,7 +276,7 @@ class TestOtherProjects:
         project = run_with(finished, tmp_path, {"gate.kind": "centroid"}, "gate")
         recommender = Recommender.load(project)
         question = replace(recommender._question(LIKED_AND_NOT), candidates=np.asarray([9]))
-        state = recommender._view([question]).loaded.features.user_vectors_of(np.asarray([-1]))
+        state = recommender._viewer.view([question]).loaded.features.user_vectors_of(np.asarray([-1]))
         expected = centroid_routing(state, load_groups(project / artifacts.EXPERTS), 0.1)[0]
         assert list(recommender.explain(LIKED_AND_NOT, "i00009").weights.values()) == expected.tolist()
 

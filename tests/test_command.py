@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import fcntl
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from thinkrec.command import RUN_LOG, command
+from thinkrec.command import RUN_LOG, Reply, command
+from thinkrec.terminal import recommendations_table
 
 
 @pytest.fixture(autouse=True)
@@ -48,24 +51,50 @@ def raise_it(error: Exception) -> Callable[[], str]:
         (raise_it(OSError(28, "No space left on device")), "work: OSError: No space left on device"),
     ],
 )
-def test_a_fault_of_disk_or_path_is_one_line(work: Callable[[], str], line: str) -> None:
+def test_a_fault_of_disk_or_path_is_one_line(work, line):
     result = run(work)
     assert result.exit_code == 1 and line in result.output and result.output.count("\n") == 1
     assert not isinstance(run(work, "--debug").exception, SystemExit)
 
 
-def test_a_fault_of_the_program_keeps_its_traceback() -> None:
+TITLE, ITEM = "The Very Long Title of a Film " * 9 + "Pokémon \u2603", "B00" * 40
+
+
+def answer() -> Reply:
+    print("what a library says")
+    found = pd.DataFrame({"item_id": [ITEM], "title": [TITLE], "probability": [0.5]})
+    return Reply(summary=f"1 item, {TITLE}", document=found.to_dict("records"), table=recommendations_table(found))
+
+
+def test_an_answer_has_stdout_for_itself():
+    app = typer.Typer()
+    app.command()(command(answer))
+    result = CliRunner().invoke(app, ["--json"])
+    assert json.loads(result.stdout) == [{"item_id": ITEM, "title": TITLE, "probability": 0.5}]
+    assert result.stderr.startswith(f"what a library says\nanswer: 1 item, {TITLE} (")
+
+
+def test_without_a_terminal_nothing_is_cut_and_what_cannot_be_encoded_is_escaped():
+    app = typer.Typer()
+    app.command()(command(answer))
+    result = CliRunner(charset="ascii").invoke(app, env={"COLUMNS": "40"})
+    assert result.exit_code == 0, result.output
+    (line,) = (line for line in result.stdout.splitlines() if ITEM in line)
+    assert TITLE.encode("ascii", "backslashreplace").decode() in line
+
+
+def test_a_fault_of_the_program_keeps_its_traceback():
     assert isinstance(run(raise_it(ValueError("a bug"))).exception, ValueError)
 
 
-def test_where_the_log_cannot_be_written_the_work_is_done_all_the_same() -> None:
+def test_where_the_log_cannot_be_written_the_work_is_done_all_the_same():
     RUN_LOG.mkdir(parents=True)
     result = run(write_to("made"))
     assert result.exit_code == 0 and Path("made").exists()
     assert f"{RUN_LOG}: cannot write it (Is a directory)" in result.output
 
 
-def test_a_stage_runs_once_at_a_time() -> None:
+def test_a_stage_runs_once_at_a_time():
     assert run(write_to("first")).exit_code == 0
     with (RUN_LOG.parent / "work.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,13 +1,15 @@
 """Files of ids are read as text, and what the commands show is shown as it is."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from rich.console import Console
 
 from tests.claims.rows import checker_of, item
+from thinkrec.answers.explanation import Explanation, claims_table
 from thinkrec.claims.claims import Thesaurus
 from thinkrec.errors import UserError
-from thinkrec.recommender import Explanation, claims_table
 from thinkrec.shown import ShownRow
 from thinkrec.terminal import explanation_table, read_history, read_ids, recommendations_table, write_scores
 
@@ -32,7 +34,7 @@ def explained(reason):
         keywords=["sea"],
         probability=0.875,
         weights={"global": 0.25, "expert_1": 0.75},
-        history=2,
+        history=pd.DataFrame({"item_id": ["1", "2"], "title": ["Iron Harbour", "Night"], "liked": [True, False]}),
         reason=reason,
         evidence=evidence,
         thesaurus=thesaurus.name,
@@ -74,6 +76,29 @@ def test_a_line_that_could_be_another_pair_is_refused(text, message, tmp_path):
         read_ids(path, ("user_id", "item_id"))
 
 
+def test_a_history_may_name_titles(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text('title,liked\n"Harbour, The",yes\n', encoding="utf-8")
+    assert read_history(path) == [("Harbour, The", True)]
+    path.write_text("name,liked\n1,yes\n", encoding="utf-8")
+    with pytest.raises(
+        UserError, match="no column item_id or title; its first line should name item_id or title, liked"
+    ):
+        read_history(path)
+
+
+def test_on_a_terminal_names_are_folded_and_never_cut():
+    name = "unabbreviated" * 3
+    explanation = explained("Yes. Liked war (2 of 2). Avoids heist.")
+    evidence, history = explanation.evidence.assign(name=name, of=name), explanation.history.assign(title=name)
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(explanation_table(replace(explanation, evidence=evidence, history=history)))
+    assert max(map(len, capture.get().splitlines())) <= 80 and "\u2026" not in capture.get()
+    shown = "".join(part for line in capture.get().splitlines() for part in line.split())
+    assert f"liked:{name}" in shown
+
+
 def test_a_history_that_says_neither_yes_nor_no_is_refused(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("item_id,liked\n7,perhaps\n", encoding="utf-8")
@@ -97,6 +122,7 @@ def test_an_explanation_shows_the_figures_the_reason_and_what_is_there():
     assert "item Low [red]Tide (7)" in lines
     assert "would like 87.5%" in lines
     assert "experts global 25%, expert_1 75%" in lines
+    assert "history liked: Iron Harbour" in lines and "disliked: Night" in lines
     assert reason in " ".join(lines)
     assert "keyword war \u2248 conflict liked 2 of 2 2 0 by meaning" in lines
     assert any(line.endswith("true by meaning alone, by hand") for line in lines)

@@ -3,92 +3,166 @@
 Commands import what they need when they run, so that `--help` answers at once.
 """
 
-import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-# Spinning OpenMP workers make two threads slower than one on a busy machine. Read when torch is first imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
 import typer
 
-from thinkrec.command import command, note
+from thinkrec.command import Reply, command, note
+from thinkrec.errors import UserError
 
 User = Annotated[str | None, typer.Option(help="A user of the dataset, by the dataset's own id.")]
 History = Annotated[
     Path | None,
-    typer.Option(help="Instead of a user: CSV with the columns item_id and liked (yes or no), oldest first."),
+    typer.Option(
+        help="Instead of a user: CSV with the columns item_id (or title) and liked (yes or no), oldest first."
+    ),
 ]
+MOST_SHOWN = 50  # rows of a list for people; programs (--json) get all
 
 
 def recommend(
     user: User = None,
     history: History = None,
+    everyone: Annotated[
+        Path | None,
+        typer.Option("--all", metavar="OUT.parquet", help="Instead of a user: all of them, into a file."),
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many items.")] = 10,
     shortlist: Annotated[
         int, typer.Option(min=1, help="How many items the feature model picks for the language model to rank.")
     ] = 200,
-) -> str:
-    """Recommend items to a user, or to somebody never seen.
+) -> Reply:
+    """Recommend items to a user, to somebody never seen, or to every user.
 
     Items already rated are left out. Nothing is trained: of somebody never seen, the history is enough, however short.
 
+    A file of all users is written part by part. Killed, the same command goes on where it was.
+
     Example: thinkrec recommend --history mine.csv -k 5
     """
-    from rich.console import Console
+    from thinkrec.terminal import read_user, recommendations_table, require_file
 
+    somebody = read_user(user, history) if everyone is None else ""
+    if everyone is not None:
+        if user is not None or history is not None:
+            raise UserError("--all is of every user; leave --user and --history out")
+        require_file(everyone)
     from thinkrec.recommender import Recommender
-    from thinkrec.terminal import read_user, recommendations_table
 
-    recommendations = Recommender.load().recommend(read_user(user, history), k, shortlist=shortlist)
-    Console().print(recommendations_table(recommendations))
-    return f"{len(recommendations)} items"
+    recommender = Recommender.load()
+    if everyone is not None:
+        users, rows = recommender.recommend_all(everyone, k, shortlist=shortlist)
+        document = {"users": users, "rows": rows, "file": str(everyone)}
+        return Reply(summary=f"{rows:,} items for {users:,} users, in {everyone}", document=document)
+    recommended = recommender.recommend(somebody, k, shortlist=shortlist)
+    return Reply(
+        summary=f"{len(recommended)} items",
+        document=recommended.to_dict("records"),
+        table=recommendations_table(recommended),
+    )
 
 
 def explain(
-    item: Annotated[str, typer.Option(help="The item, by the dataset's own id.")],
+    item: Annotated[str, typer.Option(help="The item, by the dataset's own id, or by its title.")],
     user: User = None,
     history: History = None,
-) -> str:
+) -> Reply:
     """Explain how well an item suits somebody.
 
-    Shows the probability, the experts' weights, the reason that the model writes, and what the reason claims of titles
-    and keywords, each claim held against the history and the item as the model saw them.
+    Shows the probability, the experts' weights, the history that the item is judged by, the reason that the model
+    writes, and what the reason claims of titles and keywords, each claim held against the history and the item as the
+    model saw them.
 
     Example: thinkrec explain --user 42 --item 7
     """
-    from rich.console import Console
-
-    from thinkrec.recommender import Recommender
     from thinkrec.terminal import explanation_table, read_user
 
-    explanation = Recommender.load().explain(read_user(user, history), item)
-    Console().print(explanation_table(explanation))
+    somebody = read_user(user, history)
+    from thinkrec.recommender import Recommender
+
+    explanation = Recommender.load().explain(somebody, item)
     evidence = explanation.evidence
     true, by_meaning = (int(evidence[name].sum()) for name in ("true", "true_by_meaning"))
     shares = f"literally true: {true} of {len(evidence)}, by meaning {by_meaning}"
-    return f"{explanation.title}: {explanation.probability:.1%}; of what the reason claims, {shares}"
+    return Reply(
+        summary=f"{explanation.title}: {explanation.probability:.1%}; of what the reason claims, {shares}",
+        document=explanation.to_dict(),
+        table=explanation_table(explanation),
+    )
 
 
 def score(
     pairs: Annotated[Path, typer.Argument(help="CSV with the columns user_id and item_id, the dataset's own ids.")],
     out: Annotated[Path, typer.Argument(help="The CSV to write: the same rows and one column more, probability.")],
-) -> str:
+) -> Reply:
     """Score pairs of users and items.
 
     Scores are as of now, after every interaction in the table. Ids are those in out/ingest/users.parquet and
-    items.parquet. Other columns of the file are kept.
+    items.parquet; a pair with another has no probability. Other columns of the file are kept.
 
     Example: thinkrec score pairs.csv scored.csv
     """
-    from thinkrec.recommender import Recommender
-    from thinkrec.terminal import read_ids, write_scores
+    from thinkrec.terminal import read_ids, require_file, unknown_ids, write_scores
 
     asked = read_ids(pairs, ("user_id", "item_id"))
-    probability = Recommender.load().score(asked, progress="scoring")
+    require_file(out)
+    from thinkrec.recommender import Recommender
+
+    recommender = Recommender.load()
+    probability = recommender.score(asked, progress="scoring")
     write_scores(out, asked.assign(probability=probability))
-    return f"{len(asked):,} pairs scored, in {out}"
+    unknown = unknown_ids(asked, *recommender.names.find(asked))
+    for kind, ids in unknown.items():
+        if ids:
+            more = f" and {len(ids) - 5:,} more" if len(ids) > 5 else ""
+            named = ", ".join(repr(name) for name in ids[:5])
+            typer.echo(f"score: {len(ids):,} unknown {kind}: {named}{more}; their pairs have no probability", err=True)
+    scored = int((probability == probability).sum())
+    return Reply(
+        summary=f"{scored:,} of {len(asked):,} pairs scored, in {out}",
+        document={"pairs": len(asked), "scored": scored, "file": str(out), "unknown": unknown},
+    )
+
+
+def users(text: Annotated[str, typer.Argument(help="What their ids have in them; without, all.")] = "") -> Reply:
+    """Look users up: their ids, and how many interactions they have.
+
+    Example: thinkrec users 42
+    """
+    from thinkrec.answers.names import find_users
+    from thinkrec.terminal import id_table
+
+    found = find_users(text)
+    return Reply(
+        summary=_counted(len(found), "users", text),
+        document=found.to_dict("records"),
+        table=id_table(found.head(MOST_SHOWN), {"user_id": "user id", "interactions": "interactions"}),
+    )
+
+
+def items(text: Annotated[str, typer.Argument(help="What their titles have in them, or an id.")]) -> Reply:
+    """Look items up by title: their ids, years, categories, and how many interactions they have.
+
+    Example: thinkrec items matrix
+    """
+    from thinkrec.answers.names import find_items
+    from thinkrec.terminal import id_table
+
+    columns = {name: name for name in ("title", "item_id", "year", "categories", "interactions")}
+    found, similar = find_items(text)
+    meant = f"; did you mean {' or '.join(similar)}?" if similar else ""
+    return Reply(
+        summary=f"{_counted(len(found), 'items', text)}{meant}",
+        document=found.to_dict("records"),
+        table=id_table(found.head(MOST_SHOWN), columns | {"item_id": "item id"}),
+    )
+
+
+def _counted(count: int, kind: str, text: str) -> str:
+    shown = f", the first {MOST_SHOWN} shown (--json: all)" if count > MOST_SHOWN else ""
+    return f"{count:,} {kind}{f' with {text!r}' if text else ''}{shown}"
 
 
 def export(
@@ -117,7 +191,7 @@ def quote(
     trial: Annotated[
         int, typer.Option("--try", min=0, help="Ask about so many rows for real, and show what comes of each.")
     ] = 0,
-) -> str:
+) -> Reply:
     """Say what the keywords and traces of params.yaml would ask the teacher and cost; send nothing.
 
     With --try, a few rows are asked about first: their answers and faults are shown, their length makes the quote more
@@ -125,18 +199,27 @@ def quote(
 
     Example: thinkrec quote --try 10
     """
+    from rich.console import Group
+    from rich.text import Text
+
     from thinkrec.params import load
     from thinkrec.synthesis.examples import list_answers
     from thinkrec.synthesis.summaries import quote_keywords
     from thinkrec.synthesis.traces import quote_traces, try_traces
-    from thinkrec.teacher.quote import show_quotes
+    from thinkrec.teacher.quote import describe_quotes
 
-    params, tried = load(), ""
-    if trial:
-        synthesis, spent = try_traces(params, trial, note)
-        typer.echo(list_answers(synthesis.kept, synthesis.rejected))
-        tried = f"{synthesis}; sent {spent}; beyond that "
-    return tried + show_quotes([quote_keywords(params), quote_traces(params)])
+    params = load()
+    synthesis, spent = try_traces(params, trial, note) if trial else (None, None)
+    reply = Reply(**describe_quotes([quote_keywords(params), quote_traces(params)]))
+    if synthesis is None:
+        return reply
+    answers = {name: getattr(synthesis, name) for name in ("kept", "rejected")}
+    return replace(
+        reply,
+        summary=f"{synthesis}; sent {spent}; beyond that {reply.summary}",
+        document=reply.document | {"trial": {name: table.to_dict("records") for name, table in answers.items()}},
+        table=Group(Text(list_answers(**answers)), reply.table or ""),
+    )
 
 
 def bundle(
@@ -207,14 +290,27 @@ def tables(
     return fill(dataset, raw=raw, jobs=jobs, names=names, seeds=numbers, again=again, say=typer.echo)
 
 
-app = typer.Typer(
-    name="thinkrec",
-    help="Use a finished ThinkRec project, from its root. `thinkrec-stage` runs the pipeline's stages one by one.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-for use in (recommend, explain, score, export):
+def _say_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"thinkrec {version('thinkrec')}")
+        raise typer.Exit
+
+
+app = typer.Typer(name="thinkrec", no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and exit.")
+    ] = False,
+) -> None:
+    """Use a finished ThinkRec project, from its root. `thinkrec-stage` runs the pipeline's stages one by one."""
+
+
+for use in (recommend, explain, score, users, items, export):
     app.command(rich_help_panel="Use, once the pipeline has run")(command(use))
 for tool in (quote, bundle, pin, convert, tables):
     app.command(rich_help_panel="Tools")(command(tool))

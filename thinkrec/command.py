@@ -1,4 +1,6 @@
-"""What every command shares: errors in one line, a closing line, and a log of what ran how long (and spent what).
+"""What every command shares: errors in one line, answers, a closing line, and a log of what ran how long.
+
+A command that answers puts its answer on stdout, a table or, with --json, one JSON document, and all else on stderr.
 
 Times go to `.cache/runs.jsonl`, outside DVC: an out must not depend on when or where it was made.
 """
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import inspect
 import io
 import json
 import os
@@ -15,16 +18,31 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 RUN_LOG = Path(".cache") / "runs.jsonl"
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error in the input, too.")]
 
+Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON document on stdout; all else is on stderr.")]
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would ask the teacher and cost; send nothing.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a command answers: its closing line, the same for programs, and a table for people, if there is one."""
+
+    summary: str
+    document: Any  # what JSON can say
+    table: RenderableType | None = None
 
 
 _noted: dict[str, object] = {}
@@ -70,6 +88,30 @@ def _fault(error: Exception) -> str | None:
     return match and f"{match[0]} ({type(error).__name__})"
 
 
+def print_table(table: RenderableType) -> None:
+    """Print a table: within a terminal's width or, where stdout is a file or a pipe, as wide as it is."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        width = max(console.measure(table, options=console.options.update(width=10**6)).maximum, 1)
+        console = Console(width=width)
+    console.print(table)
+
+
+def _speak(answer: str | Reply, name: str, seconds: float, *, as_json: bool) -> None:
+    """Print an answer; the closing line is on stderr wherever stdout has something else to say."""
+    reply = Reply(summary=answer, document=None) if isinstance(answer, str) else answer
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for titles that its encoding does not have
+    if as_json:
+        typer.echo(json.dumps(reply.document, allow_nan=False))
+    elif reply.table is not None:
+        print_table(reply.table)
+    line = f"{name}: {reply.summary} ({seconds} s)"
+    typer.echo(line, err=as_json or reply.table is not None)
+
+
 def _start_processes(stage: str, debug: bool) -> None:
     """Start the stage again as `run.processes` processes (torchrun) in the place of this one, if that is several."""
     from thinkrec.params import load
@@ -80,30 +122,33 @@ def _start_processes(stage: str, debug: bool) -> None:
         os.execv(sys.executable, [*torchrun, "-m", "stages", stage, *(["--debug"] if debug else [])])
 
 
-def command(work: Callable[..., str], *, stage: bool = False, shared: bool = False) -> Callable[..., None]:
-    """A Typer command of a function that does the work and returns its summary line.
+def command(work: Callable[..., str | Reply], *, stage: bool = False, shared: bool = False) -> Callable[..., None]:
+    """A Typer command of a function that does the work and returns its closing line, or a `Reply` (adds --json).
 
     A `stage` runs once at a time in a project. The work of a `shared` one may be done by several processes.
     """
+    signature = inspect.signature(work, eval_str=True)
+    replies = signature.return_annotation is Reply
 
     @functools.wraps(work)
-    def run(*args: object, debug: bool = False, **options: object) -> None:
+    def run(*args: object, debug: bool = False, as_json: bool = False, **options: object) -> None:
         from thinkrec import artifacts
         from thinkrec.errors import UserError
 
         main = os.environ.get("RANK", "0") == "0"
         began = time.monotonic()
-        summary = None
+        answer: str | Reply | None = None
         _noted.clear()
         try:
             if shared and "WORLD_SIZE" not in os.environ:
                 _start_processes(work.__name__, debug)
-            # Of several processes (torchrun) one speaks.
-            silence = nullcontext() if main else redirect_stdout(io.StringIO())
-            with silence, _alone(work.__name__) if stage and main else nullcontext():
+            # Of several processes (torchrun) one speaks, and an answer has stdout for itself.
+            elsewhere = sys.stderr if main else io.StringIO()
+            quiet = redirect_stdout(elsewhere) if replies or not main else nullcontext()
+            with quiet, _alone(work.__name__) if stage and main else nullcontext():
                 if main:
                     artifacts.recover(artifacts.ROOT)
-                summary = work(*args, **options)
+                answer = work(*args, **options)
         except Exception as error:
             line = str(error) if isinstance(error, UserError) else _fault(error)
             if debug or line is None:
@@ -113,18 +158,19 @@ def command(work: Callable[..., str], *, stage: bool = False, shared: bool = Fal
             raise typer.Exit(1) from None
         finally:
             seconds = round(time.monotonic() - began, 1)
-            done = summary is not None
+            done = answer is not None
             # What was spent before it stopped is spent; a dry run is none.
             if main and (done or _noted) and not options.get("dry_run"):
                 _log({"stage": work.__name__, "seconds": seconds, "cpus": os.cpu_count(), "done": done, **_noted})
-        if main:
-            typer.echo(f"{work.__name__}: {summary} ({seconds} s)")
+        if main and answer is not None:
+            _speak(answer, work.__name__, seconds, as_json=as_json)
 
-    import inspect
-
-    signature = inspect.signature(work, eval_str=True)
-    option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
+    kinds = {"debug": Debug} | ({"as_json": Json} if replies else {})
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+        for name, kind in kinds.items()
+    ]
     run.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*signature.parameters.values(), option], return_annotation=None
+        parameters=[*signature.parameters.values(), *options], return_annotation=None
     )
     return run

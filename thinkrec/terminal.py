@@ -6,17 +6,22 @@ Ids are text, also where they look like numbers: "007" stays "007". Titles and r
 from __future__ import annotations
 
 import csv
+from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from thinkrec.answers.explanation import Explanation
+from thinkrec.answers.names import read_liked
 from thinkrec.artifacts import atomic
 from thinkrec.errors import UserError
-from thinkrec.recommender import Explanation, read_liked
 
 CLAIM_WORDS = {  # what a claim says -> the same for a terminal
     "liked": "liked",
@@ -37,13 +42,15 @@ STANDING_WORDS: dict[str, str] = {  # how a claim stands to what was shown -> th
 }
 
 
-def read_ids(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """A CSV file, every cell as text.
+def read_ids(path: Path, columns: tuple[str | tuple[str, ...], ...]) -> pd.DataFrame:
+    """A CSV file, every cell as text. A tuple in `columns` names columns of which one is enough.
 
     Raises:
         UserError: it is absent, not CSV, lacks one of the columns, or a line has not as many fields as the first.
     """
     records: list[list[str]] = []
+    wanted = [(column,) if isinstance(column, str) else column for column in columns]
+    listed = ", ".join(" or ".join(any_of) for any_of in wanted)
     try:
         # Spreadsheets put a byte order mark before the first column's name; utf-8-sig skips it.
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -57,26 +64,26 @@ def read_ids(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
                     )
                 records.append(fields)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; it should be CSV with the columns {', '.join(columns)}") from None
+        raise UserError(f"{path}: no such file; it should be CSV with the columns {listed}") from None
     except (csv.Error, ValueError, OSError) as error:
         raise UserError(f"{path}: not readable as CSV in UTF-8 ({' '.join(str(error).split())})") from None
-    for name in columns:
-        if names.count(name) != 1:
-            fault = "two columns" if name in names else "no column"
-            raise UserError(
-                f"{path}: {fault} {name}; its first line should name {', '.join(columns)}, separated by commas"
-            )
+    for any_of in wanted:
+        present = [name for name in any_of if name in names]
+        if not present or names.count(present[0]) != 1:
+            fault = f"two columns {present[0]}" if present else f"no column {' or '.join(any_of)}"
+            raise UserError(f"{path}: {fault}; its first line should name {listed}, separated by commas")
     return pd.DataFrame(records, columns=names, dtype="str")
 
 
 def read_history(path: Path) -> list[tuple[str, bool]]:
-    """A history: CSV with `item_id` and `liked` (yes or no, 1 or 0, true or false), oldest first.
+    """A history: CSV with `item_id` or `title`, and `liked` (yes or no, 1 or 0, true or false), oldest first.
 
     Raises:
         UserError: as `read_ids`, or `liked` holds another word.
     """
-    frame = read_ids(path, ("item_id", "liked"))
-    return [(item, read_liked(liked, f"{path}: item {item}")) for item, liked in frame[["item_id", "liked"]].to_numpy()]
+    frame = read_ids(path, (("item_id", "title"), "liked"))
+    item = "item_id" if "item_id" in frame else "title"
+    return [(name, read_liked(liked, f"{path}: item {name}")) for name, liked in frame[[item, "liked"]].to_numpy()]
 
 
 def read_user(user: str | None, history: Path | None) -> str | list[tuple[str, bool]]:
@@ -90,20 +97,45 @@ def read_user(user: str | None, history: Path | None) -> str | list[tuple[str, b
     return read_history(history) if history is not None else str(user)
 
 
+def require_file(path: Path) -> None:
+    """Raise the one line that says that nothing can be written to `path`, where it is a folder."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a file to write")
+
+
 def write_scores(path: Path, pairs: pd.DataFrame) -> None:
-    """Write scored pairs as CSV, at once or not at all."""
+    """Write scored pairs as CSV, at once or not at all; where there is no probability, its cell is empty."""
     with atomic(path) as partial:
         pairs.to_csv(partial, index=False, float_format="%.6f")
 
 
+def unknown_ids(pairs: pd.DataFrame, user: NDArray[np.int64], item: NDArray[np.int64]) -> dict[str, list[str]]:
+    """The ids in `pairs` that have no number (-1), each once: of `users` and of `items`."""
+    numbers = {"users": ("user_id", user), "items": ("item_id", item)}
+    return {kind: pairs[column][number < 0].unique().tolist() for kind, (column, number) in numbers.items()}
+
+
+def id_table(frame: pd.DataFrame, columns: dict[str, str]) -> Table:
+    """A table of the `columns` of `frame` under the names that they map to; nothing in it is cut, only folded."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for column, name in columns.items():
+        right = column in ("place", "year", "interactions", "probability")
+        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=column.endswith("_id"))
+    for row in frame[list(columns)].to_dict("records"):
+        table.add_row(*(Text(_cell(column, value)) for column, value in row.items()))
+    return table
+
+
+def _cell(column: Hashable, value: Any) -> str:
+    if column == "probability":
+        return f"{value:.1%}"
+    return ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
+
+
 def recommendations_table(recommended: pd.DataFrame) -> Table:
     """A table of what `Recommender.recommend` returned."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("", "title", "item id", "would like"):
-        table.add_column(name, justify="left" if name in ("title", "item id") else "right")
-    for place, row in enumerate(recommended.itertuples(index=False), 1):
-        table.add_row(str(place), Text(str(row.title)), Text(str(row.item_id)), f"{row.probability:.1%}")
-    return table
+    columns = {"place": "", "title": "title", "item_id": "item id", "probability": "would like"}
+    return id_table(recommended.assign(place=range(1, len(recommended) + 1)), columns)
 
 
 def explanation_table(explanation: Explanation) -> RenderableType:
@@ -115,7 +147,9 @@ def explanation_table(explanation: Explanation) -> RenderableType:
     facts.add_row("keywords", Text(", ".join(explanation.keywords) or "none"))
     facts.add_row("would like", f"{explanation.probability:.1%}")
     facts.add_row("experts", ", ".join(f"{name} {weight:.0%}" for name, weight in explanation.weights.items()))
-    facts.add_row("history", f"{explanation.history} earlier interactions in sight")
+    for number, (verb, liked) in enumerate((("liked", True), ("disliked", False))):
+        titles = explanation.history["title"][explanation.history["liked"] == liked]
+        facts.add_row("" if number else "history", Text(f"{verb}: {', '.join(titles) or 'nothing'}"))
     facts.add_row("reason", Text(explanation.reason or "(the model wrote none)"))
     if explanation.evidence.empty:
         return Group(facts, Text("The reason claims nothing of any title or keyword.", style="dim"))
@@ -123,7 +157,7 @@ def explanation_table(explanation: Explanation) -> RenderableType:
     if "synonym" in set(explanation.evidence["standing"]):
         table.caption = f"\u2248: true by meaning alone, by {explanation.thesaurus}"
     for name in ("", "named", "said to be", "of", "in the target", "liked", "disliked", "true"):
-        table.add_column(name, justify="right" if name in ("liked", "disliked") else "left")
+        table.add_column(name, justify="right" if name in ("liked", "disliked") else "left", overflow="fold")
     for row in explanation.evidence.itertuples(index=False):
         in_target = "yes" if row.target else ""
         style = "green" if row.true else "yellow" if row.true_by_meaning else "red"

@@ -13,7 +13,7 @@ from tests.teacher.batch_server import batch_server, questions
 from tests.teacher.server import completion
 from thinkrec.teacher.batch import Waiting
 from thinkrec.teacher.job import Job, carry_out, describe_weakness
-from thinkrec.teacher.quote import Quote, quote_job, show_quotes
+from thinkrec.teacher.quote import Quote, describe_quotes, quote_job
 from thinkrec.teacher.store import open_store, request_key
 
 PLACE = "https://teacher.invalid/v1"
@@ -135,12 +135,13 @@ def test_what_is_under_way_in_batches_is_not_sent_again(server, monkeypatch):
     assert quote.requests == span(1)
 
 
-def test_a_total_has_a_cost_only_if_all_have(capsys):
+def test_a_total_has_a_cost_only_if_all_have():
     priced = Quote(stage="a", requests=np.array([1.0, 2.0]), cost=np.array([3.0, 4.0]))
     unpriced = Quote(stage="b", cost=np.full(2, np.nan))
-    assert show_quotes([priced, priced]) == "nothing sent; to send: 2 to 4 requests, cost 6.00 to 8.00"
-    assert show_quotes([priced, unpriced]) == "nothing sent; to send: 1 to 2 requests, no price set"
-    assert "total" in capsys.readouterr().out
+    both, one = describe_quotes([priced, priced]), describe_quotes([priced, unpriced])
+    assert both["summary"] == "nothing sent; to send: 2 to 4 requests, cost 6.00 to 8.00"
+    assert one["summary"] == "nothing sent; to send: 1 to 2 requests, no price set"
+    assert both["document"]["total"]["cost"] == [6, 8] and one["document"]["total"]["cost"] == [None, None]
 
 
 @pytest.mark.integration
@@ -155,24 +156,24 @@ def test_a_dry_run_of_every_stage_needs_no_key_and_its_quote_holds(tmp_path):
         assert not (folder / "out" / "keywords").exists()
         for stage in ("keywords", "traces"):
             dry = run_command(folder, stage, "--dry-run")
-            bounds = re.search(r"nothing sent; to send: ([\d,]+)(?: to ([\d,]+))? requests, cost \d", dry.stdout)
-            assert bounds, dry.stdout
+            bounds = re.search(r"nothing sent; to send: ([\d,]+)(?: to ([\d,]+))? requests, cost \d", dry.stderr)
+            assert bounds, dry.output
             least, most = (int((bound or bounds[1]).replace(",", "")) for bound in bounds.groups())
             assert not (server.heard or (folder / "out" / stage).exists())
             assert run_command(folder, stage).exit_code == 0
             assert 0 < least <= len(server.heard) <= most
             server.heard.clear()
-            assert "to send: 0 requests, cost 0.00" in run_command(folder, stage, "--dry-run").stdout
+            assert "to send: 0 requests, cost 0.00" in run_command(folder, stage, "--dry-run").stderr
         assert not server.heard
     set_params(folder, {"teacher.endpoint": "offline", "teacher.model": "offline"})
-    free = run_command(folder, "quote").stdout
+    free = run_command(folder, "quote").output
     assert "the offline teacher is free" in free and "to send: 0 requests" in free
 
 
 @pytest.mark.integration
 def test_keywords_still_to_come_make_new_questions_of_all_whatever_is_in_the_store(tmp_path):
     def to_send(folder):
-        output = run_command(folder, "traces", "--dry-run").stdout
+        output = run_command(folder, "traces", "--dry-run").output
         return re.search(r"to send: ([\d,]+)", output)[1], "still to come" in output
 
     with batch_server() as server:
@@ -198,7 +199,7 @@ def test_a_trial_asks_a_few_rows_which_the_stage_does_not_ask_again_and_knows_a_
             server.answer = lambda request, _: (200, completion("Movies are \x1b[31mgreat"))
         settings = {"teacher.endpoint": server.endpoint, "teacher.mode": "batch"}
         folder = teacher_project(tmp_path / "p", settings, "ingest", "keywords")
-        tried = run_command(folder, "quote", "--try", "3").stdout
+        tried = run_command(folder, "quote", "--try", "3").output
         asked = len(server.heard)
         assert tried.count("answer 1: ") == 3
         assert tried.count("row ") == asked and tried.count(": kept\n") == 3 * (not weak)

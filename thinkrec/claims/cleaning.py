@@ -9,9 +9,8 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
-
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 # Function words that scikit-learn's list leaves out.
 _FUNCTION_WORDS = (
@@ -26,7 +25,6 @@ _SALES_WORDS = (
     "asin brand brands click copyright edition editions isbn listed n/a none null price prices pricing region "
     "runtime shipping sku subtitles unknown untitled various visit warranty www"
 )
-STOP_WORDS = ENGLISH_STOP_WORDS.union(_FUNCTION_WORDS.split()).difference(_CONTENT_WORDS.split())
 BOILERPLATE = frozenset(_SALES_WORDS.split())
 
 _MARKUP = re.compile(r"<[^<>]{0,200}>|&#?\w{1,10};")
@@ -62,6 +60,14 @@ EDGES = " \t\n\r.,:;!?*#\"'`“”\u2018\u2019()[]{}<>-\u2013—•/\\|_"
 SHORTEST = 3  # letters
 
 
+@cache
+def stop_words() -> frozenset[str]:
+    """Words that are no keywords: scikit-learn's list, which takes a second to import, mended."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    return frozenset(ENGLISH_STOP_WORDS.union(_FUNCTION_WORDS.split()).difference(_CONTENT_WORDS.split()))
+
+
 def clean_keywords(words: Iterable[str], limit: int) -> list[str]:
     """The first `limit` of `words` that are keywords: lower-cased, without repeats, in the order given.
 
@@ -92,7 +98,7 @@ def plain_description(description: str) -> str:
 def content_words(text: str) -> list[str]:
     """The words of a text that could be keywords, each as often as it occurs."""
     words = (match[0].lower().replace("\u2019", "'").removesuffix("'s") for match in WORD.finditer(text))
-    return [word for word in words if word not in STOP_WORDS and _is_keyword(word)]
+    return [word for word in words if word not in stop_words() and _is_keyword(word)]
 
 
 def proper_names(descriptions: Iterable[Any], categories: Iterable[Iterable[str]]) -> frozenset[str]:
@@ -123,7 +129,7 @@ def _is_keyword(tidy: str) -> bool:
     return (
         letters >= SHORTEST
         and not BOILERPLATE.intersection(parts)
-        and not all(part in STOP_WORDS or len(part) < SHORTEST for part in parts)
+        and not all(part in stop_words() or len(part) < SHORTEST for part in parts)
     )
 
 

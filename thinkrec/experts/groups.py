@@ -16,8 +16,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import AgglomerativeClustering, KMeans
-from sklearn.metrics import silhouette_score
 
 from thinkrec.artifacts import faulty_artifact, read_tensors, write_tensors
 from thinkrec.errors import UserError
@@ -87,6 +85,8 @@ def group_users(vectors: Floats, params: ExpertParams, *, seed: int) -> tuple[Us
 
 def silhouette(points: Floats, group: Ints, seed: int) -> float:
     """Mean silhouette of the groups (k,) of users (k, d), over at most SILHOUETTE_USERS of them; NaN for one group."""
+    from sklearn.metrics import silhouette_score
+
     sample = _sample(len(points), SILHOUETTE_USERS, seed)
     defined = 1 < len(np.unique(group[sample])) < len(sample)
     return float(silhouette_score(points[sample], group[sample])) if defined else np.nan
@@ -119,6 +119,8 @@ def cohens_d(first: Floats, second: Floats) -> float:
 
 def _groups(points: Floats, n: int, grouping: Grouping, min_users: int, seed: int) -> Ints:
     """Groups (k,) of users (k, d): `n`, less those that were too small; the largest is 0. Of no groups all are -1."""
+    from sklearn.cluster import AgglomerativeClustering, KMeans  # a second to import, and only fitting needs it
+
     if n < 2:
         return np.full(len(points), n - 1, np.int32)
     if grouping == "kmeans":

@@ -20,27 +20,28 @@ Shapes: B samples, T tokens, D hidden size, N + 1 adapters (column 0 is the glob
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
-from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from thinkrec.artifacts import write_json
+from thinkrec.artifacts import read_json, write_json
 from thinkrec.errors import UserError
 from thinkrec.lm.families import lora_sites, text_config
 from thinkrec.params import LoraParams
 from thinkrec.text.layout import Batch
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # the files of a PEFT directory
 LIMIT = 2 * 2**30  # bytes of hidden states that are kept at a time
 SAME = 1e-5  # of the largest hidden state: how far a sequence that begins further up may be from the plain way
 Lora = tuple[Tensor, Tensor, float]  # A (r, in), B (out, r), scaling
@@ -51,6 +52,8 @@ def add_lora(backbone: PreTrainedModel, params: LoraParams, *, layers: int | Non
 
     Returns its PEFT handle. A UserError says that there are fewer layers, or none that adapters know.
     """
+    from peft import LoraConfig, get_peft_model  # half a second to import, and only training needs it
+
     sites, first = lora_sites(backbone), first_adapted_layer(backbone, layers)
     config = LoraConfig(
         r=params.r,
@@ -79,8 +82,8 @@ def save_adapter(adapter: PeftModel, folder: Path, *, base: str) -> None:
     """Write a PEFT directory whose bytes follow from the weights: lists sorted, `base` as the model's name."""
     adapter.save_pretrained(str(folder), save_embedding_layers=False)  # or peft asks the hub about the base model
     (folder / "README.md").unlink(missing_ok=True)  # a model card template, empty of facts
-    path = folder / "adapter_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
+    path = folder / CONFIG
+    config = read_json(path)
     config["target_modules"] = sorted(config["target_modules"])
     config["base_model_name_or_path"] = base
     config["inference_mode"] = True  # or it would say whether the adapter was made here or copied
@@ -92,22 +95,21 @@ def read_lora(folder: Path) -> dict[str, Lora]:
 
     A UserError says that there is none, or that it is of a kind whose mixture is not a weighted sum of B A.
     """
-    # Looked for here: peft would ask the hub for a missing folder, and fall back to a pickle.
-    missing = [name for name in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME) if not (folder / name).is_file()]
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{folder}: not a PEFT adapter directory, it has no {missing[0]}; rerun: dvc repro experts")
-    config = PeftConfig.from_pretrained(str(folder))
-    weights = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
-    plain = config.peft_type == "LORA" and not (config.use_dora or config.use_rslora or config.rank_pattern)
+    config, weights = read_json(folder / CONFIG), load_file(folder / WEIGHTS)
+    others = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern")
+    plain = config["peft_type"] == "LORA" and config["bias"] == "none" and not any(map(config.get, others))
     only_lora = all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in weights)
-    if not plain or not only_lora or config.bias != "none" or config.alpha_pattern:
+    if not plain or not only_lora:
         raise UserError(f"{folder}: only plain LoRA adapters can be mixed (no DoRA, rsLoRA, bias, patterns or others)")
     layers: dict[str, Lora] = {}
     for name, a in weights.items():
         if name.endswith(".lora_A.weight"):
             b = weights[name.replace(".lora_A.", ".lora_B.")]
             layer = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-            layers[layer] = (a, b, config.lora_alpha / config.r)
+            layers[layer] = (a, b, config["lora_alpha"] / config["r"])
     return layers
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich import box
-from rich.console import Console
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from thinkrec.artifacts import rounded
 from thinkrec.params import TeacherSettings
 from thinkrec.teacher.answers import Answer
 from thinkrec.teacher.batch import WINDOW_HOURS
@@ -80,11 +81,11 @@ def quote_job(job: Job[Any]) -> Quote:
     return _quote_questions(job, questions, submitted)
 
 
-def show_quotes(quotes: Sequence[Quote]) -> str:
-    """Print quotes as a table, what was assumed beneath it; returns their total in a line."""
+def describe_quotes(quotes: Sequence[Quote]) -> dict[str, Any]:
+    """Quotes as a `command.Reply`: their total in a line, a document, and a table with what was assumed beneath it."""
     total = sum(quotes[1:], start=quotes[0])
     columns = [*quotes, total] if len(quotes) > 1 else quotes
-    console, table = Console(), Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
     for quote in columns:
         table.add_column(quote.stage, justify="right")
@@ -97,14 +98,24 @@ def show_quotes(quotes: Sequence[Quote]) -> str:
     table.add_row("completion tokens", *(_format_range(quote.completion_tokens, _round_number) for quote in columns))
     table.add_row("cost", *(_format_cost(quote.cost) for quote in columns))
     table.add_row("time", *(_format_range(quote.seconds, _format_time) for quote in columns))
-    console.print(table)
     notes = Table.grid(padding=(0, 1))
     for note in dict.fromkeys(total.notes):
         notes.add_row("", "·", Text(note, style="dim"))
-    console.print(notes)
     cost = _format_cost(total.cost)
     priced = cost if np.isnan(total.cost).any() else f"cost {cost}"
-    return f"nothing sent; to send: {_format_range(total.requests)} requests, {priced}"
+    return {
+        "summary": f"nothing sent; to send: {_format_range(total.requests)} requests, {priced}",
+        "document": {quote.stage: _as_json(quote) for quote in columns},
+        "table": Group(table, notes),
+    }
+
+
+def _as_json(quote: Quote) -> dict[str, Any]:
+    """A quote's fields, ranges as two numbers (null where unknown)."""
+    values = {name: getattr(quote, name) for name in Quote.__slots__}
+    return {
+        name: rounded(value.tolist() if isinstance(value, np.ndarray) else value, 6) for name, value in values.items()
+    }
 
 
 class _Question:

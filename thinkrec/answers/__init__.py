@@ -1,0 +1,1 @@
+"""What answers of a finished project are made of."""

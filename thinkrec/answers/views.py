@@ -1,0 +1,181 @@
+"""Questions to a finished project as rows after the last interaction of its table, and the model over those rows.
+
+A question's rows go through the code of training and evaluation: causal statistics, the feature model's states, the
+prompt layout, the gate. The table is counted once; a question adds its own rows to these counts, so its cost does not
+depend on the table's size.
+
+Shapes: n interactions of the table, m rows of a view, I items, N experts, d dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from thinkrec.experts.routing import Routing
+from thinkrec.features.artefact import Features
+from thinkrec.features.ratings import Ratings
+from thinkrec.features.recommender import Recommender as FeatureModel
+from thinkrec.features.running import running_counts
+from thinkrec.features.statistics import Counts, ItemContent, counts_before, item_content, statistics_of
+from thinkrec.lm.loaded import LoadedModel
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+VIEW_ROWS = 50_000  # rows of one view: bounds the memory of scoring many pairs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Candidates for one user, and the user's history: rows of the table, or items and labels given by hand."""
+
+    user: int  # -1 for somebody never seen
+    rows: Rows  # of the table
+    item: Rows  # beyond the table
+    label: Rows
+    candidates: Rows  # item numbers
+
+    @property
+    def size(self) -> int:
+        return len(self.rows) + len(self.item) + len(self.candidates)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """The rows of some questions, one question after the other, as a table of their own."""
+
+    loaded: LoadedModel  # over those rows
+    weights: Floats  # (questions, N + 1), the routing weights
+    targets: Rows  # the candidates' rows
+
+
+class Viewer:
+    """A finished project's table and models, and what was counted of them once."""
+
+    def __init__(
+        self, loaded: LoadedModel, routing: Routing, feature_model: FeatureModel, items: pd.DataFrame, *, users: int
+    ) -> None:
+        self._loaded, self._routing = loaded, routing
+        self._feature_model, self._item_side, self._items = feature_model, feature_model.items(), len(items)
+        self._content: ItemContent = item_content(items)
+        table = loaded.interactions
+        self._counts: Counts = counts_before(table)
+        label, item = table["label"].to_numpy(np.int64), table["item"].to_numpy()
+        self._item_count = np.bincount(item, minlength=len(items))
+        self._item_likes = np.bincount(item[label == 1], minlength=len(items))
+        self._likes, self._now = int(label.sum()), int(table["timestamp"].max()) + 1
+        self._fitted = np.unique(loaded.user[loaded.rows("train")])
+        self._first = np.searchsorted(loaded.user, np.arange(users + 1))  # each user's first row
+
+    def question_of(self, user: int, candidates: Rows | None = None) -> Question:
+        """A question about a user of the table, with items as candidates, all by number."""
+        rows, nothing = np.arange(self._first[user], self._first[user + 1]), np.zeros(0, np.int64)
+        candidates = nothing if candidates is None else candidates
+        return Question(user=user, rows=rows, item=nothing, label=nothing, candidates=candidates)
+
+    def rated(self, question: Question) -> Rows:
+        """The numbers of the items that a question's user has rated, in the table or by hand."""
+        return np.union1d(self._loaded.interactions["item"].to_numpy()[question.rows], question.item)
+
+    def affinities(self, questions: Sequence[Question]) -> Iterator[Floats]:
+        """Of each question the feature model's logits (I,) of the whole catalogue.
+
+        They are without the user's bias, which changes no order.
+        """
+        every = np.arange(self._items)
+        for some in _bounded([replace(question, candidates=every[:1]) for question in questions]):
+            view = self.view(some)
+            for state in view.loaded.features.user_vectors_of(view.targets):
+                states = np.repeat(state[None], len(every), axis=0)
+                yield self._item_side.logits(states, np.zeros(len(every), np.float32), every)
+
+    def probabilities(self, questions: Sequence[Question], *, progress: str | None = None) -> NDArray[np.float64]:
+        """Probabilities of all candidates, question after question."""
+        views = map(self.view, _bounded(questions))
+        parts = [view.loaded.probability(view.targets, progress=progress) for view in views]
+        return np.concatenate([np.zeros(0), *parts])
+
+    def view(self, questions: Sequence[Question]) -> View:
+        """The rows of each question: the user's rows of the table, those given by hand, the candidates."""
+        table = self._loaded.interactions
+        columns = ("item", "label", "timestamp")
+        parts, source, is_target = [], [], []
+        for number, question in enumerate(questions):
+            new = np.concatenate([question.item, question.candidates])
+            later = np.minimum(np.arange(len(new)), len(question.item))  # candidates share the last moment
+            unknown = np.zeros(len(question.candidates), np.int64)  # nothing sees a target's label
+            added = (new, np.concatenate([question.label, unknown]), self._now + later)
+            part = {
+                name: np.concatenate([table[name].to_numpy()[question.rows], values])
+                for name, values in zip(columns, added, strict=True)
+            }
+            parts.append(pd.DataFrame({"user": number, **part}))
+            source.append(np.concatenate([question.rows, np.full(len(new), -1)]))
+            is_target.append(np.arange(question.size) >= question.size - len(question.candidates))
+        rows = pd.concat(parts, ignore_index=True).astype({"item": np.int32, "label": np.int8})
+        source_m, target_m = np.concatenate(source), np.concatenate(is_target)
+        features = self._features(rows, source_m)
+        last = np.searchsorted(features.state, np.arange(len(questions)), side="right") - 1  # a candidate each
+        weights = self._routing.of_vectors(features.user_vectors_of(last))
+        user = np.asarray([question.user for question in questions])
+        fitted = np.isin(user, self._fitted)  # routed by their fitted vectors, as in evaluation
+        weights[fitted] = self._routing.weights[user[fitted]]
+        loaded = replace(self._loaded.over(rows, features), routing_weights=weights)
+        return View(loaded=loaded, weights=weights, targets=np.flatnonzero(target_m))
+
+    def _features(self, rows: pd.DataFrame, source: Rows) -> Features:
+        """Features of a view's rows (m,). `source` is a row's number in the table, whose features are stored, or -1."""
+        stored, new = self._loaded.features, source < 0
+        ratings = Ratings.of(rows, items=self._items)
+        vectors = stored.user_vectors_of(source)
+        item_row = stored.item_row[source]
+        states, biases = self._feature_model.states(ratings, ratings.start[new], ratings.end[new])
+        vectors[new] = states
+        item_row[new] = ratings.item[new]  # vectors of the fit on all of train
+        counted, _ = statistics_of(self._counts_of(rows, source), rows, self._content)
+        affinity = self._item_side.logits(states, biases, ratings.item[new]) - biases
+        statistics = stored.statistics[source]
+        statistics[new] = np.concatenate([counted[new], affinity[:, None]], axis=1)
+        return Features(
+            user_vectors=vectors,
+            item_vectors=stored.item_vectors,
+            item_row=item_row,
+            user_row=np.arange(len(rows), dtype=np.int32),
+            state=rows["user"].to_numpy(np.int32),
+            statistics=statistics,
+            statistic_names=stored.statistic_names,
+        )
+
+    def _counts_of(self, rows: pd.DataFrame, source: Rows) -> Counts:
+        """Counts before each row of a view: stored ones or, for new rows, the whole table's plus the question's."""
+        new, stored = source < 0, self._counts
+        user, item, time, label = (rows[name].to_numpy() for name in ("user", "item", "timestamp", "label"))
+        total = np.asarray([self._likes, len(self._loaded.interactions)])[:, None]
+        of_item = np.stack([self._item_likes, self._item_count])[:, item[new]]
+        pair = user[new].astype(np.int64) * self._items + item[new]
+
+        def with_new(stored_counts: tuple[Rows, Rows], before: Rows, key: Rows) -> tuple[Rows, Rows]:
+            likes, count = (column[source] for column in stored_counts)
+            likes[new], count[new] = before + np.stack(running_counts(key, time[new], label[new]))
+            return likes, count
+
+        return {
+            "all": with_new(stored["all"], total, user[new]),
+            "user": running_counts(user, time, label),
+            "item": with_new(stored["item"], of_item, pair),
+        }
+
+
+def _bounded(questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
+    """The questions, in groups of about VIEW_ROWS rows."""
+    if questions:
+        group = np.cumsum([question.size for question in questions]) // VIEW_ROWS
+        cuts = np.flatnonzero(np.diff(group)) + 1
+        for low, high in pairwise([0, *cuts.tolist(), len(questions)]):
+            yield questions[low:high]
