@@ -13,6 +13,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from thinkrec.command import RUN_LOG, Reply, command
+from thinkrec.errors import UserError
 from thinkrec.terminal import recommendations_table
 
 
@@ -55,6 +56,14 @@ def test_a_fault_of_disk_or_path_is_one_line(work, line):
     result = run(work)
     assert result.exit_code == 1 and line in result.output and result.output.count("\n") == 1
     assert not isinstance(run(work, "--debug").exception, SystemExit)
+
+
+@pytest.mark.parametrize(("folder", "hinted"), [(".dvc/tmp/exps/one", True), ("dvc/tmp", False)])
+def test_a_file_that_a_run_outside_the_workspace_lacks_is_explained(folder, hinted, monkeypatch, tmp_path):
+    (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / folder)
+    output = run(raise_it(UserError("users.txt: no such file; name another"))).output
+    assert ("what git tracks alone: track it, or name its whole path" in output) is hinted
 
 
 TITLE, ITEM = "The Very Long Title of a Film " * 9 + "Pokémon \u2603", "B00" * 40

@@ -112,6 +112,14 @@ def _speak(answer: str | Reply, name: str, seconds: float, *, as_json: bool) -> 
     typer.echo(line, err=as_json or reply.table is not None)
 
 
+def _hint(line: str) -> str:
+    """What explains a file that is not there, where DVC runs an experiment in a clone of its own."""
+    outside = "no such file" in line and "/.dvc/tmp/" in f"{Path.cwd().as_posix()}/"
+    return (
+        " (outside the workspace there is what git tracks alone: track it, or name its whole path)" if outside else ""
+    )
+
+
 def _start_processes(stage: str, debug: bool) -> None:
     """Start the stage again as `run.processes` processes (torchrun) in the place of this one, if that is several."""
     from thinkrec.params import load
@@ -150,7 +158,7 @@ def command(work: Callable[..., str | Reply], *, stage: bool = False, shared: bo
                     artifacts.recover(artifacts.ROOT)
                 answer = work(*args, **options)
         except Exception as error:
-            line = str(error) if isinstance(error, UserError) else _fault(error)
+            line = str(error) + _hint(str(error)) if isinstance(error, UserError) else _fault(error)
             if debug or line is None:
                 raise
             if main:

@@ -28,3 +28,11 @@ def nearest_name(name: str, names: Iterable[str]) -> str:
         if len(other) == len(name) and sum(a != b for a, b in zip(other, name, strict=True)) == 1:
             return other
     return difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+
+
+def diverged(phase: str, place: str, learning_rate: float) -> UserError:
+    """The error of a training whose numbers are none any more: where, and what to lower."""
+    return UserError(
+        f"{phase}: training diverged at {place}, its numbers are infinite or none; lower the learning rate "
+        f"({learning_rate:g}) of this part in params.yaml"
+    )

@@ -21,6 +21,7 @@ from tests.features.worlds import (
     planted,
     ratings_of,
 )
+from thinkrec.errors import UserError
 from thinkrec.features.models import MODELS, fit_model, refit_model
 from thinkrec.metrics import auc, validation
 
@@ -167,3 +168,11 @@ def test_labels_of_one_class_only_still_give_numbers(kind, label):
     assert epochs == 2  # where valid has one class only, all are trained
     plain = refit_model(kind, same, train, params_of(kind), epochs=2, seed=1)
     np.testing.assert_array_equal(model.items().vectors, plain.items().vectors)
+
+
+@every_model
+def test_a_fit_that_diverges_says_where_and_what_to_lower(kind):
+    ratings, train, later = planted()
+    params = params_of(kind).model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(UserError, match=r"training diverged at epoch 1, .*lower the learning rate \(1e\+30\)"):
+        fit_model(kind, ratings, train, later, params, epochs=2, seed=1)

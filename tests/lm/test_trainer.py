@@ -20,6 +20,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from tests.project import run_params
+from thinkrec.errors import UserError
 from thinkrec.lm.trainer import CHECKPOINTS, Plan, TrainResult, TrainSettings, learning_rate, resumable, train
 from thinkrec.params import Metric
 
@@ -176,6 +177,12 @@ def test_half_a_checkpoint_begins_the_phase_anew(left: float, capsys: pytest.Cap
     run(objective)
     assert torch.equal(objective.weight, expected.weight)
     assert f"phase: {checkpoint} is damaged" in capsys.readouterr().err
+
+
+def test_training_that_diverges_stops_at_its_step_and_says_what_to_lower() -> None:
+    with pytest.raises(UserError, match=r"^phase: training diverged at step \d, .*lower the learning rate .1e\+30. of"):
+        run(Objective(), settings=replace(SETTINGS, learning_rate=1e30))
+    assert not left_over()
 
 
 def test_checkpoints_hold_only_what_trains_and_go_when_all_is_done() -> None:

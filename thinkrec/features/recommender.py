@@ -23,12 +23,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from thinkrec.errors import diverged
 from thinkrec.features.ratings import Ratings
 from thinkrec.progress import track
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 ItemPart = tuple[Tensor, Tensor]  # vectors (..., d) and biases (...) of items (...)
+DIVERGED = 1e6  # no weight of a model that fits is so large
 BATCH = 1024  # rows
 
 
@@ -152,6 +154,8 @@ def fit(
             model.loss(batch).backward()
             optimiser.step()
         model.eval()
+        if not all(bool((weight.abs() < DIVERGED).all()) for weight in model.parameters()):  # nan is less than nothing
+            raise diverged(progress or type(model).__name__, f"epoch {epoch + 1}", learning_rate)
         if validate is None:
             continue
         measured.append(validate())

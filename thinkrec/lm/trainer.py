@@ -36,6 +36,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
 from thinkrec.artifacts import atomic
+from thinkrec.errors import diverged
 from thinkrec.lm import processes
 from thinkrec.lm.adapters import first_differing, layers_of
 from thinkrec.lm.families import text_config
@@ -235,23 +236,22 @@ class _Phase:
     def learn(self, pieces: Sequence[dict[str, Tensor]]) -> None:
         """Take a step, of which these are this process's pieces."""
         model = self.model.train()
-        # Gradients are averaged over processes, and shares should add up.
-        scale = processes.count() if self.steps.plan.cut else 1
+        scale = processes.count() if self.steps.plan.cut else 1  # gradients are averaged, and shares should add up
         wide = self.backbone is not None and text_config(self.backbone).hidden_size >= WIDE
         in_bf16 = computes_in_bf16(self.settings.trainer, self.device, wide=wide)
         for number, piece in enumerate(pieces, start=1):
             tensors = {name: tensor.to(self.device) for name, tensor in piece.items()}
-            if self.checkpointing == "auto":
-                self.compute_twice("input_ids" in tensors and tensors["input_ids"].numel() * self.kept_by_token > MUCH)
-            else:
-                self.compute_twice(self.checkpointing)
+            much = "input_ids" in tensors and tensors["input_ids"].numel() * self.kept_by_token > MUCH
+            self.compute_twice(much if self.checkpointing == "auto" else self.checkpointing)
             if isinstance(model, DistributedDataParallel):
                 model.require_backward_grad_sync = number == len(pieces)  # only then are gradients averaged
             with torch.autocast(self.device.type, torch.bfloat16, enabled=in_bf16):
                 loss = model(**tensors) * scale
             loss.backward()
             self.loss += loss.detach()
-        nn.utils.clip_grad_norm_(self.objective.parameters(), LONGEST_GRADIENT)
+        length = nn.utils.clip_grad_norm_(self.objective.parameters(), LONGEST_GRADIENT)
+        if not math.isfinite(length):
+            raise diverged(self.settings.name, f"step {self.step + 1}", self.settings.learning_rate)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.settings, self.step, len(self.steps))
         self.optimizer.step()
