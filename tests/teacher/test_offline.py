@@ -60,24 +60,24 @@ def test_the_verdict_follows_the_evidence_and_the_strongest_is_named_first(certa
     history = [("a", ["bleak", "drama"], True), ("b", ["grim"], True), ("c", ["gentle", "drama"], False)]
     assert answer(shown(history, ["drama", "dark"])).startswith("Verdict: Yes\nHistory: ")
     assert explain(read(history, ["drama", "dark", "tender"]), False, STYLE) == {
-        "history": 'Disliked "c" for gentle and drama.',
-        "taste": 'For it: liked "b" for grim.',
+        "history": 'Disliked gentle and drama in "c".',
+        "taste": 'For it: liked grim in "b".',
         "fit": "This one is about tender, drama. It still does not fit.",
     }
 
 
-def test_the_history_speaks_in_its_own_words_counted_where_two_titles_bear_them_out(certain):
+def test_the_history_speaks_in_its_own_words_and_by_titles_the_latest_two(certain):
     liked = [("a", ["grim", "1990s"], True), ("b", ["bleak"], True), ("c", ["bleak", "oslo"], False)]
     cite = partial(cite_meaning, keyword="dark", verdict=True)
-    assert cite(read(liked, [])) == '"b" for bleak'
-    assert cite(read([*liked, ("d", ["bleak"], True)], [])) == "bleak (2 of 3)"
-    assert cite(read([*liked, ("d", ["grim"], True), ("e", ["dark", "grim"], True)], [])) == "grim (3 of 3)"
+    assert cite(read(liked[1:], [])) == 'bleak in "b"'
+    assert cite(read([*liked, ("d", ["bleak"], True)], [])) == 'bleak in "b" and "d"'
+    assert cite(read([*liked, ("d", ["grim"], True), ("e", ["dark", "grim"], True)], [])) == 'dark in "e"'
     assert cite(read([(title, words, False) for title, words, _ in liked], [])) == ""
     assert read(liked, ["oslo", "1990s", "dark"]).target == ["dark"]  # places and years are no tastes
 
 
 def test_titles_are_named_unless_they_hold_quotes(certain):
-    for title, history in (("Dusk", 'Liked "Dusk" for bleak.'), ('The "Dusk"', "Nothing in the history")):
+    for title, history in (("Dusk", 'Liked bleak in "Dusk".'), ('The "Dusk"', "Nothing in the history")):
         assert explain(read([(title, ["bleak"], True)], ["dark"]), True, STYLE)["history"].startswith(history)
 
 

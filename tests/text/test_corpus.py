@@ -29,15 +29,15 @@ def texts(layout="stream"):
 
 
 def test_items_of_train_and_their_descriptions_come_first():
-    assert texts()[:-1] == ["A: x", "about A", "B", "C: z", "about C"]
+    assert texts()[:-1] == ['"A": x', "about A", '"B"', '"C": z', "about C"]
 
 
 def test_a_trace_follows_the_history_and_the_target_that_it_is_about():
-    assert texts()[-1] == "B No C: z Yes A: x No. Twice is enough."
+    assert texts()[-1] == '"B" No "C": z Yes "A": x No. Twice is enough.'
 
 
 def test_the_question_layout_is_pretrained_on_questions():
-    asked = question_text([("B", 0), ("C: z", 1)], "A: x")
+    asked = question_text([('"B"', 0), ('"C": z', 1)], '"A": x')
     assert texts("question")[-1] == f"{asked} No. Twice is enough."
 
 

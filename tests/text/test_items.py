@@ -19,8 +19,8 @@ from thinkrec.text.vocabulary import find_vocabulary, tokenizer_hash
 def test_item_text_is_the_title_and_its_first_keywords():
     items = pd.DataFrame({"title": ["Alpha", "Beta"]})
     keywords = pd.DataFrame({"keywords": [["sea", "war", "old"], []]})
-    assert item_texts(items, keywords, 2) == ["Alpha: sea, war", "Beta"]
-    assert item_texts(items, keywords, 0) == ["Alpha", "Beta"]
+    assert item_texts(items, keywords, 2) == ['"Alpha": sea, war', '"Beta"']
+    assert item_texts(items, keywords, 0) == ['"Alpha"', '"Beta"']
 
 
 @given(st.text(), st.lists(st.text(), max_size=3))

@@ -8,7 +8,7 @@ Each keyword of the target is weighed by how much more often than usual the user
 where liked_k and seen_k count the history's titles with k or a synonym. The verdict is the sign of logit(p) + sum of
 weights. It knows the synonyms and the places of the synthetic world's vocabulary, as a language model knows English. It
 trusts other words (genres, names) half as much, and takes no place and no year for a taste. What it says of the history
-it says in the history's own words, and of the target in the target's: both literally true (`claims`).
+it says in the history's own words and of titles by name, and of the target in the target's: literally true (`claims`).
 
 Like any teacher it errs: some verdicts are turned round, some corrections are ignored and some repeated aloud. Some
 answers about items are a sentence, which cannot be used. All that varies is drawn from hashes of the request, so equal
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thinkrec.claims.answers import WORDS, Parts, parse_verdict, write_answer
-from thinkrec.claims.claims import SUPPORT, is_no_taste
+from thinkrec.claims.claims import is_no_taste
 from thinkrec.claims.cleaning import clean_keywords, content_words
 from thinkrec.synthetic.synonyms import MEANINGS, meaning
 from thinkrec.synthetic.vocabulary import PLACES
@@ -41,6 +41,7 @@ STUBBORN = 0.15  # share of corrections ignored
 LEAKED = 0.08  # share of corrections repeated in the answer
 PROSE = 0.03  # share of answers about items that are a sentence
 LONGEST_TITLE = 40  # characters of a title worth repeating
+TITLES = 2  # named for one word
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -56,9 +57,7 @@ _EVIDENCE = {
     False: ("Disliked {}.", "The user disliked {}.", "The user rejected {}."),
 }
 _COUNTER = {True: "Against it: disliked {}.", False: "For it: liked {}."}
-_CONTRAST = {  # verdict, and whether it is said of one title
-    (True, False): "Avoids {}.", (False, False): "Prefers {}.", (True, True): "Disliked {}.", (False, True): "Liked {}."
-}  # fmt: skip
+_CONTRAST = {True: "Disliked {}.", False: "Liked {}."}
 _TARGET = ("This one is about {}.", "This one brings {}.", "The target has {}.")
 _NO_CONTRAST = "Nothing else stands out."
 _CLOSING = {True: ("It fits.", "It still fits."), False: ("It does not fit.", "It still does not fit.")}
@@ -251,33 +250,29 @@ def explain(case: Case, verdict: bool, style: bytes) -> Parts:
 
 
 def cite_meaning(case: Case, keyword: str, verdict: bool) -> str:
-    """What the history shows of what `keyword` means, for a verdict and in its own words; empty if nothing.
+    """What bears out a verdict on `keyword` in the history: a word of its meaning and the latest titles with that word.
 
-    A word that most of at least SUPPORT titles with it bear out is counted, "revenge (2 of 3)". Else the word is said
-    of the latest title that bears it out, '"Iron Bridge" for revenge'.
+    Such as `revenge in "Iron Bridge" and "Last River"`: at most TITLES of them, the oldest first. Empty if there is none.
     """
-    latest = ""
-    verdicts: dict[str, list[bool]] = {}
-    for title, named, liked in case.history:
-        synonyms = [word for word in named if meaning(word) == meaning(keyword)]
-        for word in synonyms:
-            verdicts.setdefault(word, []).append(liked == verdict)
-        if synonyms and liked == verdict and 0 < len(title) <= LONGEST_TITLE and '"' not in title:
-            latest = f'"{title}" for {keyword if keyword in synonyms else synonyms[0]}'
-    borne_out = {word: sum(of) for word, of in verdicts.items() if len(of) >= SUPPORT and 2 * sum(of) > len(of)}
-    if not borne_out:
-        return latest
-    word = max(borne_out, key=lambda word: (word == keyword, borne_out[word]))
-    return f"{word} ({borne_out[word]} of {len(verdicts[word])})"
+    titles_of: dict[str, list[str]] = {}
+    for title, words, liked in reversed(case.history):
+        if liked == verdict and 0 < len(title) <= LONGEST_TITLE and '"' not in title:
+            for word in words:
+                if meaning(word) == meaning(keyword):
+                    titles_of.setdefault(word, []).append(f'"{title}"')
+    if not titles_of:
+        return ""
+    word = max(titles_of, key=lambda word: (word == keyword, len(titles_of[word])))
+    return f"{word} in {' and '.join(reversed(titles_of[word][:TITLES]))}"
 
 
 def _list(cites: Iterable[str]) -> str:
-    """Cites in one list; what is said of one title stands together."""
+    """Cites in one list; words of the same titles stand together."""
     words_of: dict[str, list[str]] = {}
     for cite in cites:
-        title, joint, word = cite.rpartition('" for ')
-        words_of.setdefault(title + joint, []).append(word)
-    return " and ".join(title + " and ".join(words) for title, words in words_of.items())
+        word, titles = cite.split(" in ", 1)
+        words_of.setdefault(titles, []).append(word)
+    return ", ".join(f"{' and '.join(words)} in {titles}" for titles, words in words_of.items())
 
 
 def _contrast(case: Case, verdict: bool) -> str:
@@ -287,10 +282,8 @@ def _contrast(case: Case, verdict: bool) -> str:
     pieces = sorted(weigh(case, list(filter(is_taste, others))), key=lambda piece: sign * piece.weight)
     pieces = [piece for piece in pieces if sign * piece.weight < 0]
     cites = [cite for piece in pieces if (cite := cite_meaning(case, piece.keyword, not verdict))]
-    cites.sort(key=lambda cite: cite.startswith('"'))  # what is said of more than one title comes first
-    if not cites:
-        return _NO_CONTRAST
-    return _CONTRAST[verdict, cites[0].startswith('"')].format(cites[0])
+    # What is said of more than one title comes first.
+    return _CONTRAST[verdict].format(max(cites, key=lambda cite: cite.count('"'))) if cites else _NO_CONTRAST
 
 
 def is_taste(word: str) -> bool:

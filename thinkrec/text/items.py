@@ -27,16 +27,19 @@ CHUNK = 10_000  # texts whose token lists are held as Python objects at once
 
 
 def item_texts(items: pd.DataFrame, keywords: pd.DataFrame, limit: int) -> list[str]:
-    """One line of text per item, by item number: `title: keyword, keyword`."""
+    """One line of text per item, by item number: `"title": keyword, keyword`."""
     return [
         item_text(title, words) for title, words in zip(items["title"], keyword_lists(keywords, limit), strict=True)
     ]
 
 
 def item_text(title: str, keywords: Sequence[str]) -> str:
-    """The text of one item."""
-    words = ", ".join(shown_keywords(keywords))
-    return f"{shown_title(title)}: {words}" if words else shown_title(title)
+    """The text of one item.
+
+    The title stands in quotes, as reasons name it: only then are its tokens the same here and there.
+    """
+    words, quoted = ", ".join(shown_keywords(keywords)), f'"{shown_title(title)}"'
+    return f"{quoted}: {words}" if words else quoted
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
 """The `question` layout: the paper's prompt, a history, a candidate and a question (METHOD: thinking activation).
 
     Here is what somebody thought of some items, oldest first.
-    - title: keywords, with feature <slot>: liked
-    - title: keywords, with feature <slot>: disliked
+    - "title": keywords, with feature <slot>: liked
+    - "title": keywords, with feature <slot>: disliked
     Somebody's own feature is <slot>.
-    The next item is title: keywords, with feature <slot>.
+    The next item is "title": keywords, with feature <slot>.
     Would they like it? Answer Yes or No, then say why.
     Answer: Yes. reason <end>
 
