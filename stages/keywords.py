@@ -10,6 +10,7 @@ def keywords(dry_run: DryRun = False) -> str | Reply:
     from thinkrec import artifacts
     from thinkrec.params import load
     from thinkrec.synthesis.summaries import make_keywords, quote_keywords
+    from thinkrec.teacher.job import describe_spent
     from thinkrec.teacher.quote import describe_quotes
 
     params = load()
@@ -19,4 +20,4 @@ def keywords(dry_run: DryRun = False) -> str | Reply:
     artifacts.write_table(artifacts.KEYWORDS, summaries.keywords)
     artifacts.write_table(artifacts.FALLBACKS, summaries.fallbacks)
     artifacts.write_metrics("keywords", summaries.stats)
-    return str(summaries) if spent is None else f"{summaries}; sent {spent}"
+    return str(summaries) if spent is None else f"{summaries}; {describe_spent(spent, params.teacher)}"

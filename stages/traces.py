@@ -10,7 +10,7 @@ def traces(dry_run: DryRun = False) -> str | Reply:
     from thinkrec import artifacts
     from thinkrec.params import load
     from thinkrec.synthesis.traces import quote_traces, trace_job
-    from thinkrec.teacher.job import run_job
+    from thinkrec.teacher.job import describe_spent, run_job
     from thinkrec.teacher.quote import describe_quotes
 
     params = load()
@@ -21,4 +21,4 @@ def traces(dry_run: DryRun = False) -> str | Reply:
     artifacts.write_table(artifacts.REJECTED, synthesis.rejected)
     artifacts.write_text(artifacts.EXAMPLES, synthesis.examples)
     artifacts.write_metrics("traces", synthesis.stats)
-    return f"{synthesis}; sent {spent}"
+    return f"{synthesis}; {describe_spent(spent, params.teacher)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -157,6 +158,16 @@ def test_exported_adapters_load_and_the_manifest_says_what_they_are(project):
         ("expert_2", 4, users[1]),
     ]
     assert all((folder / name).is_file() for name in manifest["inputs"]) and manifest["inputs"]
+    umask = os.umask(0o077)
+    os.umask(umask)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~umask}
+    example = manifest["example"]
+    items = artifacts.read_table(artifacts.ITEMS, root=project)["title"]
+    titles = items[artifacts.read_table(artifacts.INTERACTIONS, root=project)["item"].unique()[:3]].tolist()
+    places = [example["text"].index(title) for title in titles]
+    assert places == sorted(places) and " Yes" in example["text"] and not example["text"].endswith((" Yes", " No"))
+    assert {example["tokens"][slot["token"]] for slot in example["slots"]} == {manifest["slot_token"]}
     shutil.rmtree(project / "out")  # nothing else is needed
     for adapter in manifest["adapters"]:
         model = AutoModelForCausalLM.from_pretrained(folder / manifest["model"])

@@ -206,17 +206,19 @@ def quote(
     from thinkrec.synthesis.examples import list_answers
     from thinkrec.synthesis.summaries import quote_keywords
     from thinkrec.synthesis.traces import quote_traces, try_traces
+    from thinkrec.teacher.job import describe_spent
     from thinkrec.teacher.quote import describe_quotes
 
     params = load()
-    synthesis, spent = try_traces(params, trial, note) if trial else (None, None)
+    tried = try_traces(params, trial, note) if trial else None
     reply = Reply(**describe_quotes([quote_keywords(params), quote_traces(params)]))
-    if synthesis is None:
+    if tried is None:
         return reply
+    synthesis, spent = tried
     answers = {name: getattr(synthesis, name) for name in ("kept", "rejected")}
     return replace(
         reply,
-        summary=f"{synthesis}; sent {spent}; beyond that {reply.summary}",
+        summary=f"{synthesis}; {describe_spent(spent, params.teacher)}; beyond that {reply.summary}",
         document=reply.document | {"trial": {name: table.to_dict("records") for name, table in answers.items()}},
         table=Group(Text(list_answers(**answers)), reply.table or ""),
     )

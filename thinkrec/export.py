@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from peft import PeftModel
 
 from thinkrec import artifacts
@@ -23,14 +24,16 @@ from thinkrec.errors import UserError
 from thinkrec.experts.training import load_experts
 from thinkrec.lm.adapters import read_lora
 from thinkrec.lm.backbone import save_model
-from thinkrec.lm.loaded import open_global
+from thinkrec.lm.loaded import LoadedModel, open_global
 from thinkrec.lm.model import MATCH_FILE
 from thinkrec.params import Params
 from thinkrec.text.chat import frame_of
+from thinkrec.text.layout import ITEM, USER, WHOLE
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 
 MANIFEST = "manifest.json"
 MODEL = "model"
+SLOT_KINDS = {WHOLE: "both", USER: "user", ITEM: "item"}
 SCORES = {"difference": "logit of Yes minus logit of No", "yes": "logit of Yes"}
 
 
@@ -85,6 +88,7 @@ def export(folder: Path, params: Params, *, expert: int | None = None) -> dict[s
         ],
         "prompt": params.prompt.model_dump(mode="json"),
         "slot_token": words.slot,
+        "example": example_prompt(loaded),
         "verdicts": dict(zip(VERDICTS, words.verdicts, strict=True)),
         "score": score,
         "inputs": [path.name for path in inputs],
@@ -99,3 +103,22 @@ def export(folder: Path, params: Params, *, expert: int | None = None) -> dict[s
             shutil.copy(path, partial)
         artifacts.write_json(partial / MANIFEST, manifest)
     return manifest
+
+
+def example_prompt(loaded: LoadedModel) -> dict[str, Any]:
+    """The prompt of somebody made up, who liked one item and disliked another, about a third.
+
+    `text` ends where the verdict is predicted. `slots` are the places of its tokens, from 0, whose embeddings features
+    take (`slot_token` stands there), each with what it tells of: both, the user or the item.
+    """
+    item = np.resize(loaded.interactions["item"].unique()[:3], 3)
+    layout = loaded.layout.over(pd.DataFrame({"user": 0, "item": item, "label": [1, 0, 0], "timestamp": range(3)}))
+    (window,) = layout.scoring_windows(np.array([2]), np.zeros(1, np.int64))
+    blocks = [layout.beginning(window), *layout.blocks(window)]
+    tokens: list[int] = []
+    slots = []
+    for block in blocks:
+        slots += [{"token": len(tokens) + offset, "of": SLOT_KINDS[kind]} for offset, _, kind in block.slots]
+        tokens += block.tokens
+    tokens = tokens[: len(tokens) - len(blocks[-1].tokens) + blocks[-1].verdict + 1]
+    return {"text": loaded.tokenizer.decode(tokens), "tokens": tokens, "slots": slots}

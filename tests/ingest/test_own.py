@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from tests.ingest.whole import gather
-from tests.project import dataset_params
+from tests.project import ROOT, dataset_params, run_stage, set_params
 from thinkrec.errors import UserError
 from thinkrec.ingest.catalogue import choose_dataset
 from thinkrec.ingest.dataset import ingest
@@ -343,3 +343,17 @@ def test_a_split_of_one_class_says_what_cannot_be_measured(tmp_path, capsys):
         f"dataset own: all 10 ratings of {split} are liked (liked: over 3.0), which leaves no AUC nor UAUC to {rest}"
         for split, rest in (("valid", "measure; epochs are chosen by log-loss"), ("test", "measure"))
     ]
+
+
+def test_a_test_split_of_few_users_is_said(tmp_path, capsys):
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    rows = [(f"u{user}", f"i{item}", item % 2, 10 * item + user) for user in range(35) for item in range(20)]
+    table = pd.DataFrame(rows, columns=list(LABELS.values()))
+    late = (table["when"] >= 150) & ~table["who"].isin([f"u{user}" for user in range(5)])
+    for test_users, some in ((35, table), (5, table[~late])):
+        save(some, tmp_path / "mine.csv")
+        changes = {"name": "own", "raw": str(tmp_path / "mine.csv"), "columns": LABELS}
+        set_params(tmp_path, {f"dataset.{name}": value for name, value in changes.items()})
+        run_stage(tmp_path, "ingest")
+        warning = f"ingest: the test split has only {test_users} users"
+        assert (warning in capsys.readouterr().err) is (test_users < 30)

@@ -4,6 +4,7 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
 import torch
@@ -30,6 +31,7 @@ from thinkrec.lm.backbone import (
     build_tokenizer,
     open_backbone,
     pin,
+    pin_revision,
     save_model,
 )
 from thinkrec.lm.families import check_positions
@@ -251,3 +253,14 @@ def test_a_backbone_in_four_bits_takes_an_adapter_and_the_mixture(tmp_path):
     install_mixture(model.backbone, [tmp_path / "adapter"])
     ours = score(model, layout, rows)
     assert np.abs(ours - theirs).max() < 0.1 * np.abs(ours - before).max()  # bfloat16 adapters against float32 ones
+
+
+def test_without_a_network_no_revision_is_pinned_and_one_line_says_so(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise httpx2.ConnectError("[Errno -3] Temporary failure in name resolution")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("thinkrec.lm.backbone.HfApi.model_info", refuse)
+    with pytest.raises(UserError, match=r"org/model: the hub gave no revision \(\[Errno -3\] Temporary failure"):
+        pin_revision("org/model")
+    assert not list(tmp_path.iterdir())

@@ -18,6 +18,7 @@ from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 import torch
+from httpx2 import HTTPError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from numpy.typing import NDArray
@@ -219,7 +220,7 @@ def pin_revision(name: str) -> str:
     """Look up the commit of a hub model's main branch and write it to the lock."""
     try:
         revision = HfApi().model_info(name).sha
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
         reason = _first_line(error)
         raise UserError(f"{name}: the hub gave no revision ({reason}); check the id and the connection") from None
     if revision is None:

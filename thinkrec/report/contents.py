@@ -37,8 +37,9 @@ def contents_of_project(params: Params) -> dict[str, Any]:
         UserError: an artefact is missing, or does not belong to the others.
     """
     artefacts = read_artefacts(params)
-    settings = {  # nothing of where or when: a path's last part is a model's name
-        "dataset": params.dataset.name,
+    name, raw = params.dataset.name, params.dataset.raw
+    settings = {  # nothing of where or when: a path's last part is a model's name, and that of data of one's own
+        "dataset": raw.name if name == "own" and raw else name,
         "language model": params.backbone.name.rstrip("/").rsplit("/", 1)[-1],
         "recipe": params.sft.recipe,
         "features": params.features.model,

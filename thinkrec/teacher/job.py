@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from thinkrec.errors import UserError
-from thinkrec.params import TeacherSettings
+from thinkrec.params import TeacherParams, TeacherSettings
 from thinkrec.teacher.batch import run_in_batches
 from thinkrec.teacher.budget import Spent
 from thinkrec.teacher.client import Unanswered
-from thinkrec.teacher.endpoint import Teacher, open_replay, open_teacher
+from thinkrec.teacher.endpoint import OFFLINE, Teacher, open_replay, open_teacher
 from thinkrec.teacher.store import keys_under_way
 
 T = TypeVar("T")
@@ -52,6 +52,13 @@ def describe_weakness(useful: int, asked: int, faults: Mapping[str, int]) -> str
     most = max(faults, key=lambda fault: faults[fault])
     advice = "allow it longer answers (teacher.request)" if most == "truncated" else "name a stronger one"
     return f" (the teacher is too weak: {useful:,} of {asked:,} came to something, most faults were {most}; {advice})"
+
+
+def describe_spent(spent: Spent, params: TeacherParams) -> str:
+    """What a run has asked, in words: the built-in teacher is no server, and nothing is sent to it."""
+    if params.endpoint == OFFLINE:
+        return f"the built-in teacher answered {spent.requests:,} questions"
+    return f"sent {spent}"
 
 
 def replay_job(job: Job[Any]) -> set[str]:
