@@ -15,8 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrai
 
 from thinkrec.features.artefact import Features
 from thinkrec.lm.adapters import add_lora
-from thinkrec.lm.backbone import build_tokenizer
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues
+from thinkrec.lm.tiny import build_tokenizer
 from thinkrec.params import LoraParams, PromptParams, Slot
 from thinkrec.text.items import Ragged, encode
 from thinkrec.text.layout import Layout

@@ -2,10 +2,10 @@
 
 
 def backbone() -> str:
-    """Build and pretrain the tiny language model, or pin another."""
+    """Build the tiny language model, or pin another."""
     from thinkrec import artifacts
     from thinkrec.lm import backbone as lm
-    from thinkrec.lm.trainer import resumable
+    from thinkrec.lm.tiny import build_tiny
     from thinkrec.params import load
     from thinkrec.text.corpus import training_texts
 
@@ -24,8 +24,8 @@ def backbone() -> str:
             artifacts.read_table(artifacts.TRACES),
             params.prompt,
         )
-        with resumable(params.run), artifacts.atomic(artifacts.BACKBONE) as partial:
-            model, tokenizer, metrics = lm.build_tiny(texts, params)
+        with artifacts.atomic(artifacts.BACKBONE) as partial:
+            model, tokenizer, metrics = build_tiny(texts, params.backbone, seed=params.seed)
             lm.save_model(model, tokenizer, partial)
     artifacts.write_metrics("backbone", metrics)
     return f"{name}, {metrics['parameters']:,} parameters"

@@ -27,10 +27,10 @@ from thinkrec.features.artefact import Features
 from thinkrec.ingest.catalogue import DATASETS
 from thinkrec.ingest.splits import windows_of
 from thinkrec.lm.adapters import BatchWeights
-from thinkrec.lm.backbone import build_tokenizer
 from thinkrec.lm.loaded import LoadedModel
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, TextMatch
 from thinkrec.lm.recipes import RECIPES
+from thinkrec.lm.tiny import build_tokenizer
 from thinkrec.params import Params, PromptParams, Slot
 from thinkrec.text.items import Ragged, encode
 from thinkrec.text.layout import Layout

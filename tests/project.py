@@ -55,7 +55,6 @@ SMALL: dict[str, Any] = {
     "backbone.hidden": 32,
     "backbone.layers": 2,
     "backbone.heads": 2,
-    "backbone.epochs": 1,
     "traces.train": 60,
     "traces.held_out": 10,
     "sft.epochs": 3,  # two of the projector

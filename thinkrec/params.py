@@ -171,8 +171,6 @@ class BackboneParams(Section):
     hidden: Positive  # width of a token's vector
     layers: Positive  # transformer blocks
     heads: Positive  # attention heads of a block
-    epochs: Count  # of pretraining on item texts and traces
-    learning_rate: AboveZero  # of pretraining
 
     def _check(self) -> None:
         if self.load_in_4bit and self.name == "tiny":

@@ -24,11 +24,7 @@ from thinkrec.artifacts import read_json, write_json
 from thinkrec.errors import UserError
 from thinkrec.lm.adapters import add_lora, install_mixture, save_adapter
 from thinkrec.lm.backbone import (
-    PACKED,
     REFERENCE,
-    NextToken,
-    build_tiny,
-    build_tokenizer,
     open_backbone,
     pin,
     pin_revision,
@@ -36,16 +32,17 @@ from thinkrec.lm.backbone import (
 )
 from thinkrec.lm.families import check_positions
 from thinkrec.lm.scoring import score
+from thinkrec.lm.tiny import build_tiny
 from thinkrec.params import LoraParams
-from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
+from thinkrec.text.vocabulary import find_vocabulary
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 IDS = torch.arange(3, 20)[None]
 
 
-def params(*, seed=1, **changes):
-    tiny = {"vocabulary": 320, "hidden": 16, "layers": 2, "heads": 2, "epochs": 0, "learning_rate": 0.01} | changes
-    return params_with({"seed": seed, **{f"backbone.{name}": value for name, value in tiny.items()}})
+def shape(**changes):
+    tiny = {"vocabulary": 320, "hidden": 16, "layers": 2, "heads": 2} | changes
+    return params_with({f"backbone.{name}": value for name, value in tiny.items()}).backbone
 
 
 @pytest.fixture
@@ -66,48 +63,6 @@ def pin_in(folder, name, **how):
     """The backbone artefact, a reference to this model, written into a folder."""
     write_json(folder / REFERENCE, pin(str(name), **how))
     return folder
-
-
-@pytest.mark.parametrize("texts", [[], TITLES, ["a b c " * 300, REASON * 40]], ids=["none", "titles", "long"])
-def test_verdicts_are_single_tokens_whatever_the_text(texts):
-    words = build_tokenizer(texts, 300)
-    assert len(words) <= 300
-    for verdict in VERDICTS:
-        (token,) = words(f" {verdict}", add_special_tokens=False)["input_ids"]
-        assert words.decode([token]) == f" {verdict}"
-    assert find_vocabulary(words).begin == words.bos_token_id
-    assert words.decode(words(" Ünïcode 東京", add_special_tokens=False)["input_ids"]) == " Ünïcode 東京"
-
-
-@torch.no_grad()
-def test_pretraining_predicts_every_token_but_those_that_are_given():
-    model = causal_lm()
-    ids = torch.tensor([[3, 4, 5, 6, 2], [7, 5, 8, 2, 2]])
-    losses = torch.nn.functional.cross_entropy(model(input_ids=ids).logits[:, :-1].mT, ids[:, 1:], reduction="none")
-    asked = torch.tensor([[True, False, True, False], [False, True, False, False]])  # not 5, not 2
-    assert float(NextToken(model, [2, 5])(ids)) == pytest.approx(float(losses[asked].mean()), rel=1e-5)
-
-
-def test_pretraining_learns_no_label_by_heart(monkeypatch):
-    unpredicted = []
-    start = NextToken.__init__
-
-    def watched(self, model, tokens):
-        unpredicted.append(sorted(tokens))
-        start(self, model, tokens)
-
-    monkeypatch.setattr(NextToken, "__init__", watched)
-    _, words, _ = build_tiny([f"{title} Yes. It fits." for title in TITLES * 40], params(epochs=1))
-    assert unpredicted == [sorted([words.pad_token_id, *find_vocabulary(words).verdicts])]
-
-
-def test_a_document_that_is_too_long_keeps_its_reason(monkeypatch):
-    packed = []
-    monkeypatch.setattr("thinkrec.lm.backbone._pack", lambda documents, **_: packed.extend(documents))
-    _, words, _ = build_tiny([f"{TITLES[0]} Yes " * PACKED + REASON, TITLES[1]], params())
-    cut, whole = packed
-    assert len(cut) == PACKED and words.decode(cut, skip_special_tokens=True).endswith(REASON)
-    assert words.decode(whole, skip_special_tokens=True) == f" {TITLES[1]}"
 
 
 @torch.no_grad()
@@ -204,25 +159,6 @@ def test_prompts_longer_than_the_positions_are_refused():
         check_positions(model, positions + 1)
 
 
-def test_the_tiny_backbone_is_the_same_each_time_and_reads_by_other_vectors_than_it_predicts_by():
-    """Yes and No are predicted in the same places and say opposite things where they are read."""
-    one, words, metrics = build_tiny([*TITLES, REASON], params(seed=3))
-    two, *_ = build_tiny([*TITLES, REASON], params(seed=3))
-    other, *_ = build_tiny([*TITLES, REASON], params(seed=4))
-    weights = [model.state_dict()["model.layers.1.mlp.up_proj.weight"] for model in (one, two, other)]
-    assert weights[0].equal(weights[1]) and not weights[0].equal(weights[2])
-    assert metrics["parameters"] == sum(weight.numel() for weight in one.parameters())
-    assert metrics["vocabulary"] == len(words) == one.config.vocab_size
-    assert one.get_input_embeddings().weight.data_ptr() != one.get_output_embeddings().weight.data_ptr()
-
-
-def test_pretraining_lowers_the_held_out_loss_and_takes_text_enough_to_pack():
-    texts = [*TITLES, REASON] * 30
-    losses = [build_tiny(texts, params(epochs=epochs))[2]["held_out_loss"] for epochs in (1, 6)]
-    assert losses[1] < losses[0] - 0.3
-    assert "held_out_loss" not in build_tiny(["a"], params(epochs=2))[2]
-
-
 def test_four_bits_without_bitsandbytes_says_what_to_install(folder, monkeypatch):
     pinned = pin_in(Path("pinned"), folder, load_in_4bit=True)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
@@ -233,7 +169,7 @@ def test_four_bits_without_bitsandbytes_says_what_to_install(folder, monkeypatch
 def test_a_backbone_in_four_bits_takes_an_adapter_and_the_mixture(tmp_path):
     pytest.importorskip("bitsandbytes", reason="the extra `quantized` is not installed")
     table = interactions()
-    wide, words, _ = build_tiny([*TITLES, REASON], params(hidden=128))
+    wide, words, _ = build_tiny([*TITLES, REASON], shape(hidden=128), seed=1)
     save_model(wide, words, tmp_path / "model")
     pinned = pin_in(tmp_path / "pinned", tmp_path / "model", load_in_4bit=True)
     model = recommender(table, slots=())

@@ -1,4 +1,4 @@
-"""What the tiny backbone is pretrained on: train alone, and histories written out as prompts show them."""
+"""What the tiny language model's tokenizer is learned from: train alone."""
 
 import numpy as np
 import pandas as pd
@@ -32,13 +32,9 @@ def test_items_of_train_and_their_descriptions_come_first():
     assert texts()[:-1] == ['"A": x', "about A", '"B"', '"C": z', "about C"]
 
 
-def test_a_trace_follows_the_history_and_the_target_that_it_is_about():
-    assert texts()[-1] == '"B" No "C": z Yes "A": x No. Twice is enough.'
-
-
-def test_the_question_layout_is_pretrained_on_questions():
-    asked = question_text([('"B"', 0), ('"C": z', 1)], '"A": x')
-    assert texts("question")[-1] == f"{asked} No. Twice is enough."
+def test_traces_come_last_after_the_words_of_their_prompt():
+    assert texts()[-1] == "No. Twice is enough."
+    assert texts("question")[-1] == f"{question_text([('', 0), ('', 1)], '')} No. Twice is enough."
 
 
 @pytest.mark.parametrize("layout", ["stream", "question"])

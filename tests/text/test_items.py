@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.builders import TITLES, tokenizer
 from thinkrec.errors import UserError
-from thinkrec.lm.backbone import build_tokenizer
+from thinkrec.lm.tiny import build_tokenizer
 from thinkrec.shown import LONGEST_KEYWORD, LONGEST_TITLE
 from thinkrec.text.items import encode, encode_once, item_text, item_texts
 from thinkrec.text.vocabulary import find_vocabulary, tokenizer_hash

@@ -1,4 +1,4 @@
-"""The causal language model: the tiny one, built and pretrained here, or any `transformers` model.
+"""The causal language model: the tiny one (`lm.tiny`), or any `transformers` model.
 
 `out/backbone` is either a whole model directory (`tiny`) or a `reference.json` that pins a local directory by the
 hashes of its files or a hub model by its revision (from `models.lock.json`). A GGUF file is written once as a model
@@ -9,32 +9,24 @@ difference. Safetensors only; no remote code.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from pathlib import Path
 from shutil import copyfileobj
 from tempfile import TemporaryDirectory
 from typing import Any
 from zipfile import ZipFile, is_zipfile
 
-import numpy as np
 import torch
 from httpx2 import HTTPError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
-from numpy.typing import NDArray
 from safetensors import SafetensorError
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
     GgufConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
 
@@ -42,140 +34,17 @@ from thinkrec.artifacts import atomic, missing_artifact, read_json, sha256, writ
 from thinkrec.errors import UserError
 from thinkrec.lm.families import check_memory
 from thinkrec.lm.processes import device
-from thinkrec.lm.trainer import Plan, TrainSettings, train
-from thinkrec.params import Params
-from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
+from thinkrec.text.vocabulary import find_vocabulary
 
 TINY = "tiny"
 LOCK = Path("models.lock.json")
 REFERENCE = "reference.json"
 GGUF = ".gguf"
 CONVERTED = Path(".cache") / "models"  # what was read from GGUF files, by their hashes; may be deleted at any time
-BEGIN, END, PAD = "<s>", "</s>", "<pad>"
-PACKED = 256  # tokens of a pretraining sequence
-PRETRAINING_BATCH = 8  # sequences
-HELD_OUT = 64  # sequences that pretraining's loss is measured on
-LONGEST = 8192  # positions
 READ = {".json", ".safetensors", ".model", ".txt", ".jinja"}  # the kinds of files that a model is read from
 # What `transformers` raises where a model cannot be read.
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, SafetensorError)
 PLACES = {"name_or_path", "local_files_only", "is_local"}  # where a tokenizer says that it came from
-
-
-def build_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of `vocabulary` tokens, learned from `texts`; both verdicts are single tokens."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=[BEGIN, END, PAD],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    # Verdicts are rare in metadata: repeated often enough, their merges come first.
-    verdicts = [f" {word}" for word in VERDICTS] * (10 * len(texts) + 10)
-    tokenizer.train_from_iterator([*(f" {text}" for text in texts), *verdicts], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=BEGIN,
-        eos_token=END,
-        pad_token=PAD,
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def build_tiny(texts: Sequence[str], params: Params) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
-    """Build a tokenizer and a small Llama and pretrain it on `texts` (training text only); returns metrics too."""
-    shape = params.backbone
-    tokenizer = build_tokenizer(texts, shape.vocabulary)
-    torch.manual_seed(params.seed)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=shape.hidden,
-            intermediate_size=2 * shape.hidden,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.heads,
-            max_position_embeddings=LONGEST,
-            # What is predicted in the same places gets like output vectors: tied, Yes and No would look alike in the
-            # history and before a reason, where they say opposite things.
-            tie_word_embeddings=False,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-    lines = tokenizer([f" {text}" for text in texts], add_special_tokens=False)["input_ids"]
-    # A document that is too long keeps its end: a reason stands there.
-    documents = [[tokenizer.bos_token_id, *line[2 - PACKED :], tokenizer.eos_token_id] for line in lines]
-    metrics: dict[str, Any] = {
-        "vocabulary": len(tokenizer),
-        "parameters": sum(weight.numel() for weight in model.parameters()),
-        "tokens": sum(map(len, documents)),
-    }
-    packed = _pack(documents, pad=tokenizer.pad_token_id, seed=params.seed)
-    if shape.epochs and len(packed) > 1:
-        # Verdicts are train's labels: predicted after the text of their items they are learned by heart, and what is
-        # fine-tuned on this model finds its labels explained already.
-        unpredicted = [tokenizer.pad_token_id, *find_vocabulary(tokenizer).verdicts]
-        metrics |= _pretrain(model, packed, unpredicted, params)
-    return model, tokenizer, metrics
-
-
-def _pack(documents: Sequence[Sequence[int]], *, pad: int, seed: int) -> NDArray[np.int64]:
-    """Whole documents, in seeded random order, side by side in sequences (k, PACKED) filled up with `pad`."""
-    rows: list[list[int]] = [[]]
-    for index in _shuffled(len(documents), seed):
-        if len(rows[-1]) + len(documents[index]) > PACKED:
-            rows.append([])
-        rows[-1].extend(documents[index])
-    return np.asarray([row + [pad] * (PACKED - len(row)) for row in rows], np.int64)
-
-
-def _shuffled(count: int, seed: int) -> list[int]:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
-
-
-class NextToken(nn.Module):
-    """The plain language-modelling loss of a batch (B, T) of token ids, of all but the tokens `unpredicted` (G,)."""
-
-    unpredicted: Tensor
-
-    def __init__(self, model: PreTrainedModel, unpredicted: Sequence[int]) -> None:
-        super().__init__()
-        self.model = model
-        self.register_buffer("unpredicted", torch.tensor(unpredicted))
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        labels = input_ids.masked_fill(torch.isin(input_ids, self.unpredicted), -100)
-        return self.model(input_ids=input_ids, labels=labels).loss
-
-
-def _pretrain(
-    model: PreTrainedModel, packed: NDArray[np.int64], unpredicted: Sequence[int], params: Params
-) -> dict[str, Any]:
-    """Pretrain on sequences (k, PACKED), of which the first few are held out to report a loss."""
-    held_out = min(HELD_OUT, max(1, len(packed) // 10))
-    objective = NextToken(model, unpredicted)
-
-    def steps_of(epoch: int) -> list[NDArray[np.int64]]:
-        rows = packed[held_out:]
-        order = _shuffled(len(rows), params.seed + epoch)
-        return np.split(rows[order], range(PRETRAINING_BATCH, len(rows), PRETRAINING_BATCH))
-
-    def validate() -> dict[str, float]:
-        with torch.no_grad():
-            loss = float(objective(torch.from_numpy(packed[:held_out]).to(model.device)))
-        return {"objective": -loss, "held_out_loss": loss}
-
-    settings = TrainSettings.of("backbone", params, params.backbone, weight_decay=0.01, metric="objective")
-    plan = Plan(
-        steps=steps_of, collate=lambda rows: {"input_ids": torch.from_numpy(rows)}, inputs=[packed, unpredicted]
-    )
-    result = train(objective, plan, validate, settings)
-    return {"held_out_loss": result.best["held_out_loss"], "epoch": result.best["epoch"]}
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:

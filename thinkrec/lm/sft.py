@@ -57,8 +57,7 @@ def train_only(model: RecommenderLM, parts: tuple[Part, ...]) -> list[nn.Paramet
 def fit_global(loaded: LoadedModel, params: Params) -> tuple[dict[str, TrainResult], PeftModel | None]:
     """Train the global model in place; returns the result of every phase by name, and the adapter if there is one.
 
-    Some traces are held out of all phases, and `think_loss` says how well those are predicted. The tiny backbone has
-    read them in its pretraining, as all of train's (`text.corpus`).
+    Some traces are held out of all phases, and `think_loss` says how well those are predicted.
     """
     recipe, sft = loaded.recipe, params.sft
     if not recipe.adapter and getattr(loaded.model.backbone, "is_quantized", False):

@@ -41,7 +41,6 @@ from thinkrec.lm import processes
 from thinkrec.lm.adapters import first_differing, layers_of
 from thinkrec.lm.families import text_config
 from thinkrec.params import (
-    BackboneParams,
     ExpertParams,
     GateParams,
     Metric,
@@ -80,9 +79,7 @@ class TrainSettings:
     trainer: TrainerParams = PLAIN  # its `metric` is not read: phases that have no such measure name their own
 
     @classmethod
-    def of(
-        cls, name: str, params: Params, section: BackboneParams | ExpertParams | GateParams | SftParams, **others: Any
-    ) -> Self:
+    def of(cls, name: str, params: Params, section: ExpertParams | GateParams | SftParams, **others: Any) -> Self:
         """As params.yaml says, epochs and learning rate in a `section`; but for some `others`."""
         values: dict[str, Any] = {"epochs": section.epochs, "learning_rate": section.learning_rate, "weight_decay": 0.0}
         if "metric" not in others:  # who has another does not depend on this parameter

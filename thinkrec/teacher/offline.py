@@ -252,7 +252,7 @@ def explain(case: Case, verdict: bool, style: bytes) -> Parts:
 def cite_meaning(case: Case, keyword: str, verdict: bool) -> str:
     """What bears out a verdict on `keyword` in the history: a word of its meaning and the latest titles with that word.
 
-    Such as `revenge in "Iron Bridge" and "Last River"`: at most TITLES of them, the oldest first. Empty if there is none.
+    Such as `revenge in "Iron Bridge" and "Last River"`: at most TITLES, the oldest first. Empty if there is none.
     """
     titles_of: dict[str, list[str]] = {}
     for title, words, liked in reversed(case.history):

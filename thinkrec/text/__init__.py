@@ -1,1 +1,1 @@
-"""From items and interactions to tokens: item text, roles in the vocabulary, the prompt layouts, pretraining text."""
+"""From items and interactions to tokens: item text, the vocabulary and its roles, the prompt layouts."""

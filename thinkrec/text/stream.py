@@ -1,6 +1,7 @@
 """The `stream` layout: one user's interactions as one sequence, a verdict predicted at every target's slot.
 
-    <begin> | "title": keywords <slot> Yes | "title": keywords <slot> No | ... | "title": keywords <slot> Yes. reason <end>
+    <begin> | "title": keywords <slot> Yes | "title": keywords <slot> No | ...
+            | "title": keywords <slot> Yes. reason <end>
 
 With `soft_tokens`, that many places for learned vectors stand after the begin token; all blocks see them. Each
 interaction is a block. A reason is visible to its own block only, and no other sees a block that thinks first.

@@ -1,0 +1,58 @@
+"""The tiny language model copies before it has learned anything; what it is built of is the same each time."""
+
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from tests.builders import REASON, TITLES, params_with
+from thinkrec.lm.tiny import build_tiny, build_tokenizer
+from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
+
+
+def build(seed=3, **changes):
+    sizes = {"vocabulary": 320, "hidden": 96, "layers": 2, "heads": 4} | changes
+    shape = params_with({f"backbone.{name}": value for name, value in sizes.items()}).backbone
+    return build_tiny([*TITLES, REASON], shape, seed=seed)
+
+
+@torch.no_grad()
+def copied(model):
+    """The share of tokens that are predicted where random ones come a second time."""
+    ids = torch.randint(3, model.config.vocab_size, (4, 60), generator=torch.Generator().manual_seed(0)).repeat(1, 2)
+    return float((model(input_ids=ids).logits.argmax(-1)[:, 60:-1] == ids[:, 61:]).float().mean())
+
+
+@pytest.mark.parametrize("hidden, heads", [(96, 4), (128, 4)])
+def test_what_was_said_once_is_said_again(hidden, heads):
+    assert copied(build(hidden=hidden, heads=heads)[0]) > 0.5
+    with patch("thinkrec.lm.tiny.start_copying"):
+        assert copied(build(hidden=hidden, heads=heads)[0]) < 0.1
+
+
+@pytest.mark.parametrize("sizes", [{"layers": 1}, {"heads": 1}, {"hidden": 16, "heads": 4}], ids=str)
+def test_a_model_without_room_for_such_heads_is_an_ordinary_one(sizes):
+    started = build(**sizes)[0].state_dict()
+    with patch("thinkrec.lm.tiny.start_copying"):
+        assert all(weight.equal(started[name]) for name, weight in build(**sizes)[0].state_dict().items())
+
+
+def test_it_is_the_same_each_time_and_reads_by_other_vectors_than_it_predicts_by():
+    """Yes and No are predicted in the same places and say opposite things where they are read."""
+    (one, words, sizes), (two, *_), (other, *_) = build(), build(), build(seed=4)
+    weights = [model.state_dict()["model.layers.1.mlp.up_proj.weight"] for model in (one, two, other)]
+    assert weights[0].equal(weights[1]) and not weights[0].equal(weights[2])
+    assert sizes["parameters"] == sum(weight.numel() for weight in one.parameters())
+    assert sizes["vocabulary"] == len(words) == one.config.vocab_size
+    assert one.get_input_embeddings().weight.data_ptr() != one.get_output_embeddings().weight.data_ptr()
+
+
+@pytest.mark.parametrize("texts", [[], TITLES, ["a b c " * 300, REASON * 40]], ids=["none", "titles", "long"])
+def test_verdicts_are_single_tokens_whatever_the_text(texts):
+    words = build_tokenizer(texts, 300)
+    assert len(words) <= 300
+    for verdict in VERDICTS:
+        (token,) = words(f" {verdict}", add_special_tokens=False)["input_ids"]
+        assert words.decode([token]) == f" {verdict}"
+    assert find_vocabulary(words).begin == words.bos_token_id
+    assert words.decode(words(" Ünïcode 東京", add_special_tokens=False)["input_ids"]) == " Ünïcode 東京"
