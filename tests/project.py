@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -180,8 +180,8 @@ def in_project(folder: Path) -> Iterator[None]:
 
 
 def run_stage(folder: Path, name: str) -> str:
-    """A stage run in this process, which has torch at hand already; returns its closing line."""
-    with in_project(folder):
+    """A stage run in this process alone, which has torch at hand already; returns its closing line."""
+    with in_project(folder), mock.patch("joblib.parallel_config", lambda **_: nullcontext()):
         return getattr(import_module(f"stages.{name}"), name)()
 
 

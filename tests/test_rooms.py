@@ -7,8 +7,8 @@ from tests.source import imported_files
 
 # The floor plan, from the top.
 ROOMS = [
-    "errors", "progress", "sections", "params", "artifacts", "provenance", "figures", "metrics", "history", "shown",
-    "synthetic", "ingest",
+    "errors", "progress", "processes", "sections", "params", "artifacts", "provenance", "figures", "metrics",
+    "history", "shown", "synthetic", "ingest",
     "claims", "teacher", "features", "synthesis", "baselines", "text", "lm", "experts", "reasons", "evaluation",
     "report", "campaign", "answers", "recommender", "export", "terminal", "command", "cli",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Alone, nothing is shared out; where models run can be named."""
 
-from thinkrec.lm import processes
+from thinkrec import processes
 
 
 def test_the_device_can_be_named(monkeypatch):

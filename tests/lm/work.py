@@ -24,8 +24,8 @@ from torch import Tensor
 
 from tests.builders import interactions, layout_of, loaded_model, recommender
 from tests.project import run_params
-from thinkrec import artifacts
-from thinkrec.lm import processes, scoring
+from thinkrec import artifacts, processes
+from thinkrec.lm import scoring
 from thinkrec.lm.adapters import BatchWeights, MixtureLinear
 from thinkrec.lm.finetune import finetune
 from thinkrec.lm.losses import Objective

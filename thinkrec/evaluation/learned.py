@@ -27,7 +27,7 @@ from torch.nn import functional
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from thinkrec.errors import UserError
-from thinkrec.lm.processes import device
+from thinkrec.processes import device
 
 DEPTH = 3 / 4  # of the layers, rounded up
 

@@ -33,7 +33,7 @@ from transformers.utils import logging
 from thinkrec.artifacts import atomic, missing_artifact, read_json, sha256, write_json
 from thinkrec.errors import UserError
 from thinkrec.lm.families import check_memory
-from thinkrec.lm.processes import device
+from thinkrec.processes import device
 from thinkrec.text.vocabulary import find_vocabulary
 
 TINY = "tiny"

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
+from thinkrec import processes
 from thinkrec.claims.answers import split_verdict
-from thinkrec.lm import processes
 from thinkrec.lm.losses import Objective
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import score, weighted_batches

@@ -23,11 +23,11 @@ from thinkrec.lm.backbone import open_backbone
 from thinkrec.lm.families import check_positions
 from thinkrec.lm.finetune import encode_reasons
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, SoftPrompt, TextMatch
-from thinkrec.lm.processes import device
 from thinkrec.lm.recipes import RECIPES, Recipe
 from thinkrec.lm.scoring import RowWeights, check_passes, score
 from thinkrec.metrics import sigmoid
 from thinkrec.params import Params
+from thinkrec.processes import device
 from thinkrec.text.chat import frame_hash
 from thinkrec.text.items import Ragged, encode_once, item_texts
 from thinkrec.text.layout import Layout

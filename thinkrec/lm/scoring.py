@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from thinkrec import processes
 from thinkrec.errors import UserError
-from thinkrec.lm import processes
 from thinkrec.lm.adapters import BatchWeights
 from thinkrec.lm.model import RecommenderLM, mean_over_texts
 from thinkrec.progress import track

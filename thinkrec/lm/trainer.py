@@ -35,9 +35,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
+from thinkrec import processes
 from thinkrec.artifacts import atomic
 from thinkrec.errors import diverged
-from thinkrec.lm import processes
 from thinkrec.lm.adapters import first_differing, layers_of
 from thinkrec.lm.families import text_config
 from thinkrec.params import (

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
-from thinkrec.lm import processes
+from thinkrec import processes
 from thinkrec.lm.loaded import LoadedModel
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import weighted_batches
