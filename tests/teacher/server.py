@@ -190,6 +190,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "list": _raw("[]"),
     "null": _raw("null"),
     "error with 200": lambda request: Response(body=refuses(500, "upstream_failed")(request).body),
+    "error object with 200": _raw('{"object": "error", "message": "maximum context length is 2048", "code": 400}'),
     # what the format promises, left out
     "no choices": lacks(choices=[]),
     "choices missing": lacks(choices=None),
@@ -218,6 +219,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "content filter": says("Yes. It", finish="content_filter"),
     "can't help": says("I can't help with that."),
     "truncated": says("Yes. It fits because the user", finish="length"),
+    "truncated elsewhere": says("Yes. It fits because the user", finish="MAX_TOKENS"),
     "truncated scratch": says("<think>First, the user", finish="length"),
     "scratch": says("<think>No, wait.</think>\nYes. It fits."),
     "scratch apart": says("Yes. It fits.", reasoning_content="No, wait."),

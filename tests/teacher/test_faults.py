@@ -72,11 +72,13 @@ ANSWERS = {
     "spaces": EMPTY,
     "refusal": REFUSED | {"refused": True},
     "content filter": REFUSED | {"text": "Yes. It", "finish_reason": "content_filter", "refused": True},
+    "error object with 200": REFUSED | {"finish_reason": "not_taken", "refused": True, **UNCOUNTED},
     "bad request": REFUSED | {"finish_reason": "not_taken", "refused": True, **UNCOUNTED},
     "detail": REFUSED | {"finish_reason": "set_aside", "refused": True, **UNCOUNTED},
     "flagged": REFUSED | {"finish_reason": "content_filter", "refused": True, **UNCOUNTED},
     "can't help": REFUSED | {"text": "I can't help with that."},
     "truncated": CUT | {"text": "Yes. It fits because the user", "finish_reason": "length"},
+    "truncated elsewhere": CUT | {"text": "Yes. It fits because the user", "finish_reason": "length"},
     "truncated scratch": CUT | {"finish_reason": "length"},
     "scratch": FITS,
     "scratch apart": FITS | {"reasoning_content": "No, wait."},
@@ -233,7 +235,7 @@ def test_the_ledger_calls_each_answer_that_is_none_by_its_name():
     counts = {fault: count for fault, count in synthesis.stats["rejected"].items() if count}
     assert counts == Counter(faults.values())
     assert synthesis.stats["given_up"] == synthesis.stats["rejected"]
-    counted = len(faults) - 3  # what was flagged, or not taken, reached no model
+    counted = len(faults) - 4  # what was flagged, or not taken, reached no model
     assert (synthesis.stats["prompt_tokens"], synthesis.stats["completion_tokens"]) == (7 * counted, 3 * counted)
 
 

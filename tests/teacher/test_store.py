@@ -225,6 +225,18 @@ def test_a_store_that_cannot_be_used_is_a_user_error_in_one_line(spoil, line):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("made_elsewhere", [False, True])
+def test_a_store_serves_without_shared_memory(made_elsewhere, tmp_path):
+    path = tmp_path / "store.sqlite"
+    if made_elsewhere:
+        with open_store(path) as store:
+            store.put("k", ANSWER)
+    (tmp_path / "store.sqlite-shm" / "in the way").mkdir(parents=True)
+    for _ in range(2):
+        with open_store(path) as store, open_store(path) as other:
+            assert store.put("k", ANSWER) == other.get("k") == ANSWER
+
+
 def test_an_environment_variable_names_another_store(monkeypatch, tmp_path):
     monkeypatch.setenv("THINKREC_STORE", str(tmp_path / "elsewhere.sqlite"))
     with serve() as server:

@@ -24,6 +24,8 @@ MOST_TOKENS = 10_000_000  # of a prompt or an answer, beyond any model there is
 # that the host turned down alone, for a reason that we cannot tell.
 NOT_TAKEN, SET_ASIDE = "not_taken", "set_aside"
 TURNED_DOWN = (400, 413, 422)  # status of what may be one question's own fault
+# What other APIs call an answer that was cut off.
+_LENGTH = re.compile(r"(?:max|model)(?:_output|_completion)?_(?:tokens|length)", re.IGNORECASE)
 # What hosts call a question that they refuse: by its code or, where it is too long, in words.
 _FLAGGED = {"content_filter", "content_policy_violation", "invalid_prompt"}
 _TOO_LONG = re.compile(
@@ -92,7 +94,7 @@ def read_answer(status: int, body: object) -> Answer | None:
         or _text(message.get("reasoning"))
         or _joined_parts(message.get("reasoning_details"), kind="reasoning.text"),
         refusal=_text(message.get("refusal")),
-        finish_reason=_text(choice.get("finish_reason")),
+        finish_reason=_LENGTH.sub("length", _text(choice.get("finish_reason"))),
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
     )
@@ -104,7 +106,7 @@ def read_error(body: object) -> object:
     response = as_object(body)
     choices = response.get("choices")
     choice = as_object(choices[0]) if isinstance(choices, list) and choices else {}
-    return response.get("error") or choice.get("error")
+    return response.get("error") or choice.get("error") or (response if response.get("object") == "error" else None)
 
 
 def _says_too_long(error: object) -> bool:

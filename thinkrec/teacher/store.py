@@ -47,14 +47,29 @@ class _Database:
         """The file at `path`, made where there is none; `UserError` where it is of another version."""
         with cls._explain_faults(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(path, timeout=WAIT, isolation_level=None)
+            try:
+                connection = cls._connect(path)
+            except sqlite3.OperationalError:
+                # Who writes ahead shares an index in memory, which some file systems have not; who has a file alone
+                # needs none, and may end that.
+                connection = cls._connect(path, locking="EXCLUSIVE", journal="TRUNCATE")
         with closing(connection):
-            with cls._explain_faults(path):
-                (version,) = connection.execute("PRAGMA user_version").fetchone()
-                if version not in (0, FORMAT):
-                    raise UserError(f"{path}: {cls.TITLE} is of another version ({version}); use that thinkrec")
-                connection.executescript(f"{cls.SETUP}; PRAGMA user_version = {FORMAT}")
             yield cls(path, connection)
+
+    @classmethod
+    def _connect(cls, path: Path, *, locking: str = "NORMAL", journal: str = "WAL") -> sqlite3.Connection:
+        connection = sqlite3.connect(path, timeout=WAIT, isolation_level=None)
+        try:
+            connection.executescript(f"PRAGMA locking_mode = {locking}")
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version not in (0, FORMAT):
+                raise UserError(f"{path}: {cls.TITLE} is of another version ({version}); use that thinkrec")
+            connection.executescript(f"PRAGMA journal_mode = {journal}; PRAGMA locking_mode = NORMAL")
+            connection.executescript(f"{cls.SETUP}; PRAGMA user_version = {FORMAT}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -91,7 +106,7 @@ class Store(_Database):
 
     TITLE = "the response store"
     SETUP = """
-        PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
+        PRAGMA synchronous = NORMAL;
         CREATE TABLE IF NOT EXISTS responses (key TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID
     """
 
