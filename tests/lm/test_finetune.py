@@ -19,7 +19,7 @@ from tests.builders import interactions, layout_of, recommender, tokenizer
 from tests.lm.work import REASON, SETTINGS, SFT, fine_tuned, tune
 from tests.project import run_params
 from thinkrec.lm.adapters import add_lora
-from thinkrec.lm.finetune import encode_reasons, measures, think_loss
+from thinkrec.lm.finetune import encode_reasons, measures, think_loss, up_to_last_reason
 from thinkrec.lm.losses import Objective, answer_loss, pairwise_loss, recommendation_loss
 from thinkrec.lm.model import Output, RecommenderLM
 from thinkrec.lm.scoring import score
@@ -145,6 +145,16 @@ def test_thinking_alone_is_of_reasons_and_that_a_verdict_comes_before_them_by_ha
     assert loss_of(both, **alone) == pytest.approx(loss, rel=1e-5)  # after its reason, a verdict is
     asked = [loss_of(both, label=label, reason_first=1.0, **alone) for label in (both.label, 1 - both.label)]
     assert asked[0] != pytest.approx(asked[1], rel=1e-3)
+
+
+@torch.no_grad()
+def test_what_comes_after_the_last_reason_is_left_out_and_no_reason_notices() -> None:
+    table = interactions()
+    layout, model = layout_of(table, reasons={1: REASON, 2: REASON}), recommender(table).eval()
+    (kept,) = up_to_last_reason(layout, WINDOWS)
+    assert kept.rows.tolist() == [0, 1, 2] and kept.target.all()
+    before, after = (model(layout.collate(windows)).reason_logits for windows in (WINDOWS[:1], [kept]))
+    assert len(after) == 2 * len(REASON) and torch.allclose(before, after, atol=1e-6)
 
 
 def test_scores_before_a_reason_alone_are_compared_in_pairs() -> None:

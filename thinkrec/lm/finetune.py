@@ -9,7 +9,7 @@ up to the loss of the step in one pass.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -51,6 +51,15 @@ class Piece:
 def steps_by_rows(layout: Layout, windows: Sequence[Window], rows: int) -> list[Step]:
     """The windows of an epoch as steps of at most `rows` targets (one window may exceed that), longest first."""
     return list(batches_by_tokens(layout, windows, sys.maxsize, targets=rows))
+
+
+def up_to_last_reason(layout: Layout, windows: Iterable[Window]) -> Iterator[Window]:
+    """The windows that show a reason, each without what comes after its last one: nothing before sees that."""
+    for window in windows:
+        shown = np.flatnonzero(layout.reasons_shown(window))
+        if len(shown):
+            kept = slice(shown[-1] + 1)
+            yield replace(window, rows=window.rows[kept], target=window.target[kept])
 
 
 def passes(layout: Layout, steps: Sequence[Step], tokens: int, processes: int) -> int:
@@ -119,11 +128,15 @@ def finetune(
     def steps_of(epoch: int) -> list[Step]:
         rng = np.random.default_rng([settings.seed, epoch])
         drawn = rng if redraw else np.random.default_rng([settings.seed, 0])
-        steps = steps_by_rows(taught, taught.training_windows(train_rows, drawn), params.batch_rows)
+        windows = taught.training_windows(train_rows, drawn)
+        if think_only:
+            windows = list(up_to_last_reason(taught, windows))
+        steps = steps_by_rows(taught, windows, params.batch_rows)
         return [steps[index] for index in rng.permutation(len(steps))]
 
-    with_reason = sum(taught.reasons_shown(window).sum() for step in steps_of(0) for window in step)
-    thinking = float(with_reason / len(train_rows))
+    first = [window for step in steps_of(0) for window in step]
+    with_reason = sum(taught.reasons_shown(window).sum() for window in first)
+    thinking = float(with_reason / sum(window.target.sum() for window in first))
     objective = Objective(model, layout.label, thinking, params, think_only=think_only)
 
     def validate() -> dict[str, float]:

@@ -27,6 +27,7 @@ class Phase:
     rate: float = 1.0  # times `sft.learning_rate`
     epochs: float = 1.0  # times `sft.epochs`
     think_only: bool = False  # learns reasons alone, and keeps the epoch that best predicts those held out of it
+    reasons: bool = True  # whether it learns reasons at all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,10 @@ RECIPES = {
         phases=(
             _THINKING,
             # So few weights learn in half the epochs: after two AUC has .001 to gain (docs/log.md).
-            Phase(name="projector", trains=("projector", "soft_prompt"), slots=True, rate=2.0, epochs=0.5),
+            # Reasons would take half of its time and have little to learn from what it trains.
+            Phase(
+                name="projector", trains=("projector", "soft_prompt"), slots=True, rate=2.0, epochs=0.5, reasons=False
+            ),
         ),
         by_text=(_THINKING, Phase(name="whole", trains=("backbone", "soft_prompt", "match"), slots=False)),
         score="difference",

@@ -73,7 +73,7 @@ def fit_global(loaded: LoadedModel, params: Params) -> tuple[dict[str, TrainResu
             continue
         results[phase.name] = finetune(
             model,
-            replace(layout, reasons=learned),
+            replace(layout, reasons=learned if phase.reasons else {}),
             train_rows=loaded.rows("train"),
             valid_rows=loaded.rows("valid"),
             user=loaded.user,
