@@ -4,7 +4,7 @@ export TOKENIZERS_PARALLELISM = false
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3.11
 
-.PHONY: repro test test-fast tables smollm2 check lint bench docs clean lock help
+.PHONY: repro test test-fast show tables smollm2 check lint bench docs clean lock help
 
 help:  ## say what the targets do
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -47,6 +47,11 @@ check: .venv/made  ## format, lint and types, as pre-commit and CI do
 	ruff format --check .
 	ruff check .
 	mypy
+
+# Of DVC's columns: dependencies, and metrics other than AUC and UAUC on test.
+HIDDEN = .*(/|valid_|loss|@|items\.rows$$)|(valid|best|train|held_out|splits|reasons)\.|(interactions|users|items.*|mean_keywords|vocabulary|parameters|tokens|epoch|groups|smallest.*)$$
+show: .venv/made  ## list experiments: AUC and UAUC on test, and the parameters in which they differ
+	dvc exp show --only-changed --drop '$(HIDDEN)'
 
 bench: .venv/made  ## time what must be fast: ratios of A to B, measured in one run
 	python -m benchmarks

@@ -19,7 +19,7 @@ def baselines() -> str:
             load(),
         )
     artifacts.write_table(artifacts.BASELINES, scores)
-    artifacts.write_metrics("baselines", metrics)
+    artifacts.write_metrics("baselines", metrics, "*.valid_auc")
     slots = metrics["logistic_slots"]
     return (
         f"{len(metrics)} baselines; logistic regression on the statistics in slots: "

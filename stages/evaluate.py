@@ -1,5 +1,10 @@
 """Everything before -> metrics beside the baselines, predictions, reasons, plots. Run: thinkrec-stage evaluate"""
 
+HEADLINES = (
+    *("test.auc", "test.uauc", "test.*", "valid.auc", "valid.uauc", "reasons.accuracy", "reasons.meteor_exact_stem"),
+    *("reasons.claims.ours.*_true_share.literally", "reasons.truth.ours.named_share"),
+)
+
 
 def evaluate() -> str:
     """Score valid and test rows, write reasons, compare with baselines."""
@@ -13,7 +18,7 @@ def evaluate() -> str:
     evaluation = evaluate_project(load())
     artifacts.write_table(artifacts.PREDICTIONS, evaluation.predictions)
     artifacts.write_table(artifacts.REASONS, evaluation.reasons)
-    artifacts.write_metrics("evaluate", evaluation.metrics)
+    artifacts.write_metrics("evaluate", evaluation.metrics, *HEADLINES)
     artifacts.write_json(artifacts.TABLE, artifacts.rounded(evaluation.table, 4))
     for name, points in evaluation.curves().items():
         artifacts.write_json(artifacts.PLOTS / f"{name}.json", artifacts.rounded(points, 5))

@@ -20,6 +20,6 @@ def experts() -> str:
     loaded = open_global(params, with_reasons=True)
     with resumable(params.run), artifacts.atomic(artifacts.EXPERTS) as partial:
         metrics = fit_experts(loaded, params, partial)
-    artifacts.write_metrics("experts", metrics)
+    artifacts.write_metrics("experts", metrics, "groups", "smallest_cohens_d")
     sizes = [*metrics["users"], *(expert["users"] for expert in metrics["experts"] if "users" in expert)]
     return f"{len(sizes)} experts for groups of {', '.join(map(str, sizes)) or 'no'} users"

@@ -22,7 +22,7 @@ def features() -> str:
         )
     save_features(by_protocol)
     save_model(model, artifacts.FEATURE_MODEL)
-    artifacts.write_metrics("features", metrics)
+    artifacts.write_metrics("features", metrics, "valid_auc", "valid_uauc")
     return (
         f"{metrics['statistics']} statistics, {metrics['model']}'s valid AUC {metrics['valid_auc']:.4f}, "
         f"UAUC {metrics['valid_uauc']:.4f}"

@@ -13,6 +13,6 @@ def gate() -> str:
     with resumable(params.run):
         routing, metrics = fit_routing(loaded, experts.groups, params)
         save_routing(routing, params.gate)
-    artifacts.write_metrics("gate", metrics)
+    artifacts.write_metrics("gate", metrics, "valid.*.auc", "valid.*.uauc")
     shares = ", ".join(f"{name} {share:.0%}" for name, share in metrics["cases"].items())
     return f"{params.gate.kind} gate over {len(experts.folders)} experts (users by the paper's rule: {shares})"

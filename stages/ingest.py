@@ -16,7 +16,8 @@ def ingest() -> str:
     for path, frame in ingested.tables().items():
         artifacts.write_table(path, frame)
     write_provenance(artifacts.INTERACTIONS.parent, dataset_parameters(params))
-    artifacts.write_metrics("ingest", ingested.stats)
+    headlines = ("interactions", "users", "items", "splits.*.positive_share")
+    artifacts.write_metrics("ingest", ingested.stats, *headlines)
     report.draw(artifacts.PLOTS / "dataset.png", ingested.interactions, ingested.days, ingested.windows)
     test_users = ingested.stats["splits"]["test"]["users"]
     if test_users < FEW_USERS:

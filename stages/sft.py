@@ -25,7 +25,9 @@ def sft() -> str:
         if "objective" in epoch  # no scores are measured where reasons alone are learned
     ]
     best = {phase: result.best for phase, result in results.items()}
-    artifacts.write_metrics("sft", {"best": best, "traces": len(loaded.layout.reasons)})
+    headlines = ("best.*.auc", "best.*.uauc", "best.*.think_loss")
+    measured = {"best": best, "traces": len(loaded.layout.reasons), "curve": curve}
+    artifacts.write_metrics("sft", measured, *headlines)
     artifacts.write_json(artifacts.PLOTS / "sft.json", artifacts.rounded(curve, 4))
     phase = list(results)[-1]
     return (

@@ -20,5 +20,5 @@ def traces(dry_run: DryRun = False) -> str | Reply:
     artifacts.write_table(artifacts.TRACES, synthesis.kept)
     artifacts.write_table(artifacts.REJECTED, synthesis.rejected)
     artifacts.write_text(artifacts.EXAMPLES, synthesis.examples)
-    artifacts.write_metrics("traces", synthesis.stats)
+    artifacts.write_metrics("traces", synthesis.stats, "*.kept", "train.accuracy_before_hint")
     return f"{synthesis}; {describe_spent(spent, params.teacher)}"

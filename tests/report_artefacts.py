@@ -57,7 +57,7 @@ def make_artefacts(
         interactions=interactions,
         items=pd.DataFrame(
             {"title": titles or TITLES, "year": pd.array([1990, None, 2001, 2002, 2003], dtype="Int16")}
-        ).assign(categories="", description=""),
+        ).assign(item_id=[f"i{item}" for item in range(5)], categories="", description=""),
         users=pd.DataFrame({"user_id": [f"u{user}" for user in range(users)]}),
         keywords=pd.DataFrame({"keywords": KEYWORDS}),
         truth=pd.DataFrame({"probability": 0.75, "reason": "theme:sea"}, index=interactions.index),
@@ -65,5 +65,17 @@ def make_artefacts(
         reasons=pd.DataFrame({"row": [row], "reason": [reason], "teacher": [None]}),
         weights=np.tile(np.asarray([[0.25, 0.75]], np.float32), (len(at), 1)),
         table=evaluate(predictions, MODELS, seed=0, draws=20),
-        written={"rows": 1, "claims": {"ours": {"ungrounded_share": 0.5}}},
+        measured={
+            "ingest": {
+                "dataset": "small",
+                **dict(rows_read=len(interactions), interactions=len(interactions), users=users, items=5),
+                "quarantined": {},
+                "windows": {"test": "[2001-01-01, 2002-01-01) UTC"},
+                "ratings_of_busiest_tenth": {"users": 0.1, "items": 0.2},
+                "splits": {"test": {"interactions": len(at), "positive_share": 0.5, "best_auc": None}},
+            },
+            "sft": {"curve": [{"epoch": 1, "auc": 0.6, "uauc": 0.5}, {"epoch": 2, "auc": 0.7, "uauc": None}]},
+            "gate": {"valid": {}},
+            "evaluate": {"reasons": {"rows": 1, "claims": {"ours": {"ungrounded_share": 0.5}}}},
+        },
     )

@@ -47,7 +47,7 @@ def run_from(folder, first, changes):
         with recorded_params() as read:
             run_stage(folder, name)
         assert {param for param in read if not param.startswith("run.")} <= declared_params(name), name
-    return {name: read_json(folder / "metrics" / f"{name}.json") for name in STAGES if "metrics" in PIPELINE[name]}
+    return {name: read_json(folder / "out" / name / "measures.json") for name in STAGES if "metrics" in PIPELINE[name]}
 
 
 class TestAblations:
@@ -149,7 +149,7 @@ class TestAddedExperts:
         assert by_rule[alike, 3].mean() > 2 * by_rule[others, 3].mean()
 
     def test_metrics_say_who_they_are_of_and_how_far_from_the_others(self, extended, finished):
-        metrics, before = (read_json(folder / "metrics" / "experts.json") for folder in (extended, finished))
+        metrics, before = (read_json(folder / "out" / "experts" / "measures.json") for folder in (extended, finished))
         users = np.bincount(load_groups(extended / EXPERTS).group + 1)[1:]
         assert metrics["experts"][:2] == before["experts"]
         third, fourth = metrics["experts"][2:]
@@ -157,7 +157,7 @@ class TestAddedExperts:
         assert third["auc"] is not None
         assert fourth["auc"] is None  # valid has nothing of its users
         assert set(metrics["cohens_d"]) == {"1-2", "1-3", "1-4", "2-3", "2-4", "3-4"}
-        gate = read_json(extended / "metrics" / "gate.json")
+        gate = read_json(extended / "out" / "gate" / "measures.json")
         assert len(gate["mean_weights"]) == 5
         assert "3" in gate["mean_weights_by_group"]
 
@@ -218,4 +218,4 @@ class TestCarryingOn:
         assert len(read_table(TRACES, root=project)) == 0
         for name in ("sft", "experts", "gate", "evaluate"):
             run_stage(project, name)
-        assert read_json(project / "metrics" / "sft.json")["traces"] == 0
+        assert read_json(project / "out" / "sft" / "measures.json")["traces"] == 0

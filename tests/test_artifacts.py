@@ -260,12 +260,24 @@ class TestJson:
         monkeypatch.chdir(tmp_path)
         values = {"auc": np.float32(0.123456), "n": np.int64(3), "none": float("nan"), "deep": [{"x": (1.00004, True)}]}
         artifacts.write_metrics("gate", values)
-        assert artifacts.read_json(Path("metrics/gate.json")) == {
+        assert artifacts.read_json(Path("out/gate/measures.json")) == {
             "auc": 0.1235,
             "n": 3,
             "none": None,
             "deep": [{"x": [1.0, True]}],
         }
+
+    def test_metrics_are_the_headlines_of_what_was_measured_in_their_own_order(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        measured = {"valid": {"auc": 0.6}, "test": {"ndcg@5": 0.7, "uauc": 0.8, "auc": 0.9}, "reasons": {"words": 9}}
+        artifacts.write_metrics("evaluate", measured, "test.auc", "test.*", "valid.auc")
+        metrics = artifacts.read_json(Path("metrics/evaluate.json"))
+        assert [(split, list(figures)) for split, figures in metrics.items()] == [
+            ("test", ["auc", "ndcg@5", "uauc"]),
+            ("valid", ["auc"]),
+        ]
 
     @pytest.mark.parametrize(
         ("path", "stage"),

@@ -31,6 +31,7 @@ from tests.project import (
     set_params,
 )
 from tests.source import imported_files
+from thinkrec.artifacts import _leaves
 from thinkrec.errors import UserError
 from thinkrec.features.models import MODELS
 
@@ -174,6 +175,18 @@ def test_plots_and_metrics_are_in_git_not_in_the_cache():
     for stage in STAGES:
         for entry in [*PIPELINE[stage].get("metrics", []), *PIPELINE[stage].get("plots", [])]:
             assert next(iter(entry.values()))["cache"] is False, json.dumps(entry)
+
+
+def test_make_show_hides_no_parameter_and_of_the_metrics_all_but_those_of_test():
+    """DVC drops the columns whose names begin as the expression says."""
+    (hidden,) = re.findall(r"^HIDDEN = (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    dropped = re.compile(hidden.replace("$$", "$"))
+    assert not [name for name in leaves(yaml.safe_load((ROOT / "params.yaml").read_text())) if dropped.match(name)]
+    values = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "metrics").glob("*.json")]
+    names = [name for value in values for name, _ in _leaves(value)]
+    assert len(names) < 100  # what `dvc metrics diff` lists at most
+    shown = {name for name in names if not dropped.match(name)}
+    assert shown == {"test.auc", "test.uauc", "test.new_items.auc", "test.new_items.uauc"}
 
 
 def test_no_out_keeps_its_stage_out_of_the_run_cache():

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.claims.rows import LITERAL
 from tests.report_artefacts import KEYWORDS, SETTINGS, TITLES, make_artefacts, prompt
 from thinkrec.claims.claims import UNTRUE
-from thinkrec.report.contents import contents
+from thinkrec.report.contents import contents, sections
 from thinkrec.report.page import page as report_page
 
 CHROMIUM = shutil.which("chromium")
@@ -124,7 +124,9 @@ def path(listener: tuple[str, list[str]], tmp_path_factory: pytest.TempPathFacto
         "teacher": None,
     }
     file = tmp_path_factory.mktemp("report") / "a report.html"
-    file.write_text(report_page(contents(artefacts, SETTINGS, prompt(), LITERAL)), encoding="utf-8")
+    file.write_text(
+        report_page(contents(artefacts, prompt(), LITERAL), sections(artefacts, SETTINGS)), encoding="utf-8"
+    )
     return file
 
 
@@ -132,12 +134,15 @@ def test_it_opens_from_disk_in_silence_and_asks_for_nothing_but_itself(
     tab: Tab, path: Path, listener: tuple[str, list[str]]
 ) -> None:
     assert tab.texts("h1") == ["ThinkRec on small"]
-    assert tab.count("#tables tbody tr") > 3
-    tab.page.get_by_text("New items", exact=True).click()
-    assert tab.page.get_by_role("region", name="Models on test, new items").is_visible()
-    assert tab.page.get_by_role("region", name="Differences on test, new items").locator("tbody tr").count() == 1
-    assert tab.texts("#tables p") == ["300 test rows are about items that train never saw."]
-    assert tab.texts("#written caption") == ["Reasons: the texts", "Reasons: claims"]
+    assert tab.texts("#lead") == [
+        "On 300 test interactions ThinkRec is ahead of matrix factorisation, the best of 1 other models by AUC "
+        "(+0.5000, 95 % interval +0.5000 to +0.5000), and ahead of matrix factorisation, the best of them by UAUC "
+        "(+0.5000, 95 % interval +0.5000 to +0.5000)."
+    ]
+    tab.page.get_by_text("All figures, new items", exact=True).click()
+    assert tab.page.get_by_role("region", name="Models, new items").is_visible()
+    assert tab.page.get_by_role("region", name="ThinkRec minus each, new items").locator("tbody tr").count() == 1
+    assert tab.texts("#slices p") == ["300 test rows are about items that train never saw."]
     assert tab.count("svg path.curve") == 4  # three models' ROC, one calibration
     for number in range(3):  # every kind of user is put on the page
         tab.page.locator("#list button").nth(number).click()
@@ -203,6 +208,46 @@ def test_a_user_shows_ranked_targets_and_a_target_shows_what_stands_behind_its_s
     assert "No reason was written" in " ".join(tab.texts("#target .hint"))
 
 
+def test_an_address_names_a_user_and_an_item_and_opens_them(chromium: Browser, path: Path, tab: Tab) -> None:
+    tab.choose("u77")
+    tab.page.locator("#user .pick button").nth(1).click()
+    assert tab.page.url.endswith("#user/u77/item/i3")
+    with chromium.new_context() as context:
+        other = Tab(context.new_page())
+        other.page.goto(tab.page.url)
+        assert (other.texts("#user h3 bdi"), other.texts("#target h3")) == (["u77"], ["Night Train (2002)"])
+        other.page.evaluate("location.hash = '#user/u78'")
+        other.page.wait_for_function("document.querySelector('#user h3 bdi').textContent === 'u78'")
+        other.page.evaluate("location.hash = '#user/nobody'")
+        other.page.wait_for_function("document.querySelector('#found').textContent.includes('nobody is not in this')")
+        assert other.texts("#user h3 bdi") == ["u78"] and other.complaints == []
+
+
+def test_an_id_that_was_searched_for_stands_on_one_line(tab: Tab) -> None:
+    tab.page.set_viewport_size({"width": 820, "height": 900})
+    assert len(tab.search("night train")) == 100
+    heights = tab.run("[...document.querySelectorAll('#list bdi')].map(node => node.clientHeight)")
+    assert max(heights) < 30  # pixels: two lines are 50
+
+
+def test_without_scripts_the_page_says_who_is_ahead_and_by_how_much(chromium: Browser, path: Path) -> None:
+    with chromium.new_context(java_script_enabled=False, viewport={"width": 390, "height": 900}) as context:
+        page = context.new_page()
+        page.goto(path.as_uri())
+        assert page.locator("#lead").inner_text().startswith("On 300 test interactions ThinkRec is ahead of")
+        leads = page.get_by_role("region", name="Leads by AUC, test")
+        assert leads.locator("tbody tr").count() == leads.locator("svg circle").count() == 1
+        assert page.locator("noscript").is_visible() and not page.locator("#query").is_visible()
+
+
+def test_on_paper_the_chosen_user_stands_below_the_figures_within_the_page(tab: Tab) -> None:
+    tab.page.emulate_media(media="print")
+    tab.page.set_viewport_size({"width": 720, "height": 1000})
+    assert tab.run("document.documentElement.scrollWidth") <= 720
+    assert not tab.page.locator("nav").is_visible() and not tab.page.locator("#query").is_visible()
+    assert tab.page.locator("#target h3").is_visible() and tab.page.locator("#lead").is_visible()
+
+
 def test_evidence_is_marked_in_the_history_and_what_is_not_so_in_the_text(tab: Tab) -> None:
     tab.choose("odd")
     marks = "#target blockquote mark"
@@ -248,7 +293,7 @@ def test_every_control_has_a_name(tab: Tab) -> None:
     assert tree and unnamed == []
 
 
-@pytest.mark.parametrize("width", [320, 390, 820, 1280])
+@pytest.mark.parametrize("width", [320, 390, 820, 1440])
 def test_no_width_scrolls_sideways(chromium: Browser, path: Path, width: int) -> None:
     with chromium.new_context(viewport={"width": width, "height": 900}, is_mobile=width < 600) as context:
         page = context.new_page()

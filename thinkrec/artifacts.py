@@ -6,6 +6,7 @@ the new one, never half of it. The bytes written depend only on the content, so 
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import shutil
@@ -49,6 +50,8 @@ PREDICTIONS = ROOT / "evaluate" / "predictions.parquet"
 REASONS = ROOT / "evaluate" / "reasons.parquet"
 REPORT = ROOT / "report" / "report.html"
 TABLE = ROOT / "evaluate" / "table.json"  # every model, metric, interval and difference
+
+MEASURES = "measures.json"  # all that a stage measured, beside what it made
 
 TOKEN_CACHE = Path(".cache") / "tokens"
 RESPONSES = Path(".cache") / "responses.sqlite"  # teachers' answers, paid for; see thinkrec/teacher/store.py
@@ -330,9 +333,29 @@ def read_json(path: Path) -> Any:
         raise faulty_artifact(path, f"not valid JSON ({error})") from None
 
 
-def write_metrics(stage: str, values: dict[str, Any], *, digits: int = 4) -> None:
-    """Write a stage's metrics file: small, in git, rounded so that a diff shows what changed and no more."""
-    write_json(METRICS / f"{stage}.json", rounded(values, digits))
+def write_metrics(stage: str, values: dict[str, Any], *headlines: str, digits: int = 4) -> None:
+    """Write all that a stage measured beside what it made; of it the headlines into its metrics file, which is in git.
+
+    `headlines` are patterns of dotted names (all, if there are none), in the order in which DVC shows them. Both files
+    are rounded, so that a diff shows what changed and no more.
+    """
+    values = rounded(values, digits)
+    write_json(ROOT / stage / MEASURES, values)
+    leaves = dict(_leaves(values))
+    metrics: dict[str, Any] = {}
+    for name in (name for pattern in headlines or ["*"] for name in fnmatch.filter(leaves, pattern)):
+        *path, last = name.split(".")
+        inner = metrics
+        for step in path:
+            inner = inner.setdefault(step, {})
+        inner[last] = leaves[name]
+    write_json(METRICS / f"{stage}.json", metrics)
+
+
+def _leaves(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested values by dotted name."""
+    for key, value in values.items():
+        yield from _leaves(value, f"{before}{key}.") if isinstance(value, dict) else [(f"{before}{key}", value)]
 
 
 def rounded(value: Any, digits: int) -> Any:

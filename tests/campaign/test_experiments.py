@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests.project import ENVIRONMENT, ROOT, call, dvc
-from thinkrec.artifacts import METRICS, PREDICTIONS, REASONS, SCHEMAS, TABLE, write_table
+from thinkrec.artifacts import MEASURES, PREDICTIONS, REASONS, SCHEMAS, TABLE, write_table
 from thinkrec.campaign.experiments import CLONES, check_repository, fetch_run, run_experiments
 from thinkrec.errors import UserError
 
@@ -48,7 +48,7 @@ import pathlib, time
 text = pathlib.Path("params.yaml").read_text()
 assert "n: 4" not in text, "four is too many"
 time.sleep(1000 if "n: 5" in text else 0)
-for path in ["{TABLE.as_posix()}", "{(METRICS / "evaluate.json").as_posix()}"]:
+for path in ["{TABLE.as_posix()}", "{(TABLE.parent / MEASURES).as_posix()}"]:
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     pathlib.Path(path).write_text('["old code", "' + text.strip() + '"]')
 for path in ["{PREDICTIONS.as_posix()}", "{REASONS.as_posix()}"]:
@@ -72,7 +72,6 @@ def project(repository):
         "deps": ["stages"],
         "params": ["n"],
         "outs": ["out/evaluate"],
-        "metrics": [{"metrics/evaluate.json": {"cache": False}}],
     }
     (repository / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"evaluate": stage}}), encoding="utf-8")
     commit(repository)

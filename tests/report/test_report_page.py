@@ -5,22 +5,32 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from tests.claims.rows import LITERAL
+from tests.project import call
 from tests.report_artefacts import HOSTILE, REASON, SETTINGS, TITLES, make_artefacts, prompt
+from thinkrec.evaluation.faithfulness import compare_sides
+from thinkrec.evaluation.reasons import _name_reason, _score_checks, score_reasons
 from thinkrec.report import users
+from thinkrec.report.accuracy import axis, headline, slices
 from thinkrec.report.artefacts import Artefacts
-from thinkrec.report.contents import contents
+from thinkrec.report.background import provenance
+from thinkrec.report.contents import contents, sections
+from thinkrec.report.measures import CLAIMS, INTERVENTIONS, TEXTS, TRUTH, leaves, reason_measures
 from thinkrec.report.page import LARGEST, page
 from thinkrec.report.users import encode_json, mark_claims
 
+AUTHOR = ("-c", "user.name=A. Tester", "-c", "user.email=tester@example.org")
+
 
 def contents_of(artefacts: Artefacts | None = None, **options: Any) -> dict[str, Any]:
-    return contents(artefacts or make_artefacts(), SETTINGS, prompt(), LITERAL, **options)
+    return contents(artefacts or make_artefacts(), prompt(), LITERAL, **options)
 
 
 def explained_target(value: dict[str, Any]) -> dict[str, Any]:
@@ -38,8 +48,8 @@ def marked_pieces(reason: str) -> list[tuple[str, dict[str, Any]]]:
 
 def test_what_strangers_wrote_stands_in_the_data_only_and_nothing_in_it_is_markup() -> None:
     artefacts = make_artefacts(titles=[HOSTILE, *TITLES[1:]], reason=f"Yes. The user liked {HOSTILE}. $style $policy")
-    value = contents(artefacts, {**SETTINGS, "dataset": HOSTILE}, prompt(), LITERAL)
-    text = page(value)
+    value = contents_of(artefacts)
+    text = page(value, sections(artefacts, {**SETTINGS, "dataset": HOSTILE}))
     assert text.count("</script>") == 2  # the data's and the script's
     assert "<img" not in text
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
@@ -55,8 +65,8 @@ def test_encoded_json_is_ascii_without_html_and_reads_back() -> None:
 
 
 def test_the_page_names_no_address_but_the_namespace_of_svg_and_its_policy_admits_its_own_code_alone() -> None:
-    text = page(contents_of())
-    assert text == page(contents_of())  # the same artefacts make the same bytes
+    text, again = (page(contents_of(), sections(make_artefacts(), SETTINGS)) for _ in range(2))
+    assert text == again  # the same artefacts make the same bytes
     assert set(re.findall(r"\w+://[^\s\"']*", text)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"\b(?:src|srcset|url|import|innerHTML|outerHTML|insertAdjacentHTML|eval)\s*[=(]", text)
     (policy,) = re.findall(r'Content-Security-Policy" content="(.*?)"', text)
@@ -90,9 +100,9 @@ def test_of_one_user_the_best_ranked_are_shown_and_the_reason_whatever_its_rank(
 @pytest.mark.parametrize("char", ["<", "é", "字"])
 def test_a_page_as_full_as_it_may_be_is_below_the_limit(char: str) -> None:
     artefacts = make_artefacts(users=4000, rows=30, titles=[char * 190 + str(n) for n in range(5)])
-    value = contents(artefacts, SETTINGS, prompt(history=10), LITERAL)
+    value = contents(artefacts, prompt(history=10), LITERAL)
     assert 0 < len(value["users"]) < 4000
-    assert LARGEST * 0.8 < len(page(value).encode()) <= LARGEST
+    assert LARGEST * 0.8 < len(page(value, sections(artefacts, SETTINGS)).encode()) <= LARGEST
 
 
 def test_each_claim_is_marked_as_it_stands() -> None:
@@ -139,29 +149,81 @@ def test_a_target_has_its_probability_weights_rank_and_the_worlds_truth() -> Non
     assert "true_p" not in explained_target(contents_of(real))
 
 
-def test_new_items_are_counted_and_have_a_table_where_they_are_measured() -> None:
-    few, of_new = (contents_of(make_artefacts(users=users))["tables"]["test"]["new_items"] for users in (3, 40))
-    assert few == {"rows": 6, "table": None}
-    assert of_new["rows"] == of_new["table"]["rows"] == 80
-    assert of_new["table"]["headline"] == ["auc", "uauc"]
-    assert {model["name"]: model["values"]["auc"] for model in of_new["table"]["models"]} == {
-        "thinkrec": 1,
-        "mf": 0.5,
-        "best": 0.5,
-    }
-    assert set(of_new["table"]["differences"]["mf"]) == {"auc", "uauc"}
+def lead(difference: float, low: float, high: float) -> dict[str, float]:
+    return {"difference": difference, "low": low, "high": high}
 
 
-def test_metrics_of_the_reasons_become_tables_whatever_their_depth() -> None:
-    written = {
-        "a_b": 1,
-        "claims": {"ours": {"c": None, "d": {"low": 0.123456}}, "teacher": {"c": 2}},
-        "curve": {"note": "not computed", "points": [{"x": 1}, {"x": 2}]},
-        "off": {},
-    }
-    single, claims, curve = contents_of(replace(make_artefacts(), written=written))["written"]
-    assert (single["title"], claims["title"], curve["title"]) == ("", "claims", "curve")
-    assert single["rows"] == [["a b", 1]]
-    assert claims["columns"] == ["ours", "teacher"]
-    assert claims["rows"] == [["c", None, 2], ["d, low", 0.1235, None]]
-    assert curve["rows"] == [["note", "not computed"], ["points, 1, x", 1], ["points, 2, x", 2]]
+def table_of(leads: dict[str, dict[str, float]], **values: float) -> dict[str, Any]:
+    """A split's table of ThinkRec and others: their AUC, and ThinkRec's leads; of UAUC the same."""
+    models = {name: {"all": {"rows": 10, "auc": value, "uauc": value}} for name, value in values.items()}
+    return {"models": models, "differences": {name: {"auc": each, "uauc": each} for name, each in leads.items()}}
+
+
+@pytest.mark.parametrize(
+    ("edges", "says"), [((0.01, 0.03), "ahead of"), ((-0.01, 0.05), "level with"), ((-0.03, -0.01), "behind")]
+)
+def test_the_sentence_says_who_is_ahead_of_whom_also_where_thinkrec_loses(
+    edges: tuple[float, float], says: str
+) -> None:
+    test = table_of({"sasrec": lead(0.02, *edges), "mf": lead(0.5, 0.4, 0.6)}, thinkrec=0.8, sasrec=0.78, mf=0.3)
+    difference, low, high = (f"{value:+.4f}".replace("-", "−") for value in (0.02, *edges))
+    assert headline({"test": test}).startswith(
+        f"On 10 test interactions ThinkRec is {says} SASRec, the best of 2 other models by AUC "
+        f"({difference}, 95 % interval {low} to {high}), and {says} SASRec"
+    )
+
+
+def test_what_knows_the_labels_or_is_thinkrec_itself_is_nobody_to_be_ahead_of() -> None:
+    alone = table_of({}, thinkrec=0.8, thinkrec_global=0.9, best=0.95, sasrec_static=0.9)
+    assert "nothing that it could be compared with" in headline({"test": alone})
+    assert headline({}) == "There are no test interactions, so nothing was compared."
+
+
+def test_the_axis_of_a_forest_plot_holds_the_line_and_the_nearer_half_of_the_leads() -> None:
+    low, high = axis([lead(0.01, -0.01, 0.02), lead(-0.02, -0.03, -0.01), lead(0.3, 0.2, 0.4)])
+    assert -0.04 < low < -0.03 and 0.02 < high < 0.03
+    low, high = axis([lead(0.3, 0.2, 0.4)])
+    assert low < 0 and high > 0.4
+
+
+def test_new_items_are_counted_and_have_leads_where_they_are_measured() -> None:
+    few, many = (slices(make_artefacts(users=users).table) for users in (3, 40))
+    assert "6 test rows are about items that train never saw: too few" in few and "Leads by" not in few
+    assert "80 test rows are about items that train never saw." in many and "Leads by UAUC, new items" in many
+
+
+def test_every_measure_of_the_reasons_has_a_name_and_a_line_that_says_what_it_is() -> None:
+    frame = pd.DataFrame({"row": [0], "label": [1], "probability": [0.5], "reason": ["Yes."], "teacher": ["Yes."]})
+    assert set(score_reasons(frame)) <= set(TEXTS)
+    assert {name for name, _ in leaves(_score_checks([]))} == set(CLAIMS)
+    assert {"changed", *compare_sides(np.zeros(1), np.zeros(1), np.zeros(1), seed=0)} == set(INTERVENTIONS)
+    assert {*_name_reason("", "", []), "reasons", "lead.value", "lead.low", "lead.high"} == set(TRUTH)
+    shown = reason_measures({"rows": 1, "claims": {"ours": {"claims": 3}, "teacher": {"claims": 4}}, "new": {"odd": 5}})
+    cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", shown)
+    assert [re.sub("<.*", "", cell) for cell in cells if "measure" not in cell] == [
+        *("value", "reasons", "1", "ThinkRec", "teacher", "claims", "3", "4", "value", "odd", "5"),
+    ]
+
+
+def test_what_was_run_names_the_commit_and_the_parameters_that_differ_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    params = "seed: 7\nexperts: {n: 3}\nrun: {processes: 1}\n"
+    (tmp_path / "params.yaml").write_text(params, encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text("stages: {report: {deps: [code.py, out/ingest]}}\n", encoding="utf-8")
+    (tmp_path / "code.py").write_text("1\n", encoding="utf-8")
+    call(tmp_path, "git", "init", "--quiet")
+    assert "not in a git repository with a commit" in provenance(SETTINGS)
+    call(tmp_path, "git", "add", "--all")
+    call(tmp_path, "git", *AUTHOR, "commit", "--quiet", "--message", "Start")
+    commit = call(tmp_path, "git", "log", "-1", "--format=%h of %cs").strip()
+    (tmp_path / "results.md").write_text("later\n", encoding="utf-8")
+    call(tmp_path, "git", "add", "--all")
+    call(tmp_path, "git", *AUTHOR, "commit", "--quiet", "--message", "Results, no code")
+    assert f"<dd>{commit}</dd>" in provenance(SETTINGS)
+    assert "<dd>as committed in params.yaml</dd>" in provenance(SETTINGS)
+    (tmp_path / "params.yaml").write_text(params.replace("3", "0").replace("processes: 1", "processes: 2"))
+    (tmp_path / "code.py").write_text("2\n", encoding="utf-8")
+    assert f"<dd>{commit}, and changes that are not committed</dd>" in provenance(SETTINGS)
+    assert "<dd>experts.n: 0 (committed: 3)</dd>" in provenance(SETTINGS)

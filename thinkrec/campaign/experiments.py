@@ -38,7 +38,7 @@ LAST_LINES = 8  # of a failed run's output: what an error shows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What a finished experiment left: artefacts of the evaluation, and its metrics file."""
+    """What a finished experiment left: artefacts of the evaluation, all that it measured among them."""
 
     id: str  # its commit, shortened
     commit: str  # that it started from, shortened; `+` says that code in the workspace differed
@@ -155,12 +155,11 @@ def _read_run(revision: str, start: str) -> Run | None:
         (root / evaluated.parent).mkdir()
         _output(*DVC, "get", ".", evaluated.as_posix(), "--rev", revision, "--out", str(root / evaluated))
         changed = _call("git", "diff", "--quiet", start, revision, "--", *CODE).returncode
-        metrics = artifacts.METRICS / "evaluate.json"
         return Run(
             id=revision[:12],
             commit=start[:7] + ("+" if changed else ""),
             table=artifacts.read_json(root / artifacts.TABLE),
-            metrics=json.loads(_output("git", "show", f"{revision}:{metrics.as_posix()}")),
+            metrics=artifacts.read_json(root / evaluated / artifacts.MEASURES),
             predictions=artifacts.read_table(artifacts.PREDICTIONS, root=root),
             reasons=artifacts.read_table(artifacts.REASONS, root=root),
         )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_curve
 
+from thinkrec.evaluation.models import display_name
 from thinkrec.figures import COLOURS, GREY, panels, save
 from thinkrec.metrics import Floats, auc, calibration_bins, calibration_error
 
@@ -69,7 +70,7 @@ def draw_roc(path: Path, predictions: pd.DataFrame, models: Sequence[str], *, ou
         (lines[model],) = axes.plot(
             curve["fpr"],
             curve["tpr"],
-            label=f"{model} ({area[model]:.3f})",
+            label=f"{display_name(model)} ({area[model]:.3f})",
             color=COLOURS[rank % len(COLOURS)],
             linestyle=STYLES[rank // len(COLOURS) % len(STYLES)],
             linewidth=2.4 if model == ours else 1.3,
@@ -97,7 +98,7 @@ def draw_calibration(path: Path, predictions: pd.DataFrame, model: str = "thinkr
     axes.set(
         xlabel="predicted probability",
         ylabel="observed share of likes",
-        title=f"Calibration of {model} (expected error {error:.3f})",
+        title=f"Calibration of {display_name(model)} (expected error {error:.3f})",
         xlim=(0, 1),
         ylim=(0, 1),
     )

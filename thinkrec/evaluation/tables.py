@@ -14,7 +14,7 @@ import pandas as pd
 
 from thinkrec.artifacts import SPLITS
 from thinkrec.evaluation.intervals import DRAWS, HEADLINE, Bootstrap, bootstrap, holm, interval, p_value
-from thinkrec.evaluation.models import BEST, OURS, kind_of
+from thinkrec.evaluation.models import BEST, OURS, display_name, kind_of
 from thinkrec.experts.rule import CASES
 from thinkrec.history import PROTOCOLS, ScoredModel
 from thinkrec.metrics import Bools, score_table
@@ -28,8 +28,8 @@ NEW_ITEMS_METRICS = ("auc", "uauc")  # few of its users have enough rows for a r
 ALPHA = 0.05
 KINDS = {  # of models, in the order of the text, with what stands above them
     "online": "",
-    "static": "-- static: nothing after the split began is known",
-    "hindsight": "-- with hindsight, not competitors",
+    "static": "Static protocol: nothing after the split began is known",
+    "hindsight": "With hindsight: they have seen the labels or the truth, and are no competitors",
 }
 
 
@@ -48,6 +48,13 @@ SLICES: dict[str, Callable[[pd.DataFrame], pd.Categorical[Any]]] = {
     "group": lambda rows: _name_groups(rows["group"]),
     "case": lambda rows: pd.Categorical.from_codes(rows["case"], pd.Index(CASES)),
 }
+SLICE_NAMES = {  # what people call them
+    "history": "earlier interactions of the user",
+    "popularity": "train interactions of the item",
+    "group": "user group",
+    "case": "by the paper's rule",
+}
+CASE_NAMES = dict(zip(CASES, ("the global adapter alone", "one expert alone", "several experts"), strict=True))
 
 
 def evaluate(predictions: pd.DataFrame, models: Sequence[str], *, seed: int, draws: int = DRAWS) -> dict[str, Any]:
@@ -201,11 +208,14 @@ def to_text(table: dict[str, Any]) -> str:
 
 def _block(split: str, table: dict[str, Any]) -> str:
     models = table["models"]
-    lift = ["of possible"] if any("possible_lift" in model for model in models.values()) else []
+    lift = ["of achievable"] if any("possible_lift" in model for model in models.values()) else []
     new = table.get(NEW_ITEMS, {})  # older files have none
     of_new = ["new AUC"] if "models" in new else []
     heads = ["model", *(name.upper() for name in HEADLINE), "log-loss", "ECE", "warm AUC", "cold AUC", *of_new, *lift]
-    lines = [heads, *([name, *_cells(table, name)][: len(heads)] for name in models)]  # the lift, if any, stands last
+    lines = [
+        heads,
+        *([display_name(name), *_cells(table, name)][: len(heads)] for name in models),
+    ]  # the lift, if any, stands last
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligned = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
@@ -219,12 +229,10 @@ def _block(split: str, table: dict[str, Any]) -> str:
     ]
     for kind, title in KINDS.items():
         of_kind = [line for name, line in zip(models, aligned[1:], strict=True) if kind_of(name) == kind]
-        text += [title] if of_kind and title else []
+        text += [f"-- {title}"] if of_kind and title else []
         text += of_kind
     if table["differences"]:
-        text.append(
-            f"* the paired difference from ours under the same protocol stands at {ALPHA} after Holm's correction"
-        )
+        text.append(f"* differs from ThinkRec under the same protocol: p < {ALPHA}, paired, after Holm's correction")
     return "\n".join(text)
 
 

@@ -1,4 +1,4 @@
-"""What a dataset is like, for people: the figures of `metrics/ingest.json` and one picture, plots/dataset.png.
+"""What a dataset is like, for people: the figures of `ingest`'s measures and one picture, plots/dataset.png.
 
 Everything is counted on whole columns (n interactions), so that millions of rows take seconds.
 """

@@ -18,6 +18,8 @@ from thinkrec.experts.routing import load_routing
 from thinkrec.features.artefact import load_features
 from thinkrec.params import Params
 
+MEASURED = ("ingest", "sft", "gate", "evaluate")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artefacts:
@@ -32,7 +34,7 @@ class Artefacts:
     reasons: pd.DataFrame
     weights: NDArray[np.float32]  # (rows of predictions, e)
     table: dict[str, Any]  # artifacts.TABLE
-    written: dict[str, Any]  # the metrics of the reasons
+    measured: dict[str, dict[str, Any]]  # stage -> all that it measured, of MEASURED
 
 
 def read_artefacts(params: Params) -> Artefacts:
@@ -54,5 +56,5 @@ def read_artefacts(params: Params) -> Artefacts:
         reasons=artifacts.read_table(artifacts.REASONS),
         weights=routing.weights[features.state[predictions["row"]]],
         table=artifacts.read_json(artifacts.TABLE),
-        written=artifacts.read_json(artifacts.METRICS / "evaluate.json")["reasons"],
+        measured={name: artifacts.read_json(artifacts.ROOT / name / artifacts.MEASURES) for name in MEASURED},
     )

@@ -20,81 +20,12 @@
   const show = (place, ...children) => place.replaceChildren(...children.flat().filter((child) => child !== null));
 
   const figure = (value, digits = 4) => value === null || value === undefined ? "–" : value.toFixed(digits);
-  const signed = (value) => value === null ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(4)}`;
   const percent = (value) => `${(100 * value).toFixed(0)} %`;
   const count = (value) => value.toLocaleString("en");
   const colour = (number) => `var(--c${number % 8})`;
-  const NAMES = { auc: "AUC", uauc: "UAUC", log_loss: "log loss", calibration_error: "calibration error" };
-  const metricName = (metric) => NAMES[metric] || metric.toUpperCase();
-  const plainName = (name) => data.names[name] || name.replaceAll("_", " ");
-
-  // --- Head ----------------------------------------------------------------------------------------------------
-  const test = data.tables.test;
-  if (test) {
-    byId("lead").textContent = `${test.models.length} models ranked the same ${count(test.rows)} test interactions ` +
-      `of ${count(test.users)} users. ThinkRec's own scores, the experts behind them and the reasons that it gives are below.`;
-  }
-  show(byId("settings"), Object.entries(data.settings).map(([name, value]) =>
-    h("div", {}, h("dt", {}, name), h("dd", {}, value))));
-
-  // --- Accuracy ------------------------------------------------------------------------------------------------
   const region = (label, table) => h("div", { class: "scroll", role: "region", "aria-label": label, tabindex: "0" }, table);
-  const PARTS = { online: "", static: "Static: nothing after the split began is known", hindsight: "With hindsight, not competitors" };
 
-  const valuesTable = (split, table) => {
-    const metrics = Object.keys(table.models[0].values);
-    const lift = table.models.some((model) => model.lift !== null);
-    const width = metrics.length + 1 + (lift ? 1 : 0);
-    const body = [];
-    for (const [kind, title] of Object.entries(PARTS)) {
-      const models = table.models.filter((model) => model.kind === kind);
-      if (title && models.length) body.push(h("tr", { class: "part" }, h("th", { colspan: width, scope: "colgroup" }, title)));
-      for (const model of models) {
-        body.push(h("tr", { class: model.name === data.ours ? "ours" : null }, h("th", { scope: "row" }, plainName(model.name)),
-          metrics.map((metric) => h("td", {}, figure(model.values[metric]), model.interval[metric]
-            ? h("small", {}, `${figure(model.interval[metric][0], 3)} – ${figure(model.interval[metric][1], 3)}`) : null)),
-          lift ? h("td", {}, model.lift === null ? "–" : percent(model.lift)) : null));
-      }
-    }
-    return region(`Models on ${split}`, h("table", {},
-      h("caption", {}, `Models on ${split} `, h("small", {}, `${count(table.rows)} rows, ${count(table.users)} users; 95 % intervals below the values`)),
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "model"), metrics.map((metric) => h("th", { scope: "col" }, metricName(metric))),
-        lift ? h("th", { scope: "col" }, "share of the achievable lift") : null)),
-      h("tbody", {}, body)));
-  };
-
-  const differenceCell = ([difference, low, high, p]) => {
-    const stands = p !== null && p < data.alpha;
-    const sign = !stands ? "" : difference > 0 ? "▲ " : "▼ ";
-    return h("td", {}, h("span", { class: stands ? (difference > 0 ? "better" : "worse") : null }, `${sign}${signed(difference)}`),
-      h("small", {}, `${signed(low)} … ${signed(high)}`));
-  };
-  const differencesTable = (split, table) => Object.keys(table.differences).length === 0 ? null : region(`Differences on ${split}`,
-    h("table", {},
-      h("caption", {}, `ThinkRec minus each other model, ${split} `,
-        h("small", {}, `paired over users, static with static; 95 % intervals; ▲ ahead, ▼ behind at ${data.alpha} after Holm’s correction`)),
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "minus"), table.headline.map((metric) => h("th", { scope: "col" }, metricName(metric))))),
-      h("tbody", {}, Object.entries(table.differences).map(([model, by]) =>
-        h("tr", {}, h("th", { scope: "row" }, plainName(model)), table.headline.map((metric) => differenceCell(by[metric])))))));
-
-  if (test) {
-    const ours = test.models.find((model) => model.name === data.ours);
-    const rivals = test.models.filter((model) => model.kind === "online" && !model.name.startsWith(data.ours));
-    show(byId("tiles"), test.headline.map((metric) => {
-      const best = rivals.reduce((top, model) => !top || model.values[metric] > top.values[metric] ? model : top, null);
-      const apart = best && test.differences[best.name];
-      return h("div", { class: "tile" }, h("span", { class: "name" }, metricName(metric)),
-        h("span", { class: "value" }, figure(ours.values[metric])),
-        h("span", { class: "more" }, `95 %: ${ours.interval[metric].map((edge) => figure(edge)).join(" – ")}`),
-        apart ? h("span", { class: "more" }, `${signed(apart[metric][0])} (${signed(apart[metric][1])} … ${signed(apart[metric][2])}) to ${plainName(best.name)}, the best other`) : null);
-    }));
-    const { rows, table: ofNew } = test.new_items;
-    show(byId("tables"), valuesTable("test", test), h("details", {}, h("summary", {}, "Paired differences"), differencesTable("test", test)),
-      h("p", { class: "hint" }, `${count(rows)} test rows are about items that train never saw${ofNew ? "." : ": too few to be measured, or of one class."}`),
-      ofNew ? h("details", {}, h("summary", {}, "New items"), valuesTable("test, new items", ofNew), differencesTable("test, new items", ofNew)) : null,
-      data.tables.valid ? h("details", {}, h("summary", {}, "The same on valid"), valuesTable("valid", data.tables.valid),
-        differencesTable("valid", data.tables.valid)) : null);
-  }
+  document.querySelectorAll("[hidden]").forEach((node) => { node.hidden = false; }); // what nothing but this script fills
 
   // --- Curves --------------------------------------------------------------------------------------------------
   const DASHES = [null, "7 3", "2 3", "9 3 2 3"];
@@ -122,7 +53,7 @@
       const [px, py, note] = series[number].points[point];
       cursor.setAttribute("cx", x(px)); cursor.setAttribute("cy", y(py)); cursor.setAttribute("visibility", "visible");
       styled(cursor, "fill", colour(number));
-      readout.textContent = `${plainName(series[number].name)}: ${xLabel} ${figure(px, 3)}, ${yLabel} ${figure(py, 3)}${note || ""}`;
+      readout.textContent = `${series[number].name}: ${xLabel} ${figure(px, 3)}, ${yLabel} ${figure(py, 3)}${note || ""}`;
     };
     const point = (event) => {
       const box = drawing.getBoundingClientRect(), scale = SIZE / box.width;
@@ -149,9 +80,9 @@
           ["solid", "dashed", "dotted", "dashed"][number % 4]), one.label))));
   };
   chart(byId("roc"), "ROC", "false positive rate", "true positive rate",
-    data.roc.map((one) => ({ name: one.name, points: one.points, label: `${plainName(one.name)}, AUC ${figure(one.auc, 3)}` })));
+    data.roc.map((one) => ({ name: one.name, points: one.points, label: `${one.name}, AUC ${figure(one.auc, 3)}` })));
   chart(byId("calibration"), "Calibration", "predicted probability", "share liked",
-    [{ name: data.ours, label: `${plainName(data.ours)}; the dotted line is perfect`,
+    [{ name: "ThinkRec", label: "ThinkRec; the dotted line is perfect",
       points: data.calibration.map(([predicted, observed, rows]) => [predicted, observed, `, ${count(rows)} rows`]) }]);
 
   // --- Experts -------------------------------------------------------------------------------------------------
@@ -172,18 +103,7 @@
     h("tbody", {}, data.gate.groups.map((group) => h("tr", {}, h("th", { scope: "row" }, groupName(group.group)),
       h("td", {}, count(group.users)), h("td", {}, count(group.rows)), h("td", {}, figure(group.auc)), h("td", {}, stack(group.weights)),
       group.weights.map((weight) => h("td", {}, figure(weight, 3)))))))),
-    h("p", { class: "hint" }, `By the paper’s rule, ${cases.map(([name, rows]) => `${percent(rows / routed)} of the rows would be ${name}`).join(", ")}.`));
-
-  // --- Reasons -------------------------------------------------------------------------------------------------
-  const number = (value) => value === null ? "–" : typeof value !== "number" ? String(value) : Number.isInteger(value) && Math.abs(value) !== 1 ? count(value) : figure(value);
-  show(byId("written"), data.written.map(({ title, columns, rows }) => {
-    const name = title ? `Reasons: ${plainName(title)}` : "Reasons: the texts";
-    const table = region(name, h("table", {}, h("caption", {}, name),
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "metric"), columns.map((column) => h("th", { scope: "col" }, plainName(column))))),
-      h("tbody", {}, rows.map(([metric, ...values]) => h("tr", {}, h("th", { scope: "row" }, metric), values.map((value) => h("td", {}, number(value))))))));
-    if (columns.length < 3) table.classList.add("narrow");
-    return table;
-  }));
+    h("p", { class: "hint" }, `By the paper’s rule, ${cases.map(([name, rows]) => `${name} would score ${percent(rows / routed)} of the rows`).join(", ")}.`));
 
   // --- Users ---------------------------------------------------------------------------------------------------
   const [shownUsers, allUsers] = data.included.users, [shownRows, allRows] = data.included.rows, [shownReasons, allReasons] = data.included.reasons;
@@ -231,7 +151,7 @@
       const user = data.users[place], written = reasonsOf(user);
       const button = h("button", { type: "button", "data-user": place, "aria-current": String(place === chosen) },
         bdi(user.id), h("small", {}, `${hit ? `in ${hit} · ` : ""}${user.rows} ${user.rows === 1 ? "row" : "rows"}${written ? ` · ✎ ${written}` : ""}`));
-      button.addEventListener("click", () => { choose(place); reveal(byId("user")); });
+      button.addEventListener("click", () => { choose(place); setAddress(user); reveal(byId("user")); });
       return h("li", {}, button);
     }));
   };
@@ -249,7 +169,24 @@
   /** Where the panes stand below each other, go to the one that has changed. */
   const reveal = (place) => { if (matchMedia("(max-width: 44rem)").matches) place.scrollIntoView(); };
 
-  const choose = (place) => {
+  /** The address of a user and, if there is one, of a target: what can be sent to somebody. */
+  const address = (user, target) => `#user/${encodeURIComponent(user.id)}${target ? `/item/${encodeURIComponent(data.items[target.item][3])}` : ""}`;
+  const setAddress = (user, target) => history.replaceState(null, "", address(user, target));
+  /** Open what the address names; whether it names somebody. */
+  const follow = () => {
+    const [kind, id, , item] = location.hash.slice(1).split("/").map((part) => { try { return decodeURIComponent(part); } catch { return part; } });
+    if (kind !== "user") return false;
+    const place = data.users.findIndex((user) => user.id === id);
+    if (place < 0) {
+      byId("found").textContent = `The user ${id} is not in this file.`;
+    } else {
+      choose(place, data.users[place].targets.findIndex((target) => data.items[target.item][3] === item));
+    }
+    byId("users").scrollIntoView();
+    return place >= 0;
+  };
+
+  const choose = (place, wanted = -1) => {
     chosen = place;
     current(byId("list"), "data-user", place);
     const user = data.users[place];
@@ -258,14 +195,14 @@
         h("span", { class: "rank" }, target.rank), h("span", {}, titled(data.items[target.item]), target.text ? h("span", { role: "img", "aria-label": ", has a reason" }, " ✎") : null),
         h("span", {}, figure(target.p, 2), " ", sign(target.label)),
         h("span", { class: "meter", "aria-hidden": "true" }, styled(h("i"), "width", `${100 * target.p}%`)));
-      button.addEventListener("click", () => { look(user, number); reveal(byId("target")); });
+      button.addEventListener("click", () => { look(user, number); setAddress(user, target); reveal(byId("target")); });
       return h("li", {}, button);
     }));
     arrows(picks);
     const cut = user.targets.length < user.rows ? `; ${user.targets.length} of ${user.rows} are here` : "";
     show(byId("user"), h("h3", {}, "User ", bdi(user.id)),
       h("p", { class: "hint" }, `${groupName(user.group)} · test targets ranked by probability${cut}. The sign is what the user said afterwards.`), picks);
-    const first = Math.max(0, user.targets.findIndex((target) => target.text));
+    const first = wanted >= 0 ? wanted : Math.max(0, user.targets.findIndex((target) => target.text));
     picks.scrollTop = picks.children[first].offsetTop - picks.clientHeight / 2;
     look(user, first);
   };
@@ -290,7 +227,8 @@
         : target.verdict === target.p > 0.5 ? "The text argues itself into the other verdict than the one it begins with." : "The text’s verdict is not that of the score."),
       target.claims.length ? claimsList(target) : h("p", { class: "hint" }, "The text claims nothing that could be looked up."),
       target.teacher ? h("details", {}, h("summary", {}, "What the teacher wrote of it"), h("blockquote", {}, target.teacher)) : null];
-    show(byId("target"), h("h3", {}, titled(item)), h("p", { class: "words" }, item[2].join(" · ")),
+    show(byId("target"), h("h3", {}, titled(item)), h("p", { class: "words" }, h("code", {}, item[3]), " · ", item[2].join(" · "), " · ",
+      h("a", { href: address(user, target) }, "link to this")),
       h("dl", { class: "numbers" }, h("div", {}, h("dt", {}, "probability"), h("dd", {}, figure(target.p, 3))),
         h("div", {}, h("dt", {}, "rank"), h("dd", {}, `${target.rank} of ${user.rows}`)), h("div", {}, h("dt", {}, "the user"), h("dd", {}, verdict(target.label))),
         target.true_p === undefined ? null : h("div", {}, h("dt", {}, "true probability"), h("dd", {}, figure(target.true_p, 3))),
@@ -312,5 +250,6 @@
   });
   arrows(byId("list"));
   list();
-  if (data.users.length) choose(0);
+  window.addEventListener("hashchange", follow);
+  if (data.users.length && !follow()) choose(0);
 })();

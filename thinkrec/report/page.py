@@ -1,14 +1,15 @@
 """The page itself: one HTML file that holds its style, its script and its data, and asks for nothing else.
 
 What strangers wrote (titles, keywords, user ids, reasons) stands in the data only, and the script puts it there as
-text. The content security policy admits this very script and style, by their hashes, and nothing from anywhere else.
+text; the sections are escaped. The content security policy admits this very script and style, by their hashes, and
+nothing from anywhere else.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
+from collections.abc import Mapping
 from importlib import resources
 from string import Template
 from typing import Any
@@ -18,8 +19,8 @@ from thinkrec.report.users import encode_json
 LARGEST = 5_000_000  # bytes of a page
 
 
-def page(contents: dict[str, Any]) -> str:
-    """The whole page for a value of `contents.contents`; ASCII but for what this package itself writes."""
+def page(contents: dict[str, Any], sections: Mapping[str, str]) -> str:
+    """The whole page for what `contents.contents` and `contents.sections` make."""
     files = resources.files("thinkrec.report")
     style, script, frame = (
         files.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js", "page.html")
@@ -30,10 +31,10 @@ def page(contents: dict[str, Any]) -> str:
     )
     text = Template(frame).substitute(
         policy=policy,
-        title=html.escape(f"ThinkRec on {contents['settings']['dataset']}"),
         style=style,
         script=script,
         data=encode_json(contents),
+        **sections,
     )
     assert len(text.encode()) <= LARGEST, f"a page of {len(text.encode()):,} bytes"
     return text

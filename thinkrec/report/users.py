@@ -102,6 +102,7 @@ class _Writer:
         self.history = prompt.history
         self.start, self.end = history_bounds(table["user"].to_numpy(), table["timestamp"].to_numpy())
         self.item, self.label = table["item"].tolist(), table["label"].tolist()
+        self.item_ids = artefacts.items["item_id"].astype(str).tolist()
         self.user_ids = artefacts.users["user_id"].tolist()
         self.years = [None if year != year else int(year) for year in artefacts.items["year"].astype(float).tolist()]
         self.truth = artefacts.truth.to_numpy().tolist()
@@ -111,8 +112,8 @@ class _Writer:
         self.weights_ne = weights_ne
 
     def write_item(self, item: int) -> list[Any]:
-        """Title, year (None where unknown) and keywords of an item."""
-        return [self.checker.titles[item], self.years[item], self.checker.keywords[item]]
+        """Title, year (None where unknown), keywords and id of an item."""
+        return [self.checker.titles[item], self.years[item], self.checker.keywords[item], self.item_ids[item]]
 
     def write_user(self, ranked: pd.DataFrame) -> dict[str, Any]:
         """A user and the best of the test rows `ranked`, which are by falling score; items as the dataset numbers them.

@@ -1,0 +1,145 @@
+"""What was measured of the reasons, in words: every figure with its name and a line that says what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from thinkrec.report.markup import Markup, element, join, table
+
+Words = dict[str, tuple[str, str]]
+
+TEXTS: Words = {
+    "rows": ("reasons", "written, each about one test interaction"),
+    "with_teacher": ("of them with a teacher’s text", "likeness is measured on these"),
+    "meteor_exact_stem": ("METEOR", "likeness to the teacher’s text: words and stems in common, and their order"),
+    "meteor_wordnet": ("METEOR with synonyms", "the same, synonyms counted; – where nltk’s WordNet is not installed"),
+    "rouge_l": ("ROUGE-L", "the longest sequence of words in common with the teacher’s text"),
+    "bleu": ("BLEU-4", "runs of up to four words in common with the teacher’s text"),
+    "bertscore": ("BERTScore", "likeness by a language model’s states; – where no model was given for it"),
+    "bleurt": ("BLEURT", "likeness as a trained model rates it; – where no model was given for it"),
+    "verdict_share": ("with a verdict", "begin with a Yes or No that can be read"),
+    "agreement": ("verdict of the score", "begin with the verdict that the row’s score means"),
+    "accuracy": ("right verdict", "begin with what the user then did"),
+    "non_empty_share": ("not empty", "have any words"),
+    "words": ("words", "of a reason, on average"),
+    "distinct_share": ("distinct", "different texts, among all reasons"),
+}
+LITERALLY, BY_MEANING = ", literally", ", by meaning"
+CLAIMS: Words = {
+    "reasons": ("texts", "that were checked"),
+    "claims": ("claims", "checkable statements in them, such as “liked survival (1 of 2)”"),
+    "wholly_true_share.literally": (
+        f"wholly true texts{LITERALLY}",
+        "claim something, and every claim is so to the word",
+    ),
+    "wholly_true_share.by_meaning": (
+        f"wholly true texts{BY_MEANING}",
+        "the same, where a synonym of a word counts, too",
+    ),
+    "claims_true_share.literally": (f"true claims{LITERALLY}", "of all claims"),
+    "claims_true_share.by_meaning": (f"true claims{BY_MEANING}", "of all claims"),
+    "target_true_share.literally": (f"true of the target{LITERALLY}", "of the claims about the rated item"),
+    "target_true_share.by_meaning": (f"true of the target{BY_MEANING}", "of the claims about the rated item"),
+    "history_true_share.literally": (f"true of the history{LITERALLY}", "of the claims about what the user did before"),
+    "history_true_share.by_meaning": (
+        f"true of the history{BY_MEANING}",
+        "of the claims about what the user did before",
+    ),
+    "synonym_share": ("synonyms", "claims that are true by meaning alone"),
+    "ungrounded_share": ("never shown", "claims about something that the prompt did not show"),
+    "no_taste_share": ("no taste", "claims to like or dislike a place, a name or a year"),
+    "unsupported_share": (
+        "too little support",
+        "claims to like or dislike what fewer than two titles, or most otherwise, show",
+    ),
+    "untrue_share": ("untrue", "claims against what the prompt showed"),
+    "own_conclusion_share": ("true to themselves", "texts that end with the verdict that they begin with"),
+}
+TRUTH: Words = {
+    "reasons": ("texts", "about interactions whose true reason is a trait of the item"),
+    "named_share": ("name the true reason", "of the texts"),
+    "by_chance": ("by chance, any keyword", "what as many of the item’s keywords, drawn at random, would name"),
+    "by_chance_of_traits": ("by chance, words of traits", "the same, drawn only from words of a trait"),
+    "shown_share": ("could be named", "of the items, those whose keywords hold the true reason"),
+    "lead.value": ("above chance", "named, minus by chance (words of traits)"),
+    "lead.low": ("above chance, from", "lower end of the 95 % interval, over users"),
+    "lead.high": ("above chance, to", "upper end of it"),
+}
+INTERVENTIONS: Words = {
+    "pairs": ("pairs", "what a reason cites of history or keywords, and as much that it does not cite"),
+    "changed": ("changes", "on either side of a pair, on average"),
+    "cited": ("score moves, cited", "how far the logit moves when what is cited is changed"),
+    "control": ("score moves, not cited", "how far it moves when the same is done to what is not cited"),
+    "difference": ("difference", "cited minus not cited; above 0, the score rests on what the reason cites"),
+    "low": ("difference, from", "lower end of the 95 % interval, over users"),
+    "high": ("difference, to", "upper end of it"),
+    "cited_more_share": ("cited moves more", "of the pairs"),
+}
+# Group of measures -> its title, what its columns are, and the words of its rows.
+GROUPS: dict[str, tuple[str, dict[str, str], Words]] = {
+    "claims": (
+        "Are the reasons true?",
+        {"ours": "ThinkRec", "teacher": "teacher"},
+        CLAIMS,
+    ),
+    "truth": (
+        "Do they name the true reason?",
+        {"ours": "ThinkRec", "teacher": "teacher"},
+        TRUTH,
+    ),
+    "interventions": (
+        "Does the score rest on what they cite?",
+        {
+            "flip": "likes and dislikes swapped",
+            "drop": "titles dropped",
+            "mask": "keywords hidden",
+        },
+        INTERVENTIONS,
+    ),
+    "reason_first": ("Does it help to reason before the verdict?", {}, {}),
+}
+
+
+def reason_measures(measured: Mapping[str, Any]) -> Markup:
+    """The measures of the reasons (`evaluate`'s measures) as tables, each figure explained."""
+    nested = {name: value for name, value in measured.items() if isinstance(value, dict)}
+    numbers = {name: value for name, value in measured.items() if not isinstance(value, dict | str)}
+    tables = [_measures("What the texts are like", {"": ""}, TEXTS, {"": numbers})]
+    for name, group in nested.items():
+        title, columns, words = GROUPS.get(name, (name.replace("_", " "), {}, {}))
+        parts = group if group and all(isinstance(part, dict) for part in group.values()) else {"": group}
+        if group:
+            tables.append(_measures(title, columns, words, parts))
+    return join(tables)
+
+
+def _measures(title: str, columns: Mapping[str, str], words: Words, parts: Mapping[str, Mapping[str, Any]]) -> Markup:
+    values = {column: dict(leaves(part)) for column, part in parts.items()}
+    names = dict.fromkeys([*words, *(name for column in values.values() for name in column)])
+    rows = []
+    for name in names:
+        if not any(name in column for column in values.values()):
+            continue
+        called, meaning = words.get(name, (name.replace("_", " ").replace(".", ", "), ""))
+        head = [called, element("small", None, meaning) if meaning else None]
+        rows.append([head, *(_figure(column.get(name)) for column in values.values())])
+    heads = ["measure", *(columns.get(column, column.replace("_", " ")) or "value" for column in values)]
+    return table(title, heads, rows, kind="measures")
+
+
+def leaves(part: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    """Nested values by dotted name; a list's by their number."""
+    pairs: list[tuple[str, Any]] = []
+    for name, value in part.items():
+        inner = {str(place): each for place, each in enumerate(value, start=1)} if isinstance(value, list) else value
+        pairs += leaves(inner, f"{before}{name}.") if isinstance(inner, Mapping) else [(f"{before}{name}", inner)]
+    return pairs
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4f}".replace("-", "−") if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
