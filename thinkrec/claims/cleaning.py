@@ -25,6 +25,7 @@ _SALES_WORDS = (
     "asin brand brands click copyright edition editions isbn listed n/a none null price prices pricing region "
     "runtime shipping sku subtitles unknown untitled various visit warranty www"
 )
+MOST_KEYWORDS = 10  # of an item (METHOD section 2)
 BOILERPLATE = frozenset(_SALES_WORDS.split())
 
 _MARKUP = re.compile(r"<[^<>]{0,200}>|&#?\w{1,10};")

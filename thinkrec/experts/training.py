@@ -20,7 +20,7 @@ from thinkrec import artifacts
 from thinkrec.errors import UserError
 from thinkrec.experts.added import Rows, add_group, read_members
 from thinkrec.experts.groups import UserGroups, group_users, load_groups, save_groups, separation
-from thinkrec.history import late_train_rows
+from thinkrec.history import LATE_SHARE, late_train_rows
 from thinkrec.lm.adapters import add_lora, first_adapted_layer, first_differing, layers_of, read_lora, save_adapter
 from thinkrec.lm.finetune import finetune
 from thinkrec.lm.loaded import LoadedModel
@@ -69,13 +69,13 @@ def train_expert(
     """
     experts = params.experts
     of_group = groups.group[loaded.user] == number - 1
-    late = late_train_rows(loaded.interactions, experts.holdout)
+    late = late_train_rows(loaded.interactions, LATE_SHARE)
     train, valid = loaded.rows("train"), loaded.rows("valid")
     train_rows = train[(of_group & ~late)[train]]
     if not len(train_rows):
         raise UserError(
-            f"expert_{number}: train has nothing of its users before its latest {experts.holdout:.0%}, which is the "
-            "gate's; lower experts.holdout, or give it more users"
+            f"expert_{number}: train has nothing of its users before its latest {LATE_SHARE:.0%}, which is the gate's; "
+            "give it more users"
         )
     expert = add_expert(loaded.model, params.lora, layers=experts.layers, global_adapter=loaded.adapter)
     model, layout = loaded.prompted(slots=loaded.recipe.expert_slots)
