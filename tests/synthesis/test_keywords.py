@@ -26,6 +26,10 @@ def test_only_keywords_pass(words, kept):
     assert clean_keywords(words, 10) == kept
 
 
+def test_half_a_tag_leaves_no_bracket():
+    assert clean_keywords(["wild<west"], 1) == ["wild west"]
+
+
 def test_the_limit_counts_what_is_kept():
     assert clean_keywords(["the", "war", "WAR", "peace", "love"], 2) == ["war", "peace"]
     assert clean_keywords(["war"], 0) == []

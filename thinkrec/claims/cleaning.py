@@ -116,7 +116,7 @@ def proper_names(descriptions: Iterable[Any], categories: Iterable[Iterable[str]
 
 def _tidy(word: str) -> str:
     """A proposed keyword in lower case on one line, without markup or punctuation around it."""
-    text = html.unescape(_MARKUP.sub(" ", html.unescape(word)))
+    text = re.sub("[<>]", " ", html.unescape(_MARKUP.sub(" ", html.unescape(word))))
     return " ".join(text.replace("\u2019", "'").lower().split()).strip(EDGES)
 
 
