@@ -12,9 +12,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from peft import PeftModel
+from typing import TYPE_CHECKING, Any
 
 from thinkrec import artifacts
 from thinkrec.errors import UserError
@@ -28,6 +26,9 @@ from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.trainer import TrainSettings
 from thinkrec.params import ExpertParams, LoraParams, Params
 from thinkrec.provenance import check_provenance, hash_of, parameters, write_provenance
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,8 @@ def add_expert(
         return add_lora(model.backbone, params, layers=layers)
     first = first_adapted_layer(model.backbone, layers)
     read_lora(global_adapter)  # or peft would ask the hub for a missing folder
+    from peft import PeftModel
+
     expert = PeftModel.from_pretrained(model.backbone, str(global_adapter), is_trainable=True)
     for name, weight in expert.named_parameters():
         weight.requires_grad_("lora_" in name and int(name.partition(".layers.")[2].partition(".")[0]) >= first)
