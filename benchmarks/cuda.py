@@ -1,4 +1,4 @@
-"""How fast a GPU trains and scores with language models of real size: labels and tokens per second, share of its peak.
+"""How fast a GPU trains and scores with language models of real size: labels and tokens per second, memory.
 
     python -m benchmarks.cuda --model qwen3-0.6b --tokens 16384
     python -m benchmarks.cuda --model llama3-8b --tokens 4096
@@ -6,10 +6,6 @@
 Weights are random, since they take the time that trained ones take: models are built on the device from their
 configuration alone, and nothing is downloaded. What is timed is the pipeline's own code: a training step of a LoRA
 (r 8, q_proj and v_proj) in bfloat16, and scoring with a global adapter and three experts mixed per sample.
-
-The share is the rate of needed operations over that of a plain product of two matrices. Needed are, per token that is
-no padding, 2 operations for every weight of a matrix in the layers to score it, and 4 to train on it (the frozen base
-needs no gradient of its weights); and as many for the weights of the LM head at every position that is predicted from.
 """
 
 from __future__ import annotations
@@ -81,40 +77,21 @@ WORDS = Vocabulary(begin=0, end=1, slot=2, no=3, yes=4)
 FIRST_WORD = 10  # ids below have, or may have, a role
 WARM_UP, STEPS = 2, 8  # training steps
 ROUNDS = 3  # over all rows to score
-MATRIX = 8192  # rows and columns of the product that the device's peak is measured on
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """What a step or a round did: tokens that are no padding, labels (pairs of user and item), needed operations."""
-
-    tokens: int
-    labels: int
-    operations: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """Random interactions as prompts with slots, and a model of random weights that reads them.
+    """Random interactions as prompts with slots, and a model of random weights that reads them."""
 
-    Attributes:
-        user: whose each interaction is (n).
-        weights: of the matrices that every token is multiplied by, and of the LM head.
-    """
-
-    user: NDArray[np.int64]
+    user: NDArray[np.int64]  # (n,) whose each interaction is
     layout: StreamLayout
     model: RecommenderLM
-    weights: tuple[int, int]
 
-    def count_work(self, layout: StreamLayout, windows: Sequence[Window], per_weight: int) -> Work:
-        """What it takes to score these windows (`per_weight` 2) or to train on them (4)."""
-        blocks = [block for window in windows for block in (layout.beginning(window), *layout.blocks(window))]
-        tokens = sum(len(block.tokens) for block in blocks)
-        labels = sum(block.verdict >= 0 for block in blocks)
-        predicted = labels + sum(len(block.reason) for block in blocks)
-        layers, head = self.weights
-        return Work(tokens=tokens, labels=labels, operations=per_weight * (layers * tokens + head * predicted))
+
+def count_work(layout: StreamLayout, windows: Sequence[Window]) -> tuple[int, int]:
+    """Labels (pairs of user and item) and tokens that are no padding of these windows."""
+    blocks = [block for window in windows for block in (layout.beginning(window), *layout.blocks(window))]
+    return sum(block.verdict >= 0 for block in blocks), sum(len(block.tokens) for block in blocks)
 
 
 def build(config: PreTrainedConfig, device: torch.device, dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:
@@ -173,12 +150,10 @@ def make_world(backbone: PreTrainedModel, users: int = USERS) -> World:
     )
     values = SlotValues(features, ("user", "item"))
     projector = SlotProjector(values.widths, backbone.config.hidden_size)
-    linear = [module.weight.numel() for module in backbone.base_model.modules() if isinstance(module, nn.Linear)]
     return World(
         user=user,
         layout=layout,
         model=RecommenderLM(backbone, WORDS, values, projector, scored="yes").to(backbone.device),
-        weights=(sum(linear), backbone.get_output_embeddings().weight.numel()),
     )
 
 
@@ -207,7 +182,7 @@ def measure_training(world: World, tokens: int, steps: int = STEPS) -> str:
         optimizer.step()
         optimizer.zero_grad()
 
-    calls = [(lambda batch=batch: step(batch), world.count_work(layout, batch, 4)) for batch in batches]
+    calls = [(lambda batch=batch: step(batch), count_work(layout, batch)) for batch in batches]
     line = measure("LoRA training", device, calls, WARM_UP)
     adapted.unload()
     model.eval()
@@ -227,7 +202,7 @@ def measure_scoring(world: World, rounds: int = ROUNDS) -> str:
         scores = score(world.model, world.layout, rows, weights)
         assert np.isfinite(scores).all()
 
-    work = world.count_work(world.layout, world.layout.scoring_windows(rows, world.user), 2)
+    work = count_work(world.layout, world.layout.scoring_windows(rows, world.user))
     return measure(f"scoring, {EXPERTS} experts", world.model.device, [(score_all, work)] * (rounds + 1), 1)
 
 
@@ -253,32 +228,21 @@ def _save_random(adapted: Any, folder: Path) -> None:
     adapted.unload()
 
 
-def measure(what: str, device: torch.device, calls: Sequence[tuple[Callable[[], None], Work]], warm_up: int) -> str:
+def measure(
+    what: str, device: torch.device, calls: Sequence[tuple[Callable[[], None], tuple[int, int]]], warm_up: int
+) -> str:
     """Do the calls one after the other; a line of medians over all but the first `warm_up`."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     rates = []
-    for call, work in calls:
+    for call, (labels, tokens) in calls:
         began = now(device)
         call()
         took = now(device) - began
-        rates.append((work.labels / took, work.tokens / took, work.operations / took))
-    labels, tokens, operations = (statistics.median(column) for column in zip(*rates[warm_up:], strict=True))
+        rates.append((labels / took, tokens / took))
+    of_labels, of_tokens = (statistics.median(column) for column in zip(*rates[warm_up:], strict=True))
     memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0
-    share = operations / peak(device)
-    return f"{what}: {labels:,.0f} labels/s, {tokens:,.0f} tokens/s, {share:.1%} of the peak, {memory:.1f} GiB"
-
-
-def peak(device: torch.device) -> float:
-    """Operations per second of a product of two square bfloat16 matrices: what no model exceeds in practice."""
-    size = MATRIX if device.type == "cuda" else 256
-    left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
-    seconds = []
-    for _ in range(WARM_UP + STEPS):
-        began = now(device)
-        torch.matmul(left, right)
-        seconds.append(now(device) - began)
-    return 2 * size**3 / statistics.median(seconds[WARM_UP:])
+    return f"{what}: {of_labels:,.0f} labels/s, {of_tokens:,.0f} tokens/s, {memory:.1f} GiB"
 
 
 def now(device: torch.device) -> float:
@@ -297,7 +261,7 @@ def main(
         typer.echo("no CUDA device here, so there is nothing to measure")
         return
     device = torch.device("cuda")
-    typer.echo(f"{model} on {torch.cuda.get_device_name(device)}, peak {peak(device) / 1e12:,.0f} TFLOP/s in bfloat16")
+    typer.echo(f"{model} on {torch.cuda.get_device_name(device)}")
     world = make_world(build(MODELS[model], device))
     typer.echo(measure_training(world, tokens))
     typer.echo(measure_scoring(world))

@@ -17,7 +17,7 @@ def features() -> str:
             artifacts.read_table(artifacts.INTERACTIONS),
             artifacts.read_items_with_keywords(),
             params.features,
-            getattr(params, params.features.model),
+            params.recommender(params.features.model),
             seed=params.seed,
         )
     save_features(by_protocol)

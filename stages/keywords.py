@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from thinkrec.command import DryRun, Reply, note
+from thinkrec.command import note
 
 
-def keywords(dry_run: DryRun = False) -> str | Reply:
+def keywords() -> str:
     """Summarise item metadata into keywords."""
     from thinkrec import artifacts
     from thinkrec.params import load
-    from thinkrec.synthesis.summaries import make_keywords, quote_keywords
+    from thinkrec.synthesis.summaries import make_keywords
     from thinkrec.teacher.job import describe_spent
-    from thinkrec.teacher.quote import describe_quotes
 
     params = load()
-    if dry_run:
-        return Reply(**describe_quotes([quote_keywords(params)]))
     summaries, spent = make_keywords(params, note)
     artifacts.write_table(artifacts.KEYWORDS, summaries.keywords)
     artifacts.write_table(artifacts.FALLBACKS, summaries.fallbacks)

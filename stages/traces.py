@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from thinkrec.command import DryRun, Reply, note
+from thinkrec.command import note
 
 
-def traces(dry_run: DryRun = False) -> str | Reply:
+def traces() -> str:
     """Have a teacher write reasoning traces, keep what is right."""
     from thinkrec import artifacts
     from thinkrec.params import load
-    from thinkrec.synthesis.traces import quote_traces, trace_job
+    from thinkrec.synthesis.traces import trace_job
     from thinkrec.teacher.job import describe_spent, run_job
-    from thinkrec.teacher.quote import describe_quotes
 
     params = load()
-    if dry_run:
-        return Reply(**describe_quotes([quote_traces(params)]))
     synthesis, spent = run_job(trace_job(params), note)
     artifacts.write_table(artifacts.TRACES, synthesis.kept)
     artifacts.write_table(artifacts.REJECTED, synthesis.rejected)

@@ -332,7 +332,7 @@ class TestWrongInput:
             ({"dataset.name": "ml-1m"}, r"out/ingest: made with dataset\.name synthetic-small \(here ml-1m\)"),
             ({"dataset.threshold": 4.0}, r"out/ingest: made with dataset\.threshold None \(here 4\.0\)"),
             ({"experts.n": 3}, r"out/experts: made with experts\.n 2 \(here 3\); .* dvc repro experts"),
-            ({"hybrid_mf.dim": 9}, r"not a model as params.yaml describes it \(hybrid_mf\)"),
+            ({"mf.dim": 9}, r"not a model as params.yaml describes it \(hybrid_mf\)"),
             ({"experts.added": ["new.txt"]}, r"out/experts: made with experts\.added \[\] \(here \['new\.txt'\]\)"),
         ],
     )

@@ -13,7 +13,7 @@ from tests.builders import FAMILIES
 from thinkrec.lm.adapters import MixtureLinear
 
 CPU = torch.device("cpu")
-LINE = re.compile(r"[^:]+: [\d,]+ labels/s, [\d,]+ tokens/s, [\d.]+% of the peak, 0.0 GiB")
+LINE = re.compile(r"[^:]+: [\d,]+ labels/s, [\d,]+ tokens/s, 0.0 GiB")
 
 
 def tiny(family="llama", *, tied=True, layers=2):
@@ -42,18 +42,13 @@ def test_a_model_built_from_meta_is_an_ordinary_one_of_the_same_weights(family, 
         assert torch.equal(built(tokens).logits, ordinary(tokens).logits)
 
 
-def test_padding_is_no_work_and_every_prediction_is():
+def test_padding_is_no_work():
     world = cuda.make_world(cuda.build(tiny(), CPU), users=2)
-    # Of a layer q and o 32 x 32, k and v 16 x 32, three of 32 x 96; the head 300 x 32.
-    assert world.weights == (2 * (2 * 1024 + 2 * 512 + 3 * 3072), 9600)
     windows = world.layout.scoring_windows(np.arange(len(world.user)), world.user)
     batch = world.layout.collate(windows)
     alone = sum(world.layout.collate([window]).input_ids.numel() for window in windows)
     assert alone < batch.input_ids.numel(), "nothing is padded"
-    work = world.count_work(world.layout, windows, 2)
-    assert (work.tokens, work.labels) == (alone, 200)
-    layers, head = world.weights
-    assert work.operations == 2 * (layers * alone + head * (len(batch.verdicts) + len(batch.reasons)))
+    assert cuda.count_work(world.layout, windows) == (200, alone)
 
 
 def test_training_is_measured_and_leaves_the_model_as_it_was():

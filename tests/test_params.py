@@ -92,7 +92,6 @@ def test_a_key_like_nothing_known_is_still_refused_in_one_line(given, key):
         ("prompt.slots", "[usr]", "prompt.slots.0 should be 'user', 'item' or 'statistics' (it is 'usr')"),
         ("prompt.slots", "[user, user]", "prompt.slots should name each part once (it is ['user', 'user'])"),
         ("backbone.heads", "1000", "backbone hidden (HIDDEN) should be a multiple of 2 * heads (2000)"),
-        ("traces.max_words", "7", "traces max_words (7) should be at least min_words (8)"),
         ("gate.kind", "softmax", "gate.kind should be 'centroid' or 'trained' (it is 'softmax')"),
         (
             "teacher.mode",

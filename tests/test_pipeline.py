@@ -40,12 +40,8 @@ STAGES = list(PIPELINE)
 VARIANTS = {
     "keywords": [{"keywords.source": "teacher"}],
     "features": [{"features.model": model} for model in MODELS],
-    "traces": [{"traces.sampling": sampling} for sampling in ("random", "hard")],
     "sft": [{"sft.recipe": "paper"}, {"prompt.slots": []}],
     "experts": [{"experts.added": [str(NEWCOMERS)]}],
-}
-ALL_DATA = {
-    "traces": {"traces.sampling": "hard"},  # balanced by label alone, rows are chosen without features
 }
 DATA = {name: [dep for dep in stage["deps"] if dep.split("/")[0] in MADE] for name, stage in PIPELINE.items()}
 CODE = {name: [dep for dep in stage["deps"] if dep.split("/")[0] not in MADE] for name, stage in PIPELINE.items()}
@@ -159,7 +155,6 @@ class TestDataAndParams:
     @pytest.mark.parametrize(("stage", "missing"), [(stage, dep) for stage in STAGES for dep in DATA[stage]])
     def test_a_stage_reads_each_of_its_data_and_names_the_one_that_is_missing(self, stage, missing, finished, tmp_path):
         folder = isolated(finished, tmp_path / "project", [dep for dep in DATA[stage] if dep != missing])
-        set_params(folder, ALL_DATA.get(stage, {}))
         with pytest.raises(UserError, match=rf"^{missing}.*; run its stage first: dvc repro {MAKER[missing]}$"):
             run_stage(folder, stage)
         left = {path.relative_to(folder).as_posix() for path in folder.glob("[!.]*/*")}

@@ -124,15 +124,15 @@ def test_an_explanation_shows_the_figures_the_reason_and_what_is_there():
     assert "experts global 25%, expert_1 75%" in lines
     assert "history liked: Iron Harbour" in lines and "disliked: Night" in lines
     assert reason in " ".join(lines)
-    assert "keyword war \u2248 conflict liked 2 of 2 2 0 by meaning" in lines
+    assert "keyword war \u2248 conflict: liked (2 of 2) liked 2 by meaning" in lines
     assert any(line.endswith("true by meaning alone, by hand") for line in lines)
-    assert "keyword 1990s liked 1 of 1 1 0 a name, no taste" in lines
-    assert "keyword conflict liked 1 of 1 1 0 too few titles" in lines
-    assert "keyword war liked Iron Harbour 1 0 yes" in lines
-    assert "item Iron Harbour liked 1 0 yes" in lines
-    assert "item Seven Keys 0 0 not shown" in lines
-    assert "keyword heist avoided 0 0 not shown" in lines
-    assert "keyword war in the target 1 0 no" in lines
+    assert "keyword 1990s: liked (1 of 1) liked 1 a name, no taste" in lines
+    assert "keyword conflict: liked (1 of 1) liked 1 too few titles" in lines
+    assert "keyword war: liked (Iron Harbour) liked 1 yes" in lines
+    assert "item Iron Harbour: liked liked 1 yes" in lines
+    assert "item Seven Keys nowhere not shown" in lines
+    assert "keyword heist: avoided nowhere not shown" in lines
+    assert "keyword war: in the target liked 1 no" in lines
 
 
 def test_a_reason_that_claims_nothing_says_so():

@@ -33,8 +33,6 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON document on stdout; all else is on stderr.")]
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would ask the teacher and cost; send nothing.")]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
@@ -167,8 +165,7 @@ def command(work: Callable[..., str | Reply], *, stage: bool = False, shared: bo
         finally:
             seconds = round(time.monotonic() - began, 1)
             done = answer is not None
-            # What was spent before it stopped is spent; a dry run is none.
-            if main and (done or _noted) and not options.get("dry_run"):
+            if main and (done or _noted):  # what was spent before it stopped is spent
                 _log({"stage": work.__name__, "seconds": seconds, "cpus": os.cpu_count(), "done": done, **_noted})
         if main and answer is not None:
             _speak(answer, work.__name__, seconds, as_json=as_json)

@@ -105,6 +105,9 @@ def warm_rows(interactions: pd.DataFrame) -> NDArray[np.bool_]:
     return user & item
 
 
+LATE_SHARE = 0.1  # of train: what experts leave to the gate
+
+
 def late_train_rows(interactions: pd.DataFrame, share: float) -> NDArray[np.bool_]:
     """Which rows (n) are among the latest `share` of train, whole seconds kept together.
 

@@ -108,14 +108,12 @@ class KeywordParams(Section):
     """Keyword summaries of item metadata (stage `keywords`)."""
 
     source: Literal["tfidf", "teacher"]  # who writes them
-    max_per_item: Annotated[Positive, Field(le=10)]  # keywords of an item at most
 
 
 class FeatureParams(Section):
     """Collaborative features and causal statistics (stage `features`)."""
 
     model: FeatureModel  # whose vectors fill the slots and group the users
-    folds: Annotated[Positive, Field(ge=2)]  # parts of train's time; each gets vectors from what was before it
     epochs: Positive  # of every recommender at most; the best on valid stays
 
 
@@ -132,17 +130,10 @@ class MfParams(RecommenderParams):
     weight_decay: NotNegative  # pull of the weights towards 0
 
 
-class HybridMfParams(MfParams):
-    """Hybrid MF (LightFM): items are their own vectors plus the means of their keywords'."""
-
-    keyword_decay: NotNegative  # pull of those means towards 0
-
-
 class LightGcnParams(RecommenderParams):
     """LightGCN."""
 
     weight_decay: NotNegative  # pull of the weights towards 0
-    layers: Positive  # hops in the graph of users and items
 
 
 class SasRecParams(RecommenderParams):
@@ -153,13 +144,6 @@ class SasRecParams(RecommenderParams):
 
 class GsasRecParams(SasRecParams):
     """gSASRec: SASRec with sampled negatives and the generalised cross-entropy."""
-
-    negatives: Positive  # items drawn per interaction
-    calibration: Share  # the paper's t: how much of the negatives' overconfidence is taken back
-
-
-class HybridSasRecParams(SasRecParams):
-    """SASRec + keywords: items are their own vectors plus the means of their keywords'."""
 
 
 class BackboneParams(Section):
@@ -209,18 +193,11 @@ class TeacherParams(Section):
 
 
 class TraceParams(Section):
-    """How many reasoning traces are asked for, about which rows, and what keeps one out (stage `traces`)."""
+    """How many reasoning traces are asked for (stage `traces`)."""
 
-    sampling: Literal["balanced", "random", "hard"]  # of train rows: by label, at random, hard for the feature model
     train: Count  # train rows asked about
     held_out: Count  # test rows asked about, as references for the evaluation
     max_turns: Positive  # answers asked for at most, the first included
-    min_words: Positive  # of a trace, without its verdict
-    max_words: Positive  # likewise
-
-    def _check(self) -> None:
-        if self.max_words < self.min_words:
-            raise ValueError(f"max_words ({self.max_words}) should be at least min_words ({self.min_words})")
 
 
 class TrainerParams(Section):
@@ -270,7 +247,6 @@ class ExpertParams(Section):
     layers: Positive  # last layers that experts adapt
     epochs: Positive  # of each expert at most
     learning_rate: AboveZero  # at its highest
-    holdout: Annotated[BelowOne, Field(gt=0)]  # latest share of train that is left to the gate
     added: Paths  # files of user ids; each makes one more group and expert
 
 
@@ -346,8 +322,6 @@ class Params(Section):
     lightgcn: LightGcnParams
     sasrec: SasRecParams
     gsasrec: GsasRecParams
-    hybrid_mf: HybridMfParams
-    hybrid_sasrec: HybridSasRecParams
     backbone: BackboneParams
     teacher: TeacherParams
     traces: TraceParams
@@ -357,6 +331,11 @@ class Params(Section):
     experts: ExpertParams
     gate: GateParams
     evaluate: EvaluateParams
+
+    def recommender(self, model: FeatureModel) -> RecommenderParams:
+        """The section of an ordinary recommender; a content-aware one has that of the model that it extends."""
+        section: RecommenderParams = getattr(self, model.removeprefix("hybrid_"))
+        return section
 
     @property
     def teacher_settings(self) -> TeacherSettings:

@@ -93,7 +93,7 @@ class Recommender:
             params.features.model,
             replace(Ratings.of(loaded.interactions, items=len(items), keywords=keywords["keywords"]), users=len(users)),
             loaded.rows("train"),
-            getattr(params, params.features.model),
+            params.recommender(params.features.model),
             root / artifacts.FEATURE_MODEL,
         )
         return cls(params, loaded, routing, feature_model, items, keywords, users)

@@ -156,20 +156,18 @@ def explanation_table(explanation: Explanation) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, title="What the reason claims, and what was shown", title_justify="left")
     if "synonym" in set(explanation.evidence["standing"]):
         table.caption = f"\u2248: true by meaning alone, by {explanation.thesaurus}"
-    for name in ("", "named", "said to be", "of", "in the target", "liked", "disliked", "true"):
-        table.add_column(name, justify="right" if name in ("liked", "disliked") else "left", overflow="fold")
+    for name in ("claim", "shown", "true"):
+        table.add_column(name, overflow="fold")
     for row in explanation.evidence.itertuples(index=False):
-        in_target = "yes" if row.target else ""
         style = "green" if row.true else "yellow" if row.true_by_meaning else "red"
-        claimed = CLAIM_WORDS[str(row.says)]
+        meant = f" \u2248 {row.synonyms!s}" if row.synonyms else ""
+        of = f" ({row.of!s})" if row.of else ""
+        claimed = f": {says}" if (says := CLAIM_WORDS[str(row.says)]) else ""
+        counts = (("liked", row.liked), ("disliked", row.disliked))
+        places = ["in the target"] * bool(row.target) + [f"{verb} {count!s}" for verb, count in counts if count]
         table.add_row(
-            str(row.kind),
-            Text(f"{row.name!s} \u2248 {row.synonyms!s}" if row.synonyms else str(row.name)),
-            claimed,
-            Text(str(row.of)),
-            in_target,
-            str(row.liked),
-            str(row.disliked),
+            Text(f"{row.kind} {row.name}{meant}{claimed}{of}"),
+            ", ".join(places) or "nowhere",
             Text(STANDING_WORDS[str(row.standing)], style=style),
         )
     return Group(facts, table)

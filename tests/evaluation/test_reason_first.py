@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from tests.builders import interactions, loaded_model
-from thinkrec.evaluation.reason_first import VERDICT_FIRST, counts, measure, sample_users, to_text
-from thinkrec.metrics import auc
+from thinkrec.evaluation.reason_first import VERDICT_FIRST, measure, sample_users, to_text
 
 
 @pytest.fixture(scope="module")
@@ -23,33 +22,18 @@ def test_users_are_drawn_whole_until_there_are_rows_enough():
     assert len(sample_users(user, rows[:0], 3, seed=0)) == 0
 
 
-def test_samples_are_averaged_by_ones_twos_and_all():
-    assert [counts(samples) for samples in (1, 2, 4, 5)] == [[1], [1, 2], [1, 2, 4], [1, 2, 4, 5]]
-
-
 def test_every_mode_is_measured_on_the_same_valid_rows(loaded):
-    measured, seconds = measure(loaded, rows=20, samples=2, max_new_tokens=5, seed=1)
+    measured = measure(loaded, rows=20, max_new_tokens=5, seed=1)
     held = sample_users(loaded.user, loaded.rows("valid"), 20, seed=1)
     assert (measured["rows"], measured["users"]) == (len(held), len(np.unique(loaded.user[held])))
     assert set(loaded.interactions["split"].to_numpy()[held]) == {"valid"}
     modes = measured["modes"]
-    assert list(modes) == [VERDICT_FIRST, "answers_1", "answers_2", "reason_first_1", "reason_first_2"]
+    assert list(modes) == [VERDICT_FIRST, "reason_first_1", "reason_first_2", "reason_first_4"]
     assert 0 == modes[VERDICT_FIRST]["tokens"] < modes["reason_first_1"]["tokens"] < modes["reason_first_2"]["tokens"]
     for mode in list(modes)[1:]:
         apart = modes[mode]["auc_difference"]
         assert apart["difference"] == pytest.approx(modes[mode]["auc"] - modes[VERDICT_FIRST]["auc"])
         assert apart["low"] <= apart["high"]
-    assert len(to_text(measured, seconds).splitlines()) == 1 + len(modes)
-    assert measure(loaded, rows=20, samples=2, max_new_tokens=5, seed=1)[0] == measured
-    assert measure(loaded, rows=0, samples=2, max_new_tokens=5, seed=1) == ({}, {})  # no rows cost nothing
-
-
-def test_averaged_answers_estimate_the_score_itself(loaded, monkeypatch):
-    # Sampled verdicts know no more than the score: where they always follow it, one is as good as its sign.
-    def certain(*asked, **_):
-        return ["Yes." if label else "No." for label in loaded.layout.label[asked[1]]]  # type: ignore[index, call-overload]
-
-    monkeypatch.setattr("thinkrec.evaluation.reason_first.write_answers", certain)
-    measured, _ = measure(loaded, rows=20, samples=1, max_new_tokens=3, seed=1)
-    held = sample_users(loaded.user, loaded.rows("valid"), 20, seed=1)
-    assert measured["modes"]["answers_1"]["auc"] == auc(loaded.layout.label[held], loaded.layout.label[held]) == 1
+    assert len(to_text(measured).splitlines()) == 1 + len(modes)
+    assert measure(loaded, rows=20, max_new_tokens=5, seed=1) == measured
+    assert measure(loaded, rows=0, max_new_tokens=5, seed=1) == {}  # no rows cost nothing

@@ -11,14 +11,14 @@ from tests.builders import ITEMS, features_of, interactions, item_table
 from tests.features.worlds import params_of
 from thinkrec.errors import UserError
 from thinkrec.features.artefact import PER_PROTOCOL, SHARED, Features, load_features, save_features
-from thinkrec.features.fitting import fit_features, fits_of_train
+from thinkrec.features.fitting import FOLDS, fit_features, fits_of_train
 from thinkrec.features.models import fit_model, refit_model
 from thinkrec.features.ratings import Ratings
 from thinkrec.history import PROTOCOLS, history_bounds
 from thinkrec.metrics import auc
 from thinkrec.params import FeatureParams
 
-USERS, ROWS, FOLDS, SEED = 6, 18, 3, 2
+USERS, ROWS, SEED = 6, 18, 2
 NEW = 4  # users from here on have no row in train
 # What fits share does not depend on the model (each model: test_models): one of factors and one of sequences.
 every_model = pytest.mark.parametrize("kind", ["mf", "sasrec"])
@@ -48,7 +48,7 @@ def rows_of(*splits):
 
 def fit_table(kind, frame, *, epochs=1):
     """By default of one epoch: then which is best cannot change with the labels of valid."""
-    params = FeatureParams(model=kind, folds=FOLDS, epochs=epochs)
+    params = FeatureParams(model=kind, epochs=epochs)
     return fit_features(frame, item_table(), params, params_of(kind), seed=SEED)[:2]
 
 
@@ -121,7 +121,7 @@ def test_folds_follow_time_and_only_the_first_is_parted_by_users():
     for known, served in later:
         np.testing.assert_array_equal(known, train[time[train] < time[served].min()])
     opening = np.sort(np.concatenate([served for _, served in first]))
-    assert time[opening].max() < time[later[0][1]].min() and len(first) == FOLDS
+    assert time[opening].max() < time[later[0][1]].min() and len(first) == min(FOLDS, NEW)
     for known, served in first:
         assert not np.intersect1d(user[known], user[served]).size
         np.testing.assert_array_equal(np.union1d(known, served), opening)
@@ -263,23 +263,9 @@ def test_features_of_both_protocols_round_trip_through_disk_and_share_what_they_
     }
 
 
-def test_scores_are_the_feature_models_own_and_nan_where_it_knows_nothing():
-    user, item = np.eye(3, 2, dtype=np.float32), np.asarray([[1, 1], [0, 0]], np.float32)  # user 2, item 1: unknown
-    features = Features(
-        user_vectors=user,
-        item_vectors=item,
-        user_row=np.asarray([0, 1, 2, 0], np.int32),
-        item_row=np.asarray([0, 0, 0, 1], np.int32),
-        state=np.zeros(4, np.int32),
-        statistics=np.asarray([[9, 1], [9, -2], [9, 3], [9, 4]], np.float32),
-        statistic_names=["rate", "affinity"],
-    )
-    np.testing.assert_array_equal(features.scores(), np.asarray([1, -2, np.nan, np.nan], np.float32))
-
-
 def test_too_few_users_to_cut_into_folds_are_a_user_error():
     alone = table()[(table()["user"] == 0) | (table()["split"] != "train")].reset_index(drop=True)
-    with pytest.raises(UserError, match=r"features\.folds=3: the first of them holds one user of train alone"):
+    with pytest.raises(UserError, match=r"the first of 5 folds of train's time holds one user alone"):
         fit_table("mf", alone)
 
 

@@ -21,10 +21,11 @@ def fit_on(ratings, kind, *, epochs=12):
     return refit_model(kind, ratings, planted()[1], params_of(kind), epochs=epochs, seed=1)
 
 
-def model_of(keywords, **decays):
+def model_of(keywords, *, decay=0.0, keyword_decay=0.0):
     """Of one user who likes items 0 and 1, in this order, with random vectors of two dimensions."""
     ratings = replace(ratings_of([0, 0], [0, 1], [1, 1], items=len(keywords)), keywords=keywords)
-    model = HybridMF(ratings, np.arange(2), params_of("hybrid_mf", **decays), seed=0)
+    model = HybridMF(ratings, np.arange(2), params_of("hybrid_mf", weight_decay=decay), seed=0)
+    model.keyword_decay = keyword_decay
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():
@@ -49,9 +50,7 @@ def test_keywords_are_those_that_readers_are_shown_each_once():
 
 
 def test_what_the_keywords_say_has_a_penalty_of_its_own():
-    plain, decayed = (
-        model_of([["a", "b"], []], weight_decay=weight, keyword_decay=2 * weight) for weight in (0.0, 0.5)
-    )
+    plain, decayed = (model_of([["a", "b"], []], decay=weight, keyword_decay=2 * weight) for weight in (0.0, 0.5))
     words, word_biases = (weight.detach().numpy()[1:] for weight in (plain.keyword, plain.keyword_bias))
     parts = [plain.user[0], plain.user_bias[0], plain.item[0], plain.item_bias[0]]
     squares = sum(float(part.detach().square().sum()) for part in parts)

@@ -113,12 +113,12 @@ def test_the_loss_is_the_cross_entropy_of_the_logits():
     assert model.loss(rows).item() == pytest.approx(entropy, abs=1e-5)
 
 
-def generalised(**changes):
+def generalised(negatives, calibration):
     """Five known items that are all alike, whichever are drawn, and a sixth, unknown, that would be ruinous to draw."""
     ratings = ratings_of([0] * 5, range(5), [1, 0, 1, 0, 1], items=6)
-    params = params_of("gsasrec", dim=2, **changes)
+    params = params_of("gsasrec", dim=2)
     model = GSASRec(ratings, np.arange(5), params, seed=0)
-    model.bias = -0.5
+    model.negatives, model.calibration, model.bias = negatives, calibration, -0.5
     with torch.no_grad():
         model.item[:], model.item_bias[:] = torch.tensor([1.0, -1.0]), 0.25
         model.item_bias[5] = 1e6

@@ -15,8 +15,6 @@ from thinkrec.features.recommender import Recommender
 from thinkrec.params import (
     FeatureModel,
     GsasRecParams,
-    HybridMfParams,
-    HybridSasRecParams,
     LightGcnParams,
     MfParams,
     RecommenderParams,
@@ -29,11 +27,11 @@ USERS, KNOWN_USERS, ITEMS, KNOWN_ITEMS, ROWS = 40, 30, 14, 12, 24  # of `planted
 _TRANSFORMER = {"dim": 8, "learning_rate": 0.01, "history": 4}
 _PARAMS: dict[FeatureModel, RecommenderParams] = {
     "mf": MfParams(dim=2, learning_rate=0.05, weight_decay=0.001),
-    "lightgcn": LightGcnParams(dim=4, learning_rate=0.05, weight_decay=0.001, layers=2),
+    "lightgcn": LightGcnParams(dim=4, learning_rate=0.05, weight_decay=0.001),
     "sasrec": SasRecParams(**_TRANSFORMER),
-    "gsasrec": GsasRecParams(**_TRANSFORMER, negatives=2, calibration=0.5),
-    "hybrid_mf": HybridMfParams(dim=2, learning_rate=0.05, weight_decay=0.001, keyword_decay=0.001),
-    "hybrid_sasrec": HybridSasRecParams(**_TRANSFORMER),
+    "gsasrec": GsasRecParams(**_TRANSFORMER),
+    "hybrid_mf": MfParams(dim=2, learning_rate=0.05, weight_decay=0.001),
+    "hybrid_sasrec": SasRecParams(**_TRANSFORMER),
 }
 
 

@@ -4,12 +4,10 @@ import pytest
 
 from tests.claims.rows import checker_of, item
 from thinkrec.claims.checker import thesaurus_of
-from thinkrec.params import TraceParams
 from thinkrec.shown import ShownRow
 from thinkrec.synthesis.filters import find_fault, mentions_hint
 from thinkrec.teacher.answers import Answer
 
-LIMITS = TraceParams(sampling="balanced", train=0, held_out=0, max_turns=3, min_words=6, max_words=40)
 ROW = ShownRow(
     history=[
         item("The Corrections", "war", "勝利", liked=True),
@@ -27,8 +25,8 @@ FINE = (
 )
 
 
-def fault_of(text, *, reflected=False, label=True, limits=LIMITS, **changes):
-    return find_fault(Answer(content=text, **changes), 0, label, CHECKER, limits, reflected=reflected)
+def fault_of(text, *, reflected=False, label=True, **changes):
+    return find_fault(Answer(content=text, **changes), 0, label, CHECKER, reflected=reflected)
 
 
 def with_history(text):
@@ -55,7 +53,7 @@ def test_a_good_answer_has_no_fault_at_first_or_later():
         ("Unfortunately, I cannot say.", {}, ("refused", "Unfortunately, I cannot")),
         ("Yes. Because of war.", {}, ("malformed", "History is missing")),
         ("Verdict: Yes\nHistory: War.\nTaste: War.\nFit: Fits.", {}, ("too_short", "3 words")),
-        (with_history(" ".join(f"word{n}" for n in range(40))), {}, ("too_long", "47 words")),
+        (with_history(" ".join(f"word{n}" for n in range(200))), {}, ("too_long", "207 words")),
         (with_history("It is about war and love. " * 3), {}, ("repetitive", "it is about")),
         (with_history("该用户喜欢战争电影"), {}, ("wrong_language", "9 of 32 letters are of another script")),
         (

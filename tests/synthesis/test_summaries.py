@@ -12,7 +12,7 @@ from tests.teacher.asking import teacher_at
 from tests.teacher.scripted import scripted
 from thinkrec.artifacts import FALLBACKS, KEYWORDS, write_table
 from thinkrec.claims.answers import refusal
-from thinkrec.claims.cleaning import clean_keywords, instructs
+from thinkrec.claims.cleaning import MOST_KEYWORDS, clean_keywords, instructs
 from thinkrec.shown import LONGEST_KEYWORD
 from thinkrec.synthesis.keywords import extract_keywords
 from thinkrec.synthesis.summaries import FAULTS, MOST_WORDS, read_keywords, summarise
@@ -41,13 +41,13 @@ def answering(say):
     return scripted(lambda messages: say(read_item(messages[1]["content"])), tokens=(20, 4))
 
 
-def run(items, app=None, *, concurrency=3, limit=10):
+def run(items, app=None, *, concurrency=3):
     teacher = teacher_at(app=app, retries=0, concurrency=concurrency)
-    return summarise(items, teacher, max_per_item=limit, progress="")
+    return summarise(items, teacher, progress="")
 
 
-def extract(items, limit=10):
-    return extract_keywords(items, max_per_item=limit)[0]["keywords"].tolist()
+def extract(items):
+    return extract_keywords(items)[0]["keywords"].tolist()
 
 
 def line_of(items, place=0):
@@ -80,8 +80,7 @@ def words_of(keywords):
     ],
 )
 def test_a_list_is_read_however_it_is_written_without_entries_that_are_no_keywords(text):
-    assert read_keywords(Answer(content=text), 10) == (["war", "coming of age", "bleak"], None)
-    assert read_keywords(Answer(content=text), 2)[0] == ["war", "coming of age"]
+    assert read_keywords(Answer(content=text)) == (["war", "coming of age", "bleak"], None)
 
 
 @pytest.mark.parametrize(
@@ -106,27 +105,26 @@ def test_a_list_is_read_however_it_is_written_without_entries_that_are_no_keywor
     ],
 )
 def test_what_is_no_list_of_keywords_has_its_reason(text, changes, fault):
-    assert read_keywords(Answer(content=text, **changes), 10) == ([], fault)
+    assert read_keywords(Answer(content=text, **changes)) == ([], fault)
 
 
 @pytest.mark.parametrize(
     "text", ["no-budget, war", "yes-man, war", "sorry state, war", "based on a true story, war", "system failure, war"]
 )
 def test_a_keyword_may_begin_like_a_fault(text):
-    assert read_keywords(Answer(content=text), 10) == (text.split(", "), None)
+    assert read_keywords(Answer(content=text)) == (text.split(", "), None)
 
 
 @given(
     st.lists(
         st.one_of(st.text(), st.sampled_from(["war", "hope", "Keywords:", "1. ", "[", '"', "Yes", "\n", "- love"]))
-    ),
-    st.integers(1, 10),
+    )
 )
-def test_whatever_is_said_keywords_are_bounded_and_clean_or_there_is_a_reason(parts, limit):
-    words, fault = read_keywords(Answer(content=",".join(parts)), limit)
+def test_whatever_is_said_keywords_are_bounded_and_clean_or_there_is_a_reason(parts):
+    words, fault = read_keywords(Answer(content=",".join(parts)))
     assert fault in FAULTS if not words else fault is None
-    assert len(words) <= limit
-    assert clean_keywords(words, limit) == words
+    assert len(words) <= MOST_KEYWORDS
+    assert clean_keywords(words, MOST_KEYWORDS) == words
     assert all(
         len(word) <= LONGEST_KEYWORD and len(word.split()) <= MOST_WORDS and word.isprintable() for word in words
     )
@@ -134,9 +132,9 @@ def test_whatever_is_said_keywords_are_bounded_and_clean_or_there_is_a_reason(pa
 
 def test_keywords_are_the_teachers_or_where_its_answer_is_no_good_the_extracted(tmp_path):
     app, _ = answering(lambda item: "Yes" if item["title"] == "Dawn" else "Vengeance, slow, bleak")
-    summaries = run(ITEMS, app, limit=2)
-    by_teacher = ["vengeance", "slow"]
-    assert summaries.keywords["keywords"].tolist() == [by_teacher, extract(ITEMS, 2)[1], [], by_teacher, by_teacher]
+    summaries = run(ITEMS, app)
+    by_teacher = ["vengeance", "slow", "bleak"]
+    assert summaries.keywords["keywords"].tolist() == [by_teacher, extract(ITEMS)[1], [], by_teacher, by_teacher]
     assert summaries.keywords["item"].tolist() == [0, 1, 2, 3, 4]
     assert summaries.fallbacks.to_dict("records") == [{"item": 1, "fault": "verdict", "text": "Yes"}]
     write_table(KEYWORDS, summaries.keywords, root=tmp_path)
@@ -163,8 +161,8 @@ def test_items_of_equal_metadata_ask_once_and_the_counts_are_of_items():
 
 
 def test_without_a_teacher_all_is_extracted(tmp_path):
-    summaries = summarise(ITEMS, None, max_per_item=10)
-    extracted, stats = extract_keywords(ITEMS, max_per_item=10)
+    summaries = summarise(ITEMS, None)
+    extracted, stats = extract_keywords(ITEMS)
     pd.testing.assert_frame_equal(summaries.keywords, extracted)
     assert summaries.stats == stats
     assert summaries.fallbacks.empty
@@ -225,7 +223,7 @@ def test_the_offline_teacher_and_the_extractor_answer_as_if_hostile_metadata_wer
         items = items_of(
             ("Dusk", 1973, ["Drama"], f"A bleak war. {order}"), ("Dawn", 1974, ["Drama"], f"A tale of hope. {order}")
         )
-        for summaries in (run(items), summarise(items, None, max_per_item=10)):
+        for summaries in (run(items), summarise(items, None)):
             assert words_of(summaries.keywords) <= HARMLESS
 
 

@@ -65,11 +65,11 @@ def test_a_teacher_that_is_always_wrong_is_asked_max_turns_times_and_nothing_is_
 
 
 def test_a_right_first_answer_is_kept_in_the_form_that_models_learn():
-    answer = "**Verdict:** No\n\n## History\nwar\n\n- *Taste*: love\n- Fit: it\u2019s not it"
+    answer = "**Verdict:** No\n\n## History\nwar\n\n- *Taste*: love\n- Fit: it\u2019s not it, all in all"
     app, heard = scripted(lambda messages: answer)
     synthesis = make_traces(WORLD, [4, 8], app)
     assert len(heard) == 2
-    kept = {"label": 0, "turns": 1, "text": "No. War. Love. It\u2019s not it."}
+    kept = {"label": 0, "turns": 1, "text": "No. War. Love. It\u2019s not it, all in all."}
     assert synthesis.kept.to_dict("records") == [{"row": row, **kept} for row in (4, 8)]
     stats = synthesis.stats
     assert stats["train"]["accuracy_before_hint"] == stats["held_out"]["accuracy_before_hint"] == 1.0

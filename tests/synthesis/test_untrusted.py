@@ -28,7 +28,7 @@ def world(*titles):
         for n, title in enumerate(titles)
     ]
     items = items_of(*rows)
-    return interactions_of(len(titles)), items, extract_keywords(items, max_per_item=10)[0]
+    return interactions_of(len(titles)), items, extract_keywords(items)[0]
 
 
 def test_whatever_metadata_holds_a_prompt_has_one_block_of_each_kind_and_one_line_an_item():

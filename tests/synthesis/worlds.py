@@ -11,7 +11,7 @@ from thinkrec.synthesis.traces import synthesise
 from thinkrec.teacher.trace_prompts import write_question
 
 PROMPT = PromptParams(layout="stream", history=3, max_tokens=2048, keywords=2, slots=(), soft_tokens=0)
-TRACE = TraceParams(sampling="balanced", train=6, held_out=2, max_turns=3, min_words=5, max_words=60)
+TRACE = TraceParams(train=6, held_out=2, max_turns=3)
 
 
 def items_of(*rows):

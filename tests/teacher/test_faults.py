@@ -242,7 +242,7 @@ def test_the_ledger_calls_each_answer_that_is_none_by_its_name():
 def test_scratch_work_is_in_no_trace():
     text = "Yes, says the label </think> so.\n</think>\nVerdict: Yes\nHistory: a\nTaste: b\nFit: c\n<think>Or No?"
     body = completion(text, reasoning_content="the label")
-    synthesis, _ = loop(lambda request: Response(body=body), range(6), max_turns=1, min_words=1)
+    synthesis, _ = loop(lambda request: Response(body=body), range(6), max_turns=1)
     kept, rejected = synthesis.kept["text"], synthesis.rejected["text"]
     assert set(kept) == {"Yes. A. B. C."}
     assert not pd.concat([kept, rejected]).str.contains("think|label").any()

@@ -33,7 +33,7 @@ def write_parts(
     files = [folder / f"{key}-{number:06d}.parquet" for number in range(len(parts))]
     for stale in {*folder.glob("*.parquet")} - {*files}:
         stale.unlink()
-    for part, file in zip(track(parts, "writing", unit="part"), files, strict=True):
+    for part, file in zip(track(parts, "writing", unit="parts"), files, strict=True):
         if not file.exists():
             table = pa.Table.from_pandas(make(part), schema=schema, preserve_index=False)
             with atomic(file) as partial:

@@ -49,7 +49,8 @@ def choose_fits(params: Params) -> dict[str, Fit]:
     """Every baseline by name, with its parameters: the plain ones, then the ordinary recommenders."""
     epochs, seed = params.features.epochs, params.seed
     return PLAIN | {
-        kind: partial(recommender, kind=kind, params=getattr(params, kind), epochs=epochs, seed=seed) for kind in MODELS
+        kind: partial(recommender, kind=kind, params=params.recommender(kind), epochs=epochs, seed=seed)
+        for kind in MODELS
     }
 
 

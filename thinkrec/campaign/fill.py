@@ -7,7 +7,7 @@ it collects what has finished, and stages that have finished come from DVC's cac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Generator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -100,20 +100,29 @@ def _run_rows(
     bases: dict[int | None, Run] = {}  # by seed
     failed: dict[str, str] = {}
 
-    def settle(some: Mapping[str, Row]) -> None:
-        with closing(_finish(some, repeated, jobs=jobs)) as finished:
-            for title, run, last_lines in finished:
-                if run is None:
-                    failed[title] = "failed, see above"
-                    say(f"{title}: failed\n{last_lines}")
-                    continue
-                row = some[title]
-                if row.name == BASE:
-                    bases[row.seed] = run
-                file = row_file(row, run, bases[row.seed])
-                artifacts.write_json(row_path(dataset, row.name, row.seed), file)
-                test = file["lines"][row.name]["test"]
-                say(f"{title}: test AUC {test['auc']['value']:.4f}, UAUC {test['uauc']['value']:.4f}")
+    def write(row: Row, run: Run) -> None:
+        if row.name == BASE:
+            bases[row.seed] = run
+        file = row_file(row, run, bases[row.seed])
+        artifacts.write_json(row_path(dataset, row.name, row.seed), file)
+        test = file["lines"][row.name]["test"]
+        say(f"{row.title}: test AUC {test['auc']['value']:.4f}, UAUC {test['uauc']['value']:.4f}")
+
+    def settle(some: Iterable[Row]) -> None:
+        """Write the rows that an earlier call finished, run the others and write them as they end."""
+        waiting = {row.experiment: row for row in some}
+        for name, row in list(waiting.items()):
+            if row.title not in repeated and (run := fetch_run(name)):
+                write(waiting.pop(name), run)
+        overrides = {name: row.overrides for name, row in waiting.items()}
+        with closing(run_experiments(overrides, jobs=jobs)) as ended:
+            for name, last_lines in ended:
+                row, run = waiting[name], None if last_lines else fetch_run(name)
+                if run:
+                    write(row, run)
+                else:
+                    failed[row.title] = "failed, see above"
+                    say(f"{row.title}: failed\n{last_lines}")
 
     seeds = {row.seed for row in pending.values()}
     base_rows = {title: row for title, row in rows.items() if row.name == BASE and row.seed in seeds}
@@ -121,29 +130,11 @@ def _run_rows(
         file = {} if title in pending else artifacts.read_json(row_path(dataset, BASE, row.seed))
         if file and (run := fetch_run(file["experiment"])):
             bases[row.seed] = run
-    settle({title: row for title, row in base_rows.items() if row.seed not in bases})
+    settle(row for row in base_rows.values() if row.seed not in bases)
     others = {title: row for title, row in pending.items() if row.name != BASE}
-    settle({title: row for title, row in others.items() if row.seed in bases})
+    settle(row for row in others.values() if row.seed in bases)
     needed = {row.seed: title for title, row in base_rows.items()}
     return failed | {title: f"needs {needed[row.seed]}" for title, row in others.items() if row.seed not in bases}
-
-
-def _finish(rows: Mapping[str, Row], repeated: Container[str], *, jobs: int) -> Generator[tuple[str, Run | None, str]]:
-    """The title and run of each row, those that an earlier call finished first; None and last lines where one failed.
-
-    The `repeated` rows run in any case.
-    """
-    waiting = {}
-    for title, row in rows.items():
-        run = None if title in repeated else fetch_run(row.experiment)
-        if run:
-            yield title, run, ""
-        else:
-            waiting[row.experiment] = title
-    overrides = {name: rows[title].overrides for name, title in waiting.items()}
-    with closing(run_experiments(overrides, jobs=jobs)) as ended:
-        for name, last_lines in ended:
-            yield waiting[name], None if last_lines else fetch_run(name), last_lines
 
 
 def _write_joint(dataset: str, name: str, *, say: Say) -> None:

@@ -25,6 +25,7 @@ _SALES_WORDS = (
     "asin brand brands click copyright edition editions isbn listed n/a none null price prices pricing region "
     "runtime shipping sku subtitles unknown untitled various visit warranty www"
 )
+MOST_KEYWORDS = 10  # of an item (METHOD section 2)
 BOILERPLATE = frozenset(_SALES_WORDS.split())
 
 _MARKUP = re.compile(r"<[^<>]{0,200}>|&#?\w{1,10};")
@@ -115,7 +116,7 @@ def proper_names(descriptions: Iterable[Any], categories: Iterable[Iterable[str]
 
 def _tidy(word: str) -> str:
     """A proposed keyword in lower case on one line, without markup or punctuation around it."""
-    text = html.unescape(_MARKUP.sub(" ", html.unescape(word)))
+    text = re.sub("[<>]", " ", html.unescape(_MARKUP.sub(" ", html.unescape(word))))
     return " ".join(text.replace("\u2019", "'").lower().split()).strip(EDGES)
 
 

@@ -76,7 +76,7 @@ def evaluate_project(params: Params) -> Evaluation:
     judge = ReasonJudge(checker=checker, tastes=tastes, features=loaded.features)
     reasons = write_reasons(loaded, predictions, traces, judge, params.evaluate, seed=params.seed)
     directories = {"bertscore": params.evaluate.bertscore, "bleurt": params.evaluate.bleurt}
-    thinking, seconds = reason_first.measure(
+    thinking = reason_first.measure(
         loaded,
         rows=params.evaluate.reason_first,
         max_new_tokens=params.evaluate.max_new_tokens,
@@ -91,7 +91,7 @@ def evaluate_project(params: Params) -> Evaluation:
         "interventions": interventions(loaded, reasons, checker, seed=params.seed),
         "reason_first": thinking,
     }
-    texts = [tables.to_text(table), *([reason_first.to_text(thinking, seconds)] if thinking else [])]
+    texts = [tables.to_text(table), *([reason_first.to_text(thinking)] if thinking else [])]
     users = np.flatnonzero(loaded.features.user_vectors[: len(routing.groups.group)].any(axis=1))
     return Evaluation(
         predictions=predictions,

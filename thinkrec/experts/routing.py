@@ -19,7 +19,7 @@ from thinkrec.experts.gate import Gate, train_gate
 from thinkrec.experts.groups import UserGroups
 from thinkrec.experts.rule import CASES, centroid_routing, routing_cases
 from thinkrec.experts.training import Experts, load_experts
-from thinkrec.history import late_train_rows
+from thinkrec.history import LATE_SHARE, late_train_rows
 from thinkrec.lm.adapters import install_mixture, read_lora
 from thinkrec.lm.loaded import LoadedModel, open_global
 from thinkrec.metrics import validation
@@ -67,7 +67,7 @@ def fit_routing(loaded: LoadedModel, groups: UserGroups, params: Params) -> tupl
     with loaded.model.sharing_layers():
         # With fewer than two experts there is nothing to weigh: the rule is exact, and both kinds of gate are the rule.
         if params.gate.kind == "trained" and len(groups.centroids) > 1:
-            late = np.flatnonzero(late_train_rows(loaded.interactions, params.experts.holdout))
+            late = np.flatnonzero(late_train_rows(loaded.interactions, LATE_SHARE))
             gate, result = train_gate(loaded, groups, late, params)
             candidates["trained"] = gate.route(vectors)
             metrics["epochs"] = result.epochs

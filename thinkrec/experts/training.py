@@ -12,15 +12,13 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from peft import PeftModel
+from typing import TYPE_CHECKING, Any
 
 from thinkrec import artifacts
 from thinkrec.errors import UserError
 from thinkrec.experts.added import Rows, add_group, read_members
 from thinkrec.experts.groups import UserGroups, group_users, load_groups, save_groups, separation
-from thinkrec.history import late_train_rows
+from thinkrec.history import LATE_SHARE, late_train_rows
 from thinkrec.lm.adapters import add_lora, first_adapted_layer, first_differing, layers_of, read_lora, save_adapter
 from thinkrec.lm.finetune import finetune
 from thinkrec.lm.loaded import LoadedModel
@@ -28,6 +26,9 @@ from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.trainer import TrainSettings
 from thinkrec.params import ExpertParams, LoraParams, Params
 from thinkrec.provenance import check_provenance, hash_of, parameters, write_provenance
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +70,13 @@ def train_expert(
     """
     experts = params.experts
     of_group = groups.group[loaded.user] == number - 1
-    late = late_train_rows(loaded.interactions, experts.holdout)
+    late = late_train_rows(loaded.interactions, LATE_SHARE)
     train, valid = loaded.rows("train"), loaded.rows("valid")
     train_rows = train[(of_group & ~late)[train]]
     if not len(train_rows):
         raise UserError(
-            f"expert_{number}: train has nothing of its users before its latest {experts.holdout:.0%}, which is the "
-            "gate's; lower experts.holdout, or give it more users"
+            f"expert_{number}: train has nothing of its users before its latest {LATE_SHARE:.0%}, which is the gate's; "
+            "give it more users"
         )
     expert = add_expert(loaded.model, params.lora, layers=experts.layers, global_adapter=loaded.adapter)
     model, layout = loaded.prompted(slots=loaded.recipe.expert_slots)
@@ -108,6 +109,8 @@ def add_expert(
         return add_lora(model.backbone, params, layers=layers)
     first = first_adapted_layer(model.backbone, layers)
     read_lora(global_adapter)  # or peft would ask the hub for a missing folder
+    from peft import PeftModel
+
     expert = PeftModel.from_pretrained(model.backbone, str(global_adapter), is_trainable=True)
     for name, weight in expert.named_parameters():
         weight.requires_grad_("lora_" in name and int(name.partition(".layers.")[2].partition(".")[0]) >= first)

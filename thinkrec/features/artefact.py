@@ -50,14 +50,6 @@ class Features:
         """Item vectors (len(rows), d) of these interactions."""
         return self.item_vectors[self.item_row[rows]]
 
-    def scores(self) -> Floats:
-        """The feature model's logit (n,) of every interaction, without the user's bias.
-
-        It is NaN where the user's or the item's vector is zero: no history, or an item that the row's fit never saw.
-        """
-        has_both = np.any(self.user_vectors, 1)[self.user_row] & np.any(self.item_vectors, 1)[self.item_row]
-        return np.where(has_both, self.statistics[:, self.statistic_names.index(AFFINITY)], np.float32(np.nan))
-
 
 def save_features(features: Mapping[Protocol, Features], path: Path = FEATURES) -> None:
     """Write the features of all protocols; what they share is written once."""

@@ -23,7 +23,6 @@ from thinkrec.features.ratings import Ratings
 from thinkrec.features.recommender import ItemPart, Recommender, Rows
 from thinkrec.features.sasrec import SASRec
 from thinkrec.features.statistics import NameSets
-from thinkrec.params import HybridMfParams
 from thinkrec.shown import shown_keywords
 
 
@@ -53,13 +52,13 @@ class KeywordItems(Recommender):
 class HybridMF(KeywordItems, MatrixFactorisation):
     """Matrix factorisation over items and their keywords: LightFM's model, with our users, who are folded in."""
 
-    params: HybridMfParams
+    keyword_decay = 0.01  # pull of what the keywords say towards 0
 
     def loss(self, batch: Tensor) -> Tensor:
         """Plain MF's, and a penalty on what the keywords say: a lighter one, since many items share a keyword."""
         vectors, biases = self.item_parts(self.rows[1, batch])[1]
         penalty = vectors.square().sum(1).mean() + biases.square().mean()
-        return super().loss(batch) + self.params.keyword_decay * penalty
+        return super().loss(batch) + self.keyword_decay * penalty
 
 
 class HybridSASRec(KeywordItems, SASRec):

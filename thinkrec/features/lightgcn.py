@@ -29,6 +29,8 @@ INITIAL_SCALE = 0.1
 class LightGCN(RowRecommender):
     """LightGCN with item biases."""
 
+    layers = 2  # hops in the graph of users and items
+
     def __init__(self, ratings: Ratings, rows: Rows, params: LightGcnParams, *, seed: int) -> None:
         super().__init__(ratings, rows, dim=params.dim, scale=INITIAL_SCALE, seed=seed)
         self.params = params
@@ -54,14 +56,14 @@ class LightGCN(RowRecommender):
         degree_i = torch.bincount(item, minlength=len(items)).clamp(min=1).float()
         weight = (degree_u[user] * degree_i[item]).rsqrt()[:, None]
         sum_u, sum_i, passed = users, items, torch.zeros_like(items)
-        for _ in range(self.params.layers):
+        for _ in range(self.layers):
             passed = passed + items
             users, items = (
                 torch.zeros_like(users).index_add(0, user, weight * items[item]),
                 torch.zeros_like(items).index_add(0, item, weight * users[user]),
             )
             sum_u, sum_i = sum_u + users, sum_i + items
-        count = self.params.layers + 1
+        count = self.layers + 1
         return sum_u / count, sum_i / count, passed * degree_i.rsqrt()[:, None] / count
 
     def items(self) -> ItemSide:

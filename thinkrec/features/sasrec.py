@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from thinkrec.features.ratings import Ratings
 from thinkrec.features.recommender import Floats, Recommender, Rows, prior_logit, sum_parts
-from thinkrec.params import GsasRecParams, SasRecParams
+from thinkrec.params import SasRecParams
 
 BATCH = 32  # sequences
 BLOCKS = 2
@@ -123,11 +123,12 @@ def _batches(rank: Rows) -> list[Rows]:
 class GSASRec(SASRec):
     """SASRec fitted with drawn negatives and the generalised binary cross-entropy."""
 
-    params: GsasRecParams
+    negatives = 1  # items drawn per interaction
+    calibration = 0.25  # t: how much of the overconfidence that few negatives bring is taken back
 
     def objective(self, states: Tensor, logit: Tensor, label: Tensor) -> Tensor:
         items = torch.nonzero(self.known_item)[:, 0]
-        count, t = self.params.negatives, self.params.calibration
+        count, t = self.negatives, self.calibration
         share = min(count / max(len(items) - 1, 1), 1.0)
         beta = share * (t * (1 - 1 / share) + 1 / share)
         drawn = items[torch.randint(len(items), (len(label), count))]

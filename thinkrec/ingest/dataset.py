@@ -35,7 +35,6 @@ from thinkrec.artifacts import SPLITS
 from thinkrec.errors import UserError
 from thinkrec.ingest import catalogue
 from thinkrec.ingest.catalogue import Dataset
-from thinkrec.ingest.checks import check_tables
 from thinkrec.ingest.clean import plain_text
 from thinkrec.ingest.cluster import workers
 from thinkrec.ingest.overview import describe
@@ -120,7 +119,6 @@ def make_tables(dataset: Dataset, source: Source, max_bad_share: float) -> Inges
     _check_metadata(metadata, item_ids, max_bad_share)
     items, without_metadata = _item_table(metadata.table, item_ids)
     users = pd.DataFrame({"user": np.arange(len(user_ids), dtype=np.int32), "user_id": user_ids})
-    check_tables(interactions, items, users, truth)
     faults = [*faults_by_file(source.parts, summaries), *metadata.faults]
     quarantine = pd.DataFrame(faults, columns=Fault._fields)
     quarantine = quarantine.astype({"file": "str", "row": "int64", "reason": "str", "text": "str"})

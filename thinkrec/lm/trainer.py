@@ -27,7 +27,6 @@ from typing import Any, Literal, Self
 
 import joblib
 import torch
-from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -388,7 +387,7 @@ def _fingerprint(objective: nn.Module, steps: _Steps, settings: TrainSettings) -
         for name, weight in objective.named_parameters()
         if weight.requires_grad
     }
-    loras = [(layer.scaling, repr(layer.lora_dropout)) for layer in objective.modules() if isinstance(layer, LoraLayer)]
+    loras = [(part.scaling, repr(part.lora_dropout)) for part in objective.modules() if hasattr(part, "lora_dropout")]
     with torch.no_grad():
         first = plan.collate(steps.pieces(0)[0])
         loss = float(objective.eval()(**{name: tensor.to(device) for name, tensor in first.items()}))

@@ -1,6 +1,6 @@
 """What keeps an answer from becoming a trace: `Fault` lists the faults in the order in which they are looked for.
 
-Limits that users vary are parameters (`traces`), the others are constants here.
+What is counted are words of the explanation, its verdict left out.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from thinkrec.claims.answers import WORDS, read_parts, refusal, split_verdict, trace_text
 from thinkrec.claims.checker import Checker
 from thinkrec.claims.claims import Standing
-from thinkrec.params import TraceParams
 from thinkrec.shown import ShownItem
 from thinkrec.teacher.answers import Answer
 from thinkrec.teacher.trace_prompts import Fault
 
 REPEATED = 0.25  # share of a text's word triples that may be repeats
 FOREIGN = 0.1  # share of letters that may be of another script than the question's
+SHORTEST, LONGEST = 8, 200  # words
 ENGLISH_FROM = 12  # words from which English cannot do without function words
 
 # A claim that is not literally true, and the fault that it is.
@@ -77,20 +77,18 @@ _CORRECTED = re.compile(
 )
 
 
-def find_fault(
-    answer: Answer, row: int, label: bool, checker: Checker, limits: TraceParams, *, reflected: bool
-) -> tuple[Fault, str] | None:
+def find_fault(answer: Answer, row: int, label: bool, checker: Checker, *, reflected: bool) -> tuple[Fault, str] | None:
     """The first fault of an answer about `row` and what is wrong, or None for an answer that can be kept.
 
     Faults that explain most come first: an answer that is cut off is not blamed for its missing lines. `reflected` says
     whether an earlier answer about the row was refused.
     """
-    findings = _look_for_faults(answer, row, label, checker, limits, reflected)
+    findings = _look_for_faults(answer, row, label, checker, reflected)
     return next(((fault, finding) for fault, finding in findings if finding is not None), None)
 
 
 def _look_for_faults(
-    answer: Answer, row: int, label: bool, checker: Checker, limits: TraceParams, reflected: bool
+    answer: Answer, row: int, label: bool, checker: Checker, reflected: bool
 ) -> Iterator[tuple[Fault, str | None]]:
     """Every fault in the order in which it is looked for, each with what is wrong in a few words, or None."""
     yield "refused", "the server says so" if answer.refused else refusal(answer.text)
@@ -111,8 +109,8 @@ def _look_for_faults(
     text = " ".join(parts.values())
     yield "wrong_language", _find_foreign_words(text, shown)
     words = text.split()
-    yield "too_short", f"{len(words)} words" if len(words) < limits.min_words else None
-    yield "too_long", f"{len(words)} words" if len(words) > limits.max_words else None
+    yield "too_short", f"{len(words)} words" if len(words) < SHORTEST else None
+    yield "too_long", f"{len(words)} words" if len(words) > LONGEST else None
     yield "repetitive", _find_repeats(text.lower().split())
     check = checker.check(row, trace_text(label, parts))
     for standing, name in _FAULT_OF.items():

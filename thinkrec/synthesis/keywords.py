@@ -15,7 +15,15 @@ import numpy as np
 import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from thinkrec.claims.cleaning import WORD, clean_keywords, content_words, plain_description, singular, text_of
+from thinkrec.claims.cleaning import (
+    MOST_KEYWORDS,
+    WORD,
+    clean_keywords,
+    content_words,
+    plain_description,
+    singular,
+    text_of,
+)
 
 LARGE = 100  # items from which document frequencies mean something
 RAREST = 2  # in a large corpus, a word of one item alone is noise
@@ -23,12 +31,10 @@ COMMONEST = 0.1  # in a large corpus, a word of more items than this share tells
 COMMONEST_CATEGORY = 0.9
 
 
-def extract_keywords(items: pd.DataFrame, *, max_per_item: int) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """At most `max_per_item` keywords per item, best first: (item, keywords) in the order of `items`, and statistics.
+def extract_keywords(items: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """At most MOST_KEYWORDS per item, best first: (item, keywords) in the order of `items`, and statistics.
 
-    Args:
-        items: columns `item`, `title`, `year` (null where unknown), `categories` (lists), `description`.
-        max_per_item: the longest list.
+    `items` have `item`, `title`, `year` (null where unknown), `categories` (lists) and `description`.
     """
     categories = _telling_categories([[str(name) for name in names] for names in items["categories"]])
     titles = [content_words(text_of(title)) for title in items["title"]]
@@ -46,7 +52,7 @@ def extract_keywords(items: pd.DataFrame, *, max_per_item: int) -> tuple[pd.Data
         proposed = [*names, *ranked] or _best_first(title, weight)
         # The decade comes last, but nothing may push it out: it is much of what is known.
         decade = [f"{int(year) // 10 * 10}s"] if not description and not pd.isna(year) else []
-        lists.append(clean_keywords(proposed, max_per_item - len(decade)) + decade)
+        lists.append(clean_keywords(proposed, MOST_KEYWORDS - len(decade)) + decade)
     return pd.DataFrame({"item": items["item"].to_numpy(), "keywords": lists}), keyword_stats(lists)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -39,57 +38,21 @@ class Sample:
         return replace(self, row=self.row[some], label=self.label[some], held_out=self.held_out[some])
 
 
-def sample_rows(
-    interactions: pd.DataFrame,
-    params: TraceParams,
-    seed: int,
-    *,
-    score: Callable[[], npt.NDArray[np.float32]],
-) -> Sample:
-    """The interactions to ask about: those of train, then those of test, each in the table's order.
+def sample_rows(interactions: pd.DataFrame, params: TraceParams, seed: int) -> Sample:
+    """`params.train` rows of train, then `params.held_out` of test, each in the table's order, drawn at random.
 
-    `params.sampling` says which rows of train:
-
-    - balanced: as many of each label as the split allows, drawn at random.
-    - random: drawn from all of train alike.
-    - hard: as many of each label; those first that the feature model is most wrong about (the largest log loss).
-
-    Except for `random`, a label's rows with at least `ENOUGH_HISTORY` earlier interactions come first, its others only
-    where those run out. Where a label runs short altogether, the other makes up for it.
-
-    Test rows are always balanced: the references for the evaluation of reasons should stand for the split, not for what
-    one feature model finds hard, and be the same rows when samplings are compared.
-
-    Args:
-        interactions: the table, of n rows.
-        params: how many rows, sampled how.
-        seed: of the draws.
-        score: gives the feature model's logits (n,), of fits forward in time for train rows, NaN where it knows
-            nothing; called for `hard` alone.
+    As many of each label as the split allows; where one runs short, the other makes up for it. A label's rows with at
+    least `ENOUGH_HISTORY` earlier interactions come first, its others only where those run out.
     """
     start, end = history_bounds(interactions["user"].to_numpy(), interactions["timestamp"].to_numpy())
     short = end - start < ENOUGH_HISTORY
     label, split = interactions["label"].to_numpy(), interactions["split"].astype(str).to_numpy()
-    train, test = (
-        np.random.default_rng([seed, number]).permutation(np.flatnonzero(split == name))
-        for number, name in enumerate(("train", "test"))
-    )
-    held_out = _balanced(_first(test, short), label, params.held_out)
-    match params.sampling:
-        case "balanced":
-            sampled = _balanced(_first(train, short), label, params.train)
-        case "random":
-            sampled = train[: params.train]
-        case "hard":
-            # The log loss falls with the logit of the right verdict, so the smallest of those are the most wrong.
-            right = np.where(label > 0, 1, -1) * score()
-            sampled = _balanced(_first(train, short, np.nan_to_num(right, nan=np.inf)), label, params.train)
-    return Sample.of(interactions, np.concatenate([np.sort(sampled), np.sort(held_out)]))
-
-
-def _first(rows: Rows, *keys: npt.NDArray[Any]) -> Rows:
-    """`rows` by the first of `keys` (n,), small ones first, ties by the next, then as they stood."""
-    return rows[np.lexsort([key[rows] for key in reversed(keys)])]
+    sampled = []
+    for number, (name, count) in enumerate((("train", params.train), ("test", params.held_out))):
+        rows = np.random.default_rng([seed, number]).permutation(np.flatnonzero(split == name))
+        rows = rows[np.argsort(short[rows], kind="stable")]
+        sampled.append(np.sort(_balanced(rows, label, count)))
+    return Sample.of(interactions, np.concatenate(sampled))
 
 
 def _balanced(rows: Rows, label: npt.NDArray[np.int8], count: int) -> Rows:

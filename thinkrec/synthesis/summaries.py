@@ -19,7 +19,7 @@ import pandas as pd
 
 from thinkrec.artifacts import FALLBACKS, ITEMS, SCHEMAS, read_table
 from thinkrec.claims.answers import refusal
-from thinkrec.claims.cleaning import EDGES, clean_keywords, instructs
+from thinkrec.claims.cleaning import EDGES, MOST_KEYWORDS, clean_keywords, instructs
 from thinkrec.params import Params
 from thinkrec.shown import LONGEST_KEYWORD, one_line
 from thinkrec.synthesis.keywords import extract_keywords, keyword_stats
@@ -67,18 +67,15 @@ class Summaries:
         return f"{line}, {by_teacher:,} by the teacher{weakness}"
 
 
-def summarise(
-    items: pd.DataFrame, teacher: Teacher | None, *, max_per_item: int, progress: str = "keywords"
-) -> Summaries:
-    """At most `max_per_item` keywords per item, in the order of `items`: the teacher's where its answer can be used.
+def summarise(items: pd.DataFrame, teacher: Teacher | None, *, progress: str = "keywords") -> Summaries:
+    """At most MOST_KEYWORDS per item, in the order of `items`: the teacher's where its answer can be used.
 
     Args:
         items: columns `item`, `title`, `year` (null where unknown), `categories` (lists), `description`.
         teacher: who is asked; None: nobody, and all keywords are extracted.
-        max_per_item: the longest list.
         progress: names the bar on stderr; an empty name shows none.
     """
-    extracted, stats = extract_keywords(items, max_per_item=max_per_item)
+    extracted, stats = extract_keywords(items)
     if teacher is None:
         return Summaries(keywords=extracted, fallbacks=_fallbacks([]), stats=stats)
     metadata = list(items[["title", "year", "categories", "description"]].itertuples(index=False, name=None))
@@ -89,7 +86,7 @@ def summarise(
         return await session.ask(write_item_question(write_item_line(*metadata[place])))
 
     answers = dict(zip(asked, ask_about(teacher, asked, ask, progress=progress, unit="item"), strict=True))
-    readings = {place: read_keywords(answer, max_per_item) for place, answer in answers.items()}
+    readings = {place: read_keywords(answer) for place, answer in answers.items()}
     lists: list[list[str]] = extracted["keywords"].tolist()
     fallbacks: list[tuple[int, Fault, str]] = []
     for place, (item, first) in enumerate(zip(items["item"], shared, strict=True)):
@@ -119,7 +116,7 @@ def summarise(
 def make_keywords(params: Params, report: Callable[..., None]) -> tuple[Summaries, Spent | None]:
     """The keywords of all items, and what asking for them took (also told to `report`); None: nobody was asked."""
     if params.keywords.source == "tfidf":
-        return summarise(read_table(ITEMS), None, max_per_item=params.keywords.max_per_item), None
+        return summarise(read_table(ITEMS), None), None
     return run_job(keyword_job(params), report)
 
 
@@ -134,7 +131,7 @@ def keyword_job(params: Params) -> Job[Summaries]:
     """The stage's questions, where keywords.source is `teacher`."""
 
     def work(teacher: Teacher) -> Summaries:
-        return summarise(read_table(ITEMS), teacher, max_per_item=params.keywords.max_per_item)
+        return summarise(read_table(ITEMS), teacher)
 
     return Job(stage="keywords", work=work, teacher=params.teacher_settings, turns=1)
 
@@ -144,14 +141,14 @@ def foresee_keywords(params: Params) -> tuple[pd.DataFrame, str]:
 
     Where answers of a teacher are missing, all keywords are extracted ones, and the second says so in words.
     """
-    items, limit = read_table(ITEMS), params.keywords.max_per_item
+    items = read_table(ITEMS)
     if params.keywords.source == "tfidf":
-        return extract_keywords(items, max_per_item=limit)[0], ""
+        return extract_keywords(items)[0], ""
     with suppress(Unanswered):
         replay = replace(open_teacher(params.teacher_settings), listener=lambda *_: None)
-        return summarise(items, replay, max_per_item=limit, progress="").keywords, ""
+        return summarise(items, replay, progress="").keywords, ""
     missing = "keywords by the teacher are still to come, extracted ones stand in"
-    return extract_keywords(items, max_per_item=limit)[0], missing
+    return extract_keywords(items)[0], missing
 
 
 def _share_questions(metadata: Sequence[tuple[Any, ...]]) -> list[int | None]:
@@ -164,8 +161,8 @@ def _share_questions(metadata: Sequence[tuple[Any, ...]]) -> list[int | None]:
     return shared
 
 
-def read_keywords(answer: Answer, limit: int) -> tuple[list[str], Fault | None]:
-    """The keywords of an answer, at most `limit`, and None; or none, and why the answer cannot be used.
+def read_keywords(answer: Answer) -> tuple[list[str], Fault | None]:
+    """The keywords of an answer, at most MOST_KEYWORDS, and None; or none, and why the answer cannot be used.
 
     - refused: by the server, or in words.
     - truncated: cut off at its longest.
@@ -193,7 +190,7 @@ def read_keywords(answer: Answer, limit: int) -> tuple[list[str], Fault | None]:
     ]
     if len(entries) - len(fit) > MOST_PROSE * len(entries):
         return [], "sentences"
-    words = clean_keywords(fit, limit)
+    words = clean_keywords(fit, MOST_KEYWORDS)
     return words, None if words else "empty"
 
 

@@ -24,7 +24,6 @@ import pandas as pd
 from thinkrec.artifacts import INTERACTIONS, ITEMS, KEYWORDS, REJECTED, SCHEMAS, TRACES, read_table
 from thinkrec.claims.answers import parse_verdict, read_parts, trace_text
 from thinkrec.claims.checker import Checker, thesaurus_of
-from thinkrec.features.artefact import load_features
 from thinkrec.params import Params, TraceParams
 from thinkrec.synthesis.examples import write_examples
 from thinkrec.synthesis.filters import find_fault
@@ -109,7 +108,7 @@ def trace_job(params: Params, keywords: pd.DataFrame | None = None, *, rows: int
 
     def work(teacher: Teacher) -> Synthesis:
         interactions, items = read_table(INTERACTIONS), read_table(ITEMS)
-        sample = sample_rows(interactions, params.traces, params.seed, score=lambda: load_features().scores())
+        sample = sample_rows(interactions, params.traces, params.seed)
         sample = sample if rows is None else sample.spread(rows)
         shown_keywords = read_table(KEYWORDS) if keywords is None else keywords
         checker = Checker(interactions, items, shown_keywords, params.prompt, thesaurus_of(params.dataset.name))
@@ -130,7 +129,7 @@ async def reflect(outcome: Outcome, checker: Checker, session: Session, limits: 
         outcome.completion_tokens += answer.completion_tokens
         if outcome.first_verdict is None and not hinted:
             outcome.first_verdict = parse_verdict(text)
-        finding = find_fault(answer, row, label, checker, limits, reflected=turn > 1)
+        finding = find_fault(answer, row, label, checker, reflected=turn > 1)
         if finding is None:
             outcome.trace = trace_text(label, read_parts(text))
             return

@@ -13,12 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from thinkrec.claims.cleaning import plain_description, text_of
+from thinkrec.claims.cleaning import MOST_KEYWORDS, plain_description, text_of
 from thinkrec.shown import one_line
 from thinkrec.teacher.trace_prompts import Message, dump_json
 
 ITEM = "item"
-MOST_KEYWORDS = 10  # asked for, however many are used, so that using fewer asks nothing anew
 MOST_CATEGORIES = 20
 LONGEST_NAME = 200  # characters of a title or category: metadata to sum up, of which no text makes claims
 LONGEST_DESCRIPTION = 2000

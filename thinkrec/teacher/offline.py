@@ -28,10 +28,10 @@ from typing import Any
 
 from thinkrec.claims.answers import WORDS, Parts, parse_verdict, write_answer
 from thinkrec.claims.claims import is_no_taste
-from thinkrec.claims.cleaning import clean_keywords, content_words
+from thinkrec.claims.cleaning import MOST_KEYWORDS, clean_keywords, content_words
 from thinkrec.synthetic.synonyms import MEANINGS, meaning
 from thinkrec.synthetic.vocabulary import PLACES
-from thinkrec.teacher.item_prompts import MOST_KEYWORDS, read_item
+from thinkrec.teacher.item_prompts import read_item
 from thinkrec.teacher.trace_prompts import HISTORY, LIKED, TARGET
 
 SMOOTHING = 1.0
