@@ -10,10 +10,13 @@ from thinkrec.lm.tiny import build_tiny, build_tokenizer
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 
 
+def shape(**changes):
+    sizes = {"vocabulary": 320, "hidden": 112, "layers": 3, "heads": 4} | changes
+    return params_with({f"backbone.{name}": value for name, value in sizes.items()}).backbone
+
+
 def build(seed=3, **changes):
-    sizes = {"vocabulary": 320, "hidden": 96, "layers": 2, "heads": 4} | changes
-    shape = params_with({f"backbone.{name}": value for name, value in sizes.items()}).backbone
-    return build_tiny([*TITLES, REASON], shape, seed=seed)
+    return build_tiny([*TITLES, REASON], shape(**changes), seed=seed)
 
 
 @torch.no_grad()
@@ -23,14 +26,33 @@ def copied(model):
     return float((model(input_ids=ids).logits.argmax(-1)[:, 60:-1] == ids[:, 61:]).float().mean())
 
 
-@pytest.mark.parametrize("hidden, heads", [(96, 4), (128, 4)])
+@pytest.mark.parametrize("hidden, heads", [(112, 4), (96, 3)])
 def test_what_was_said_once_is_said_again(hidden, heads):
     assert copied(build(hidden=hidden, heads=heads)[0]) > 0.5
     with patch("thinkrec.lm.tiny.start_copying"):
         assert copied(build(hidden=hidden, heads=heads)[0]) < 0.1
 
 
-@pytest.mark.parametrize("sizes", [{"layers": 1}, {"heads": 1}, {"hidden": 16, "heads": 4}], ids=str)
+@torch.no_grad()
+def test_a_named_word_leads_to_where_it_stands_and_that_to_its_title():
+    items = {"Amber Road": ["calm", "grim"], "Lost Field": ["drama", "slow"], "Iron Map": ["brisk", "western"]}
+    line = "".join(f' "{title}": {", ".join(words)} | Yes' for title, words in items.items())
+    model, tokenizer, _ = build_tiny([f"{line} Liked in Blue Wolf"] * 20, shape(vocabulary=500), seed=3)
+    model.set_attn_implementation("eager")
+    on_word = []
+    for title, words in items.items():
+        for word in words:
+            text = f'<s>{line} "Blue Wolf": {word} | Yes. Liked {word} in "'
+            ids = tokenizer(text, return_tensors="pt")["input_ids"]
+            seen = model(input_ids=ids, output_attentions=True).attentions
+            (named,) = tokenizer(f" {word}")["input_ids"]
+            on_word.append(float(seen[2][0, 0, -1][ids[0] == named].sum()))
+            at = int(seen[1][0, 1, int((ids[0] == named).nonzero()[0])].argmax())
+            assert tokenizer.decode(ids[0, at]) == title.split()[0]
+    assert sum(on_word) / len(on_word) > 0.6
+
+
+@pytest.mark.parametrize("sizes", [{"layers": 2}, {"heads": 2}, {"hidden": 48}], ids=str)
 def test_a_model_without_room_for_such_heads_is_an_ordinary_one(sizes):
     started = build(**sizes)[0].state_dict()
     with patch("thinkrec.lm.tiny.start_copying"):

@@ -45,7 +45,7 @@ class Recipe:
         return any("adapter" in phase.trains for phase in self.phases)
 
 
-_THINKING = Phase(name="thinking", trains=("backbone", "soft_prompt"), slots=True, rate=2.0, think_only=True)
+_THINKING = Phase(name="thinking", trains=("backbone", "soft_prompt"), slots=True, think_only=True)
 _TEXT = Phase(name="text", trains=("adapter", "soft_prompt"), slots=False)
 
 RECIPES = {

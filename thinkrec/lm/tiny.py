@@ -6,22 +6,25 @@ another can ask what followed it earlier (induction heads, Olsson et al., 2022).
 from some thousand traces (docs/log.md). Here such heads are there from the start, as weights that training goes on from
 like any other (compare mimetic initialisation, Trockman and Kolter, 2023).
 
-The hidden units D are cut into parts, by what is written there:
+The hidden units D are cut into parts. P is a random projection, e a token's embedding:
 
-    constant    one unit that is the same for all tokens
-    own         e, the token's embedding
-    before      P e of the previous token, by head 0 of layer 0
-    nearby      mean of P e over about a dozen tokens up to here, by head 1 of layer 0: at a verdict, its item's words
-    copied      what the output reads: P e of the token that followed this one earlier, by head 0 of layer 1, and the
-                `nearby` of places with a similar one, by head 1 of layer 1
+    constant  one unit that is the same for all tokens
+    own       e
+    before    P e of the previous token                                              layer 0, head 0
+    second    P e of the token before that                                           layer 0, head 1
+    nearby    mean of P e over about a dozen tokens up to here                       layer 0, head 2
+    copied    P e of the token that followed this one earlier: the rest of a title   layer 1, head 0
+    title     P e of the first token of the latest quoted title                      layer 1, head 1
+    copied    also, after `word in "`: the title of an item that has the word        layer 2, head 0
 
-P is a random projection. Attention by place needs no token: query and key read the constant alone, and rotary position
-embeddings turn their product into a sum of cos((distance - offset) f) over the frequencies f that are used. Attention
-by content must not depend on the distance, so it uses frequencies that hardly turn within a prompt.
+The output reads `copied` and, a little, `nearby`. Attention by place needs no token: query and key read the constant
+alone, and rotary position embeddings turn their product into a sum of cos((distance - offset) f) over the frequencies f
+that are used. Attention by content must not depend on the distance: it uses frequencies that hardly turn in a prompt.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -45,11 +48,12 @@ LONGEST = 8192  # positions
 THETA = 1e6  # base of the rotary frequencies: about half of them hardly turn within a prompt
 SLOW = 0.004  # radians a token, below which a frequency hardly turns
 SCALE = 0.2  # of an embedding's units: far above what training moves in its first steps
-PARTS = (36 / 96, 52 / 96, 72 / 96)  # shares of D at which own, before and nearby end
-ONE_BACK = ((0, 5.7), (1, 4.0), (2, 4.0))  # frequencies, the fastest first, and how sharply each attends
-NEARBY = ((2, 2.0), (3, 2.0))
-MATCH = 3.0  # how sharply content is matched
-BEFORE, NEAR, FOLLOWED, SIMILAR = 1.2, 3.0, 3.0, 1.5  # how large what each head writes is, compared to an embedding
+ENDS = (40 / 127, 58 / 127, 76 / 127, 91 / 127, 109 / 127)  # of the parts but `copied`, as shares of D - 1
+# Frequencies in radians a token, and how sharply each attends.
+ONE_PLACE = ((1.0, 5.6), (0.316, 4.0), (0.1, 4.0))
+NEARBY = ((0.1, 2.0), (0.0316, 2.0))
+LATEST = ((0.1, 2.2), (0.0316, 2.2))
+FAR = ((0.01, 3.5),)
 
 
 def build_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -99,26 +103,23 @@ def build_tiny(
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    start_copying(model, seed=seed)
+    start_copying(model, tokenizer, seed=seed)
     parameters = sum(weight.numel() for weight in model.parameters())
     return model, tokenizer, {"vocabulary": len(tokenizer), "parameters": parameters}
 
 
 @torch.no_grad()
-def start_copying(model: LlamaForCausalLM, *, seed: int) -> None:
+def start_copying(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> None:
     """Give a fresh model with the rotary base THETA the heads described above.
 
-    Without room for them (two layers, two heads, eight units a head) it stays as it is.
+    Without room for them (three layers, three heads, 16 units a head) it stays as it is.
     """
-    hidden, heads = model.config.hidden_size, model.config.num_attention_heads
-    width = hidden // heads
-    if min(model.config.num_hidden_layers, heads) < 2 or width < 8:
+    config = model.config
+    hidden, width = config.hidden_size, config.hidden_size // config.num_attention_heads
+    if min(config.num_hidden_layers, config.num_attention_heads) < 3 or width < 16:
         return
-    half = width // 2
-    frequency = THETA ** -(torch.arange(half) / half)
-    own, before, nearby, copied = (
-        slice(*ends) for ends in pairwise([1, *(round(hidden * share) for share in PARTS), hidden])
-    )
+    bounds = [1, *(1 + round((hidden - 1) * share) for share in ENDS), hidden]
+    own, before, second, title, nearby, copied = (slice(*ends) for ends in pairwise(bounds))
     count = own.stop - own.start
     square = torch.randn(max(width, count), max(width, count), generator=torch.Generator().manual_seed(seed))
     project = torch.linalg.qr(square)[0][:width, :count] * (count / (hidden / 2)) ** 0.5
@@ -129,53 +130,83 @@ def start_copying(model: LlamaForCausalLM, *, seed: int) -> None:
     embedding[:, own] *= SCALE * (hidden / 2) ** 0.5 / length  # equally long, or the longest would be attended to
     embedding[:, 0] = 2 * SCALE
 
-    first, second = (layer.self_attn for layer in model.model.layers[:2])
-    previous, around = _Head(first, 0, width), _Head(first, 1, width)
-    previous.attend(ONE_BACK, frequency, offset=1)
-    around.attend(NEARBY, frequency, offset=0)
-    previous.write(project, own, before, BEFORE)
-    around.write(project, own, nearby, NEAR)
+    def signature(*texts: str) -> Tensor:
+        """The direction of P e of some texts' last tokens, as far as `before` holds it."""
+        tokens = [tokenizer(text, add_special_tokens=False)["input_ids"][-1] for text in texts]
+        seen = (project @ embedding[tokens][:, own].T)[: before.stop - before.start].sum(1)
+        return seen / seen.norm()
 
-    induction, topic = _Head(second, 0, width), _Head(second, 1, width)
-    slow = torch.nonzero(frequency < SLOW)[:, 0].tolist()
-    for number, unit in enumerate([*slow, *(unit + half for unit in slow)]):
-        if number < before.stop - before.start:
-            induction.query[unit, own] = project[number] * MATCH
-            induction.key[unit, before.start + number] = MATCH * BEFORE
-        if number < nearby.stop - nearby.start:
-            topic.query[unit, nearby.start + number] = topic.key[unit, nearby.start + number] = MATCH
-    induction.write(project, own, copied, FOLLOWED)
-    topic.write(torch.eye(nearby.stop - nearby.start), nearby, copied, SIMILAR)
+    for number, (part, offset) in enumerate(((before, 1), (second, 2))):
+        head = _Head(model, 0, number)
+        head.attend(ONE_PLACE, offset=offset)
+        head.write(project, own, part, 1.2)
+    head = _Head(model, 0, 2)
+    head.attend(NEARBY)
+    head.write(project, own, nearby, 3.0)
+
+    head = _Head(model, 1, 0)
+    head.match((project * 3.0, own), (torch.eye(width) * 3.6, before))
+    head.write(project, own, copied, 3.0)
+    head = _Head(model, 1, 1)
+    head.attend(LATEST)
+    head.prefer(signature(' "'), before, 8.0)
+    head.write(project, own, title, 3.0)
+
+    head = _Head(model, 2, 0)
+    head.attend(FAR, away=True)
+    head.match((torch.eye(width) * 1.5, second), (project * 1.5, own))
+    head.prefer(signature(",", '":'), before, 2.0)  # words of an item's line, not those of reasons
+    head.write(torch.eye(title.stop - title.start), title, copied, 1.0)
 
     output = model.get_output_embeddings().weight
-    size = min(copied.stop - copied.start, width)
     output *= 0.3
-    output[:, copied.start : copied.start + size] = embedding[:, own] @ project[:size].T / SCALE / 2
+    for part, strength in ((copied, 0.5), (nearby, 0.15)):
+        size = part.stop - part.start
+        output[:, part] = embedding[:, own] @ project[:size].T / SCALE * strength
 
 
 class _Head:
-    """One attention head's weights, zero to begin with: `query`, `key`, `value` (width, D) and `output` (D, width)."""
+    """One attention head's weights, zero to begin with: `query`, `key`, `value` (w, D) and `output` (D, w)."""
 
-    def __init__(self, attention: Any, number: int, width: int) -> None:
+    def __init__(self, model: LlamaForCausalLM, layer: int, number: int) -> None:
+        attention = model.model.layers[layer].self_attn
+        width = attention.head_dim
         units = slice(number * width, (number + 1) * width)
         self.query, self.key, self.value = (
-            layer.weight[units] for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
+            part.weight[units] for part in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
         self.output = attention.o_proj.weight[:, units]
         for weight in (self.query, self.key, self.value, self.output):
             weight.zero_()
+        self.half = width // 2
+        self.frequency = THETA ** -(torch.arange(self.half) / self.half)
+        slow = torch.nonzero(self.frequency < SLOW)[:, 0].tolist()
+        self.slow = [*slow, *(unit + self.half for unit in slow)]  # units whose product depends on content alone
 
-    def attend(self, by: tuple[tuple[int, float], ...], frequency: Tensor, *, offset: int) -> None:
-        """Attend to the token `offset` places back, by these frequencies, each so sharply."""
-        half = len(frequency)
-        for number, sharpness in by:
-            angle = frequency[number] * offset
-            self.query[number, 0] = sharpness * torch.cos(angle)
-            self.query[number + half, 0] = -sharpness * torch.sin(angle)
-            self.key[number, 0] = sharpness
+    def attend(self, by: Sequence[tuple[float, float]], *, offset: int = 0, away: bool = False) -> None:
+        """Attend to the place `offset` tokens back or, `away`, least to it: by the frequencies nearest to these."""
+        for wanted, sharpness in by:
+            unit = int((self.frequency.log() - math.log(wanted)).abs().argmin())
+            angle = self.frequency[unit] * offset
+            self.query[unit, 0] = sharpness * torch.cos(angle) * (-1 if away else 1)
+            self.query[unit + self.half, 0] = -sharpness * torch.sin(angle)
+            self.key[unit, 0] = sharpness
+
+    def match(self, query: tuple[Tensor, slice], key: tuple[Tensor, slice]) -> None:
+        """Attend to where a matrix times a part is what another matrix times another part is here."""
+        units = self.slow[:-1]  # the last is for `prefer`
+        for weight, (matrix, part) in ((self.query, query), (self.key, key)):
+            rows = matrix[: len(units), : part.stop - part.start]
+            weight[units[: len(rows)], part] = rows
+
+    def prefer(self, signature: Tensor, part: slice, strength: float) -> None:
+        """Attend rather to places that have this signature in a part."""
+        unit = self.slow[-1]
+        self.query[unit, 0] = strength
+        self.key[unit, part.start : part.start + len(signature)] = signature * strength
 
     def write(self, matrix: Tensor, source: slice, target: slice, size: float) -> None:
-        """Write `matrix` (w, units of `source`) times what is read there to `target`, as far as there is room."""
+        """Write `matrix` times what is read at the source to the target part, as far as there is room."""
         rows = min(len(matrix), target.stop - target.start, len(self.value))
         self.value[:rows, source] = matrix[:rows]
         self.output[target.start : target.start + rows, :rows] = torch.eye(rows) * SCALE * size
