@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,8 @@ def experiments(tmp_path, monkeypatch):
     for name in ("run_experiments", "fetch_run"):
         monkeypatch.setattr(filling, name, getattr(fake, name))
     monkeypatch.setattr(filling, "check_repository", lambda: None)
+    for name in ("row_file", "joint_file"):
+        monkeypatch.setattr(filling, name, partial(getattr(filling, name), draws=200))
     return fake
 
 

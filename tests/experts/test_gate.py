@@ -100,7 +100,7 @@ def test_training_moves_weight_to_the_expert_that_is_right_and_nothing_else(expe
     rule = centroid_routing(vectors, GROUPS, 0.15)[known]
     assert (rule[:, 1] > 2 * rule[:, 2]).sum() > 15 and (rule[:, 0] == 0).all()
     before = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
-    gate, result = fitted(loaded, loaded.rows("train"), epochs=15, learning_rate=0.05)
+    gate, result = fitted(loaded, loaded.rows("train"), epochs=6, learning_rate=0.15)
     weights = gate.route(vectors)
     right, wrong = weights[known, 1 + KIND[known]], weights[known, 2 - KIND[known]]
     assert (right > 2 * wrong).all() and right.mean() > 0.5

@@ -90,6 +90,7 @@ def test_all_processes_have_the_same_and_the_main_one_alone_writes(two):
     assert not list((two / ".cache" / "checkpoints").iterdir())
 
 
+@pytest.mark.parametrize("kind", ["all"], indirect=True)  # what is frozen, one process alone holds (test_trainer)
 def test_killed_within_an_epoch_two_processes_go_on_to_the_same_bytes(two, kind, tmp_path):
     assert "Signal 9 (SIGKILL)" in torchrun(tmp_path, kind, "10")
     (checkpoint,) = (tmp_path / ".cache" / "checkpoints").iterdir()

@@ -19,7 +19,7 @@ from thinkrec.lm.scoring import score
 from thinkrec.params import LoraParams
 from thinkrec.text.layout import Window
 
-few = settings(max_examples=15, deadline=None)
+few = settings(max_examples=8, deadline=None)
 SAME = 1e-5
 EVERYONE = np.arange(36)
 WINDOWS = [Window(np.arange(4), np.ones(4, bool)), Window(np.arange(12, 15), np.asarray([False, True, True]))]
@@ -95,7 +95,7 @@ def test_rows_that_share_a_timestamp_are_blind_to_each_other(table, model, colum
     tied = EVERYONE[layout.end < EVERYONE]  # rows with an elder twin
     assert len(tied) > 5
     before = score(model, layout, EVERYONE)
-    for row in tied.tolist():
+    for row in tied[::3].tolist():
         after = score(model, changed(table, np.asarray([row - 1]), column), EVERYONE)
         assert after[row] == pytest.approx(before[row], abs=SAME)
 

@@ -202,7 +202,7 @@ def test_nothing_unknown_is_shown_and_of_nothing_nothing_is_asked():
 
 
 def test_long_metadata_is_cut():
-    items = items_of(("t" * 1000, 1999, ["c" * 1000] * 100, "word" * 10_000))
+    items = items_of(("t" * 1000, 1999, ["c" * 1000] * 100, "word" * 1000))
     shown = json.loads(line_of(items))
     assert len(shown["description"]) == LONGEST_DESCRIPTION
     assert (len(shown["title"]), len(shown["categories"]), len(shown["categories"][0])) == (200, 20, 200)

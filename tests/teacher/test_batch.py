@@ -255,13 +255,6 @@ def test_killed_between_any_two_steps_nothing_is_submitted_twice(server, call, e
     assert set(server.asked.values()) == {1}
 
 
-def test_a_creation_without_an_answer_is_not_repeated_unseen(server):
-    server.faults["POST batches"] = ["cut"]
-    assert "cannot be reached" in fails(server, "a")
-    assert "0 of 1 question under way answered" in waits(server, "a")
-    assert server.calls["POST batches"] == len(server.batches) == 1
-
-
 def test_a_creation_that_was_refused_is_made_again_and_an_upload_that_failed_is_repeated_whole(server):
     server.faults |= {"POST files": ["500"], "POST batches": ["500"]}
     fails(server, "a", "b")

@@ -30,7 +30,7 @@
   // --- Curves --------------------------------------------------------------------------------------------------
   const DASHES = [null, "7 3", "2 3", "9 3 2 3"];
   /** A square chart of series {name, points: [[x, y, note]]}; pointer or arrow keys move a cursor that is read out. */
-  const chart = (place, title, xLabel, yLabel, series, bars = []) => {
+  const chart = (place, title, xLabel, yLabel, series) => {
     const SIZE = 400, LEFT = 44, TOP = 10, SIDE = 340;
     const x = (value) => LEFT + SIDE * value, y = (value) => TOP + SIDE * (1 - value);
     const marks = [0, 0.25, 0.5, 0.75, 1];
@@ -38,7 +38,6 @@
     const drawing = s("svg", { viewBox: `0 0 ${SIZE} ${SIZE}`, role: "img", tabindex: "0", "aria-label": `${title}. Arrow keys read it out.` },
       marks.map((at) => s("path", { class: "grid", d: `M${x(0)},${y(at)}H${x(1)}M${x(at)},${y(0)}V${y(1)}` })),
       marks.map((at) => [s("text", { x: LEFT - 6, y: y(at) + 4, "text-anchor": "end" }, at), s("text", { x: x(at), y: y(0) + 16, "text-anchor": "middle" }, at)]).flat(),
-      bars.map(([at, width, height]) => s("rect", { class: "bar", x: x(at), y: y(height), width: SIDE * width, height: SIDE * height })),
       s("path", { class: "chance", d: `M${x(0)},${y(0)}L${x(1)},${y(1)}` }),
       [...series.keys()].reverse().map((number) => {
         const line = series[number].points.map((point) => `${x(point[0])},${y(point[1])}`).join("L");
