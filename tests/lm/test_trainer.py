@@ -7,22 +7,18 @@ import math
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from tests.project import run_params
 from thinkrec.errors import UserError
-from thinkrec.lm.trainer import CHECKPOINTS, Plan, TrainResult, TrainSettings, learning_rate, resumable, train
-from thinkrec.params import Metric
+from thinkrec.lm.trainer import CHECKPOINTS, Plan, TrainSettings, learning_rate, resumable, train
 
 SETTINGS = TrainSettings(name="phase", epochs=4, learning_rate=0.05, weight_decay=0.01, seed=3)
 OFTEN = run_params(checkpoint_steps=2)
@@ -35,7 +31,7 @@ class Killed(BaseException):
 class Objective(nn.Module):
     """Least squares through dropout, above a frozen layer."""
 
-    def __init__(self, seed: int = 0, frozen: float = 1.0) -> None:
+    def __init__(self, seed=0, frozen=1.0):
         super().__init__()
         torch.manual_seed(seed)
         self.frozen = nn.Linear(4, 4).requires_grad_(False)
@@ -44,15 +40,15 @@ class Objective(nn.Module):
         self.weight = nn.Parameter(torch.randn(4))
         self.dropout = nn.Dropout(0.3)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x, y):
         return (self.dropout(self.frozen(x)) @ self.weight - y).square().mean()
 
 
-def plan(epoch: int) -> list[int]:
+def plan(epoch):
     return torch.randperm(5, generator=torch.Generator().manual_seed(epoch)).tolist()
 
 
-def collate(batch: int) -> dict[str, Tensor]:
+def collate(batch):
     generator = torch.Generator().manual_seed(100 + batch)
     x = torch.randn(6, 4, generator=generator)
     return {"x": x, "y": x.sum(1)}
@@ -61,10 +57,10 @@ def collate(batch: int) -> dict[str, Tensor]:
 class Validate:
     """Given objectives, one per validation, from the `start`-th on; optionally killed at one of them."""
 
-    def __init__(self, objectives: Sequence[float], kill_at: int | None = None, start: int = 0) -> None:
+    def __init__(self, objectives, kill_at=None, start=0):
         self.objectives, self.kill_at, self.calls = objectives, kill_at, start
 
-    def __call__(self) -> dict[str, float]:
+    def __call__(self):
         self.calls += 1
         if self.calls == self.kill_at:
             raise Killed
@@ -74,12 +70,12 @@ class Validate:
 class Remembering(Objective):
     """Keeps the loss of every training step, and ends its process for good in the step after `dying`."""
 
-    def __init__(self, dying: int = -1) -> None:
+    def __init__(self, dying=-1):
         super().__init__()
         self.losses: list[float] = []
         self.dying = dying
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x, y):
         if len(self.losses) == self.dying:
             os.kill(os.getpid(), signal.SIGKILL)
         loss = super().forward(x, y)
@@ -92,36 +88,34 @@ RISING = [0.1, 0.2, 0.3, 0.4]
 
 
 def run(
-    objective: Objective,
-    validate: Callable[[], dict[str, float]] | None = None,
+    objective,
+    validate=None,
     *,
-    settings: TrainSettings = SETTINGS,
-    plan: Callable[[int], list[int]] = plan,
-    inputs: Sequence[object] = (),
-) -> TrainResult:
+    settings=SETTINGS,
+    plan=plan,
+    inputs=(),
+):
     validate = Validate(RISING) if validate is None else validate
     return train(objective, Plan(steps=plan, collate=collate, inputs=inputs), validate, settings)
 
 
-def left_over() -> list[Path]:
+def left_over():
     return sorted(CHECKPOINTS.iterdir()) if CHECKPOINTS.is_dir() else []
 
 
-def step_of(checkpoint: Path) -> int:
+def step_of(checkpoint):
     """How many steps had been taken when a checkpoint was written."""
     with safe_open(checkpoint, framework="pt") as file:
         return json.loads(file.metadata()["progress"])["step"]
 
 
-def kill_after(
-    epochs: int, objectives: list[float] = RISING, objective: Callable[[], Objective] = Objective, **how: Any
-) -> None:
+def kill_after(epochs, objectives=RISING, objective=Objective, **how):
     with pytest.raises(Killed):
         run(objective(), Validate(objectives, kill_at=epochs + 1), **how)
 
 
 @pytest.mark.parametrize(("epochs", "objectives"), [(1, RISING), (3, RISING), (2, [0.9, 0.1, 0.3, 0.2])])
-def test_a_killed_phase_goes_on_to_the_same_bytes(epochs: int, objectives: list[float]) -> None:
+def test_a_killed_phase_goes_on_to_the_same_bytes(epochs, objectives):
     expected = run(whole := Objective(), Validate(objectives))
     kill_after(epochs, objectives)
     (checkpoint,) = left_over()
@@ -135,13 +129,13 @@ def test_a_killed_phase_goes_on_to_the_same_bytes(epochs: int, objectives: list[
     assert not left_over()
 
 
-def run_until_killed(step: int) -> None:
+def run_until_killed(step):
     with resumable(OFTEN):
         run(Remembering(dying=step))
 
 
 @pytest.mark.parametrize(("dying", "step"), [(4, 4), (13, 12)])
-def test_a_phase_killed_within_an_epoch_goes_on_to_the_same_bytes(dying: int, step: int) -> None:
+def test_a_phase_killed_within_an_epoch_goes_on_to_the_same_bytes(dying, step):
     """Killed for good, by SIGKILL, in a process of its own, in the step after so many."""
     expected = run(whole := Objective())  # checkpoints within change nothing
     killed = multiprocessing.get_context("spawn").Process(target=run_until_killed, args=(dying,))
@@ -158,7 +152,7 @@ def test_a_phase_killed_within_an_epoch_goes_on_to_the_same_bytes(dying: int, st
 
 
 @pytest.mark.parametrize("changes", [{"checkpoint_steps": 2}, {"gradient_checkpointing": True}])
-def test_operational_settings_may_change_before_a_phase_goes_on(changes: dict[str, Any]) -> None:
+def test_operational_settings_may_change_before_a_phase_goes_on(changes):
     kill_after(1)
     again = Remembering()
     with resumable(run_params(**changes)):
@@ -167,7 +161,7 @@ def test_operational_settings_may_change_before_a_phase_goes_on(changes: dict[st
 
 
 @pytest.mark.parametrize("left", [0, 0.5])
-def test_half_a_checkpoint_begins_the_phase_anew(left: float, capsys: pytest.CaptureFixture[str]) -> None:
+def test_half_a_checkpoint_begins_the_phase_anew(left, capsys):
     expected, objective = Objective(), Objective()
     run(expected)
     with pytest.raises(Killed):
@@ -179,13 +173,13 @@ def test_half_a_checkpoint_begins_the_phase_anew(left: float, capsys: pytest.Cap
     assert f"phase: {checkpoint} is damaged" in capsys.readouterr().err
 
 
-def test_training_that_diverges_stops_at_its_step_and_says_what_to_lower() -> None:
+def test_training_that_diverges_stops_at_its_step_and_says_what_to_lower():
     with pytest.raises(UserError, match=r"^phase: training diverged at step \d, .*lower the learning rate .1e\+30. of"):
         run(Objective(), settings=replace(SETTINGS, learning_rate=1e30))
     assert not left_over()
 
 
-def test_checkpoints_hold_only_what_trains_and_go_when_all_is_done() -> None:
+def test_checkpoints_hold_only_what_trains_and_go_when_all_is_done():
     kill_after(1)
     (checkpoint,) = left_over()
     with safe_open(checkpoint, framework="pt") as file:
@@ -195,7 +189,7 @@ def test_checkpoints_hold_only_what_trains_and_go_when_all_is_done() -> None:
     assert not left_over()
 
 
-def two_phases(objectives: list[float], *, killed: bool = False) -> tuple[list[TrainResult], list[Tensor], list[int]]:
+def two_phases(objectives, *, killed=False):
     """Two phases, the second of which begins with something drawn; their results, weights and numbers of steps."""
     with resumable(run_params()):
         first = Remembering()
@@ -210,7 +204,7 @@ def two_phases(objectives: list[float], *, killed: bool = False) -> tuple[list[T
 
 
 @pytest.mark.parametrize("objectives", [RISING, [0.9, 0.1, 0.3, 0.2], [float("nan")] * 4])
-def test_of_killed_phases_those_that_had_ended_are_not_trained_again(objectives: list[float]) -> None:
+def test_of_killed_phases_those_that_had_ended_are_not_trained_again(objectives):
     expected, weights, steps = two_phases(objectives)
     assert steps == [20, 10] and not left_over()
     with pytest.raises(Killed):
@@ -222,7 +216,7 @@ def test_of_killed_phases_those_that_had_ended_are_not_trained_again(objectives:
     assert not left_over()
 
 
-def test_a_phase_that_stopped_early_is_not_trained_on_if_it_is_killed_after_its_end() -> None:
+def test_a_phase_that_stopped_early_is_not_trained_on_if_it_is_killed_after_its_end():
     patient, objectives = replace(SETTINGS, patience=1), [0.5, 0.4, 0.9, 0.9]
     with pytest.raises(Killed), resumable(run_params()):
         expected = run(whole := Objective(), Validate(objectives), settings=patient)
@@ -233,7 +227,7 @@ def test_a_phase_that_stopped_early_is_not_trained_on_if_it_is_killed_after_its_
     assert not again.losses and again.weight.equal(whole.weight)
 
 
-def test_training_stops_when_patience_runs_out_also_over_a_kill() -> None:
+def test_training_stops_when_patience_runs_out_also_over_a_kill():
     patient, falling = replace(SETTINGS, patience=2), [0.5, 0.4, 0.3, 0.6]
     assert len(run(Objective(), Validate(falling), settings=patient).epochs) == 3
     kill_after(2, falling, settings=patient)
@@ -241,14 +235,12 @@ def test_training_stops_when_patience_runs_out_also_over_a_kill() -> None:
 
 
 @pytest.mark.parametrize(("metric", "best", "epochs"), [("auc", 3, 4), ("log_loss", 2, 3), ("objective", 1, 2)])
-def test_the_named_metric_says_which_epoch_is_best_and_whether_patience_lasts(
-    metric: Metric, best: int, epochs: int
-) -> None:
+def test_the_named_metric_says_which_epoch_is_best_and_whether_patience_lasts(metric, best, epochs):
     measures = [(0.9, 0.1, 0.5), (0.2, 0.3, 0.1), (0.3, 0.8, 0.4), (0.1, 0.2, 0.2)]
-    seen: list[Tensor] = []
+    seen = []
     objective = Objective()
 
-    def validate() -> dict[str, float]:
+    def validate():
         seen.append(objective.weight.detach().clone())
         assert not objective.training
         return dict(zip(("objective", "auc", "log_loss"), measures[len(seen) - 1], strict=True))
@@ -265,20 +257,20 @@ def test_the_named_metric_says_which_epoch_is_best_and_whether_patience_lasts(
 
 
 @pytest.mark.parametrize("metric", ["objective", "auc", "uauc"])
-def test_where_valid_has_one_class_the_log_loss_judges(metric: Metric) -> None:
+def test_where_valid_has_one_class_the_log_loss_judges(metric):
     losses = iter([0.7, 0.5, 0.6, 0.8])
 
-    def validate() -> dict[str, float]:
+    def validate():
         return {"auc": math.nan, "uauc": math.nan, "objective": 0.5, "log_loss": next(losses)}
 
     assert run(Objective(), validate, settings=replace(SETTINGS, metric=metric)).best["epoch"] == 2
 
 
-def test_where_no_epoch_can_be_judged_the_last_one_stays() -> None:
+def test_where_no_epoch_can_be_judged_the_last_one_stays():
     assert run(Objective(), Validate([float("nan")] * 4)).best["epoch"] == 4
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not() -> None:
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not():
     objectives = [Objective() for _ in range(3)]
     for seed, objective in zip((3, 3, 4), objectives, strict=True):
         run(objective, settings=replace(SETTINGS, seed=seed))
@@ -289,14 +281,14 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not() -> None:
 class Half(Objective):
     """Other parameters of the loss."""
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x, y):
         return 0.5 * super().forward(x, y)
 
 
 class Adapted(Objective):
     """With a fresh LoRA, which changes nothing yet, whatever its scale and dropout."""
 
-    def __init__(self, *, alpha: int = 4, dropout: float = 0.1) -> None:
+    def __init__(self, *, alpha=4, dropout=0.1):
         super().__init__()
         inject_adapter_in_model(
             LoraConfig(r=2, lora_alpha=alpha, lora_dropout=dropout, target_modules=["frozen"]), self
@@ -318,7 +310,7 @@ class Adapted(Objective):
     ],
     ids=["weights", "frozen weights", "loss", "scale", "dropout", "number of batches", "batches", "settings"],
 )
-def test_another_phases_checkpoint_is_not_picked_up(objective: Callable[[], Objective], change: dict[str, Any]) -> None:
+def test_another_phases_checkpoint_is_not_picked_up(objective, change):
     kill_after(1, objective=Adapted if isinstance(objective(), Adapted) else Objective)
     validate = Validate(RISING)
     result = run(objective(), validate, **change)
@@ -326,7 +318,7 @@ def test_another_phases_checkpoint_is_not_picked_up(objective: Callable[[], Obje
     assert len(left_over()) == 1  # the killed phase's own still waits
 
 
-INPUTS: list[object] = [{"rows": np.arange(3)}, SETTINGS, "text"]
+INPUTS = [{"rows": np.arange(3)}, SETTINGS, "text"]
 
 
 @pytest.mark.parametrize(
@@ -341,7 +333,7 @@ INPUTS: list[object] = [{"rows": np.arange(3)}, SETTINGS, "text"]
     ],
     ids=["same", "values", "type", "name", "field", "parts"],
 )
-def test_a_phase_goes_on_only_with_the_inputs_it_began_with(inputs: list[object], resumed: bool) -> None:
+def test_a_phase_goes_on_only_with_the_inputs_it_began_with(inputs, resumed):
     kill_after(1, inputs=INPUTS)
     validate = Validate(RISING, start=int(resumed))
     result = run(Objective(), validate, inputs=inputs)
@@ -351,7 +343,7 @@ def test_a_phase_goes_on_only_with_the_inputs_it_began_with(inputs: list[object]
 @pytest.mark.parametrize(
     ("shorter", "validated"), [(0, [5, 10, 15, 20]), (1, [5, 9, 14, 18])], ids=["even epochs", "uneven epochs"]
 )
-def test_every_epoch_names_its_mean_training_loss(shorter: int, validated: list[int]) -> None:
+def test_every_epoch_names_its_mean_training_loss(shorter, validated):
     objective = Remembering()
     result = run(objective, plan=lambda epoch: plan(epoch)[: 5 - shorter * (epoch % 2)])
     steps = list(zip([0, *validated], validated, strict=False))
@@ -359,12 +351,12 @@ def test_every_epoch_names_its_mean_training_loss(shorter: int, validated: list[
     assert [epoch["train_loss"] for epoch in result.epochs] == pytest.approx(means, rel=1e-5)
 
 
-def test_a_plan_without_batches_is_an_error() -> None:
+def test_a_plan_without_batches_is_an_error():
     with pytest.raises(ValueError, match="nothing to train on"):
         run(Objective(), plan=lambda epoch: [])
 
 
-def test_loss_is_learned_and_frozen_weights_stay() -> None:
+def test_loss_is_learned_and_frozen_weights_stay():
     objective = Objective()
     before = objective.frozen.weight.clone()
     result = run(objective, Validate([0.1 * k for k in range(1, 41)]), settings=replace(SETTINGS, epochs=40))
@@ -372,7 +364,7 @@ def test_loss_is_learned_and_frozen_weights_stay() -> None:
     assert objective.frozen.weight.equal(before)
 
 
-def test_the_rate_rises_over_a_twentieth_of_the_steps_and_falls_to_nothing() -> None:
+def test_the_rate_rises_over_a_twentieth_of_the_steps_and_falls_to_nothing():
     rates = [learning_rate(SETTINGS, step, 40) / SETTINGS.learning_rate for step in range(41)]
     assert rates[:3] == [0, 0.5, 1] and rates[21] == pytest.approx(0.5) and rates[40] == pytest.approx(0)
     assert learning_rate(SETTINGS, 0, 19) == SETTINGS.learning_rate  # too short to warm up

@@ -3,65 +3,55 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from numpy.typing import NDArray
 
-from tests.builders import FAMILIES, Family, interactions, layout_of, loaded_model, recommender, tokenizer
+from tests.builders import interactions, layout_of, loaded_model, recommender, tokenizer
 from thinkrec.claims.answers import parse_verdict
-from thinkrec.lm.model import RecommenderLM, SoftPrompt
+from thinkrec.lm.model import SoftPrompt
 from thinkrec.lm.scoring import score
 from thinkrec.reasons.decoding import (
     NUDGE,
     Decoding,
-    Judge,
     choose,
     reason_first,
     sentence_ends,
     write_answers,
 )
-from thinkrec.text.layout import Layout
 
 NEW = 7
 ROWS = [5, 23, 0, 12, 17]
 
 
 @pytest.fixture(scope="module")
-def table() -> pd.DataFrame:
+def table():
     return interactions(3, users=2, ties=False)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> Family:
-    return request.param
-
-
 @pytest.fixture(scope="module")
-def model(table: pd.DataFrame, family: Family) -> RecommenderLM:
-    return recommender(table, family)
+def model(table):
+    return recommender(table)
 
 
-def add_to_logits(monkeypatch: pytest.MonkeyPatch, model: RecommenderLM, tokens: Sequence[int], amount: float) -> None:
+def add_to_logits(monkeypatch, model, tokens, amount):
     """Make some tokens likelier, or less likely, wherever the model predicts one."""
     head = model.backbone.get_output_embeddings()
     plain, more = head.forward, torch.zeros(head.out_features).index_fill_(0, torch.tensor(tokens), amount)
     monkeypatch.setattr(head, "forward", lambda hidden: plain(hidden) + more)
 
 
-def ends_with(monkeypatch: pytest.MonkeyPatch, model: RecommenderLM, is_end: Callable[[int], bool]) -> None:
+def ends_with(monkeypatch, model, is_end):
     """Let sentences end with these tokens."""
     ends = torch.tensor([is_end(token) for token in range(model.backbone.get_output_embeddings().out_features)])
     monkeypatch.setattr("thinkrec.reasons.decoding.sentence_ends", lambda *_: ends)
 
 
 @torch.no_grad()
-def prompt_of(model: RecommenderLM, layout: Layout, row: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+def prompt_of(model, layout, row):
     """A row's prompt up to the target's slot, as vectors and as tokens, and how many of them are of its own block."""
     (window,) = layout.scoring_windows(np.asarray([row]), np.zeros(1, np.int64))
     batch = layout.collate([window])
@@ -70,7 +60,7 @@ def prompt_of(model: RecommenderLM, layout: Layout, row: int) -> tuple[torch.Ten
 
 
 @torch.no_grad()
-def match_of(model: RecommenderLM, layout: Layout, row: int) -> float:
+def match_of(model, layout, row):
     """What the match of texts adds to the logit of a row's Yes."""
     batch = layout.collate(layout.scoring_windows(np.asarray([row]), np.zeros(1, np.int64)))
     hidden = model.hidden_states(model.embed(batch), batch.attention_mask, batch.position_ids)
@@ -78,11 +68,9 @@ def match_of(model: RecommenderLM, layout: Layout, row: int) -> float:
 
 
 @torch.no_grad()
-def write_naively(
-    model: RecommenderLM, layout: Layout, embedded: torch.Tensor, limit: int, *, match: float = 0.0
-) -> tuple[str, torch.Tensor]:
+def write_naively(model, layout, embedded, limit, *, match=0.0):
     """The text after a prompt, the whole sequence anew for each token, and the sequence that it ends."""
-    written: list[int] = []
+    written = []
     while len(written) < limit:
         logits = model.backbone(inputs_embeds=embedded).logits[0, -1]
         logits[layout.vocabulary.yes] += 0.0 if written else match
@@ -94,25 +82,23 @@ def write_naively(
     return text_of(written), embedded
 
 
-def naive(model: RecommenderLM, layout: Layout, row: int, limit: int) -> str:
+def naive(model, layout, row, limit):
     """An answer without a cache or a batch; only for tables without ties."""
     match = match_of(model, layout, row)
     return write_naively(model, layout, prompt_of(model, layout, row)[0], limit, match=match)[0]
 
 
-def text_of(tokens: list[int]) -> str:
+def text_of(tokens):
     return tokenizer().decode(tokens, skip_special_tokens=True).strip()
 
 
-def answers(
-    model: RecommenderLM, layout: Layout, rows: NDArray[np.int64] | list[int], limit: int = NEW, **sampling: Any
-) -> list[str]:
+def answers(model, layout, rows, limit=NEW, **sampling):
     """What a model writes to these prompts; decoding reads no table."""
     judge, decoding = sampling.pop("judge", None), Decoding(max_new_tokens=limit, **sampling)
     return write_answers(loaded_model(pd.DataFrame(), model, layout), np.asarray(rows, np.int64), decoding, judge=judge)
 
 
-def test_answers_equal_a_naive_loop_without_a_cache(table: pd.DataFrame, model: RecommenderLM) -> None:
+def test_answers_equal_a_naive_loop_without_a_cache(table, model):
     layout = layout_of(table)
     for limit in (1, 3, NEW):  # the most tokens of an answer
         written = answers(model, layout, ROWS, limit)
@@ -120,8 +106,8 @@ def test_answers_equal_a_naive_loop_without_a_cache(table: pd.DataFrame, model: 
     assert len(set(written)) > 1
 
 
-def test_answers_under_a_soft_prompt_equal_the_naive_loop_too(table: pd.DataFrame, family: Family) -> None:
-    model, layout = recommender(table, family), replace(layout_of(table), soft_tokens=4)
+def test_answers_under_a_soft_prompt_equal_the_naive_loop_too(table):
+    model, layout = recommender(table), replace(layout_of(table), soft_tokens=4)
     model.soft_prompt = SoftPrompt(torch.randn(4, 32))
     softened = answers(model, layout, ROWS)
     assert softened == [naive(model, layout, row, NEW) for row in ROWS]
@@ -130,11 +116,9 @@ def test_answers_under_a_soft_prompt_equal_the_naive_loop_too(table: pd.DataFram
 
 
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 1.5, "top_p": 0.9, "seed": 4}], ids=["greedy", "sampled"])
-def test_an_answer_depends_neither_on_its_batch_nor_on_how_attention_is_computed(
-    family: Family, sampling: dict[str, float]
-) -> None:
+def test_an_answer_depends_neither_on_its_batch_nor_on_how_attention_is_computed(sampling):
     table = interactions(3, users=2)  # with ties
-    model, layout, rows = recommender(table, family), layout_of(table), list(range(24))
+    model, layout, rows = recommender(table), layout_of(table), list(range(24))
     together = answers(model, layout, rows, **sampling)
     assert together == [answers(model, layout, [row], **sampling)[0] for row in rows]
     assert together == answers(model, layout, rows[::-1], **sampling)[::-1]
@@ -142,9 +126,7 @@ def test_an_answer_depends_neither_on_its_batch_nor_on_how_attention_is_computed
     assert together == answers(model, layout, rows, **sampling)
 
 
-def test_seeds_give_other_samples_and_a_low_temperature_the_greedy_answer(
-    table: pd.DataFrame, model: RecommenderLM
-) -> None:
+def test_seeds_give_other_samples_and_a_low_temperature_the_greedy_answer(table, model):
     layout, rows = layout_of(table), list(range(12))
     greedy = answers(model, layout, rows)
     first, again, other = (answers(model, layout, rows, temperature=2.0, seed=seed) for seed in (1, 1, 2))
@@ -158,25 +140,25 @@ class Dice:
 
     WORDS = ("", "a Yes", "low", " ")
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.asked: list[tuple[int, str]] = []
 
-    def badness(self, row: int, text: str) -> tuple[int, ...]:
+    def badness(self, row, text):
         self.asked.append((row, text))
         return (zlib.crc32(f"{row} {text}".encode()) % 3,)
 
-    def wanted(self, row: int, text: str) -> str:
+    def wanted(self, row, text):
         return self.WORDS[zlib.crc32(f"{row} {text}".encode()) % 4]
 
 
 @torch.no_grad()
-def naive_best(model: RecommenderLM, layout: Layout, row: int, decoding: Decoding, judge: Judge) -> str:
+def naive_best(model, layout, row, decoding, judge):
     """Sentence by sentence, each candidate by itself, the whole sequence anew for every token; without ties."""
     prompt, ids, _ = prompt_of(model, layout, row)
     key = zlib.crc32(ids.numpy().tobytes())
     over = {layout.vocabulary.end}
 
-    def sentence(before: list[int], candidate: int, decoding: Decoding) -> list[int]:
+    def sentence(before, candidate, decoding):
         written = list(before)
         while len(written) < decoding.max_new_tokens:
             new = model.backbone.get_input_embeddings()(torch.tensor([written], dtype=torch.int64))
@@ -190,7 +172,7 @@ def naive_best(model: RecommenderLM, layout: Layout, row: int, decoding: Decodin
                 break
         return written
 
-    def nudged(since: list[int]) -> list[int]:
+    def nudged(since):
         """The next token of the wanted word, or none, by matching tokens as characters."""
         wanted = judge.wanted(row, text_of(best))
         tokens = tokenizer()(f" {wanted}", add_special_tokens=False)["input_ids"] if wanted else []
@@ -207,15 +189,13 @@ def naive_best(model: RecommenderLM, layout: Layout, row: int, decoding: Decodin
 
 
 @pytest.mark.parametrize("kind", ["stream", "question"])
-def test_the_best_sentences_stay_and_candidates_know_nothing_of_each_other(
-    table: pd.DataFrame, model: RecommenderLM, kind: Literal["stream", "question"], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_best_sentences_stay_and_candidates_know_nothing_of_each_other(table, model, kind, monkeypatch):
     layout = layout_of(table, layout=kind)
     add_to_logits(monkeypatch, model, [layout.vocabulary.end], 1.0)  # some end early, some never
     ends_with(monkeypatch, model, lambda token: token % 4 != 0)
     judge, how = Dice(), {"temperature": 1.5, "top_p": 0.9, "seed": 4, "candidates": 9}
 
-    def best(rows: list[int]) -> list[str]:
+    def best(rows):
         return answers(model, layout, rows, 12, judge=judge, **how)
 
     together, of_all = best(ROWS), sorted(judge.asked)
@@ -232,9 +212,7 @@ def test_the_best_sentences_stay_and_candidates_know_nothing_of_each_other(
     assert together != best(ROWS)
 
 
-def test_candidates_that_were_not_taken_are_forgotten(
-    table: pd.DataFrame, model: RecommenderLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_candidates_that_were_not_taken_are_forgotten(table, model, monkeypatch):
     layout, new, count, seen = layout_of(table), 12, 5, []
     add_to_logits(monkeypatch, model, [layout.vocabulary.end], -100.0)
     ends_with(monkeypatch, model, lambda token: True)  # sentences of one token
@@ -244,9 +222,7 @@ def test_candidates_that_were_not_taken_are_forgotten(
     assert max(seen) <= seen[0] + new + count
 
 
-def test_the_vocabulary_is_read_once_whatever_is_written(
-    table: pd.DataFrame, model: RecommenderLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_vocabulary_is_read_once_whatever_is_written(table, model, monkeypatch):
     words, longest = tokenizer(), []
     plain = words.batch_decode
     monkeypatch.setattr(words, "batch_decode", lambda ids, **how: longest.append(len(ids)) or plain(ids, **how))
@@ -256,9 +232,7 @@ def test_the_vocabulary_is_read_once_whatever_is_written(
     assert longest.count(len(words)) == 1
 
 
-def test_where_an_answer_begins_with_a_verdict_it_is_the_one_that_the_score_says(
-    table: pd.DataFrame, model: RecommenderLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_an_answer_begins_with_a_verdict_it_is_the_one_that_the_score_says(table, model, monkeypatch):
     layout, rows = layout_of(table), np.arange(len(table))
     add_to_logits(monkeypatch, model, layout.vocabulary.verdicts, 100.0)
     verdicts = [parse_verdict(answer) for answer in answers(model, layout, rows, 1)]
@@ -267,9 +241,7 @@ def test_where_an_answer_begins_with_a_verdict_it_is_the_one_that_the_score_says
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_neither_its_own_label_and_reason_nor_those_of_its_second_leak_into_an_answer(
-    model: RecommenderLM, ties: bool
-) -> None:
+def test_neither_its_own_label_and_reason_nor_those_of_its_second_leak_into_an_answer(model, ties):
     table = interactions(3, users=2, ties=ties)
     layout, rows = layout_of(table), np.arange(len(table))
     blind_to = (
@@ -283,13 +255,13 @@ def test_neither_its_own_label_and_reason_nor_those_of_its_second_leak_into_an_a
         assert answers(model, flipped, [row]) == [answer]
 
 
-def test_an_answer_stops_at_the_end_token(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_stops_at_the_end_token(table, monkeypatch):
     model, layout = recommender(table), layout_of(table)
     one, three = (answers(model, layout, np.arange(3), limit) for limit in (1, 3))
     head, steps = model.backbone.get_output_embeddings(), 0
     plain = head.forward
 
-    def ending(hidden: torch.Tensor) -> torch.Tensor:
+    def ending(hidden):
         """Logits that end one answer at its second token and the others at their fourth."""
         nonlocal steps
         steps += 1
@@ -306,7 +278,7 @@ def test_an_answer_stops_at_the_end_token(table: pd.DataFrame, monkeypatch: pyte
 
 
 @torch.no_grad()
-def naive_reason_first(model: RecommenderLM, layout: Layout, row: int, limit: int) -> tuple[str, float]:
+def naive_reason_first(model, layout, row, limit):
     """The prompt, a full stop, the reason, the row's own block once more, as one growing sequence; without ties."""
     prompt, _, block = prompt_of(model, layout, row)
     stop = model.backbone.get_input_embeddings()(
@@ -319,9 +291,7 @@ def naive_reason_first(model: RecommenderLM, layout: Layout, row: int, limit: in
 
 
 @pytest.mark.parametrize("kind", ["stream", "question"])
-def test_reason_first_equals_a_naive_loop_whatever_the_batch(
-    table: pd.DataFrame, model: RecommenderLM, kind: Literal["stream", "question"], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reason_first_equals_a_naive_loop_whatever_the_batch(table, model, kind, monkeypatch):
     layout, rows = layout_of(table, layout=kind), np.asarray(ROWS)
     add_to_logits(monkeypatch, model, [layout.vocabulary.end], 1.0)  # some end early, some never
     expected = [naive_reason_first(model, layout, row, NEW) for row in rows.tolist()]
@@ -333,15 +303,13 @@ def test_reason_first_equals_a_naive_loop_whatever_the_batch(
 
 
 @pytest.mark.parametrize("kind", ["stream", "question"])
-def test_thinking_first_is_the_same_in_training_as_when_it_is_asked_for(
-    model: RecommenderLM, kind: Literal["stream", "question"], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_thinking_first_is_the_same_in_training_as_when_it_is_asked_for(model, kind, monkeypatch):
     table = interactions(3, users=2)  # with ties
     layout, rows = layout_of(table, layout=kind), np.asarray([8, 23, 0, 12, 17])
     end, stop = layout.vocabulary.end, layout.vocabulary.stop
     thoughts = {row: [70 + row, 71, 72 + row][: 1 + row % 3] for row in rows.tolist()}
 
-    def forced(self: Any, _: Decoding, going: torch.Tensor) -> torch.Tensor:
+    def forced(self, _, going):
         at = [(self.rows[prompt], int(self.length[prompt, 0])) for prompt in going[:, 0].nonzero()[:, 0].tolist()]
         return torch.tensor([[*thoughts[row], end][written] for row, written in at])
 

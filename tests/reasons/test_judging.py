@@ -1,16 +1,12 @@
 """Of several versions the least untrue is best, then the one that names what pulls hardest; worked out by hand."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.claims.rows import checker_of, item
-from thinkrec.claims.claims import Check
-from thinkrec.reasons.judging import SHRINKAGE, Pulls, ReasonJudge, Tastes, badness, broken, passed_over, wanted
+from thinkrec.reasons.judging import SHRINKAGE, ReasonJudge, Tastes, badness, broken, passed_over, wanted
 from thinkrec.shown import ShownRow
 
 HISTORY = [
@@ -24,7 +20,7 @@ CHECKER = checker_of(ShownRow(history=HISTORY, target=TARGET), keywords=["gloom"
 PULLS = {"sea": 0.5, "war": 0.2, "slow": -0.9}
 
 
-def checked(text: str) -> Check:
+def checked(text):
     return CHECKER.check(0, text)
 
 
@@ -56,7 +52,7 @@ def checked(text: str) -> Check:
         ),
     ],
 )
-def test_badness_by_hand(pulls: Pulls, from_best_to_worst: dict[str, tuple[int, ...]]) -> None:
+def test_badness_by_hand(pulls, from_best_to_worst):
     bad = {text: badness(text, checked(text), pulls) for text in from_best_to_worst}
     assert bad == from_best_to_worst
     assert list(bad.values()) == sorted(bad.values())
@@ -76,9 +72,7 @@ def test_badness_by_hand(pulls: Pulls, from_best_to_worst: dict[str, tuple[int, 
         ("Yes. This one brings sea. Against it: disliked", 1),
     ],
 )
-def test_broken_are_quotations_and_sentences_without_end_or_beginning_and_keywords_named_again(
-    text: str, count: int
-) -> None:
+def test_broken_are_quotations_and_sentences_without_end_or_beginning_and_keywords_named_again(text, count):
     assert broken(text, PULLS) == count
 
 
@@ -97,10 +91,10 @@ class TestPassedOver:
             ("Who knows. This one brings sea.", (3, 3)),
         ],
     )
-    def test_it_is_what_pulls_harder_towards_the_verdict(self, text: str, counts: tuple[int, int]) -> None:
+    def test_it_is_what_pulls_harder_towards_the_verdict(self, text, counts):
         assert passed_over(checked(text), PULLS) == counts
 
-    def test_where_nothing_pulls_any_keyword_will_do(self) -> None:
+    def test_where_nothing_pulls_any_keyword_will_do(self):
         nothing = dict.fromkeys(PULLS, 0.0)
         assert passed_over(checked("Yes. This one brings slow, war."), nothing) == (0, 0)
         assert passed_over(checked("Yes. It fits."), {}) == (0, 0)
@@ -119,10 +113,10 @@ class TestWanted:
             ("Who knows.", ""),
         ],
     )
-    def test_it_is_what_pulls_hardest_of_what_is_not_named(self, text: str, word: str) -> None:
+    def test_it_is_what_pulls_hardest_of_what_is_not_named(self, text, word):
         assert wanted(checked(text), PULLS) == word
 
-    def test_nothing_is_wanted_where_nothing_pulls(self) -> None:
+    def test_nothing_is_wanted_where_nothing_pulls(self):
         assert wanted(checked("Yes."), dict.fromkeys(PULLS, 0.0)) == wanted(checked("Yes."), {}) == ""
 
 
@@ -130,34 +124,34 @@ class TestTastes:
     ITEMS = np.asarray([[2.0, 0.0], [0.0, 4.0], [4.0, 2.0], [0.0, 0.0]], np.float32)  # the last was never seen
     KEYWORDS = (["war", "War"], ["sea", "war"], ["sea"], ["gloom", "sea"])
 
-    def test_keywords_pull_as_the_items_do_that_have_them(self) -> None:
+    def test_keywords_pull_as_the_items_do_that_have_them(self):
         # The known items' mean is (2, 2). war: (0, -2) + (-2, 2); sea: (-2, 2) + (2, 0).
         user = np.asarray([3.0, 1.0], np.float32)
         pulls = Tastes(self.ITEMS, self.KEYWORDS).pulls(user, ["War", "sea", "gloom", "new"])
         shrunk = 2 + SHRINKAGE
         assert pulls == pytest.approx({"war": -6 / shrunk, "sea": 2 / shrunk, "gloom": 0, "new": 0})
 
-    def test_of_features_the_fit_on_all_of_train_counts_and_none_where_the_model_is_told_none(self) -> None:
+    def test_of_features_the_fit_on_all_of_train_counts_and_none_where_the_model_is_told_none(self):
         vectors = np.concatenate([self.ITEMS, 9 * self.ITEMS])  # a fold's vectors come after
-        features: Any = SimpleNamespace(item_vectors=vectors)
+        features = SimpleNamespace(item_vectors=vectors)
         user = np.asarray([3.0, 1.0], np.float32)
         told = Tastes.of(features, self.KEYWORDS, ["user", "item"]).pulls(user, ["war"])
         assert told == Tastes(self.ITEMS, self.KEYWORDS).pulls(user, ["war"])
         assert Tastes.of(features, self.KEYWORDS, []).pulls(user, ["war", "sea"]) == {"war": 0.0, "sea": 0.0}
 
-    def test_nothing_known_pulls_nowhere(self) -> None:
+    def test_nothing_known_pulls_nowhere(self):
         nobody = np.zeros(2, np.float32)
         assert Tastes(self.ITEMS, self.KEYWORDS).pulls(nobody, ["war"]) == {"war": 0.0}
         assert Tastes(0 * self.ITEMS, self.KEYWORDS).pulls(nobody + 1, ["war"]) == {"war": 0.0}
 
 
-def test_a_judge_knows_the_rows_user() -> None:
+def test_a_judge_knows_the_rows_user():
     class Told(Tastes):
-        def pulls(self, user_d: Any, keywords: Any) -> Pulls:
+        def pulls(self, user_d, keywords):
             return {word.lower(): float(user_d[0]) * PULLS[word.lower()] for word in keywords}
 
     users = np.asarray([[1.0], [-1.0]], np.float32)
-    features: Any = SimpleNamespace(user_vectors_of=lambda rows: users[rows])
+    features = SimpleNamespace(user_vectors_of=lambda rows: users[rows])
     told = Told(TestTastes.ITEMS, TestTastes.KEYWORDS)
     judge = ReasonJudge(checker=CHECKER, tastes=told, features=features)
     text = "Yes. This one brings sea. It fits."
