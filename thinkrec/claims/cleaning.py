@@ -29,7 +29,9 @@ MOST_KEYWORDS = 10  # of an item (METHOD section 2)
 BOILERPLATE = frozenset(_SALES_WORDS.split())
 
 _MARKUP = re.compile(r"<[^<>]{0,200}>|&#?\w{1,10};")
-_ADDRESS = re.compile(r"(?:https?:/|www\.)\S+|[^\s@]{1,64}@\S+\.\S+|\b[\w-]+\.(?:com|net|org|info|biz)\b\S*", re.IGNORECASE)
+_ADDRESS = re.compile(
+    r"(?:https?:/|www\.)\S+|[^\s@]{1,64}@\S+\.\S+|\b[\w-]+\.(?:com|net|org|info|biz)\b\S*", re.IGNORECASE
+)
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+|[\n\r|•]+")
 # A sentence that matches sells the item; none of its words describe it.
 _ADVERTISING = re.compile(
