@@ -4,7 +4,7 @@ export TOKENIZERS_PARALLELISM = false
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3.11
 
-.PHONY: repro test test-fast show tables smollm2 check lint bench docs clean lock help
+.PHONY: repro quick test test-fast show tables smollm2 check lint bench docs clean lock help
 
 help:  ## say what the targets do
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -17,6 +17,9 @@ help:  ## say what the targets do
 
 repro: .venv/made  ## run the whole pipeline (dvc repro); what is up to date is not run again
 	dvc repro
+
+quick: .venv/made  ## a first look: the whole pipeline on a small dataset, in out/quick
+	python -m stages.quick
 
 # A worker a core; tests of one file or class stay together, and those marked integration come last.
 WORKERS ?= auto
