@@ -207,7 +207,7 @@ class TestCarryingOn:
 
         reference = read_json(project / "out" / "backbone" / "reference.json")
         assert set(reference) == {"name", "files"}
-        assert [path.name for path in (project / "out" / "backbone").iterdir()] == ["reference.json"]
+        assert {path.name for path in (project / "out" / "backbone").iterdir()} == {"reference.json", "measures.json"}
 
     def test_no_traces_are_enough(self, project):
         set_params(project, {"traces.train": 0, "traces.held_out": 0})

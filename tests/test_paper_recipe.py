@@ -55,6 +55,7 @@ def test_the_backbone_stays_and_the_global_model_is_an_adapter(paper, finished):
     assert digests(paper, "out/backbone") == digests(finished, "out/backbone")
     assert sorted(path.name for path in (paper / "out" / "sft").iterdir()) == [
         "adapter",
+        "measures.json",
         "projector.safetensors",
         "provenance.json",
         "recipe.json",

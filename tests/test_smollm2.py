@@ -67,7 +67,7 @@ def test_a_pretrained_model_goes_through_every_stage_and_explains_itself(smollm2
         run_stage(project, stage)
     assert "model.safetensors" in artifacts.read_json(project / artifacts.BACKBONE / REFERENCE)["files"]
     for split in ("valid", "test"):
-        measured = artifacts.read_json(project / "metrics" / "evaluate.json")[split]
+        measured = artifacts.read_json(project / "out" / "evaluate" / "measures.json")[split]
         assert 0 < measured["auc"] < 1 and np.isfinite(measured["log_loss"])
     assert {f"expert_{number}" for number in (1, 2)} <= {path.name for path in (project / artifacts.EXPERTS).iterdir()}
     predictions = artifacts.read_table(artifacts.PREDICTIONS, root=project)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn import cluster
 
 from tests.builders import params_with
 from thinkrec.errors import UserError
@@ -110,12 +111,12 @@ def test_beyond_its_bound_ward_clusters_a_sample_and_the_others_join_the_nearest
     whole = grouped(vectors, 3, "agglomerative")[0]
     clustered = []
 
-    class Ward(grouping.AgglomerativeClustering):
+    class Ward(cluster.AgglomerativeClustering):
         def fit_predict(self, points, y=None):
             clustered.append(len(points))
             return super().fit_predict(points)
 
-    monkeypatch.setattr(grouping, "AgglomerativeClustering", Ward)
+    monkeypatch.setattr(cluster, "AgglomerativeClustering", Ward)
     monkeypatch.setattr(grouping, "WARD_USERS", 20)
     assert grouped(vectors, 3, "agglomerative")[0].group.tolist() == whole.group.tolist()
     assert clustered == [20]

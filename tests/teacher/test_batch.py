@@ -62,7 +62,7 @@ def test_batches_make_what_a_live_run_makes_byte_for_byte_and_the_run_log_says_w
     assert stored(batches / STORE) == stored(live / STORE)
     assert sum(server.asked.values()) == len(stored(live / STORE)) == len(server.heard)
     log = [json.loads(line) for line in (batches / ".cache" / "runs.jsonl").read_text().splitlines()][-waves - 1 :]
-    stats = json.loads((batches / "metrics" / f"{stage}.json").read_text())
+    stats = json.loads((batches / "out" / stage / "measures.json").read_text())
     assert [line["done"] for line in log] == [*[False] * waves, True]
     assert [sum(line[name] for line in log) for name in ("requests", "prompt_tokens")] == [
         len(server.heard), stats["prompt_tokens"]

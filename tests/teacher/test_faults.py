@@ -22,6 +22,7 @@ from tests.teacher.server import BEHAVIOURS, Response, completion, serve
 from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.errors import UserError
 from thinkrec.params import load
+from thinkrec.synthesis import filters
 from thinkrec.synthesis.sampling import Sample
 from thinkrec.synthesis.traces import synthesise
 from thinkrec.teacher import budget
@@ -239,7 +240,8 @@ def test_the_ledger_calls_each_answer_that_is_none_by_its_name():
     assert (synthesis.stats["prompt_tokens"], synthesis.stats["completion_tokens"]) == (7 * counted, 3 * counted)
 
 
-def test_scratch_work_is_in_no_trace():
+def test_scratch_work_is_in_no_trace(monkeypatch):
+    monkeypatch.setattr(filters, "SHORTEST", 1)
     text = "Yes, says the label </think> so.\n</think>\nVerdict: Yes\nHistory: a\nTaste: b\nFit: c\n<think>Or No?"
     body = completion(text, reasoning_content="the label")
     synthesis, _ = loop(lambda request: Response(body=body), range(6), max_turns=1)
