@@ -1,11 +1,9 @@
 """Raw ratings and item metadata -> interactions, items, users, quarantine, a picture. Run: thinkrec-stage ingest"""
 
-FEW_USERS = 30  # of a test split: fewer make a mean over users a matter of chance
-
 
 def ingest() -> str:
     """Read raw ratings and metadata, label and split them by time."""
-    from thinkrec import artifacts, progress
+    from thinkrec import artifacts
     from thinkrec.ingest import overview as report
     from thinkrec.ingest.dataset import ingest as read
     from thinkrec.params import load
@@ -19,12 +17,6 @@ def ingest() -> str:
     headlines = ("interactions", "users", "items", "splits.*.positive_share")
     artifacts.write_metrics("ingest", ingested.stats, *headlines)
     report.draw(artifacts.PLOTS / "dataset.png", ingested.interactions, ingested.days, ingested.windows)
-    test_users = ingested.stats["splits"]["test"]["users"]
-    if test_users < FEW_USERS:
-        progress.write(
-            f"ingest: the test split has only {test_users} users, so measures on it will be uncertain; a longer test "
-            "window (dataset.windows) has more"
-        )
     sizes = " / ".join(
         f"{count:,}" for count in ingested.interactions["split"].value_counts().reindex(artifacts.SPLITS)
     )

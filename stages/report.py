@@ -3,8 +3,6 @@
 
 def report() -> str:
     """Write the report: tables, curves, experts, and a browser of users with their reasons."""
-    import html
-
     from thinkrec import artifacts
     from thinkrec.params import load
     from thinkrec.report.contents import contents_of_project
@@ -14,5 +12,6 @@ def report() -> str:
     artifacts.write_text(artifacts.REPORT, page(contents, sections))
     shown_users, all_users = contents["included"]["users"]
     size = artifacts.REPORT.stat().st_size / 1e6
-    lead = html.unescape(sections["headline"])
-    return f"{artifacts.REPORT}, {size:.1f} MB, {shown_users} of {all_users} test users to browse. {lead}"
+    return (
+        f"{artifacts.REPORT}, {size:.1f} MB, {shown_users} of {all_users} test users to browse. {sections['headline']}"
+    )

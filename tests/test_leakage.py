@@ -6,13 +6,12 @@ What single rooms promise is held where they are tested; here the artefacts of r
 import numpy as np
 
 from tests.project import PIPELINE, copy_project, digests, run_stage, set_params
-from thinkrec.artifacts import INTERACTIONS, PREDICTIONS, SCHEMAS, TRUTH, read_table, write_table
+from thinkrec.artifacts import INTERACTIONS, MEASURES, PREDICTIONS, SCHEMAS, TRUTH, read_table, write_table
 from thinkrec.evaluation.intervals import bootstrap, interval
 from thinkrec.evaluation.models import HINDSIGHT
 from thinkrec.features.artefact import load_features
 
 STAGES = list(PIPELINE)
-MEASURED = ("measures.json", "provenance.json")
 ONE_EPOCH = {f"{part}.epochs": 1 for part in ("features", "sft", "experts", "gate")}  # and so none for valid to choose
 
 
@@ -85,8 +84,8 @@ def test_nothing_at_or_after_a_moment_moves_what_is_predicted_up_to_it(finished,
 
 
 def learned(folder, part):
-    """The hashes of what a stage made, but for what it measured on valid, which provenance hashes along."""
-    return {name: digest for name, digest in digests(folder, part).items() if not name.endswith(MEASURED)}
+    """The hashes of what a stage made, but for what it measured on valid."""
+    return {name: digest for name, digest in digests(folder, part).items() if not name.endswith(MEASURES)}
 
 
 def test_nothing_of_valid_or_test_is_in_what_is_fitted_but_which_epoch_is_kept(finished, tmp_path):

@@ -341,21 +341,21 @@ def write_metrics(stage: str, values: dict[str, Any], *headlines: str, digits: i
     """
     values = rounded(values, digits)
     write_json(ROOT / stage / MEASURES, values)
-    leaves = dict(_leaves(values))
+    leaf_of = dict(leaves(values))
     metrics: dict[str, Any] = {}
-    for name in (name for pattern in headlines or ["*"] for name in fnmatch.filter(leaves, pattern)):
+    for name in (name for pattern in headlines or ["*"] for name in fnmatch.filter(leaf_of, pattern)):
         *path, last = name.split(".")
         inner = metrics
         for step in path:
             inner = inner.setdefault(step, {})
-        inner[last] = leaves[name]
+        inner[last] = leaf_of[name]
     write_json(METRICS / f"{stage}.json", metrics)
 
 
-def _leaves(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """Nested values by dotted name."""
     for key, value in values.items():
-        yield from _leaves(value, f"{before}{key}.") if isinstance(value, dict) else [(f"{before}{key}", value)]
+        yield from leaves(value, f"{before}{key}.") if isinstance(value, Mapping) else [(f"{before}{key}", value)]
 
 
 def rounded(value: Any, digits: int) -> Any:

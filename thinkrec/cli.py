@@ -134,11 +134,11 @@ def users(text: Annotated[str, typer.Argument(help="What their ids have in them;
     from thinkrec.answers.names import find_users
     from thinkrec.terminal import id_table
 
-    found = find_users(text)
+    listed = find_users(text)
     return Reply(
-        summary=_counted(len(found), "users", text),
-        document=found.to_dict("records"),
-        table=id_table(found.head(MOST_SHOWN), {"user_id": "user id", "interactions": "interactions"}),
+        summary=_counted(len(listed), "users", text),
+        document=listed.to_dict("records"),
+        table=id_table(listed.head(MOST_SHOWN), {"user_id": "user id", "interactions": "interactions"}),
     )
 
 
@@ -151,12 +151,12 @@ def items(text: Annotated[str, typer.Argument(help="What their titles have in th
     from thinkrec.terminal import id_table
 
     columns = {name: name for name in ("title", "item_id", "year", "categories", "interactions")}
-    found, similar = find_items(text)
+    listed, similar = find_items(text)
     meant = f"; did you mean {' or '.join(similar)}?" if similar else ""
     return Reply(
-        summary=f"{_counted(len(found), 'items', text)}{meant}",
-        document=found.to_dict("records"),
-        table=id_table(found.head(MOST_SHOWN), columns | {"item_id": "item id"}),
+        summary=f"{_counted(len(listed), 'items', text)}{meant}",
+        document=listed.to_dict("records"),
+        table=id_table(listed.head(MOST_SHOWN), columns | {"item_id": "item id"}),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from thinkrec.artifacts import INTERACTIONS, missing_artifact, read_json, sha256, stage_of, write_json
+from thinkrec.artifacts import INTERACTIONS, MEASURES, missing_artifact, read_json, sha256, stage_of, write_json
 from thinkrec.errors import UserError
 from thinkrec.params import DatasetParams
 from thinkrec.sections import Section
@@ -22,12 +22,16 @@ SHORT = 12  # characters of a hash that a message shows
 
 
 def hash_of(path: Path) -> str:
-    """A hash of a file, or of every file in a folder with its relative name.
+    """A hash of a file, or of every file in a folder with its relative name, but for what its stage measured.
 
     Raises:
         UserError: there is nothing there.
     """
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(file for file in path.rglob("*") if file.is_file() and file != path / MEASURES)
+    )
     if not files:
         raise missing_artifact(path)
     names = [f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in files]

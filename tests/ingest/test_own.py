@@ -339,6 +339,7 @@ def test_a_split_of_one_class_says_what_cannot_be_measured(tmp_path, capsys):
     rows = pd.DataFrame({"who": 1, "what": range(100), "stars": stars, "when": range(1_500_000_000, 1_500_000_100)})
     ingest(own(save(rows, tmp_path / "r.csv")))
     lines = capsys.readouterr().err.splitlines()
+    assert lines.pop().startswith("ingest: the test split has only 1 users")
     assert lines == [
         f"dataset own: all 10 ratings of {split} are liked (liked: over 3.0), which leaves no AUC nor UAUC to {rest}"
         for split, rest in (("valid", "measure; epochs are chosen by log-loss"), ("test", "measure"))

@@ -38,7 +38,7 @@ def test_compact_trains_the_backbone_on_traces_then_what_enters_it():
     sft.train_only(model, projector.trains)
     assert trainable(model) == PROJECTOR | SOFT
     assert thinking.slots and projector.slots and not COMPACT.adapter
-    assert thinking.think_only and not projector.think_only
+    assert (thinking.learns, projector.learns) == ("reasons", "labels")
     model.projector = None
     assert COMPACT.by_text[0] == thinking
     whole = COMPACT.by_text[1]

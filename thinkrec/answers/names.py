@@ -45,7 +45,7 @@ def find_items(text: str) -> tuple[pd.DataFrame, list[str]]:
     items, counts = read_table(ITEMS), read_table(INTERACTIONS)["item"].value_counts()
     keys = items["title"].map(title_key)
     matching = items[keys.str.contains(title_key(text), regex=False) | (items["item_id"] == plain_id(text))]
-    found = pd.DataFrame(
+    listed = pd.DataFrame(
         {
             "item_id": matching["item_id"],
             "title": matching["title"],
@@ -55,7 +55,7 @@ def find_items(text: str) -> tuple[pd.DataFrame, list[str]]:
         },
         dtype=object,
     )
-    return found, [] if len(found) else similar_titles(items, text)
+    return listed, [] if len(listed) else similar_titles(items, text)
 
 
 def title_key(title: str) -> str:

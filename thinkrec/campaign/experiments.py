@@ -11,11 +11,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Generator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from thinkrec.campaign.rows import Overrides
 from thinkrec.errors import UserError
 
 DVC = (sys.executable, "-m", "dvc")
+PAUSE = 0.5  # seconds between two looks at the processes
 CODE = ("stages", "thinkrec", "dvc.yaml")
 REFERENCE = re.compile(r"(?P<id>[0-9a-f]{40}) refs/exps/(?P<start>[0-9a-f]{2}/[0-9a-f]{38})/(?P<name>.+)")
 CLONES = Path(".dvc") / "tmp" / "campaign"
@@ -62,42 +64,69 @@ def check_repository() -> None:
 def run_experiments(experiments: Mapping[str, Overrides], *, jobs: int) -> Generator[tuple[str, str]]:
     """Run experiments, `jobs` at a time; yields each one's name as it ends, and its last lines if it failed.
 
-    Cores are shared out: two runs with two threads each are slower on two cores than with one each. Ctrl-C reaches what
-    runs, too; stages that have finished stay in DVC's cache.
+    Cores are shared out: two runs with two threads each are slower on two cores than with one each. An iterator that
+    is closed early, or interrupted, ends what still runs; stages that have finished stay in DVC's cache.
     """
+    if not experiments:
+        return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    environment = _environment() | {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
+    threads = {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
     shutil.rmtree(CLONES, ignore_errors=True)  # an earlier call may have been killed
-    pool = ThreadPoolExecutor(jobs)
-    names = {pool.submit(_run, name, overrides, environment): name for name, overrides in experiments.items()}
+    cache = Path(_output(*DVC, "cache", "dir").strip()).resolve()
+    waiting = list(experiments.items())
+    running: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        for ended in as_completed(names):
-            yield names[ended], ended.result()
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                name, overrides = waiting.pop(0)
+                running[name] = _start(name, overrides, cache, threads)
+            time.sleep(PAUSE)
+            for name, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[name]
+                    yield name, _end(name, failed=process.returncode != 0)
     finally:
-        pool.shutdown(cancel_futures=True)
+        for process in running.values():
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
         shutil.rmtree(CLONES, ignore_errors=True)
 
 
-def _run(name: str, overrides: Overrides, environment: dict[str, str]) -> str:
-    """Run an experiment in a new clone and take over what it left; returns the last lines of one that failed."""
-    clone, log = CLONES / name, CLONES / f"{name}.log"
-    start, changes = _output("git", "rev-parse", "HEAD").strip(), _output("git", "diff", "--binary", "HEAD")
+def _start(name: str, overrides: Overrides, cache: Path, threads: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A process that runs an experiment in a new clone."""
+    clone = CLONES / name
+    changes = _output("git", "diff", "--binary", "HEAD")
     _output("git", "clone", "--quiet", "--shared", ".", str(clone))
-    _output("git", "checkout", "--quiet", "--detach", start, folder=clone)
+    _output("git", "checkout", "--quiet", "--detach", _output("git", "rev-parse", "HEAD").strip(), folder=clone)
     if changes:
         _output("git", "apply", "--index", "--binary", "-", folder=clone, text=changes)
-    cache = Path(_output(*DVC, "cache", "dir").strip()).resolve()
     (clone / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
     options = [part for key, value in overrides.items() for part in ("-S", f"{key}={literal(value)}")]
-    command = [*DVC, "exp", "run", "--name", name, *options]
-    with log.open("wb") as out:
-        failed = subprocess.run(command, cwd=clone, env=environment, stdout=out, stderr=subprocess.STDOUT).returncode
+    with _log(name).open("wb") as log:
+        return subprocess.Popen(
+            [*DVC, "exp", "run", "--name", name, *options],
+            cwd=clone,
+            env=_environment() | threads,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _end(name: str, *, failed: bool) -> str:
+    """Take a finished experiment over from its clone, which goes; returns the last lines of one that failed."""
+    clone, lines = CLONES / name, _log(name).read_text(encoding="utf-8", errors="replace").splitlines()
     if not failed:
+        start = _output("git", "rev-parse", "HEAD", folder=clone).strip()
         reference = f"refs/exps/{start[:2]}/{start[2:]}/{name}"
-        _output("git", "fetch", "--quiet", "--no-write-fetch-head", str(clone), f"+{reference}:{reference}")
+        _output("git", "fetch", "--quiet", str(clone), f"+{reference}:{reference}")
     shutil.rmtree(clone)
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return "\n".join(lines[-LAST_LINES:]) if failed else ""
+    return "\n".join([line for line in lines if line.strip()][-LAST_LINES:]) if failed else ""
+
+
+def _log(name: str) -> Path:
+    return CLONES / f"{name}.log"
 
 
 def literal(value: Any) -> str:

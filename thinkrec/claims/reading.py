@@ -193,8 +193,9 @@ class _Reading:
         behind = place
         while behind < len(self._tokens) and self._tokens[behind].start < quote.end():
             behind += 1
-        forms, known = (bare_words(inner, dated=True), bare_words(inner)), (self._names.quoted, self._catalogue.quoted)
-        title = next((quoted[form] for form in forms for quoted in known if form in quoted), None)
+        forms = (bare_words(inner, dated=True), bare_words(inner))
+        places = ((form, quoted) for form in forms for quoted in (self._names.quoted, self._catalogue.quoted))
+        title = next((quoted[form] for form, quoted in places if form in quoted), None)
         keyword = self._names.keywords.get(inner) or self._catalogue.keywords.get(inner)
         if keyword is not None and not (title and inner[:1].isupper()):
             written = " ".join(inner.lower().split()).strip(".,;:!?")

@@ -60,7 +60,6 @@ def fit_routing(loaded: LoadedModel, groups: UserGroups, params: Params) -> tupl
     by_rule = centroid_routing(vectors, groups, temperature)
     only_global = np.zeros_like(by_rule)
     only_global[:, 0] = 1
-    candidates = {"global": only_global, "centroid": by_rule}
     gate: Gate | None = None
     metrics: dict[str, Any] = {}
     valid = loaded.rows("valid")
@@ -69,13 +68,14 @@ def fit_routing(loaded: LoadedModel, groups: UserGroups, params: Params) -> tupl
         if params.gate.kind == "trained" and len(groups.centroids) > 1:
             late = np.flatnonzero(late_train_rows(loaded.interactions, LATE_SHARE))
             gate, result = train_gate(loaded, groups, late, params)
-            candidates["trained"] = gate.route(vectors)
             metrics["epochs"] = result.epochs
         metrics["valid"] = {
             name: validation(loaded.user[valid], loaded.layout.label[valid], loaded.score(valid, weights))
-            for name, weights in candidates.items()
+            for name, weights in (("global", only_global), ("centroid", by_rule))
         }
-    chosen = candidates.get(params.gate.kind, by_rule)
+    if gate is not None:  # its best epoch was measured as it ended
+        metrics["valid"]["trained"] = {name: result.best[name] for name in metrics["valid"]["global"]}
+    chosen = by_rule if gate is None else gate.route(vectors)
     states, first = np.unique(state[valid], return_index=True)
     cases = np.bincount(routing_cases(by_rule[states]), minlength=len(CASES)) / len(states)
     metrics["cases"] = dict(zip(CASES, cases.tolist(), strict=True))

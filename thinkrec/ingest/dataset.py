@@ -45,6 +45,7 @@ from thinkrec.ingest.splits import COLUMN, Window, Windows, windows_of
 from thinkrec.params import DatasetParams
 from thinkrec.shown import LONGEST_TITLE, shown_title
 
+FEW_USERS = 30  # of a test split: fewer make a mean over users a matter of chance
 ROUNDED = r"\d[.,]\d+E\+\d+"  # how a spreadsheet shows a long number
 FIRST_RATINGS = 315_532_800  # 1980-01-01: nobody collected any before, so earlier times are something else
 
@@ -81,6 +82,13 @@ def ingest(params: DatasetParams) -> Ingested:
     dataset = catalogue.choose_dataset(params)
     ingested = make_tables(dataset, dataset.source(params.raw), params.max_bad_share)
     _check_labels(dataset, ingested.interactions)
+    test_users = ingested.stats["splits"]["test"]["users"]
+    if test_users < FEW_USERS:
+        print(
+            f"ingest: the test split has only {test_users} users, so measures on it will be uncertain; a longer test "
+            "window (dataset.windows) has more",
+            file=sys.stderr,
+        )
     return ingested
 
 

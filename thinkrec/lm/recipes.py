@@ -15,6 +15,7 @@ from typing import Literal
 
 Part = Literal["backbone", "adapter", "projector", "soft_prompt", "match"]
 Score = Literal["difference", "yes"]
+Learns = Literal["labels and reasons", "labels", "reasons"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +27,7 @@ class Phase:
     slots: bool  # whether prompts have features in their slots; else they are text alone
     rate: float = 1.0  # times `sft.learning_rate`
     epochs: float = 1.0  # times `sft.epochs`
-    think_only: bool = False  # learns reasons alone, and keeps the epoch that best predicts those held out of it
-    reasons: bool = True  # whether it learns reasons at all
+    learns: Learns = "labels and reasons"  # of reasons alone, the epoch stays that best predicts those held out of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Recipe:
         return any("adapter" in phase.trains for phase in self.phases)
 
 
-_THINKING = Phase(name="thinking", trains=("backbone", "soft_prompt"), slots=True, think_only=True)
+_THINKING = Phase(name="thinking", trains=("backbone", "soft_prompt"), slots=True, learns="reasons")
 _TEXT = Phase(name="text", trains=("adapter", "soft_prompt"), slots=False)
 
 RECIPES = {
@@ -55,7 +55,7 @@ RECIPES = {
             # So few weights learn in half the epochs: after two AUC has .001 to gain (docs/log.md).
             # Reasons would take half of its time and have little to learn from what it trains.
             Phase(
-                name="projector", trains=("projector", "soft_prompt"), slots=True, rate=2.0, epochs=0.5, reasons=False
+                name="projector", trains=("projector", "soft_prompt"), slots=True, rate=2.0, epochs=0.5, learns="labels"
             ),
         ),
         by_text=(_THINKING, Phase(name="whole", trains=("backbone", "soft_prompt", "match"), slots=False)),

@@ -69,11 +69,12 @@ def fit_global(loaded: LoadedModel, params: Params) -> tuple[dict[str, TrainResu
         if "match" in phase.trains and sft.match_size:
             loaded.model.match = start_match(loaded, sft, seed=params.seed)
         model, layout = loaded.prompted(slots=phase.slots)
-        if not train_only(model, phase.trains) or (phase.think_only and not held_out):
+        think_only = phase.learns == "reasons"
+        if not train_only(model, phase.trains) or (think_only and not held_out):
             continue
         results[phase.name] = finetune(
             model,
-            replace(layout, reasons=learned if phase.reasons else {}),
+            replace(layout, reasons={} if phase.learns == "labels" else learned),
             train_rows=loaded.rows("train"),
             valid_rows=loaded.rows("valid"),
             user=loaded.user,
@@ -86,9 +87,9 @@ def fit_global(loaded: LoadedModel, params: Params) -> tuple[dict[str, TrainResu
                 learning_rate=phase.rate * sft.learning_rate,
                 weight_decay=sft.weight_decay,
                 patience=sft.patience,
-                **({"metric": "think_loss"} if phase.think_only else {}),
+                **({"metric": "think_loss"} if think_only else {}),
             ),
-            think_only=phase.think_only,
+            think_only=think_only,
             untaught=replace(layout, reasons=held_out) if held_out else None,
         )
     return results, adapter

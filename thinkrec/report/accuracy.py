@@ -146,8 +146,7 @@ def _forest(table_: Table, metric: str, where: str) -> Markup | None:
     for name in nearest:
         lead = leads_[name]
         difference, low, high = lead["difference"], lead["low"], lead["high"]
-        known = low is not None and high is not None
-        low, high = (low, high) if known else (difference, difference)
+        low, high = (difference if edge is None else edge for edge in (low, high))
         kind = {"ahead of": "better", "behind": "worse", "level with": "level"}[standing(lead)]
         interval = element("small", None, f"{signed(low)} … {signed(high)}")
         drawing = spread(edges, difference, low, high, kind)

@@ -10,10 +10,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from thinkrec.artifacts import leaves
 from thinkrec.params import PARAMS_FILE
 from thinkrec.report.accuracy import figure_text
 from thinkrec.report.markup import Content, Markup, curve, element, join, table
-from thinkrec.report.measures import leaves
 
 PACKAGES = ("torch", "transformers", "peft", "numpy", "pandas", "scikit-learn")
 SPLIT_FACTS = {  # of `ingest`'s measures, and what people call them

@@ -7,7 +7,6 @@ Shapes: n test rows, e adapters (the global one, then N experts).
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -54,14 +53,14 @@ def contents_of_project(params: Params) -> tuple[dict[str, Any], dict[str, str]]
 
 
 def sections(artefacts: Artefacts, settings: dict[str, str]) -> dict[str, str]:
-    """The parts of the page that need no script, as HTML by their place in `page.html`.
+    """The parts of the page that need no script, text or markup by their place in `page.html`.
 
     `settings` says what was run.
     """
     measured = artefacts.measured
     return {
-        "title": escape(f"ThinkRec on {settings['dataset']}"),
-        "headline": escape(headline(artefacts.table)),
+        "title": f"ThinkRec on {settings['dataset']}",
+        "headline": headline(artefacts.table),
         "accuracy": accuracy(artefacts.table),
         "slices": slices(artefacts.table),
         "reasons": reason_measures(measured["evaluate"]["reasons"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from thinkrec.artifacts import leaves
 from thinkrec.report.markup import Markup, element, join, table
 
 Words = dict[str, tuple[str, str]]
@@ -25,27 +26,20 @@ TEXTS: Words = {
     "words": ("words", "of a reason, on average"),
     "distinct_share": ("distinct", "different texts, among all reasons"),
 }
-LITERALLY, BY_MEANING = ", literally", ", by meaning"
+SHARES = (
+    ("wholly_true_share", "wholly true texts", "claim something, and every claim is so"),
+    ("claims_true_share", "true claims", "of all claims"),
+    ("target_true_share", "true of the target", "of the claims about the rated item"),
+    ("history_true_share", "true of the history", "of the claims about what the user did before"),
+)
 CLAIMS: Words = {
     "reasons": ("texts", "that were checked"),
     "claims": ("claims", "checkable statements in them, such as “liked survival (1 of 2)”"),
-    "wholly_true_share.literally": (
-        f"wholly true texts{LITERALLY}",
-        "claim something, and every claim is so to the word",
-    ),
-    "wholly_true_share.by_meaning": (
-        f"wholly true texts{BY_MEANING}",
-        "the same, where a synonym of a word counts, too",
-    ),
-    "claims_true_share.literally": (f"true claims{LITERALLY}", "of all claims"),
-    "claims_true_share.by_meaning": (f"true claims{BY_MEANING}", "of all claims"),
-    "target_true_share.literally": (f"true of the target{LITERALLY}", "of the claims about the rated item"),
-    "target_true_share.by_meaning": (f"true of the target{BY_MEANING}", "of the claims about the rated item"),
-    "history_true_share.literally": (f"true of the history{LITERALLY}", "of the claims about what the user did before"),
-    "history_true_share.by_meaning": (
-        f"true of the history{BY_MEANING}",
-        "of the claims about what the user did before",
-    ),
+    **{
+        f"{share}.{sense}": (f"{name}{words}", meaning)
+        for share, name, meaning in SHARES
+        for sense, words in (("literally", ", literally"), ("by_meaning", ", by meaning: a synonym counts, too"))
+    },
     "synonym_share": ("synonyms", "claims that are true by meaning alone"),
     "ungrounded_share": ("never shown", "claims about something that the prompt did not show"),
     "no_taste_share": ("no taste", "claims to like or dislike a place, a name or a year"),
@@ -76,27 +70,13 @@ INTERVENTIONS: Words = {
     "high": ("difference, to", "upper end of it"),
     "cited_more_share": ("cited moves more", "of the pairs"),
 }
+AUTHORS = {"ours": "ThinkRec", "teacher": "teacher"}
+CHANGES = {"flip": "likes and dislikes swapped", "drop": "titles dropped", "mask": "keywords hidden"}
 # Group of measures -> its title, what its columns are, and the words of its rows.
 GROUPS: dict[str, tuple[str, dict[str, str], Words]] = {
-    "claims": (
-        "Are the reasons true?",
-        {"ours": "ThinkRec", "teacher": "teacher"},
-        CLAIMS,
-    ),
-    "truth": (
-        "Do they name the true reason?",
-        {"ours": "ThinkRec", "teacher": "teacher"},
-        TRUTH,
-    ),
-    "interventions": (
-        "Does the score rest on what they cite?",
-        {
-            "flip": "likes and dislikes swapped",
-            "drop": "titles dropped",
-            "mask": "keywords hidden",
-        },
-        INTERVENTIONS,
-    ),
+    "claims": ("Are the reasons true?", AUTHORS, CLAIMS),
+    "truth": ("Do they name the true reason?", AUTHORS, TRUTH),
+    "interventions": ("Does the score rest on what they cite?", CHANGES, INTERVENTIONS),
     "reason_first": ("Does it help to reason before the verdict?", {}, {}),
 }
 
@@ -126,15 +106,6 @@ def _measures(title: str, columns: Mapping[str, str], words: Words, parts: Mappi
         rows.append([head, *(_figure(column.get(name)) for column in values.values())])
     heads = ["measure", *(columns.get(column, column.replace("_", " ")) or "value" for column in values)]
     return table(title, heads, rows, kind="measures")
-
-
-def leaves(part: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
-    """Nested values by dotted name; a list's by their number."""
-    pairs: list[tuple[str, Any]] = []
-    for name, value in part.items():
-        inner = {str(place): each for place, each in enumerate(value, start=1)} if isinstance(value, list) else value
-        pairs += leaves(inner, f"{before}{name}.") if isinstance(inner, Mapping) else [(f"{before}{name}", inner)]
-    return pairs
 
 
 def _figure(value: Any) -> str:

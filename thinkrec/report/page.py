@@ -1,8 +1,8 @@
 """The page itself: one HTML file that holds its style, its script and its data, and asks for nothing else.
 
 What strangers wrote (titles, keywords, user ids, reasons) stands in the data only, and the script puts it there as
-text; the sections are escaped. The content security policy admits this very script and style, by their hashes, and
-nothing from anywhere else.
+text; so are sections that are no markup. The content security policy admits this very script and style, by their
+hashes, and nothing from anywhere else.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from importlib import resources
 from string import Template
 from typing import Any
 
+from thinkrec.report.markup import join
 from thinkrec.report.users import encode_json
 
 LARGEST = 5_000_000  # bytes of a page
@@ -34,7 +35,7 @@ def page(contents: dict[str, Any], sections: Mapping[str, str]) -> str:
         style=style,
         script=script,
         data=encode_json(contents),
-        **sections,
+        **{place: join([part]) for place, part in sections.items()},
     )
     assert len(text.encode()) <= LARGEST, f"a page of {len(text.encode()):,} bytes"
     return text

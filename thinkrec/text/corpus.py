@@ -23,7 +23,7 @@ def training_texts(
     """
     train = (interactions["split"] == "train").to_numpy()
     lines, descriptions = item_texts(items, keywords, prompt.keywords), items["description"].tolist()
-    known = np.unique(interactions["item"].to_numpy()[train])
+    items_of_train = np.unique(interactions["item"].to_numpy()[train])
     around = f"{question_text([('', 0), ('', 1)], '')} " if prompt.layout == "question" else ""
     reasons = [around + text for row, text in zip(traces["row"], traces["text"], strict=True) if train[row]]
-    return [text for number in known for text in (lines[number], descriptions[number]) if text] + reasons
+    return [text for number in items_of_train for text in (lines[number], descriptions[number]) if text] + reasons
