@@ -44,7 +44,7 @@ def test_compact_trains_the_backbone_on_traces_then_what_enters_it():
     whole = COMPACT.by_text[1]
     sft.train_only(model, whole.trains)
     assert trainable(model) == everything - PROJECTOR
-    assert not whole.think_only and not whole.slots
+    assert whole.learns == "labels and reasons" and not whole.slots
 
 
 def test_paper_trains_the_adapter_on_text_then_the_projector_alone():

@@ -13,8 +13,7 @@ What is a claim:
   prose is the keyword of some item;
 - anything with a count behind it, "(2 of 3)".
 
-A keyword without a count is said of the titles that its clause names, if any: of those before it ("Night, a war film"),
-or behind it ("war in Night").
+A keyword without a count is said of the titles in its clause, if any: "Night, a war film", or "war in Night".
 
 Cues are English. A count of all titles ("4 of 10 titles were liked") is a claim about the history.
 """
@@ -194,8 +193,8 @@ class _Reading:
         while behind < len(self._tokens) and self._tokens[behind].start < quote.end():
             behind += 1
         forms = (bare_words(inner, dated=True), bare_words(inner))
-        places = ((form, quoted) for form in forms for quoted in (self._names.quoted, self._catalogue.quoted))
-        title = next((quoted[form] for form, quoted in places if form in quoted), None)
+        titles = (quoted.get(form) for form in forms for quoted in (self._names.quoted, self._catalogue.quoted))
+        title = next(filter(None, titles), None)
         keyword = self._names.keywords.get(inner) or self._catalogue.keywords.get(inner)
         if keyword is not None and not (title and inner[:1].isupper()):
             written = " ".join(inner.lower().split()).strip(".,;:!?")
