@@ -31,7 +31,7 @@ from tests.project import (
     set_params,
 )
 from tests.source import imported_files
-from thinkrec.artifacts import _leaves
+from thinkrec.artifacts import leaves as leaves_of
 from thinkrec.errors import UserError
 from thinkrec.features.models import MODELS
 from thinkrec.params import load
@@ -180,7 +180,7 @@ def test_make_show_hides_no_parameter_and_of_the_metrics_all_but_those_of_test()
     dropped = re.compile(hidden.replace("$$", "$"))
     assert not [name for name in leaves(yaml.safe_load((ROOT / "params.yaml").read_text())) if dropped.match(name)]
     values = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "metrics").glob("*.json")]
-    names = [name for value in values for name, _ in _leaves(value)]
+    names = [name for value in values for name, _ in leaves_of(value)]
     assert len(names) < 100  # what `dvc metrics diff` lists at most
     shown = {name for name in names if not dropped.match(name)}
     assert shown == {"test.auc", "test.uauc", "test.new_items.auc", "test.new_items.uauc"}
