@@ -283,7 +283,8 @@ def tables(
     render: Annotated[bool, typer.Option("--render", help="Run nothing; write the tables of what is done.")] = False,
 ) -> str:
     """Fill the paper's tables for a dataset: run the rows that are not done."""
-    from thinkrec.campaign.fill import fill, page_path, write_page
+    from thinkrec.campaign.fill import fill
+    from thinkrec.campaign.render import page_path, write_page
 
     if render:
         write_page(dataset)

@@ -114,15 +114,6 @@ def test_lines_have_figures_and_leads_on_new_items_and_files_count_their_rows(wo
     assert joint == {"no_thinking": {metric: line[metric]["lead"] for metric in ("auc", "uauc")}}
 
 
-def test_a_run_from_before_new_items_were_measured_has_none(base, base_file):
-    table = {
-        split: {key: of_split[key] for key in of_split if key != "new_items"} for split, of_split in base.table.items()
-    }
-    older = file_of(BASE, replace(base, table=table), base)
-    assert "new_items" not in older["counts"]["test"] and "new_items" not in older["lines"]["mf"]["test"]
-    assert older["lines"]["mf"]["test"]["auc"] == base_file["lines"]["mf"]["test"]["auc"]
-
-
 def test_a_row_with_the_same_predictions_has_no_lead(base):
     lead = file_of("no_experts", replace(base, id="twin"), base)["lines"]["no_experts"]["test"]["uauc"]["lead"]
     assert lead == {"value": 0, "low": 0, "high": 0, "p": 1}

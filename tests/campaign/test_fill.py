@@ -1,4 +1,4 @@
-"""The tables filled by experiments that take no time; and the committed pages."""
+"""The tables filled by experiments that take no time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from tests.predictions import make_predictions
 from tests.project import ROOT, SMALL, set_params
 from thinkrec.campaign import fill as filling
 from thinkrec.campaign.experiments import Run
-from thinkrec.campaign.fill import fill, page_path, render_dataset, write_page
-from thinkrec.campaign.rows import BASE, read_joint, read_rows, read_seeds, row_path
+from thinkrec.campaign.fill import fill
+from thinkrec.campaign.render import page_path, write_page
+from thinkrec.campaign.rows import BASE, JOINT, read_rows, read_seeds, row_path
 from thinkrec.campaign.spread import spread_over_seeds
 from thinkrec.errors import UserError
 
@@ -110,12 +111,11 @@ def test_what_is_not_done_runs_base_rows_first_and_its_files_and_page_are_writte
         assert file["compared_with"] == files[BASE]["experiment"]
         assert theirs["lead"]["value"] == pytest.approx(ours["value"] - theirs["value"], abs=2e-4)
         assert theirs["lead"]["low"] > 0
-    spread = spread_over_seeds(by_seed, read_joint(DATASET))
+    spread = spread_over_seeds(by_seed, read_rows(DATASET, JOINT))
     leads = [auc_of("no_experts", files)["lead"]["value"] for files in by_seed.values()]
     assert spread["no_experts"]["lead"]["auc"]["value"] == pytest.approx(sum(leads) / 2, abs=2e-4)
     assert set(spread) == {BASE, "no_experts", "mf"}
     page = page_path(DATASET).read_text(encoding="utf-8")
-    assert page == render_dataset(DATASET)
     assert "Not run yet: no_thinking" in page and "## Over seeds" in page
 
 
@@ -151,18 +151,11 @@ def test_only_again_runs_a_row_that_is_done_with_the_present_code(experiments):
 
 def test_joint_leads_are_of_the_runs_that_the_files_name_though_parameters_are_new(experiments):
     run("no_experts", seeds=("7", "1"))
-    before = read_joint(DATASET)["no_experts"]
+    before = read_rows(DATASET, JOINT)["no_experts"]
     set_params(Path(), {"evaluate.candidates": 9})
     _, lines = run("no_experts", seeds=("7", "1"))  # to seed 1, which writes no reasons, they are nothing
     assert [line for line in lines if ": to run" in line] == [
         f"{name}: to run, as parameters changed: evaluate.candidates 3 -> 9" for name in (BASE, "no_experts")
     ]
-    after = read_joint(DATASET)["no_experts"]
+    after = read_rows(DATASET, JOINT)["no_experts"]
     assert after["runs"]["1"] == before["runs"]["1"] and after["runs"]["7"] != before["runs"]["7"]
-
-
-def test_committed_pages_are_what_the_committed_files_render():
-    datasets = {folder.name for folder in (ROOT / "tables").iterdir()}
-    assert {"synthetic", "ml-1m"} <= datasets
-    for dataset in datasets:
-        assert (ROOT / page_path(dataset)).read_text(encoding="utf-8") == render_dataset(dataset, root=ROOT)

@@ -1,11 +1,14 @@
-"""The tables' text from hand-made row files: cells, verdicts and claims as worked out by hand."""
+"""The page's text from hand-made row files: cells, verdicts and claims as worked out by hand."""
 
 import pytest
 
-from thinkrec.campaign.cells import significance, value_cell
-from thinkrec.campaign.render import accuracy, checks, claims, joint_leads, merge_lines, ndcg_10, over_seeds, render
+from tests.project import ROOT
+from thinkrec.campaign import paper
+from thinkrec.campaign.render import page_path, render, write_page
 from thinkrec.campaign.rows import ROWS
-from thinkrec.evaluation.intervals import HEADLINE
+from thinkrec.campaign.words import lead_cell, value_cell
+
+CLOSE = pytest.approx
 
 
 def entry(value, lead=None, *, p=0.5):
@@ -27,13 +30,14 @@ def file(lines, **more):
         "commit": "7726a8c",
         "experiment": "aaa",
         "compared_with": "aaa",
-        "params": {"seed": 7, "experts": {"n": 3}},
+        "params": {"seed": 7, "experts": {"n": 3}, "evaluate": {"candidates": 16}},
         "counts": {"test": {"rows": 7331, "users": {"all": 313, "uauc": 224, "@5": 287}}},
         "lines": lines,
         **more,
     }
 
 
+@pytest.fixture
 def files():
     base = {
         "thinkrec": line(0.77, meteor=entry(0.5)),
@@ -49,12 +53,15 @@ def files():
     }
 
 
+@pytest.fixture
 def spread():
-    """Three seeds of ThinkRec, without one of no thinking: a joint lead in UAUC and NDCG@10, no lift."""
-    metrics = {"auc": {"mean": 0.77, "deviation": 0.0012}, "ndcg@10": {"mean": 0.8, "deviation": 0.002}}
-    ours = {"commit": {7: "7726a8c", 1: "fffffff", 2: "7726a8c"}, "metrics": metrics, "lead": {}}
+    """Three seeds of ThinkRec, no thinking and MF: joint leads in UAUC and NDCG@10, the lift of ThinkRec alone."""
+    metrics = {"auc": {"mean": 0.77, "std": 0.0012}, "ndcg@10": {"mean": 0.8, "std": 0.002}}
+    commit = {7: "7726a8c", 1: "fffffff", 2: "7726a8c"}
     leads = {metric: entry(0, -0.03, p=0.001)["lead"] for metric in ("uauc", "ndcg@10")}
-    return {"thinkrec": ours, "no_thinking": {**ours, "lead": leads}, "gsasrec": {**ours, "lead": leads}}
+    other = {"commit": commit, "metrics": metrics, "lead": leads}
+    ours = {"commit": commit, "metrics": metrics | {"possible_lift": {"mean": 0.9, "std": 0.01}}, "lead": {}}
+    return {"thinkrec": ours, "no_thinking": other, "mf": other}
 
 
 def table_rows(text):
@@ -62,15 +69,25 @@ def table_rows(text):
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines() if row.startswith("| ")]
 
 
-def cells(text, title):
-    """The cells of the only line of a table that begins with this title."""
+def cells(text, title, first=0):
+    """The cells of the only line of the tables that begins with this title, from the `first` on."""
     (row,) = [row for row in table_rows(text) if row[0] == title]
-    return row
+    return row[first:]
 
 
-def section(head, *, of=None, dataset="ml-1m"):
+def section(head, files, spread=None, dataset="ml-1m"):
     """The part of a page under a head."""
-    return render(dataset, of or files(), {}).partition(f"# {head}\n")[2].partition("\n#")[0]
+    return render(dataset, files, spread or {}).partition(f"# {head}\n")[2].partition("\n#")[0]
+
+
+def test_committed_pages_are_what_the_committed_files_render(tmp_path, monkeypatch):
+    (tmp_path / "tables").symlink_to(ROOT / "tables")
+    monkeypatch.chdir(tmp_path)
+    datasets = {folder.name for folder in (ROOT / "tables").iterdir()}
+    assert {"synthetic", "ml-1m"} <= datasets
+    for dataset in datasets:
+        write_page(dataset)
+        assert page_path(dataset).read_bytes() == (ROOT / page_path(dataset)).read_bytes()
 
 
 @pytest.mark.parametrize(("figure", "word"), [(0.74, "above"), (0.75, "within"), (0.79, "within"), (0.80, "below")])
@@ -80,180 +97,158 @@ def test_our_interval_stands_above_below_or_around_a_figure_of_the_paper(figure,
 
 @pytest.mark.parametrize(
     ("low", "high", "word"),
-    [(0.001, 0.02, "ahead"), (0.0, 0.02, ""), (-0.01, 0.0, ""), (-0.02, -0.001, "behind"), (None, None, "")],
+    [
+        (0.001, 0.02, ": ahead"),
+        (0.0, 0.02, "]"),
+        (-0.01, 0.0, "]"),
+        (-0.02, -0.001, ": behind"),
+        (None, None, "[–, –]"),
+    ],
 )
 def test_a_lead_is_significant_if_its_interval_excludes_0(low, high, word):
-    assert significance({"low": low, "high": high}) == word
+    assert lead_cell({"value": 0.01, "low": low, "high": high}).endswith(word)
 
 
-def test_accuracy_has_ours_its_interval_the_papers_figure_and_how_they_stand():
-    table = accuracy("ml-1m", merge_lines(files()))
-    assert cells(table, "**ThinkRec**") == [
-        "**ThinkRec**",
-        ".7700 [.7500, .7900]<br>paper .7764: within",
-        ".7700 [.7500, .7900]<br>paper .6775: above",
-        ".7700 [.7500, .7900]",
-        ".7700 [.7500, .7900]",
-        "",
-        "",
+def test_accuracy_has_ours_the_papers_figure_and_leads_with_a_star_only_if_holm_leaves_it(files):
+    part = section("Accuracy", files)
+    ours = ".7700 [.7500, .7900]"
+    assert cells(part, "**ThinkRec**", 1) == [
+        *(f"{ours}<br>paper .7764: within", f"{ours}<br>paper .6775: above", ours, ours, "", "")
     ]
-    assert cells(table, "matrix factorisation")[1] == ".7500 [.7300, .7700]<br>paper .6401: above"
-    assert "paper" not in accuracy("synthetic", merge_lines(files()))  # which the paper lacks
-
-
-def test_a_lead_has_its_interval_a_word_and_a_star_only_if_holm_leaves_it():
     # Of 8 leads, Holm multiplies the two p of .04 by 4: no star. Its interval begins at 0.
-    table = accuracy("ml-1m", merge_lines(files()))
-    assert cells(table, "matrix factorisation")[5] == "+.0200 [.0000, .0400]"
-    assert cells(table, "as TALLRec: text only")[5] == "+.0700 [.0500, .0900]: ahead*"
-    assert cells(table, "running rates")[5] == "−.0057 [−.0257, .0143]"
-
-
-def test_accuracy_leaves_static_lines_and_ablations_to_other_tables_and_ends_with_lines_unknown():
-    titles = [row[0] for row in table_rows(accuracy("ml-1m", merge_lines(files())))]
+    assert cells(part, "matrix factorisation", 5) == ["+.0200 [.0000, .0400]"] * 2
+    assert cells(part, "as TALLRec: text only", 5) == ["+.0700 [.0500, .0900]: ahead*"] * 2
+    assert cells(part, "running rates", 5) == ["−.0057 [−.0257, .0143]"] * 2
+    # Static lines and ablations stand in other tables; a line that none knows comes last.
     known = ["**ThinkRec**", "as TALLRec: text only", "matrix factorisation", "running rates"]
-    assert titles == ["model", "---", *known, "something_new"]
+    assert [row[0] for row in table_rows(part)] == ["model", "---", *known, "something_new"]
+    assert [row[0] for row in table_rows(section("Static protocol", files))][2:] == ["matrix factorisation"]
+    assert "<br>paper" not in section("Accuracy", files, dataset="synthetic")  # which the paper lacks
 
 
-def test_the_page_says_over_what_it_is_measured_and_what_is_missing():
-    page = render("ml-1m", files(), {})
+def test_the_page_says_over_what_it_is_measured_what_is_missing_and_which_code_ran(files, spread):
+    page = render("ml-1m", files, spread)
     assert "7,331 interactions of 313 users; UAUC covers 224 of them, @5 287." in page
-    missing = [name for name in ROWS if name not in files()]
+    missing = [name for name in ROWS if name not in files]
     assert f"Not run yet: {', '.join(missing)}." in page
-    every = files() | {name: file({name: line(0.7, 0.07)}) for name in missing}
-    assert "ot run yet:" not in render("ml-1m", every, {})
+    assert page.endswith(
+        "- `7726a8c`: thinkrec (seeds 7, 2), no_thinking (seeds 7, 2), tallrec\n"
+        "- `fffffff`: thinkrec (seeds 1), no_thinking (seeds 1)\n- `1234567+`: no_thinking\n"
+        "- compared with an earlier run of thinkrec: no_thinking\n"
+    )
+    assert "ot run yet:" not in render("ml-1m", files | {name: file({name: line(0.7, 0.07)}) for name in missing}, {})
 
 
-def with_new_items(*names):
-    """Row files that count new items, and of these lines also measured them."""
-    more = files()
-    more["thinkrec"]["counts"]["test"]["new_items"] = {"rows": 1234, "users": 250}
-    for file in more.values():
-        for name, of_line in file["lines"].items():
-            if name in names:
-                lead = {} if name == "thinkrec" else {"lead": 0.2, "p": 0.0002}
-                of_line["test"]["new_items"] = {metric: entry(0.76, **lead) for metric in ("auc", "uauc")}
-    return more
-
-
-def test_new_items_have_a_table_of_all_lines_and_those_not_measured_say_so():
-    part = section("New items", of=with_new_items("thinkrec", "mf", "mf_static"), dataset="synthetic-new")
+def test_new_items_are_counted_and_have_a_table_of_all_lines_where_they_were_measured(files):
+    assert "New items" not in render("ml-1m", files, {})  # files are older
+    files["thinkrec"]["counts"]["test"]["new_items"] = {"rows": 1234, "users": 250}
+    assert section("New items", files).endswith("too few to be measured, or of one class.\n")
+    for name in ("thinkrec", "mf", "mf_static"):
+        lead = {} if name == "thinkrec" else {"lead": 0.2, "p": 0.0002}
+        measured = {metric: entry(0.76, **lead) for metric in ("auc", "uauc")}
+        files["thinkrec"]["lines"][name]["test"]["new_items"] = measured
+    part = section("New items", files)
     assert "1,234 interactions of 250 users" in part
     value, lead = ".7600 [.7400, .7800]", "+.2000 [.1800, .2200]: ahead*"
-    assert cells(part, "**ThinkRec**") == ["**ThinkRec**", value, value, "", ""]
-    assert cells(part, "matrix factorisation") == ["matrix factorisation", value, value, lead, lead]
-    assert cells(part, "no thinking") == ["no thinking", "–", "–", "", ""]  # its file is older
-    assert [row[0] for row in table_rows(part)][2:] == [
-        *("**ThinkRec**", "no thinking", "as TALLRec: text only", "matrix factorisation", "running rates")
+    assert table_rows(part)[2:] == [
+        ["**ThinkRec**", value, value, "", ""],
+        ["no thinking", "–", "–", "", ""],
+        ["as TALLRec: text only", "–", "–", "", ""],
+        ["matrix factorisation", value, value, lead, lead],
+        ["running rates", "–", "–", "", ""],
     ]
 
 
-def test_new_items_too_few_to_be_measured_are_counted_and_older_files_have_no_such_section():
-    assert section("New items", of=with_new_items()).endswith("too few to be measured, or of one class.\n")
-    assert "New items" not in render("ml-1m", files(), {})
+@pytest.mark.parametrize(("n", "of_paper"), [(3, "<br>paper +.0289"), (5, "")])
+def test_experts_have_the_papers_leads_only_if_ours_are_as_many(n, of_paper, files):
+    files["experts_2"] = file({"experts_2": line(0.76, 0.01)})
+    files["thinkrec"]["params"]["experts"]["n"] = n
+    part = section("Number of experts", files)
+    assert cells(part, "2 experts", 6) == [f"+.0100 [−.0100, .0300]{of_paper}"]
+    assert cells(part, "**ThinkRec**", 5) == ["", ""]
 
 
-@pytest.mark.parametrize(("n", "paper"), [(3, "<br>paper +.0289"), (5, "")])
-def test_experts_have_the_papers_leads_only_if_ours_are_as_many(n, paper):
-    more = files() | {"experts_2": file({"experts_2": line(0.76, 0.01)})}
-    more["thinkrec"]["params"] = {"experts": {"n": n}}
-    part = section("Number of experts", of=more)
-    assert cells(part, "2 experts")[6] == f"+.0100 [−.0100, .0300]{paper}"
-    assert cells(part, "**ThinkRec**")[5:] == ["", ""]
-
-
-def test_measures_by_language_models_are_shown_where_a_line_has_one():
-    more = files()
-    assert "BERTScore" not in section("Reasons", dataset="synthetic")
-    more["tallrec"]["lines"]["tallrec"]["reasons"]["bertscore"] = 0.71
-    column = [row[5] for row in table_rows(section("Reasons", of=more, dataset="synthetic"))]
+def test_measures_by_language_models_are_shown_where_a_line_has_one(files):
+    assert "BERTScore" not in section("Reasons", files, dataset="synthetic")
+    files["tallrec"]["lines"]["tallrec"]["reasons"]["bertscore"] = 0.71
+    column = [row[5] for row in table_rows(section("Reasons", files, dataset="synthetic"))]
     assert column == ["BERTScore", "---", "–", ".7100"]
 
 
-def test_over_seeds_a_cell_has_the_mean_and_the_deviation():
-    assert cells(over_seeds(spread()), "no thinking") == ["no thinking", "3", ".7700 ± .0012", ".8000 ± .0020"]
-    world = spread()
-    world["thinkrec"]["metrics"] = {**world["thinkrec"]["metrics"], "possible_lift": {"mean": 0.9, "deviation": 0.01}}
-    assert cells(over_seeds(world), "**ThinkRec**")[-1] == "90.0 % ± 1.0 %"
-    assert cells(over_seeds(world), "no thinking")[-1] == "–"
-    assert over_seeds({}) == joint_leads({}) == ""
+def test_over_seeds_a_cell_has_the_mean_and_the_deviation(files, spread):
+    means = [["3", ".7700 ± .0012", ".8000 ± .0020", lift] for lift in ("90.0 % ± 1.0 %", "–")]
+    table = table_rows(section("Over seeds", files, spread))[2:4]
+    assert table == [["**ThinkRec**", *means[0]], ["no thinking", *means[1]]]
+    assert "Over seeds" not in render("ml-1m", files, {})
 
 
-def test_joint_leads_have_stars_over_the_table():
-    table, lead = joint_leads(spread()), "−.0300 [−.0500, −.0100]: behind*"
-    assert "ThinkRec**" not in table
-    assert cells(table, "no thinking") == ["no thinking", "3", "", lead, "", lead, ""]
-    # Of 10 leads, Holm multiplies the smallest p by 10; of 15, by 15.
-    many = spread()
-    for name in ("no_thinking", "gsasrec"):
-        many[name]["lead"] = dict.fromkeys(HEADLINE, entry(0, -0.03, p=0.004)["lead"])
-    assert "*" in joint_leads(many)
-    assert "*" not in joint_leads(many | {"neither": many["no_thinking"]})
-
-
-def test_ndcg_at_10_is_compared_with_the_best_baseline():
-    lines = merge_lines(files())
-    assert ndcg_10(lines, {}) == ""  # not measured in older files
-    values = {"thinkrec": 0.84, "mf": 0.7, "gsasrec": 0.8, "best": 0.99, "no_thinking": 0.9}
-    lines |= {name: {"test": {"ndcg@10": entry(value, 0.84 - value)}} for name, value in values.items()}
-    assert ndcg_10(lines, {}) == (
-        "NDCG@10: ThinkRec .8400, the best baseline (gSASRec) .8000: +5.0 %, lead +.0400 [.0200, .0600]: ahead. "
-        "A summary of the paper claims +12.7 % on average."
+def test_ndcg_10_is_that_of_the_best_baseline_with_the_share_over_seeds(files, spread):
+    values = {"thinkrec": 0.84, "mf": 0.8, "running_rates": 0.7}
+    for name, value in values.items():
+        files["thinkrec"]["lines"][name]["test"]["ndcg@10"] = entry(value, 0.84 - value)
+    start = (
+        "NDCG@10: ThinkRec .8400, the best baseline (matrix factorisation) .8000: +5.0 %, "
+        "lead +.0400 [.0200, .0600]: ahead"
     )
-    assert "; over 3 seeds −3.8 %, joint lead −.0300 [−.0500, −.0100]: behind." in ndcg_10(lines, spread())
+    assert f"{start}. A summary of the paper claims +12.7 % on average." in render("ml-1m", files, {})
+    joint = "; over 3 seeds −3.8 %, joint lead −.0300 [−.0500, −.0100]: behind. A summary"
+    assert f"{start}{joint}" in render("ml-1m", files, spread)
 
 
-def checked_files(truth=None, **evaluate):
-    """Row files with checked claims, but none of no_experts; as in older ones, shares of the history are missing."""
+def test_claims_are_counted_and_interventions_have_their_difference(files):
     claimed = {"reasons": 200, "claims": 500, "wholly_true_share": {"literally": 0.4, "by_meaning": 0.9}}
     moved = {"cited": 0.13, "control": 0.09, "difference": 0.04, "low": 0.01, "high": 0.07}
-    reasons = {
+    files["thinkrec"]["lines"]["thinkrec"]["reasons"] |= {
         "claims": {"ours": claimed, "teacher": {**claimed, "claims": 900}},
-        "truth": truth or {},
+        "truth": {},
         "interventions": {"flip": {**moved, "low": -0.01}, "mask": moved},
     }
-    return {
-        name: {"params": {"evaluate": evaluate}, "lines": {name: {"reasons": written}}}
-        for name, written in {"thinkrec": reasons, "no_experts": {"rows": 300}}.items()
-    }
-
-
-def test_claims_are_counted_and_interventions_have_their_difference():
-    table = checks(checked_files())
+    checked = section("Reasons", files).partition("What the reasons claim")[2]
     shares = [".4000, .9000", "–", "–", "–", "–", "–"]
     moved = [".1300, .0900<br>+.0400 [−.0100, .0700]", ".1300, .0900<br>+.0400 [.0100, .0700]: ahead"]
-    assert cells(table, "**ThinkRec**") == ["**ThinkRec**", "1", "2.5", *shares, *moved]
-    assert cells(table, "*the teacher*") == ["*the teacher*", "", "4.5", *shares, "", ""]
-    assert "no experts" not in table
-    assert checks({"no_experts": checked_files()["no_experts"]}) == ""
-    assert cells(checks(checked_files(candidates=16)), "**ThinkRec**")[1] == "16"
+    assert table_rows(checked)[2:] == [
+        ["*the teacher*", "", "4.5", *shares, "", ""],
+        ["**ThinkRec**", "16", "2.5", *shares, *moved],
+    ]
 
 
-def test_the_papers_claims_are_counted_by_what_our_interval_says_and_have_both_leads():
+def test_the_papers_claims_are_counted_by_what_our_interval_says_and_have_both_leads(files, spread):
     # ML1M: 7 models by 2 metrics; Book: 3 by 3; experts: 2; METEOR: 1. Ours: mf in 2 around 0,
     # tallrec behind ThinkRec in 2 and METEOR, no thinking in 3.
-    summary, table = claims("ml-1m", files(), {})
-    assert summary == (
+    part = section("The paper's claims", files)
+    assert (
         "The paper says 26 times that ThinkRec is better than a line of these tables. Here it has a significant "
         "lead (95 % CI) in 6 of these and is significantly behind in 0; in 2 the interval includes 0, and 18 are "
         "not run yet."
-    )
-    rows = table_rows(table)
+    ) in part
+    rows = table_rows(part)
     assert ["matrix factorisation", "AUC", "+.1363 (ML1M)", "+.0200 [.0000, .0400]", "1"] in rows
-    assert ["no thinking", "MAP@5", "+.0429 (Book)", "+.0600 [.0400, .0800]: ahead*", "1"] in rows
     assert ["2 experts", "UAUC", "+.0289 (Book, new split)", "not run yet", ""] in rows
     assert ["as TALLRec: text only", "METEOR", "+.0058 (ML1M)", "+.1000 [.0800, .1200]: ahead*", "1"] in rows
+    # Over seeds, the joint lead counts where there is one.
+    part = section("The paper's claims", files, spread)
+    assert "in 5 of these and is significantly behind in 2" in part
+    rows = table_rows(part)
+    assert ["no thinking", "UAUC", "+.1013 (Book)", "−.0300 [−.0500, −.0100]: behind*", "3"] in rows
+    assert ["no thinking", "MAP@5", "+.0429 (Book)", "+.0600 [.0400, .0800]: ahead*", "1"] in rows
 
 
-def test_a_claim_is_held_against_the_joint_lead_where_there_is_one():
-    summary, table = claims("ml-1m", files(), spread())
-    assert ["no thinking", "UAUC", "+.1013 (Book)", "−.0300 [−.0500, −.0100]: behind*", "3"] in table_rows(table)
-    assert ["no thinking", "MAP@5", "+.0429 (Book)", "+.0600 [.0400, .0800]: ahead*", "1"] in table_rows(table)
-    assert "a significant lead (95 % CI) in 5 of these and is significantly behind in 2" in summary
+def test_nothing_is_claimed_where_the_paper_does_not_lead_on_every_dataset(files):
+    part = section("The paper's claims", files, dataset="synthetic")
+    assert "The paper says 25 times" in part
+    assert "| SASRec | AUC | at least +.0771 (all of its datasets) | not run yet |  |" in part
+    assert "| SASRec | UAUC |" not in part
 
 
-def test_nothing_is_claimed_where_the_paper_does_not_lead_on_every_dataset():
-    summary, table = claims("synthetic", files(), {})
-    assert summary.startswith("The paper says 25 times")
-    assert "| SASRec | AUC | at least +.0771 (all of its datasets) | not run yet |  |" in table
-    assert "| SASRec | UAUC |" not in table
+def test_the_papers_leads_are_thinkrecs_figure_minus_the_others_the_smallest_where_it_lacks_the_dataset():
+    leads = paper.leads(paper.ACCURACY, "ml-1m")
+    assert len(leads) == 7 * 2 and leads["collm", "auc"] == CLOSE(0.0623) and leads["gsasrec", "uauc"] == CLOSE(0.0085)
+    assert paper.leads(paper.REASONS, "ml-1m") == {
+        ("tallrec", "meteor"): CLOSE(0.0058),
+        ("tallrec", "bleurt"): CLOSE(0.0497),
+    }
+    assert paper.leads(paper.ABLATION)["no_thinking", "map@5"] == CLOSE(0.0429)
+    assert paper.leads(paper.EXPERTS) == {("no_experts", "uauc"): CLOSE(0.0571), ("experts_2", "uauc"): CLOSE(0.0289)}
+    leads = paper.leads(paper.ACCURACY, "synthetic")
+    assert (leads["mf", "auc"], leads["mf", "uauc"]) == (CLOSE(0.1117), CLOSE(0.0178))  # of Yelp, and of Book
+    assert leads["sasrec", "uauc"] == CLOSE(-0.0031)  # on Yelp SASRec is better

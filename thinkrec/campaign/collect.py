@@ -40,30 +40,31 @@ def row_file(row: Row, run: Run, base: Run, *, draws: int = DRAWS) -> dict[str, 
     Raises:
         UserError: the two runs' predictions are not of the same interactions.
     """
-    seed = row.params["seed"]
-    if row.name == BASE:
-        table, names = run.table, list(run.table[TEST]["models"])
-    else:
-        table, names = _evaluate_beside(row.name, run, base, draws=draws, seed=seed), [row.name]
+    drawing = {"draws": draws, "seed": row.params["seed"]}
+    table, names = run.table, list(run.table[TEST]["models"])
+    if row.name != BASE:
+        _check_same_interactions(row.name, run, base)
+        both = base.predictions.assign(**{row.name: run.predictions[OURS]})
+        names = [row.name]
+        table = evaluate(both, [OURS, row.name, *({BEST} & set(both.columns))], **drawing)
     lines = {name: {split: _line(of_split, name) for split, of_split in table.items()} for name in names}
     if len(run.reasons):
-        lines[row.name]["reasons"] = _reasons(run, base, draws=draws, seed=seed)
+        lines[row.name]["reasons"] = _reasons(run, base, **drawing)
+    sizes = {split: (of_split["models"][OURS]["all"], of_split[NEW_ITEMS]) for split, of_split in table.items()}
     file = {
         "row": row.name,
         "experiment": run.id,
         "commit": run.commit,
         "compared_with": base.id,
         "params": row.params,
-        "counts": {split: _counts(of_split) for split, of_split in table.items()},
+        "counts": {split: _counts(every) | {NEW_ITEMS: _counts(new)} for split, (every, new) in sizes.items()},
         "lines": lines,
     }
     return rounded(file, DIGITS)
 
 
-def _counts(table: Mapping[str, Any]) -> dict[str, Any]:
-    total, new = table["models"][OURS]["all"], table.get(NEW_ITEMS)  # an older run's table has none
-    counts = {key: total[key] for key in ("rows", "users")}
-    return counts | {NEW_ITEMS: {key: new[key] for key in ("rows", "users")}} if new else counts
+def _counts(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: figures[key] for key in ("rows", "users")}
 
 
 def _line(table: Mapping[str, Any], name: str) -> Line:
@@ -80,15 +81,8 @@ def _line(table: Mapping[str, Any], name: str) -> Line:
     return line
 
 
-def _evaluate_beside(name: str, run: Run, base: Run, *, draws: int, seed: int) -> dict[str, Any]:
-    """`tables.evaluate` of the base run's ThinkRec and, as `name`, this run's."""
-    _check_same_interactions(name, run.predictions, base.predictions)
-    both = base.predictions.assign(**{name: run.predictions[OURS]})
-    return evaluate(both, [OURS, name, *({BEST} & set(both.columns))], draws=draws, seed=seed)
-
-
-def _check_same_interactions(name: str, predictions: pd.DataFrame, base: pd.DataFrame) -> None:
-    if not np.array_equal(predictions["row"], base["row"]):
+def _check_same_interactions(name: str, run: Run, base: Run) -> None:
+    if not np.array_equal(run.predictions["row"], base.predictions["row"]):
         raise UserError(
             f"{name}: its predictions are of other interactions than those of {BASE}; run both with --again"
         )
@@ -110,52 +104,45 @@ def joint_file(name: str, runs: Mapping[int, tuple[Run, Run]], *, draws: int = D
     Raises:
         UserError: the runs' predictions are not of the same interactions.
     """
-    first = next(iter(runs.values()))[1].predictions
+    (_, first), *_ = runs.values()
     column_of = {name: OURS}  # line -> its column in the predictions of the row's runs
     if name == BASE:
         models = set[str].intersection(*(set(run.table[TEST]["models"]) for run, _ in runs.values()))
         column_of = {model: model for model in sorted(models) if model != OURS and kind_of(model) == "online"}
+    scores = {}
     for number, (run, base) in runs.items():
         for other in (run, base):
-            _check_same_interactions(f"{name} of seed {number}", other.predictions, first)
-    test = first[first["split"] == TEST]
+            _check_same_interactions(f"{name} of seed {number}", other, first)
+        scores[number, OURS] = base.predictions[OURS]
+        scores |= {(number, line): run.predictions[column] for line, column in column_of.items()}
+
+    def joint_leads(rows: pd.DataFrame, metrics: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
+        """Line -> metric -> joint lead over some rows of the predictions."""
+        of_rows = {f"{number} {line}": score[rows.index] for (number, line), score in scores.items()}
+        drawn = bootstrap(rows["user"], rows["label"], of_rows, metrics=metrics, draws=draws, seed=seed)
+        pairs = {
+            line: [(drawn[f"{number} {OURS}"], drawn[f"{number} {line}"]) for number in runs] for line in column_of
+        }
+        return {
+            line: {
+                metric: _lead(
+                    float(np.mean([ours.value[metric] - theirs.value[metric] for ours, theirs in of_line])),
+                    np.mean([ours.draws[metric] - theirs.draws[metric] for ours, theirs in of_line], axis=0),
+                )
+                for metric in metrics
+            }
+            for line, of_line in pairs.items()
+        }
+
+    test = first.predictions[first.predictions["split"] == TEST]
     new = new_item_rows(test)
-    drawing = {"draws": draws, "seed": seed}
     file = {
         "row": name,
         "runs": {number: [base.id, run.id] for number, (run, base) in runs.items()},
-        "leads": _joint_leads(runs, column_of, test, HEADLINE, **drawing),
-        NEW_ITEMS: _joint_leads(runs, column_of, new, NEW_ITEMS_METRICS, **drawing) if is_measurable(new) else {},
+        "leads": joint_leads(test, HEADLINE),
+        NEW_ITEMS: joint_leads(new, NEW_ITEMS_METRICS) if is_measurable(new) else {},
     }
     return rounded(file, DIGITS)
-
-
-def _joint_leads(
-    runs: Mapping[int, tuple[Run, Run]],
-    column_of: Mapping[str, str],
-    rows: pd.DataFrame,
-    metrics: Sequence[str],
-    *,
-    draws: int,
-    seed: int,
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Line -> metric -> joint lead over some `rows` of the predictions; `column_of` is by line."""
-    scores: dict[str, pd.Series[float]] = {}
-    for number, (run, base) in runs.items():
-        scores[f"{number} {OURS}"] = base.predictions.loc[rows.index, OURS]
-        scores |= {f"{number} {line}": run.predictions.loc[rows.index, column] for line, column in column_of.items()}
-    drawn = bootstrap(rows["user"], rows["label"], scores, metrics=metrics, draws=draws, seed=seed)
-    leads: dict[str, dict[str, dict[str, float]]] = {}
-    for line in column_of:
-        pairs = [(drawn[f"{number} {OURS}"], drawn[f"{number} {line}"]) for number in runs]
-        leads[line] = {
-            metric: _lead(
-                float(np.mean([ours.value[metric] - theirs.value[metric] for ours, theirs in pairs])),
-                np.mean([ours.draws[metric] - theirs.draws[metric] for ours, theirs in pairs], axis=0),
-            )
-            for metric in metrics
-        }
-    return leads
 
 
 def _reasons(run: Run, base: Run, *, draws: int, seed: int) -> Line:

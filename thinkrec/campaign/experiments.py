@@ -7,9 +7,7 @@ what another put there. A finished run is a reference in git: refs/exps/<the com
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -23,17 +21,24 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from ruamel.yaml import YAML
 
 from thinkrec import artifacts
-from thinkrec.campaign.rows import Overrides
+from thinkrec.campaign.rows import Overrides, override_params
 from thinkrec.errors import UserError
+from thinkrec.params import PARAMS_FILE
 
 DVC = (sys.executable, "-m", "dvc")
 PAUSE = 0.5  # seconds between two looks at the processes
 CODE = ("stages", "thinkrec", "dvc.yaml")
-REFERENCE = re.compile(r"(?P<id>[0-9a-f]{40}) refs/exps/(?P<start>[0-9a-f]{2}/[0-9a-f]{38})/(?P<name>.+)")
 CLONES = Path(".dvc") / "tmp" / "campaign"
 LAST_LINES = 8  # of a failed run's output: what an error shows
+# git may know nobody who commits; DVC would guess, and not everywhere with success.
+COMMITTER = {
+    f"GIT_{role}_{key}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for key, value in (("NAME", "thinkrec"), ("EMAIL", "thinkrec@localhost"))
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,19 +72,16 @@ def run_experiments(experiments: Mapping[str, Overrides], *, jobs: int) -> Gener
     Cores are shared out: two runs with two threads each are slower on two cores than with one each. An iterator that
     is closed early, or interrupted, ends what still runs; stages that have finished stay in DVC's cache.
     """
-    if not experiments:
-        return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
     shutil.rmtree(CLONES, ignore_errors=True)  # an earlier call may have been killed
-    cache = Path(_output(*DVC, "cache", "dir").strip()).resolve()
     waiting = list(experiments.items())
     running: dict[str, subprocess.Popen[bytes]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 name, overrides = waiting.pop(0)
-                running[name] = _start(name, overrides, cache, threads)
+                running[name] = _start(name, overrides, threads)
             time.sleep(PAUSE)
             for name, process in list(running.items()):
                 if process.poll() is not None:
@@ -93,19 +95,21 @@ def run_experiments(experiments: Mapping[str, Overrides], *, jobs: int) -> Gener
         shutil.rmtree(CLONES, ignore_errors=True)
 
 
-def _start(name: str, overrides: Overrides, cache: Path, threads: dict[str, str]) -> subprocess.Popen[bytes]:
-    """A process that runs an experiment in a new clone."""
+def _start(name: str, overrides: Overrides, threads: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A process that runs an experiment in a new clone, whose `params.yaml` is changed."""
     clone = CLONES / name
-    changes = _output("git", "diff", "--binary", "HEAD")
+    head, changes = _output("git", "rev-parse", "HEAD"), _output("git", "stash", "create")
+    cache = Path(_output(*DVC, "cache", "dir")).resolve()
     _output("git", "clone", "--quiet", "--shared", ".", str(clone))
-    _output("git", "checkout", "--quiet", "--detach", _output("git", "rev-parse", "HEAD").strip(), folder=clone)
+    _output("git", "checkout", "--quiet", "--detach", head, folder=clone)
     if changes:
-        _output("git", "apply", "--index", "--binary", "-", folder=clone, text=changes)
+        _output("git", "stash", "apply", "--quiet", "--index", changes, folder=clone)
     (clone / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
-    options = [part for key, value in overrides.items() for part in ("-S", f"{key}={literal(value)}")]
-    with _log(name).open("wb") as log:
+    yaml, params = YAML(), clone / PARAMS_FILE
+    yaml.dump(override_params(yaml.load(params), overrides), params)
+    with (CLONES / f"{name}.log").open("wb") as log:
         return subprocess.Popen(
-            [*DVC, "exp", "run", "--name", name, *options],
+            [*DVC, "exp", "run", "--name", name],
             cwd=clone,
             env=_environment() | threads,
             stdout=log,
@@ -116,35 +120,26 @@ def _start(name: str, overrides: Overrides, cache: Path, threads: dict[str, str]
 
 def _end(name: str, *, failed: bool) -> str:
     """Take a finished experiment over from its clone, which goes; returns the last lines of one that failed."""
-    clone, lines = CLONES / name, _log(name).read_text(encoding="utf-8", errors="replace").splitlines()
     if not failed:
-        start = _output("git", "rev-parse", "HEAD", folder=clone).strip()
+        start = _output("git", "rev-parse", "HEAD", folder=CLONES / name)
         reference = f"refs/exps/{start[:2]}/{start[2:]}/{name}"
-        _output("git", "fetch", "--quiet", str(clone), f"+{reference}:{reference}")
-    shutil.rmtree(clone)
+        _output("git", "fetch", "--quiet", str(CLONES / name), f"+{reference}:{reference}")
+    shutil.rmtree(CLONES / name)
+    lines = (CLONES / f"{name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
     return "\n".join([line for line in lines if line.strip()][-LAST_LINES:]) if failed else ""
-
-
-def _log(name: str) -> Path:
-    return CLONES / f"{name}.log"
-
-
-def literal(value: Any) -> str:
-    """A value as `dvc exp run -S` takes it: null, 3, ['user','item']; strings in quotes, by Hydra's grammar."""
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(literal(inner) for inner in value)}]"
-    if isinstance(value, str):
-        # A backslash counts as itself but before a quote, where it has to be doubled.
-        return "'" + re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + match[2].replace("'", "\\'"), value) + "'"
-    return json.dumps(value)
 
 
 def fetch_run(name_or_id: str) -> Run | None:
     """What the newest finished experiment of that name, or id, left; None if there is none, or its files are gone."""
-    listed = _output("git", "for-each-ref", "--sort=-committerdate", "--format=%(objectname) %(refname)", "refs/exps")
-    for match in filter(None, map(REFERENCE.fullmatch, listed.splitlines())):
-        if match["name"] == name_or_id or match["id"].startswith(name_or_id):
-            return _read_run(match["id"], match["start"].replace("/", ""))
+    listed = _output(
+        *("git", "for-each-ref", "--sort=-committerdate", "--format=%(objectname) %(refname:lstrip=2)"),
+        "refs/exps/??/*/*",
+    )
+    for line in listed.splitlines():
+        revision, start = line.split(" ", 1)
+        first, rest, name = start.split("/", 2)
+        if name == name_or_id or revision.startswith(name_or_id):
+            return _read_run(revision, first + rest)
     return None
 
 
@@ -166,32 +161,24 @@ def _read_run(revision: str, start: str) -> Run | None:
     return None
 
 
-def _output(*command: str, folder: Path = Path(), text: str | None = None) -> str:
-    """What a command prints that is given this `text`.
+def _output(*command: str, folder: Path = Path()) -> str:
+    """What a command prints, without the white space around it.
 
     Raises:
-        UserError: it failed; with the line that says ERROR, or its last one.
+        UserError: it failed; with its last line.
     """
-    done = _call(*command, folder=folder, text=text)
+    done = _call(*command, folder=folder)
     if done.returncode:
-        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-        raise UserError(f"{' '.join(command[:5])}: {(errors or lines[-1:] or ['failed without a word'])[0]}")
-    return done.stdout
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["failed without a word"]
+        raise UserError(f"{' '.join(command[:5])}: {lines[-1].removeprefix('ERROR: ')}")
+    return done.stdout.strip()
 
 
-def _call(*command: str, folder: Path = Path(), text: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=folder, env=_environment(), input=text, capture_output=True, text=True)
+def _call(*command: str, folder: Path = Path()) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True)
 
 
 def _environment() -> dict[str, str]:
-    """This process's, with its interpreter's folder first on the path (stages call plain `python`) and a committer.
-
-    git may know nobody who commits; DVC would guess, and not everywhere with success.
-    """
+    """This process's, with its interpreter's folder first on the path, as stages call plain `python`."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    environment = {**os.environ, "PATH": path}
-    if subprocess.run(["git", "var", "GIT_COMMITTER_IDENT"], env=environment, capture_output=True).returncode:
-        for role in ("AUTHOR", "COMMITTER"):
-            environment |= {f"GIT_{role}_NAME": "thinkrec", f"GIT_{role}_EMAIL": "thinkrec@localhost"}
-    return environment
+    return {**COMMITTER, **os.environ, "PATH": path}

@@ -7,32 +7,18 @@ it collects what has finished, and stages that have finished come from DVC's cac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from thinkrec import artifacts
 from thinkrec.campaign.collect import joint_file, row_file
 from thinkrec.campaign.experiments import Run, check_repository, fetch_run, run_experiments
-from thinkrec.campaign.render import render
-from thinkrec.campaign.rows import (
-    BASE,
-    SEEDED,
-    Row,
-    changed_params,
-    choose_seeds,
-    joint_path,
-    plan,
-    read_joint,
-    read_rows,
-    read_seeds,
-    row_path,
-)
-from thinkrec.campaign.spread import run_ids, spread_over_seeds
+from thinkrec.campaign.render import page_path, write_page
+from thinkrec.campaign.rows import BASE, JOINT, SEEDED, Row, changed_params, plan, read_rows, read_seeds, row_path
+from thinkrec.campaign.spread import run_ids
 from thinkrec.errors import UserError
-from thinkrec.ingest.catalogue import find_dataset
 
-PAGES = Path("docs") / "results"
 Say = Callable[[str], None]
 
 
@@ -54,24 +40,18 @@ def fill(
     Raises:
         UserError: something is in the way of any run; rows failed, after all others ran; or an interruption.
     """
-    chosen = choose_seeds(seeds)
-    rows = plan(dataset, raw=raw, names=names, seeds=chosen)
-    pending: dict[str, Row] = {}
-    repeated = {
-        title for title, row in rows.items() if again and row.seed in chosen and (not names or row.name in names)
-    }
-    for title, row in rows.items():
-        path = row_path(dataset, row.name, row.seed)
-        changes = changed_params(row, artifacts.read_json(path)) if path.is_file() else []
-        if title in repeated or changes or not path.is_file():
-            pending[title] = row
-            say(f"{title}: to run" + (f", as parameters changed: {'; '.join(changes)}" if changes else ""))
-
+    rows = plan(dataset, raw=raw, names=names, seeds=seeds)
+    pending: list[Row] = []
+    for row in rows.values():
+        changes = changed_params(row, artifacts.read_json(row.path)) if row.path.is_file() else []
+        if changes or not row.path.is_file() or (again and row.asked):
+            pending.append(row)
+            say(f"{row.title}: to run" + (f", as parameters changed: {'; '.join(changes)}" if changes else ""))
     failed: dict[str, str] = {}
     try:
         if pending:
             check_repository()
-            failed = _run_rows(dataset, pending, rows, repeated, jobs=jobs, say=say)
+            failed = _run_rows(rows.values(), pending, again=again, jobs=jobs, say=say)
         for name in SEEDED:
             _write_joint(dataset, name, say=say)
     except KeyboardInterrupt:
@@ -83,16 +63,8 @@ def fill(
     return f"{len(pending)} rows added, {len(rows) - len(pending)} were done; {page_path(dataset)} written"
 
 
-def _run_rows(
-    dataset: str,
-    pending: Mapping[str, Row],
-    rows: Mapping[str, Row],
-    repeated: Container[str],
-    *,
-    jobs: int,
-    say: Say,
-) -> dict[str, str]:
-    """Run the `pending` rows, every seed's base row before its others; returns why some failed, by title.
+def _run_rows(rows: Collection[Row], pending: Collection[Row], *, again: bool, jobs: int, say: Say) -> dict[str, str]:
+    """Run the `pending` ones of the rows, every seed's base row before its others; returns why some failed, by title.
 
     A base row that is done is run again where its predictions are not at hand (another machine), as the seed's others
     are compared with them.
@@ -104,15 +76,15 @@ def _run_rows(
         if row.name == BASE:
             bases[row.seed] = run
         file = row_file(row, run, bases[row.seed])
-        artifacts.write_json(row_path(dataset, row.name, row.seed), file)
+        artifacts.write_json(row.path, file)
         test = file["lines"][row.name]["test"]
         say(f"{row.title}: test AUC {test['auc']['value']:.4f}, UAUC {test['uauc']['value']:.4f}")
 
-    def settle(some: Iterable[Row]) -> None:
+    def settle(some: Collection[Row]) -> None:
         """Write the rows that an earlier call finished, run the others and write them as they end."""
         waiting = {row.experiment: row for row in some}
         for name, row in list(waiting.items()):
-            if row.title not in repeated and (run := fetch_run(name)):
+            if not (again and row.asked) and (run := fetch_run(name)):
                 write(waiting.pop(name), run)
         overrides = {name: row.overrides for name, row in waiting.items()}
         with closing(run_experiments(overrides, jobs=jobs)) as ended:
@@ -124,23 +96,22 @@ def _run_rows(
                     failed[row.title] = "failed, see above"
                     say(f"{row.title}: failed\n{last_lines}")
 
-    seeds = {row.seed for row in pending.values()}
-    base_rows = {title: row for title, row in rows.items() if row.name == BASE and row.seed in seeds}
-    for title, row in base_rows.items():
-        file = {} if title in pending else artifacts.read_json(row_path(dataset, BASE, row.seed))
-        if file and (run := fetch_run(file["experiment"])):
+    seeds = {row.seed for row in pending}
+    base_rows = [row for row in rows if row.name == BASE and row.seed in seeds]
+    for row in base_rows:
+        if row not in pending and (run := fetch_run(artifacts.read_json(row.path)["experiment"])):
             bases[row.seed] = run
-    settle(row for row in base_rows.values() if row.seed not in bases)
-    others = {title: row for title, row in pending.items() if row.name != BASE}
-    settle(row for row in others.values() if row.seed in bases)
-    needed = {row.seed: title for title, row in base_rows.items()}
-    return failed | {title: f"needs {needed[row.seed]}" for title, row in others.items() if row.seed not in bases}
+    settle([row for row in base_rows if row.seed not in bases])
+    others = [row for row in pending if row.name != BASE]
+    settle([row for row in others if row.seed in bases])
+    titles = {row.seed: row.title for row in base_rows}
+    return failed | {row.title: f"needs {titles[row.seed]}" for row in others if row.seed not in bases}
 
 
 def _write_joint(dataset: str, name: str, *, say: Say) -> None:
     """Write the joint lead over a row of the seeds that it is done with, if they are several and not those written."""
     ids = run_ids(read_seeds(dataset), name)
-    if len(ids) < 2 or read_joint(dataset).get(name, {}).get("runs") == ids:
+    if len(ids) < 2 or read_rows(dataset, JOINT).get(name, {}).get("runs") == ids:
         return
     runs = {}
     for seed, (base_id, run_id) in ids.items():
@@ -149,26 +120,5 @@ def _write_joint(dataset: str, name: str, *, say: Say) -> None:
             say(f"{name}: no joint lead over {len(ids)} seeds, as predictions of seed {seed} are not at hand; --again")
             return
         runs[int(seed)] = (run, base)
-    artifacts.write_json(joint_path(dataset, name), joint_file(name, runs, seed=next(iter(runs))))
+    artifacts.write_json(row_path(dataset, name, JOINT), joint_file(name, runs, seed=next(iter(runs))))
     say(f"{name}: joint lead over {len(runs)} seeds")
-
-
-def page_path(dataset: str) -> Path:
-    return PAGES / f"{dataset}.md"
-
-
-def render_dataset(dataset: str, *, root: Path = Path()) -> str:
-    """A dataset's page from its row files.
-
-    Raises:
-        UserError: no such dataset, or the base row has no file yet.
-    """
-    files = read_rows(find_dataset(dataset).name, root=root)
-    if BASE not in files:
-        raise UserError(f"{row_path(dataset, BASE)}: no such file; run its row first: make tables DATASET={dataset}")
-    return render(dataset, files, spread_over_seeds(read_seeds(dataset, root=root), read_joint(dataset, root=root)))
-
-
-def write_page(dataset: str) -> None:
-    """Write the page of `render_dataset`."""
-    artifacts.write_text(page_path(dataset), render_dataset(dataset))

@@ -1,8 +1,8 @@
 """The runs behind the paper's tables: what each changes in `params.yaml`, and whether its file says that it is done.
 
 A row is one run of the pipeline. The base row, `thinkrec`, changes nothing, and its predictions hold the baselines'
-lines as well; every other row adds one line, of its own name. ThinkRec and its ablations run once per seed of
-`choose_seeds`; a seed's rows are compared with the ThinkRec of that seed.
+lines as well; every other row adds one line, of its own name. ThinkRec and its ablations run with further seeds, too; a
+seed's rows are compared with the ThinkRec of that seed.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from thinkrec import artifacts
-from thinkrec.errors import UserError, nearest_name
+from thinkrec.errors import UserError
 from thinkrec.evaluation.models import OURS
 from thinkrec.ingest.catalogue import find_dataset
-from thinkrec.params import Params, load
+from thinkrec.params import load
 
 Overrides = Mapping[str, Any]  # dotted name of a parameter -> its value
 Files = dict[str, dict[str, Any]]  # row -> its file
-FOLDER = Path("tables")
+FOLDER, JOINT = Path("tables"), "seeds"
 BASE = OURS
 
 NO_THINKING = {"sft.think_share": 0}
@@ -67,73 +68,72 @@ class Row:
 
     name: str  # a key of ROWS
     overrides: Overrides  # what its run changes in `params.yaml`, the dataset included
-    params: dict[
-        str, Any
-    ]  # all that it is a function of, but the code and the raw files' path, which differs by machine
+    params: dict[str, Any]  # what its result depends on, besides code: not `run`, nor where the raw files lie
     experiment: str  # the name of its DVC experiment: another one wherever the parameters differ
     seed: int | None = None  # its further seed; None for that of `params.yaml`
+    asked: bool = True  # for itself, not as the base of others
 
     @property
     def title(self) -> str:
         return self.name if self.seed is None else f"{self.name} of seed {self.seed}"
 
-
-def choose_seeds(numbers: Sequence[str] = ()) -> list[int | None]:
-    """The seeds of these numbers (all, if none is named), as `Row.seed`: that of `params.yaml` first.
-
-    Raises:
-        UserError: the campaign has no such seed.
-    """
-    default = load().seed
-    seeds = {str(default): None} | {str(seed): seed for seed in FURTHER_SEEDS if seed != default}
-    for number in numbers:
-        if number not in seeds:
-            raise UserError(f"--seeds: no seed {number!r}; known: {', '.join(seeds)}")
-    return [seed for number, seed in seeds.items() if not numbers or number in numbers]
+    @property
+    def path(self) -> Path:
+        """Where its file stands."""
+        return row_path(self.params["dataset"]["name"], self.name, "" if self.seed is None else self.seed)
 
 
 def plan(
-    dataset: str, *, raw: Path | None = None, names: Sequence[str] = (), seeds: Sequence[int | None] = (None,)
+    dataset: str, *, raw: Path | None = None, names: Sequence[str] = (), seeds: Sequence[str] = ()
 ) -> dict[str, Row]:
-    """The rows of these names (all, if none is named) and seeds by title, with the base rows that they need.
+    """The rows of these names and seeds (of all, if none is given) by title, with the base rows that they need.
 
     In the order of ROWS, and seed by seed within a name. The base row of `params.yaml` itself is always among them.
 
     Raises:
-        UserError: no such dataset or row, or none with these seeds; raw files that are missing; faulty `params.yaml`.
+        UserError: no such dataset, row or seed, or none of both; raw files that are missing; faulty `params.yaml`.
     """
-    for name in names:
-        if name not in ROWS:
-            raise UserError(
-                f"--rows: no row {name!r}; did you mean {nearest_name(name, ROWS)}? Known: {', '.join(ROWS)}"
-            )
     params = load()
-    unseeded = [name for name in names if name not in SEEDED]
-    if unseeded and None not in seeds:
+    known_seeds = {str(params.seed): None} | {str(seed): seed for seed in FURTHER_SEEDS if seed != params.seed}
+    for kind, given, known in (("row", names, ROWS), ("seed", seeds, known_seeds)):
+        if unknown := [name for name in given if name not in known]:
+            raise UserError(f"--{kind}s: no {kind} {unknown[0]!r}; known: {', '.join(known)}")
+    chosen = [known_seeds[number] for number in seeds or known_seeds]
+    if None not in chosen and (unseeded := [name for name in names if name not in SEEDED]):
         raise UserError(
             f"--rows: {', '.join(unseeded)} runs with seed {params.seed} alone; with --seeds: {', '.join(SEEDED)}"
         )
-    chosen = {BASE, *names} if names else set(ROWS)
-    with_seeds = chosen & set(SEEDED) if not names or set(names) & set(SEEDED) else set()
+    asked = [(name, seed) for name in names or ROWS for seed in chosen if seed is None or name in SEEDED]
+    needed = {(BASE, None), *asked, *((BASE, seed) for _, seed in asked)}
     about = {
         "dataset.name": find_dataset(dataset).name,
         "dataset.raw": _raw(dataset, raw, otherwise=params.dataset.raw),
     }
-    rows: list[Row] = []
-    for name, changes in ROWS.items():
-        needed: list[int | None] = [None] if name == BASE or (name in chosen and None in seeds) else []
-        needed += [seed for seed in seeds if seed is not None and name in with_seeds]
-        rows += [_plan_row(params, name, {**about, **changes}, seed) for seed in needed]
+    rows = []
+    for name, seed in ((name, seed) for name in ROWS for seed in known_seeds.values() if (name, seed) in needed):
+        overrides = {**about, **ROWS[name]} | ({} if seed is None else {"seed": seed, **NO_REASONS})
+        values = override_params(params.model_dump(mode="json"), overrides)
+        values = type(params).model_validate(values).model_dump(mode="json", exclude={"run": True, "dataset": {"raw"}})
+        digest = hashlib.sha256(json.dumps(_counted(values, seed), sort_keys=True).encode()).hexdigest()[:7]
+        rows.append(
+            Row(
+                name=name,
+                overrides=overrides,
+                params=values,
+                experiment=f"{dataset.replace(':', '-')}-{name}-{digest}",  # a git reference has no colon
+                seed=seed,
+                asked=(name, seed) in asked,
+            )
+        )
     return {row.title: row for row in rows}
 
 
-def _plan_row(params: Params, name: str, overrides: Overrides, seed: int | None) -> Row:
-    overrides = overrides if seed is None else {**overrides, "seed": seed, **NO_REASONS}
-    values = result_params(resolve(params, overrides))
-    counted = values if seed is None else _of_scores(values)
-    digest = hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:7]
-    experiment = f"{values['dataset']['name'].replace(':', '-')}-{name}-{digest}"  # a git reference has no colon
-    return Row(name=name, overrides=overrides, params=values, experiment=experiment, seed=seed)
+def override_params(values: Any, overrides: Overrides) -> Any:
+    """Nested parameters after some of them were changed in place."""
+    for name, value in overrides.items():
+        *sections, key = name.split(".")
+        functools.reduce(operator.getitem, sections, values)[key] = value
+    return values
 
 
 def _raw(dataset: str, raw: Path | None, *, otherwise: Path | None) -> str | None:
@@ -152,80 +152,44 @@ def _raw(dataset: str, raw: Path | None, *, otherwise: Path | None) -> str | Non
     return str(raw.expanduser().resolve())
 
 
-def resolve(params: Params, overrides: Overrides) -> Params:
-    """The parameters with some of them changed, checked anew.
-
-    Raises:
-        ValueError: an override names no parameter, or an impossible value.
-    """
-    values = params.model_dump(mode="json")
-    for name, value in overrides.items():
-        *sections, key = name.split(".")
-        functools.reduce(lambda inner, section: inner[section], sections, values)[key] = value
-    return Params.model_validate(values)
+def row_path(dataset: str, name: str, part: str | int = "") -> Path:
+    """Where a row's file stands; `part` is a further seed, or JOINT for ThinkRec's lead over the row in all seeds."""
+    return FOLDER / dataset / (f"{JOINT}/{part}" if isinstance(part, int) else part) / f"{name}.json"
 
 
-def result_params(params: Params) -> dict[str, Any]:
-    """The parameters that shape results, as plain values: not how the stages run, nor the path of the raw files."""
-    values = params.model_dump(mode="json")
-    del values["run"], values["dataset"]["raw"]
-    return values
-
-
-def row_path(dataset: str, row: str, seed: int | None = None) -> Path:
-    return FOLDER / dataset / ("" if seed is None else f"seeds/{seed}") / f"{row}.json"
-
-
-def joint_path(dataset: str, row: str) -> Path:
-    """Where ThinkRec's joint lead over a row stands, over all seeds (`collect.joint_file`)."""
-    return FOLDER / dataset / "seeds" / f"{row}.json"
-
-
-def read_rows(dataset: str, *, root: Path = Path(), seed: int | None = None) -> Files:
-    """The files of the rows that a dataset has, by row, in the order of ROWS."""
-    return _read({name: root / row_path(dataset, name, seed) for name in ROWS})
-
-
-def read_joint(dataset: str, *, root: Path = Path()) -> Files:
-    """The files of the joint leads that a dataset has, by row."""
-    return _read({name: root / joint_path(dataset, name) for name in SEEDED})
-
-
-def _read(paths: Mapping[str, Path]) -> Files:
+def read_rows(dataset: str, part: str | int = "") -> Files:
+    """The files that a dataset has, by row, in the order of ROWS; `part` as in `row_path`."""
+    paths = {name: row_path(dataset, name, part) for name in ROWS}
     return {name: artifacts.read_json(path) for name, path in paths.items() if path.is_file()}
 
 
-def read_seeds(dataset: str, *, root: Path = Path()) -> dict[int, Files]:
+def read_seeds(dataset: str) -> dict[int, Files]:
     """The row files by seed, that of `params.yaml` first: of SEEDED rows that ran alike but for the seed.
 
     A further seed's file is left out where its other parameters are not those of the first's, reasons' apart.
     """
-    files = {name: file for name, file in read_rows(dataset, root=root).items() if name in SEEDED}
+    files = {name: file for name, file in read_rows(dataset).items() if name in SEEDED}
     if BASE not in files:
         return {}
-
-    def but_for_seed(file: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in _of_scores(file["params"]).items() if name != "seed"}
-
     first = files[BASE]["params"]["seed"]
     by_seed = {first: files}
     for seed in FURTHER_SEEDS:
         if seed != first:
-            further = read_rows(dataset, root=root, seed=seed)
-            alike = [
-                name for name in further.keys() & files if but_for_seed(further[name]) == but_for_seed(files[name])
-            ]
-            by_seed[seed] = {name: further[name] for name in ROWS if name in alike}
+            by_seed[seed] = {
+                name: file
+                for name, file in read_rows(dataset, seed).items()
+                if name in files
+                and _counted(file["params"] | {"seed": first}, seed) == _counted(files[name]["params"], seed)
+            }
     return {seed: files for seed, files in by_seed.items() if BASE in files}
 
 
 def changed_params(row: Row, file: Mapping[str, Any]) -> list[str]:
     """What differs between the parameters of a row's file and those it would run with now: nothing if it is done.
 
-    Each as `experts.n 3 -> 4`. To a further seed, which writes no reasons, those of reasons are nothing.
+    Each as `experts.n 3 -> 4`.
     """
-    counted = _flat if row.seed is None else _of_scores
-    then, now = (counted(params) for params in (file["params"], row.params))
+    then, now = (_counted(params, row.seed) for params in (file["params"], row.params))
     return [
         f"{name} {then.get(name, '(none)')} -> {now.get(name, '(none)')}"
         for name in sorted(then | now)
@@ -233,13 +197,6 @@ def changed_params(row: Row, file: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _of_scores(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in _flat(params).items() if not name.startswith(OF_REASONS)}
-
-
-def _flat(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        f"{name}.{key}" if key else name: value
-        for name, section in params.items()
-        for key, value in (section.items() if isinstance(section, dict) else [("", section)])
-    }
+def _counted(params: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
+    """A row's parameters by dotted name; to a further seed, which writes no reasons, those of reasons are nothing."""
+    return {name: value for name, value in artifacts.leaves(params) if seed is None or not name.startswith(OF_REASONS)}

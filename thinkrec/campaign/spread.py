@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from thinkrec.campaign.rows import BASE
 from thinkrec.evaluation.intervals import HEADLINE
@@ -21,32 +21,28 @@ Spread = dict[str, dict[str, Any]]  # line -> its entry in `spread_over_seeds`
 def spread_over_seeds(by_seed: Mapping[int, Files], joint: Files) -> Spread:
     """What each line has over seeds; nothing for a line of one seed, a static one, or one with hindsight.
 
-    By line: `commit` (seed -> that of its run's file), `metrics` -> metric -> `mean` and `deviation` (of a sample) on
-    the test split, and `lead` -> metric -> ThinkRec's joint lead; `new_items` has such `metrics` and `lead` of test
-    rows about items that train never saw. A metric without a value for a seed is left out, and so are joint leads of
-    other runs than those of the files.
+    By line: `commit` (seed -> that of its run's file), `metrics` -> metric -> `mean` and `std` (of a sample) on the
+    test split, and `lead` -> metric -> ThinkRec's joint lead; `new_items` has such `metrics` and `lead` of test rows
+    about items that train never saw. A metric without a value for a seed is left out, and so are joint leads of other
+    runs than those of the files.
     """
-    leads: dict[str, Any] = {}
-    leads_on_new: dict[str, Any] = {}
-    for name, file in joint.items():
-        if file["runs"] == run_ids(by_seed, name):
-            leads |= file["leads"]
-            leads_on_new |= file.get(NEW_ITEMS, {})
-    entries: dict[str, list[Mapping[str, Any]]] = {}
+    current = [file for name, file in joint.items() if file["runs"] == run_ids(by_seed, name)]
+    leads = {line: lead for file in current for line, lead in file["leads"].items()}
+    leads_on_new = {line: lead for file in current for line, lead in file.get(NEW_ITEMS, {}).items()}
     commits: dict[str, dict[int, str]] = {}
-    for seed, files in by_seed.items():
-        for file in files.values():
-            for name, line in file["lines"].items():
-                if kind_of(name) == "online":
-                    entries.setdefault(name, []).append(line[SPLIT])
-                    commits.setdefault(name, {})[seed] = file["commit"]
+    entries: dict[str, list[Mapping[str, Any]]] = {}
+    for seed, file in ((seed, file) for seed, files in by_seed.items() for file in files.values()):
+        for name, line in file["lines"].items():
+            if kind_of(name) == "online":
+                commits.setdefault(name, {})[seed] = file["commit"]
+                entries.setdefault(name, []).append(line[SPLIT])
     return {
         name: {
             "commit": commits[name],
             "metrics": _spread(of_line),
             "lead": leads.get(name, {}),
             NEW_ITEMS: {
-                "metrics": _spread([entry.get(NEW_ITEMS, {}) for entry in of_line]),
+                "metrics": _spread(entry.get(NEW_ITEMS, {}) for entry in of_line),
                 "lead": leads_on_new.get(name, {}),
             },
         }
@@ -64,13 +60,12 @@ def run_ids(by_seed: Mapping[int, Files], name: str) -> dict[str, list[str]]:
     }
 
 
-def _spread(entries: list[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    values: dict[str, list[Any]] = {
-        metric: [entry.get(metric, {}).get("value") for entry in entries] for metric in HEADLINE
-    }
-    values[LIFT] = [entry.get(LIFT) for entry in entries]
-    return {
-        metric: {"mean": float(np.mean(numbers)), "deviation": float(np.std(numbers, ddof=1))}
-        for metric, numbers in values.items()
-        if None not in numbers
-    }
+def _spread(entries: Iterable[Mapping[str, Any]]) -> Any:
+    values = pd.DataFrame(
+        [
+            {metric: entry.get(metric, {}).get("value") for metric in HEADLINE} | {LIFT: entry.get(LIFT)}
+            for entry in entries
+        ],
+        dtype=float,
+    )
+    return values.dropna(axis="columns").agg(["mean", "std"]).to_dict()
