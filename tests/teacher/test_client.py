@@ -15,17 +15,14 @@ ITEM = '<item>\n{"title": "Dusk", "categories": ["war"]}\n</item>'
 
 def test_the_offline_teacher_and_a_server_with_its_answers_agree():
     with serve(lambda request: Response(body=offline.complete(request.body))) as server:
-        over_http = ask(teacher_at(server.endpoint), ITEM)
-    assert over_http == ask(teacher_at(), ITEM)
+        over_http = ask(teacher_at(server.endpoint, request={"temperature": 0.7, "top_k": 5}), ITEM)
+    teacher = teacher_at()
+    assert over_http == ask(teacher, ITEM) == ask(teacher, ITEM)  # in another event loop
+    assert teacher.store is None
     assert "war" in over_http[0].text and over_http[0].finish_reason == "stop"
     (request,) = server.heard
     assert (request.path, request.key) == ("/v1/chat/completions", KEY)
-    assert request.body == {"model": "m", "messages": message(ITEM)}
-
-
-def test_one_teacher_serves_several_event_loops():
-    teacher = teacher_at()
-    assert ask(teacher, ITEM) == ask(teacher, ITEM)
+    assert request.body == {"model": "m", "messages": message(ITEM), "temperature": 0.7, "top_k": 5}
 
 
 def test_an_unreachable_teacher_is_a_user_error():

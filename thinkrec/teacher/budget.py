@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
-from collections.abc import Awaitable, Callable
+from asyncio import sleep
 from dataclasses import dataclass, replace
+from time import monotonic
 
 from thinkrec.params import TeacherSettings
 
@@ -150,23 +150,17 @@ class Pace:
     once. A run begins a little like that, too.
     """
 
-    def __init__(
-        self,
-        patience: float,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self.patience, self.clock, self.sleep = patience, clock, sleep
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
         self.gap = FIRST_GAP  # seconds between two requests; 0: none
-        self.next = self.paused_at = clock()
+        self.next = self.paused_at = monotonic()
         self.length = 0.0  # of the pause, in seconds
         self.since: float | None = None  # when the teacher began to turn away everybody
 
     async def take(self) -> float:
         """Wait until a request may go out; returns when it does."""
-        while (now := self.clock()) < self.next:
-            await self.sleep(min(self.next - now, LOOK))  # an answer may bring it forward
+        while (now := monotonic()) < self.next:
+            await sleep(min(self.next - now, LOOK))  # an answer may bring it forward
         self.next = now + self.gap
         return now
 
@@ -175,14 +169,14 @@ class Pace:
         self.since = None
         if sent >= self.paused_at:  # what was sent before a pause says nothing of now
             self.length, self.gap = 0.0, self.gap * CLOSER if self.gap * CLOSER > LEAST_GAP else 0.0
-            self.next = min(self.next, self.clock() + self.gap)
+            self.next = min(self.next, monotonic() + self.gap)
 
     def pause(self, sent: float, wait: float) -> bool:
         """The teacher has turned away what was sent at that time, and asks for `wait` seconds (0: names none).
 
         Returns: whether there is patience left to ask again.
         """
-        now = self.clock()
+        now = monotonic()
         self.since = now if self.since is None else self.since
         if sent >= self.paused_at:
             self.length = min(2 * self.length or FIRST_PAUSE, LONGEST_PAUSE)
@@ -198,27 +192,20 @@ class Bucket:
     Takers are served in the order in which they come, each as soon as what those before it took has flowed back.
     """
 
-    def __init__(
-        self,
-        per_minute: float,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
+    def __init__(self, per_minute: float) -> None:
         self.rate = per_minute / 60
         self.capacity = max(1.0, self.rate)
-        self.level, self.updated = self.capacity, clock()
-        self.clock, self.sleep = clock, sleep
+        self.level, self.updated = self.capacity, monotonic()
 
     async def take(self, amount: float) -> None:
         """Wait until `amount` may be used; more than the bucket holds is lent, and waited for."""
         self.charge(amount)
         if self.level < 0:
-            await self.sleep(-self.level / self.rate)
+            await sleep(-self.level / self.rate)
 
     def charge(self, amount: float) -> None:
         """Take without waiting (those who come next will); a negative amount gives back."""
-        now = self.clock()
+        now = monotonic()
         self.level = min(self.capacity, self.level + (now - self.updated) * self.rate) - amount
         self.updated = now
 

@@ -7,12 +7,13 @@ may. What nobody can know beforehand is assumed, and said to be (`Quote.notes`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from rich import box
 from rich.console import Group
@@ -33,6 +34,9 @@ ANSWER_TOKENS = {"keywords": 40, "traces": 200}  # of a stage's answer, while no
 FOLLOW_UP_TOKENS = 60  # what a further turn adds to its prompt besides the answer it follows
 SECONDS = 3.0  # from a question to its answer
 HOUR = 3600.0
+LARGE = ((1e6, " M"), (1e3, " k"))  # sizes and names of units
+LONG = ((24 * HOUR, " d"), (HOUR, " h"), (60.0, " min"))  # in seconds
+QUESTION = ("characters", "first", "turns_left", "answered", "prompt_tokens", "completion_tokens", "times")
 
 Range = NDArray[np.float64]  # (2,): what something takes at least, and at most
 
@@ -66,99 +70,50 @@ def quote_job(job: Job[Any]) -> Quote:
     """What a job would still ask its teacher."""
     if job.teacher.endpoint == OFFLINE:
         return Quote(stage=job.stage, notes=(f"{job.stage}: the offline teacher is free and answers on this machine",))
-    submitted: frozenset[str] = frozenset()
-    if not job.changing:
-        submitted = keys_under_way(store_path(), place(job.teacher.endpoint))
-    questions: dict[str, _Question] = {}
+    heard: dict[str, list[int]] = {}  # a `QUESTION` by its key
 
     def hear(key: str, request: Request, answer: Answer | None) -> None:
-        if key not in questions:
-            questions[key] = _Question(request, answer, job)
-        questions[key].times += 1
+        if key not in heard:
+            messages = request["messages"]
+            characters = sum(len(message["content"]) for message in messages)
+            earlier = sum(message["role"] == "assistant" for message in messages)
+            tokens = (1, answer.prompt_tokens, answer.completion_tokens) if answer else (0, 0, 0)
+            heard[key] = [characters, earlier == 0, max(job.turns - 1 - earlier, 0), *tokens, 0]
+        heard[key][-1] += 1
 
     with suppress(Unanswered):
         job.work(open_replay(job.teacher, hear))
+    questions = pd.DataFrame(list(heard.values()), index=list(heard), columns=QUESTION, dtype=int)
+    submitted = frozenset() if job.changing else keys_under_way(store_path(), place(job.teacher.endpoint))
     return _quote_questions(job, questions, submitted)
 
 
-def describe_quotes(quotes: Sequence[Quote]) -> dict[str, Any]:
-    """Quotes as a `command.Reply`: their total in a line, a document, and a table with what was assumed beneath it."""
-    total = sum(quotes[1:], start=quotes[0])
-    columns = [*quotes, total] if len(quotes) > 1 else quotes
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("")
-    for quote in columns:
-        table.add_column(quote.stage, justify="right")
-    table.add_row("questions", *(f"{quote.questions:,}" for quote in columns))
-    table.add_row("answers in the store", *(f"{quote.answered:,}" for quote in columns))
-    if total.submitted:
-        table.add_row("under way in batches", *(f"{quote.submitted:,}" for quote in columns))
-    table.add_row("requests to send", *(_format_range(quote.requests) for quote in columns))
-    table.add_row("prompt tokens", *(_format_range(quote.prompt_tokens, _round_number) for quote in columns))
-    table.add_row("completion tokens", *(_format_range(quote.completion_tokens, _round_number) for quote in columns))
-    table.add_row("cost", *(_format_cost(quote.cost) for quote in columns))
-    table.add_row("time", *(_format_range(quote.seconds, _format_time) for quote in columns))
-    notes = Table.grid(padding=(0, 1))
-    for note in dict.fromkeys(total.notes):
-        notes.add_row("", "·", Text(note, style="dim"))
-    cost = _format_cost(total.cost)
-    priced = cost if np.isnan(total.cost).any() else f"cost {cost}"
-    return {
-        "summary": f"nothing sent; to send: {_format_range(total.requests)} requests, {priced}",
-        "document": {quote.stage: _as_json(quote) for quote in columns},
-        "table": Group(table, notes),
-    }
-
-
-def _as_json(quote: Quote) -> dict[str, Any]:
-    """A quote's fields, ranges as two numbers (null where unknown)."""
-    values = {name: getattr(quote, name) for name in Quote.__slots__}
-    return {
-        name: rounded(value.tolist() if isinstance(value, np.ndarray) else value, 6) for name, value in values.items()
-    }
-
-
-class _Question:
-    """A question as it was heard: its size, the turns that may follow, how often it came, what the store answers."""
-
-    def __init__(self, request: Request, answer: Answer | None, job: Job[Any]) -> None:
-        messages = request["messages"]
-        turn = 1 + sum(message["role"] == "assistant" for message in messages)
-        self.characters = sum(len(message["content"]) for message in messages)
-        self.first, self.turns_left = turn == 1, max(job.turns - turn, 0)
-        self.answer, self.times = answer, 0
-        # Where questions will change, every first one is open, and answers say no more than what they took.
-        self.open = self.first if job.changing else answer is None
-
-
-def _quote_questions(job: Job[Any], questions: dict[str, _Question], submitted: frozenset[str]) -> Quote:
+def _quote_questions(job: Job[Any], questions: pd.DataFrame, submitted: frozenset[str]) -> Quote:
     """The quote of a job's questions, by their keys; `submitted` are the keys of those under way in batches."""
     params, notes = job.teacher, []
-    answers = {key: question.answer for key, question in questions.items() if question.answer is not None}
-    still_open = {key: question for key, question in questions.items() if question.open}
-    next_ones = [question for key, question in still_open.items() if key not in submitted]
+    # Where questions will change, every first one is open, and answers say no more than what they took.
+    still_open = questions[questions["first"] == 1 if job.changing else questions["answered"] == 0]
+    under_way = still_open.index.isin(submitted)
+    next_ones = still_open["characters"][~under_way]
     # What equal questions make of one answer differs with their labels, so each may go on by itself.
-    followed = [(question, question.times * question.turns_left) for question in still_open.values()]
-    later_requests = sum(turns for _, turns in followed)
-    later_characters = sum(turns * question.characters for question, turns in followed)
-    repeated_answers = sum(turns * (question.turns_left + 1) // 2 for question, turns in followed)
+    turns = still_open["times"] * still_open["turns_left"]
+    later_characters = int((turns * still_open["characters"]).sum())
+    repeated_answers = int((turns * (still_open["turns_left"] + 1) // 2).sum())
 
-    counted = {key: answer for key, answer in answers.items() if answer.prompt_tokens and answer.completion_tokens}
-    if counted:
-        characters = sum(questions[key].characters for key in counted)
-        tokens_per_character = sum(answer.prompt_tokens for answer in counted.values()) / characters
-        mean = sum(answer.completion_tokens for answer in counted.values()) / len(counted)
-        answer_tokens = np.array([mean, mean])
-        notes.append(f"tokens as in the {len(counted):,} answers that are there: {mean:,.0f} an answer")
+    counted = questions[(questions["prompt_tokens"] > 0) & (questions["completion_tokens"] > 0)]
+    if len(counted):
+        tokens_per_character = counted["prompt_tokens"].sum() / counted["characters"].sum()
+        answer_tokens = counted["completion_tokens"].mean() * np.ones(2)
+        notes.append(f"tokens as in the {len(counted):,} answers that are there: {answer_tokens[0]:,.0f} an answer")
     else:
         tokens_per_character = TOKENS_PER_CHARACTER
         notes.append(f"prompt tokens assumed: a token for {1 / TOKENS_PER_CHARACTER:g} characters")
         answer_tokens, note = _assume_answer_tokens(job)
         notes.append(note)
 
-    requests = np.array([len(next_ones), len(next_ones) + later_requests], dtype=float)
+    requests = np.array([len(next_ones), len(next_ones) + turns.sum()], dtype=float)
     repeated = later_characters * tokens_per_character + repeated_answers * (answer_tokens[1] + FOLLOW_UP_TOKENS)
-    prompt = sum(question.characters for question in next_ones) * tokens_per_character + np.array([0.0, repeated])
+    prompt = next_ones.sum() * tokens_per_character + np.array([0.0, repeated])
     completion = requests * answer_tokens
     cost = _nothing()
     if requests[1]:
@@ -172,9 +127,9 @@ def _quote_questions(job: Job[Any], questions: dict[str, _Question], submitted: 
         notes.insert(0, job.changing)
     return Quote(
         stage=job.stage,
-        questions=sum(question.first for question in questions.values()),
-        answered=0 if job.changing else len(answers),
-        submitted=len(submitted & still_open.keys()),
+        questions=int(questions["first"].sum()),
+        answered=0 if job.changing else int(questions["answered"].sum()),
+        submitted=int(under_way.sum()),
         requests=requests,
         prompt_tokens=prompt,
         completion_tokens=completion,
@@ -201,10 +156,9 @@ def _estimate_seconds(requests: Range, tokens: Range, job: Job[Any]) -> Range:
     if params.mode == "batch":
         return np.array([0, job.turns * WINDOW_HOURS * HOUR]) * (requests[1] > 0)
     bounds = [requests * SECONDS / params.concurrency, SECONDS * (requests > 0)]
-    if params.requests_per_minute:
-        bounds.append(requests / params.requests_per_minute * 60)
-    if params.tokens_per_minute:
-        bounds.append(tokens / params.tokens_per_minute * 60)
+    for amount, per_minute in ((requests, params.requests_per_minute), (tokens, params.tokens_per_minute)):
+        if per_minute:
+            bounds.append(amount / per_minute * 60)
     return np.maximum.reduce(bounds)
 
 
@@ -221,25 +175,59 @@ def _describe_time_and_caps(params: TeacherSettings) -> list[str]:
     ]
 
 
-def _format_range(amount: Range, show: Callable[[float], str] = lambda number: f"{number:,.0f}") -> str:
-    least, most = map(show, amount)
-    return least if least == most else f"{least} to {most}"
+def describe_quotes(quotes: Sequence[Quote]) -> dict[str, Any]:
+    """Quotes as a `command.Reply`: their total in a line, a document, and a table with what was assumed beneath it."""
+    total = sum(quotes[1:], start=quotes[0])
+    columns = [*quotes, total] if len(quotes) > 1 else quotes
+    table = Table("", box=box.SIMPLE_HEAD)
+    for quote in columns:
+        table.add_column(quote.stage, justify="right")
+    shown = [_show(quote) for quote in columns]
+    for name in shown[0]:
+        if name != "under way in batches" or total.submitted:
+            table.add_row(name, *(column[name] for column in shown))
+    notes = Table.grid(padding=(0, 1))
+    for note in dict.fromkeys(total.notes):
+        notes.add_row("", "·", Text(note, style="dim"))
+    cost = _format_cost(total.cost)
+    priced = cost if np.isnan(total.cost).any() else f"cost {cost}"
+    return {
+        "summary": f"nothing sent; to send: {_format_range(total.requests)} requests, {priced}",
+        "document": {quote.stage: _as_json(quote) for quote in columns},
+        "table": Group(table, notes),
+    }
+
+
+def _show(quote: Quote) -> dict[str, str]:
+    """A column of the table, by the names of its rows."""
+    return {
+        "questions": f"{quote.questions:,}",
+        "answers in the store": f"{quote.answered:,}",
+        "under way in batches": f"{quote.submitted:,}",
+        "requests to send": _format_range(quote.requests),
+        "prompt tokens": _format_range(quote.prompt_tokens, LARGE),
+        "completion tokens": _format_range(quote.completion_tokens, LARGE),
+        "cost": _format_cost(quote.cost),
+        "time": _format_range(quote.seconds, LONG, " s"),
+    }
+
+
+def _as_json(quote: Quote) -> dict[str, Any]:
+    """A quote's fields, ranges as two numbers (null where unknown)."""
+    values = {name: getattr(quote, name) for name in Quote.__slots__}
+    return {
+        name: rounded(value.tolist() if isinstance(value, np.ndarray) else value, 6) for name, value in values.items()
+    }
+
+
+def _format_range(amount: Range, units: Sequence[tuple[float, str]] = (), smallest: str = "") -> str:
+    """Each end in the largest of `units` that it reaches, as exact as an estimate is."""
+    texts = []
+    for number in amount:
+        size, unit = next((unit for unit in units if number >= unit[0]), (1, smallest))
+        texts.append(f"{number / size:,.{int(size > 1)}f}{unit}")
+    return " to ".join(dict.fromkeys(texts))
 
 
 def _format_cost(cost: Range) -> str:
-    return "no price set" if np.isnan(cost).any() else _format_range(cost, format_money)
-
-
-def _round_number(number: float) -> str:
-    """As exact as an estimate is."""
-    for unit, size in ((" M", 1e6), (" k", 1e3)):
-        if number >= size:
-            return f"{number / size:,.1f}{unit}"
-    return f"{number:.0f}"
-
-
-def _format_time(seconds: float) -> str:
-    for unit, size in (("d", 24 * HOUR), ("h", HOUR), ("min", 60.0)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
+    return "no price set" if np.isnan(cost).any() else " to ".join(dict.fromkeys(map(format_money, cost)))
