@@ -10,11 +10,12 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Annotated, Any
 
 import httpx2
+from pydantic import Field, TypeAdapter, ValidationError
 
 from thinkrec.claims.answers import without_scratch
 
@@ -35,6 +36,9 @@ _TOO_LONG = re.compile(
 )
 
 
+_Count = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What a server said. A question that its host did not pass on to the model is answered by the refusal."""
@@ -43,8 +47,8 @@ class Answer:
     reasoning_content: str = ""  # scratch work that the server gives apart from the content
     refusal: str = ""
     finish_reason: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: _Count = 0
+    completion_tokens: _Count = 0
 
     @property
     def text(self) -> str:
@@ -71,6 +75,9 @@ class Answer:
     def refused(self) -> bool:
         """Whether the server says that it refuses to answer."""
         return bool(self.refusal) or self.finish_reason == "content_filter"
+
+
+_ANSWER = TypeAdapter(Answer)
 
 
 def read_answer(status: int, body: object) -> Answer | None:
@@ -195,22 +202,17 @@ def dump_answer(answer: Answer) -> str:
     return json.dumps(asdict(answer), ensure_ascii=False)
 
 
-def load_answer(text: str) -> Answer:
+def load_answer(text: str | bytes) -> Answer:
     """The answer that `dump_answer` wrote.
 
     Raises:
         ValueError: it is none.
     """
-    values = json.loads(text)
-    types = {field.name: int if field.name.endswith("_tokens") else str for field in fields(Answer)}
-    if not isinstance(values, dict) or {name: type(value) for name, value in values.items()} != types:
-        raise ValueError(f"an answer should be an object with {', '.join(types)}")
-    for name, value in values.items():
-        if isinstance(value, str):
-            value.encode()  # half a character raises
-        elif not 0 <= value <= MOST_TOKENS:
-            raise ValueError(f"{name} should be from 0 to {MOST_TOKENS:,}")
-    return Answer(**values)
+    try:
+        return _ANSWER.validate_json(text, strict=True)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise ValueError(f"{'.'.join(map(str, fault['loc'])) or 'an answer'}: {fault['msg']}") from None
 
 
 def _text(value: object) -> str:

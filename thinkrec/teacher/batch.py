@@ -280,10 +280,8 @@ def _open_client(teacher: Teacher, *, missing: str) -> Iterator[openai.OpenAI]:
     """A client; faults of the server and of the way to it become one line: `missing` where it lacks something."""
     teacher.require_key()
     client = openai.OpenAI(
-        api_key=teacher.key or "none",
-        base_url=teacher.base_url,
+        **teacher.access,
         http_client=openai.DefaultHttpxClient(trust_env=not teacher.is_local),
-        default_headers=teacher.headers,
         timeout=teacher.params.timeout,
         max_retries=teacher.retries,
     )

@@ -233,7 +233,7 @@ class Session:
             return outcome
         except openai.APIStatusError as error:
             used = (0, 0)
-            return self._judge(error.response, type(error))
+            return self._judge(error.response)
         except TimeoutError:
             return Failure(line=self.teacher.fault(openai.APITimeoutError), again=True, slow=True)
         except openai.APIConnectionError as error:
@@ -245,11 +245,8 @@ class Session:
             self.limits.pop(limit, None)
             budget.settle(estimate, used)
 
-    def _judge(self, response: httpx2.Response, kind: type[Exception] = openai.APIError) -> Answer | Failure:
-        """What a response comes to: an answer (a refusal, too), a failure to ask again, or one that ends the run.
-
-        `kind` is what `openai` calls the response's status, where that is one of an error.
-        """
+    def _judge(self, response: httpx2.Response) -> Answer | Failure:
+        """What a response comes to: an answer (a refusal, too), a failure to ask again, or one that ends the run."""
         teacher, body, status = self.teacher, parse_object(response.content), response.status_code
         answer = teacher.read_answer(status, body)
         if answer is not None:
@@ -260,7 +257,6 @@ class Session:
             if not error and not isinstance(body.get("choices", ""), list | None):
                 return Failure(line=teacher.fault(openai.APIResponseValidationError))
             status = error_status(error) or 502
-            kind = _KINDS.get(status, openai.InternalServerError if status >= 500 else openai.APIError)
             text = text or "an answer without a word"
         else:
             text = f"Error code: {status} - {text or error_text(body) or response.text}"
@@ -270,6 +266,7 @@ class Session:
         wait = read_wait(response.headers)
         by_status = status in (408, 409, 429) or status >= 500
         again = {"true": True, "false": False}.get(response.headers.get("x-should-retry", ""), by_status)
+        kind = _KINDS.get(status, openai.InternalServerError if status >= 500 else openai.APIError)
         return Failure(
             line=teacher.fault(kind, text),
             again=again and wait <= teacher.patience,
@@ -335,7 +332,7 @@ def ask_about(
         with bar:
             asyncio.run(run())
     except* UserError as group:
-        failures.append(_first_error(group))
+        failures.append(group.exceptions[0])
     except* asyncio.CancelledError:
         kept = f"all that was answered is in {teacher.store}" if teacher.store else "nothing is kept"
         failures.append(UserError(f"stopped by {stopped_by[0]}; {kept}; run again to go on"))
@@ -364,20 +361,11 @@ class _BoundedClient(openai.DefaultAsyncHttpxClient):
 def _open_client(teacher: Teacher) -> openai.AsyncOpenAI:
     transport: dict[str, Any] = {"transport": httpx2.ASGITransport(app=teacher.app)} if teacher.app else {}
     return openai.AsyncOpenAI(
-        api_key=teacher.key or "none",
-        base_url=teacher.base_url,
+        **teacher.access,
         http_client=_BoundedClient(trust_env=not teacher.is_local, **transport),
-        default_headers=teacher.headers,
         timeout=httpx2.Timeout(None, connect=teacher.params.timeout),  # the rest: see `Session._send`
         max_retries=0,  # see `Session._answer`
     )
-
-
-def _first_error(group: BaseExceptionGroup[UserError]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _cancel_on_signals(stopped_by: list[str]) -> None:

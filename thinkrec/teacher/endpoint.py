@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -83,14 +83,19 @@ class Teacher:
         return f"http://{OFFLINE}/v1" if self.app else self.params.endpoint
 
     @property
-    def is_local(self) -> bool:
-        """Whether it is on this machine, where no proxy of the environment leads."""
-        return is_local(self.base_url)
+    def access(self) -> dict[str, Any]:
+        """What the `openai` client is given to get in: the environment's accounts at OpenAI stay at home."""
+        headers = {} if is_openai(self.base_url) else dict.fromkeys(_ACCOUNTS, openai.Omit())
+        return {"api_key": self.key or "none", "base_url": self.base_url, "default_headers": headers}
 
     @property
-    def headers(self) -> dict[str, Any]:
-        """What the `openai` client sends in place of its own: the environment's accounts at OpenAI stay at home."""
-        return {} if is_openai(self.base_url) else dict.fromkeys(_ACCOUNTS, openai.Omit())
+    def is_local(self) -> bool:
+        """Whether it is on this machine, where no proxy of the environment leads."""
+        host = urlsplit(self.base_url).hostname or ""
+        with suppress(ValueError):
+            address = ip_address(host)
+            return address.is_loopback or address.is_unspecified
+        return host == "localhost" or host.endswith(".localhost")
 
     def require_key(self) -> None:
         """Raise the one line that says that a key is missing, or would travel where anybody can read it.
@@ -119,13 +124,10 @@ class Teacher:
         answer = read_answer(status, body)
         if answer is None or len(self.key) < LEAST_SECRET:
             return answer
-        return replace(
-            answer,
-            content=self._hide_key(answer.content),
-            reasoning_content=self._hide_key(answer.reasoning_content),
-            refusal=self._hide_key(answer.refusal),
-            finish_reason=self._hide_key(answer.finish_reason),
-        )
+        texts: dict[str, Any] = {
+            name: self._hide_key(text) for name, text in asdict(answer).items() if isinstance(text, str)
+        }
+        return replace(answer, **texts)
 
     def mask(self, text: str) -> str:
         """A server's own words on one line, without the key and without anything that steers a terminal."""
@@ -203,15 +205,6 @@ def open_replay(params: TeacherSettings, listener: Listener) -> Teacher:
 def store_path() -> Path:
     """Where answers are kept: $THINKREC_STORE, else `RESPONSES` (which does not outlast a queued experiment)."""
     return Path(os.environ.get("THINKREC_STORE", "").strip() or RESPONSES)
-
-
-def is_local(endpoint: str) -> bool:
-    """Whether an address is one of this machine."""
-    host = urlsplit(endpoint).hostname or ""
-    with suppress(ValueError):
-        address = ip_address(host)
-        return address.is_loopback or address.is_unspecified
-    return host == "localhost" or host.endswith(".localhost")
 
 
 def is_openai(endpoint: str) -> bool:
