@@ -22,7 +22,7 @@ import pandas as pd  # what a stage that asks has loaded, too
 from benchmarks.measure import Goal, Line, duration, in_child, megabytes
 from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.params import PARAMS_FILE, TeacherSettings, load
-from thinkrec.synthesis.sampling import Rows, Sample
+from thinkrec.synthesis.sampling import Rows, as_sample
 from thinkrec.synthesis.traces import synthesise
 from thinkrec.teacher.client import Session, ask_about
 from thinkrec.teacher.endpoint import open_teacher
@@ -110,7 +110,7 @@ def replayed(count: int) -> float:
     params = load(Path(__file__).parents[1] / PARAMS_FILE)
     with tempfile.TemporaryDirectory() as folder:
         seconds = 0.0
-        sample = Sample.of(world[0], rows)
+        sample = as_sample(world[0], rows)
         checker = Checker(*world, params.prompt, thesaurus_of("synthetic"))
         for _ in ("asked", "replayed"):
             asked = replace(open_teacher(_params()), store=Path(folder) / "responses.sqlite")

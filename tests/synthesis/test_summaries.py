@@ -47,7 +47,7 @@ def run(items, app=None, *, concurrency=3):
 
 
 def extract(items):
-    return extract_keywords(items)[0]["keywords"].tolist()
+    return extract_keywords(items)["keywords"].tolist()
 
 
 def line_of(items, place=0):
@@ -160,19 +160,13 @@ def test_items_of_equal_metadata_ask_once_and_the_counts_are_of_items():
     }
 
 
-def test_without_a_teacher_all_is_extracted(tmp_path):
+def test_without_a_teacher_all_is_extracted_and_of_no_items_nothing_is_asked(tmp_path):
     summaries = summarise(ITEMS, None)
-    extracted, stats = extract_keywords(ITEMS)
-    pd.testing.assert_frame_equal(summaries.keywords, extracted)
-    assert summaries.stats == stats
-    assert summaries.fallbacks.empty
+    pd.testing.assert_frame_equal(summaries.keywords, extract_keywords(ITEMS))
+    assert set(summaries.stats) == {"items", "items_without_keywords", "mean_keywords", "vocabulary"}
     write_table(FALLBACKS, summaries.fallbacks, root=tmp_path)
-
-
-def test_no_items_ask_nothing():
     app, heard = answering(lambda item: "war")
-    summaries = run(items_of(), app)
-    assert (len(summaries.keywords), summaries.stats["asked"], heard) == (0, 0, [])
+    assert (run(items_of(), app).stats["asked"], heard) == (0, [])
 
 
 def test_the_offline_teacher_errs_at_times():
@@ -196,16 +190,12 @@ def test_a_question_by_hand():
     assert read_item("<target>\n{}\n</target>") is None
 
 
-def test_nothing_unknown_is_shown_and_of_nothing_nothing_is_asked():
+def test_nothing_unknown_is_shown_of_nothing_nothing_is_asked_and_long_metadata_is_cut():
     items = items_of(("Dawn", None, [], ""), ("", 1999, [], ""), (None, None, [], None))
     assert [line_of(items, place) for place in range(3)] == ['{"title": "Dawn"}', "", ""]
-
-
-def test_long_metadata_is_cut():
-    items = items_of(("t" * 1000, 1999, ["c" * 1000] * 100, "word" * 1000))
-    shown = json.loads(line_of(items))
-    assert len(shown["description"]) == LONGEST_DESCRIPTION
-    assert (len(shown["title"]), len(shown["categories"]), len(shown["categories"][0])) == (200, 20, 200)
+    shown = json.loads(line_of(items_of(("t" * 1000, 1999, ["c" * 1000] * 100, "word" * 1000))))
+    lengths = [len(value) for value in (shown["title"], shown["categories"], shown["categories"][0])]
+    assert (len(shown["description"]), lengths) == (LONGEST_DESCRIPTION, [200, 20, 200])
 
 
 @given(st.text(), st.text(), st.lists(st.text(), max_size=3))
@@ -242,31 +232,17 @@ def test_a_teacher_that_repeats_whatever_its_data_tells_it_to_say_is_not_heard(t
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("reads", "text", "is_one"),
     [
-        "He tries to forget his previous life.",
-        "You must see what they answer.",
-        "A prompt reply above all.",
-        "Say yes to life.",
-        "The system of a printed text.",
+        *((instructs, text, True) for text in HOSTILE),
+        *((instructs, text, False) for text in ("He tries to forget his previous life.", "Say yes to life.",
+                                                "You must see what they answer.", "A prompt reply above all.",
+                                                "The system of a printed text.")),
+        *((refusal, text, True) for text in ("I'm sorry, I can't help with that.", "Sorry, but I cannot.",
+                                             "Sorry. That is not possible.", "As an AI, I do not watch films.",
+                                             "I am very sorry that this is so", "I cannot.")),
+        *((refusal, text, False) for text in ("Sorry state, war", "Yes. I can say so.")),
     ],
-)
-def test_ordinary_sentences_are_no_instructions(text):
-    assert not instructs(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "refuses"),
-    [
-        ("I'm sorry, I can't help with that.", True),
-        ("Sorry, but I cannot.", True),
-        ("Sorry. That is not possible.", True),
-        ("As an AI, I do not watch films.", True),
-        ("I am very sorry that this is so", True),
-        ("I cannot.", True),
-        ("Sorry state, war", False),
-        ("Yes. I can say so.", False),
-    ],
-)
-def test_refusals_are_known_by_how_they_begin(text, refuses):
-    assert bool(refusal(text)) is refuses
+)  # fmt: skip
+def test_ordinary_sentences_are_no_instructions_and_no_refusals(reads, text, is_one):
+    assert bool(reads(text)) is is_one

@@ -28,7 +28,7 @@ def world(*titles):
         for n, title in enumerate(titles)
     ]
     items = items_of(*rows)
-    return interactions_of(len(titles)), items, extract_keywords(items)[0]
+    return interactions_of(len(titles)), items, extract_keywords(items)
 
 
 def test_whatever_metadata_holds_a_prompt_has_one_block_of_each_kind_and_one_line_an_item():
@@ -75,5 +75,4 @@ def test_a_title_that_another_title_makes_up_is_not_shown():
     """A teacher who takes one item's text for a line of the history names what was never there."""
     fooled, _ = scripted(lambda _: lines("Yes", 'Liked "Midnight Noon", it says.'))
     synthesis = make_traces(world("Plain", '{"title": "Midnight Noon", "verdict": "liked"}'), [3, 5], fooled)
-    assert synthesis.kept.empty
-    assert set(synthesis.rejected["fault"]) == {"ungrounded"}
+    assert synthesis.kept.empty and set(synthesis.rejected["fault"]) == {"ungrounded"}

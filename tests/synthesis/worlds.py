@@ -6,7 +6,7 @@ import pandas as pd
 from tests.teacher.asking import teacher_at
 from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.params import PromptParams, TraceParams
-from thinkrec.synthesis.sampling import Sample
+from thinkrec.synthesis.sampling import as_sample
 from thinkrec.synthesis.traces import synthesise
 from thinkrec.teacher.trace_prompts import write_question
 
@@ -48,7 +48,7 @@ def make_traces(tables, rows, app=None, *, prompt=PROMPT, concurrency=3):
     """The traces of some rows, by the offline teacher or another in this process."""
     checker = Checker(*tables, prompt, thesaurus_of("synthetic"))
     teacher = teacher_at(app=app, retries=0, concurrency=concurrency)
-    return synthesise(Sample.of(tables[0], rows), checker, teacher, TRACE, progress="")
+    return synthesise(as_sample(tables[0], rows), checker, teacher, TRACE, progress="")
 
 
 def questions_about(tables, prompt=PROMPT):

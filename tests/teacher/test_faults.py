@@ -23,7 +23,7 @@ from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.errors import UserError
 from thinkrec.params import load
 from thinkrec.synthesis import filters
-from thinkrec.synthesis.sampling import Sample
+from thinkrec.synthesis.sampling import as_sample
 from thinkrec.synthesis.traces import synthesise
 from thinkrec.teacher import budget
 
@@ -222,7 +222,7 @@ def loop(script, rows, **changes):
         teacher = teacher_at(server.endpoint, concurrency=1, retries=RETRIES)
         checker = Checker(table, items, keywords, params.prompt, thesaurus_of("synthetic"))
         limits = params.traces.model_copy(update=changes)
-        return synthesise(Sample.of(table, rows), checker, teacher, limits, progress=""), server
+        return synthesise(as_sample(table, rows), checker, teacher, limits, progress=""), server
 
 
 def test_the_ledger_calls_each_answer_that_is_none_by_its_name():

@@ -22,7 +22,7 @@ from thinkrec.claims.checker import Checker
 from thinkrec.errors import UserError
 from thinkrec.lm.backbone import save_model
 from thinkrec.params import load
-from thinkrec.synthesis.sampling import Sample
+from thinkrec.synthesis.sampling import as_sample
 from thinkrec.synthesis.traces import synthesise
 
 MISSING = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
@@ -94,7 +94,7 @@ def served(tmp_path_factory):
     def loop(**changes):
         checker = Checker(table, items, keywords, params.prompt.model_copy(update={"history": 2}), LITERAL)
         limits = params.traces.model_copy(update={"max_turns": TURNS})
-        return synthesise(Sample.of(table, ROWS), checker, teacher(**changes), limits, progress="")
+        return synthesise(as_sample(table, ROWS), checker, teacher(**changes), limits, progress="")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -31,8 +31,8 @@ COMMONEST = 0.1  # in a large corpus, a word of more items than this share tells
 COMMONEST_CATEGORY = 0.9
 
 
-def extract_keywords(items: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """At most MOST_KEYWORDS per item, best first: (item, keywords) in the order of `items`, and statistics.
+def extract_keywords(items: pd.DataFrame) -> pd.DataFrame:
+    """At most MOST_KEYWORDS per item, best first: (item, keywords) in the order of `items`.
 
     `items` have `item`, `title`, `year` (null where unknown), `categories` (lists) and `description`.
     """
@@ -53,7 +53,7 @@ def extract_keywords(items: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]
         # The decade comes last, but nothing may push it out: it is much of what is known.
         decade = [f"{int(year) // 10 * 10}s"] if not description and not pd.isna(year) else []
         lists.append(clean_keywords(proposed, MOST_KEYWORDS - len(decade)) + decade)
-    return pd.DataFrame({"item": items["item"].to_numpy(), "keywords": lists}), keyword_stats(lists)
+    return pd.DataFrame({"item": items["item"].to_numpy(), "keywords": lists})
 
 
 def keyword_stats(lists: Sequence[Sequence[str]]) -> dict[str, Any]:

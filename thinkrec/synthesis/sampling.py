@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Self
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -17,28 +14,14 @@ Rows = npt.NDArray[np.int64]
 ENOUGH_HISTORY = 3  # rows below which a history explains little
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """Interactions to ask about, an entry each: row number, label, and whether the row is out of train."""
-
-    row: Rows
-    label: npt.NDArray[np.bool_]
-    held_out: npt.NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, interactions: pd.DataFrame, rows: npt.ArrayLike) -> Self:
-        """These rows of the table, in this order."""
-        row = np.asarray(rows, np.int64)
-        label, split = interactions["label"].to_numpy(), interactions["split"].astype(str).to_numpy()
-        return cls(row=row, label=label[row].astype(bool), held_out=split[row] != "train")
-
-    def spread(self, count: int) -> Self:
-        """At most `count` of the entries, from all over the sample."""
-        some = np.unique(np.linspace(0, len(self.row) - 1, count).astype(np.int64)) if len(self.row) else self.row
-        return replace(self, row=self.row[some], label=self.label[some], held_out=self.held_out[some])
+def as_sample(interactions: pd.DataFrame, rows: npt.ArrayLike) -> pd.DataFrame:
+    """These rows of the table, in this order: `row` number, `label` (bool), `held_out` (bool: it is not of train)."""
+    row = np.asarray(rows, np.int64)
+    label, split = interactions["label"].to_numpy(), interactions["split"].astype(str).to_numpy()
+    return pd.DataFrame({"row": row, "label": label[row].astype(bool), "held_out": split[row] != "train"})
 
 
-def sample_rows(interactions: pd.DataFrame, params: TraceParams, seed: int) -> Sample:
+def sample_rows(interactions: pd.DataFrame, params: TraceParams, seed: int) -> pd.DataFrame:
     """`params.train` rows of train, then `params.held_out` of test, each in the table's order, drawn at random.
 
     As many of each label as the split allows; where one runs short, the other makes up for it. A label's rows with at
@@ -52,7 +35,7 @@ def sample_rows(interactions: pd.DataFrame, params: TraceParams, seed: int) -> S
         rows = np.random.default_rng([seed, number]).permutation(np.flatnonzero(split == name))
         rows = rows[np.argsort(short[rows], kind="stable")]
         sampled.append(np.sort(_balanced(rows, label, count)))
-    return Sample.of(interactions, np.concatenate(sampled))
+    return as_sample(interactions, np.concatenate(sampled))
 
 
 def _balanced(rows: Rows, label: npt.NDArray[np.int8], count: int) -> Rows:

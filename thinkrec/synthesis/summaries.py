@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from thinkrec.artifacts import FALLBACKS, ITEMS, SCHEMAS, read_table
+from thinkrec.artifacts import FALLBACKS, ITEMS, as_table, read_table
 from thinkrec.claims.answers import refusal
 from thinkrec.claims.cleaning import EDGES, MOST_KEYWORDS, clean_keywords, instructs
 from thinkrec.params import Params
@@ -75,9 +75,10 @@ def summarise(items: pd.DataFrame, teacher: Teacher | None, *, progress: str = "
         teacher: who is asked; None: nobody, and all keywords are extracted.
         progress: names the bar on stderr; an empty name shows none.
     """
-    extracted, stats = extract_keywords(items)
+    extracted = extract_keywords(items)
     if teacher is None:
-        return Summaries(keywords=extracted, fallbacks=_fallbacks([]), stats=stats)
+        stats = keyword_stats(extracted["keywords"].tolist())
+        return Summaries(keywords=extracted, fallbacks=as_table(FALLBACKS, []), stats=stats)
     metadata = list(items[["title", "year", "categories", "description"]].itertuples(index=False, name=None))
     shared = _share_questions(metadata)
     asked = sorted({place for place in shared if place is not None})
@@ -100,7 +101,7 @@ def summarise(items: pd.DataFrame, teacher: Teacher | None, *, progress: str = "
     faults = Counter(fault for _, fault, _ in fallbacks)
     return Summaries(
         keywords=pd.DataFrame({"item": extracted["item"], "keywords": lists}),
-        fallbacks=_fallbacks(fallbacks),
+        fallbacks=as_table(FALLBACKS, fallbacks),
         stats={
             **keyword_stats(lists),
             "asked": len(answers),
@@ -141,14 +142,13 @@ def foresee_keywords(params: Params) -> tuple[pd.DataFrame, str]:
 
     Where answers of a teacher are missing, all keywords are extracted ones, and the second says so in words.
     """
-    items = read_table(ITEMS)
-    if params.keywords.source == "tfidf":
-        return extract_keywords(items)[0], ""
-    with suppress(Unanswered):
-        replay = replace(open_teacher(params.teacher_settings), listener=lambda *_: None)
-        return summarise(items, replay, progress="").keywords, ""
-    missing = "keywords by the teacher are still to come, extracted ones stand in"
-    return extract_keywords(items)[0], missing
+    items, missing = read_table(ITEMS), ""
+    if params.keywords.source == "teacher":
+        with suppress(Unanswered):
+            replay = replace(open_teacher(params.teacher_settings), listener=lambda *_: None)
+            return summarise(items, replay, progress="").keywords, ""
+        missing = "keywords by the teacher are still to come, extracted ones stand in"
+    return extract_keywords(items), missing
 
 
 def _share_questions(metadata: Sequence[tuple[Any, ...]]) -> list[int | None]:
@@ -201,9 +201,3 @@ def _split_entries(text: str) -> list[str]:
         _ORDINAL.sub("", one_line(entry, LONGEST_NAME).strip(EDGES)).strip(EDGES) for entry in _SEPARATOR.split(listed)
     )
     return [entry for entry in entries if entry]
-
-
-def _fallbacks(records: Sequence[tuple[int, Fault, str]]) -> pd.DataFrame:
-    """The table of fallbacks in its schema."""
-    frame = pd.DataFrame.from_records(records, columns=SCHEMAS[FALLBACKS].names)
-    return frame.astype({"item": "int32"})

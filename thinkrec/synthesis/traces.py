@@ -15,19 +15,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from thinkrec.artifacts import INTERACTIONS, ITEMS, KEYWORDS, REJECTED, SCHEMAS, TRACES, read_table
+from thinkrec.artifacts import INTERACTIONS, ITEMS, KEYWORDS, REJECTED, TRACES, as_table, read_table
 from thinkrec.claims.answers import parse_verdict, read_parts, trace_text
 from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.params import Params, TraceParams
 from thinkrec.synthesis.examples import write_examples
 from thinkrec.synthesis.filters import find_fault
-from thinkrec.synthesis.sampling import Sample, sample_rows
+from thinkrec.synthesis.sampling import sample_rows
 from thinkrec.synthesis.summaries import foresee_keywords
 from thinkrec.teacher.budget import Spent
 from thinkrec.teacher.client import Session, ask_about
@@ -68,14 +67,14 @@ class Synthesis:
 
 
 def synthesise(
-    sample: Sample, checker: Checker, teacher: Teacher, limits: TraceParams, *, progress: str = "traces"
+    sample: pd.DataFrame, checker: Checker, teacher: Teacher, limits: TraceParams, *, progress: str = "traces"
 ) -> Synthesis:
-    """Ask `teacher` about a sample and keep its sound traces, in the order of the sample, however they finish.
+    """Ask `teacher` about a sample (see `as_sample`) and keep its sound traces, in its order, however they finish.
 
     `progress` names the bar on stderr; an empty name shows none.
     """
-    rows = zip(sample.row.tolist(), sample.label.tolist(), sample.held_out.tolist(), strict=True)
-    outcomes = [Outcome(row=row, label=label, held_out=held_out) for row, label, held_out in rows]
+    entries = sample[["row", "label", "held_out"]].itertuples(index=False)
+    outcomes = [Outcome(row=row, label=label, held_out=held_out) for row, label, held_out in entries]
 
     async def converse(session: Session, outcome: Outcome) -> None:
         await reflect(outcome, checker, session, limits)
@@ -84,7 +83,7 @@ def synthesise(
     _drop_duplicates(outcomes)
     kept = [(outcome.row, outcome.label, outcome.turns, outcome.trace) for outcome in outcomes if outcome.trace]
     rejected = [(outcome.row, outcome.label, *refused) for outcome in outcomes for refused in outcome.refused]
-    tables = _table(TRACES, kept), _table(REJECTED, rejected)
+    tables = as_table(TRACES, kept), as_table(REJECTED, rejected)
     return Synthesis(
         kept=tables[0], rejected=tables[1], examples=write_examples(*tables, checker), stats=_stats(outcomes)
     )
@@ -109,7 +108,8 @@ def trace_job(params: Params, keywords: pd.DataFrame | None = None, *, rows: int
     def work(teacher: Teacher) -> Synthesis:
         interactions, items = read_table(INTERACTIONS), read_table(ITEMS)
         sample = sample_rows(interactions, params.traces, params.seed)
-        sample = sample if rows is None else sample.spread(rows)
+        if rows is not None:  # from all over the sample
+            sample = sample.iloc[:: max(len(sample) // rows, 1)].head(rows)
         shown_keywords = read_table(KEYWORDS) if keywords is None else keywords
         checker = Checker(interactions, items, shown_keywords, params.prompt, thesaurus_of(params.dataset.name))
         return synthesise(sample, checker, teacher, params.traces)
@@ -156,13 +156,6 @@ def _drop_duplicates(outcomes: Sequence[Outcome]) -> None:
         if row != outcome.row:
             outcome.refused.append((outcome.turns, "duplicate", f"the trace of row {row}", outcome.trace))
             outcome.trace = None
-
-
-def _table(path: Path, records: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
-    """Records as a frame in the columns and types of an artefact's schema."""
-    schema = SCHEMAS[path]
-    frame = pd.DataFrame.from_records(records, columns=schema.names)
-    return frame.astype({field.name: field.type.to_pandas_dtype() for field in schema if field.type != "string"})
 
 
 def _stats(outcomes: Sequence[Outcome]) -> dict[str, Any]:
