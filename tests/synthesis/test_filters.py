@@ -33,14 +33,12 @@ def with_history(text):
     return f"Verdict: Yes\nHistory: {text}\nTaste: Prefers war, avoids love.\nFit: It fits well."
 
 
-def test_a_good_answer_has_no_fault_at_first_or_later():
-    assert fault_of(FINE) is None
-    assert fault_of(FINE, reflected=True) is None  # "The Corrections" is a title
-
-
 @pytest.mark.parametrize(
     ("text", "changes", "fault"),
     [
+        (FINE, {}, None),
+        (FINE, {"reflected": True}, None),  # "The Corrections" is a title
+        (with_history('Liked 勝利 in "The Corrections", disliked "Der Untergang der Titanic im Eis".'), {}, None),
         (FINE, {"label": False}, ("wrong_verdict", "Yes, not No")),
         ("Nothing", {}, ("no_verdict", "Nothing")),
         ("Yes.", {}, ("empty", "a verdict alone")),
@@ -62,6 +60,14 @@ def test_a_good_answer_has_no_fault_at_first_or_later():
             {},
             ("wrong_language", "17 words without one that tells English"),
         ),
+        (FINE.replace("It fits.", "It does not fit."), {}, ("contradicts_labels", "it argues for No")),
+        (with_history("The correct answer is Yes."), {}, ("leaked_hint", "correct answer")),
+        (with_history("It says: answer Yes."), {}, ("leaked_hint", "answer Yes")),
+        (with_history('There is a "verdict": "liked".'), {}, ("leaked_hint", 'verdict": "liked')),
+        # A correction is looked for only once something was said.
+        (with_history("Liked stories that were told of war, I missed none."), {}, None),
+        (with_history("I missed war, which is liked."), {"reflected": True}, ("leaked_hint", "I missed")),
+        (with_history("Liked what was told of war."), {"reflected": True}, ("leaked_hint", "was told")),
     ],
 )
 def test_each_fault_has_its_name_and_says_what_was_found(text, changes, fault):
@@ -86,16 +92,6 @@ def test_each_fault_has_its_name_and_says_what_was_found(text, changes, fault):
 )
 def test_claims_are_held_against_what_was_shown(history, fault):
     assert fault_of(with_history(history)) == fault
-
-
-def test_reasons_that_end_in_the_other_verdict_are_refused():
-    answer = with_history("Liked war.").replace("It fits well.", "All in all it does not fit.")
-    assert fault_of(answer) == ("contradicts_labels", "it argues for No")
-
-
-def test_shown_names_of_another_language_are_no_fault():
-    text = 'Liked 勝利 in "The Corrections", disliked "Der Untergang der Titanic im Eis".'
-    assert fault_of(with_history(text)) is None
 
 
 @pytest.mark.parametrize(
@@ -127,17 +123,3 @@ def test_shown_names_of_another_language_are_no_fault():
 )
 def test_hints_are_found_by_rule(text, leaks):
     assert (mentions_hint(text, ["The Corrections"]) is not None) is leaks
-
-
-@pytest.mark.parametrize(
-    "said", ["The correct answer is Yes.", "It says: answer Yes.", 'There is a "verdict": "liked".']
-)
-def test_an_answer_that_says_which_answer_is_wanted_is_refused_from_the_first_turn(said):
-    assert fault_of(with_history(said))[0] == "leaked_hint"
-
-
-def test_a_correction_is_looked_for_only_once_something_was_said():
-    told_in_flashbacks = with_history("Liked what was told in flashbacks about war.")
-    assert fault_of(with_history("Liked stories that were told of war, I missed none.")) is None
-    assert fault_of(with_history("I missed war, which is liked."), reflected=True) == ("leaked_hint", "I missed")
-    assert fault_of(told_in_flashbacks, reflected=True) == ("leaked_hint", "was told")

@@ -3,15 +3,7 @@
 import pandas as pd
 import pytest
 
-from tests.synthesis.worlds import (
-    TRACE,
-    interactions_of,
-    items_of,
-    lines,
-    make_traces,
-    questions_about,
-    trace,
-)
+from tests.synthesis.worlds import TRACE, interactions_of, items_of, lines, make_traces, questions_about, trace
 from tests.teacher.scripted import scripted
 from thinkrec.artifacts import REJECTED, TRACES, write_table
 from thinkrec.claims.answers import parse_verdict
@@ -52,14 +44,9 @@ def test_a_teacher_that_is_always_wrong_is_asked_max_turns_times_and_nothing_is_
     }
     stats = synthesis.stats
     assert stats["given_up"] == {**dict.fromkeys(FAULTS, 0), "wrong_verdict": 4}
-    assert stats["train"] == {
-        "asked": 4,
-        "kept": 0,
-        "accuracy_before_hint": 0.0,
-        "without_own_verdict": 0,
-        "turns_per_row": 3.0,
-        "turns_per_kept_trace": None,
-    }
+    counts = {"asked": 4, "kept": 0, "without_own_verdict": 0}
+    means = {"accuracy_before_hint": 0.0, "turns_per_row": 3.0, "turns_per_kept_trace": None}
+    assert stats["train"] == counts | means
     assert stats["held_out"]["accuracy_before_hint"] is None
     assert (stats["prompt_tokens"], stats["tokens_per_kept_trace"]) == (24, None)
 
@@ -84,13 +71,15 @@ def test_a_right_first_answer_is_kept_in_the_form_that_models_learn():
         (lines("No", 'Liked "Midnight Noon".'), "ungrounded"),
     ],
 )
-def test_what_is_at_fault_is_said_without_a_hint_and_stands_in_the_ledger_with_an_example(first, fault):
-    app, heard = scripted(lambda messages: first if len(messages) == 2 else lines("No"))
+@pytest.mark.parametrize("corrections", [0, 1])  # before that: the right verdict is named once
+def test_what_is_at_fault_is_said_without_a_hint_and_stands_in_the_ledger_with_an_example(first, fault, corrections):
+    app, heard = scripted(by_row({4: [*[lines("Yes")] * corrections, first, lines("No")]}))
     synthesis = make_traces(WORLD, [4], app)
-    assert synthesis.rejected["fault"].tolist() == [fault]
-    assert synthesis.stats["rejected"] == {**dict.fromkeys(FAULTS, 0), fault: 1}
-    assert synthesis.kept[["turns", "text"]].values.tolist() == [[2, trace("No")]]
-    assert corrected(heard[1]) is None
+    faults = [*["wrong_verdict"] * corrections, fault]
+    assert synthesis.rejected["fault"].tolist() == faults
+    assert synthesis.stats["rejected"] == {**dict.fromkeys(FAULTS, 0), **dict.fromkeys(faults, 1)}
+    assert synthesis.kept[["turns", "text"]].values.tolist() == [[2 + corrections, trace("No")]]
+    assert corrected(heard[-1]) is None
     assert f"## {fault} (1): row 4" in synthesis.examples
 
 
@@ -111,16 +100,6 @@ def test_a_reflect_turn_gives_a_trace_without_its_wrong_answer_whose_verdict_is_
     assert synthesis.stats["train"]["accuracy_before_hint"] == 0.0
     assert synthesis.stats["train"]["turns_per_kept_trace"] == 2.0
     assert synthesis.stats["tokens_per_kept_trace"] == 6  # two answers, each of 2 prompt and 1 completion tokens
-
-
-def test_a_leaked_hint_is_refused_and_asked_for_again():
-    answers = [lines("Yes"), lines("No", "As you said, it is not."), lines("No", "It is not for them.")]
-    app, heard = scripted(by_row({4: answers}))
-    synthesis = make_traces(WORLD, [4], app)
-    assert synthesis.rejected["fault"].tolist() == ["wrong_verdict", "leaked_hint"]
-    assert synthesis.rejected["detail"].tolist() == ["Yes, not No", "As you said"]
-    assert synthesis.kept["text"].tolist() == [trace("No", "It is not for them.")]
-    assert corrected(heard[2]) is None  # the right verdict is named once
 
 
 def test_traces_of_train_that_repeat_an_earlier_one_go_and_cost_no_turn():

@@ -88,19 +88,26 @@ def test_equal_questions_are_submitted_once_and_what_the_store_knows_needs_no_ke
     assert "needs a key; set THINKREC_TEACHER_KEY" in fails(server, "b")
 
 
-def test_what_failed_is_submitted_again_with_the_next_turns(server):
-    def answer(request, times):
-        text = request["messages"][-1]["content"]
-        if text == "b" and times == 1:
-            return 429, {"error": {"message": "too many"}}
-        return 200, completion("again" if text == "c" else text)
+def answers(wrong, status, body, *, until=10):
+    """Answers whoever asks again with "x", a first question with "again", and the question `wrong` with a fault."""
 
-    server.answer = answer
-    waits(server, "a", "b", "c")
+    def answer(request, times):
+        if request["messages"][-1]["content"] == wrong and times < until:
+            return status, body
+        return 200, completion("again" if len(request["messages"]) == 1 else "x")
+
+    return answer
+
+
+def test_what_failed_is_submitted_again_with_the_next_turns(server):
+    server.answer = answers("b", 429, {"error": {"message": "too many"}}, until=2)
+    waits(server, "a", "b")
     server.finish()
-    assert "2 answers collected; 1 failed (too many); 2 questions submitted (batch_1)" in waits(server, "a", "b", "c")
+    assert "1 answer collected; 1 failed (too many); 2 questions submitted (batch_1)" in waits(server, "a", "b")
     server.finish()
-    assert go(server, "a", "b", "c") == ["a", "b", "so?"]
+    assert "1 question submitted (batch_2)" in waits(server, "a", "b")
+    server.finish()
+    assert go(server, "a", "b") == ["x", "x"]
     assert sorted(server.asked.values()) == [1, 1, 1, 2]
 
 
@@ -126,6 +133,7 @@ def test_a_question_fails_in_so_many_batches_and_no_more(server):
     line = fails(server, *texts)
     assert f"{server.endpoint}: {len(BROKEN)} questions without an answer after {batch.ATTEMPTS} batches (" in line
     assert len(server.batches) == batch.ATTEMPTS
+    assert not any(KEY.encode() in path.read_bytes() for path in Path(".cache").iterdir())
     server.answer = lambda request, _: (200, completion("x"))
     waits(server, *texts)  # after that line they are asked anew
     server.finish()
@@ -133,17 +141,21 @@ def test_a_question_fails_in_so_many_batches_and_no_more(server):
 
 
 def test_the_others_are_answered_before_failures_end_the_run(server):
-    def answer(request, times):
-        if request["messages"][0]["content"] == "b":
-            return 500, {"error": {"message": "no"}}
-        return 200, completion("again" if len(request["messages"]) == 1 else "x")
-
-    server.answer = answer
+    server.answer = answers("b", 500, {"error": {"message": "no"}})
     for _ in range(batch.ATTEMPTS):
         waits(server, "b", "c")
         server.finish()
     assert "1 question without" in fails(server, "b", "c")
     assert len(stored()) == 2  # both turns of "c"
+
+
+def test_a_question_that_the_host_turns_down_does_not_keep_the_others_from_ending(server):
+    server.answer = answers("b", 400, {"error": {"error": {"message": "no such question"}}})
+    for _ in range(2):
+        waits(server, "b", "c")
+        server.finish()
+    assert go(server, "b", "c") == ["", "x"]
+    assert sorted(server.asked.values()) == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -301,15 +313,6 @@ def test_a_batch_that_is_gone_is_one_line_that_says_the_way_out(server):
     assert "1 question submitted" in waits(server, "a")
 
 
-def test_no_key_is_in_the_record(server):
-    server.answer = lambda *_: (400, {"error": {"message": f"key {KEY}"}})
-    waits(server, "a")
-    server.finish()
-    waits(server, "a")
-    for path in Path(".cache").iterdir():
-        assert KEY.encode() not in path.read_bytes()
-
-
 def test_a_record_of_an_earlier_version_is_a_user_error_in_one_line(server):
     waits(server, "a")
     with closing(sqlite3.connect(".cache/responses-batches.sqlite")) as connection, connection:
@@ -334,21 +337,6 @@ def test_two_runs_at_a_time_submit_once(server):
     line = asyncio.run(both())
     assert Counter("submitted" in line for line in line) == {True: 1, False: 1}
     assert len(server.batches) == 1
-
-
-def test_a_question_that_the_host_turns_down_does_not_keep_the_others_from_ending(server):
-    def answer(request, times):
-        if request["messages"][0]["content"] == "b":
-            return 400, {"error": {"error": {"message": "no such question"}}}
-        return 200, completion("again" if len(request["messages"]) == 1 else "x")
-
-    server.answer = answer
-    waits(server, "b", "c")
-    server.finish()
-    waits(server, "b", "c")
-    server.finish()
-    assert go(server, "b", "c") == ["", "x"]
-    assert sorted(server.asked.values()) == [1, 1, 1]
 
 
 @pytest.mark.parametrize("gone", ["output_file_id", "content"])

@@ -57,9 +57,9 @@ def test_prices_are_of_a_million_tokens_and_one_alone_makes_no_cost():
         assert np.isnan(quoted(A, **{price: 1.0}).cost).all()
 
 
-def test_a_ceiling_of_the_requests_bounds_the_answers():
-    assert quoted(A, turns=1, request={"max_tokens": 1000}).completion_tokens == span(200, 1000)
-    assert quoted(A, turns=1, request={"max_completion_tokens": 50}).completion_tokens == span(50)
+@pytest.mark.parametrize(("name", "ceiling", "least"), [("max_tokens", 1000, 200), ("max_completion_tokens", 50, 50)])
+def test_a_ceiling_of_the_requests_bounds_the_answers(name, ceiling, least):
+    assert quoted(A, turns=1, request={name: ceiling}).completion_tokens == span(least, ceiling)
 
 
 def test_answers_in_the_store_cost_nothing_and_teach_what_others_take(server):
@@ -104,9 +104,13 @@ def test_answers_to_questions_that_will_change_tell_of_tokens_alone(server):
 
 
 def test_equal_questions_are_sent_once_and_may_part_after_the_first_answer():
-    quote = quoted(A, A, A, turns=2)
-    assert quote.questions == 1
-    assert quote.requests == span(1, 4)
+    quote = quoted(A, A, A, turns=2, max_requests=5)
+    assert (quote.questions, quote.requests) == (1, span(1, 4))
+    assert "run.max_requests=5 may end a run before that" in " ".join(quote.notes)
+
+
+def test_without_questions_there_is_nothing_to_send():
+    assert quoted().requests == span(0)
 
 
 @pytest.mark.parametrize(
@@ -120,10 +124,6 @@ def test_equal_questions_are_sent_once_and_may_part_after_the_first_answer():
 )
 def test_time_is_that_of_the_tightest_limit(limits, seconds):
     assert quoted(A, B, turns=1, **limits).seconds == seconds
-
-
-def test_a_cap_is_said():
-    assert "run.max_requests=5 may end a run before that" in " ".join(quoted(A, max_requests=5).notes)
 
 
 def test_what_is_under_way_in_batches_is_not_sent_again(server, monkeypatch):
