@@ -26,8 +26,8 @@ from thinkrec.artifacts import (
 )
 from thinkrec.errors import UserError
 from thinkrec.experts.groups import load_groups
-from thinkrec.experts.routing import ROUTING_FILE
 from thinkrec.experts.rule import centroid_routing
+from thinkrec.experts.weights import ROUTING_FILE
 from thinkrec.features.artefact import load_features, save_features
 from thinkrec.features.statistics import causal_statistics
 from thinkrec.recommender import Recommender

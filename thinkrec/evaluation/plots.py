@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.metrics import roc_curve
 
 from thinkrec.evaluation.models import display_name
 from thinkrec.figures import COLOURS, GREY, panels, save
@@ -34,11 +32,11 @@ def shown(columns: Iterable[str]) -> list[str]:
 
 def roc_points(predictions: pd.DataFrame, models: Sequence[str], *, limit: int = CURVE_POINTS) -> list[dict[str, Any]]:
     """The ROC curves of these models as rows {model, fpr, tpr}, at most `limit` a model, both corners included."""
-    label_n = predictions["label"].to_numpy()
     points: list[dict[str, Any]] = []
     for model in models:
-        # A rate whose class has no rows is NaN.
-        fpr, tpr, _ = np.nan_to_num(roc_curve(label_n, predictions[model], drop_intermediate=False))
+        by_score = predictions.groupby(model)["label"].agg(["size", "sum"])[::-1].cumsum()  # equal scores are one step
+        liked, rows = (np.append(0, by_score[column]) for column in ("sum", "size"))
+        tpr, fpr = (count / max(count[-1], 1) for count in (liked, rows - liked))
         # Evenly spaced along the curve's own length: flat and steep stretches keep their corners.
         length = np.concatenate([[0.0], np.cumsum(np.diff(fpr) + np.diff(tpr))])
         places = np.unique(np.searchsorted(length, np.linspace(0, length[-1], limit)).clip(max=len(length) - 1))
@@ -160,6 +158,8 @@ def draw_groups(path: Path, vector_ud: NDArray[Any], group_u: NDArray[Any]) -> N
 
 def principal_components(vector_ud: NDArray[Any]) -> tuple[Floats, Floats]:
     """Places on the first two principal components (u, 2) and the shares of variance they explain (2)."""
+    from sklearn.decomposition import PCA  # a second to import, which the report can do without
+
     components = PCA(min(2, *vector_ud.shape), svd_solver="full")
     place = components.fit_transform(np.asarray(vector_ud, dtype=np.float64))
     missing = 2 - place.shape[1]  # a single dimension has no second component

@@ -13,21 +13,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from thinkrec.artifacts import EXPERTS, GATE, atomic, faulty_artifact, read_tensors, write_tensors
+from thinkrec.artifacts import GATE, atomic, faulty_artifact, read_tensors, write_tensors
 from thinkrec.errors import UserError
 from thinkrec.experts.gate import Gate, train_gate
 from thinkrec.experts.groups import UserGroups
 from thinkrec.experts.rule import CASES, centroid_routing, routing_cases
 from thinkrec.experts.training import Experts, load_experts
+from thinkrec.experts.weights import ROUTING_FILE, load_weights, routing_provenance
 from thinkrec.history import LATE_SHARE, late_train_rows
 from thinkrec.lm.adapters import install_mixture, read_lora
 from thinkrec.lm.loaded import LoadedModel, open_global
 from thinkrec.metrics import validation
 from thinkrec.params import GateParams, Params
-from thinkrec.provenance import check_provenance, hash_of, parameters, write_provenance
+from thinkrec.provenance import write_provenance
 
 Floats = NDArray[np.float32]
-ROUTING_FILE, GATE_FILE = "routing.safetensors", "gate.safetensors"
+GATE_FILE = "gate.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +93,7 @@ def save_routing(routing: Routing, params: GateParams, root: Path = Path()) -> N
     """Write the routing of the project at `root`, the trained gate beside its weights if there is one."""
     with atomic(root / GATE) as partial:
         partial.mkdir()
-        write_provenance(partial, _provenance(params, root))
+        write_provenance(partial, routing_provenance(params, root))
         write_tensors(partial / ROUTING_FILE, {"weights": routing.weights})
         if routing.gate is not None:
             learned = {name: weight.detach().cpu().numpy() for name, weight in routing.gate.named_parameters()}
@@ -101,14 +102,7 @@ def save_routing(routing: Routing, params: GateParams, root: Path = Path()) -> N
 
 def load_routing(groups: UserGroups, params: GateParams, root: Path = Path(), *, states: int) -> Routing:
     """Read the routing of so many user states (S) to the experts of these groups; a UserError if it is of others."""
-    folder = root / GATE
-    weights = read_tensors(folder / ROUTING_FILE, ["weights"])["weights"]
-    check_provenance(folder, _provenance(params, root))
-    shape = (states, len(groups.centroids) + 1)
-    if weights.shape != shape:
-        raise faulty_artifact(
-            folder / ROUTING_FILE, f"not the weights of {states} user states and {shape[1] - 1} experts"
-        )
+    folder, weights = root / GATE, load_weights(groups, params, root, states=states)
     gate = None
     if (folder / GATE_FILE).exists():
         gate = Gate(groups, params.temperature)
@@ -139,8 +133,3 @@ def open_finished(params: Params, root: Path = Path()) -> tuple[LoadedModel, Rou
     loaded, experts = open_experts(params, root)
     routing = load_routing(experts.groups, params.gate, root, states=len(loaded.features.user_vectors))
     return replace(loaded, routing_weights=routing.weights), routing
-
-
-def _provenance(params: GateParams, root: Path) -> dict[str, Any]:
-    """What a routing belongs to: the experts, the kind of gate, the temperature that new users are routed with."""
-    return {"experts": hash_of(root / EXPERTS), **parameters("gate", params, "kind", "temperature")}

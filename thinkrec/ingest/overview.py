@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from thinkrec.artifacts import SPLITS
 from thinkrec.figures import COLOURS, GREY, panels, save
 from thinkrec.history import history_bounds, seen_in_train
 from thinkrec.ingest.partitions import DAY
 from thinkrec.ingest.splits import Windows
+from thinkrec.metrics import auc
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,9 +64,7 @@ def describe(interactions: pd.DataFrame, truth: pd.DataFrame) -> dict[str, Any]:
             "median_history": float(rows["median_history"][chosen].median()),
         }
         if len(truth):
-            both = 0 < means["positive_share"] < 1
-            score = truth["probability"][chosen]
-            splits[split]["best_auc"] = float(roc_auc_score(rows["positive_share"][chosen], score)) if both else np.nan
+            splits[split]["best_auc"] = auc(rows["positive_share"][chosen], truth["probability"][chosen])
     busiest = {f"{name}s": _share_of_top(np.bincount(interactions[name])) for name in ("user", "item")}
     return {"ratings_of_busiest_tenth": busiest, "splits": splits}
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from thinkrec import artifacts
 from thinkrec.experts.groups import load_groups
-from thinkrec.experts.routing import load_routing
+from thinkrec.experts.weights import load_weights
 from thinkrec.features.artefact import load_features
 from thinkrec.params import Params
 
@@ -44,7 +44,7 @@ def read_artefacts(params: Params) -> Artefacts:
         UserError: one is missing, or does not belong to the others.
     """
     features, groups = load_features(), load_groups(artifacts.EXPERTS)
-    routing = load_routing(groups, params.gate, states=len(features.user_vectors))
+    weights = load_weights(groups, params.gate, states=len(features.user_vectors))
     predictions = artifacts.read_table(artifacts.PREDICTIONS)
     return Artefacts(
         interactions=artifacts.read_table(artifacts.INTERACTIONS),
@@ -54,7 +54,7 @@ def read_artefacts(params: Params) -> Artefacts:
         truth=artifacts.read_table(artifacts.TRUTH),
         predictions=predictions,
         reasons=artifacts.read_table(artifacts.REASONS),
-        weights=routing.weights[features.state[predictions["row"]]],
+        weights=weights[features.state[predictions["row"]]],
         table=artifacts.read_json(artifacts.TABLE),
         measured={name: artifacts.read_json(artifacts.ROOT / name / artifacts.MEASURES) for name in MEASURED},
     )
