@@ -188,9 +188,9 @@ def write_movielens(folder: Path, *, bad: int = 0) -> Path:
     rng = np.random.default_rng(5)
     windows = windows_of(DATASETS["ml-1m"].windows, 0, 0)
     lines = []
-    for window, users, items in ((windows.train, 24, 36), (windows.valid, 28, 40), (windows.test, 30, 43)):
+    for window, users, items in zip(windows.values(), (24, 28, 30), (36, 40, 43), strict=True):
         for user in range(1, users + 1):
-            chosen = rng.choice(np.arange(1, items + 1), 12 if window is windows.train else 4, replace=False)
+            chosen = rng.choice(np.arange(1, items + 1), 12 if window is windows["train"] else 4, replace=False)
             for item in {*chosen.tolist(), items - user % 4}:  # the last ones surely among them
                 stars = 5 if rng.random() < (0.8 if item % 2 else 0.2) else 2
                 lines.append(f"{user}::{item}::{stars}::{rng.integers(window.start, window.end)}")

@@ -7,10 +7,10 @@ import pandas as pd
 
 from thinkrec.artifacts import SPLITS
 from thinkrec.ingest.overview import describe, draw
-from thinkrec.ingest.splits import Windows
+from thinkrec.ingest.splits import windows_between
 
 DAY = 86_400
-WINDOWS = Windows.between([0, 10 * DAY, 15 * DAY, 20 * DAY])
+WINDOWS = windows_between([0, 10 * DAY, 15 * DAY, 20 * DAY])
 NO_TRUTH = pd.DataFrame({"probability": pd.Series([], dtype="float32")})
 
 

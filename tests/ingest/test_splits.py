@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from thinkrec.artifacts import SPLITS
 from thinkrec.errors import UserError
-from thinkrec.ingest.splits import Window, Windows, check_rule, split_at, split_codes, windows_of
+from thinkrec.ingest.splits import Window, check_rule, split_at, split_codes, windows_between, windows_of
 
 ML_1M = windows_of(split_at("2001-06-01", "2002-04-01", "2002-09-01", "2003-02-01"), 0, 0)
 TIMES = st.integers(0, 4_000_000_000)
@@ -34,8 +34,8 @@ def test_months_are_counted_back_from_the_end_of_the_newest_ratings_day(months, 
 
 
 def test_shares_cut_the_time_that_ratings_span_by_the_second():
-    assert windows_of({"shares": [0.8, 0.1, 0.1]}, 1000, 1099) == Windows.between([1000, 1080, 1090, 1100])
-    assert windows_of({"shares": [0.2, 0.1, 0.1]}, 1000, 1099) == Windows.between([1060, 1080, 1090, 1100])
+    assert windows_of({"shares": [0.8, 0.1, 0.1]}, 1000, 1099) == windows_between([1000, 1080, 1090, 1100])
+    assert windows_of({"shares": [0.2, 0.1, 0.1]}, 1000, 1099) == windows_between([1060, 1080, 1090, 1100])
 
 
 MONTHS = st.fixed_dictionaries({"months": st.tuples(st.integers(1, 400), st.integers(1, 40), st.integers(1, 40))})
@@ -48,12 +48,14 @@ def test_windows_meet_without_overlap_and_hold_the_newest_rating(first, second, 
     if newest - oldest < 100:
         return
     windows = windows_of(rule, oldest, newest)
-    assert windows.train.end == windows.valid.start and windows.valid.end == windows.test.start
-    assert windows.test.start <= newest < windows.test.end
+    assert windows["train"].end == windows["valid"].start and windows["valid"].end == windows["test"].start
+    assert windows["test"].start <= newest < windows["test"].end
 
 
 def test_windows_are_half_open_and_what_is_in_none_is_outside():
-    windows = Windows(train=Window(start=0, end=10), valid=Window(start=10, end=12), test=Window(start=20, end=30))
+    windows = {
+        split: Window(start=start, end=end) for split, start, end in zip(SPLITS, (0, 10, 20), (10, 12, 30), strict=True)
+    }
     codes = split_codes(np.array([-1, 0, 9, 10, 11, 12, 19, 20, 29, 30]), windows)
     assert codes.dtype == np.int8
     assert codes.tolist() == [-1, 0, 0, 1, 1, -1, -1, 2, 2, -1]
@@ -65,7 +67,7 @@ def test_spans_of_time_may_be_days_or_moments_with_time_between_them():
         "valid": [date(2002, 4, 1), date(2002, 9, 1)],  # as YAML reads a bare date
         "test": ["2002-09-01T00:00:00+00:00", "2003-01-31T23:59:59"],
     }
-    assert [str(windows_of(rule, 0, 0).of(split)) for split in SPLITS] == [
+    assert [str(windows_of(rule, 0, 0)[split]) for split in SPLITS] == [
         "[2001-06-01, 2002-03-01) UTC",
         "[2002-04-01, 2002-09-01) UTC",
         "[2002-09-01T00:00:00, 2003-01-31T23:59:59) UTC",

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import multiprocessing
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tests.project import teacher_params
@@ -18,7 +19,8 @@ NUMBERS = itertools.count()
 
 def teacher_at(endpoint="offline", *, app=None, retries=5, patience=300.0, **changes):
     """A teacher with the repository's own settings and `changes`."""
-    return open_teacher(teacher_params(endpoint, **changes), app=app, retries=retries, patience=patience)
+    teacher = open_teacher(teacher_params(endpoint, **changes))
+    return replace(teacher, app=app or teacher.app, retries=retries, patience=patience)
 
 
 def message(text):

@@ -41,7 +41,7 @@ from thinkrec.ingest.overview import describe
 from thinkrec.ingest.partitions import DAY, Summary, check_rows, faults_by_file, read_part, rows_within, summarise
 from thinkrec.ingest.raw import TRUTH, Fault, Items, Source
 from thinkrec.ingest.selection import Rows, core_rows, first_ratings, number_ids
-from thinkrec.ingest.splits import COLUMN, Window, Windows, windows_of
+from thinkrec.ingest.splits import COLUMN, Window, Windows, in_order, windows_of
 from thinkrec.params import DatasetParams
 from thinkrec.shown import LONGEST_TITLE, shown_title
 
@@ -141,7 +141,7 @@ def make_tables(dataset: Dataset, source: Source, max_bad_share: float) -> Inges
         "items_without_metadata": without_metadata,
         "metadata_duplicated": metadata.duplicated,
         "metadata_repaired": dict(sorted(metadata.repaired.items())),
-        "windows": {split: str(windows.of(split)) for split in SPLITS},
+        "windows": {split: str(windows[split]) for split in SPLITS},
         **describe(interactions, truth),
     }
     return Ingested(
@@ -278,7 +278,7 @@ def _measure_splits(dataset: Dataset, interactions: pd.DataFrame, summaries: Seq
         )
     spans = {split: Window(start=int(first), end=int(last) + 1) for split, first, last in times.itertuples()}
     try:
-        return Windows(**spans)
+        return in_order(spans)
     except ValueError:
         texts = "; ".join(f"{split} {span}" for split, span in spans.items())
         raise UserError(
@@ -294,7 +294,7 @@ def _check_splits(
     counts = interactions["split"].value_counts()
     empty = [split for split in SPLITS if not counts[split]]
     if empty:
-        window = windows.of(empty[0])
+        window = windows[empty[0]]
         repeats = dropped["exact_duplicates"] + dropped["repeated_ratings"]
         why = (
             f"only users and items with {dataset.core} ratings stay (dataset.core), which took {dropped['below_core']} "

@@ -93,14 +93,14 @@ def _draw_time(axes: Axes, days: Counter[int], windows: Windows) -> None:
     count = np.array([days[number] for number in day.tolist()])
     # A few stray ratings, years away, would leave the rest no room.
     share = np.cumsum(count) / count.sum()
-    first = min(int(day[np.searchsorted(share, FAR)]), windows.train.start // DAY)
-    last = max(int(day[np.searchsorted(share, 1 - FAR)]), (windows.test.end - 1) // DAY)
+    first = min(int(day[np.searchsorted(share, FAR)]), windows["train"].start // DAY)
+    last = max(int(day[np.searchsorted(share, 1 - FAR)]), (windows["test"].end - 1) // DAY)
     step = -(-(last + 1 - first) // BARS)
     edges = np.arange(first, last + 1 + step, step)
     height, _ = np.histogram(day, bins=edges, weights=count)
     axes.stairs(height, edges, fill=True, color="#777777", zorder=2)
     for split, colour in SPLIT_COLOURS.items():
-        window = windows.of(split)
+        window = windows[split]
         axes.axvspan(window.start / DAY, window.end / DAY, color=colour, alpha=0.25, linewidth=0, label=split)
     locator = AutoDateLocator(maxticks=8)
     axes.xaxis.set_major_locator(locator)

@@ -15,10 +15,9 @@ is before train.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from dateutil.relativedelta import relativedelta
@@ -36,8 +35,7 @@ EXAMPLES = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class Window(NamedTuple):
     """A half-open span of time, [start, end), in seconds since 1970 UTC."""
 
     start: int
@@ -51,32 +49,23 @@ class Window:
         return f"[{texts[0]}, {texts[1]}) UTC"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Windows:
-    """The window of each split, none empty, one after another (else a ValueError); there may be time between them."""
+Windows = Mapping[str, Window]  # of each split; see `in_order`
 
-    train: Window
-    valid: Window
-    test: Window
 
-    def __post_init__(self) -> None:
-        for split in SPLITS:
-            if self.of(split).end <= self.of(split).start:
-                raise ValueError(f"the {split} window ends before it begins")
-        for earlier, later in pairwise(SPLITS):
-            if self.of(later).start < self.of(earlier).end:
-                raise ValueError(f"the {later} window begins before the {earlier} window ends")
+def in_order(windows: Windows) -> Windows:
+    """The same windows, none empty, one after another (else a ValueError); there may be time between them."""
+    for split, window in windows.items():
+        if window.end <= window.start:
+            raise ValueError(f"the {split} window ends before it begins")
+    for earlier, later in pairwise(SPLITS):
+        if windows[later].start < windows[earlier].end:
+            raise ValueError(f"the {later} window begins before the {earlier} window ends")
+    return windows
 
-    @classmethod
-    def between(cls, edges: Sequence[int]) -> Windows:
-        """Windows without time between them: the seconds at which each begins, and at which the last ends."""
-        spans = (Window(start=start, end=end) for start, end in pairwise(edges))
-        return cls(**dict(zip(SPLITS, spans, strict=True)))
 
-    def of(self, split: str) -> Window:
-        """The window of the split of that name."""
-        window: Window = getattr(self, split)
-        return window
+def windows_between(edges: Sequence[int]) -> Windows:
+    """Windows without time between them: the seconds at which each begins, and at which the last ends."""
+    return in_order(dict(zip(SPLITS, map(Window._make, pairwise(edges)), strict=True)))
 
 
 def split_at(train: str, valid: str, test: str, end: str) -> dict[str, list[str]]:
@@ -102,15 +91,16 @@ def _parse_rule(rule: Any, oldest: int, newest: int) -> Windows:
     if not isinstance(rule, Mapping):
         raise ValueError(f"no rule is called {rule!r}")
     if set(rule) == set(SPLITS):
-        return Windows(**{split: _parse_window(split, rule[split]) for split in SPLITS})
+        days = {split: _parse_list(split, rule[split], "a first day and the first day after it", 2) for split in SPLITS}
+        return in_order({split: Window(*map(_seconds, edges)) for split, edges in days.items()})
     if set(rule) == {"months"}:
-        months = _parse_three("months", rule["months"])
+        months = _parse_list("months", rule["months"])
         if any(type(n) is not int or not 1 <= n <= MOST_MONTHS for n in months):
             raise ValueError(f"months should be whole numbers from 1 to {MOST_MONTHS} (they are {months})")
         end = datetime.fromtimestamp(newest, UTC).date() + timedelta(days=1)
-        return Windows.between([_seconds(end - relativedelta(months=sum(months[split:]))) for split in range(4)])
+        return windows_between([_seconds(end - relativedelta(months=sum(months[split:]))) for split in range(4)])
     if set(rule) == {"shares"}:
-        shares = _parse_three("shares", rule["shares"])
+        shares = _parse_list("shares", rule["shares"])
         numbers = all(type(share) in (int, float) and share > 0 for share in shares)
         if not numbers or sum(shares) > 1 + 1e-9:
             raise ValueError(f"shares should be above 0 and add up to 1 at most (they are {shares})")
@@ -121,21 +111,16 @@ def _parse_rule(rule: Any, oldest: int, newest: int) -> Windows:
                 f"dataset.windows: the ratings span {newest + 1 - oldest} seconds, too few to be split by shares of "
                 "time; check that timestamps are read as they are meant"
             )
-        return Windows.between(edges)
+        return windows_between(edges)
     raise ValueError(f"no rule has the keys {', '.join(map(str, rule)) or '(none)'}")
 
 
-def _parse_three(name: str, values: Any) -> list[Any]:
-    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != len(SPLITS):
-        raise ValueError(f"{name} should be three numbers, of {', '.join(SPLITS)} (it is {values!r})")
+def _parse_list(
+    name: str, values: Any, what: str = f"three numbers, of {', '.join(SPLITS)}", length: int = 3
+) -> list[Any]:
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != length:
+        raise ValueError(f"{name} should be {what} (it is {values!r})")
     return list(values)
-
-
-def _parse_window(split: str, days: Any) -> Window:
-    if not isinstance(days, Sequence) or isinstance(days, str) or len(days) != 2:
-        raise ValueError(f"{split} should be a first day and the first day after it (it is {days!r})")
-    start, end = map(_seconds, days)
-    return Window(start=start, end=end)
 
 
 def _seconds(day: Any) -> int:
@@ -148,6 +133,6 @@ def split_codes(timestamp: NDArray[np.int64], windows: Windows) -> NDArray[np.in
     """The number in `SPLITS` of the window that each timestamp falls in, -1 outside all of them."""
     code = np.full(len(timestamp), -1, np.int8)
     for number, split in enumerate(SPLITS):
-        window = windows.of(split)
+        window = windows[split]
         code[(window.start <= timestamp) & (timestamp < window.end)] = number
     return code

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import httpx2
 from pydantic import Field, TypeAdapter, ValidationError
@@ -36,6 +36,7 @@ _TOO_LONG = re.compile(
 )
 
 
+T = TypeVar("T")
 _Count = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 
 
@@ -178,13 +179,13 @@ def _innermost(error: object) -> dict[str, Any]:
     for name in ("error", "message", "detail"):
         inner = details.get(name)
         if isinstance(inner, str) and inner.lstrip().startswith("{"):
-            inner = parse_object(inner.encode(errors="replace"))
+            inner = parse_object(inner)
         if isinstance(inner, dict) and inner:
             return {**details, name: None} | _innermost(inner)
     return details
 
 
-def parse_object(content: bytes) -> dict[str, Any]:
+def parse_object(content: str | bytes) -> dict[str, Any]:
     """The JSON object in a body or line; empty for anything else."""
     try:
         return as_object(json.loads(content))
@@ -202,17 +203,18 @@ def dump_answer(answer: Answer) -> str:
     return json.dumps(asdict(answer), ensure_ascii=False)
 
 
-def load_answer(text: str | bytes) -> Answer:
-    """The answer that `dump_answer` wrote.
+def load_answer(text: str) -> Answer:
+    """The answer that `dump_answer` wrote; a ValueError where it is none."""
+    return validate(_ANSWER, text)
 
-    Raises:
-        ValueError: it is none.
-    """
+
+def validate(kind: TypeAdapter[T], text: str) -> T:
+    """What JSON stands for; a ValueError in one line where it is not of its kind."""
     try:
-        return _ANSWER.validate_json(text, strict=True)
+        return kind.validate_json(text, strict=True)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        raise ValueError(f"{'.'.join(map(str, fault['loc'])) or 'an answer'}: {fault['msg']}") from None
+        raise ValueError(f"{'.'.join(map(str, fault['loc'])) or 'all of it'}: {fault['msg']}") from None
 
 
 def _text(value: object) -> str:

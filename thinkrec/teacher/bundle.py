@@ -10,36 +10,48 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from errno import EISDIR
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
 
 from thinkrec.artifacts import atomic
 from thinkrec.errors import UserError
 from thinkrec.shown import one_line
-from thinkrec.teacher.answers import Answer, load_answer
-from thinkrec.teacher.endpoint import place, store_path
+from thinkrec.teacher.answers import Answer, parse_object, validate
+from thinkrec.teacher.endpoint import open_replay, place, store_path
 from thinkrec.teacher.item_prompts import LONGEST_NAME
-from thinkrec.teacher.job import Job, replay_job
+from thinkrec.teacher.job import Job
 from thinkrec.teacher.store import open_store
 
 FORMAT = "thinkrec responses 1"
 
 LONGEST_LINE = 2**26  # characters
 
-_KEY = re.compile(r"[0-9a-f]{64}")
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A line but the first."""
+
+    key: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    answer: Answer
+
+
+_ENTRY = TypeAdapter(_Entry)
 
 
 def export_bundle(path: Path, jobs: Sequence[Job[Any]]) -> int:
     """Write the answers to all the questions of `jobs`, which ask one teacher; returns how many."""
-    keys = set().union(*(replay_job(job) for job in jobs))
+    keys: set[str] = set()
     teacher = jobs[0].teacher
+    for job in jobs:
+        job.work(open_replay(job.teacher, lambda key, *_: keys.add(key)))
     write_bundle(path, store_path(), keys, endpoint=place(teacher.endpoint), model=teacher.model)
     return len(keys)
 
@@ -61,12 +73,12 @@ def read_bundle(path: Path, store: Path) -> tuple[Counter[str], dict[str, str]]:
 
     Returns: the counts of `Store.put_all`, and the bundle's header.
     """
-    lines = _objects(path)
-    _, header = next(lines, (1, {}))
+    lines = _lines(path)
+    header = parse_object(next(lines, ""))
     if header.get("format") != FORMAT or not {"endpoint", "model"} <= set(header):
         raise UserError(f"{path}: not a bundle of this version ({FORMAT!r}); have it exported anew")
     with open_store(store) as answers:
-        counts = answers.put_all(_entry(path, number, entry) for number, entry in lines)
+        counts = answers.put_all(_entry(path, number, line) for number, line in enumerate(lines, 2))
     if counts["different"]:
         raise UserError(
             f"{path}: {counts['different']} of its answers differ from those in {store}; move that file away (or name "
@@ -95,29 +107,23 @@ def _line(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, ensure_ascii=False) + "\n").encode()
 
 
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each line's number and object."""
-    number = 0
+def _lines(path: Path) -> Iterator[str]:
+    number = 1
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             while line := file.readline(LONGEST_LINE):
+                yield line
                 number += 1
-                entry = json.loads(line)
-                if not isinstance(entry, dict):
-                    raise ValueError("should be an object")
-                yield number, entry
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; name a bundle that thinkrec bundle export wrote") from None
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         raise UserError(f"{path}: not a whole bundle (about line {number}: {error}); get it again") from None
 
 
-def _entry(path: Path, number: int, entry: dict[str, Any]) -> tuple[str, Answer]:
+def _entry(path: Path, number: int, line: str) -> tuple[str, Answer]:
     """A line's key and answer."""
-    key = entry.get("key")
     try:
-        if not (isinstance(key, str) and _KEY.fullmatch(key)):
-            raise ValueError("a key should be 64 hexadecimal digits")
-        return key, load_answer(json.dumps(entry.get("answer")))
+        entry = validate(_ENTRY, line)
     except ValueError as error:
         raise UserError(f"{path}: line {number}: {error}; get the bundle again") from None
+    return entry.key, entry.answer

@@ -163,17 +163,13 @@ class Teacher:
         return UserError(f"teacher at {self.place}: {self.describe_cap()}; what they brought ({self.spent}) {kept}")
 
 
-def open_teacher(
-    params: TeacherSettings, *, app: Any = None, retries: int = RETRIES, patience: float = PATIENCE
-) -> Teacher:
+def open_teacher(params: TeacherSettings) -> Teacher:
     """The teacher of `teacher.endpoint`: the offline one, or any OpenAI-compatible base URL.
 
-    `app` puts another in-process teacher in the offline one's place. A remote teacher without a key is no fault before
-    something has to be sent: what the store knows needs none.
+    A remote teacher without a key is no fault before something has to be sent: what the store knows needs none.
     """
-    budget = Budget(params)
     if params.endpoint == OFFLINE:
-        return Teacher(params=params, app=app or offline.app, key="", budget=budget, retries=retries)
+        return Teacher(params=params, app=offline.app, key="", budget=Budget(params))
     try:
         address = urlsplit(params.endpoint)
         usable = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
@@ -187,9 +183,7 @@ def open_teacher(
     key = next((value for name in names if (value := os.environ.get(name, "").strip())), "")
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"teacher at {place(params.endpoint)}: the key has characters no header can carry; set it anew")
-    return Teacher(
-        params=params, app=None, key=key, budget=budget, retries=retries, patience=patience, store=store_path()
-    )
+    return Teacher(params=params, app=None, key=key, budget=Budget(params), store=store_path())
 
 
 def open_replay(params: TeacherSettings, listener: Listener) -> Teacher:

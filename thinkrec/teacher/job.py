@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from thinkrec.errors import UserError
 from thinkrec.params import TeacherParams, TeacherSettings
 from thinkrec.teacher.batch import run_in_batches
 from thinkrec.teacher.budget import Spent
 from thinkrec.teacher.client import Unanswered
-from thinkrec.teacher.endpoint import OFFLINE, Teacher, open_replay, open_teacher
+from thinkrec.teacher.endpoint import OFFLINE, Teacher, open_teacher
 from thinkrec.teacher.store import keys_under_way
 
 T = TypeVar("T")
@@ -59,13 +59,6 @@ def describe_spent(spent: Spent, params: TeacherParams) -> str:
     if params.endpoint == OFFLINE:
         return f"the built-in teacher answered {spent.requests:,} questions"
     return f"sent {spent}"
-
-
-def replay_job(job: Job[Any]) -> set[str]:
-    """The keys of all the job's questions; raises `Unanswered` where the store lacks an answer."""
-    keys: set[str] = set()
-    job.work(open_replay(job.teacher, lambda key, *_: keys.add(key)))
-    return keys
 
 
 def carry_out(work: Callable[[Teacher], T], teacher: Teacher) -> T:
