@@ -143,12 +143,6 @@ SCHEMAS: dict[Path, pa.Schema] = {
 OPEN_SCHEMAS = {BASELINES, PREDICTIONS}  # further columns may follow the named ones
 
 
-def as_table(path: Path, records: Iterable[tuple[Any, ...]]) -> pd.DataFrame:
-    """Records as a frame in the columns and types of an artefact's schema, whose columns are numbers and texts."""
-    frame = pd.DataFrame.from_records(list(records), columns=SCHEMAS[path].names)
-    return frame.astype({each.name: each.type.to_pandas_dtype() for each in SCHEMAS[path] if each.type != "string"})
-
-
 def missing_artifact(path: Path) -> UserError:
     """The error of an artefact that is not there: it names the stage to run."""
     return UserError(f"{path}: no such artefact; run its stage first: dvc repro {stage_of(path)}".rstrip())

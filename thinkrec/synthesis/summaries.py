@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from thinkrec.artifacts import FALLBACKS, ITEMS, as_table, read_table
+from thinkrec.artifacts import FALLBACKS, ITEMS, SCHEMAS, read_table
 from thinkrec.claims.answers import refusal
 from thinkrec.claims.cleaning import EDGES, MOST_KEYWORDS, clean_keywords, instructs
 from thinkrec.params import Params
@@ -201,3 +202,9 @@ def _split_entries(text: str) -> list[str]:
         _ORDINAL.sub("", one_line(entry, LONGEST_NAME).strip(EDGES)).strip(EDGES) for entry in _SEPARATOR.split(listed)
     )
     return [entry for entry in entries if entry]
+
+
+def as_table(path: Path, records: Iterable[tuple[Any, ...]]) -> pd.DataFrame:
+    """Records as a frame in the columns and types of an artefact's schema, whose columns are numbers and texts."""
+    frame = pd.DataFrame.from_records(list(records), columns=SCHEMAS[path].names)
+    return frame.astype({each.name: each.type.to_pandas_dtype() for each in SCHEMAS[path] if each.type != "string"})

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from thinkrec.artifacts import INTERACTIONS, ITEMS, KEYWORDS, REJECTED, TRACES, as_table, read_table
+from thinkrec.artifacts import INTERACTIONS, ITEMS, KEYWORDS, REJECTED, TRACES, read_table
 from thinkrec.claims.answers import parse_verdict, read_parts, trace_text
 from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.params import Params, TraceParams
 from thinkrec.synthesis.examples import write_examples
 from thinkrec.synthesis.filters import find_fault
 from thinkrec.synthesis.sampling import sample_rows
-from thinkrec.synthesis.summaries import foresee_keywords
+from thinkrec.synthesis.summaries import as_table, foresee_keywords
 from thinkrec.teacher.budget import Spent
 from thinkrec.teacher.client import Session, ask_about
 from thinkrec.teacher.endpoint import Teacher
