@@ -18,7 +18,7 @@ from tests.report_artefacts import HOSTILE, REASON, SETTINGS, TITLES, make_artef
 from thinkrec.evaluation.faithfulness import compare_sides
 from thinkrec.evaluation.reasons import _name_reason, _score_checks, score_reasons
 from thinkrec.report import users
-from thinkrec.report.accuracy import axis, headline, slices
+from thinkrec.report.accuracy import axis, headline
 from thinkrec.report.artefacts import Artefacts
 from thinkrec.report.background import provenance
 from thinkrec.report.contents import contents, sections
@@ -31,6 +31,10 @@ AUTHOR = ("-c", "user.name=A. Tester", "-c", "user.email=tester@example.org")
 
 def contents_of(artefacts: Artefacts | None = None, **options: Any) -> dict[str, Any]:
     return contents(artefacts or make_artefacts(), prompt(), LITERAL, **options)
+
+
+def page_of(artefacts: Artefacts, **settings: str) -> str:
+    return page(contents_of(artefacts), sections(artefacts, SETTINGS | settings))
 
 
 def explained_target(value: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +53,7 @@ def marked_pieces(reason: str) -> list[tuple[str, dict[str, Any]]]:
 def test_what_strangers_wrote_stands_in_the_data_only_and_nothing_in_it_is_markup() -> None:
     artefacts = make_artefacts(titles=[HOSTILE, *TITLES[1:]], reason=f"Yes. The user liked {HOSTILE}. $style $policy")
     value = contents_of(artefacts)
-    text = page(value, sections(artefacts, {**SETTINGS, "dataset": HOSTILE}))
+    text = page_of(artefacts, dataset=HOSTILE)
     assert text.count("</script>") == 2  # the data's and the script's
     assert "<img" not in text
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
@@ -65,7 +69,7 @@ def test_encoded_json_is_ascii_without_html_and_reads_back() -> None:
 
 
 def test_the_page_names_no_address_but_the_namespace_of_svg_and_its_policy_admits_its_own_code_alone() -> None:
-    text, again = (page(contents_of(), sections(make_artefacts(), SETTINGS)) for _ in range(2))
+    text, again = (page_of(make_artefacts()) for _ in range(2))
     assert text == again  # the same artefacts make the same bytes
     assert set(re.findall(r"\w+://[^\s\"']*", text)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"\b(?:src|srcset|url|import|innerHTML|outerHTML|insertAdjacentHTML|eval)\s*[=(]", text)
@@ -167,7 +171,7 @@ def test_the_sentence_says_who_is_ahead_of_whom_also_where_thinkrec_loses(
 ) -> None:
     test = table_of({"sasrec": lead(0.02, *edges), "mf": lead(0.5, 0.4, 0.6)}, thinkrec=0.8, sasrec=0.78, mf=0.3)
     difference, low, high = (f"{value:+.4f}".replace("-", "−") for value in (0.02, *edges))
-    assert headline({"test": test}).startswith(
+    assert headline(test).startswith(
         f"On 10 test interactions ThinkRec is {says} SASRec, the best of 2 other models by AUC "
         f"({difference}, 95 % interval {low} to {high}), and {says} SASRec"
     )
@@ -175,8 +179,8 @@ def test_the_sentence_says_who_is_ahead_of_whom_also_where_thinkrec_loses(
 
 def test_what_knows_the_labels_or_is_thinkrec_itself_is_nobody_to_be_ahead_of() -> None:
     alone = table_of({}, thinkrec=0.8, thinkrec_global=0.9, best=0.95, sasrec_static=0.9)
-    assert "nothing that it could be compared with" in headline({"test": alone})
-    assert headline({}) == "There are no test interactions, so nothing was compared."
+    assert "nothing that it could be compared with" in headline(alone)
+    assert headline(None) == "There are no test interactions, so nothing was compared."
 
 
 def test_the_axis_of_a_forest_plot_holds_the_line_and_the_nearer_half_of_the_leads() -> None:
@@ -187,8 +191,8 @@ def test_the_axis_of_a_forest_plot_holds_the_line_and_the_nearer_half_of_the_lea
 
 
 def test_new_items_are_counted_and_have_leads_where_they_are_measured() -> None:
-    few, many = (slices(make_artefacts(users=users).table) for users in (3, 40))
-    assert "6 test rows are about items that train never saw: too few" in few and "Leads by" not in few
+    few, many = (page_of(make_artefacts(users=users)) for users in (3, 40))
+    assert "6 test rows are about items that train never saw: too few" in few and "UAUC, new items" not in few
     assert "80 test rows are about items that train never saw." in many and "Leads by UAUC, new items" in many
 
 
@@ -198,11 +202,12 @@ def test_every_measure_of_the_reasons_has_a_name_and_a_line_that_says_what_it_is
     assert {name for name, _ in leaves(_score_checks([]))} == set(CLAIMS)
     assert {"changed", *compare_sides(np.zeros(1), np.zeros(1), np.zeros(1), seed=0)} == set(INTERVENTIONS)
     assert {*_name_reason("", "", []), "reasons", "lead.value", "lead.low", "lead.high"} == set(TRUTH)
-    shown = reason_measures({"rows": 1, "claims": {"ours": {"claims": 3}, "teacher": {"claims": 4}}, "new": {"odd": 5}})
-    cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", shown)
-    assert [re.sub("<.*", "", cell) for cell in cells if "measure" not in cell] == [
-        *("value", "reasons", "1", "ThinkRec", "teacher", "claims", "3", "4", "value", "odd", "5"),
-    ]
+    texts, claims, odd = reason_measures(
+        {"rows": 1, "claims": {"ours": {"claims": 3}, "teacher": {"claims": 4}}, "new": {"odd": 5}}
+    )
+    assert (texts["heads"], texts["rows"]) == (["value"], [(*TEXTS["rows"], ["1"])])
+    assert (claims["heads"], claims["rows"]) == (["ThinkRec", "teacher"], [(*CLAIMS["claims"], ["3", "4"])])
+    assert (odd["title"], odd["heads"], odd["rows"]) == ("new", ["value"], [("odd", "", ["5"])])
 
 
 def test_what_was_run_names_the_commit_and_the_parameters_that_differ_from_it(
@@ -214,16 +219,20 @@ def test_what_was_run_names_the_commit_and_the_parameters_that_differ_from_it(
     (tmp_path / "dvc.yaml").write_text("stages: {report: {deps: [code.py, out/ingest]}}\n", encoding="utf-8")
     (tmp_path / "code.py").write_text("1\n", encoding="utf-8")
     call(tmp_path, "git", "init", "--quiet")
-    assert "not in a git repository with a commit" in provenance(SETTINGS)
-    call(tmp_path, "git", "add", "--all")
-    call(tmp_path, "git", *AUTHOR, "commit", "--quiet", "--message", "Start")
-    commit = call(tmp_path, "git", "log", "-1", "--format=%h of %cs").strip()
+    assert provenance(SETTINGS)["code"] == "not in a git repository with a commit"
+
+    def commit(message: str) -> None:
+        call(tmp_path, "git", "add", "--all")
+        call(tmp_path, "git", *AUTHOR, "commit", "--quiet", "--message", message)
+
+    commit("Start")
+    first = call(tmp_path, "git", "log", "-1", "--format=%h of %cs").strip()
     (tmp_path / "results.md").write_text("later\n", encoding="utf-8")
-    call(tmp_path, "git", "add", "--all")
-    call(tmp_path, "git", *AUTHOR, "commit", "--quiet", "--message", "Results, no code")
-    assert f"<dd>{commit}</dd>" in provenance(SETTINGS)
-    assert "<dd>as committed in params.yaml</dd>" in provenance(SETTINGS)
+    commit("Results, no code")
+    run = provenance(SETTINGS)
+    assert (run["code"], run["parameters"]) == (first, "as committed in params.yaml")
     (tmp_path / "params.yaml").write_text(params.replace("3", "0").replace("processes: 1", "processes: 2"))
     (tmp_path / "code.py").write_text("2\n", encoding="utf-8")
-    assert f"<dd>{commit}, and changes that are not committed</dd>" in provenance(SETTINGS)
-    assert "<dd>experts.n: 0 (committed: 3)</dd>" in provenance(SETTINGS)
+    run = provenance(SETTINGS)
+    assert run["code"] == f"{first}, and changes that are not committed"
+    assert run["parameters"] == "experts.n: 0 (committed: 3)"

@@ -22,16 +22,16 @@ from thinkrec.evaluation.tables import CASE_NAMES
 from thinkrec.experts.rule import CASES
 from thinkrec.metrics import auc
 from thinkrec.params import Params, PromptParams
-from thinkrec.report.accuracy import accuracy, headline, slices
+from thinkrec.report.accuracy import headline
 from thinkrec.report.artefacts import Artefacts, read_artefacts
-from thinkrec.report.background import data_panel, learning, provenance
+from thinkrec.report.background import learning, provenance
 from thinkrec.report.measures import reason_measures
 from thinkrec.report.users import USER_BYTES, write_users
 
 CURVE_POINTS = 80
 
 
-def contents_of_project(params: Params) -> tuple[dict[str, Any], dict[str, str]]:
+def contents_of_project(params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the page's script shows of the finished project in the working directory, and the page's sections.
 
     Raises:
@@ -52,21 +52,17 @@ def contents_of_project(params: Params) -> tuple[dict[str, Any], dict[str, str]]
     return data, sections(artefacts, settings)
 
 
-def sections(artefacts: Artefacts, settings: dict[str, str]) -> dict[str, str]:
-    """The parts of the page that need no script, text or markup by their place in `page.html`.
-
-    `settings` says what was run.
-    """
+def sections(artefacts: Artefacts, settings: dict[str, str]) -> dict[str, Any]:
+    """What `page.html` shows without a script; `settings` says what was run."""
     measured = artefacts.measured
     return {
         "title": f"ThinkRec on {settings['dataset']}",
-        "headline": headline(artefacts.table),
-        "accuracy": accuracy(artefacts.table),
-        "slices": slices(artefacts.table),
+        "headline": headline(artefacts.table.get("test")),
+        "tables": artefacts.table,
         "reasons": reason_measures(measured["evaluate"]["reasons"]),
-        "data_panel": data_panel(measured["ingest"]),
-        "learning": learning(measured["sft"], measured["gate"]),
-        "provenance": provenance(settings),
+        "ingest": measured["ingest"],
+        "curves": learning(measured["sft"], measured["gate"]),
+        "run": provenance(settings),
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thinkrec.artifacts import leaves
-from thinkrec.report.markup import Markup, element, join, table
+from thinkrec.report.accuracy import figure_text
 
 Words = dict[str, tuple[str, str]]
 
@@ -81,8 +81,11 @@ GROUPS: dict[str, tuple[str, dict[str, str], Words]] = {
 }
 
 
-def reason_measures(measured: Mapping[str, Any]) -> Markup:
-    """The measures of the reasons (`evaluate`'s measures) as tables, each figure explained."""
+def reason_measures(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The measures of the reasons (`evaluate`'s measures) as tables, each figure explained.
+
+    A table has its `title`, the `heads` of its columns, and `rows` of a name, what it means, and the figures.
+    """
     nested = {name: value for name, value in measured.items() if isinstance(value, dict)}
     numbers = {name: value for name, value in measured.items() if not isinstance(value, dict | str)}
     tables = [_measures("What the texts are like", {"": ""}, TEXTS, {"": numbers})]
@@ -91,26 +94,29 @@ def reason_measures(measured: Mapping[str, Any]) -> Markup:
         parts = group if group and all(isinstance(part, dict) for part in group.values()) else {"": group}
         if group:
             tables.append(_measures(title, columns, words, parts))
-    return join(tables)
+    return tables
 
 
-def _measures(title: str, columns: Mapping[str, str], words: Words, parts: Mapping[str, Mapping[str, Any]]) -> Markup:
+def _measures(
+    title: str, columns: Mapping[str, str], words: Words, parts: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     values = {column: dict(leaves(part)) for column, part in parts.items()}
-    names = dict.fromkeys([*words, *(name for column in values.values() for name in column)])
-    rows = []
-    for name in names:
-        if not any(name in column for column in values.values()):
-            continue
-        called, meaning = words.get(name, (name.replace("_", " ").replace(".", ", "), ""))
-        head = [called, element("small", None, meaning) if meaning else None]
-        rows.append([head, *(_figure(column.get(name)) for column in values.values())])
-    heads = ["measure", *(columns.get(column, column.replace("_", " ")) or "value" for column in values)]
-    return table(title, heads, rows, kind="measures")
+    there = {name for column in values.values() for name in column}
+    names = [*(name for name in words if name in there), *(name for column in values.values() for name in column)]
+    return {
+        "title": title,
+        "heads": [columns.get(column, column.replace("_", " ")) or "value" for column in values],
+        "rows": [
+            (
+                *words.get(name, (name.replace("_", " ").replace(".", ", "), "")),
+                [_figure(column.get(name)) for column in values.values()],
+            )
+            for name in dict.fromkeys(names)
+        ],
+    }
 
 
 def _figure(value: Any) -> str:
-    if value is None:
-        return "–"
     if isinstance(value, float):
-        return f"{value:.4f}".replace("-", "−") if abs(value) < 10 else f"{value:.1f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        return figure_text(value, ".4f" if abs(value) < 10 else ".1f")
+    return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
