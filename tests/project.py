@@ -66,6 +66,7 @@ SMALL: dict[str, Any] = {
     "evaluate.reasons": 8,
     "evaluate.max_new_tokens": 24,
     "evaluate.candidates": 3,
+    "evaluate.temperature": 1.0,
 }
 
 

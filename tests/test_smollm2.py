@@ -32,6 +32,7 @@ FEW = {
     "evaluate.reasons": 2,
     "evaluate.max_new_tokens": 8,
     "evaluate.candidates": 2,
+    "evaluate.temperature": 1.0,
     "dataset.windows": {
         "train": ["2022-05-15", "2022-06-15"],
         "valid": ["2022-06-15", "2022-06-25"],

@@ -264,7 +264,7 @@ class EvaluateParams(Section):
 
     reasons: Count  # test rows that get a reason
     max_new_tokens: Positive  # of a reason
-    candidates: Positive  # drawn for each sentence; the truest stays
+    candidates: Positive  # sampled for each row; the truest stays
     temperature: NotNegative  # of sampling; 0: the likeliest token
     top_p: Annotated[Share, Field(gt=0)]  # sampled from the likeliest tokens of this joint probability
     bertscore: HomePath | None  # directory of an encoder; null: not measured

@@ -43,7 +43,6 @@ from thinkrec.params import PARAMS_FILE, Params
 from thinkrec.params import load as load_params
 from thinkrec.provenance import hash_of
 from thinkrec.reasons.decoding import Decoding, write_answers
-from thinkrec.reasons.judging import ReasonJudge, Tastes
 
 # Items by id or title, oldest first, and whether each was liked (`names.LIKED_WORDS`).
 History = Sequence[tuple[str | int, bool | str]]
@@ -195,9 +194,8 @@ class Recommender:
         probability, weights = view.loaded.probability(view.targets)[0], view.weights[0]
         checker, row = self._checker.over(view.loaded.interactions), int(view.targets[0])
         shown, past = checker.shown(row), view.loaded.interactions.iloc[checker.history_rows(row)]
-        judge = ReasonJudge(checker=checker, tastes=self._tastes, features=view.loaded.features)
         decoding = Decoding.from_params(self._params.evaluate, seed=self._params.seed)
-        (reason,) = write_answers(view.loaded, view.targets, decoding, judge=judge)
+        (reason,) = write_answers(view.loaded, view.targets, decoding, judge=checker.badness)
         names = ["global", *(f"expert_{column}" for column in range(1, len(weights)))]
         return Explanation(
             item_id=str(self.names.item_ids[number[0]]),
@@ -227,10 +225,6 @@ class Recommender:
     def _checker(self) -> Checker:
         thesaurus = thesaurus_of(self._params.dataset.name)
         return Checker(self._loaded.interactions, self._items, self._keywords, self._params.prompt, thesaurus)
-
-    @cached_property
-    def _tastes(self) -> Tastes:
-        return Tastes.of(self._loaded.features, self._checker.keywords, self._params.prompt.slots)
 
     def _question(self, user: str | int | History) -> Question:
         """A question about `user` (as in `recommend`), without candidates."""

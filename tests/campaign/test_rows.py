@@ -111,7 +111,7 @@ def test_further_seeds_run_thinkrec_and_its_ablations_without_reasons():
 def test_how_reasons_are_written_is_nothing_to_a_seed_that_writes_none(project):
     before = plan("synthetic", seeds=["7", "3"])
     write_files(before.values())
-    set_params(project, {"evaluate.candidates": 2})
+    set_params(project, {"evaluate.max_new_tokens": 60})
     after = plan("synthetic", seeds=["7", "3"])
     for title, is_changed in {BASE: True, f"{BASE} of seed 3": False}.items():
         assert bool(changed(after[title], before[title])) == is_changed

@@ -11,7 +11,7 @@ from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 
 
 def shape(**changes):
-    sizes = {"vocabulary": 320, "hidden": 112, "layers": 3, "heads": 4} | changes
+    sizes = {"vocabulary": 320, "hidden": 128, "layers": 3, "heads": 4} | changes
     return params_with({f"backbone.{name}": value for name, value in sizes.items()}).backbone
 
 
@@ -19,40 +19,72 @@ def build(seed=3, **changes):
     return build_tiny([*TITLES, REASON], shape(**changes), seed=seed)
 
 
-@torch.no_grad()
-def copied(model):
-    """The share of tokens that are predicted where random ones come a second time."""
-    ids = torch.randint(3, model.config.vocab_size, (4, 60), generator=torch.Generator().manual_seed(0)).repeat(1, 2)
-    return float((model(input_ids=ids).logits.argmax(-1)[:, 60:-1] == ids[:, 61:]).float().mean())
+@pytest.mark.parametrize("hidden", [128, 160])
+def test_what_followed_a_token_is_looked_for(hidden):
+    def followed(model):
+        model.set_attn_implementation("eager")
+        ids = torch.randperm(300, generator=torch.Generator().manual_seed(0))[None, :60].add(3).repeat(1, 2)
+        with torch.no_grad():
+            seen = model(input_ids=ids, output_attentions=True).attentions[1][0, 0]
+        return float(seen[60:-1, 1:61].diagonal().mean())
 
-
-@pytest.mark.parametrize("hidden, heads", [(112, 4), (96, 3)])
-def test_what_was_said_once_is_said_again(hidden, heads):
-    assert copied(build(hidden=hidden, heads=heads)[0]) > 0.5
+    assert followed(build(hidden=hidden)[0]) > 0.5
     with patch("thinkrec.lm.tiny.start_copying"):
-        assert copied(build(hidden=hidden, heads=heads)[0]) < 0.1
+        assert followed(build(hidden=hidden)[0]) < 0.1
 
 
-@torch.no_grad()
-def test_a_named_word_leads_to_where_it_stands_and_that_to_its_title():
-    items = {"Amber Road": ["calm", "grim"], "Lost Field": ["drama", "slow"], "Iron Map": ["brisk", "western"]}
-    line = "".join(f' "{title}": {", ".join(words)} | Yes' for title, words in items.items())
-    model, tokenizer, _ = build_tiny([f"{line} Liked in Blue Wolf"] * 20, shape(vocabulary=500), seed=3)
+HISTORY = {"Amber Road": True, "Lost Field": False, "Iron Map": True, "Salt House": False, "Blue Wolf": True}
+WORDS = {
+    "Amber Road": ["calm", "grim"], "Lost Field": ["drama", "slow"], "Iron Map": ["brisk", "western"],
+    "Salt House": ["bleak", "war"], "Blue Wolf": ["calm", "western"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reader():
+    """Where a fresh model looks from the end of a reason about the last item of a history, by layer and head."""
+    items = [f' "{title}": {", ".join(WORDS[title])}</s> {VERDICTS[liked]}' for title, liked in HISTORY.items()]
+    line = f"<s>{''.join(items)}. They "
+    model, tokenizer, _ = build_tiny([f"{line} liked disliked This is"] * 20, shape(vocabulary=500), seed=3)
     model.set_attn_implementation("eager")
-    on_word = []
-    for title, words in items.items():
-        for word in words:
-            text = f'<s>{line} "Blue Wolf": {word} | Yes. Liked {word} in "'
-            ids = tokenizer(text, return_tensors="pt")["input_ids"]
-            seen = model(input_ids=ids, output_attentions=True).attentions
-            (named,) = tokenizer(f" {word}")["input_ids"]
-            on_word.append(float(seen[2][0, 0, -1][ids[0] == named].sum()))
-            at = int(seen[1][0, 1, int((ids[0] == named).nonzero()[0])].argmax())
-            assert tokenizer.decode(ids[0, at]) == title.split()[0]
-    assert sum(on_word) / len(on_word) > 0.6
+
+    @torch.no_grad()
+    def look(reason, layer, head):
+        encoded = tokenizer(line + reason, return_offsets_mapping=True)
+        seen = model(input_ids=torch.tensor([encoded["input_ids"]]), output_attentions=True).attentions[layer]
+        ends = [end for _, end in encoded["offset_mapping"]]
+        return dict(zip(ends, seen[0, head, -1].tolist(), strict=True)), line
+
+    return look
 
 
-@pytest.mark.parametrize("sizes", [{"layers": 2}, {"heads": 2}, {"hidden": 48}], ids=str)
+def behind(line, title):
+    """Where the quotation mark ends that stands behind an item's verdict."""
+    return line.index('"', line.index(VERDICTS[HISTORY[title]], line.index(f'"{title}"'))) + 1
+
+
+@pytest.mark.parametrize("said, liked", [("liked", True), ("disliked", False)])
+def test_titles_are_looked_for_where_a_verdict_says_that_they_were_liked(reader, said, liked):
+    seen, line = reader(f'{said} "', 2, 0)
+    of = {title: seen[behind(line, title)] for title in list(HISTORY)[:-1]}
+    assert sum(share for title, share in of.items() if HISTORY[title] == liked) > 0.6
+
+
+@pytest.mark.parametrize("title", WORDS)
+def test_words_are_looked_for_behind_their_title(reader, title):
+    seen, line = reader(f'liked "{title}":', 2, 1)
+    start = line.index(f'"{title}"')
+    assert sum(seen[line.index(word, start) + len(word)] for word in WORDS[title]) > 0.5
+
+
+def test_a_titles_last_token_is_looked_for_where_the_first_leads_and_the_targets_title_at_its_verdict(reader):
+    seen, line = reader('liked "Amber', 2, 2)
+    assert max(seen, key=seen.get) == behind(line, "Amber Road")
+    seen, line = reader('liked "Iron Map": brisk. This is "', 2, 3)
+    assert max(seen, key=seen.get) == line.rindex("Yes") + len("Yes")
+
+
+@pytest.mark.parametrize("sizes", [{"layers": 2}, {"heads": 5, "hidden": 160}, {"hidden": 56}], ids=str)
 def test_a_model_without_room_for_such_heads_is_an_ordinary_one(sizes):
     started = build(**sizes)[0].state_dict()
     with patch("thinkrec.lm.tiny.start_copying"):

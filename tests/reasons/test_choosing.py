@@ -1,11 +1,10 @@
-"""Tokens are drawn as often as their probability says; the pieces that sentences are judged and steered by."""
+"""Tokens are drawn as often as their probability says."""
 
 import numpy as np
 import pytest
 import torch
 
-from tests.builders import tokenizer
-from thinkrec.reasons.decoding import Decoding, choose, next_of, sentence_ends, word_tokens
+from thinkrec.reasons.decoding import Decoding, choose
 
 
 def drawn(logits, count=20_000, **sampling):
@@ -37,40 +36,3 @@ def test_an_answers_draws_differ_from_token_to_token():
     nought = np.zeros(50, np.int64)
     first, second = (choose(torch.zeros(50, 1000), decoding, np.arange(50), nought + step, nought) for step in (0, 1))
     assert (first == second).sum() <= 2 and len(set(first.tolist())) > 40
-
-
-def test_a_wanted_word_is_data():
-    words = tokenizer()
-    assert word_tokens(words, "") == []
-    for word in ("Yes", "no Yes", words.eos_token):
-        tokens = word_tokens(words, word)
-        assert words.decode(tokens) == f" {word}" and words.eos_token_id not in tokens
-
-
-@pytest.mark.parametrize(
-    ("word", "written", "token"),
-    [
-        ([], [], None),
-        ([], [7], None),
-        ([7], [], 7),
-        ([7], [8], 7),
-        ([7], [7], None),
-        ([7], [8, 7, 9], None),
-        ([7, 8, 9], [7], 8),
-        ([7, 8, 9], [7, 8], 9),
-        ([7, 8, 9], [8, 7], 8),
-        ([7, 8, 9], [7, 9], 7),
-        ([7, 8, 9], [1, 7, 8, 9, 1], None),
-        ([7, 7, 8], [7, 7, 7], 8),
-    ],
-)
-def test_the_next_token_of_a_word_goes_on_with_it_or_begins_it(word, written, token):
-    assert next_of(word, written) == token
-
-
-def test_sentences_end_where_a_token_ends_with_a_mark():
-    words = tokenizer()
-    ends = sentence_ends(words, 400)
-    assert len(ends) == 400 and not ends[len(words) :].any()
-    assert ends[words(". ", add_special_tokens=False)["input_ids"][0]]
-    assert not ends[words.eos_token_id] and not ends[words(" Yes", add_special_tokens=False)["input_ids"]].any()

@@ -1,6 +1,7 @@
 """The offline teacher: verdicts follow the evidence in the prompt (tests/claims: what it claims is so)."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from unittest.mock import patch
 
@@ -60,25 +61,30 @@ def test_the_verdict_follows_the_evidence_and_the_strongest_is_named_first(certa
     history = [("a", ["bleak", "drama"], True), ("b", ["grim"], True), ("c", ["gentle", "drama"], False)]
     assert answer(shown(history, ["drama", "dark"])).startswith("Verdict: Yes\nHistory: ")
     assert explain(read(history, ["drama", "dark", "tender"]), False, STYLE) == {
-        "history": 'Disliked gentle and drama in "c".',
-        "taste": 'For it: liked grim in "b".',
-        "fit": "This one is about tender, drama. It still does not fit.",
+        "history": 'The user disliked "c": gentle, drama.',
+        "taste": 'For it, they liked "a": bleak; liked "b": grim.',
+        "fit": 'This is "Target": tender, drama. It still does not fit.',
     }
 
 
-def test_the_history_speaks_in_its_own_words_and_by_titles_the_latest_two(certain):
+def test_the_history_speaks_in_its_own_words_and_by_the_latest_two_titles(certain):
     liked = [("a", ["grim", "1990s"], True), ("b", ["bleak"], True), ("c", ["bleak", "oslo"], False)]
     cite = partial(cite_meaning, keyword="dark", verdict=True)
-    assert cite(read(liked[1:], [])) == 'bleak in "b"'
-    assert cite(read([*liked, ("d", ["bleak"], True)], [])) == 'bleak in "b" and "d"'
-    assert cite(read([*liked, ("d", ["grim"], True), ("e", ["dark", "grim"], True)], [])) == 'dark in "e"'
-    assert cite(read([(title, words, False) for title, words, _ in liked], [])) == ""
+    assert cite(read(liked[1:], [])) == [("b", "bleak")]
+    assert cite(read(liked, [])) == [("a", "grim"), ("b", "bleak")]
+    assert cite(read([*liked, ("d", ["dark", "grim"], True)], [])) == [("b", "bleak"), ("d", "dark")]
+    assert cite(read([(title, words, False) for title, words, _ in liked], [])) == []
     assert read(liked, ["oslo", "1990s", "dark"]).target == ["dark"]  # places and years are no tastes
 
 
-def test_titles_are_named_unless_they_hold_quotes(certain):
-    for title, history in (("Dusk", 'Liked bleak in "Dusk".'), ('The "Dusk"', "Nothing in the history")):
-        assert explain(read([(title, ["bleak"], True)], ["dark"]), True, STYLE)["history"].startswith(history)
+@pytest.mark.parametrize(
+    "title, history, fit",
+    [("Dusk", 'The user liked "Dusk": bleak.', 'This is "Dusk": dark.'), ('A "B"', "Nothing", "This one: dark.")],
+)
+def test_titles_are_named_unless_they_hold_quotes(title, history, fit):
+    case = replace(read([(title, ["bleak"], True)], ["dark"]), title=title)
+    parts = explain(case, True, STYLE)
+    assert parts["history"].startswith(history) and parts["fit"].startswith(fit)
 
 
 def test_without_evidence_it_says_so(certain):
@@ -89,7 +95,7 @@ def test_without_evidence_it_says_so(certain):
 
 @given(HISTORIES, TARGETS, st.booleans(), st.binary(min_size=32, max_size=32))
 def test_an_explanation_is_short_in_the_form_asked_for_and_free_of_hints(history, target, verdict, style):
-    parts = explain(Case(history=history, target=target), verdict, style)
+    parts = explain(Case(history=history, title="Target", target=target), verdict, style)
     assert read_parts(write_answer(verdict, parts)) == parts
     assert len(trace_text(verdict, parts).split()) <= 50
     assert not mentions_hint(" ".join(parts.values()), [])

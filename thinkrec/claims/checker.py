@@ -82,6 +82,16 @@ class Checker:
         """What a text about a row claims, and what of it is so."""
         return check_text(unicodedata.normalize("NFC", text), self._names(row), self._catalogue)
 
+    def badness(self, row: int, text: str) -> tuple[int, int, int]:
+        """How bad a text about a row is, the least being best: unfinished, then untrue, then saying little.
+
+        A conclusion against the text's own verdict is untrue, too.
+        """
+        checked = self.check(row, text)
+        true = sum(claim.true for claim in checked.claims)
+        untrue = len(checked.claims) - true + (checked.conclusion not in (None, checked.verdict))
+        return int(not text.rstrip().endswith((".", "!", "?"))), untrue, -true
+
     def _index(self, row: int) -> ShownNames:
         history = [self._shown_item(past, liked=bool(self._label[past])) for past in self.history_rows(row)]
         return ShownNames(ShownRow(history=history, target=self._shown_item(row)), self.thesaurus, self._proper_names)

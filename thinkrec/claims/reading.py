@@ -246,6 +246,8 @@ class _Reading:
             self._clause.of_target = is_target
             if not is_target:
                 self._clause.waiting.append(mention)
+            elif self._exact[end : end + 1] == [":"]:
+                self._clause.says, self._clause.listing = "target", True
 
     def _say_of_title(self, title: str, start: int) -> None:
         """Keywords speak of the titles before them in their clause ("Night, a war film") or behind ("war in Night")."""

@@ -23,7 +23,6 @@ from thinkrec.evaluation.predict import predict, write_reasons
 from thinkrec.evaluation.reasons import score_claims, score_reasons, score_truth
 from thinkrec.experts.routing import open_finished
 from thinkrec.params import Params
-from thinkrec.reasons.judging import ReasonJudge, Tastes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +71,7 @@ def evaluate_project(params: Params) -> Evaluation:
     table = tables.evaluate(predictions, models, seed=params.seed)
 
     checker = Checker(loaded.interactions, items, keywords, params.prompt, thesaurus_of(params.dataset.name))
-    tastes = Tastes.of(loaded.features, checker.keywords, params.prompt.slots)
-    judge = ReasonJudge(checker=checker, tastes=tastes, features=loaded.features)
-    reasons = write_reasons(loaded, predictions, traces, judge, params.evaluate, seed=params.seed)
+    reasons = write_reasons(loaded, predictions, traces, checker.badness, params.evaluate, seed=params.seed)
     directories = {"bertscore": params.evaluate.bertscore, "bleurt": params.evaluate.bleurt}
     thinking = reason_first.measure(
         loaded,

@@ -121,7 +121,7 @@ def write_reasons(
 ) -> pd.DataFrame:
     """Reasons for `params.reasons` test rows (schema REASONS): those with a held-out trace first, then random ones.
 
-    Of the `params.candidates` of every sentence, the one that the `judge` finds best stays.
+    Of several `params.candidates`, the one that the `judge` finds best stays.
     """
     test = predictions[predictions["split"] == SPLITS[-1]].set_index("row")
     teacher = traces.set_index("row")["text"].reindex(test.index).fillna("")

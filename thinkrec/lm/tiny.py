@@ -4,22 +4,33 @@ The first phase of fine-tuning teaches it to reason. But it can copy from its pr
 words that stand in the prompt, and transformers learn to copy late: one head must find the previous token before
 another can ask what followed it earlier (induction heads, Olsson et al., 2022). So small a model does not get there
 from some thousand traces (docs/log.md). Here such heads are there from the start, as weights that training goes on from
-like any other (compare mimetic initialisation, Trockman and Kolter, 2023).
+like any other (compare mimetic initialisation, Trockman and Kolter, 2023). They are made for prompts and reasons like
+
+    "Iron Bridge": revenge, slow <slot> Yes "Last River": war <slot> Yes. They liked "Iron Bridge": revenge. This is ...
+
+A verdict stands behind its item, so no word of an item can know it. The quotation mark behind the verdict can: what it
+is preceded by says whether the item was liked, and what stands nearby which one it was.
 
 The hidden units D are cut into parts. P is a random projection, e a token's embedding:
 
     constant  one unit that is the same for all tokens
     own       e
     before    P e of the previous token                                              layer 0, head 0
-    second    P e of the token before that                                           layer 0, head 1
-    nearby    mean of P e over about a dozen tokens up to here                       layer 0, head 2
-    copied    P e of the token that followed this one earlier: the rest of a title   layer 1, head 0
-    title     P e of the first token of the latest quoted title                      layer 1, head 1
-    copied    also, after `word in "`: the title of an item that has the word        layer 2, head 0
+              and, turned by a random rotation, of the one before that               layer 0, head 1
+    nearby    mean of P e over about a dozen tokens up to here, but commas           layer 0, head 2
+              and of what stands near the latest verdict: the words of its item      layer 1, head 3
+    title     P e of the first token of the latest title                             layer 1, head 1
+    last      P e of the last token of the latest title                              layer 1, head 2
+    copied    P e of the token that followed this one earlier                        layer 1, head 0
+              after `liked "`: the first token of a title that was liked, and like
+              the target                                                             layer 2, head 0
+              after a title: its words, and rather those that the target has         layer 2, head 1
+              after a title's first token: its last, of what was liked               layer 2, head 2
+              after `is "`: the first token of the target's title                    layer 2, head 3
 
-The output reads `copied` and, a little, `nearby`. Attention by place needs no token: query and key read the constant
-alone, and rotary position embeddings turn their product into a sum of cos((distance - offset) f) over the frequencies f
-that are used. Attention by content must not depend on the distance: it uses frequencies that hardly turn in a prompt.
+The output reads `copied`. Attention by place needs no token: query and key read the constant alone, and rotary
+position embeddings turn their product into a sum of cos((distance - offset) f) over the frequencies f that are used.
+Attention by content must not depend on the distance: it uses frequencies that hardly turn in a prompt.
 """
 
 from __future__ import annotations
@@ -45,15 +56,15 @@ from thinkrec.text.vocabulary import VERDICTS
 
 BEGIN, END, PAD = "<s>", "</s>", "<pad>"
 LONGEST = 8192  # positions
-THETA = 1e6  # base of the rotary frequencies: about half of them hardly turn within a prompt
-SLOW = 0.004  # radians a token, below which a frequency hardly turns
+SLOW = 0.004  # radians a token, below which a frequency hardly turns in a prompt
 SCALE = 0.2  # of an embedding's units: far above what training moves in its first steps
-ENDS = (40 / 127, 58 / 127, 76 / 127, 91 / 127, 109 / 127)  # of the parts but `copied`, as shares of D - 1
+ENDS = (28 / 127, 48 / 127, 76 / 127, 86 / 127, 99 / 127)  # of the parts but `copied`, as shares of D - 1
 # Frequencies in radians a token, and how sharply each attends.
 ONE_PLACE = ((1.0, 5.6), (0.316, 4.0), (0.1, 4.0))
 NEARBY = ((0.1, 2.0), (0.0316, 2.0))
-LATEST = ((0.1, 2.2), (0.0316, 2.2))
-FAR = ((0.01, 3.5),)
+LATEST = ((0.1, 5.0), (0.0316, 5.0))
+DIRECTIONS = 3  # that a head may agree in, at most
+LATEST_BY_FAR = ((0.0316, 7.0), (0.01, 7.0))  # of what is rarer than titles
 
 
 def build_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -84,6 +95,7 @@ def build_tiny(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     """Build a tokenizer from `texts` (training text only) and a small Llama; returns their sizes, too."""
     tokenizer = build_tokenizer(texts, shape.vocabulary)
+    half = shape.hidden // shape.heads // 2  # frequencies a head
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -94,7 +106,8 @@ def build_tiny(
             num_attention_heads=shape.heads,
             num_key_value_heads=shape.heads,
             max_position_embeddings=LONGEST,
-            rope_parameters={"rope_type": "default", "rope_theta": THETA},
+            # Each frequency is a third of the one before: five turn within a prompt, by all others content is matched.
+            rope_parameters={"rope_type": "default", "rope_theta": 10 ** (half / 2)},
             # What is predicted in the same places gets like output vectors: tied, Yes and No would look alike in the
             # history and before a reason, where they say opposite things.
             tie_word_embeddings=False,
@@ -110,19 +123,26 @@ def build_tiny(
 
 @torch.no_grad()
 def start_copying(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> None:
-    """Give a fresh model with the rotary base THETA the heads described above.
+    """Give a fresh model the heads described above.
 
-    Without room for them (three layers, three heads, 16 units a head) it stays as it is.
+    They are made for four heads a layer: with another number, or less than three layers or 16 units a head, it stays as
+    it is.
     """
     config = model.config
     hidden, width = config.hidden_size, config.hidden_size // config.num_attention_heads
-    if min(config.num_hidden_layers, config.num_attention_heads) < 3 or width < 16:
+    if config.num_hidden_layers < 3 or config.num_attention_heads != 4 or width < 16:
         return
     bounds = [1, *(1 + round((hidden - 1) * share) for share in ENDS), hidden]
-    own, before, second, title, nearby, copied = (slice(*ends) for ends in pairwise(bounds))
+    own, before, title, last, nearby, copied = (slice(*ends) for ends in pairwise(bounds))
     count = own.stop - own.start
-    square = torch.randn(max(width, count), max(width, count), generator=torch.Generator().manual_seed(seed))
-    project = torch.linalg.qr(square)[0][:width, :count] * (count / (hidden / 2)) ** 0.5
+    random = torch.Generator().manual_seed(seed)
+
+    def rotation(size: int) -> Tensor:
+        return torch.linalg.qr(torch.randn(size, size, generator=random))[0]
+
+    project = rotation(max(width, count))[:width, :count] * (count / (hidden / 2)) ** 0.5
+    same, mixed, turned = torch.eye(width), rotation(width), rotation(width)
+    twice = (turned @ project)[: before.stop - before.start]  # of the token two places back
 
     embedding = model.get_input_embeddings().weight
     embedding[:, own.stop :] = 0
@@ -130,39 +150,83 @@ def start_copying(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, *
     embedding[:, own] *= SCALE * (hidden / 2) ** 0.5 / length  # equally long, or the longest would be attended to
     embedding[:, 0] = 2 * SCALE
 
-    def signature(*texts: str) -> Tensor:
-        """The direction of P e of some texts' last tokens, as far as `before` holds it."""
+    def signature(part: slice, *texts: str, through: Tensor | None = None) -> Tensor:
+        """The direction of some texts' last tokens in a part: of e in `own`, of P e in others."""
         tokens = [tokenizer(text, add_special_tokens=False)["input_ids"][-1] for text in texts]
-        seen = (project @ embedding[tokens][:, own].T)[: before.stop - before.start].sum(1)
-        return seen / seen.norm()
+        seen = embedding[tokens][:, own].T
+        if part != own:
+            seen = (project if through is None else through)[: part.stop - part.start] @ seen
+        total = (seen / seen.norm(dim=0)).sum(1)
+        return total / total.norm()
 
-    for number, (part, offset) in enumerate(((before, 1), (second, 2))):
-        head = _Head(model, 0, number)
-        head.attend(ONE_PLACE, offset=offset)
-        head.write(project, own, part, 1.2)
+    def against(part: slice, one: str, other: str, *, through: Tensor | None = None) -> Tensor:
+        """The direction from one text to another."""
+        difference = signature(part, one, through=through) - signature(part, other, through=through)
+        return difference / difference.norm()
+
+    quote, colon, comma = ' "', '":', ","
+    no, yes = (f" {word}" for word in VERDICTS)
+    said = (" liked", " disliked")
+    was_liked = against(before, yes, no)
+
+    head = _Head(model, 0, 0)
+    head.attend(ONE_PLACE, offset=1)
+    head.write(project, own, before, 1.5)
+    head = _Head(model, 0, 1)
+    head.attend(ONE_PLACE, offset=2)
+    head.write(twice, own, before, 0.7)
     head = _Head(model, 0, 2)
     head.attend(NEARBY)
+    head.prefer(own, -signature(own, comma), 1.0)
     head.write(project, own, nearby, 3.0)
 
     head = _Head(model, 1, 0)
-    head.match((project * 3.0, own), (torch.eye(width) * 3.6, before))
-    head.write(project, own, copied, 3.0)
+    head.match((project * 3.5, own), (same * 3.5, before))
+    # All titles follow a quotation mark: there it rests on the begin token, of which it writes nothing.
+    begin = signature(own, BEGIN)
+    head.agree(own, signature(own, quote), own, begin, 6.0)
+    head.write(project @ (torch.eye(count) - torch.outer(begin, begin)), own, copied, 4.0)
     head = _Head(model, 1, 1)
     head.attend(LATEST)
-    head.prefer(signature(' "'), before, 8.0)
+    head.prefer(before, signature(before, quote), 4.0)
     head.write(project, own, title, 3.0)
+    head = _Head(model, 1, 2)
+    head.attend(LATEST)
+    head.prefer(own, signature(own, colon), 4.0)
+    head.write(same, before, last, 3.0)
+    head = _Head(model, 1, 3)
+    head.attend(LATEST_BY_FAR)
+    head.prefer(own, signature(own, yes, no), 6.0)
+    head.write(same, nearby, nearby, 1.0)
 
     head = _Head(model, 2, 0)
-    head.attend(FAR, away=True)
-    head.match((torch.eye(width) * 1.5, second), (project * 1.5, own))
-    head.prefer(signature(",", '":'), before, 2.0)  # words of an item's line, not those of reasons
-    head.write(torch.eye(title.stop - title.start), title, copied, 1.0)
+    head.agree(own, signature(own, quote), own, signature(own, quote), 4.0)
+    head.agree(before, against(before, *said), before, was_liked, 4.0)
+    head.prefer(before, signature(before, yes, no), 4.0)
+    head.match((mixed, nearby), (mixed, nearby))
+    head.write(same, title, copied, 5.0)
+    head = _Head(model, 2, 1)
+    head.agree(own, signature(own, comma, colon), before, signature(before, comma, colon), 6.0)
+    head.match((same * 3.0, title), (same * 3.0, title))
+    head.match((mixed.T * 3.0, last), (mixed.T * 3.0, last))
+    size = nearby.stop - nearby.start
+    head.match((mixed * 1.5, nearby), (mixed[:, :size] @ project[:size] * 1.5, own))
+    head.write(project, own, copied, 10.0)
+    head = _Head(model, 2, 2)
+    head.agree(before, signature(before, quote), own, signature(own, quote), 5.0)
+    head.agree(before, against(before, *said, through=twice), before, was_liked, 4.0)
+    head.match((project * 3.0, own), (same * 3.0, title))
+    head.write(same, last, copied, 3.0)
+    head = _Head(model, 2, 3)
+    head.attend(LATEST_BY_FAR)
+    head.agree(before, signature(before, " is"), own, signature(own, yes, no), 5.0)
+    head.write(same, title, copied, 3.0)
 
+    size = copied.stop - copied.start
     output = model.get_output_embeddings().weight
     output *= 0.3
-    for part, strength in ((copied, 0.5), (nearby, 0.15)):
-        size = part.stop - part.start
-        output[:, part] = embedding[:, own] @ project[:size].T / SCALE * strength
+    output[:, nearby] = 0
+    output[:, copied] = embedding[:, own] @ project[:size].T / SCALE * 0.5
 
 
 class _Head:
@@ -179,34 +243,42 @@ class _Head:
         for weight in (self.query, self.key, self.value, self.output):
             weight.zero_()
         self.half = width // 2
-        self.frequency = THETA ** -(torch.arange(self.half) / self.half)
+        self.directions = 0
+        self.frequency = model.config.rope_parameters["rope_theta"] ** -(torch.arange(self.half) / self.half)
         slow = torch.nonzero(self.frequency < SLOW)[:, 0].tolist()
         self.slow = [*slow, *(unit + self.half for unit in slow)]  # units whose product depends on content alone
 
-    def attend(self, by: Sequence[tuple[float, float]], *, offset: int = 0, away: bool = False) -> None:
-        """Attend to the place `offset` tokens back or, `away`, least to it: by the frequencies nearest to these."""
+    def attend(self, by: Sequence[tuple[float, float]], *, offset: int = 0) -> None:
+        """Attend to the place `offset` tokens back, by the frequencies nearest to these."""
         for wanted, sharpness in by:
             unit = int((self.frequency.log() - math.log(wanted)).abs().argmin())
             angle = self.frequency[unit] * offset
-            self.query[unit, 0] = sharpness * torch.cos(angle) * (-1 if away else 1)
+            self.query[unit, 0] = sharpness * torch.cos(angle)
             self.query[unit + self.half, 0] = -sharpness * torch.sin(angle)
             self.key[unit, 0] = sharpness
 
     def match(self, query: tuple[Tensor, slice], key: tuple[Tensor, slice]) -> None:
         """Attend to where a matrix times a part is what another matrix times another part is here."""
-        units = self.slow[:-1]  # the last is for `prefer`
+        units = self.slow[:-DIRECTIONS]
         for weight, (matrix, part) in ((self.query, query), (self.key, key)):
             rows = matrix[: len(units), : part.stop - part.start]
-            weight[units[: len(rows)], part] = rows
+            weight[units[: len(rows)], part] += rows
 
-    def prefer(self, signature: Tensor, part: slice, strength: float) -> None:
-        """Attend rather to places that have this signature in a part."""
-        unit = self.slow[-1]
-        self.query[unit, 0] = strength
-        self.key[unit, part.start : part.start + len(signature)] = signature * strength
+    def agree(self, part: slice, direction: Tensor, of: slice, there: Tensor, strength: float) -> None:
+        """From places with one direction in a part attend to those with another in a part of theirs.
+
+        And from the opposite to the opposite, and so not from one to the other.
+        """
+        self.directions += 1
+        unit = self.slow[-self.directions]
+        self.query[unit, part], self.key[unit, of] = direction * strength, there * strength
+
+    def prefer(self, part: slice, direction: Tensor, strength: float) -> None:
+        """Attend rather to places that have this direction in a part."""
+        self.agree(slice(0, 1), torch.ones(1), part, direction, strength)
 
     def write(self, matrix: Tensor, source: slice, target: slice, size: float) -> None:
         """Write `matrix` times what is read at the source to the target part, as far as there is room."""
         rows = min(len(matrix), target.stop - target.start, len(self.value))
-        self.value[:rows, source] = matrix[:rows]
+        self.value[:rows, source] = matrix[:rows, : source.stop - source.start]
         self.output[target.start : target.start + rows, :rows] = torch.eye(rows) * SCALE * size

@@ -4,9 +4,8 @@ The prompt is read as it is for scoring. New tokens see what the target's slot s
 layout put into the verdict's place is masked, and the answer's positions begin there.
 
 Decoding is greedy, or draws each token by a number that depends only on the seed, the prompt's tokens and the token's
-place in the answer. With a judge, answers grow sentence by sentence: several candidates are drawn, some of them nudged
-towards a word that the judge wants, and the least bad one stays. Candidates stand side by side behind the prompt, which
-is read once, and do not see each other.
+place in the answer. With a judge, several whole answers are drawn, and the least bad one is given. They stand side by
+side behind the prompt, which is read once, and do not see each other.
 
 Shapes: B prompts, T their padded length and what was written since, C candidates, K tokens, V vocabulary.
 """
@@ -15,10 +14,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Protocol, Self, TypeVar
+from functools import partial
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -32,23 +30,10 @@ from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.scoring import weighted_batches
 from thinkrec.params import EvaluateParams
 from thinkrec.text.layout import Batch
-from thinkrec.text.vocabulary import pieces
 
 T = TypeVar("T")
 Rows = NDArray[np.int64]
-TOGETHER = 16  # candidates read side by side: each attends to all of them, though it sees its own only
-NUDGED_EVERY = 4  # candidates; like NUDGE chosen on valid, with the table in NOTES
-NUDGE = 9.0  # nats that the next token of a wanted word gains
-
-
-class Judge(Protocol):
-    """What an answer is held to."""
-
-    def badness(self, row: int, text: str) -> tuple[int, ...]:
-        """How bad the answer to a row is so far, the least being best."""
-
-    def wanted(self, row: int, text: str) -> str:
-        """The word that the answer to a row, as far as it is written, had better name next; empty if none."""
+Judge = Callable[[int, str], tuple[int, ...]]  # how bad an answer to a row is, the least being best
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +44,7 @@ class Decoding:
     temperature: float = 0.0  # that logits are divided by; 0 is greedy
     top_p: float = 1.0  # sampled are the likeliest tokens that together have this probability, no more than needed
     seed: int = 0  # of the sampling
-    candidates: int = 1  # for each sentence but the verdict, where there is a judge
+    candidates: int = 1  # of an answer, where there is a judge
 
     @classmethod
     def from_params(cls, params: EvaluateParams, *, seed: int) -> Self:
@@ -74,17 +59,21 @@ def write_answers(
 ) -> list[str]:
     """The answer (verdict, then reason) to every row, in the order of `rows`, under its user's adapter weights.
 
-    With a `judge` and several `decoding.candidates`, the verdict is the likeliest one, and every sentence after it is
-    the best of its candidates, the first of equals.
+    With a `judge` and several `decoding.candidates`, it is the best of these, the first of equals; all of them begin
+    with the likeliest verdict.
     """
     tokenizer = loaded.tokenizer
 
     def answer(answers: _Answers) -> list[str]:
         if judge is None or decoding.candidates == 1:
             answers.write(decoding)
-        else:
-            answers.write_best(decoding, judge, tokenizer)
-        return answers.only_texts(tokenizer)
+            return [text for [text] in answers.texts(tokenizer)]
+        answers.write(replace(decoding, temperature=0.0, max_new_tokens=1))
+        answers.catch_up()
+        answers.branch(decoding.candidates)
+        answers.write(decoding)
+        by_row = zip(answers.rows.tolist(), answers.texts(tokenizer), strict=True)
+        return [min(texts, key=partial(judge, row)) for row, texts in by_row]
 
     return _answer_rows(loaded, rows, answer, progress)
 
@@ -107,7 +96,8 @@ def reason_first(
         answers.read(answers.embeddings(stop.expand(len(answers.rows), 1, -1)))
         answers.write(decoding)
         scores = answers.ask_again([question_tokens[row] for row in answers.rows.tolist()])
-        return list(zip(answers.only_texts(loaded.tokenizer), scores.float().cpu().tolist(), strict=True))
+        texts = [text for [text] in answers.texts(loaded.tokenizer)]
+        return list(zip(texts, scores.float().cpu().tolist(), strict=True))
 
     pairs = _answer_rows(loaded, rows, answer, progress)
     return [text for text, _ in pairs], np.asarray([score for _, score in pairs], np.float32)
@@ -134,7 +124,6 @@ class _Answers:
         self.model = model
         self.at = batch.verdicts
         self.rows = batch.first_target.cpu().numpy()  # (B,) the interactions that they are about
-        self.first = 0  # the number of the first candidate
         self.cache = DynamicCache()  # not the model's own kind, which may forget what a mask of ours still shows
         self.embedded = model.embed(batch)
         states = model.hidden_states(self.embedded, batch.attention_mask, batch.position_ids, self.cache)
@@ -151,8 +140,6 @@ class _Answers:
         self.length = torch.zeros_like(self.position)  # (B, C) how many were written
         # (B, C) whether the end token was, and whether the last token is yet to be read
         self.ended = self.unread = torch.zeros_like(self.position, dtype=torch.bool)
-        self.branch = 0  # how many tokens were written before the candidates parted
-        self.wanted: list[list[int]] = [[] for _ in self.rows]  # word that the next sentence had better name, as tokens
 
     def embeddings(self, tokens: Tensor) -> Tensor:
         """Input embeddings of tokens."""
@@ -183,8 +170,8 @@ class _Answers:
         self.seen = torch.cat([self.seen, (alone[:, :, None] & real[:, None]).flatten(2)], dim=2)
         self.position = self.position + length
 
-    def write(self, decoding: Decoding, until: Tensor | None = None) -> None:
-        """Write on until the end token, or one that is in `until` (V,), or `max_new_tokens`; the last stays unread."""
+    def write(self, decoding: Decoding) -> None:
+        """Write on until the end token, or `max_new_tokens`; the last stays unread."""
         end = self.model.vocabulary.end
         waiting = self.over(decoding)
         while not waiting.all():
@@ -196,55 +183,16 @@ class _Answers:
             self.unread = ~waiting & (token != end)
             self.ended = self.ended | (~waiting & (token == end))
             waiting = waiting | self.over(decoding)
-            if until is not None:
-                waiting = waiting | until[token]
-
-    def write_best(self, decoding: Decoding, judge: Judge, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Write the likeliest verdict, and after it sentence by sentence the best of so many candidates."""
-        ends = sentence_ends(tokenizer, self.model.backbone.get_output_embeddings().out_features).to(self.model.device)
-        self.write(replace(decoding, temperature=0.0), ends)
-        while not (over := self.over(decoding)[:, 0]).all():
-            self.catch_up()
-            so_far = zip(self.rows.tolist(), self.only_texts(tokenizer), strict=True)
-            self.wanted = [word_tokens(tokenizer, judge.wanted(row, text)) for row, text in so_far]
-            least: dict[int, tuple[int, ...]] = {}
-            best: list[list[int]] = [[] for _ in self.rows]
-            for first in range(0, decoding.candidates, TOGETHER):
-                several = self.branched(range(first, min(first + TOGETHER, decoding.candidates)))
-                several.write(decoding, ends)
-                texts, tokens = several.texts(tokenizer), several.sentences(self.length)
-                for at in (~over).nonzero().flatten().tolist():
-                    for text, sentence in zip(texts[at], tokens[at], strict=True):
-                        bad = judge.badness(int(self.rows[at]), text)
-                        if at not in least or bad < least[at]:
-                            least[at], best[at] = bad, sentence
-                self.cache.crop(self.seen.shape[2] - several.seen.shape[2])
-            self.extend(best)
 
     def over(self, decoding: Decoding) -> Tensor:
         """Which answers (B, C) may not go on."""
         return self.ended | (self.length >= decoding.max_new_tokens)
 
-    def branched(self, numbers: range) -> _Answers:
-        """Candidates of these numbers, written as far as the only one (C = 1) is; they read into the same cache."""
-        several = copy(self)
-        several.first, several.branch = numbers.start, self.tokens.shape[2]
+    def branch(self, count: int) -> None:
+        """Go on as so many candidates, each written as far as the only one is."""
         for name in ("tokens", "hidden", "seen", "position", "length", "ended", "unread"):
             value = getattr(self, name)
-            setattr(several, name, value.expand(-1, len(numbers), *value.shape[2:]))
-        return several
-
-    def extend(self, sentences: Sequence[Sequence[int]]) -> None:
-        """Write on with these tokens, of every prompt's only candidate (C = 1) its own, and read them."""
-        end, width = self.model.vocabulary.end, max(map(len, sentences))
-        padded = [[[*tokens, *[end] * (width - len(tokens))]] for tokens in sentences]
-        tokens_BCK = torch.tensor(padded, device=self.position.device)
-        length = torch.tensor([[len(tokens)] for tokens in sentences], device=self.position.device)
-        real = torch.arange(width, device=length.device) < length[..., None]
-        self.read(self.embeddings(tokens_BCK), real)
-        self.tokens = torch.cat([self.tokens, tokens_BCK], dim=2)
-        self.length = self.length + length
-        self.ended = self.ended | (real & (tokens_BCK == end)).any(2)
+            setattr(self, name, value.expand(-1, count, *value.shape[2:]))
 
     def catch_up(self) -> None:
         """Read the last tokens that were written."""
@@ -254,14 +202,9 @@ class _Answers:
 
     def choose(self, decoding: Decoding, going_BC: Tensor) -> Tensor:
         """The next tokens of those that go on (k,), prompt by prompt."""
-        prompt, column = (place.cpu().numpy() for place in going_BC.nonzero(as_tuple=True))
-        candidate, logits = self.first + column, self.logits(going_BC)
-        sentences = self.tokens[:, :, self.branch :][going_BC].tolist()
-        for at in np.flatnonzero(candidate % NUDGED_EVERY == NUDGED_EVERY - 1).tolist():
-            token = next_of(self.wanted[prompt[at]], sentences[at])
-            if token is not None:
-                logits[at, token] += NUDGE
-        return choose(logits, decoding, self.prompts[prompt], self.length[going_BC].cpu().numpy(), candidate)
+        prompt, candidate = (place.cpu().numpy() for place in going_BC.nonzero(as_tuple=True))
+        length = self.length[going_BC].cpu().numpy()
+        return choose(self.logits(going_BC), decoding, self.prompts[prompt], length, candidate)
 
     def ask_again(self, length: Sequence[int]) -> Tensor:
         """The scores (B,) after each target's own last `length` (B,) tokens, up to the verdict, stood once more."""
@@ -275,41 +218,10 @@ class _Answers:
         self.read(embedded, real)
         return self.model.read_verdicts(self.hidden[:, 0], self.match)[0]
 
-    def sentences(self, before: Tensor) -> list[list[list[int]]]:
-        """The tokens of every prompt's candidates (B, C) since they parted, of `before` (B, 1) tokens each."""
-        size = (self.length - before).tolist()
-        new = self.tokens[:, :, self.branch :].tolist()
-        return [[new[b][c][:count] for c, count in enumerate(counts)] for b, counts in enumerate(size)]
-
     def texts(self, tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
         """What was written, of every prompt its candidates (B, C)."""
         texts = iter(tokenizer.batch_decode(self.tokens.flatten(0, 1), skip_special_tokens=True))
         return [[next(texts).strip() for _ in prompt] for prompt in self.tokens]
-
-    def only_texts(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-        """What was written (B), of one candidate each."""
-        return [text for [text] in self.texts(tokenizer)]
-
-
-def word_tokens(tokenizer: PreTrainedTokenizerBase, word: str) -> list[int]:
-    """The tokens of a word within a sentence; it is data, no special token."""
-    return pieces(tokenizer, [f" {word}"], split_special_tokens=True)[0] if word else []
-
-
-def next_of(word: list[int], written: list[int]) -> int | None:
-    """The token of a word that goes on with what was written, or begins it; None where all of it stands there."""
-    if any(written[at : at + len(word)] == word for at in range(len(written) + 1)):
-        return None
-    return next(word[size] for size in reversed(range(len(word))) if written[len(written) - size :] == word[:size])
-
-
-@lru_cache(maxsize=2)
-def sentence_ends(tokenizer: PreTrainedTokenizerBase, size: int) -> Tensor:
-    """Which tokens a sentence may end with, for an output layer of so many tokens (`size`,)."""
-    ends = torch.zeros(size, dtype=torch.bool)
-    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
-    ends[: len(texts)] = torch.tensor([text.rstrip().endswith((".", "!", "?")) or "\n" in text for text in texts])
-    return ends
 
 
 def choose(

@@ -22,8 +22,9 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from thinkrec.claims.answers import WORDS, Parts, parse_verdict, write_answer
@@ -51,14 +52,11 @@ _PLACES = frozenset(place.lower() for place in PLACES)
 _BLOCK = re.compile(rf"^<({HISTORY}|{TARGET})>\n(.*?)^</\1>$", re.MULTILINE | re.DOTALL)
 _CORRECTION = re.compile(r"\bright\b[^.;]*?\b(Yes|No)\b")
 
-# Per verdict, what a sentence may sound like; the strongest keyword is always the first thing named.
-_EVIDENCE = {
-    True: ("Liked {}.", "The user liked {}.", "The user enjoyed {}."),
-    False: ("Disliked {}.", "The user disliked {}.", "The user rejected {}."),
-}
-_COUNTER = {True: "Against it: disliked {}.", False: "For it: liked {}."}
-_CONTRAST = {True: "Disliked {}.", False: "Liked {}."}
-_TARGET = ("This one is about {}.", "This one brings {}.", "The target has {}.")
+# Per verdict, what a sentence may sound like.
+_EVIDENCE = ("The user {}.", "They {}.", "Before, they {}.")
+_COUNTER = {True: "Against it, they {}.", False: "For it, they {}."}
+_CONTRAST = "Elsewhere, they {}."
+_TARGET = ("This is {}.", "This one is {}.", "The target is {}.")
 _NO_CONTRAST = "Nothing else stands out."
 _CLOSING = {True: ("It fits.", "It still fits."), False: ("It does not fit.", "It still does not fit.")}
 _NOTHING = {True: "Nothing in the history speaks against it;", False: "Nothing in the history speaks for it;"}
@@ -91,6 +89,7 @@ class Case:
     """One question as read from a prompt: a history of (title, keywords, liked), oldest first, and the target."""
 
     history: Sequence[tuple[str, Sequence[str], bool]]
+    title: str
     target: Sequence[str]
 
     def seen(self, verdict: bool) -> int:
@@ -190,6 +189,7 @@ def read_case(text: str) -> Case:
     target = list(filter(is_taste, blocks[TARGET][0]["keywords"]))
     return Case(
         history=[(line["title"], line["keywords"], liked[line["verdict"]]) for line in blocks[HISTORY]],
+        title=blocks[TARGET][0]["title"],
         # Two words of one meaning are one piece of evidence, under the first word's name.
         target=[word for place, word in enumerate(target) if meaning(word) not in map(meaning, target[:place])],
     )
@@ -225,54 +225,48 @@ def judge(case: Case) -> bool:
 def explain(case: Case, verdict: bool, style: bytes) -> Parts:
     """A short argument for `verdict` that claims nothing the prompt does not show; `style` varies the wording."""
     if not case.history:
-        subject = _about(case.target[:2], style)
-        fit = _join(subject, "Nothing speaks for or against it.")
+        fit = _join(_about(case, case.target[:2], style), "Nothing speaks for or against it.")
         return {"history": "The history is empty.", "taste": "No taste is known.", "fit": fit}
     sign = 1 if verdict else -1
     evidence = sorted(weigh(case, case.target), key=lambda piece: -sign * piece.weight)
     cited = [(piece, cite) for piece in evidence if (cite := cite_meaning(case, piece.keyword, verdict))]
     # Told that it was wrong, it may have to argue from a keyword that speaks the other way on the whole.
     support = [(piece, cite) for piece, cite in cited if sign * piece.weight > 0][:2] or cited[:1]
-    if support:
-        first = _pick(_EVIDENCE[verdict], style[0]).format(_list(cite for _, cite in support))
-        subject = _about([piece.keyword for piece, _ in support], style)
+    words = [piece.keyword for piece, _ in support] or list(case.target[:2])
     contrary = [piece for piece in reversed(evidence) if sign * piece.weight < 0 and piece not in dict(support)]
     against = [cite for piece in contrary if (cite := cite_meaning(case, piece.keyword, not verdict))]
-    if not support:
+    if support:
+        first = _pick(_EVIDENCE, style[0]).format(_cites(verdict, [cite for _, cite in support]))
+    else:
         opening = (_OUTWEIGHED if against else _NOTHING)[verdict]
         first = f"{opening} {case.seen(verdict)} of {len(case.history)} titles were {LIKED[verdict]}."
-        subject = _about(case.target[:2], style)
     return {
         "history": first,
-        "taste": _COUNTER[verdict].format(against[0]) if against else _contrast(case, verdict),
-        "fit": _join(subject, _CLOSING[verdict][bool(against)]),
+        "taste": _COUNTER[verdict].format(_cites(not verdict, against[:1])) if against else _contrast(case, verdict),
+        "fit": _join(_about(case, words, style), _CLOSING[verdict][bool(against)]),
     }
 
 
-def cite_meaning(case: Case, keyword: str, verdict: bool) -> str:
-    """What bears out a verdict on `keyword` in the history: a word of its meaning and the latest titles with that word.
+def cite_meaning(case: Case, keyword: str, verdict: bool) -> list[tuple[str, str]]:
+    """What bears out a verdict on `keyword` in the history: the latest titles that have it or a synonym, and that word.
 
-    Such as `revenge in "Iron Bridge" and "Last River"`: at most TITLES, the oldest first. Empty if there is none.
+    At most TITLES, the oldest first.
     """
-    titles_of: dict[str, list[str]] = {}
-    for title, words, liked in reversed(case.history):
-        if liked == verdict and 0 < len(title) <= LONGEST_TITLE and '"' not in title:
-            for word in words:
-                if meaning(word) == meaning(keyword):
-                    titles_of.setdefault(word, []).append(f'"{title}"')
-    if not titles_of:
-        return ""
-    word = max(titles_of, key=lambda word: (word == keyword, len(titles_of[word])))
-    return f"{word} in {' and '.join(reversed(titles_of[word][:TITLES]))}"
+    cites = [
+        (title, next(word for word in words if meaning(word) == meaning(keyword)))
+        for title, words, liked in case.history
+        if liked == verdict and is_quotable(title) and meaning(keyword) in map(meaning, words)
+    ]
+    return cites[-TITLES:]
 
 
-def _list(cites: Iterable[str]) -> str:
-    """Cites in one list; words of the same titles stand together."""
+def _cites(verdict: bool, cites: Sequence[Sequence[tuple[str, str]]]) -> str:
+    """Cites in one list, such as `liked "Iron Bridge": revenge, war; liked "Last River": revenge`."""
     words_of: dict[str, list[str]] = {}
-    for cite in cites:
-        word, titles = cite.split(" in ", 1)
-        words_of.setdefault(titles, []).append(word)
-    return ", ".join(f"{' and '.join(words)} in {titles}" for titles, words in words_of.items())
+    for title, word in chain.from_iterable(cites):
+        if word not in words_of.setdefault(title, []):
+            words_of[title].append(word)
+    return "; ".join(f'{LIKED[verdict]} "{title}": {", ".join(words)}' for title, words in words_of.items())
 
 
 def _contrast(case: Case, verdict: bool) -> str:
@@ -283,7 +277,7 @@ def _contrast(case: Case, verdict: bool) -> str:
     pieces = [piece for piece in pieces if sign * piece.weight < 0]
     cites = [cite for piece in pieces if (cite := cite_meaning(case, piece.keyword, not verdict))]
     # What is said of more than one title comes first.
-    return _CONTRAST[verdict].format(max(cites, key=lambda cite: cite.count('"'))) if cites else _NO_CONTRAST
+    return _CONTRAST.format(_cites(not verdict, [max(cites, key=len)])) if cites else _NO_CONTRAST
 
 
 def is_taste(word: str) -> bool:
@@ -291,8 +285,17 @@ def is_taste(word: str) -> bool:
     return not is_no_taste(word.lower(), _PLACES)
 
 
-def _about(keywords: Sequence[str], style: bytes) -> str:
-    return _pick(_TARGET, style[2]).format(", ".join(keywords)) if keywords else ""
+def is_quotable(title: str) -> bool:
+    """Whether a title can be named in quotes, and is worth repeating."""
+    return 0 < len(title) <= LONGEST_TITLE and '"' not in title
+
+
+def _about(case: Case, words: Sequence[str], style: bytes) -> str:
+    """What the target has, such as `This is "Iron Bridge": revenge, war.`; empty without words."""
+    listed = ", ".join(words)
+    if not words or not is_quotable(case.title):
+        return listed and f"This one: {listed}."
+    return _pick(_TARGET, style[2]).format(f'"{case.title}": {listed}')
 
 
 def _join(*sentences: str) -> str:
