@@ -26,7 +26,7 @@ READ = [["7", "a", 4.5, 1_500_000_000], ["7", "b", 1.0, 3], ["12", "a", 3.0, 4]]
 ITEMS = pd.DataFrame(
     {
         "id": ["a", "b", "b", "c", ""],
-        "name": ["<i>One</i>", None, "again", "unrated", "nobody"],
+        "name": ["<i>One</i>", "NULL", "again", "unrated", "nobody"],
         "made": [1999, None, 3, 4, 5],
         "kinds": ["Drama|War, civil", "x; y", "", "", ""],
         "plot": ["A plot.", "", "", "", ""],
@@ -312,8 +312,13 @@ def test_titles_may_stand_beside_the_ratings(tmp_path):
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_what_a_mac_puts_beside_a_file_is_not_read(packed, tmp_path):
-    files = {"e/r.csv": save(TABLE, tmp_path / "r.csv").read_bytes(), "e/._r.csv": b"\0\5", "e/.DS_Store": b"\0"}
+def test_what_a_mac_or_an_office_puts_beside_a_file_is_not_read(packed, tmp_path):
+    files = {
+        "e/r.csv": save(TABLE, tmp_path / "r.csv").read_bytes(),
+        "e/._r.csv": b"\0\5",
+        "e/.DS_Store": b"\0",
+        "e/~$r.csv": b"\0",
+    }
     files["__MACOSX/._r.csv"] = b"\0\5"
     with zipfile.ZipFile(tmp_path / "r.zip", "w") as archive:
         for name, data in files.items():
