@@ -186,7 +186,7 @@ class Submissions(_Database):
     def remove(self, number: int, *, answered: Iterable[str] = (), failed: Mapping[str, str] | None = None) -> None:
         """Forget a batch; `failed` are its questions without an answer, each with the reason."""
         with self.transaction() as connection:
-            connection.executemany("DELETE FROM failures WHERE key = ?", ((key,) for key in answered))
+            self.forgive(answered)
             connection.executemany(
                 "INSERT INTO failures VALUES (?, 1, ?) "
                 "ON CONFLICT (key) DO UPDATE SET times = times + 1, reason = excluded.reason",
@@ -200,8 +200,7 @@ class Submissions(_Database):
 
     def forgive(self, keys: Iterable[str]) -> None:
         """Forget how often questions have failed."""
-        with self.transaction() as connection:
-            connection.executemany("DELETE FROM failures WHERE key = ?", ((key,) for key in keys))
+        self.rows("DELETE FROM failures WHERE key IN (SELECT value FROM json_each(?))", json.dumps(list(keys)))
 
 
 open_store = Store.open
