@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from filelock import BaseFileLock, FileLock
 
@@ -141,8 +141,7 @@ class Store(_Database):
         return counts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubmittedBatch:
+class SubmittedBatch(NamedTuple):
     """A batch as recorded: its number here, the file of its requests, its id once it has one, its questions' keys."""
 
     number: int
@@ -178,10 +177,7 @@ class Submissions(_Database):
     def batches(self, place: str) -> list[SubmittedBatch]:
         """The batches of one teacher, in the order in which they were recorded."""
         rows = self.rows("SELECT number, file, id, keys FROM batches WHERE place = ? ORDER BY number", place)
-        return [
-            SubmittedBatch(number=number, file=file, id=id, keys=frozenset(json.loads(keys)))
-            for number, file, id, keys in rows
-        ]
+        return [SubmittedBatch(number, file, id, frozenset(json.loads(keys))) for number, file, id, keys in rows]
 
     def remove(self, number: int, *, answered: Iterable[str] = (), failed: Mapping[str, str] | None = None) -> None:
         """Forget a batch; `failed` are its questions without an answer, each with the reason."""
