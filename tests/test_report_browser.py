@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from tests.claims.rows import LITERAL
 from tests.report_artefacts import KEYWORDS, SETTINGS, TITLES, make_artefacts, prompt
@@ -19,32 +16,18 @@ from thinkrec.claims.claims import UNTRUE
 from thinkrec.report.contents import contents, sections
 from thinkrec.report.page import page as report_page
 
+ADDRESS = "http://elsewhere.test"
+# A title that would run, and call ADDRESS, if anything of it were taken for markup.
+HOSTILE = (
+    f"</script><script>window.hostile=1;fetch('{ADDRESS}/fetched')</script>"
+    f"<img src={ADDRESS}/seen onerror=window.hostile=1><style>@import '{ADDRESS}/styled'</style>"
+)
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]  # tests may run as root, in containers
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path: apt-get install chromium"),
 ]
-
-
-@pytest.fixture(scope="module")
-def listener() -> Iterator[tuple[str, list[str]]]:
-    """An address on this machine, and the paths that were asked of it."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            """Quiet."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
-    server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +39,24 @@ def chromium() -> Iterator[Browser]:
 
 
 class Tab:
-    """One page with what it requested and what its console and its exceptions said."""
+    """One page with what it requested, what of that left the browser, and what its console and its exceptions said."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
         self.requests: list[str] = []
+        self.sent: list[str] = []
         self.complaints: list[str] = []
         page.on("request", lambda request: self.requests.append(request.url))
+        page.route("http://**", self.answer)
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
         self.run = page.evaluate  # the value of a JavaScript expression in the page; promises are awaited
+
+    def answer(self, route: Route) -> None:
+        """In the place of the network, which the page's policy should let nothing reach."""
+        self.sent.append(route.request.url)
+        route.fulfill(body="")
 
     def count(self, selector: str) -> int:
         return self.page.locator(selector).count()
@@ -99,20 +89,11 @@ def tab(chromium: Browser, path: Path) -> Iterator[Tab]:
         yield tab
 
 
-def hostile(address: str) -> str:
-    """A title that would run, and call `address`, if anything of it were taken for markup."""
-    return (
-        f"</script><script>window.hostile=1;fetch('{address}/fetched')</script>"
-        f"<img src={address}/seen onerror=window.hostile=1><style>@import '{address}/styled'</style>"
-    )
-
-
 @pytest.fixture(scope="module")
-def path(listener: tuple[str, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of 150 users, one title, one user id and one reason of which are hostile."""
-    title = hostile(listener[0])
-    artefacts = make_artefacts(users=150, titles=[title, *TITLES[1:]], reason=f"Yes. {title}")
-    artefacts.users.loc[2, "user_id"] = f"odd {title}"
+    artefacts = make_artefacts(users=150, titles=[HOSTILE, *TITLES[1:]], reason=f"Yes. {HOSTILE}")
+    artefacts.users.loc[2, "user_id"] = f"odd {HOSTILE}"
     artefacts.reasons.loc[1] = {
         "row": 14,
         "reason": "Yes. Disliked Night Train. Liked 'Purple Rain'. Avoids slow.",
@@ -125,9 +106,7 @@ def path(listener: tuple[str, list[str]], tmp_path_factory: pytest.TempPathFacto
     return file
 
 
-def test_it_opens_from_disk_in_silence_and_asks_for_nothing_but_itself(
-    tab: Tab, path: Path, listener: tuple[str, list[str]]
-) -> None:
+def test_it_opens_from_disk_in_silence_and_asks_for_nothing_but_itself(tab: Tab, path: Path) -> None:
     assert tab.texts("h1") == ["ThinkRec on small"]
     tab.page.get_by_text("All figures, new items", exact=True).click()
     assert tab.page.get_by_role("region", name="Models, new items").is_visible()
@@ -136,36 +115,30 @@ def test_it_opens_from_disk_in_silence_and_asks_for_nothing_but_itself(
     for number in range(3):  # every kind of user is put on the page
         tab.page.locator("#list button").nth(number).click()
     assert tab.requests == [path.as_uri()]
-    assert tab.complaints == listener[1] == []
+    assert tab.complaints == tab.sent == []
 
 
-def test_what_a_hostile_title_id_or_reason_says_is_read_and_does_not_run(
-    tab: Tab, listener: tuple[str, list[str]]
-) -> None:
-    title = hostile(listener[0])
-    assert tab.search("odd </script>") == [f"odd {title}"]
+def test_what_a_hostile_title_id_or_reason_says_is_read_and_does_not_run(tab: Tab) -> None:
+    assert tab.search("odd </script>") == [f"odd {HOSTILE}"]
     tab.press("Enter")
-    assert tab.texts("#user h3 bdi") == [f"odd {title}"]
+    assert tab.texts("#user h3 bdi") == [f"odd {HOSTILE}"]
     tab.choose("u1")
-    assert title in "".join(tab.texts("#target blockquote"))
+    assert HOSTILE in "".join(tab.texts("#target blockquote"))
     assert tab.run("typeof window.hostile") == "undefined"
     assert tab.count("img") + tab.count("body style") == 0
-    assert tab.complaints == listener[1] == []
+    assert tab.complaints == tab.sent == []
 
 
-def test_the_policy_stops_what_a_script_on_the_page_would_send_or_run(
-    tab: Tab, listener: tuple[str, list[str]]
-) -> None:
+def test_the_policy_stops_what_a_script_on_the_page_would_send_or_run(tab: Tab) -> None:
     """The second lock: even a script that came in could neither call out nor bring in another."""
-    address = json.dumps(listener[0])
-    assert tab.run(f"fetch({address}).then(() => 'sent', () => 'stopped')") == "stopped"
+    assert tab.run(f"fetch('{ADDRESS}').then(() => 'sent', () => 'stopped')") == "stopped"
     tab.run(
-        f"(() => {{ const image = new Image(); image.src = {address} + '/image'; document.body.append(image); "
+        f"(() => {{ const image = new Image(); image.src = '{ADDRESS}/image'; document.body.append(image); "
         "const script = document.createElement('script'); script.textContent = 'window.brought = 1'; "
         "document.body.append(script); })()"
     )
     assert tab.run("new Promise(done => setTimeout(() => done(typeof window.brought), 200))") == "undefined"
-    assert listener[1] == []
+    assert tab.sent == []
     assert any("Content Security Policy" in complaint for complaint in tab.complaints)
 
 
