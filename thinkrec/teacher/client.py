@@ -255,12 +255,13 @@ class Session:
         text = error_text(error)
         if status < 400:  # gateways put their own errors into answers, or nothing where one was due
             if not error and not isinstance(body.get("choices", ""), list | None):
-                return Failure(line=teacher.fault(openai.APIResponseValidationError))
+                cut_off = not body and response.content.lstrip()[:1] in (b"", b"{")
+                return Failure(line=teacher.fault(openai.APIResponseValidationError), again=cut_off)
             status = error_status(error) or 502
             text = text or "an answer without a word"
         else:
             text = f"Error code: {status} - {text or error_text(body) or response.text}"
-        if as_object(error).get("code") == QUOTA_USED_UP:
+        if QUOTA_USED_UP in (as_object(error).get("code"), as_object(error).get("type")):
             line = "says that the key's quota is used up; raise it or set another key, and run again to go on"
             return Failure(line=UserError(f"teacher at {teacher.place} {line}"))
         wait = read_wait(response.headers)
