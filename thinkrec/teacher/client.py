@@ -43,13 +43,12 @@ from thinkrec.teacher.answers import (
     read_usage,
     read_wait,
 )
-from thinkrec.teacher.budget import Pace
+from thinkrec.teacher.budget import FIRST_PAUSE, LONGEST_PAUSE, Pace
 from thinkrec.teacher.endpoint import Request, Teacher
 from thinkrec.teacher.store import Store, open_store, request_key, store_lock
 from thinkrec.teacher.trace_prompts import Message
 
 LOCK_PAUSE = 0.1  # seconds between looks at another run's lock
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds before a question is asked again, doubled each time
 SLOW_TRIES = 2  # of a question that was not answered in time: a slow server goes on with what was abandoned
 MOST_SET_ASIDE = 10  # questions turned down one after the other, from which it is not their own fault
 LONGEST_RESPONSE = 2**25  # bytes
