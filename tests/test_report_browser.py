@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from tests.claims.rows import LITERAL
 from tests.report_artefacts import KEYWORDS, SETTINGS, TITLES, make_artefacts, prompt
@@ -19,32 +16,18 @@ from thinkrec.claims.claims import UNTRUE
 from thinkrec.report.contents import contents, sections
 from thinkrec.report.page import page as report_page
 
+ADDRESS = "http://elsewhere.test"
+# A title that would run, and call ADDRESS, if anything of it were taken for markup.
+HOSTILE = (
+    f"</script><script>window.hostile=1;fetch('{ADDRESS}/fetched')</script>"
+    f"<img src={ADDRESS}/seen onerror=window.hostile=1><style>@import '{ADDRESS}/styled'</style>"
+)
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]  # tests may run as root, in containers
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path: apt-get install chromium"),
 ]
-
-
-@pytest.fixture(scope="module")
-def listener() -> Iterator[tuple[str, list[str]]]:
-    """An address on this machine, and the paths that were asked of it."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            """Quiet."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
-    server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +39,24 @@ def chromium() -> Iterator[Browser]:
 
 
 class Tab:
-    """One page with what it requested and what its console and its exceptions said."""
+    """One page with what it requested, what of that left the browser, and what its console and its exceptions said."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
         self.requests: list[str] = []
+        self.sent: list[str] = []
         self.complaints: list[str] = []
         page.on("request", lambda request: self.requests.append(request.url))
+        page.route("http://**", self.answer)
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
-    def run(self, code: str) -> Any:
-        """The value of a JavaScript expression in the page; promises are awaited."""
-        return self.page.evaluate(code)
+        self.run = page.evaluate  # the value of a JavaScript expression in the page; promises are awaited
+
+    def answer(self, route: Route) -> None:
+        """In the place of the network, which the page's policy should let nothing reach."""
+        self.sent.append(route.request.url)
+        route.fulfill(body="")
 
     def count(self, selector: str) -> int:
         return self.page.locator(selector).count()
@@ -76,9 +64,6 @@ class Tab:
     def texts(self, selector: str) -> list[str]:
         """The texts of all elements that a selector finds."""
         return self.page.locator(selector).all_text_contents()
-
-    def classes(self, selector: str) -> list[str]:
-        return [node.get_attribute("class") or "" for node in self.page.locator(selector).all()]
 
     def search(self, query: str) -> list[str]:
         """The ids of the users listed after typing `query`."""
@@ -98,26 +83,17 @@ class Tab:
 @pytest.fixture
 def tab(chromium: Browser, path: Path) -> Iterator[Tab]:
     """The report in a tab of a browser that knows nothing of the others."""
-    with chromium.new_context(viewport={"width": 1280, "height": 900}) as context:
-        tab = Tab(context.new_page())
-        tab.page.goto(path.as_uri())
+    with chromium.new_page(viewport={"width": 1280, "height": 900}) as page:
+        tab = Tab(page)
+        page.goto(path.as_uri())
         yield tab
 
 
-def hostile(address: str) -> str:
-    """A title that would run, and call `address`, if anything of it were taken for markup."""
-    return (
-        f"</script><script>window.hostile=1;fetch('{address}/fetched')</script>"
-        f"<img src={address}/seen onerror=window.hostile=1><style>@import '{address}/styled'</style>"
-    )
-
-
 @pytest.fixture(scope="module")
-def path(listener: tuple[str, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of 150 users, one title, one user id and one reason of which are hostile."""
-    title = hostile(listener[0])
-    artefacts = make_artefacts(users=150, titles=[title, *TITLES[1:]], reason=f"Yes. {title}")
-    artefacts.users.loc[2, "user_id"] = f"odd {title}"
+    artefacts = make_artefacts(users=150, titles=[HOSTILE, *TITLES[1:]], reason=f"Yes. {HOSTILE}")
+    artefacts.users.loc[2, "user_id"] = f"odd {HOSTILE}"
     artefacts.reasons.loc[1] = {
         "row": 14,
         "reason": "Yes. Disliked Night Train. Liked 'Purple Rain'. Avoids slow.",
@@ -130,53 +106,39 @@ def path(listener: tuple[str, list[str]], tmp_path_factory: pytest.TempPathFacto
     return file
 
 
-def test_it_opens_from_disk_in_silence_and_asks_for_nothing_but_itself(
-    tab: Tab, path: Path, listener: tuple[str, list[str]]
-) -> None:
+def test_it_opens_from_disk_in_silence_and_asks_for_nothing_but_itself(tab: Tab, path: Path) -> None:
     assert tab.texts("h1") == ["ThinkRec on small"]
-    assert tab.texts("#lead") == [
-        "On 300 test interactions ThinkRec is ahead of matrix factorisation, the best of 1 other models by AUC "
-        "(+0.5000, 95 % interval +0.5000 to +0.5000), and ahead of matrix factorisation, the best of them by UAUC "
-        "(+0.5000, 95 % interval +0.5000 to +0.5000)."
-    ]
     tab.page.get_by_text("All figures, new items", exact=True).click()
     assert tab.page.get_by_role("region", name="Models, new items").is_visible()
     assert tab.page.get_by_role("region", name="ThinkRec minus each, new items").locator("tbody tr").count() == 1
-    assert tab.texts("#slices p") == ["300 test rows are about items that train never saw."]
     assert tab.count("svg path.curve") == 4  # three models' ROC, one calibration
     for number in range(3):  # every kind of user is put on the page
         tab.page.locator("#list button").nth(number).click()
     assert tab.requests == [path.as_uri()]
-    assert tab.complaints == listener[1] == []
+    assert tab.complaints == tab.sent == []
 
 
-def test_what_a_hostile_title_id_or_reason_says_is_read_and_does_not_run(
-    tab: Tab, listener: tuple[str, list[str]]
-) -> None:
-    title = hostile(listener[0])
-    assert tab.search("odd </script>") == [f"odd {title}"]
+def test_what_a_hostile_title_id_or_reason_says_is_read_and_does_not_run(tab: Tab) -> None:
+    assert tab.search("odd </script>") == [f"odd {HOSTILE}"]
     tab.press("Enter")
-    assert tab.texts("#user h3 bdi") == [f"odd {title}"]
+    assert tab.texts("#user h3 bdi") == [f"odd {HOSTILE}"]
     tab.choose("u1")
-    assert title in "".join(tab.texts("#target blockquote"))
+    assert HOSTILE in "".join(tab.texts("#target blockquote"))
     assert tab.run("typeof window.hostile") == "undefined"
     assert tab.count("img") + tab.count("body style") == 0
-    assert tab.complaints == listener[1] == []
+    assert tab.complaints == tab.sent == []
 
 
-def test_the_policy_stops_what_a_script_on_the_page_would_send_or_run(
-    tab: Tab, listener: tuple[str, list[str]]
-) -> None:
+def test_the_policy_stops_what_a_script_on_the_page_would_send_or_run(tab: Tab) -> None:
     """The second lock: even a script that came in could neither call out nor bring in another."""
-    address = json.dumps(listener[0])
-    assert tab.run(f"fetch({address}).then(() => 'sent', () => 'stopped')") == "stopped"
+    assert tab.run(f"fetch('{ADDRESS}').then(() => 'sent', () => 'stopped')") == "stopped"
     tab.run(
-        f"(() => {{ const image = new Image(); image.src = {address} + '/image'; document.body.append(image); "
+        f"(() => {{ const image = new Image(); image.src = '{ADDRESS}/image'; document.body.append(image); "
         "const script = document.createElement('script'); script.textContent = 'window.brought = 1'; "
         "document.body.append(script); })()"
     )
     assert tab.run("new Promise(done => setTimeout(() => done(typeof window.brought), 200))") == "undefined"
-    assert listener[1] == []
+    assert tab.sent == []
     assert any("Content Security Policy" in complaint for complaint in tab.complaints)
 
 
@@ -187,6 +149,10 @@ def test_search_finds_users_by_id_and_by_the_titles_that_they_met(tab: Tab) -> N
     assert "1 user" in tab.texts("#found")[0]
     assert len(tab.search("night train")) == 100  # everyone rated it
     assert tab.search("no such thing") == []
+    tab.page.set_viewport_size({"width": 820, "height": 900})
+    tab.search("night train")
+    heights = tab.run("[...document.querySelectorAll('#list bdi')].map(node => node.clientHeight)")
+    assert max(heights) < 30  # pixels: an id stands on one line, and two are 50
     tab.search("")
     tab.page.check("#explained")
     assert tab.count("#list button") == 2
@@ -212,9 +178,9 @@ def test_an_address_names_a_user_and_an_item_and_opens_them(chromium: Browser, p
     tab.choose("u77")
     tab.page.locator("#user .pick button").nth(1).click()
     assert tab.page.url.endswith("#user/u77/item/i3")
-    with chromium.new_context() as context:
-        other = Tab(context.new_page())
-        other.page.goto(tab.page.url)
+    with chromium.new_page() as page:
+        other = Tab(page)
+        page.goto(tab.page.url)
         assert (other.texts("#user h3 bdi"), other.texts("#target h3")) == (["u77"], ["Night Train (2002)"])
         other.page.evaluate("location.hash = '#user/u78'")
         other.page.wait_for_function("document.querySelector('#user h3 bdi').textContent === 'u78'")
@@ -223,16 +189,8 @@ def test_an_address_names_a_user_and_an_item_and_opens_them(chromium: Browser, p
         assert other.texts("#user h3 bdi") == ["u78"] and other.complaints == []
 
 
-def test_an_id_that_was_searched_for_stands_on_one_line(tab: Tab) -> None:
-    tab.page.set_viewport_size({"width": 820, "height": 900})
-    assert len(tab.search("night train")) == 100
-    heights = tab.run("[...document.querySelectorAll('#list bdi')].map(node => node.clientHeight)")
-    assert max(heights) < 30  # pixels: two lines are 50
-
-
 def test_without_scripts_the_page_says_who_is_ahead_and_by_how_much(chromium: Browser, path: Path) -> None:
-    with chromium.new_context(java_script_enabled=False, viewport={"width": 390, "height": 900}) as context:
-        page = context.new_page()
+    with chromium.new_page(java_script_enabled=False, viewport={"width": 390, "height": 900}) as page:
         page.goto(path.as_uri())
         assert page.locator("#lead").inner_text().startswith("On 300 test interactions ThinkRec is ahead of")
         leads = page.get_by_role("region", name="Leads by AUC, test")
@@ -250,11 +208,15 @@ def test_on_paper_the_chosen_user_stands_below_the_figures_within_the_page(tab: 
 
 def test_evidence_is_marked_in_the_history_and_what_is_not_so_in_the_text(tab: Tab) -> None:
     tab.choose("odd")
+
+    def classes(selector: str) -> list[str]:
+        return [node.get_attribute("class") or "" for node in tab.page.locator(selector).all()]
+
     marks = "#target blockquote mark"
     assert tab.texts(marks) == ["Night Train1✓", "Purple Rain2?", "slow3✗"]
-    assert tab.classes(marks) == ["true", "ungrounded", "untrue"]
-    assert tab.classes("#target .history li") == ["", "cited", "cited"]  # Old Forest is slow, Night Train is named
-    assert set(tab.classes("#legend mark")) == {"true", *UNTRUE}
+    assert classes(marks) == ["true", "ungrounded", "untrue"]
+    assert classes("#target .history li") == ["", "cited", "cited"]  # Old Forest is slow, Night Train is named
+    assert set(classes("#legend mark")) == {"true", *UNTRUE}
 
 
 def test_the_keyboard_reaches_everything(tab: Tab) -> None:
@@ -295,8 +257,7 @@ def test_every_control_has_a_name(tab: Tab) -> None:
 
 @pytest.mark.parametrize("width", [320, 390, 820, 1440])
 def test_no_width_scrolls_sideways(chromium: Browser, path: Path, width: int) -> None:
-    with chromium.new_context(viewport={"width": width, "height": 900}, is_mobile=width < 600) as context:
-        page = context.new_page()
+    with chromium.new_page(viewport={"width": width, "height": 900}, is_mobile=width < 600) as page:
         page.goto(path.as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 

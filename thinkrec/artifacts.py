@@ -10,6 +10,7 @@ import fnmatch
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -291,26 +292,23 @@ def cached_tokens(
     An Arrow file outside DVC's outs: it may be deleted at any time.
     """
     path = root / TOKEN_CACHE / f"{key}.arrow"
-    try:
+    with suppress(pa.ArrowException, OSError, LookupError, TypeError):  # not there, or what a power cut left of it
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (pa.ArrowInvalid, OSError):  # not there, or what a power cut left of it
-        tokens, offsets = make()
-        table = pa.table({"tokens": _one_list(tokens), "offsets": _one_list(offsets)})
-        with suppress(OSError), atomic(path) as partial, pa.ipc.new_file(str(partial), table.schema) as out:
-            out.write_table(table)
-        return tokens, offsets  # also where no cache can be written
-    tokens, offsets = (table[name].chunk(0).values.to_numpy() for name in ("tokens", "offsets"))
-    return tokens, offsets
-
-
-def _one_list(values: NDArray[Any]) -> pa.LargeListArray:
-    return pa.LargeListArray.from_arrays([0, len(values)], values)
+        tokens, offsets = (table[name].chunk(0).values.to_numpy() for name in ("tokens", "offsets"))
+        if table.schema.metadata[b"crc32"] == b"%d" % zlib.crc32(offsets.data, zlib.crc32(tokens.data)):
+            return tokens, offsets
+    tokens, offsets = make()
+    lists = [pa.LargeListArray.from_arrays([0, len(values)], values) for values in (tokens, offsets)]
+    checksum = b"%d" % zlib.crc32(offsets.data, zlib.crc32(tokens.data))
+    table = pa.table(lists, names=["tokens", "offsets"], metadata={"crc32": checksum})
+    with suppress(OSError), atomic(path) as partial, pa.ipc.new_file(str(partial), table.schema) as out:
+        out.write_table(table)
+    return tokens, offsets  # also where no cache can be written
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write small readable JSON (metrics, plots' data): sorted as given, floats as they are, newline at the end."""
-    with atomic(path) as partial:
-        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

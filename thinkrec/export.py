@@ -49,17 +49,17 @@ def export(folder: Path, params: Params, *, expert: int | None = None) -> dict[s
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; name a new folder, nothing is overwritten")
-    if expert is not None and params.backbone.load_in_4bit:
-        raise UserError(
-            f"--expert {expert}: weights of 4 bits (backbone.load_in_4bit) would round a merge by more than the "
-            "adapter changes; leave --expert out, and load the adapters beside the model"
-        )
     experts = load_experts(params)
     count = len(experts.folders)
     if expert is not None and not 0 <= expert <= count:
         raise UserError(f"--expert {expert}: this project has experts 1 to {count}, and 0, the global model")
     loaded = open_global(params)
     model, tokenizer = loaded.model.backbone, loaded.tokenizer
+    if expert is not None and getattr(model, "is_quantized", False):
+        raise UserError(
+            f"--expert {expert}: weights of 4 bits, or few (the backbone is quantised), would round a merge by more "
+            "than the adapter changes; leave --expert out, and load the adapters beside the model"
+        )
     every = {number: path for number, path in enumerate([loaded.adapter, *experts.folders]) if path is not None}
     merged = None if expert is None else every.get(expert)  # nothing to merge: the global model is no adapter
     adapters = every if expert is None else {}

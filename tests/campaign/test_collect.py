@@ -22,14 +22,11 @@ GOOD = make_reasons({11: "yes it fits you well", 13: "no it is slow", 15: "yes i
 BAD = make_reasons({11: "yes", 13: "no", 17: "yes"}, {11: "yes a witty one", 17: "yes it fits"})
 
 
-def run_of(name, predictions, reasons, *more):
-    return make_run(name, predictions, reasons, *MODELS, *more, seed=7, draws=DRAWS)
-
-
-def predictions(noise):
-    """`thinkrec` knows the true probabilities up to `noise`; the items of half of the rows are new."""
+def run_of(name, noise, reasons):
+    """A run whose `thinkrec` knows the true probabilities up to `noise`; the items of half of its rows are new."""
     frame = make_predictions(600, users=40, seed=3, thinkrec=noise, mf=None, thinkrec_static=2.0, mf_static=None)
-    return frame.assign(popularity=frame["row"] % 4 // 2)
+    frame["popularity"] = frame["row"] % 4 // 2
+    return make_run(name, frame, reasons, *MODELS, seed=7, draws=DRAWS)
 
 
 def file_of(name, run, base):
@@ -37,20 +34,19 @@ def file_of(name, run, base):
     return row_file(row, run, base, draws=DRAWS)
 
 
+def joint_of(name, *runs):
+    """The file of joint leads of runs and their base rows, a pair a seed."""
+    return joint_file(name, dict(enumerate(runs)), draws=DRAWS, seed=7)
+
+
 @pytest.fixture(scope="module")
 def base():
-    return run_of("base", predictions(0.3), GOOD)
+    return run_of("base", 0.3, GOOD)
 
 
 @pytest.fixture(scope="module")
 def worse():
-    return run_of("worse", predictions(3.0), BAD)
-
-
-@pytest.fixture(scope="module")
-def moved(worse):
-    """A run whose predictions are of other interactions."""
-    return replace(worse, id="moved", predictions=worse.predictions.assign(row=worse.predictions["row"] + 1))
+    return run_of("worse", 3.0, BAD)
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +63,11 @@ def test_the_base_rows_file_has_a_line_per_model_and_leads_over_those_without_hi
     assert list(base_file["lines"]) == MODELS
     test = base.predictions[base.predictions["split"] == "test"]
     auc = {model: metrics.auc(test["label"], test[model]) for model in MODELS}
-    for model in MODELS:
-        entry = base_file["lines"][model]["test"]["auc"]
+    entries = {model: line["test"]["auc"] for model, line in base_file["lines"].items()}
+    for model, entry in entries.items():
         assert entry["value"] == round(auc[model], 4)
         assert entry["low"] < entry["value"] < entry["high"]
-    leads = {model: line["test"]["auc"].get("lead", {}).get("value") for model, line in base_file["lines"].items()}
-    assert leads == {
-        **dict.fromkeys(["thinkrec", "thinkrec_static", "best"]),
+    assert {model: entry["lead"]["value"] for model, entry in entries.items() if "lead" in entry} == {
         "mf": round(auc["thinkrec"] - auc["mf"], 4),
         "mf_static": round(auc["thinkrec_static"] - auc["mf_static"], 4),  # like with like
     }
@@ -81,37 +75,21 @@ def test_the_base_rows_file_has_a_line_per_model_and_leads_over_those_without_hi
     assert base_file["counts"]["test"]["rows"] == 300
 
 
-def test_another_rows_file_has_one_line_of_its_name(worse, base, worse_file):
-    assert list(worse_file["lines"]) == ["no_thinking"]
-    for split in ("valid", "test"):
-        held = base.predictions["split"] == split
-        label = base.predictions["label"][held]
-        ours, theirs = (metrics.auc(label, run.predictions["thinkrec"][held]) for run in (base, worse))
-        entry = worse_file["lines"]["no_thinking"][split]["auc"]
-        assert entry["value"] == round(theirs, 4)
-        assert entry["lead"]["value"] == round(ours - theirs, 4)
-        assert 0 < entry["lead"]["low"] < entry["lead"]["value"] < entry["lead"]["high"]
-        assert entry["lead"]["p"] == round(2 / (DRAWS + 1), 4)
+def test_another_rows_file_has_one_line_of_its_name_with_figures_of_all_rows_and_of_new_items(worse, base, worse_file):
     assert (worse_file["experiment"], worse_file["compared_with"]) == ("worse", "base")
-
-
-def test_lines_have_figures_and_leads_on_new_items_and_files_count_their_rows(worse, base, worse_file, base_file):
-    new = base.predictions[(base.predictions["split"] == "test") & (base.predictions["popularity"] == 0)]
-    counts = {"rows": len(new), "users": new["user"].nunique()}
-    ours, theirs = (metrics.auc(new["label"], run.predictions.loc[new.index, "thinkrec"]) for run in (base, worse))
-    for file, name, auc in (
-        (worse_file, "no_thinking", theirs),
-        (base_file, "mf", metrics.auc(new["label"], new["mf"])),
-    ):
-        assert file["counts"]["test"]["new_items"] == counts
-        line = file["lines"][name]["test"]["new_items"]
-        assert set(line) == {"auc", "uauc", "possible_lift"}
-        assert line["auc"]["value"] == round(auc, 4)
-        assert line["auc"]["lead"]["value"] == round(ours - auc, 4)
-        assert 0 < line["auc"]["lead"]["low"] < line["auc"]["lead"]["value"] < line["auc"]["lead"]["high"]
-    joint = joint_file("no_thinking", {7: (worse, base), 1: (worse, base)}, draws=DRAWS, seed=7)["new_items"]
-    line = worse_file["lines"]["no_thinking"]["test"]["new_items"]
-    assert joint == {"no_thinking": {metric: line[metric]["lead"] for metric in ("auc", "uauc")}}
+    ((name, line),) = worse_file["lines"].items()
+    assert name == "no_thinking" and set(line["test"]["new_items"]) == {"auc", "uauc", "possible_lift"}
+    valid, test = (base.predictions[base.predictions["split"] == split] for split in ("valid", "test"))
+    new = test[test["popularity"] == 0]
+    assert worse_file["counts"]["test"]["new_items"] == {"rows": len(new), "users": new["user"].nunique()}
+    for rows, entries in ((valid, line["valid"]), (test, line["test"]), (new, line["test"]["new_items"])):
+        ours, theirs = (
+            metrics.auc(rows["label"], run.predictions.loc[rows.index, "thinkrec"]) for run in (base, worse)
+        )
+        lead = entries["auc"]["lead"]
+        assert (entries["auc"]["value"], lead["value"]) == (round(theirs, 4), round(ours - theirs, 4))
+        assert 0 < lead["low"] < lead["value"] < lead["high"]
+    assert line["test"]["auc"]["lead"]["p"] == round(2 / (DRAWS + 1), 4)
 
 
 def test_a_row_with_the_same_predictions_has_no_lead(base):
@@ -119,14 +97,16 @@ def test_a_row_with_the_same_predictions_has_no_lead(base):
     assert lead == {"value": 0, "low": 0, "high": 0, "p": 1}
 
 
-def test_predictions_of_other_interactions_are_refused(base, moved):
+def test_predictions_of_other_interactions_are_refused(worse, base):
+    moved = replace(worse, predictions=worse.predictions.assign(row=worse.predictions["row"] + 1))
     with pytest.raises(UserError, match="no_thinking: its predictions are of other interactions"):
         file_of("no_thinking", moved, base)
     with pytest.raises(UserError, match="no_thinking of seed 1: its predictions are of other interactions"):
-        joint_file("no_thinking", {7: (base, base), 1: (moved, moved)}, draws=DRAWS, seed=7)
+        joint_of("no_thinking", (base, base), (moved, moved))
 
 
-def test_meteors_lead_is_over_common_rows_against_the_base_runs_references(worse_file):
+def test_meteors_lead_is_over_common_rows_against_the_base_runs_references(base_file, worse_file):
+    assert "lead" not in base_file["lines"][BASE]["reasons"][METEOR]
     entry = worse_file["lines"]["no_thinking"]["reasons"][METEOR]
     own = [meteor_exact_stem("yes", "yes a witty one"), meteor_exact_stem("yes", "yes it fits")]
     assert entry["value"] == round(float(np.mean(own)), 4)
@@ -140,30 +120,28 @@ def test_meteors_lead_is_over_common_rows_against_the_base_runs_references(worse
     assert (lead["value"], lead["low"], lead["high"], lead["rows"]) == (mean, low, high, 2)
 
 
-def test_the_base_row_has_no_lead_over_its_own_reasons(base_file):
-    entry = base_file["lines"][BASE]["reasons"][METEOR]
-    assert entry["value"] > 0.5 and "lead" not in entry
-
-
 def test_without_reasons_or_references_there_is_nothing_to_compare(base):
-    silent = run_of("silent", base.predictions, make_reasons({}, {}))
-    assert "reasons" not in file_of("no_thinking", silent, base)["lines"]["no_thinking"]
-    alone = run_of("alone", base.predictions, make_reasons({17: "yes", 19: "no"}, {}))
-    entry = file_of("no_thinking", alone, base)["lines"]["no_thinking"]["reasons"]
-    nothing = {"value": None, "low": None, "high": None}
-    assert entry["rows"] == 2 and entry[METEOR] == {**nothing, "lead": {**nothing, "p": 1, "rows": 0}}
+    silent, alone = (
+        file_of("no_thinking", replace(base, id="other", reasons=reasons), base)["lines"]["no_thinking"]
+        for reasons in (make_reasons({}, {}), make_reasons({17: "yes", 19: "no"}, {}))
+    )
+    assert "reasons" not in silent
+    nothing = {"low": None, "high": None}
+    assert alone["reasons"][METEOR]["lead"] == {"value": None, **nothing, "p": 1, "rows": 0}
 
 
 def test_the_joint_lead_of_one_seed_twice_is_the_lead_of_that_seed(worse, base, worse_file):
-    file = joint_file("no_thinking", {7: (worse, base), 1: (worse, base)}, draws=DRAWS, seed=7)
-    assert file["runs"] == {"7": ["base", "worse"], "1": ["base", "worse"]}
+    file = joint_of("no_thinking", (worse, base), (worse, base))
+    assert file["runs"] == {"0": ["base", "worse"], "1": ["base", "worse"]}
     single = worse_file["lines"]["no_thinking"]["test"]
     assert file["leads"] == {"no_thinking": {metric: single[metric]["lead"] for metric in HEADLINE}}
+    new = single["new_items"]
+    assert file["new_items"] == {"no_thinking": {metric: new[metric]["lead"] for metric in ("auc", "uauc")}}
 
 
 def test_the_interval_of_a_joint_lead_is_of_the_seeds_mean_in_each_draw_of_users(worse, base):
-    runs = {7: (worse, base), 1: (base, worse), 2: (worse, base)}
-    lead = joint_file("no_thinking", runs, draws=DRAWS, seed=7)["leads"]["no_thinking"]["uauc"]
+    file = joint_of("no_thinking", (worse, base), (base, worse), (worse, base))
+    lead = file["leads"]["no_thinking"]["uauc"]
     test = base.predictions[base.predictions["split"] == "test"]
     scores = {run.id: run.predictions.loc[test.index, "thinkrec"] for run in (base, worse)}
     drawn = bootstrap(test["user"], test["label"], scores, draws=DRAWS, seed=7)
@@ -175,12 +153,10 @@ def test_the_interval_of_a_joint_lead_is_of_the_seeds_mean_in_each_draw_of_users
 
 
 def test_the_base_rows_joint_leads_are_over_online_baselines_that_every_seed_has(base):
-    swapped = base.predictions.assign(mf=base.predictions["thinkrec"], thinkrec=base.predictions["mf"])
-    more = swapped.assign(running_rates=0.5)
-    other, newer = run_of("other", swapped, GOOD), run_of("newer", more, GOOD, "running_rates")
-    leads = joint_file(BASE, {7: (base, base), 1: (other, other)}, draws=DRAWS, seed=7)["leads"]
-    assert list(leads) == ["mf"]
-    # In one seed ThinkRec leads by what it is behind in the other.
-    assert leads["mf"]["auc"] == {"value": 0, "low": 0, "high": 0, "p": 1}
-    for runs in ({7: (base, base), 1: (newer, newer)}, {7: (newer, newer), 1: (base, base)}):
-        assert joint_file(BASE, runs, draws=DRAWS, seed=7)["leads"] == leads
+    swapped = base.predictions.assign(mf=base.predictions["thinkrec"], thinkrec=base.predictions["mf"], newer=0.5)
+    other = make_run("other", swapped, GOOD, *MODELS, "newer", seed=7, draws=2)
+    for runs in ([(base, base), (other, other)], [(other, other), (base, base)]):
+        leads = joint_of(BASE, *runs)["leads"]
+        assert list(leads) == ["mf"]
+        # In one seed ThinkRec leads by what it is behind in the other.
+        assert leads["mf"]["auc"] == {"value": 0, "low": 0, "high": 0, "p": 1}

@@ -22,20 +22,13 @@ DATASET = "synthetic-small"
 
 
 class Experiments:
-    """In the place of DVC: a ThinkRec that is worse with fewer experts, and that fails with four, or with seed 2.
-
-    Attributes:
-        started: names of experiments, in the order in which they began.
-        finished: by name, what they left.
-        code: how good ThinkRec is with the present code.
-        stops_after: an interruption comes after so many runs.
-    """
+    """In the place of DVC: a ThinkRec that is worse with fewer experts, and that fails with four, or with seed 2."""
 
     def __init__(self):
-        self.started: list[str] = []
-        self.finished: dict[str, Run] = {}
-        self.code = 1.0
-        self.stops_after = 1000
+        self.started: list[str] = []  # names of experiments, in the order in which they began
+        self.finished: dict[str, Run] = {}  # by name, what they left
+        self.code = 1.0  # how good ThinkRec is with the present code
+        self.stops_after = 1000  # runs, after which an interruption comes
 
     def run_experiments(self, experiments, *, jobs):
         for name, overrides in experiments.items():
@@ -45,18 +38,21 @@ class Experiments:
             experts, seed = overrides.get("experts.n", 3), overrides.get("seed", 7)
             if experts == 4 or seed == 2:
                 yield name, "Traceback\nAssertionError: an unlucky one"
-            else:
-                noise = 3 / (self.code * (experts + 1))
-                predictions = make_predictions(400, users=40, thinkrec=noise + 0.01 * seed, mf=None)
-                predictions["popularity"] = predictions["row"] % 4 // 2  # of every other item 0: train never saw it
-                reasons = make_reasons({11: "yes it fits"}, {11: "yes it fits"})
-                name_of_run = f"run {len(self.started)}"
-                self.finished[name] = make_run(name_of_run, predictions, reasons, "thinkrec", "mf", seed=seed, draws=50)
-                yield name, ""
+                continue
+            noise = 3 / (self.code * (experts + 1)) + 0.01 * seed
+            predictions = make_predictions(400, users=40, thinkrec=noise, mf=None)
+            reasons = make_reasons({11: "yes it fits"}, {11: "yes it fits"})
+            run = make_run(f"run {len(self.started)}", predictions, reasons, "thinkrec", "mf", seed=seed, draws=50)
+            self.finished[name] = run
+            yield name, ""
 
     def fetch_run(self, name_or_id):
         by_id = {run.id: run for run in self.finished.values()}
         return self.finished.get(name_or_id) or by_id.get(name_or_id)
+
+    def kinds(self):
+        """Whether each experiment that began is of the row `no_experts`."""
+        return ["-no_experts-" in name for name in self.started]
 
 
 @pytest.fixture
@@ -74,10 +70,9 @@ def experiments(tmp_path, monkeypatch):
     return fake
 
 
-def run(*names, seeds=("7",), dataset=DATASET, **options):
-    """The summary of a call, and what was said meanwhile."""
-    lines = []
-    return fill(dataset, names=names, seeds=seeds, say=lines.append, **options), lines
+def run(*names, seeds=("7",), say=print, **options):
+    """The summary of a call."""
+    return fill(DATASET, names=names, seeds=seeds, say=say, **options)
 
 
 def auc_of(name, files):
@@ -89,7 +84,7 @@ def test_what_fails_is_named_and_the_others_go_on(experiments):
         write_page(DATASET)
     lines = []
     with pytest.raises(UserError) as error:
-        fill(DATASET, names=["no_experts", "experts_4"], seeds=("7", "1", "2"), say=lines.append)
+        run("no_experts", "experts_4", seeds=("7", "1", "2"), say=lines.append)
     assert str(error.value) == (
         "3 rows not done: thinkrec of seed 2 (failed, see above); experts_4 (failed, see above); "
         "no_experts of seed 2 (needs thinkrec of seed 2)"
@@ -100,9 +95,9 @@ def test_what_fails_is_named_and_the_others_go_on(experiments):
 
 
 def test_what_is_not_done_runs_base_rows_first_and_its_files_and_page_are_written(experiments):
-    assert run("no_experts", seeds=("7", "1"))[0].startswith("4 rows added, 0 were done")
-    assert ["-no_experts-" in name for name in experiments.started] == [False, False, True, True]
-    assert run("no_experts", seeds=("7", "1")) == (f"0 rows added, 4 were done; {page_path(DATASET)} written", [])
+    assert run("no_experts", seeds=("7", "1")).startswith("4 rows added, 0 were done")
+    assert experiments.kinds() == [False, False, True, True]
+    assert run("no_experts", seeds=("7", "1")) == f"0 rows added, 4 were done; {page_path(DATASET)} written"
     assert len(experiments.started) == 4
     by_seed = read_seeds(DATASET)
     for seed, files in by_seed.items():
@@ -134,7 +129,7 @@ def test_a_base_row_whose_predictions_are_gone_runs_again(experiments):
     run(BASE)
     experiments.finished.clear()
     run("no_experts")
-    assert ["-no_experts-" in name for name in experiments.started] == [False, False, True]
+    assert experiments.kinds() == [False, False, True]
 
 
 def test_only_again_runs_a_row_that_is_done_with_the_present_code(experiments):
@@ -153,7 +148,8 @@ def test_joint_leads_are_of_the_runs_that_the_files_name_though_parameters_are_n
     run("no_experts", seeds=("7", "1"))
     before = read_rows(DATASET, JOINT)["no_experts"]
     set_params(Path(), {"evaluate.candidates": 9})
-    _, lines = run("no_experts", seeds=("7", "1"))  # to seed 1, which writes no reasons, they are nothing
+    lines = []
+    run("no_experts", seeds=("7", "1"), say=lines.append)  # to seed 1, which writes no reasons, they are nothing
     assert [line for line in lines if ": to run" in line] == [
         f"{name}: to run, as parameters changed: evaluate.candidates 3 -> 9" for name in (BASE, "no_experts")
     ]

@@ -8,6 +8,7 @@ import pytest
 
 from tests.project import ROOT, set_params
 from thinkrec.artifacts import write_json
+from thinkrec.campaign.experiments import change_params
 from thinkrec.campaign.rows import (
     BASE,
     FURTHER_SEEDS,
@@ -21,6 +22,7 @@ from thinkrec.campaign.rows import (
 )
 from thinkrec.campaign.words import ROW_NAMES
 from thinkrec.errors import UserError
+from thinkrec.params import load
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +48,21 @@ def test_a_row_changes_what_it_says_and_nothing_else_and_has_a_name_for_people()
     rows = plan("synthetic", seeds=["7"])
     assert {BASE, *ROW_NAMES} == set(rows) == set(ROWS)
     assert {name: changed(row, rows[BASE]) for name, row in rows.items()} == {name: set(ROWS[name]) for name in ROWS}
+
+
+def test_params_yaml_changed_for_a_run_says_what_the_row_does(project):
+    raw = project / "it's = [b]: c\\d, {e}"
+    raw.mkdir()
+    before = (project / "params.yaml").read_bytes()
+    for row in plan("ml-1m", raw=raw).values():
+        (project / "params.yaml").write_bytes(before)
+        change_params(project / "params.yaml", row.overrides)
+        params = load()
+        assert (
+            changed_params(row, {"params": params.model_dump(mode="json", exclude={"run": True, "dataset": {"raw"}})})
+            == []
+        )
+        assert params.dataset.raw == raw
 
 
 def test_a_row_is_done_with_the_same_parameters_wherever_the_raw_files_lie(project):

@@ -48,7 +48,8 @@ def test_anything_else_is_no_verdict(text):
     ["No Way Out fits this user. Yes.", "Yes Sir is not for them: No.", "No Name on the Bullet would please them.",
      "Verdict: No Way Out fits. Yes", '"No Way Out" fits. Yes', "No. 3 of the list is war, so Yes", "No less than war",
      "No, Honestly fits them: Yes.", "No (1998) is theirs, so the answer is Yes.", "No\nYes", "Yes. No, wait.",
-     "<answer>No Way Out</answer>", "<answer>Yes</answer> or <answer>No</answer>", '{"verdict": "No Way Out"}'],
+     "<answer>No Way Out</answer>", "<answer>Yes</answer> or <answer>No</answer>",
+     "<answer>Yes</answer><answer>No</answer> War.", '{"verdict": "No Way Out"}'],
 )  # fmt: skip
 def test_a_title_or_a_verdict_taken_back_is_no_verdict(text):
     assert split_verdict(text) == (None, text)
@@ -59,6 +60,9 @@ def test_a_title_or_a_verdict_taken_back_is_no_verdict(text):
     [("<answer>Yes</answer>\nWar.", (True, "War.")), ("War. <verdict> No </verdict>", (False, "War.")),
      (r"Answer: \boxed{Yes}", (True, "")), (r"War. $\boxed{\text{No}}$.", (False, "War.")),
      ('{"verdict": "Yes"}', (True, "")), ('```json\n{"answer": false, "fit": "War."}\n```', (False, "Fit: War.")),
+     (r"\(\boxed{\textbf{No}}\) War.", (False, "War.")), ("### Verdict\nYes\nWar.", (True, "War.")),
+     ("\u25c1think\u25b7No\u25c1/think\u25b7Yes", (True, "")),
+     ("<|channel|>analysis<|message|>No<|end|><|channel|>final<|message|>Yes", (True, "")),
      ("<thinking>No?</thinking>\nYes. War.", (True, "War.")), ("Yes or No?</think>Verdict: No", (False, "")),
      ('Yes. Liked "Sand", "No".', (True, 'Liked "Sand", "No".')), ("Yes, no doubt", (True, "no doubt"))],
 )  # fmt: skip

@@ -87,7 +87,7 @@ def test_json_faults_are_named_one_by_one(tmp_path):
         (6, "rating is not within 1 and 5"),
         (7, "not UTF-8"),
         (8, "not JSON"),
-        (9, "user id holds control characters"),
+        (9, "user id is neither plain text nor a whole number"),
         (10, "not JSON"),
         (11, "no user id"),
         (12, "no user id"),

@@ -14,9 +14,11 @@ import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.project import run_params
+from thinkrec import artifacts
 from thinkrec.errors import UserError
 from thinkrec.lm.trainer import CHECKPOINTS, Plan, TrainSettings, learning_rate, resumable, train
 
@@ -160,14 +162,22 @@ def test_operational_settings_may_change_before_a_phase_goes_on(changes):
     assert len(again.losses) == 15
 
 
-@pytest.mark.parametrize("left", [0, 0.5])
-def test_half_a_checkpoint_begins_the_phase_anew(left, capsys):
+@pytest.mark.parametrize("spoil", ["empty", "half", "of another version"])
+def test_a_checkpoint_that_cannot_be_read_begins_the_phase_anew(spoil, capsys):
     expected, objective = Objective(), Objective()
     run(expected)
     with pytest.raises(Killed):
         run(Objective(), Validate(RISING, kill_at=3))
     (checkpoint,) = CHECKPOINTS.iterdir()
-    os.truncate(checkpoint, int(left * checkpoint.stat().st_size))
+    if spoil == "of another version":
+        tensors = load_file(checkpoint)
+        save_file(
+            {key: tensors[key] for key in tensors if key != "loss/0"},
+            checkpoint,
+            artifacts.read_tensor_metadata(checkpoint),
+        )
+    else:
+        os.truncate(checkpoint, checkpoint.stat().st_size // 2 * (spoil == "half"))
     run(objective)
     assert torch.equal(objective.weight, expected.weight)
     assert f"phase: {checkpoint} is damaged" in capsys.readouterr().err

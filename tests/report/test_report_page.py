@@ -51,21 +51,16 @@ def marked_pieces(reason: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def test_what_strangers_wrote_stands_in_the_data_only_and_nothing_in_it_is_markup() -> None:
-    artefacts = make_artefacts(titles=[HOSTILE, *TITLES[1:]], reason=f"Yes. The user liked {HOSTILE}. $style $policy")
+    odd = "é <!--&amp; {{ style }}"
+    artefacts = make_artefacts(titles=[HOSTILE, odd, *TITLES[2:]], reason=f"Yes. The user liked {HOSTILE}.")
     value = contents_of(artefacts)
     text = page_of(artefacts, dataset=HOSTILE)
     assert text.count("</script>") == 2  # the data's and the script's
     assert "<img" not in text
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
-    assert json.loads(data)["items"][0][0] == value["items"][0][0] == HOSTILE
-    assert "$style $policy" in text
-
-
-def test_encoded_json_is_ascii_without_html_and_reads_back() -> None:
-    value = {"<!--": "<script>&amp;\u2028é\ud800"}
-    text = encode_json(value)
-    assert text.isascii() and not set("<>&") & set(text)
-    assert json.loads(text) == value
+    assert data.isascii() and not set("<>&") & set(data) and encode_json("\u2028\ud800").isascii()
+    assert json.loads(data) == json.loads(json.dumps(value))
+    assert {HOSTILE, odd} <= {item[0] for item in value["items"]}
 
 
 def test_the_page_names_no_address_but_the_namespace_of_svg_and_its_policy_admits_its_own_code_alone() -> None:

@@ -165,6 +165,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
         429, "rate_limit_exceeded", {"retry-after": formatdate(math.ceil(time.time() + WAIT), usegmt=True)}
     )(request),
     "429 quota": soon(refuses(429, "insufficient_quota")),
+    "429 quota by type": _raw('{"error": {"message": "no", "type": "insufficient_quota", "code": null}}', status=429),
     "500": soon(refuses(500)),
     "502": soon(_raw("<html>Bad Gateway</html>", "text/html", status=502)),
     "503": soon(refuses(503, "overloaded")),
@@ -208,6 +209,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "no model named": lacks(model=None),
     "nothing said": lacks(usage=None, choices=[{"finish_reason": "stop", "message": {"content": ""}}]),
     "broke off": says(None, finish="error"),
+    "broke off in the text": says("Yes. It fi", finish="error"),
     "error in a choice": lacks(
         choices=[{"finish_reason": "error", "error": {"code": 502, "message": "Upstream"}, "message": {"content": "Y"}}]
     ),

@@ -33,14 +33,6 @@ def test_an_unreachable_teacher_is_a_user_error():
             ask(teacher_at(endpoint, retries=0), "x")
 
 
-def test_a_teacher_in_this_process_that_hangs_is_given_up():
-    async def hang(scope, receive, send):
-        await asyncio.sleep(60)
-
-    with pytest.raises(UserError, match="no answer within"):
-        ask(teacher_at(timeout=0.1, app=hang, retries=0), "x")
-
-
 def test_never_more_questions_at_a_time_than_asked_for():
     busy = most = 0
 

@@ -35,7 +35,7 @@ NO_SUCH_API = "answers, but not as an OpenAI-compatible API"
 
 # What ends in one line: how many requests it takes, and what the line says.
 FAILS = {
-    "429 quota": (1, "says that the key's quota is used up"),
+    **dict.fromkeys(["429 quota", "429 quota by type"], (1, "says that the key's quota is used up")),
     "500": (AGAIN, ITS_OWN_FAULT),
     "502": (AGAIN, ITS_OWN_FAULT),
     "503": (AGAIN, ITS_OWN_FAULT),
@@ -46,13 +46,11 @@ FAILS = {
     "bad key": (1, "refused the key; set THINKREC_TEACHER_KEY"),
     "forbidden": (1, "forbids this key the model 'm'"),
     "no model": (1, "does not know the model 'm'"),
-    **dict.fromkeys(
-        ["html", "html as json", "broken json", "deep json", "no bytes", "broken utf-8", "list", "null"],
-        (1, NO_SUCH_API),
-    ),
+    **dict.fromkeys(["html", "html as json", "deep json", "list", "null"], (1, NO_SUCH_API)),
     **dict.fromkeys(["choices missing", "choices of text"], (1, NO_SUCH_API)),
+    **dict.fromkeys(["broken json", "no bytes", "broken utf-8"], (AGAIN, NO_SUCH_API)),  # cut off on the way
     **dict.fromkeys(["null choices", "no choices", "null choice", "no message"], (AGAIN, HICCUP)),
-    **dict.fromkeys(["nothing said", "broke off"], (AGAIN, HICCUP)),
+    **dict.fromkeys(["nothing said", "broke off", "broke off in the text"], (AGAIN, HICCUP)),
     "error in a choice": (AGAIN, f"still failed after up to {RETRIES} retries (Upstream)"),
 }
 # What is an answer, if not always a good one: what of it is not as a good one has it, and what the ledger calls it.

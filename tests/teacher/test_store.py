@@ -119,15 +119,6 @@ def test_of_two_runs_at_once_one_asks_and_the_other_finds_its_answers():
     assert set(server.came.values()) == {1}
 
 
-def test_a_question_that_failed_may_be_asked_again_at_once():
-    with serve(["bad key"]) as server:
-        teacher = teacher_at(server.endpoint)
-        with pytest.raises(UserError):
-            ask(teacher, "x")
-        assert texts_of(ask(teacher, "x")) == ["ax"]
-    assert server.came["x"] == 2
-
-
 def test_the_same_questions_again_make_no_call():
     with serve() as server:
         first = ask(teacher_at(server.endpoint), *range(20))

@@ -59,8 +59,11 @@ def check_repository() -> None:
     Raises:
         UserError: not a git repository with a commit, or code that git does not track.
     """
-    if _call("git", "rev-parse", "--verify", "--quiet", "HEAD").returncode:
-        raise UserError("no commit to start experiments from; run from the project's root and commit it: git commit")
+    try:
+        _output("git", "rev-parse", "--verify", "HEAD")
+    except UserError:
+        fault = "no commit to start experiments from; run from the project's root and commit it: git commit"
+        raise UserError(fault) from None
     untracked = _output("git", "ls-files", "--others", "--exclude-standard", "--", *CODE).split()
     if untracked:
         raise UserError(f"{untracked[0]}: not tracked by git, so a run would lack it; git add {untracked[0]}")
@@ -105,8 +108,7 @@ def _start(name: str, overrides: Overrides, threads: dict[str, str]) -> subproce
     if changes:
         _output("git", "stash", "apply", "--quiet", "--index", changes, folder=clone)
     (clone / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
-    yaml, params = YAML(), clone / PARAMS_FILE
-    yaml.dump(override_params(yaml.load(params), overrides), params)
+    change_params(clone / PARAMS_FILE, overrides)
     with (CLONES / f"{name}.log").open("wb") as log:
         return subprocess.Popen(
             [*DVC, "exp", "run", "--name", name],
@@ -116,6 +118,12 @@ def _start(name: str, overrides: Overrides, threads: dict[str, str]) -> subproce
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def change_params(path: Path, overrides: Overrides) -> None:
+    """Change parameters in a `params.yaml`; its comments stay."""
+    yaml = YAML()
+    yaml.dump(override_params(yaml.load(path), overrides), path)
 
 
 def _end(name: str, *, failed: bool) -> str:
@@ -149,7 +157,7 @@ def _read_run(revision: str, start: str) -> Run | None:
         root, evaluated = Path(folder), artifacts.PREDICTIONS.parent
         (root / evaluated.parent).mkdir()
         _output(*DVC, "get", ".", evaluated.as_posix(), "--rev", revision, "--out", str(root / evaluated))
-        changed = _call("git", "diff", "--quiet", start, revision, "--", *CODE).returncode
+        changed = _output("git", "diff", "--name-only", start, revision, "--", *CODE)
         return Run(
             id=revision[:12],
             commit=start[:7] + ("+" if changed else ""),
@@ -167,15 +175,11 @@ def _output(*command: str, folder: Path = Path()) -> str:
     Raises:
         UserError: it failed; with its last line.
     """
-    done = _call(*command, folder=folder)
+    done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["failed without a word"]
         raise UserError(f"{' '.join(command[:5])}: {lines[-1].removeprefix('ERROR: ')}")
     return done.stdout.strip()
-
-
-def _call(*command: str, folder: Path = Path()) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True)
 
 
 def _environment() -> dict[str, str]:

@@ -80,6 +80,7 @@ def render(dataset: str, files: Files, spread: Spread) -> str:
     experts_n = files[BASE]["params"]["experts"]["n"]
     expert_leads = paper.leads(paper.EXPERTS) if experts_n == paper.EXPERTS_OF_OURS else {}
     online, static = by_protocol(test)
+    over_seeds, joint_leads = spread_tables(spread)
     figures = paper.figures_on(dataset, paper.ACCURACY)
     of_static = {(ScoredModel(name, "static").column, metric): figure for (name, metric), figure in figures.items()}
     environment = Environment(
@@ -102,12 +103,11 @@ def render(dataset: str, files: Files, spread: Spread) -> str:
         ablation=figures_table(
             test, ABLATION, leads=("uauc", "ndcg@5", "map@5"), paper_leads=paper.leads(paper.ABLATION)
         ),
-        over_seeds=seeds_table(spread),
-        joint_leads=joint_table(spread),
+        over_seeds=over_seeds,
+        joint_leads=joint_leads,
         new_items=any(on_new_items.values())
         and figures_table(on_new_items, ON_NEW_ITEMS, columns=NEW_ITEMS_METRICS, leads=NEW_ITEMS_METRICS),
-        seeds_on_new_items=seeds_table(spread_on_new_items),
-        joint_on_new_items=joint_table(spread_on_new_items, NEW_ITEMS_METRICS),
+        spread_on_new_items=spread_tables(spread_on_new_items, NEW_ITEMS_METRICS),
         experts_n=experts_n,
         experts=figures_table(test, EXPERTS, leads=("auc", "uauc"), paper_leads=expert_leads),
         reasons=reasons_table(written, paper.figures_on(dataset, paper.REASONS)),
@@ -169,31 +169,28 @@ def best_baseline(lines: Lines, metric: str) -> str | None:
     return max(values, key=lambda name: values[name], default=None)
 
 
-def seeds_table(spread: Spread) -> str:
-    """What each line has over its seeds: mean ± deviation; nothing where there is one seed."""
-    shown = {name: spread[name]["metrics"] for name in SEEDS if spread.get(name, {}).get("metrics")}
-    table = _titles_and_seeds("model", shown, spread)
+def spread_tables(spread: Spread, metrics: Sequence[str] = HEADLINE) -> tuple[str, str]:
+    """What each line has over its seeds, mean ± deviation, and ThinkRec's joint lead over each line that has one.
+
+    `metrics` are those of the leads. Nothing where there is one seed.
+    """
+
+    def start(head: str, names: Iterable[str]) -> dict[str, list[str]]:
+        seeds = {name: str(len(spread[name]["commit"])) for name in names}
+        return {head: [line_title(name) for name in seeds], "seeds": list(seeds.values())}
+
+    means, leads = (
+        {name: spread[name][part] for name in SEEDS if spread.get(name, {}).get(part)} for part in ("metrics", "lead")
+    )
+    table = start("model", means)
     for key in (*HEADLINE, LIFT):
-        if any(key in metrics for metrics in shown.values()):
+        if any(key in line for line in means.values()):
             cell = percent_cell if key == LIFT else figure_cell
-            entries = [metrics.get(key) for metrics in shown.values()]
+            entries = [line.get(key) for line in means.values()]
             table[HEADS[key]] = [f"{cell(each['mean'])} ± {cell(each['std'])}" if each else NOTHING for each in entries]
-    return markdown_table(table)
-
-
-def joint_table(spread: Spread, metrics: Sequence[str] = HEADLINE) -> str:
-    """ThinkRec's joint lead over each line that has one."""
-    shown = {name: spread[name]["lead"] for name in SEEDS if spread.get(name, {}).get("lead")}
-    cells = lead_cells({(name, key): leads.get(key) for name, leads in shown.items() for key in metrics})
-    table = {HEADS[key]: [cells[name, key] for name in shown] for key in metrics}
-    return markdown_table(_titles_and_seeds("ThinkRec over", shown, spread) | table)
-
-
-def _titles_and_seeds(head: str, names: Iterable[str], spread: Spread) -> dict[str, list[str]]:
-    return {
-        head: [line_title(name) for name in names],
-        "seeds": [str(len(spread[name]["commit"])) for name in names],
-    }
+    cells = lead_cells({(name, key): lead.get(key) for name, lead in leads.items() for key in metrics})
+    joint = {HEADS[key]: [cells[name, key] for name in leads] for key in metrics}
+    return markdown_table(table), markdown_table(start("ThinkRec over", leads) | joint)
 
 
 def reasons_table(written: Lines, figures: Figures) -> str:

@@ -28,7 +28,7 @@ PARTS = {"history": "History", "taste": "Taste", "fit": "Fit"}  # names, and the
 _QUOTED_MARKUP = r"[\s*_#>`~\"'“”\u2018\u2019«»()\[\]-]*"
 _VERDICT_LABEL = (
     rf"(?:(?:\(?\d{{1,2}}[.):]{_QUOTED_MARKUP})?(?:the\s+)?(?:final\s+|my\s+)?(?:verdict|answer)"
-    rf"{_QUOTED_MARKUP}(?:[:\uff1a=]|(?<=\s)[\u2013\u2014-]|\bis\b){_QUOTED_MARKUP})?"
+    rf"{_QUOTED_MARKUP}(?:[:\uff1a=\n]|(?<=\s)[\u2013\u2014-]|\bis\b){_QUOTED_MARKUP})?"
 )
 # Titles begin with the words, too ("No Country for Old Men", "Yes Man"), and "No doubt" means something else: without
 # a mark after it, the word is a verdict only where the next one goes on from it.
@@ -48,9 +48,10 @@ _ANOTHER_VERDICT = re.compile(
 )
 # Other forms in which models mark it: at the beginning of an answer or at its end.
 _MARK = (
-    r"\$?(?:<(?:answer|verdict)>|\\boxed\{(?:\\text\{)?)\s*[*_]*(?P<word>yes|no)[*_]*[.!]?\s*"
-    r"(?:</(?:answer|verdict)>|\}{1,2})\$?[.\s*]*"
+    r"(?:\$|\\\()?(?:<(?:answer|verdict)>|\\boxed\{(?:\\[a-z]+\{)?)\s*[*_]*(?P<word>yes|no)[*_]*[.!]?\s*"
+    r"(?:</(?:answer|verdict)>|\}{1,2})(?:\$|\\\))?[.\s*]*"
 )
+_MARKED_ANYWHERE = re.compile(_MARK, re.IGNORECASE)
 _MARKED = re.compile(rf"\A{_QUOTED_MARKUP}{_VERDICT_LABEL}{_MARK}", re.IGNORECASE)
 _MARKED_LAST = re.compile(
     rf"(?:(?:(?:the|my)\s+)?(?:final\s+)?(?:verdict|answer)(?:\s+is)?[\s:*]*)?{_MARK}\Z", re.IGNORECASE
@@ -78,7 +79,9 @@ _CLOSED = re.compile(r"[.!?\u2026][\"'\u201d\u2019)\]]*$")
 # Reasoning models behind generic servers leave their scratch work in the answer, its opening tag often in the prompt.
 _THOUGHTS = "think|thinking|thought|thoughts|reasoning"
 _SCRATCH = re.compile(
-    rf"\A.*(?:</(?:{_THOUGHTS})>|\[/THINK\])|(?:<(?:{_THOUGHTS})>|\[THINK\]).*\Z", re.DOTALL | re.IGNORECASE
+    rf"\A.*(?:</(?:{_THOUGHTS})>|\[/THINK\]|\u25c1/think\u25b7|<\|channel\|>final<\|message\|>)"
+    rf"|(?:<(?:{_THOUGHTS})>|\[THINK\]|\u25c1think\u25b7|<\|channel\|>analysis).*\Z",
+    re.DOTALL | re.IGNORECASE,
 )
 _REFUSAL = re.compile(
     r"\W*(?:I(?:['\u2019]m| am) (?:very )?(?:sorry|afraid)\b"
@@ -131,7 +134,7 @@ def plain_form(text: str) -> str:
             return "\n".join([*verdict, *(f"{PARTS.get(name, name)}: {value}" for name, value in parts.items())])
     first, last = _MARKED.search(text), _MARKED_LAST.search(text)
     mark = first or last
-    if mark is None or (last and last["word"].lower() != mark["word"].lower()):
+    if mark is None or len({each["word"].lower() for each in _MARKED_ANYWHERE.finditer(text)}) > 1:
         return text
     return f"{VERDICT}: {mark['word']}\n{text[: mark.start()]}{text[mark.end() :]}".rstrip()
 

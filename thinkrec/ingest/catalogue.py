@@ -26,7 +26,7 @@ from thinkrec.ingest.readers import movielens, reviews
 from thinkrec.ingest.readers.own import open_own
 from thinkrec.ingest.readers.published import Release, open_release
 from thinkrec.ingest.splits import COLUMN, Rule, check_rule, split_at
-from thinkrec.params import DatasetParams, RatingColumns
+from thinkrec.params import DatasetParams
 from thinkrec.synthetic.world import World, WorldSpec, generate
 
 
@@ -222,7 +222,14 @@ def choose_dataset(params: DatasetParams) -> Dataset:
             if value is not None:
                 raise UserError(f"dataset.{name}: {dataset.name} has its own; set it to null, or dataset.name to {OWN}")
     elif columns is not None:
-        _check_own(columns, params)
+        if columns.rating and params.threshold is None:
+            raise UserError(f"dataset.threshold: say above which value of {columns.rating!r} a rating counts as liked")
+        if columns.label and params.threshold is not None:
+            raise UserError(f"dataset.threshold: {columns.label!r} says already what is liked; set it to null")
+        if params.windows == COLUMN and columns.split is None:
+            raise UserError(
+                "dataset.windows: column needs the name of the column that says the split; add columns.split"
+            )
         dataset = replace(
             dataset,
             windows=COLUMN if columns.split else dataset.windows,
@@ -232,13 +239,3 @@ def choose_dataset(params: DatasetParams) -> Dataset:
         check_rule(params.windows)
     changes: dict[str, Any] = {"threshold": params.threshold, "windows": params.windows, "core": params.core}
     return replace(dataset, **{name: value for name, value in changes.items() if value is not None})
-
-
-def _check_own(columns: RatingColumns, params: DatasetParams) -> None:
-    """Labels are as they are, ratings need a threshold, and a split column its name."""
-    if columns.rating and params.threshold is None:
-        raise UserError(f"dataset.threshold: say above which value of {columns.rating!r} a rating counts as liked")
-    if columns.label and params.threshold is not None:
-        raise UserError(f"dataset.threshold: {columns.label!r} says already what is liked; set it to null")
-    if params.windows == "column" and columns.split is None:
-        raise UserError("dataset.windows: column needs the name of the column that says the split; add columns.split")

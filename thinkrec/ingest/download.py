@@ -67,20 +67,18 @@ def _fetch(folder: Path, file: Remote) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _download(file, target, kind, checksum)
-    except requests.exceptions.SSLError as error:
-        host = urlsplit(file.address).hostname
-        raise UserError(f"{file.name}: {host} cannot show who it is ({_reason(error)}); {by_hand}") from None
-    except requests.exceptions.ConnectionError as error:
-        host = urlsplit(file.address).hostname
-        raise UserError(f"{file.name}: cannot reach {host} ({_reason(error)}); {by_hand}") from None
-    except requests.exceptions.RequestException as error:
-        raise UserError(f"{file.name}: the download broke off ({_reason(error)}); run it again, or {by_hand}") from None
-    except WrongFileError as error:
-        raise UserError(f"{file.name}: what came is {error}; deleted. {by_hand}") from None
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot keep {file.name} here ({error.strerror or error}); set THINKREC_DATA"
-        ) from None
+    except (OSError, WrongFileError) as error:  # what `requests` raises is an OSError, too
+        host, why = urlsplit(file.address).hostname, _reason(error)
+        lines = {  # the first that fits: subclasses stand before their bases
+            requests.exceptions.SSLError: f"{file.name}: {host} cannot show who it is ({why}); {by_hand}",
+            requests.exceptions.ConnectionError: f"{file.name}: cannot reach {host} ({why}); {by_hand}",
+            requests.exceptions.RequestException: (
+                f"{file.name}: the download broke off ({why}); run it again, or {by_hand}"
+            ),
+            WrongFileError: f"{file.name}: what came is {error}; deleted. {by_hand}",
+            OSError: f"{folder}: cannot keep {file.name} here ({why}); set THINKREC_DATA",
+        }
+        raise UserError(next(line for fault, line in lines.items() if isinstance(error, fault))) from None
     if file.md5 is None:
         digest = _digest(target, None)
         with atomic(checksum_file) as partial:

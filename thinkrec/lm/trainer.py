@@ -163,7 +163,7 @@ def train(
     if processes.from_main(path.is_file()):
         try:
             random = phase.load(path)
-        except (SafetensorError, OSError) as error:  # half a file, after a power cut
+        except (SafetensorError, OSError, KeyError, TypeError) as error:  # half a file, or of another version
             print(f"{settings.name}: {path} is damaged ({error}); begins anew", file=sys.stderr)
     pieces = iter(DataLoader(steps, batch_size=None, sampler=range(phase.step, len(steps))))
     if random is not None:  # only now, since the loader draws a seed
@@ -303,19 +303,22 @@ class _Phase:
         """Go back to a checkpoint; returns the random state that belongs to it."""
         with safe_open(path, framework="pt") as file:
             progress = json.loads(file.metadata()["progress"])
-            self.step, self.epochs = progress["step"], progress["epochs"]
             states: dict[str, dict[str, Tensor]] = {}
             for key in file.keys():  # noqa: SIM118 (no mapping)
                 kind, _, name = key.partition("/")
                 states.setdefault(kind, {})[name] = file.get_tensor(key)
+        moments: dict[Tensor, dict[str, Tensor]] = {
+            weight: {kind: states[kind][name].to(self.device) for kind in ("step", "exp_avg", "exp_avg_sq")}
+            for name, weight in self.weights.items()
+        }
+        rank = str(processes.rank())
+        random = {kind: state[rank] for kind, state in states.items() if kind in ("random", "cuda")}
+        self.loss.copy_(states["loss"][rank])  # from here on all is there
         for name, weight in self.weights.items():
             weight.copy_(states["weight"][name])
-            for kind in ("step", "exp_avg", "exp_avg_sq"):
-                self.optimizer.state[weight][kind] = states[kind][name].to(self.device)
-        self.best_weights = states.get("best", {})
-        rank = str(processes.rank())
-        self.loss.copy_(states["loss"][rank])
-        return {kind: state[rank] for kind, state in states.items() if kind in ("random", "cuda")}
+        self.optimizer.state.update(moments)
+        self.step, self.epochs, self.best_weights = progress["step"], progress["epochs"], states.get("best", {})
+        return random
 
 
 def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:

@@ -1,8 +1,6 @@
 """What the report shows of a finished project: sections that are text already, and a small JSON value for its script.
 
 The page is read from disk by people who have nothing but it, so it holds all that it shows.
-
-Shapes: n test rows, e adapters (the global one, then N experts).
 """
 
 from __future__ import annotations
@@ -70,16 +68,15 @@ def contents(
     artefacts: Artefacts, prompt: PromptParams, thesaurus: Thesaurus, *, limit: int = USER_BYTES
 ) -> dict[str, Any]:
     """Everything that the page's script shows; `limit` bounds the users' bytes."""
-    of_test = (artefacts.predictions["split"] == "test").to_numpy()
-    test, weights_ne = artefacts.predictions[of_test].reset_index(drop=True), artefacts.weights[of_test]
+    test = artefacts.predictions[artefacts.predictions["split"] == "test"]
     value = {
         "roc": [_roc(test, model) for model in plots.shown(test.columns)],
         "calibration": [
             (point["predicted"], point["observed"], point["rows"]) for point in plots.calibration_points(test, [OURS])
         ],
-        "gate": _gate(test, weights_ne),
+        "gate": _gate(test, artefacts.weights),
         "thesaurus": thesaurus.name,
-        **write_users(artefacts, test, weights_ne, prompt, thesaurus, limit=limit),
+        **write_users(artefacts, test, prompt, thesaurus, limit=limit),
     }
     return dict(rounded(value, 4))
 
@@ -93,16 +90,19 @@ def _roc(test: pd.DataFrame, model: str) -> dict[str, Any]:
     }
 
 
-def _gate(test: pd.DataFrame, weights_ne: NDArray[np.float32]) -> dict[str, Any]:
-    """Mean weights, rows, users and AUC by user group, and the share of each case of the paper's routing."""
+def _gate(test: pd.DataFrame, weights: NDArray[np.float32]) -> dict[str, Any]:
+    """Mean weights, rows, users and AUC by user group, and the share of each case of the paper's routing.
+
+    `weights` (n, e) are of all predictions.
+    """
     return {
-        "adapters": ["global", *(f"expert {number}" for number in range(1, weights_ne.shape[1]))],
+        "adapters": ["global", *(f"expert {number}" for number in range(1, weights.shape[1]))],
         "groups": [
             {
                 "group": group,
                 "users": rows["user"].nunique(),
                 "rows": len(rows),
-                "weights": weights_ne[rows.index].mean(axis=0).tolist(),
+                "weights": weights[rows.index].mean(axis=0).tolist(),
                 "auc": auc(rows["label"], rows[OURS]),
             }
             for group, rows in test.groupby("group")

@@ -3,8 +3,6 @@
 The page's size is bounded whatever the dataset. Users with a written reason come first, then the others, both in the
 dataset's order, until the next one would not fit; of one user's test rows MOST_TARGETS, those with a reason first, then
 the best ranked. The page says how many of how many it shows.
-
-Shapes: n test rows, e adapters (the global one, then N experts).
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from thinkrec.artifacts import rounded
 from thinkrec.claims.checker import Checker
@@ -42,19 +39,13 @@ def encode_json(value: Any) -> str:
 
 
 def write_users(
-    artefacts: Artefacts,
-    test: pd.DataFrame,
-    weights_ne: NDArray[np.float32],
-    prompt: PromptParams,
-    thesaurus: Thesaurus,
-    *,
-    limit: int,
+    artefacts: Artefacts, test: pd.DataFrame, prompt: PromptParams, thesaurus: Thesaurus, *, limit: int
 ) -> dict[str, Any]:
     """`items` and `users` as the page browses them, and `included`: how many users, rows and reasons of how many.
 
-    `test` are the predictions of test rows, `weights_ne` their adapter weights; `limit` bounds the bytes.
+    `test` are the predictions of test rows, by their places among all; `limit` bounds the bytes.
     """
-    writer = _Writer(artefacts, test, weights_ne, prompt, thesaurus)
+    writer = _Writer(artefacts, prompt, thesaurus)
     has_reason = test["row"].isin(artefacts.reasons["row"])
     explained = set(test["user"][has_reason])
     users: list[dict[str, Any]] = []
@@ -90,14 +81,7 @@ def write_users(
 class _Writer:
     """Users and items as the page shows them."""
 
-    def __init__(
-        self,
-        artefacts: Artefacts,
-        test: pd.DataFrame,
-        weights_ne: NDArray[np.float32],
-        prompt: PromptParams,
-        thesaurus: Thesaurus,
-    ) -> None:
+    def __init__(self, artefacts: Artefacts, prompt: PromptParams, thesaurus: Thesaurus) -> None:
         table, reasons = artefacts.interactions, artefacts.reasons
         self.history = prompt.history
         self.start, self.end = history_bounds(table["user"].to_numpy(), table["timestamp"].to_numpy())
@@ -109,7 +93,7 @@ class _Writer:
         self.checker = Checker(table, artefacts.items, artefacts.keywords, prompt, thesaurus)
         texts = reasons[["reason", "teacher"]].fillna("").to_numpy().tolist()
         self.texts_of = dict(zip(reasons["row"].tolist(), texts, strict=True))
-        self.weights_ne = weights_ne
+        self.weights = artefacts.weights
 
     def write_item(self, item: int) -> list[Any]:
         """Title, year (None where unknown), keywords and id of an item."""
@@ -137,7 +121,7 @@ class _Writer:
                 "label": self.label[row],
                 "p": p,
                 "rank": rank,
-                "weights": [round(float(weight), 3) for weight in self.weights_ne[at]],
+                "weights": [round(float(weight), 3) for weight in self.weights[at]],
                 "history": [first, first + len(history)],
             }
             if self.truth:

@@ -34,12 +34,7 @@ def sample_rows(interactions: pd.DataFrame, params: TraceParams, seed: int) -> p
     for number, (name, count) in enumerate((("train", params.train), ("test", params.held_out))):
         rows = np.random.default_rng([seed, number]).permutation(np.flatnonzero(split == name))
         rows = rows[np.argsort(short[rows], kind="stable")]
-        sampled.append(np.sort(_balanced(rows, label, count)))
+        liked, disliked = rows[label[rows] > 0], rows[label[rows] == 0]
+        wanted = min(len(liked), max((count + 1) // 2, count - len(disliked)))  # half, the odd one included
+        sampled.append(np.sort(np.concatenate([liked[:wanted], disliked[: count - wanted]])))
     return as_sample(interactions, np.concatenate(sampled))
-
-
-def _balanced(rows: Rows, label: npt.NDArray[np.int8], count: int) -> Rows:
-    """`count` of `rows`, the foremost of each label (n,): half each, the odd one liked; one makes up for the other."""
-    liked, disliked = rows[label[rows] > 0], rows[label[rows] == 0]
-    wanted = min(len(liked), max((count + 1) // 2, count - len(disliked)))
-    return np.concatenate([liked[:wanted], disliked[: count - wanted]])

@@ -181,7 +181,9 @@ def read_keywords(answer: Answer) -> tuple[list[str], Fault | None]:
         return [], "truncated"
     if instructs(text):
         return [], "instruction"
-    entries = _split_entries(text)
+    listed = _SEPARATOR.split(_PREFACE.sub("", _FENCE.sub("", text).strip(), count=1))
+    bare = (_ORDINAL.sub("", one_line(entry, LONGEST_NAME).strip(EDGES)).strip(EDGES) for entry in listed)
+    entries = [entry for entry in bare if entry]
     if any(_VERDICT.match(entry) for entry in entries):
         return [], "verdict"
     fit = [
@@ -193,15 +195,6 @@ def read_keywords(answer: Answer) -> tuple[list[str], Fault | None]:
         return [], "sentences"
     words = clean_keywords(fit, MOST_KEYWORDS)
     return words, None if words else "empty"
-
-
-def _split_entries(text: str) -> list[str]:
-    """What an answer lists, without what numbers or encloses it."""
-    listed = _PREFACE.sub("", _FENCE.sub("", text).strip(), count=1)
-    entries = (
-        _ORDINAL.sub("", one_line(entry, LONGEST_NAME).strip(EDGES)).strip(EDGES) for entry in _SEPARATOR.split(listed)
-    )
-    return [entry for entry in entries if entry]
 
 
 def as_table(path: Path, records: Iterable[tuple[Any, ...]]) -> pd.DataFrame:

@@ -65,7 +65,7 @@ class Answer:
     @property
     def hiccup(self) -> bool:
         """Whether it comes of a fault of the server, which made no token of it or broke off."""
-        return self.empty and (not self.completion_tokens or self.finish_reason in ("", "error"))
+        return self.finish_reason == "error" or (self.empty and not (self.completion_tokens and self.finish_reason))
 
     @property
     def final(self) -> bool:

@@ -15,9 +15,9 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from typing import IO, Literal, TypeVar
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from typing import IO, Literal, NamedTuple, TypeVar
 
 import httpx2
 import openai
@@ -46,8 +46,8 @@ class Waiting(UserError):
 def run_in_batches(work: Callable[[Teacher], T], teacher: Teacher) -> T:
     """What `work` makes of the store once nothing is lacking; until then, one wave, which ends in `Waiting`."""
     assert teacher.store is not None  # as the parameters have it: the offline teacher knows no batches
-    with open_submissions(teacher.store) as submissions, open_store(teacher.store) as store:
-        wave = _Wave(teacher, submissions, store)
+    with open_submissions(teacher.store) as submissions, open_store(teacher.store) as store, ExitStack() as files:
+        wave = _Wave(teacher, submissions, store, files)
         try:
             wave.collect()
             try:
@@ -56,25 +56,21 @@ def run_in_batches(work: Callable[[Teacher], T], teacher: Teacher) -> T:
                 wave.submit()
                 raise wave.outcome() from None
         finally:
-            for part in wave.parts:
-                part.file.close()
             teacher.budget.charge(wave.prompt_tokens, wave.completion_tokens)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Part:
-    """One file of requests, in a temporary file without a name."""
+class _Part(NamedTuple):
+    """A file of requests, a temporary one without a name, and their questions' keys."""
 
-    file: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
-    keys: list[str] = field(default_factory=list)
-    size: int = 0  # bytes
+    file: IO[bytes]
+    keys: list[str]
 
 
 class _Wave:
     """What one run collects, which questions it meets, what it submits."""
 
-    def __init__(self, teacher: Teacher, submissions: Submissions, store: Store) -> None:
-        self.teacher, self.submissions, self.store = teacher, submissions, store
+    def __init__(self, teacher: Teacher, submissions: Submissions, store: Store, files: ExitStack) -> None:
+        self.teacher, self.submissions, self.store, self.files = teacher, submissions, store, files
         # Of recorded batches.
         self.collected = self.prompt_tokens = self.completion_tokens = 0  # answers, and the tokens they took
         self.failures: dict[str, str] = {}  # questions that ended batches left unanswered, and what was said of each
@@ -198,12 +194,11 @@ class _Wave:
     def _write(self, key: str, request: Request) -> None:
         line = json.dumps({"custom_id": key, "method": "POST", "url": URL, "body": request}).encode() + b"\n"
         last = self.parts[-1] if self.parts else None
-        if last is None or len(last.keys) == MOST_REQUESTS or last.size + len(line) > MOST_BYTES:
-            last = _Part()
+        if last is None or len(last.keys) == MOST_REQUESTS or last.file.tell() + len(line) > MOST_BYTES:
+            last = _Part(self.files.enter_context(tempfile.TemporaryFile()), [])  # noqa: SIM115 (the stack closes it)
             self.parts.append(last)
         last.file.write(line)
         last.keys.append(key)
-        last.size += len(line)
 
     def _progress(self) -> str:
         """One line: what was collected and submitted, what is under way, how to go on."""

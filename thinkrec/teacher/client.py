@@ -43,13 +43,12 @@ from thinkrec.teacher.answers import (
     read_usage,
     read_wait,
 )
-from thinkrec.teacher.budget import Pace
+from thinkrec.teacher.budget import FIRST_PAUSE, LONGEST_PAUSE, Pace
 from thinkrec.teacher.endpoint import Request, Teacher
 from thinkrec.teacher.store import Store, open_store, request_key, store_lock
 from thinkrec.teacher.trace_prompts import Message
 
 LOCK_PAUSE = 0.1  # seconds between looks at another run's lock
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds before a question is asked again, doubled each time
 SLOW_TRIES = 2  # of a question that was not answered in time: a slow server goes on with what was abandoned
 MOST_SET_ASIDE = 10  # questions turned down one after the other, from which it is not their own fault
 LONGEST_RESPONSE = 2**25  # bytes
@@ -255,12 +254,13 @@ class Session:
         text = error_text(error)
         if status < 400:  # gateways put their own errors into answers, or nothing where one was due
             if not error and not isinstance(body.get("choices", ""), list | None):
-                return Failure(line=teacher.fault(openai.APIResponseValidationError))
+                cut_off = not body and response.content.lstrip()[:1] in (b"", b"{")
+                return Failure(line=teacher.fault(openai.APIResponseValidationError), again=cut_off)
             status = error_status(error) or 502
             text = text or "an answer without a word"
         else:
             text = f"Error code: {status} - {text or error_text(body) or response.text}"
-        if as_object(error).get("code") == QUOTA_USED_UP:
+        if QUOTA_USED_UP in (as_object(error).get("code"), as_object(error).get("type")):
             line = "says that the key's quota is used up; raise it or set another key, and run again to go on"
             return Failure(line=UserError(f"teacher at {teacher.place} {line}"))
         wait = read_wait(response.headers)

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from filelock import BaseFileLock, FileLock
 
@@ -141,8 +141,7 @@ class Store(_Database):
         return counts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubmittedBatch:
+class SubmittedBatch(NamedTuple):
     """A batch as recorded: its number here, the file of its requests, its id once it has one, its questions' keys."""
 
     number: int
@@ -178,15 +177,12 @@ class Submissions(_Database):
     def batches(self, place: str) -> list[SubmittedBatch]:
         """The batches of one teacher, in the order in which they were recorded."""
         rows = self.rows("SELECT number, file, id, keys FROM batches WHERE place = ? ORDER BY number", place)
-        return [
-            SubmittedBatch(number=number, file=file, id=id, keys=frozenset(json.loads(keys)))
-            for number, file, id, keys in rows
-        ]
+        return [SubmittedBatch(number, file, id, frozenset(json.loads(keys))) for number, file, id, keys in rows]
 
     def remove(self, number: int, *, answered: Iterable[str] = (), failed: Mapping[str, str] | None = None) -> None:
         """Forget a batch; `failed` are its questions without an answer, each with the reason."""
         with self.transaction() as connection:
-            connection.executemany("DELETE FROM failures WHERE key = ?", ((key,) for key in answered))
+            self.forgive(answered)
             connection.executemany(
                 "INSERT INTO failures VALUES (?, 1, ?) "
                 "ON CONFLICT (key) DO UPDATE SET times = times + 1, reason = excluded.reason",
@@ -200,8 +196,7 @@ class Submissions(_Database):
 
     def forgive(self, keys: Iterable[str]) -> None:
         """Forget how often questions have failed."""
-        with self.transaction() as connection:
-            connection.executemany("DELETE FROM failures WHERE key = ?", ((key,) for key in keys))
+        self.rows("DELETE FROM failures WHERE key IN (SELECT value FROM json_each(?))", json.dumps(list(keys)))
 
 
 open_store = Store.open

@@ -52,15 +52,8 @@ REFLECTIONS = (
     "Your verdict was not the user's; the right verdict is {right}. Find the keywords that explain it and write the "
     "four lines from the beginning. They have to read as your first answer, so leave this exchange out of them.",
 )
-SECRECY = "Your answer spoke of what you were told, or of an answer given beforehand. Write the four lines anew, from \
-the history and the target alone and as if they were your first."
 FORM = f"That was not an answer in the form asked for: four lines that begin with {VERDICT}:, {PARTS['history']}:, \
 {PARTS['taste']}: and {PARTS['fit']}:, each followed by its text. Write all four, as if for the first time."
-GROUNDS = "You named a title or a keyword that is in neither the history nor the target, or said of the target what \
-only the history shows. Write the four lines anew with what is shown and nothing else, as if for the first time."
-LABELS = "You said of a title or a keyword that the user liked it where the history shows a dislike, or the other way \
-round, or counted wrongly, or your reasons ended in another verdict than you gave. Read the history again and write \
-the four lines anew, as if for the first time."
 LENGTH = "Your answer was too {extreme}. Write the four lines anew, {advice}, as if for the first time."
 
 NO_ANSWER = "(no answer)"  # in the place of an empty one: many servers take no message without text
@@ -71,14 +64,17 @@ _FOLLOW_UPS: dict[Fault, str] = {
     "refused": FORM,
     "truncated": LENGTH.format(extreme="long", advice="with one short sentence each"),
     "empty": FORM,
-    "leaked_hint": SECRECY,
+    "leaked_hint": "Your answer spoke of what you were told, or of an answer given beforehand. Write the four lines "
+    "anew, from the history and the target alone and as if they were your first.",
     "no_verdict": FORM,
     "malformed": FORM,
     "wrong_language": "Write the four lines anew in English, as if for the first time.",
     "too_short": LENGTH.format(extreme="short", advice="naming the titles and keywords that decide"),
     "too_long": LENGTH.format(extreme="long", advice="with one short sentence each"),
     "repetitive": "You said the same again and again. Write the four lines anew, each thing once.",
-    "ungrounded": GROUNDS,
+    "ungrounded": "You named a title or a keyword that is in neither the history nor the target, or said of the target "
+    "what only the history shows. Write the four lines anew with what is shown and nothing else, as if for the first "
+    "time.",
     "synonym": "You used a synonym of a keyword that is shown. Write the four lines anew with the keywords as they are "
     "shown, those of the history for the history and those of the target for the target, as if for the first time.",
     "no_taste": "You took a place, a name or a year for something that the user likes or dislikes. Write the four "
@@ -86,7 +82,9 @@ _FOLLOW_UPS: dict[Fault, str] = {
     "unsupported": "You said that the user likes or dislikes a keyword that fewer than two titles have, or that half "
     "of them or more speak against. Write the four lines anew with what more titles bear out, or name the title that "
     "you say it of, as if for the first time.",
-    "contradicts_labels": LABELS,
+    "contradicts_labels": "You said of a title or a keyword that the user liked it where the history shows a dislike, "
+    "or the other way round, or counted wrongly, or your reasons ended in another verdict than you gave. Read the "
+    "history again and write the four lines anew, as if for the first time.",
 }
 
 

@@ -129,8 +129,8 @@ def places(path: Path, wanted: Collection[str] = (), *, parameter: str = "datase
 
 
 def _is_hidden(path: PurePath) -> bool:
-    """Whether nobody put this file of a folder or archive there: what a Mac adds, and names with a dot first."""
-    return any(name == "__MACOSX" or name[0] == "." for name in path.parts if name not in (".", ".."))
+    """Whether nobody put this file of a folder or archive there: what a Mac or an office adds, or a dot begins."""
+    return any(name == "__MACOSX" or name.startswith((".", "~$")) for name in path.parts if name not in (".", ".."))
 
 
 def check_whole(path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from thinkrec.ingest.clean import plain_id, plain_text, repairs
+from thinkrec.ingest.clean import MISSING, plain_id, plain_text, repairs
 from thinkrec.ingest.raw import Fault, Items, Part
 from thinkrec.ingest.readers.ratings import cell
 from thinkrec.ingest.readers.records import NOT_TEXT, Format, read_records
@@ -100,8 +100,8 @@ class MetadataFile:
     def _item_of(self, values: Mapping[str, Any], names: Mapping[str, list[str]]) -> Item | str:
         by_role = {role: [values.get(name) for name in names[role]] for role in ROLES}
         item_id = plain_id(cell(by_role["item"][0], "item") or "")
-        if not item_id:
-            return "no item id"
+        if not item_id or "\0" in item_id:
+            return "no item id" if not item_id else "item id is neither plain text nor a whole number"
         year = _YEAR.fullmatch(text_of(by_role["year"]).strip())
         item = Item(
             item_id,
@@ -125,10 +125,10 @@ def item_table(items: Collection[Item]) -> pd.DataFrame:
 
 
 def text_of(value: Any) -> str:
-    """Text of a metadata value: lists joined, numbers as written, nothing for what is missing or has parts."""
+    """Text of a metadata value: lists joined, numbers as written, nothing for what has parts or stands for no value."""
     match value:
         case str():
-            return value
+            return "" if value in MISSING else value
         case list() | tuple():
             return " ".join(filter(None, map(text_of, value)))
         case int() | float() | Decimal() if not isinstance(value, bool) and value == value:

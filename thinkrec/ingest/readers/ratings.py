@@ -22,7 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from thinkrec.ingest.clean import WHOLE, plain_id
+from thinkrec.ingest.clean import MISSING, WHOLE, plain_id
 from thinkrec.ingest.raw import IDS, RATINGS, SPLIT, Chunk, Part
 from thinkrec.ingest.readers.records import Block, Format
 
@@ -31,19 +31,20 @@ LARGEST = 3e38  # of a rating, which becomes a float32
 UNITS = ((10**17, 10**9), (10**14, 10**6), (10**11, 10**3))  # from this number on, so many make a second
 LATEST = 4_102_444_800  # 2100-01-01
 DAYS = (19_700_101, 20_991_231)  # the first and the last that eight digits may be
-LABELS = {"yes": "1", "true": "1", "no": "0", "false": "0"}  # words, as small letters
+YES, NO = ("yes", "true", "y", "t"), ("no", "false", "n", "f")  # labels as words, in small letters
 NEITHER = "time is neither seconds since 1970 (or milliseconds) nor ISO 8601"
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
 _SECONDS = r"^-?(\d{1,18}|[1-8]\d{18})(\.\d*)?$"  # that an int64 holds
-_ISO = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:\d\d)?)?$"
+_ISO = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?( ?(Z|[+-]\d\d(:?\d\d)?))?)?$"
 _UNSEEN = r"[\x00-\x1f\x7f-\x9f]"
+_BY_CELL = (pa.types.is_floating, pa.types.is_decimal, pa.types.is_binary, pa.types.is_large_binary)
 _SURROGATE = re.compile("[\ud800-\udfff]")  # which no table can hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """What a rating may be: a number from `lowest` to `highest`, or, as a label, 0 or 1, or a word of `LABELS`."""
+    """What a rating may be: a number from `lowest` to `highest`, or, as a label, 0 or 1, or a word of `YES` or `NO`."""
 
     lowest: float = -math.inf
     highest: float = math.inf
@@ -105,12 +106,18 @@ def check_rows(columns: Mapping[str, pa.Array], scale: Scale) -> tuple[pa.Table,
 
 
 def cell(value: Any, role: str) -> str | None:
-    """A single value as the text that `check_rows` reads; None for what cannot be of its role."""
+    """A single value as the text that `check_rows` reads; None where there is none, or one of no use for its role.
+
+    An id that is something else (a list, an object, a fraction) becomes a control character, which no id may hold.
+    """
+    other = "\0" if role in ("user", "item") and value is not None and value == value else None
     match value:
+        case bytes():
+            return cell(value.decode("utf-8", "surrogateescape"), role)
         case str():
             return _SURROGATE.sub("\0", value)
         case bool():
-            return str(int(value)) if role == "rating" else None
+            return str(int(value)) if role == "rating" else other
         case int():
             return str(value)
         case float() | Decimal() if role == "rating":
@@ -118,7 +125,7 @@ def cell(value: Any, role: str) -> str | None:
         case float() | Decimal() if math.isfinite(value) and (role == "timestamp" or value == math.floor(value)):
             return str(math.floor(value))
         case _:
-            return None
+            return other
 
 
 def _check_ids(array: pa.Array, role: str) -> tuple[pa.Array, pa.Array]:
@@ -129,9 +136,9 @@ def _check_ids(array: pa.Array, role: str) -> tuple[pa.Array, pa.Array]:
         names = ids.dictionary
     reasons = _first_reason(
         {
-            f"no {role} id": pc.equal(names, ""),
+            f"no {role} id": pc.is_in(names, pa.array(["", *MISSING])),
             f"{role} id is over {LONGEST_ID} characters long": pc.greater(pc.utf8_length(names), LONGEST_ID),
-            f"{role} id holds control characters": pc.match_substring_regex(names, _UNSEEN),
+            f"{role} id is neither plain text nor a whole number": pc.match_substring_regex(names, _UNSEEN),
         }
     )
     return ids.cast(IDS), pc.if_else(pc.is_null(ids), f"no {role} id", reasons.take(ids.indices))
@@ -142,8 +149,8 @@ def _check_ratings(array: pa.Array, scale: Scale) -> tuple[pa.Array, pa.Array]:
         array = _as_text(array, "rating")
         if scale.label:
             array = pc.utf8_lower(array)
-            for word, label in LABELS.items():
-                array = pc.if_else(pc.equal(array, word), label, array)
+            for label, words in (("1", YES), ("0", NO)):
+                array = pc.if_else(pc.is_in(array, pa.array(words)), label, array)
         array = _where(pc.match_substring_regex(array, _NUMBER), array)
     rating = array.cast(pa.float64(), safe=False)  # whole numbers beyond 2^53 are rounded
     rating = _where(pc.less(pc.abs(rating), LARGEST), rating)  # nan is less than nothing
@@ -183,6 +190,7 @@ def _parse_times(text: pa.Array) -> pa.Array:
     is_number = pc.match_substring_regex(text, _SECONDS)
     whole = pc.replace_substring_regex(_where(is_number, text), r"\..*$", "")
     seconds = _to_seconds(whole.cast(pa.int64()))
+    text = pc.replace_substring_regex(text, " ?UTC$", "Z")
     is_iso = pc.match_substring_regex(text, _ISO)
     if not pc.any(is_iso).as_py():
         return seconds
@@ -214,7 +222,7 @@ def _as_text(array: pa.Array, role: str) -> pa.Array:
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     is_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
-    if pa.types.is_floating(array.type) or pa.types.is_decimal(array.type):
+    if any(is_kind(array.type) for is_kind in _BY_CELL):
         array = pa.array([cell(value, role) for value in array.to_pylist()], pa.string())
     elif not (is_text or pa.types.is_string_view(array.type) or pa.types.is_integer(array.type)):
         array = pa.nulls(len(array), pa.string())
