@@ -304,6 +304,8 @@ PROSE = [
      "Yes. They prefer ships to family drama; the target is a break from comedy and about more than the sea."),
     ("target sea | target war | target slow | prefers comedy | prefers ships | avoids slow",
      "No. Target: sea, war, slow. Preferences: comedy, ships. Dislikes: slow."),
+    ("liked Iron Harbour | liked war in Iron Harbour | named Low Tide | target sea | target war",
+     'Yes. They liked "Iron Harbour": war. This is "Low Tide": sea, war. It fits.'),
     ("avoids slow | prefers war | target war | target slow",
      "No. Taste: dislikes slow; likes war. Fit: this one combines war with slow scenes."),
 ]  # fmt: skip

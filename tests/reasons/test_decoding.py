@@ -42,12 +42,6 @@ def add_to_logits(monkeypatch, model, tokens, amount):
     monkeypatch.setattr(head, "forward", lambda hidden: plain(hidden) + more)
 
 
-def ends_with(monkeypatch, model, is_end):
-    """Let sentences end with these tokens."""
-    ends = torch.tensor([is_end(token) for token in range(model.backbone.get_output_embeddings().out_features)])
-    monkeypatch.setattr("thinkrec.reasons.decoding.sentence_ends", lambda *_: ends)
-
-
 @torch.no_grad()
 def prompt_of(model, layout, row):
     """A row's prompt up to the target's slot, as vectors and as tokens, and how many of them are of its own block."""

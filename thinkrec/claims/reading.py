@@ -8,7 +8,8 @@ What is a claim:
 
 - a title: one shown, or any title of the catalogue in its own case (of one word, only one that is shown or quoted);
 - whatever is quoted and reads like a name, known or not;
-- a keyword that is shown, if a cue stands before it in its clause or after it ("... was liked");
+- a keyword that is shown, if a cue stands before it in its clause or after it ("... was liked"), or the target's title
+  and a colon do;
 - a keyword of the catalogue that is not shown, only as an element of the list right behind a cue: any other word of
   prose is the keyword of some item;
 - anything with a count behind it, "(2 of 3)".
@@ -70,10 +71,7 @@ class Catalogue:
 
 
 def check_text(text: str, names: ShownNames, catalogue: Catalogue) -> Check:
-    """Everything that `text` claims, held against the shown row of `names`.
-
-    Each claim comes once, in the text's order; counts of all titles come last.
-    """
+    """What `text` claims, held against the shown row of `names`: once each, in order, counts of all titles last."""
     verdict, body = split_verdict(text)
     mentions = [mention for mention in _Reading(body, names, catalogue).mentions if mention.claimed]
     unique = dict.fromkeys(map(_settled, mentions))
