@@ -55,7 +55,7 @@ RECIPES = {
             # So few weights learn in half the epochs: after two AUC has .001 to gain (docs/log.md).
             # Reasons would take half of its time and have little to learn from what it trains.
             Phase(
-                name="projector", trains=("projector", "soft_prompt"), slots=True, rate=2.0, epochs=0.5, learns="labels"
+                name="projector", trains=("projector", "soft_prompt"), slots=True, rate=4.0, epochs=0.5, learns="labels"
             ),
         ),
         by_text=(_THINKING, Phase(name="whole", trains=("backbone", "soft_prompt", "match"), slots=False)),
