@@ -13,7 +13,7 @@ CHANGES = {
     "traces": {"train": 400, "held_out": 20},
     "sft": {"batch_rows": 64},
     "experts": {"n": 2, "min_users": 5},
-    "evaluate": {"reasons": 40, "candidates": 4},
+    "evaluate": {"reasons": 40},
 }
 
 

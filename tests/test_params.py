@@ -95,7 +95,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(given, name, value, nea
         ("teacher.request", "{n: 2}", "teacher.request should not set n, which is set elsewhere; leave it out"),
         ("teacher.request", "{max_tokens: -1}", "teacher.request should set max_tokens to a whole number from 1 on"),
         ("teacher.request", "{x: 2020-01-01}", "teacher.request should hold what JSON can say (text, numbers,"),
-        ("evaluate.temperature", "0", "evaluate with several candidates needs a temperature above 0, or all of them"),
+        ("evaluate.candidates", "4", "evaluate with several candidates needs a temperature above 0, or all of them"),
         ("experts", None, "experts is missing; add it"),
         ("experts.n", None, "experts.n is missing; add it"),
     ],

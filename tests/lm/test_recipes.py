@@ -93,7 +93,7 @@ def test_the_backbone_thinks_before_the_projector_recommends(monkeypatch):
     assert thinking["think_only"] and not projector["think_only"]
     assert thinking["params"] == projector["params"] == SFT
     assert (thinking["settings"].metric, projector["settings"].metric) == ("think_loss", "objective")
-    assert (thinking["settings"].learning_rate, projector["settings"].learning_rate) == (0.01, 0.02)
+    assert (thinking["settings"].learning_rate, projector["settings"].learning_rate) == (0.01, 0.04)
     held = set(thinking["untaught"].reasons)
     assert len(held) == 2  # one in twenty
     assert set(projector["untaught"].reasons) == held
