@@ -295,15 +295,18 @@ def cached_tokens(
     with suppress(pa.ArrowException, OSError, LookupError, TypeError):  # not there, or what a power cut left of it
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         tokens, offsets = (table[name].chunk(0).values.to_numpy() for name in ("tokens", "offsets"))
-        if table.schema.metadata[b"crc32"] == b"%d" % zlib.crc32(offsets.data, zlib.crc32(tokens.data)):
+        if table.schema.metadata[b"crc32"] == _checksum(tokens, offsets):
             return tokens, offsets
     tokens, offsets = make()
     lists = [pa.LargeListArray.from_arrays([0, len(values)], values) for values in (tokens, offsets)]
-    checksum = b"%d" % zlib.crc32(offsets.data, zlib.crc32(tokens.data))
-    table = pa.table(lists, names=["tokens", "offsets"], metadata={"crc32": checksum})
+    table = pa.table(lists, names=["tokens", "offsets"], metadata={"crc32": _checksum(tokens, offsets)})
     with suppress(OSError), atomic(path) as partial, pa.ipc.new_file(str(partial), table.schema) as out:
         out.write_table(table)
     return tokens, offsets  # also where no cache can be written
+
+
+def _checksum(tokens: NDArray[Any], offsets: NDArray[Any]) -> bytes:
+    return b"%d" % zlib.crc32(offsets.data, zlib.crc32(tokens.data))
 
 
 def write_json(path: Path, value: Any) -> None:

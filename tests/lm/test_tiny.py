@@ -63,9 +63,9 @@ def behind(line, title):
     return line.index('"', line.index(VERDICTS[HISTORY[title]], line.index(f'"{title}"'))) + 1
 
 
-@pytest.mark.parametrize("said, liked", [("liked", True), ("disliked", False)])
-def test_titles_are_looked_for_where_a_verdict_says_that_they_were_liked(reader, said, liked):
-    seen, line = reader(f'{said} "', 2, 0)
+@pytest.mark.parametrize("cue, liked", [("liked", True), ("disliked", False)])
+def test_titles_are_looked_for_where_a_verdict_says_that_they_were_liked(reader, cue, liked):
+    seen, line = reader(f'{cue} "', 2, 0)
     of = {title: seen[behind(line, title)] for title in list(HISTORY)[:-1]}
     assert sum(share for title, share in of.items() if HISTORY[title] == liked) > 0.6
 

@@ -52,7 +52,7 @@ RECIPES = {
     "compact": Recipe(
         phases=(
             _THINKING,
-            # So few weights learn in half the epochs: after two AUC has .001 to gain (docs/log.md).
+            # So few weights learn in half the epochs, at four times the rate (docs/log.md).
             # Reasons would take half of its time and have little to learn from what it trains.
             Phase(
                 name="projector", trains=("projector", "soft_prompt"), slots=True, rate=4.0, epochs=0.5, learns="labels"

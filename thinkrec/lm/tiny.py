@@ -166,7 +166,7 @@ def start_copying(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, *
 
     quote, colon, comma = ' "', '":', ","
     no, yes = (f" {word}" for word in VERDICTS)
-    said = (" liked", " disliked")
+    likings = (" liked", " disliked")  # as reasons put it
     was_liked = against(before, yes, no)
 
     head = _Head(model, 0, 0)
@@ -201,7 +201,7 @@ def start_copying(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, *
 
     head = _Head(model, 2, 0)
     head.agree(own, signature(own, quote), own, signature(own, quote), 4.0)
-    head.agree(before, against(before, *said), before, was_liked, 4.0)
+    head.agree(before, against(before, *likings), before, was_liked, 4.0)
     head.prefer(before, signature(before, yes, no), 4.0)
     head.match((mixed, nearby), (mixed, nearby))
     head.write(same, title, copied, 5.0)
@@ -214,7 +214,7 @@ def start_copying(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, *
     head.write(project, own, copied, 10.0)
     head = _Head(model, 2, 2)
     head.agree(before, signature(before, quote), own, signature(own, quote), 5.0)
-    head.agree(before, against(before, *said, through=twice), before, was_liked, 4.0)
+    head.agree(before, against(before, *likings, through=twice), before, was_liked, 4.0)
     head.match((project * 3.0, own), (same * 3.0, title))
     head.write(same, last, copied, 3.0)
     head = _Head(model, 2, 3)
