@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -42,13 +42,31 @@ def add_to_logits(monkeypatch, model, tokens, amount):
     monkeypatch.setattr(head, "forward", lambda hidden: plain(hidden) + more)
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """A row's prompt up to the target's slot, and which of its T tokens an answer sees."""
+
+    embedded: torch.Tensor  # (1, T, D)
+    tokens: torch.Tensor  # (T,)
+    mask: torch.Tensor  # (T, T)
+    seen: torch.Tensor  # (T,): the beginning, the last `history` blocks before the target's, and that
+    block: int  # tokens of the target's own block
+
+
 @torch.no_grad()
 def prompt_of(model, layout, row):
-    """A row's prompt up to the target's slot, as vectors and as tokens, and how many of them are of its own block."""
     (window,) = layout.scoring_windows(np.asarray([row]), np.zeros(1, np.int64))
-    batch = layout.collate([window])
-    slot = int(batch.verdicts[0, 1])
-    return model.embed(batch)[:, : slot + 1], batch.input_ids[0, : slot + 1], layout.blocks(window)[-1].verdict + 1
+    batch, blocks = layout.collate([window]), layout.blocks(window)
+    length = int(batch.verdicts[0, 1]) + 1
+    unseen = blocks[: -1 - layout.history]
+    place = torch.arange(length) - len(layout.beginning(window).tokens)
+    return Prompt(
+        model.embed(batch)[:, :length],
+        batch.input_ids[0, :length],
+        batch.attention_mask[0, 0, :length, :length],
+        (place < 0) | (place >= sum(len(block.tokens) for block in unseen)),
+        blocks[-1].verdict + 1,
+    )
 
 
 @torch.no_grad()
@@ -60,24 +78,36 @@ def match_of(model, layout, row):
 
 
 @torch.no_grad()
-def write_naively(model, layout, embedded, limit, *, match=0.0):
-    """The text after a prompt, the whole sequence anew for each token, and the sequence that it ends."""
-    written = []
-    while len(written) < limit:
-        logits = model.backbone(inputs_embeds=embedded).logits[0, -1]
-        logits[layout.vocabulary.yes] += 0.0 if written else match
-        written.append(int(logits.argmax()))
-        if written[-1] == layout.vocabulary.end:
+def next_logits(model, prompt, written):
+    """Logits after a prompt and the embeddings `written` (1, K, D), all of it read anew; only without ties."""
+    old, new = len(prompt.seen), written.shape[1]
+    mask = torch.zeros(old + new, old + new, dtype=torch.bool)
+    mask[:old, :old], mask[old:, :old] = prompt.mask, prompt.seen
+    mask[old:, old:] = torch.ones(new, new).tril()
+    embedded = torch.cat([prompt.embedded, written], dim=1)
+    hidden = model.hidden_states(embedded, mask[None, None], torch.arange(old + new)[None])
+    return model.logits(hidden[0, -1:])[0]
+
+
+@torch.no_grad()
+def write_naively(model, layout, prompt, limit, *, match=0.0, first=()):
+    """The text after a prompt and these `first` tokens, and the embeddings of all that was written and read."""
+    embed = model.backbone.get_input_embeddings()
+    read, tokens = embed(torch.tensor([list(first)], dtype=torch.int64)), []
+    while len(tokens) < limit:
+        logits = next_logits(model, prompt, read)
+        logits[layout.vocabulary.yes] += 0.0 if tokens else match
+        tokens.append(int(logits.argmax()))
+        if tokens[-1] == layout.vocabulary.end:
             break
-        new = model.backbone.get_input_embeddings()(torch.tensor([[written[-1]]]))
-        embedded = torch.cat([embedded, new], dim=1)
-    return text_of(written), embedded
+        read = torch.cat([read, embed(torch.tensor([tokens[-1:]]))], dim=1)
+    return text_of(tokens), read
 
 
 def naive(model, layout, row, limit):
     """An answer without a cache or a batch; only for tables without ties."""
     match = match_of(model, layout, row)
-    return write_naively(model, layout, prompt_of(model, layout, row)[0], limit, match=match)[0]
+    return write_naively(model, layout, prompt_of(model, layout, row), limit, match=match)[0]
 
 
 def text_of(tokens):
@@ -135,14 +165,14 @@ def by_chance(row, text):
 @torch.no_grad()
 def naive_best(model, layout, row, decoding):
     """Each candidate by itself, the whole sequence anew for every token."""
-    prompt, ids, _ = prompt_of(model, layout, row)
-    key = zlib.crc32(ids.numpy().tobytes())
+    prompt = prompt_of(model, layout, row)
+    key = zlib.crc32(prompt.tokens[prompt.seen].numpy().tobytes())
 
     def candidate(number):
         written = []
         while len(written) < decoding.max_new_tokens and written[-1:] != [layout.vocabulary.end]:
             new = model.backbone.get_input_embeddings()(torch.tensor([written], dtype=torch.int64))
-            logits = model.backbone(inputs_embeds=torch.cat([prompt, new], dim=1)).logits[:, -1]
+            logits = next_logits(model, prompt, new)[None]
             logits[0, layout.vocabulary.yes] += 0.0 if written else match_of(model, layout, row)
             place = (np.asarray([number]) for number in (key, len(written), number))
             written.append(int(choose(logits, decoding if written else replace(decoding, temperature=0.0), *place)))
@@ -211,12 +241,10 @@ def test_an_answer_stops_at_the_end_token(table, monkeypatch):
 @torch.no_grad()
 def naive_reason_first(model, layout, row, limit):
     """The prompt, a full stop, the reason, the row's own block once more, as one growing sequence; without ties."""
-    prompt, _, block = prompt_of(model, layout, row)
-    stop = model.backbone.get_input_embeddings()(
-        torch.tensor([tokenizer()(".", add_special_tokens=False)["input_ids"]])
-    )
-    text, embedded = write_naively(model, layout, torch.cat([prompt, stop], dim=1), limit)
-    logits = model.backbone(inputs_embeds=torch.cat([embedded, prompt[:, -block:]], dim=1)).logits[0, -1]
+    prompt = prompt_of(model, layout, row)
+    stop = tokenizer()(".", add_special_tokens=False)["input_ids"]
+    text, read = write_naively(model, layout, prompt, limit, first=stop)
+    logits = next_logits(model, prompt, torch.cat([read, prompt.embedded[:, -prompt.block :]], dim=1))
     score = logits[layout.vocabulary.yes] - logits[layout.vocabulary.no]
     return text, float(score) + match_of(model, layout, row)
 

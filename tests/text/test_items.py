@@ -27,7 +27,7 @@ def test_item_text_is_the_title_and_its_first_keywords():
 def test_item_text_is_one_printable_line_of_bounded_length(title, keywords):
     text = item_text(title, keywords)
     assert text.isprintable() and "\n" not in text
-    assert len(text) <= LONGEST_TITLE + len(keywords) * (LONGEST_KEYWORD + 2)
+    assert len(text) <= 2 + LONGEST_TITLE + len(keywords) * (LONGEST_KEYWORD + 2)
 
 
 def test_special_tokens_in_text_are_ordinary_text():

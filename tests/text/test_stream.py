@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import interactions, layout_of
+from thinkrec.history import shown_history
 from thinkrec.text.layout import Batch, Window, batches_by_tokens
 
 few = settings(max_examples=40, deadline=None)
@@ -118,6 +119,22 @@ def test_a_reason_is_predicted_from_its_verdict_on():
     assert batch.position_ids[0, verdict : verdict + 5].diff().tolist() == [1] * 4
     mask = batch.attention_mask[0, 0, verdict + 4]
     assert mask[: verdict + 5].all() and not mask[verdict + 5 :].any()
+
+
+def test_from_its_verdict_on_a_block_sees_the_history_that_a_reason_is_held_to():
+    table = interactions(users=2, ties=True)
+    layout = layout_of(table, history=3, reasons={5: REASON})
+    batch = layout.collate([Window(np.arange(8), np.ones(8, bool))])
+    starts = [int(at) for at in batch.mentions[:, 1]]
+    row_of = np.searchsorted(starts, np.arange(batch.input_ids.shape[1]), side="right") - 1
+    for row, (_, slot) in zip(batch.slot_rows.tolist(), batch.slots.tolist(), strict=True):
+        before, after = (
+            set(row_of[batch.attention_mask[0, 0, place].numpy()]) - {-1, row} for place in (slot, slot + 1)
+        )
+        assert before == set(range(layout.end[row]))
+        assert after == set(shown_history(layout.start[row], layout.end[row], 3).tolist())
+    slot = int(batch.slots[5, 1])
+    assert len(batch.attention_mask[0, 0, slot + 1 : slot + 1 + len(REASON)].sum(1).diff().unique()) == 1  # all alike
 
 
 def test_reasons_are_shown_to_targets_that_see_as_much_as_the_teacher_did():

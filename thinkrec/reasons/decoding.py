@@ -1,7 +1,7 @@
 """Reasons: decoding from the verdict's position on, under the same mixed weights as the score.
 
-The prompt is read as it is for scoring. New tokens see what the target's slot saw, and each other. The token that the
-layout put into the verdict's place is masked, and the answer's positions begin there.
+The prompt is read as it is for scoring. New tokens see each other, and what the token saw that the
+layout put into the verdict's place. That one is masked, and the answer's positions begin there.
 
 Decoding is greedy, or draws each token by a number that depends only on the seed, the prompt's tokens and the token's
 place in the answer. With a judge, several whole answers are drawn, and the least bad one is given. They stand side by
@@ -131,15 +131,29 @@ class _Answers:
         self.at_verdict = True  # whether the next token is the verdict
         sequence, place = self.at[:, :1], self.at[:, 1:]
         self.hidden = states[sequence, place]  # (B, C, D) that the next token is predicted from
-        self.seen = batch.attention_mask[sequence, 0, place]  # (B, C, T) which tokens the next ones see: as the slot
+        # (B, C, T) which tokens the next ones see: as what the layout put into the verdict's place, but not that itself
+        self.seen = batch.attention_mask[sequence, 0, place + 1].scatter(2, place[..., None] + 1, False)
         self.position = batch.position_ids[sequence, place]  # (B, C) of the last token
         inside = zip(batch.input_ids[self.at[:, 0]], self.seen[:, 0], strict=True)
-        # (B,) a number for the tokens of each prompt
+        # (B,) a number for the tokens that each answer sees
         self.prompts = np.asarray([zlib.crc32(ids[seen].cpu().numpy().tobytes()) for ids, seen in inside])
+        self.forget_unseen()
         self.tokens = self.position.new_zeros(len(self.rows), 1, 0)  # (B, C, K) written, padded with end tokens
         self.length = torch.zeros_like(self.position)  # (B, C) how many were written
         # (B, C) whether the end token was, and whether the last token is yet to be read
         self.ended = self.unread = torch.zeros_like(self.position, dtype=torch.bool)
+
+    def forget_unseen(self) -> None:
+        """Keep only those of the prompts' keys and values that some new token sees."""
+        seen = self.seen[:, 0]
+        count = int(seen.sum(1).max())
+        kept = seen.byte().argsort(dim=1, descending=True, stable=True)[:, :count]  # (B, T): the seen first, in order
+        self.seen = seen.gather(1, kept)[:, None]
+        for layer in self.cache.layers:
+            for name in ("keys", "values"):
+                states = getattr(layer, name)
+                index = kept[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
+                setattr(layer, name, states.gather(2, index))
 
     def embeddings(self, tokens: Tensor) -> Tensor:
         """Input embeddings of tokens."""

@@ -12,6 +12,7 @@ targets, Q reason tokens.
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -88,6 +89,8 @@ class Block:
     )  # offset and length of an item's text, interaction
     verdict: int = -1  # offset from which a target's verdict is predicted
     shown: int = 0  # how many of its first tokens later blocks see
+    answer: int = sys.maxsize  # offset from which on its tokens see no row before `first_row`
+    first_row: int = 0
     reason: list[tuple[int, int]] = field(default_factory=list)  # offset that predicts it, token: learned as the reason
 
     @property
@@ -171,6 +174,8 @@ class Layout(ABC):
             slots=slots,
             mentions=[(text_at, len(self.items[self.item[row]]), row)],
             verdict=len(prompt) - 1,
+            answer=len(prompt),
+            first_row=int(self.end[row]) - self.history,
             reason=list(enumerate(after, len(prompt))) if with_reason else [],
         )
 
@@ -189,6 +194,8 @@ class Layout(ABC):
             block.row,
             slots=[*block.slots, *((further + offset, row, kind) for offset, row, kind in block.slots)],
             verdict=len(tokens) - 1,
+            answer=block.answer,
+            first_row=block.first_row,
             reason=list(enumerate(thought[stop:], len(question) + stop - 1)),
         )
 
@@ -200,11 +207,13 @@ class Layout(ABC):
             again = [self.thinking_first(block) for block in blocks if block.reason and block.row in self.thoughts]
             sequences.append(_encode([self.beginning(window), *blocks, *again]))
         width = max(len(sequence.places) for sequence in sequences)
-        places = np.tile([self.vocabulary.end, 0, PADDING, np.iinfo(np.int64).max, 0], (len(sequences), width, 1))
+        padding = [self.vocabulary.end, 0, PADDING, sys.maxsize, 0, 0, 0]
+        places = np.tile(padding, (len(sequences), width, 1))
         for index, sequence in enumerate(sequences):
             places[index, : len(sequence.places)] = sequence.places
-        token, position, block, moment, visible = np.moveaxis(places, 2, 0)
+        token, position, block, moment, visible, row, first_row = np.moveaxis(places, 2, 0)
         earlier = (moment[:, None, :] < moment[:, :, None]) & visible[:, None, :].astype(bool)
+        earlier &= row[:, None, :] >= first_row[:, :, None]
         same_block = (block[:, None, :] == block[:, :, None]) & np.tri(width, dtype=bool)
         slots, mentions, targets, reasons = (
             np.concatenate([np.insert(part, 0, index, axis=1) for index, part in enumerate(parts)])
@@ -282,7 +291,9 @@ def runs(keys: NDArray[np.integer], longest: int) -> Iterator[NDArray[np.int64]]
 class _Encoded:
     """A sequence of T tokens; where slots, mentions, targets and reasons stand is their first column."""
 
-    places: NDArray[np.int64]  # (T, 5): token, position, number and moment of its block, whether later blocks see it
+    # (T, 7): token, position, number and moment of its block, whether later blocks see it, its block's row, and the
+    # first row that it sees
+    places: NDArray[np.int64]
     slots: NDArray[np.int64]  # (S, 3): where, interaction, kind
     mentions: NDArray[np.int64]  # (M, 4): where an item's text begins, its length, interaction, moment
     targets: NDArray[
@@ -297,6 +308,8 @@ def _encode(blocks: Sequence[Block]) -> _Encoded:
     size = np.asarray([len(block.tokens) for block in blocks])
     moment = np.asarray([block.moment for block in blocks])
     shown = np.asarray([block.shown for block in blocks])
+    block_row = np.asarray([sys.maxsize if block.row < 0 else block.row for block in blocks])  # the beginning, all see
+    answer, first_row = np.asarray([(block.answer, block.first_row) for block in blocks]).T
     first = np.cumsum(size) - size
     # A block's first position counts the visible extent of strictly earlier blocks only (reasons take no room).
     extent = np.bincount(moment - moment[0], weights=shown).astype(np.int64)
@@ -321,6 +334,8 @@ def _encode(blocks: Sequence[Block]) -> _Encoded:
         np.repeat(np.arange(len(blocks)) - 1, size),
         np.repeat(moment, size),
         within < np.repeat(shown, size),
+        np.repeat(block_row, size),
+        np.where(within < np.repeat(answer, size), 0, np.repeat(first_row, size)),
     ]
     widths = ((slots, 3), (mentions, 4), (targets, 5), (reasons, 3))
     return _Encoded(
