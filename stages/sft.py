@@ -3,21 +3,27 @@
 
 def sft() -> str:
     """Fine-tune the global model on recommending and reasoning."""
+    from functools import partial
+
     import torch
 
     from thinkrec import artifacts
+    from thinkrec.claims.checker import Checker, thesaurus_of
     from thinkrec.lm.loaded import open_untrained
     from thinkrec.lm.sft import fit_global, save_global
     from thinkrec.lm.trainer import resumable
     from thinkrec.params import load
+    from thinkrec.reasons.refinement import refine
 
     params = load()
     torch.manual_seed(params.seed)
     loaded = open_untrained(params)
+    items, keywords = (artifacts.read_table(table) for table in (artifacts.ITEMS, artifacts.KEYWORDS))
+    checker = Checker(loaded.interactions, items, keywords, params.prompt, thesaurus_of(params.dataset.name))
     with resumable(params.run):
-        results, adapter = fit_global(loaded, params)
-        with artifacts.atomic(artifacts.SFT) as partial:
-            save_global(loaded, adapter, partial, recipe=params.sft.recipe)
+        results, adapter = fit_global(loaded, params, partial(refine, checker=checker))
+        with artifacts.atomic(artifacts.SFT) as folder:
+            save_global(loaded, adapter, folder, recipe=params.sft.recipe)
     epochs = [(phase, epoch) for phase, result in results.items() for epoch in result.epochs]
     curve = [
         {"phase": phase, **epoch, "epoch": number}
@@ -25,7 +31,7 @@ def sft() -> str:
         if "objective" in epoch  # no scores are measured where reasons alone are learned
     ]
     best = {phase: result.best for phase, result in results.items()}
-    headlines = ("best.*.auc", "best.*.uauc", "best.*.think_loss")
+    headlines = ("best.*.auc", "best.*.uauc", "best.*.think_loss", "best.*.reward", "best.*.wholly_true")
     measured = {"best": best, "traces": len(loaded.layout.reasons), "curve": curve}
     artifacts.write_metrics("sft", measured, *headlines)
     artifacts.write_json(artifacts.PLOTS / "sft.json", artifacts.rounded(curve, 4))

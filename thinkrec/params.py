@@ -229,6 +229,15 @@ class SftParams(Section):
     patience: Positive  # epochs without a better metric before training stops
 
 
+class RefineParams(Section):
+    """Refinement of reasons by their truth (a phase of the stage `sft`; `reasons.refinement`)."""
+
+    steps: Count  # 0: none
+    rows: Positive  # that a step asks about
+    answers: Annotated[Positive, Field(ge=2)]  # to each
+    learning_rate: AboveZero  # at its highest
+
+
 class LoraParams(Section):
     """The shape of every adapter (METHOD: experts and fusion)."""
 
@@ -327,6 +336,7 @@ class Params(Section):
     traces: TraceParams
     trainer: TrainerParams
     sft: SftParams
+    refine: RefineParams
     lora: LoraParams
     experts: ExpertParams
     gate: GateParams

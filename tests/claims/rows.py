@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from thinkrec.claims.checker import Checker
 from thinkrec.claims.claims import ShownNames, Thesaurus
-from thinkrec.claims.reading import Catalogue
+from thinkrec.claims.names import Catalogue
 from thinkrec.shown import ShownItem, ShownRow
 
 LITERAL = Thesaurus("none", str)

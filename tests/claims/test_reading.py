@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tests.claims.rows import LITERAL
 from thinkrec.claims.checker import thesaurus_of
 from thinkrec.claims.claims import ShownNames
-from thinkrec.claims.reading import Catalogue, check_text
+from thinkrec.claims.names import Catalogue
+from thinkrec.claims.reading import check_text
 from thinkrec.shown import ShownItem, ShownRow
 from thinkrec.synthetic import vocabulary as words
 from thinkrec.teacher.offline import answer
@@ -225,6 +226,19 @@ class TestNames:
     def test_words_of_prose_that_are_keywords_of_other_items_are_no_claims(self):
         text = "Yes. The history shows a strong taste, the user's love of a good pace; the tone and the appeal fit."
         assert claimed(text) == []
+
+    def test_one_word_behind_a_title_and_a_colon_is_said_of_it_whoever_knows_the_word(self):
+        assert claimed('Yes. They liked "Iron Harbour": zeppelins.') == [
+            "liked Iron Harbour",
+            "liked zeppelins in Iron Harbour",
+        ]
+        assert claimed('Yes. They liked "Iron Harbour": it was good.') == ["liked Iron Harbour"]
+
+    def test_a_check_says_where_each_claim_ends(self):
+        text = 'Yes. They liked "Iron Harbour": war. 2 of 4 titles were liked.'
+        made = check(text)
+        assert [text[:end].split()[-1] for end in made.ends] == ["Harbour", "war", "liked"]
+        assert len(made.ends) == len(made.claims)
 
     def test_words_of_titles_and_parts_of_words_are_no_keywords(self):
         assert claimed("Yes. Liked Iron Harbour, overseas warfare and post-war style.") == ["liked Iron Harbour"]

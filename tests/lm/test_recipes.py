@@ -1,6 +1,6 @@
 """The recipes: exactly which parameters train in every phase of each, and on what."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,7 +32,8 @@ def model_of():
 def test_compact_trains_the_backbone_on_traces_then_what_enters_it():
     model = model_of()
     everything = {name for name, _ in model.named_parameters()}
-    thinking, projector = COMPACT.phases
+    thinking, refinement, projector = COMPACT.phases
+    assert refinement == replace(thinking, name="refinement", learns="truth")
     sft.train_only(model, thinking.trains)
     assert trainable(model) == everything - PROJECTOR - MATCH
     sft.train_only(model, projector.trains)
@@ -40,8 +41,8 @@ def test_compact_trains_the_backbone_on_traces_then_what_enters_it():
     assert thinking.slots and projector.slots and not COMPACT.adapter
     assert (thinking.learns, projector.learns) == ("reasons", "labels")
     model.projector = None
-    assert COMPACT.by_text[0] == thinking
-    whole = COMPACT.by_text[1]
+    *before, whole = COMPACT.by_text
+    assert before == [thinking, refinement]
     sft.train_only(model, whole.trains)
     assert trainable(model) == everything - PROJECTOR
     assert whole.learns == "labels and reasons" and not whole.slots
@@ -50,7 +51,8 @@ def test_compact_trains_the_backbone_on_traces_then_what_enters_it():
 def test_paper_trains_the_adapter_on_text_then_the_projector_alone():
     model = model_of()
     add_lora(model.backbone, LORA)
-    text, projector = PAPER.phases
+    text, refinement, projector = PAPER.phases
+    assert refinement == replace(text, name="refinement", learns="truth")
     sft.train_only(model, text.trains)
     assert trainable(model) == lora_names(0, 1) | SOFT
     sft.train_only(model, projector.trains)
@@ -58,7 +60,7 @@ def test_paper_trains_the_adapter_on_text_then_the_projector_alone():
     assert (text.slots, projector.slots, PAPER.expert_slots) == (False, True, False)
 
 
-def phases_of(monkeypatch, reasons, *, slots=True, **changes):
+def phases_of(monkeypatch, reasons, *, slots=True, steps=3, **changes):
     """What every phase was given, by its name; in the place of training, all that trains is moved."""
     table, phases = interactions(), {}
     model, layout = model_of(), layout_of(table, reasons=reasons)
@@ -70,26 +72,25 @@ def phases_of(monkeypatch, reasons, *, slots=True, **changes):
         phases[how["settings"].name] = {**how, "layout": layout, "match": model.match}
         return TrainResult([], {"objective": 0.6})
 
+    def refine(loaded, params, **how):
+        assert loaded.model.projector is None or loaded.recipe is COMPACT  # where a LoRA reads text, so it does here
+        phases[how["name"]] = {**how, "layout": loaded.layout, "match": loaded.model.match}
+        return TrainResult([], {"reward": 0.6})
+
     monkeypatch.setattr(sft, "finetune", finetune)
     model.projector, model.match = model.projector if slots else None, None
-    params = params_with({"seed": 1}).model_copy(update={"sft": SFT.model_copy(update=changes), "lora": LORA})
-    loaded = SimpleNamespace(
-        model=model,
-        layout=layout,
-        prompted=lambda *, slots: (model, layout),
-        rows=lambda split: np.arange(3),
-        user=table["user"].to_numpy(),
-        recipe=RECIPES[params.sft.recipe],
-    )
-    results, _ = sft.fit_global(loaded, params)
+    params = params_with({"seed": 1, "refine.steps": steps})
+    params = params.model_copy(update={"sft": SFT.model_copy(update=changes), "lora": LORA})
+    loaded = replace(loaded_model(table, model, layout), recipe=RECIPES[params.sft.recipe])
+    results, _ = sft.fit_global(loaded, params, refine)
     assert list(results) == list(phases)
     return phases
 
 
 def test_the_backbone_thinks_before_the_projector_recommends(monkeypatch):
     phases = phases_of(monkeypatch, {row: REASON for row in range(40)})
-    assert list(phases) == ["thinking", "projector"]
-    thinking, projector = phases["thinking"], phases["projector"]
+    assert list(phases) == ["thinking", "refinement", "projector"]
+    thinking, refinement, projector = phases.values()
     assert thinking["think_only"] and not projector["think_only"]
     assert thinking["params"] == projector["params"] == SFT
     assert (thinking["settings"].metric, projector["settings"].metric) == ("think_loss", "objective")
@@ -98,6 +99,8 @@ def test_the_backbone_thinks_before_the_projector_recommends(monkeypatch):
     assert len(held) == 2  # one in twenty
     assert set(projector["untaught"].reasons) == held
     assert set(thinking["layout"].reasons) == set(range(40)) - held and not projector["layout"].reasons
+    assert (set(refinement["held_out"]), refinement["layout"].reasons) == (held, thinking["layout"].reasons)
+    assert list(phases_of(monkeypatch, {1: REASON, 2: REASON}, steps=0)) == ["thinking", "projector"]
 
 
 @pytest.mark.parametrize("reasons", [{}, {3: REASON}])
@@ -109,9 +112,11 @@ def test_without_traces_to_measure_by_there_is_no_thinking(monkeypatch, reasons)
 def test_by_text_alone_the_backbone_is_what_learns(monkeypatch):
     whole = phases_of(monkeypatch, {}, slots=False)
     assert list(whole) == ["whole"] and whole["whole"]["settings"].learning_rate == SFT.learning_rate
-    assert list(phases_of(monkeypatch, {1: REASON, 2: REASON}, slots=False)) == ["thinking", "whole"]
+    assert list(phases_of(monkeypatch, {1: REASON, 2: REASON}, slots=False)) == ["thinking", "refinement", "whole"]
     assert list(phases_of(monkeypatch, {}, slots=False, recipe="paper")) == ["text"]
     assert list(phases_of(monkeypatch, {}, recipe="paper")) == ["text", "projector"]
+    traced = phases_of(monkeypatch, {1: REASON, 2: REASON}, recipe="paper")
+    assert list(traced) == ["text", "refinement", "projector"]
 
 
 def test_text_alone_is_matched_with_the_history_as_large_as_asked_for(monkeypatch):
@@ -120,7 +125,7 @@ def test_text_alone_is_matched_with_the_history_as_large_as_asked_for(monkeypatc
     assert by_text["thinking"]["match"] is None  # which learns no verdicts
     assert by_text["whole"]["match"].weight.shape == (SFT.match_size, 32)
     for others in (phases_of(monkeypatch, traces, slots=False, match_size=0), phases_of(monkeypatch, traces)):
-        assert [phase["match"] for phase in others.values()] == [None, None]
+        assert {phase["match"] for phase in others.values()} == {None}
 
 
 def test_the_match_starts_scaled_by_the_texts_of_train():

@@ -90,6 +90,14 @@ _REFUSAL = re.compile(
     r"|I['\u2019]m (?:unable|not able)\b|As an AI\b)",
     re.IGNORECASE,
 )
+_CONCLUSION = re.compile(
+    r"\b(?:it|target|this one|which)\s+"
+    r"(?:(?:is|seems|looks|would|should|will|be|still|therefore|thus|also|clearly)\s+){0,3}"
+    r"(?P<no>(?:(?:does|do|is|will|would)\s+not|(?:does|do|is|wo|would)n['\u2019]t|not|unlikely\s+to)\s+"
+    r"(?:be\s+|really\s+)?)?"
+    r"(?P<fits>fits?\b|suits?\b|(?:a\s+)?(?:good|strong|natural|poor|bad|weak)\s+(?:fit|match)\b)",
+    re.IGNORECASE,
+)
 
 
 def without_scratch(text: str) -> str:
@@ -119,6 +127,15 @@ def split_verdict(text: str) -> tuple[bool | None, str]:
     if any(other["word"].lower() != word for other in others):
         return None, text
     return word == "yes", rest[gap.end() :].strip()
+
+
+def conclusion_of(text: str) -> bool | None:
+    """Whether the last sentence that speaks of fitting says that the target fits."""
+    conclusions = list(_CONCLUSION.finditer(text))
+    if not conclusions:
+        return None
+    last = conclusions[-1]
+    return not last["no"] and not re.search("poor|bad|weak", last["fits"], re.IGNORECASE)
 
 
 def plain_form(text: str) -> str:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from thinkrec.artifacts import keyword_lists
 from thinkrec.claims.claims import Check, ShownNames, Thesaurus
 from thinkrec.claims.cleaning import proper_names
-from thinkrec.claims.reading import Catalogue, check_text
+from thinkrec.claims.names import Catalogue
+from thinkrec.claims.reading import check_text
 from thinkrec.history import history_bounds, shown_history
 from thinkrec.params import PromptParams
 from thinkrec.shown import ShownItem, ShownRow, shown_keywords, shown_title

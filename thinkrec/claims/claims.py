@@ -93,6 +93,7 @@ class Check:
     verdict: bool | None
     conclusion: bool | None
     claims: list[Claim]
+    ends: list[int]  # characters of the text up to the end of each claim, where it is first made
 
     def of(self, standing: Standing) -> list[Claim]:
         """The claims of one standing."""

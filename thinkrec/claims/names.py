@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -139,3 +139,20 @@ def looks_like_a_name(quoted: str) -> bool:
     if not 0 < len(words) <= _LONGEST_NAME or " ".join(words).lower() in _NO_NAMES or not words[0][0].isupper():
         return False
     return all(not word[0].islower() or word in _SMALL for word in words)
+
+
+class Catalogue:
+    """The titles and keywords of all items, indexed by their first words: made once, looked up for every text."""
+
+    def __init__(self, titles: Iterable[str], keywords: Iterable[str]) -> None:
+        self.titles = Names(cased=True)
+        self.quoted: dict[tuple[str, ...], str] = {}
+        for title in titles:
+            for dated in (True, False):
+                self.quoted.setdefault(bare_words(title, dated=dated), title)
+            # A title with one capital, or of one word, could be the beginning of any sentence.
+            if sum(not word[0].islower() for word in words_of(title) if word[0].isalnum()) > 1:
+                self.titles.add(title, title)
+        self.keywords = Names(cased=False)
+        for keyword in sorted(set(keywords)):  # of words that differ in number the first lends its name to all
+            self.keywords.add(keyword, keyword.lower())

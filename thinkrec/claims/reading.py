@@ -12,7 +12,7 @@ What is a claim:
   and a colon do;
 - a keyword of the catalogue that is not shown, only as an element of the list right behind a cue: any other word of
   prose is the keyword of some item;
-- anything with a count behind it, "(2 of 3)".
+- anything with a count behind it, "(2 of 3)", and a single word behind a title and a colon.
 
 A keyword without a count is said of the titles in its clause, if any: "Night, a war film", or "war in Night".
 
@@ -24,13 +24,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Literal
 
 from thinkrec.claims import cues
-from thinkrec.claims.answers import split_verdict
+from thinkrec.claims.answers import conclusion_of, split_verdict
 from thinkrec.claims.claims import Check, Mention, ShownNames
 from thinkrec.claims.cues import Says
-from thinkrec.claims.names import Names, Token, bare_words, looks_like_a_name, tokens_of, words_of
+from thinkrec.claims.names import Catalogue, Names, Token, bare_words, looks_like_a_name, tokens_of
 
 _QUOTED = re.compile(
     r"\"([^\"\n]{1,160})\"|\u201c([^\u201c\u201d\n]{1,160})\u201d|\u00ab([^\u00ab\u00bb\n]{1,160})\u00bb"
@@ -43,57 +44,31 @@ _TOTAL = re.compile(
     r"(?:was|were) (?P<says>liked|disliked)\b",
     re.IGNORECASE,
 )
-_CONCLUSION = re.compile(
-    r"\b(?:it|target|this one|which)\s+"
-    r"(?:(?:is|seems|looks|would|should|will|be|still|therefore|thus|also|clearly)\s+){0,3}"
-    r"(?P<no>(?:(?:does|do|is|will|would)\s+not|(?:does|do|is|wo|would)n['\u2019]t|not|unlikely\s+to)\s+"
-    r"(?:be\s+|really\s+)?)?"
-    r"(?P<fits>fits?\b|suits?\b|(?:a\s+)?(?:good|strong|natural|poor|bad|weak)\s+(?:fit|match)\b)",
-    re.IGNORECASE,
-)
-
-
-class Catalogue:
-    """The titles and keywords of all items, indexed by their first words: made once, looked up for every text."""
-
-    def __init__(self, titles: Iterable[str], keywords: Iterable[str]) -> None:
-        self.titles = Names(cased=True)
-        self.quoted: dict[tuple[str, ...], str] = {}
-        for title in titles:
-            for dated in (True, False):
-                self.quoted.setdefault(bare_words(title, dated=dated), title)
-            # A title with one capital, or of one word, could be the beginning of any sentence.
-            if sum(not word[0].islower() for word in words_of(title) if word[0].isalnum()) > 1:
-                self.titles.add(title, title)
-        self.keywords = Names(cased=False)
-        for keyword in sorted(set(keywords)):  # of words that differ in number the first lends its name to all
-            self.keywords.add(keyword, keyword.lower())
 
 
 def check_text(text: str, names: ShownNames, catalogue: Catalogue) -> Check:
     """What `text` claims, held against the shown row of `names`: once each, in order, counts of all titles last."""
     verdict, body = split_verdict(text)
-    mentions = [mention for mention in _Reading(body, names, catalogue).mentions if mention.claimed]
-    unique = dict.fromkeys(map(_settled, mentions))
+    reading = _Reading(body, names, catalogue)
+    ends: dict[Mention, int] = {}
+    for named in filter(attrgetter("claimed"), reading.mentions):
+        ends.setdefault(_settled(named), reading.character(named.end))
     for total in _TOTAL.finditer(body):
         says: Says = "liked" if total["says"].lower() == "liked" else "disliked"
-        unique[Mention("history", "titles", says, (int(total["some"]), int(total["all"])))] = None
-    return Check(verdict=verdict, conclusion=_conclusion(text), claims=[names.claim(mention) for mention in unique])
+        ends[Mention("history", "titles", says, (int(total["some"]), int(total["all"])))] = total.end()
+    before = max(text.rfind(body), 0)
+    return Check(
+        verdict=verdict,
+        conclusion=conclusion_of(text),
+        claims=[names.claim(mention) for mention in ends],
+        ends=[before + end for end in ends.values()],
+    )
 
 
 def _settled(named: _Named) -> Mention:
     """What is said of a name in the end; a count speaks for itself, of all titles that have the name."""
     mention = Mention(named.kind, named.name, named.says, named.count)
     return replace(mention, titles=tuple(named.titles)) if mention.taste and named.count is None else mention
-
-
-def _conclusion(text: str) -> bool | None:
-    """Whether the last sentence that speaks of fitting says that the target fits."""
-    conclusions = list(_CONCLUSION.finditer(text))
-    if not conclusions:
-        return None
-    last = conclusions[-1]
-    return not last["no"] and not re.search("poor|bad|weak", last["fits"], re.IGNORECASE)
 
 
 def _phrases(by_meaning: Iterable[tuple[str, Iterable[str]]]) -> Names:
@@ -154,6 +129,10 @@ class _Reading:
         place = 0
         while place < len(self._tokens):
             place = self._step(place)
+
+    def character(self, place: int) -> int:
+        """Where the token before `place` ends."""
+        return self._tokens[place - 1].end
 
     def _step(self, place: int) -> int:
         """Read what stands at `place`; returns the place behind it."""
@@ -280,6 +259,11 @@ class _Reading:
         word = self._tokens[place].word
         return word.mark or word.lower in cues.NOUNS or word.lower in ("and", "or", "nor", "but", "as")
 
+    def _explains_title(self, place: int) -> bool:
+        """Whether one word is all that stands behind a title and a colon: said of it, whoever knows the word."""
+        behind_title = self._exact[place - 1] == ":" and self.mentions and self.mentions[-1].end == place - 1
+        return bool(behind_title) and self.mentions[-1].kind == "item" and self._ends_element(place + 1)
+
     def _has_count(self, place: int) -> bool:
         return place < len(self._tokens) and self._tokens[place].count is not None
 
@@ -393,6 +377,8 @@ class _Reading:
             clause.hedged = place
         elif word in ("like", "love") and place - max(clause.negated, clause.hedged) <= cues.REACH:
             return self._cue("prefers", place, place + 1)
+        elif self._explains_title(place):
+            self._add("keyword", word, place + 1, claimed=True)
         elif word not in cues.FILLERS and word not in cues.NOUNS:
             clause.listing = False
             if clause.comma:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from thinkrec.params import Params, SftParams
 from thinkrec.provenance import write_provenance
 
 Reasons = Mapping[int, NDArray[np.int32]]  # row -> tokens, as `Layout.reasons`
+Refine = Callable[..., TrainResult]
 HELD_OUT = 300  # traces
 SCALED_BY = 1000  # train rows
 
@@ -54,9 +55,10 @@ def train_only(model: RecommenderLM, parts: tuple[Part, ...]) -> list[nn.Paramet
     return trained
 
 
-def fit_global(loaded: LoadedModel, params: Params) -> tuple[dict[str, TrainResult], PeftModel | None]:
+def fit_global(loaded: LoadedModel, params: Params, refine: Refine) -> tuple[dict[str, TrainResult], PeftModel | None]:
     """Train the global model in place; returns the result of every phase by name, and the adapter if there is one.
 
+    `refine` is `reasons.refinement.refine`, which stands in a room below this one.
     Some traces are held out of all phases, and `think_loss` says how well those are predicted.
     """
     recipe, sft = loaded.recipe, params.sft
@@ -71,6 +73,11 @@ def fit_global(loaded: LoadedModel, params: Params) -> tuple[dict[str, TrainResu
         model, layout = loaded.prompted(slots=phase.slots)
         think_only = phase.learns == "reasons"
         if not train_only(model, phase.trains) or (think_only and not held_out):
+            continue
+        if phase.learns == "truth":
+            if held_out and params.refine.steps:
+                taught = replace(loaded, model=model, layout=replace(layout, reasons=learned))
+                results[phase.name] = refine(taught, params, held_out=held_out, name=phase.name)
             continue
         results[phase.name] = finetune(
             model,

@@ -48,15 +48,15 @@ from thinkrec.params import (
     SftParams,
     TrainerParams,
 )
-from thinkrec.progress import track, write
+from thinkrec.progress import track
 
 CHECKPOINTS = Path(".cache") / "checkpoints"
 WARM_UP = 0.05  # of all steps
 SHORTEST_WARMED = 20  # steps: warm-up begins at a rate of 0, and a phase of one step would learn nothing
 LONGEST_GRADIENT = 1.0  # norm, over all weights
-Measure = Metric | Literal["think_loss"]
+Measure = Metric | Literal["think_loss", "reward"]
 HIGHER_IS_BETTER: dict[Measure, bool] = {
-    "objective": True, "auc": True, "uauc": True, "log_loss": False, "think_loss": False
+    "objective": True, "auc": True, "uauc": True, "log_loss": False, "think_loss": False, "reward": True
 }  # fmt: skip
 WIDE = 512  # hidden size from which on a processor gains by bfloat16; the tiny model only loses
 KEPT = 48  # bytes, about, that a pass keeps for the gradient: of a token, per layer and hidden unit
@@ -272,9 +272,7 @@ class _Phase:
         self.epochs.append({"epoch": number, "train_loss": loss, **dict(sorted(measures.items()))})
         if self.best == number:
             self.best_weights = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        if processes.rank() == 0:
-            shown = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
-            write(f"{self.settings.name}: step {end}/{len(self.steps)}: {shown}")
+        processes.show(f"{self.settings.name}: step {end}/{len(self.steps)}", measures)
 
     @torch.no_grad()
     def result(self) -> TrainResult:

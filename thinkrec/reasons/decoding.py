@@ -78,6 +78,43 @@ def write_answers(
     return _answer_rows(loaded, rows, answer, progress)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What was written after a verdict."""
+
+    text: str  # the verdict included
+    tokens: list[int]  # K after the verdict, the end token included
+    ends: list[int]  # (K,) characters of the text up to the end of each
+    finished: bool  # whether it has one
+
+
+@torch.inference_mode()
+def sample_answers(loaded: LoadedModel, rows: Rows, decoding: Decoding) -> list[list[Answer]]:
+    """`decoding.candidates` answers to every row, in the order of `rows`, after the verdict that its label says."""
+    layout, tokenizer = loaded.layout, loaded.tokenizer
+    words = layout.vocabulary
+
+    def answer(answers: _Answers) -> list[list[Answer]]:
+        verdicts = [[words.verdicts[label], *words.rest[label]] for label in layout.label[answers.rows].tolist()]
+        answers.begin(verdicts)
+        answers.branch(decoding.candidates)
+        answers.write(decoding)
+        written = zip(verdicts, answers.tokens.tolist(), answers.length.tolist(), answers.ended.tolist(), strict=True)
+        return [
+            [spell(verdict, tokens[:length], ended) for tokens, length, ended in zip(*candidates, strict=True)]
+            for verdict, *candidates in written
+        ]
+
+    def spell(verdict: list[int], tokens: list[int], ended: bool) -> Answer:
+        parts = tokenizer.batch_decode(
+            [[*verdict, *tokens[: count + 1]] for count in range(len(tokens))], skip_special_tokens=True
+        )
+        lead = len(parts[-1]) - len(parts[-1].lstrip())
+        return Answer(text=parts[-1].strip(), tokens=tokens, ends=[len(part) - lead for part in parts], finished=ended)
+
+    return _answer_rows(loaded, rows, answer, None)
+
+
 @torch.inference_mode()
 def reason_first(
     loaded: LoadedModel, rows: Rows, decoding: Decoding, *, progress: str | None = None
@@ -165,6 +202,13 @@ class _Answers:
             match = None if self.match is None else self.match[which_BC.nonzero()[:, 0]]
             return self.model.read_verdicts(self.hidden[which_BC], match)[1]
         return self.model.logits(self.hidden[which_BC])
+
+    def begin(self, tokens: Sequence[Sequence[int]]) -> None:
+        """Go on from these tokens of every prompt, which are no part of what is written."""
+        width = max(map(len, tokens))
+        real = torch.tensor([[place < len(each) for place in range(width)] for each in tokens])
+        padded = torch.tensor([[*each, *[0] * (width - len(each))] for each in tokens])
+        self.read(self.embeddings(padded.to(self.model.device))[:, None], real.to(self.model.device)[:, None])
 
     def read(self, embedded_BCKD: Tensor, real_BCK: Tensor | None = None) -> None:
         """Go on from these tokens; where they are not `real` they are padding behind a candidate's last one."""

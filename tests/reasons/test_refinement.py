@@ -1,0 +1,171 @@
+"""Refinement: what answers are worth, and that the model learns to write those that are worth more."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from tests.builders import interactions, layout_of, loaded_model, params_with, recommender, tokenizer
+from tests.claims.rows import checker_of, item
+from tests.reasons.test_decoding import add_to_logits
+from thinkrec.claims.answers import parse_verdict
+from thinkrec.lm.sft import train_only
+from thinkrec.params import RefineParams
+from thinkrec.reasons import refinement
+from thinkrec.reasons.decoding import Answer, Decoding, sample_answers, write_answers
+from thinkrec.reasons.refinement import refine, reward
+from thinkrec.shown import ShownRow
+from thinkrec.text.vocabulary import VERDICTS
+
+ROW = ShownRow(
+    history=[
+        item("Night Ferry", "war", "slow", liked=True),
+        item("Red Mill", "war", liked=True),
+        item("Lost Lake", "comic", liked=False),
+    ],
+    target=item("Iron Gate", "war", "rain"),
+)
+GOOD = 'Yes. They liked "Night Ferry": war. This is "Iron Gate": war. It still fits.'
+
+
+def worth(text, *, finished=True):
+    check = checker_of(ROW, keywords=["space"]).check(0, text)
+    return reward(check, Answer(text=text, tokens=[], ends=[], finished=finished))
+
+
+def test_an_answer_is_worth_most_if_it_is_true_and_an_argument():
+    best = worth(GOOD)
+    changes = {
+        "unconnected": ('Gate": war', 'Gate": rain'),
+        "untrue": ('Ferry": war', 'Ferry": space'),
+        "said twice": ("They", 'They liked "Night Ferry": war; they'),
+        "against itself": ("still fits", "does not fit"),
+        "of a title nothing is said": ("They", 'They liked "Red Mill"; they'),
+    }
+    worse = {name: worth(GOOD.replace(*change)) for name, change in changes.items()}
+    assert best < 2.0 and all(0.0 < value < best - 0.4 for value in worse.values())
+    assert min(worse, key=worse.get) == "untrue"
+    assert worth(GOOD.replace("They", 'They liked "Red Mill": war; they')) > best  # one true claim more
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Yes. It fits.",
+        'Yes. They liked "Night Ferry": war.',  # nothing of the target
+        'Yes. This is "Iron Gate": war.',  # nothing of the history
+    ],
+)
+def test_what_says_nothing_of_one_side_is_worth_nothing(text):
+    assert worth(text) == 0.0
+
+
+def test_what_does_not_end_is_worth_nothing():
+    assert worth(GOOD, finished=False) == 0.0
+
+
+def test_sampled_answers_go_on_from_the_verdict_that_the_label_says():
+    table = interactions(3, users=2)
+    model, layout, rows = recommender(table), layout_of(table), np.arange(12)
+    how = Decoding(max_new_tokens=6, temperature=1.5, candidates=3, seed=4)
+    groups = sample_answers(loaded_model(table, model, layout), rows, how)
+    for row, group in zip(rows, groups, strict=True):
+        assert len(group) == 3 and len({tuple(answer.tokens) for answer in group}) > 1
+        for answer in group:
+            assert parse_verdict(answer.text.split(" ")[0]) in (bool(table["label"][row]), None)
+            assert answer.text.startswith(VERDICTS[table["label"][row]])
+            assert 1 <= len(answer.tokens) <= 6
+            assert answer.finished == (answer.tokens[-1] == layout.vocabulary.end)
+    again = sample_answers(loaded_model(table, model, layout), rows[::-1], how)[::-1]
+    assert again == groups  # whatever stands beside a row
+
+
+def test_a_greedy_sample_is_what_is_written_where_the_verdict_is_the_label(monkeypatch):
+    table = interactions(3, users=2)
+    model, layout, rows = recommender(table), layout_of(table), np.arange(24)
+    add_to_logits(monkeypatch, model, layout.vocabulary.verdicts, 5.0)
+    written = write_answers(loaded_model(table, model, layout), rows, Decoding(max_new_tokens=6))
+    sampled = sample_answers(loaded_model(table, model, layout), rows, Decoding(max_new_tokens=5))
+    same = [row for row in rows if written[row].startswith(VERDICTS[table["label"][row]])]
+    assert len({written[row] for row in same}) > 2
+    assert [written[row] for row in same] == [sampled[row][0].text for row in same]
+
+
+@pytest.fixture
+def letters(monkeypatch):
+    """A checker that finds no claims; an answer is worth as much as it has of a letter."""
+    monkeypatch.setattr(refinement, "reward", lambda check, answer: answer.text.count("e") / 10)
+    checker = checker_of(ROW)
+    checker.titles = checker.keywords = []
+    return checker
+
+
+def refined(checker, *, steps=8, answers=6, reasons=40, table=None):
+    table = interactions(3, users=4) if table is None else table
+    model = recommender(table)
+    words = np.asarray(tokenizer()(". The tone is right.")["input_ids"], np.int32)
+    layout = layout_of(table, reasons=dict.fromkeys(range(reasons), words))
+    how = RefineParams(steps=steps, rows=12, answers=answers, learning_rate=0.02)
+    params = params_with({"seed": 1}).model_copy(update={"refine": how})
+    train_only(model, ("backbone",))
+    loaded = loaded_model(table, model, layout)
+    result = refine(loaded, params, checker, held_out={0: words, 13: words}, name="refinement")
+    return result, model
+
+
+def test_the_model_learns_to_write_what_is_worth_more(letters, monkeypatch):
+    monkeypatch.setattr(refinement, "EVERY", 1)
+    result, model = refined(letters, steps=8, reasons=160, table=interactions(3, users=8, rows=40))
+    first, *_, last = result.epochs
+    assert last["reward"] > first["reward"] + 0.1
+    assert len(result.epochs) == 8 and result.best["reward"] == max(epoch["reward"] for epoch in result.epochs)
+    assert not model.training
+
+
+def test_answers_that_are_worth_the_same_teach_nothing(letters, monkeypatch):
+    monkeypatch.setattr(refinement, "reward", lambda check, answer: 1.0)
+    _, model = refined(letters, steps=3)
+    before = recommender(interactions(3, users=4)).state_dict()
+    assert all(weight.equal(before[name]) for name, weight in model.state_dict().items())
+
+
+def test_the_pieces_of_a_step_add_up_to_its_loss(letters, monkeypatch):
+    plans = []
+    monkeypatch.setattr(refinement, "train", lambda objective, plan, *_: plans.append((objective, plan)))
+    _, model = refined(letters, answers=3)
+    [(objective, plan)] = plans
+    step = plan.steps(0)[0]
+    whole, halves = (
+        sum(objective(**plan.collate(piece)).item() for piece in plan.cut(step, pieces)) for pieces in (3, 3 * 40)
+    )
+    assert whole == pytest.approx(halves, rel=1e-4) and whole != 0
+
+    pieces = plan.cut(step, 3)
+    assert [piece.number for piece in pieces] == [0, 1, 2]
+    batch = plan.collate(pieces[0])
+    rows, answered = batch["target_rows"], batch["reason_targets"].unique()
+    assert set(rows[answered].tolist()).isdisjoint({0, 13}) and set(rows.tolist()) <= set(range(48))
+    with torch.no_grad():
+        logits = model(refinement.Batch(**{k: v for k, v in batch.items() if k != "advantages"})).reason_logits
+    by_token = functional.cross_entropy(logits, batch["reason_tokens"], reduction="none")
+    by_hand = (batch["advantages"] * by_token).sum()
+    assert float(objective(**batch)) == pytest.approx(float(by_hand), rel=1e-5)
+
+
+def test_no_step_asks_about_rows_that_do_not_see_what_a_reason_is_held_to(letters, monkeypatch):
+    plans = []
+    monkeypatch.setattr(refinement, "train", lambda objective, plan, *_: plans.append(plan))
+    table = interactions(3, users=4, rows=20)
+    refined(letters, table=table, answers=2)
+    layout = layout_of(table)
+    for step in plans[0].steps(0):
+        for piece in plans[0].cut(step, 2):
+            batch = plans[0].collate(piece)
+            for target in batch["reason_targets"].unique().tolist():
+                row = int(batch["target_rows"][target])
+                window = next(window for window in step if row in window.rows)
+                held_to = min(layout.history, layout.end[row] - layout.start[row])
+                assert layout.end[row] - window.rows[0] >= held_to
+    assert replace(layout, reasons={}) == layout

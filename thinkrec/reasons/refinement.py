@@ -1,0 +1,217 @@
+"""Refinement: the model answers train rows, the checker of claims rewards what is true, and the model learns from that.
+
+A step draws k train rows. The model writes G answers to each, after the verdict that the label says, so that no label
+is learned here. An answer is compared with the others to its row (GRPO, Shao et al. 2024; without division by the
+rewards' spread and by the answer's length, Liu et al. 2025):
+
+    loss = - 1/(k G L) sum over rows and answers of (R - mean R of the row's answers) sum over tokens of log p(token)
+
+with L the most tokens of an answer. Answers are used once, so no ratio of probabilities needs a bound. There is no
+penalty for leaving the start: so few steps do not lead far, and one was measured to hinder (docs/log.md).
+
+Rows of one user share a sequence, as in all training (`Layout.training_windows`). It is read G times, each time with
+another answer to each of its rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from thinkrec import processes
+from thinkrec.claims.checker import Checker
+from thinkrec.claims.claims import LIKING, Check
+from thinkrec.lm.finetune import Step, passes, think_loss, up_to_last_reason
+from thinkrec.lm.loaded import LoadedModel
+from thinkrec.lm.model import RecommenderLM
+from thinkrec.lm.sft import Reasons
+from thinkrec.lm.trainer import Plan, TrainResult, TrainSettings, train
+from thinkrec.params import Params
+from thinkrec.reasons.decoding import Answer, Decoding, sample_answers
+from thinkrec.text.layout import Batch, Window
+
+UNSAID = 2
+# What they add to the share of true claims.
+WHOLLY_TRUE, CONNECTED, TWICE, BARE, AGAINST_ITSELF = 0.5, 0.5, -0.2, -0.5, -0.5
+TRUE, UNTRUE = 0.25, -1.0  # what a claim adds to the advantage of its own tokens
+EVERY, MEASURED = 6, 100  # steps between two measurements, and rows of each
+_CLAUSE_ENDS = re.compile(r"[;.!?]\s*")
+
+
+def reward(check: Check, answer: Answer) -> float:
+    """How good an answer is, below 2: the share of its claims that is literally true, and what the constants add.
+
+    The share is taken as if UNSAID claims more were untrue, or the surest answer would be the shortest.
+
+    It is 0 for one that is unfinished, or that says nothing of tastes or nothing of the target. An argument is
+    connected if it truly names a keyword of the target that the user, as it truly says, liked (of a Yes) or disliked.
+    Clauses that are said twice cost by their share; so do titles that were liked or disliked for no keyword, and a
+    conclusion against the answer's own verdict.
+    """
+    claims = check.claims
+    of_both = any(claim.of_target for claim in claims) and any(claim.says in LIKING for claim in claims)
+    if not (answer.finished and of_both):
+        return 0.0
+    explained = {title for claim in claims for title in claim.titles}
+    bare = sum(claim.kind == "item" and claim.says in LIKING and claim.name not in explained for claim in claims)
+    true = [claim for claim in claims if claim.true]
+    tastes = {claim.name for claim in true if claim.taste and LIKING[claim.says] == check.verdict}
+    connected = any(claim.says == "target" and claim.name in tastes for claim in true)
+    clauses = [clause for clause in _CLAUSE_ENDS.split(answer.text.lower()) if clause]
+    twice = 1 - len(set(clauses)) / len(clauses)
+    return (
+        len(true) / (len(claims) + UNSAID)
+        + WHOLLY_TRUE * (check.true and not twice and not bare)
+        + CONNECTED * connected
+        + TWICE * twice
+        + BARE * bool(bare)
+        + AGAINST_ITSELF * (check.conclusion not in (None, check.verdict))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some windows of a step, to be read with each row's answer of this `number`."""
+
+    step: Step
+    windows: list[Window]
+    number: int
+
+
+class PolicyGradient(nn.Module):
+    """The loss of a piece; `advantages` (Q,) are those of its reasons' tokens, divided by k G L."""
+
+    def __init__(self, model: RecommenderLM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, advantages: Tensor, **tensors: Tensor) -> Tensor:
+        batch = Batch(**tensors)
+        logits = self.model(batch).reason_logits
+        loss_Q = functional.cross_entropy(logits, batch.reason_tokens, reduction="none")
+        return (advantages * loss_Q).sum()
+
+
+@dataclass(slots=True)
+class _Group:
+    """The answers to one row, what each is worth, and the advantage of each of its tokens."""
+
+    answers: list[Answer]
+    checks: list[Check]
+    rewards: NDArray[np.float64]
+    advantages: list[NDArray[np.float64]]
+
+    @classmethod
+    def of(cls, row: int, answers: list[Answer], checker: Checker) -> Self:
+        """What `checker` makes of these answers to a row."""
+        checks = [checker.check(row, answer.text) for answer in answers]
+        rewards = np.asarray([reward(*pair) for pair in zip(checks, answers, strict=True)])
+        advantages = []
+        for answer, check, advantage in zip(answers, checks, rewards - rewards.mean(), strict=True):
+            # Each token but those behind the last claim belongs to the first claim that ends at its own end or later.
+            of_claim = np.searchsorted(np.maximum.accumulate([0, *check.ends])[1:], answer.ends)
+            worth = np.asarray([*(TRUE if claim.true else UNTRUE for claim in check.claims), 0.0])
+            advantages.append(advantage + worth[of_claim])
+        return cls(answers, checks, rewards, advantages)
+
+
+def _measures(groups: Sequence[_Group]) -> dict[str, float]:
+    """Means over the answers; none, NaN, without any."""
+    checks = [check for group in groups for check in group.checks]
+    if not checks:
+        return dict.fromkeys(("reward", "wholly_true", "claims", "tokens"), float("nan"))
+    return {
+        "reward": float(np.mean([group.rewards for group in groups])),
+        "wholly_true": float(np.mean([check.true for check in checks])),
+        "claims": float(np.mean([len(check.claims) for check in checks])),
+        "tokens": float(np.mean([len(answer.tokens) for group in groups for answer in group.answers])),
+    }
+
+
+def refine(loaded: LoadedModel, params: Params, checker: Checker, *, held_out: Reasons, name: str) -> TrainResult:
+    """Refine whatever of the model requires a gradient, on train rows that are not `held_out`.
+
+    Every EVERY steps, greedy answers to some rows held out are measured (`reward`, `wholly_true`, and mean numbers of
+    `claims` and `tokens`), and how well their own reasons are still predicted (`think_loss`). The log has the same of
+    every step's sampled answers, and the share of its rows whose answers were all worth the same.
+    """
+    how, layout = params.refine, loaded.layout
+    longest = max(map(len, layout.reasons.values()))
+    rows = np.setdiff1d(loaded.rows("train"), list(held_out))
+    # Whatever the rows' reasons will be, they are so long at most. This says which rows see what one is held to.
+    blank = replace(layout, reasons=dict.fromkeys(rows.tolist(), np.zeros(longest, np.int32)))
+    sampling = Decoding(max_new_tokens=longest, temperature=1.0, candidates=how.answers, seed=params.seed)
+    greedy = replace(sampling, temperature=0.0, candidates=1)
+    steps = [min(EVERY, how.steps - done) for done in range(0, how.steps, EVERY)]  # between two measurements
+    written: tuple[Step, dict[int, _Group]] = ([], {})  # the step at hand and its answers
+
+    def steps_of(epoch: int) -> list[Step]:
+        rng = np.random.default_rng([params.seed, epoch])
+        windows = list(up_to_last_reason(blank, blank.training_windows(rows, rng)))
+        windows = [windows[index] for index in rng.permutation(len(windows))]
+        ends = np.cumsum([blank.reasons_shown(window).sum() for window in windows])
+        edges = np.searchsorted(ends, how.rows * np.arange(steps[epoch] + 1))
+        return [windows[first:last] for first, last in pairwise(edges) if first < last]
+
+    def answer(asked: Sequence[int], decoding: Decoding) -> dict[int, _Group]:
+        answers = sample_answers(loaded, np.asarray(asked, np.int64), decoding)
+        return {row: _Group.of(row, group, checker) for row, group in zip(asked, answers, strict=True)}
+
+    def answers_of(step: Step) -> dict[int, _Group]:
+        nonlocal written
+        if step is not written[0]:  # its first piece is asked for: the model has learned from the step before
+            asked = [row for window in step for row in window.rows[blank.reasons_shown(window)].tolist()]
+            written = step, answer(asked, sampling)
+            groups = list(written[1].values())
+            alike = float(np.mean([np.ptp(group.rewards) == 0 for group in groups]))
+            processes.show(f"{name}: of sampled answers", _measures(groups) | {"rows_without_spread": alike})
+        return written[1]
+
+    def cut(step: Step, pieces: int) -> list[Piece]:
+        parts = np.array_split(np.arange(len(step)), pieces // how.answers)
+        return [Piece(step, [step[index] for index in part], number) for number in range(how.answers) for part in parts]
+
+    def collate(piece: Piece) -> dict[str, Tensor]:
+        groups = answers_of(piece.step)
+        taught = {row: np.asarray(group.answers[piece.number].tokens, np.int32) for row, group in groups.items()}
+        batch = replace(layout, reasons=taught).collate(piece.windows or piece.step[:1])
+        advantages = torch.zeros(len(batch.reason_tokens))
+        for target in batch.reason_targets.unique().tolist():
+            of_tokens = groups[int(batch.target_rows[target])].advantages[piece.number]
+            places = (batch.reason_targets == target).nonzero()[-len(of_tokens) :, 0]  # behind the rest of the verdict
+            advantages[places] = torch.from_numpy(of_tokens).float()
+        counted = bool(piece.windows) / (len(groups) * how.answers * longest)
+        return {"advantages": advantages * counted, **batch.tensors()}
+
+    def validate() -> dict[str, float]:
+        asked = sorted(held_out)[:MEASURED]
+        untaught = {"think_loss": think_loss(loaded.model, replace(layout, reasons=held_out))}
+        return _measures(list(answer(asked, greedy).values())) | untaught
+
+    every_step = [step for epoch in range(len(steps)) for step in steps_of(epoch)]
+    plan = Plan(
+        steps=steps_of,
+        collate=collate,
+        cut=cut,
+        passes=how.answers * passes(blank, every_step, params.sft.batch_tokens, processes.count()),
+        inputs=[layout, held_out, loaded.model.slot_values, rows, how, checker.titles, checker.keywords],
+    )
+    settings = TrainSettings(
+        name=name,
+        epochs=len(steps),
+        learning_rate=how.learning_rate,
+        weight_decay=0.0,
+        seed=params.seed,
+        metric="reward",
+        trainer=params.trainer,
+    )
+    return train(PolicyGradient(loaded.model), plan, validate, settings)
