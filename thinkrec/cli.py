@@ -3,7 +3,7 @@
 Commands import what they need when they run, so that `--help` answers at once.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -293,6 +293,28 @@ def tables(
     return fill(dataset, raw=raw, jobs=jobs, names=names, seeds=numbers, again=again, say=typer.echo)
 
 
+def presets(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Print these as overrides.")] = None,
+) -> Reply:
+    """List presets for language models and datasets, or print what some override, as `dvc exp run` takes it.
+
+    Example: dvc exp run $(thinkrec presets ml-1m smollm2)
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from thinkrec.campaign.presets import join_overrides, read_presets
+
+    if names:
+        line = join_overrides(names)
+        return Reply(summary=", ".join(names), document=line, table=Text(line))
+    listed = list(read_presets().values())
+    table = Table("preset", "what for", "what it takes", box=None)
+    for preset in listed:
+        table.add_row(preset.name, preset.about, preset.measured)
+    return Reply(summary=f"{len(listed)} presets", document=[asdict(preset) for preset in listed], table=table)
+
+
 def _say_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
@@ -315,7 +337,7 @@ def main(
 
 for use in (recommend, explain, score, users, items, export):
     app.command(rich_help_panel="Use, once the pipeline has run")(command(use))
-for tool in (quote, bundle, pin, convert, tables):
+for tool in (quote, bundle, pin, convert, presets, tables):
     app.command(rich_help_panel="Tools")(command(tool))
 
 if __name__ == "__main__":
