@@ -165,6 +165,55 @@ def _counted(count: int, kind: str, text: str) -> str:
     return f"{count:,} {kind}{f' with {text!r}' if text else ''}{shown}"
 
 
+def rank(
+    protocol: Annotated[
+        Literal["temporal", "leave-last-out"],
+        typer.Option(
+            help="temporal: as of each user's first row of the split. leave-last-out leaks time; others use it."
+        ),
+    ] = "temporal",
+    split: Annotated[
+        Literal["valid", "test"], typer.Option(help="Of temporal. Choose settings on valid; look at test once.")
+    ] = "test",
+    shortlist: Annotated[
+        int, typer.Option(min=50, help="How many items of each retriever the language model scores, for each user.")
+    ] = 100,
+    users: Annotated[
+        int | None, typer.Option(min=1, help="So many users, sampled by params.yaml's seed, where all take too long.")
+    ] = None,
+    page: Annotated[Path | None, typer.Option(metavar="PAGE.md", help="Write all tables as a page, too.")] = None,
+) -> Reply:
+    """Measure how models rank the whole catalogue, as others report it: HR, Recall, NDCG and MRR.
+
+    Every item that a user has not rated before is a candidate; nothing is sampled. What the shortlist loses and what
+    the language model adds to its retriever are figures of their own. The ordinary models are fitted first.
+
+    Example: thinkrec rank --users 200 --page ranking.md
+    """
+    from thinkrec.params import load
+    from thinkrec.ranking.page import ranking_tables, write_page
+    from thinkrec.ranking.protocols import LEAK
+    from thinkrec.ranking.rank import rank_catalogue
+    from thinkrec.recommender import Recommender
+    from thinkrec.terminal import require_file
+
+    if page is not None:
+        require_file(page)
+    if protocol == "leave-last-out":
+        typer.echo(f"rank: {LEAK}", err=True)
+    viewer = Recommender.load().viewer
+    document = rank_catalogue(viewer, load(), protocol=protocol, split=split, shortlist=shortlist, users=users)
+    if page is not None:
+        write_page(page, document)
+    ranked, found = document["users"], document["to_find"]
+    return Reply(
+        summary=f"{ranked['ranked']:,} of {ranked['of']:,} users, {found['items']:,} liked items to find among "
+        f"{document['items']['all']:,}, {protocol}{f', in {page}' if page else ''}",
+        document=document,
+        table=ranking_tables(document),
+    )
+
+
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or an empty one.")],
     expert: Annotated[
@@ -335,7 +384,7 @@ def main(
     """Use a finished ThinkRec project, from its root. `thinkrec-stage` runs the pipeline's stages one by one."""
 
 
-for use in (recommend, explain, score, users, items, export):
+for use in (recommend, explain, score, users, items, rank, export):
     app.command(rich_help_panel="Use, once the pipeline has run")(command(use))
 for tool in (quote, bundle, pin, convert, presets, tables):
     app.command(rich_help_panel="Tools")(command(tool))

@@ -56,6 +56,7 @@ class Recommender:
 
     Attributes:
         names: its users and items by id and title.
+        viewer: its table and models, to be asked at any moment.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Recommender:
         users: pd.DataFrame,
     ) -> None:
         self._params, self._loaded, self._items, self._keywords = params, loaded, items, keywords
-        self._viewer = Viewer(loaded, routing, feature_model, items, users=len(users))
+        self.viewer = Viewer(loaded, routing, feature_model, items, users=len(users))
         self.names = Names(users, items)
 
     @classmethod
@@ -113,10 +114,10 @@ class Recommender:
                 self.names.require(kind, pairs[f"{kind}_id"], numbers)
         cuts = np.flatnonzero(np.diff(user[order])) + 1
         questions = [
-            self._viewer.question_of(int(user[mine[0]]), item[mine]) for mine in np.split(order, cuts) if len(mine)
+            self.viewer.question_of(int(user[mine[0]]), item[mine]) for mine in np.split(order, cuts) if len(mine)
         ]
         out = np.full(len(pairs), np.nan)
-        out[order] = self._viewer.probabilities(questions, progress=progress)
+        out[order] = self.viewer.probabilities(questions, progress=progress)
         return out
 
     def recommend(self, user: str | int | History, k: int = 10, *, shortlist: int = SHORTLIST) -> pd.DataFrame:
@@ -139,7 +140,7 @@ class Recommender:
             UserError: an id is unknown.
         """
         numbers = [self.names.user(user) for user in users]
-        ranked = self._rank([self._viewer.question_of(number) for number in numbers], k, shortlist)
+        ranked = self._rank([self.viewer.question_of(number) for number in numbers], k, shortlist)
         ids = self.names.user_ids[np.repeat(numbers, [len(items) for items in ranked]).astype(np.int64)]
         table = pd.concat(ranked or [self._ranked(np.zeros(0, np.int64), np.zeros(0))], ignore_index=True)
         table.insert(0, "user_id", ids.to_numpy())
@@ -164,11 +165,11 @@ class Recommender:
     def _rank(self, questions: Sequence[Question], k: int, shortlist: int) -> list[pd.DataFrame]:
         """Of each question the `k` best of the shortlist, best first."""
         asked = []
-        for question, affinity in zip(questions, self._viewer.affinities(questions), strict=True):
-            others = np.setdiff1d(np.arange(len(self._items)), self._viewer.rated(question))
+        for question, affinity in zip(questions, self.viewer.affinities(questions), strict=True):
+            others = np.setdiff1d(np.arange(len(self._items)), self.viewer.rated(question))
             best = np.argsort(-affinity[others], kind="stable")[: max(k, shortlist)]
             asked.append(replace(question, candidates=others[best]))
-        probability = self._viewer.probabilities(asked)
+        probability = self.viewer.probabilities(asked)
         ranked, end = [], 0
         for question in asked:
             of_question = probability[end : (end := end + len(question.candidates))]
@@ -190,7 +191,7 @@ class Recommender:
             UserError: as `recommend`.
         """
         number = self.names.items(pd.Series([item]))
-        view = self._viewer.view([replace(self._question(user), candidates=number)])
+        view = self.viewer.view([replace(self._question(user), candidates=number)])
         probability, weights = view.loaded.probability(view.targets)[0], view.weights[0]
         checker, row = self._checker.over(view.loaded.interactions), int(view.targets[0])
         shown, past = checker.shown(row), view.loaded.interactions.iloc[checker.history_rows(row)]
@@ -229,7 +230,7 @@ class Recommender:
     def _question(self, user: str | int | History) -> Question:
         """A question about `user` (as in `recommend`), without candidates."""
         if isinstance(user, str | int | float | np.number):
-            return self._viewer.question_of(self.names.user(user))
+            return self.viewer.question_of(self.names.user(user))
         if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in user):
             raise UserError("history: should be pairs of an item id and whether it was liked, such as [('42', True)]")
         named = pd.Series([str(item) for item, _ in user], dtype="str")
@@ -237,4 +238,6 @@ class Recommender:
         item = self.names.items(named)
         if (again := pd.Series(item).duplicated()).any():
             raise UserError(f"history: item {named[again].iloc[0]!r} stands in it twice; keep one of them")
-        return Question(user=-1, rows=item[:0], item=item, label=label, candidates=item[:0])
+        nothing = item[:0]
+        now = self.viewer.now
+        return Question(moment=now, user=-1, rows=nothing, item=item, label=label, candidates=nothing)
