@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from thinkrec.ranking.rank import LEADS, LISTED, STAGE
 from thinkrec.ranking.retrievers import NAMES
 
 METRIC_NAMES = {"hr": "HR", "recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}
-STAGES = {"retriever": "retriever", OURS: "ThinkRec", "fused": "both fused", "best": "best possible"}
+STAGES = ["retriever", "shortlist", "recall", "its own order", "ThinkRec's", "both fused", "best possible"]
+GAINS = {OURS: "ThinkRec gains", "fused": "fusing gains"}
 KNOWN = {
     "temporal": "what each user did before the first row of the split, and everybody else before that moment; to find: "
     "the items that the user liked in the split",
@@ -41,28 +42,23 @@ def metric_name(metric: str) -> str:
 
 def ranking_tables(document: dict[str, Any]) -> RenderableType:
     """The models, best first, and the two stages of ThinkRec's own retriever."""
-    ranked = [
-        [display_name(name), *(_starred(document, name, metric) for metric in LEADS)] for name in _best_first(document)
-    ]
-    stages = document["stages"][document["feature_model"]]
-    retriever = display_name(document["feature_model"])
+    heads = ["model", *map(metric_name, LEADS)]
+    shown = [[display_name(name), *_figures(document, name)] for name in _best_first(document)]
+    stages = [row[1 : len(STAGES)] for row in _stage_rows(document, document["feature_model"])]
+    title = f"{metric_name(STAGE)} of the shortlist by {display_name(document['feature_model'])}"
     return Group(
-        _rich(["", *map(metric_name, LEADS)], ranked, "The whole catalogue; *: differs from ThinkRec, after Holm"),
-        _rich(
-            ["shortlist", "recall", *STAGES.values()],
-            _stage_rows(stages),
-            f"{metric_name(STAGE)} of {retriever}'s shortlist",
-        ),
+        _rich("The whole catalogue; *: differs from ThinkRec, after Holm", heads, shown),
+        _rich(title, STAGES[1:], stages),
     )
 
 
 def write_page(path: Path, document: dict[str, Any]) -> None:
     """Write everything as Markdown."""
     with atomic(path) as partial:
-        partial.write_text("\n".join(_lines(document)), encoding="utf-8")
+        partial.write_text("\n".join([*_introduction(document), *_sections(document), ""]), encoding="utf-8")
 
 
-def _lines(document: dict[str, Any]) -> Iterable[str]:
+def _introduction(document: dict[str, Any]) -> Iterable[str]:
     ranked, items, found = (document[key] for key in ("users", "items", "to_find"))
     split = f" --split {document['split']}" if document["split"] else ""
     some = f" --users {ranked['ranked']}" if ranked["ranked"] < ranked["of"] else ""
@@ -79,35 +75,31 @@ def _lines(document: dict[str, Any]) -> Iterable[str]:
         f"{display_name(document['feature_model'])}. In brackets: 95 % intervals, bootstrap over users. A star: the "
         "difference from ThinkRec is significant, paired, after Holm's correction."
     )
-    names, entries = _best_first(document), document["models"]
-    cells = [[display_name(name), *(_with_interval(document, name, metric) for metric in LEADS)] for name in names]
-    yield from _section("Accuracy", ["model", *map(metric_name, LEADS)], cells)
-    leads = [
-        [display_name(name), *(_gain_text(document["differences"][name][metric]) for metric in LEADS)]
-        for name in names
-        if name != OURS
-    ]
-    yield from _section("ThinkRec's lead", ["over", *map(metric_name, LEADS)], leads)
-    for short, name in METRIC_NAMES.items():
-        rows = [[display_name(n), *(figure_text(entries[n]["metrics"][f"{short}@{k}"]) for k in KS)] for n in names]
-        yield from _section(f"{name} by length", ["model", *(f"@{k}" for k in KS)], rows)
-    for name in sorted(document["stages"], key=names.index):
-        head = ["shortlist", "recall", *STAGES.values(), "ThinkRec gains", "fusing gains"]
-        yield from _section(
-            f"Two stages: {metric_name(STAGE)} of the shortlist by {display_name(name)}",
-            head,
-            [
-                [*row, *(_gain_text(of_size["gain"][order]) for order in (OURS, "fused"))]
-                for row, of_size in zip(
-                    _stage_rows(document["stages"][name]), document["stages"][name].values(), strict=True
-                )
-            ],
+
+
+def _sections(document: dict[str, Any]) -> Iterable[str]:
+    entries, leads, heads = document["models"], document["differences"], ["model", *map(metric_name, LEADS)]
+
+    def section(title: str, head: Sequence[str], rows: Callable[[str], Iterable[str]]) -> Iterable[str]:
+        cells = [[display_name(name), *rows(name)] for name in _best_first(document)]
+        return _section(title, head, [row for row in cells if len(row) > 1])
+
+    yield from section("Accuracy", heads, lambda name: _figures(document, name, edges=True))
+    yield from section("ThinkRec's lead", heads, lambda name: map(_gain_text, leads.get(name, {}).values()))
+    for short, metric in METRIC_NAMES.items():
+        of_k = [f"{short}@{k}" for k in KS]
+        yield from section(
+            f"{metric} by length",
+            ["model", *(f"@{k}" for k in KS)],
+            lambda name: [figure_text(entries[name]["metrics"][key]) for key in of_k],  # noqa: B023
         )
-    lists = [
-        [display_name(n), *map(_plain, [*entries[n]["lists"].values(), *entries[n]["place"].values()])] for n in names
-    ]
-    head = ["model", "coverage", "Gini", "popularity", "novelty", "new items", "place of the liked", "of the disliked"]
-    yield from _section(f"The first {LISTED} items, and where later items stand", head, lists)
+    stages = [row for name in _best_first(document) for row in _stage_rows(document, name)]
+    yield from _section(f"Two stages: {metric_name(STAGE)} of a shortlist", [*STAGES, *GAINS.values()], stages)
+    yield from section(
+        f"The first {LISTED} items, and where later items stand",
+        ["model", "coverage", "Gini", "popularity", "novelty", "new items", "place of the liked", "of the disliked"],
+        lambda name: map(_plain, [*entries[name]["lists"].values(), *entries[name]["place"].values()]),
+    )
 
 
 def _section(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
@@ -115,7 +107,7 @@ def _section(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     yield from (f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
-def _rich(head: Sequence[str], rows: Iterable[Sequence[str]], title: str) -> Table:
+def _rich(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     for number, name in enumerate(head):
         table.add_column(name, justify="right" if number else "left", overflow="fold")
@@ -128,25 +120,29 @@ def _best_first(document: dict[str, Any]) -> list[str]:
     return sorted(document["models"], key=lambda name: -document["models"][name]["metrics"][STAGE])
 
 
-def _stage_rows(stages: dict[str, Any]) -> list[list[str]]:
-    return [[size, *(figure_text(entry[key]) for key in ("recall", *STAGES))] for size, entry in stages.items()]
+def _stage_rows(document: dict[str, Any], name: str) -> Iterable[list[str]]:
+    """The columns of STAGES and GAINS for every shortlist of a retriever."""
+    for size, entry in document["stages"].get(name, {}).items():
+        figures = [figure_text(entry[key]) for key in ("recall", "retriever", OURS, "fused", "best")]
+        yield [display_name(name), size, *figures, *(_gain_text(entry["gain"][order]) for order in GAINS)]
 
 
-def _starred(document: dict[str, Any], name: str, metric: str) -> str:
-    p = document["differences"].get(name, {}).get(metric, {}).get("p_holm", 1.0)
-    return figure_text(document["models"][name]["metrics"][metric]) + ("*" if p < ALPHA else " ")
+def _figures(document: dict[str, Any], name: str, *, edges: bool = False) -> Iterable[str]:
+    """A model's LEADS, starred where they differ from ThinkRec's, with their intervals if `edges`."""
+    entry, lead = document["models"][name], document["differences"].get(name, {})
+    for metric in LEADS:
+        star = "*" if lead.get(metric, {"p_holm": 1})["p_holm"] < ALPHA else ""
+        yield figure_text(entry["metrics"][metric]) + star + (_edges(entry["interval"][metric]) if edges else "")
 
 
-def _with_interval(document: dict[str, Any], name: str, metric: str) -> str:
-    edges = document["models"][name]["interval"][metric]
-    return f"{_starred(document, name, metric).strip()} [{figure_text(edges['low'])}, {figure_text(edges['high'])}]"
+def _edges(entry: dict[str, float]) -> str:
+    return f" [{', '.join(figure_text(entry[edge]).replace('-', '−') for edge in ('low', 'high'))}]"
 
 
 def _gain_text(entry: dict[str, float]) -> str:
-    """A difference with its interval: +.0123 [.0100, .0150], starred where it is significant."""
-    value, low, high = (figure_text(entry[key]).replace("-", "−") for key in ("difference", "low", "high"))
-    sign = "+" if entry["difference"] > 0 else ""
-    return f"{sign}{value} [{low}, {high}]{'*' if entry['p_holm'] < ALPHA else ''}"
+    """A difference with its interval: +.0123 [.0100, .0150]*."""
+    sign, star = "+" if entry["difference"] > 0 else "", "*" if entry["p_holm"] < ALPHA else ""
+    return f"{sign}{figure_text(entry['difference']).replace('-', '−')}{_edges(entry)}{star}"
 
 
 def _plain(value: float | None) -> str:
