@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.project import ROOT
-from thinkrec import cli
+from thinkrec import command
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -36,11 +36,11 @@ def test_stages_are_those_of_the_project_and_without_one_a_line_says_where_they_
     monkeypatch.setattr(sys, "argv", ["thinkrec-stage", "ingest"])
     monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.chdir(tmp_path)
-    cli.run_stages()
+    command.run_stages()
     assert capsys.readouterr().out == "ran ['ingest']\n"
-    monkeypatch.setattr(cli, "find_spec", lambda _: None)  # as where the wheel alone is installed
+    monkeypatch.setattr(command, "find_spec", lambda _: None)  # as where the wheel alone is installed
     with pytest.raises(SystemExit):
-        cli.run_stages()
+        command.run_stages()
     assert capsys.readouterr().err.startswith("thinkrec-stage: no stages here; the pipeline is the repository")
 
 

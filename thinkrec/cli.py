@@ -3,11 +3,8 @@
 Commands import what they need when they run, so that `--help` answers at once.
 """
 
-import sys
 from dataclasses import asdict, replace
-from importlib.util import find_spec
 from pathlib import Path
-from runpy import run_module
 from typing import Annotated, Literal
 
 import typer
@@ -391,18 +388,6 @@ for use in (recommend, explain, score, users, items, rank, export):
     app.command(rich_help_panel="Use, once the pipeline has run")(command(use))
 for tool in (quote, bundle, pin, convert, presets, tables):
     app.command(rich_help_panel="Tools")(command(tool))
-
-
-def run_stages() -> None:
-    """`thinkrec-stage`: `python -m stages`, of the project in the current folder, else of the one installed from."""
-    sys.path.insert(0, str(Path.cwd()))
-    if find_spec("stages") is None:
-        typer.echo(
-            "thinkrec-stage: no stages here; the pipeline is the repository: clone it and run from there", err=True
-        )
-        raise SystemExit(1)
-    sys.argv[0] = "thinkrec-stage"
-    run_module("stages", run_name="__main__")
 
 
 if __name__ == "__main__":
