@@ -5,6 +5,7 @@
     recommender.recommend("7", k=5)
     recommender.recommend([("42", True), ("Heat", False)])    # somebody never seen, by what they liked and disliked
     recommender.recommend_many(["7", "8"], k=5)
+    recommender.score_items("7", ["42", "Heat"])
     recommender.explain("7", "42")
 
 Every answer is as of now: after the last interaction of the table. A question becomes rows after that moment
@@ -28,10 +29,11 @@ import torch
 from numpy.typing import NDArray
 
 from thinkrec import artifacts
-from thinkrec.answers.explanation import Explanation, claims_table
+from thinkrec.answers.explanation import Explanation, Scored, claims_table
 from thinkrec.answers.names import Names, read_liked
 from thinkrec.answers.parts import RECOMMENDATIONS, write_parts
-from thinkrec.answers.views import Question, Viewer
+from thinkrec.answers.passes import probabilities
+from thinkrec.answers.views import Question, Ranking, Viewer
 from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.errors import UserError
 from thinkrec.experts.routing import Routing, open_finished
@@ -131,7 +133,17 @@ class Recommender:
             UserError: an id is unknown, a title is that of several items, or the history names an item twice or says
                 neither yes nor no of it.
         """
-        return self._rank([self._question(user)], k, shortlist)[0]
+        return self.answer([self.ranking(user, k, shortlist=shortlist)])[0]
+
+    def score_items(self, user: str | int | History, items: Sequence[str | int]) -> pd.DataFrame:
+        """How probably somebody would like these items, in their order: columns as of `recommend`.
+
+        `user` as in `recommend`, items by id or title. The probabilities of a user's id are those of `score`.
+
+        Raises:
+            UserError: as `recommend`.
+        """
+        return self.answer([self.scoring(user, items)])[0]
 
     def recommend_many(self, users: Sequence[str | int], k: int = 10, *, shortlist: int = SHORTLIST) -> pd.DataFrame:
         """What `recommend` says to each of some users, by id, in one table with `user_id` before the other columns.
@@ -140,7 +152,8 @@ class Recommender:
             UserError: an id is unknown.
         """
         numbers = [self.names.user(user) for user in users]
-        ranked = self._rank([self.viewer.question_of(number) for number in numbers], k, shortlist)
+        questions = [self.viewer.question_of(number) for number in numbers]
+        ranked = self.answer([Ranking(question=question, k=k, shortlist=shortlist) for question in questions])
         ids = self.names.user_ids[np.repeat(numbers, [len(items) for items in ranked]).astype(np.int64)]
         table = pd.concat(ranked or [self._ranked(np.zeros(0, np.int64), np.zeros(0))], ignore_index=True)
         table.insert(0, "user_id", ids.to_numpy())
@@ -162,24 +175,40 @@ class Recommender:
         )
         return len(ids), rows
 
-    def _rank(self, questions: Sequence[Question], k: int, shortlist: int) -> list[pd.DataFrame]:
-        """Of each question the `k` best of the shortlist, best first."""
+    def ranking(self, user: str | int | History, k: int, *, shortlist: int = SHORTLIST) -> Ranking:
+        """What `recommend` asks the models, which `answer` answers together with others; raises as `recommend`."""
+        return Ranking(question=self._question(user), k=k, shortlist=shortlist)
+
+    def scoring(self, user: str | int | History, items: Sequence[str | int]) -> Ranking:
+        """What `score_items` asks the models; raises as `recommend`."""
+        candidates = self.names.items(pd.Series([str(item) for item in items], dtype="str"))
+        return Ranking(question=replace(self._question(user), candidates=candidates))
+
+    def answer(self, rankings: Sequence[Ranking]) -> list[pd.DataFrame]:
+        """The tables of several people's questions, made in the same passes; each is as if it were asked alone."""
+        open_ones = [ranking for ranking in rankings if ranking.k is not None]
+        affinities = self.viewer.affinities([ranking.question for ranking in open_ones])
         asked = []
-        for question, affinity in zip(questions, self.viewer.affinities(questions), strict=True):
-            others = np.setdiff1d(np.arange(len(self._items)), self.viewer.rated(question))
-            best = np.argsort(-affinity[others], kind="stable")[: max(k, shortlist)]
-            asked.append(replace(question, candidates=others[best]))
+        for ranking in rankings:
+            question = ranking.question
+            if ranking.k is not None:
+                others = np.setdiff1d(np.arange(len(self._items)), self.viewer.rated(question))
+                best = np.argsort(-next(affinities)[others], kind="stable")[: max(ranking.k, ranking.shortlist)]
+                question = replace(question, candidates=others[best])
+            asked.append(question)
         probability = self.viewer.probabilities(asked)
-        ranked, end = [], 0
-        for question in asked:
+        tables, end = [], 0
+        for ranking, question in zip(rankings, asked, strict=True):
             of_question = probability[end : (end := end + len(question.candidates))]
-            best = np.argsort(-of_question, kind="stable")[: max(k, 0)]
-            ranked.append(self._ranked(question.candidates[best], of_question[best]))
-        return ranked
+            order = np.arange(len(of_question))
+            if ranking.k is not None:
+                order = np.argsort(-of_question, kind="stable")[: max(ranking.k, 0)]
+            tables.append(self._ranked(question.candidates[order], of_question[order]))
+        return tables
 
     def _ranked(self, items: NDArray[np.int64], probability: NDArray[np.float64]) -> pd.DataFrame:
         named = self._items[["item_id", "title"]].iloc[items].reset_index(drop=True)
-        return named.assign(probability=probability)
+        return named.assign(probability=probability)[list(Scored.model_fields)]
 
     def explain(self, user: str | int | History, item: str | int) -> Explanation:
         """The probability that somebody likes an item, the experts' weights, and the model's reason with its evidence.
@@ -192,7 +221,7 @@ class Recommender:
         """
         number = self.names.items(pd.Series([item]))
         view = self.viewer.view([replace(self._question(user), candidates=number)])
-        probability, weights = view.loaded.probability(view.targets)[0], view.weights[0]
+        probability, weights = probabilities(view.loaded, view.targets)[0], view.weights[0]
         checker, row = self._checker.over(view.loaded.interactions), int(view.targets[0])
         shown, past = checker.shown(row), view.loaded.interactions.iloc[checker.history_rows(row)]
         decoding = Decoding.from_params(self._params.evaluate, seed=self._params.seed)

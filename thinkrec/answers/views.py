@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from thinkrec.answers.passes import probabilities
 from thinkrec.experts.routing import Routing
 from thinkrec.features.artefact import Features
 from thinkrec.features.ratings import Ratings
@@ -45,6 +46,15 @@ class Question:
     @property
     def size(self) -> int:
         return len(self.rows) + len(self.item) + len(self.candidates)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """What a question's answer is: its own candidates in their order or, with `k`, the best of the catalogue."""
+
+    question: Question
+    k: int | None = None
+    shortlist: int = 0  # how many of the catalogue's items the language model ranks; at least k
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +136,7 @@ class Viewer:
     def probabilities(self, questions: Sequence[Question], *, progress: str | None = None) -> NDArray[np.float64]:
         """Probabilities of all candidates, question after question."""
         views = map(self.view, _bounded(questions))
-        parts = [view.loaded.probability(view.targets, progress=progress) for view in views]
+        parts = [probabilities(view.loaded, view.targets, progress=progress) for view in views]
         return np.concatenate([np.zeros(0), *parts])
 
     def view(self, questions: Sequence[Question]) -> View:
@@ -150,10 +160,14 @@ class Viewer:
         source_m, target_m = np.concatenate(source), np.concatenate(is_target)
         features = self._features(rows, source_m, questions)
         last = np.searchsorted(features.state, np.arange(len(questions)), side="right") - 1  # a candidate each
-        weights = self._routing.of_vectors(features.user_vectors_of(last))
-        user = np.asarray([question.user for question in questions])
-        fitted = np.isin(user, self._fitted)  # routed by their fitted vectors, as in evaluation
-        weights[fitted] = self._routing.weights[user[fitted]]
+        vectors = features.user_vectors_of(last)[:, None]
+        user = [question.user for question in questions]
+        weights = np.concatenate(  # one by one: products of more rows may round otherwise
+            [
+                self._routing.weights[[number]] if fitted else self._routing.of_vectors(vector)
+                for number, vector, fitted in zip(user, vectors, np.isin(user, self._fitted), strict=True)
+            ]  # users of the fit are routed by their fitted vectors, as in evaluation
+        )
         loaded = replace(self._loaded.over(rows, features), routing_weights=weights)
         return View(loaded=loaded, weights=weights, targets=np.flatnonzero(target_m))
 
