@@ -11,6 +11,7 @@ import typer
 
 from thinkrec.command import Reply, command, note
 from thinkrec.errors import UserError
+from thinkrec.sharing import export, serve
 
 User = Annotated[str | None, typer.Option(help="A user of the dataset, by the dataset's own id.")]
 History = Annotated[
@@ -132,9 +133,10 @@ def users(text: Annotated[str, typer.Argument(help="What their ids have in them;
     Example: thinkrec users 42
     """
     from thinkrec.answers.names import find_users
+    from thinkrec.artifacts import INTERACTIONS, USERS, read_table
     from thinkrec.terminal import id_table
 
-    listed = find_users(text)
+    listed = find_users(text, read_table(USERS), read_table(INTERACTIONS))
     return Reply(
         summary=_counted(len(listed), "users", text),
         document=listed.to_dict("records"),
@@ -148,10 +150,11 @@ def items(text: Annotated[str, typer.Argument(help="What their titles have in th
     Example: thinkrec items matrix
     """
     from thinkrec.answers.names import find_items
+    from thinkrec.artifacts import INTERACTIONS, ITEMS, read_table
     from thinkrec.terminal import id_table
 
     columns = {name: name for name in ("title", "item_id", "year", "categories", "interactions")}
-    listed, similar = find_items(text)
+    listed, similar = find_items(text, read_table(ITEMS), read_table(INTERACTIONS))
     meant = f"; did you mean {' or '.join(similar)}?" if similar else ""
     return Reply(
         summary=f"{_counted(len(listed), 'items', text)}{meant}",
@@ -212,28 +215,6 @@ def rank(
         document=document,
         table=ranking_tables(document),
     )
-
-
-def export(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or an empty one.")],
-    expert: Annotated[
-        int | None,
-        typer.Option(help="Merge this expert (from 1; 0: the global model) into one model; without, all adapters."),
-    ] = None,
-) -> str:
-    """Export the model for use elsewhere.
-
-    Without --expert: the global model and every expert's LoRA adapter, for servers that take adapters. With it: one
-    model without adapters. DIR/manifest.json says what is there and how to prompt it.
-
-    Example: thinkrec export served --expert 2
-    """
-    from thinkrec.export import export as write
-    from thinkrec.params import load
-
-    manifest = write(folder, load(), expert=expert)
-    adapters = ", ".join(adapter["name"] for adapter in manifest["adapters"])
-    return f"{folder}: a model {f'and its adapters {adapters}' if adapters else 'without adapters'}; see manifest.json"
 
 
 def quote(
@@ -384,7 +365,7 @@ def main(
     """Use a finished ThinkRec project, from its root. `thinkrec-stage` runs the pipeline's stages one by one."""
 
 
-for use in (recommend, explain, score, users, items, rank, export):
+for use in (recommend, explain, score, users, items, rank, serve, export):
     app.command(rich_help_panel="Use, once the pipeline has run")(command(use))
 for tool in (quote, bundle, pin, convert, presets, tables):
     app.command(rich_help_panel="Tools")(command(tool))

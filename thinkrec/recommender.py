@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from thinkrec import artifacts
 from thinkrec.answers.explanation import Explanation, Scored, claims_table
-from thinkrec.answers.names import Names, read_liked
+from thinkrec.answers.names import Names, find_items, find_users, read_liked
 from thinkrec.answers.parts import RECOMMENDATIONS, write_parts
 from thinkrec.answers.passes import probabilities
 from thinkrec.answers.views import Question, Ranking, Viewer
@@ -71,7 +71,8 @@ class Recommender:
         keywords: pd.DataFrame,
         users: pd.DataFrame,
     ) -> None:
-        self._params, self._loaded, self._items, self._keywords = params, loaded, items, keywords
+        self._params, self._loaded = params, loaded
+        self._items, self._keywords, self._users = items, keywords, users
         self.viewer = Viewer(loaded, routing, feature_model, items, users=len(users))
         self.names = Names(users, items)
 
@@ -244,6 +245,14 @@ class Recommender:
             evidence=claims_table(checker.check(row, reason).claims),
             thesaurus=checker.thesaurus.name,
         )
+
+    def find_users(self, text: str) -> pd.DataFrame:
+        """Users by what their ids have in them, as `names.find_users`."""
+        return find_users(text, self._users, self._loaded.interactions)
+
+    def find_items(self, text: str) -> pd.DataFrame:
+        """Items by what their titles have in them, as `names.find_items`, without suggestions where there are none."""
+        return find_items(text, self._items, self._loaded.interactions)[0]
 
     def _fingerprint(self) -> str:
         """What the answers depend on: a hash of the tables, the features, the models and how users are routed."""

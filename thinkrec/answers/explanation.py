@@ -53,16 +53,6 @@ def as_rows(frame: pd.DataFrame, row: type[Row]) -> list[Row]:
     return [row.model_validate(record) for record in frame.to_dict("records")]
 
 
-def shown_rows(history: pd.DataFrame) -> list[Shown]:
-    """A shown history as documents."""
-    return as_rows(history, Shown)
-
-
-def evidence_rows(evidence: pd.DataFrame) -> list[Evidence]:
-    """Claims as documents."""
-    return as_rows(evidence, Evidence)
-
-
 class Explanation(BaseModel):
     """A score and what stands behind it."""
 
@@ -74,10 +64,12 @@ class Explanation(BaseModel):
     probability: float
     weights: dict[str, float]  # adapter -> weight; they sum to 1
     # The shown history, which the reason is checked against, oldest first: the columns of `Shown`.
-    history: Annotated[pd.DataFrame, PlainSerializer(shown_rows, return_type=list[Shown])]
+    history: Annotated[pd.DataFrame, PlainSerializer(lambda table: as_rows(table, Shown), return_type=list[Shown])]
     reason: str  # verdict first; empty where the model wrote nothing
     # The reason's claims, and whether they are true: `claims_table`.
-    evidence: Annotated[pd.DataFrame, PlainSerializer(evidence_rows, return_type=list[Evidence])]
+    evidence: Annotated[
+        pd.DataFrame, PlainSerializer(lambda table: as_rows(table, Evidence), return_type=list[Evidence])
+    ]
     thesaurus: str  # the name of the one by which claims are true by meaning
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,5 +84,7 @@ def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
         count = [] if claim.count is None else [f"{claim.count[0]} of {claim.count[1]}"]
         texts = {"of": ", ".join([*claim.titles, *count]), "synonyms": ", ".join(claim.synonyms)}
         records.append([texts[name] if name in texts else getattr(claim, name) for name in Evidence.model_fields])
-    types = {name: field.annotation for name, field in Evidence.model_fields.items() if field.annotation is not str}
+    types: Any = {
+        name: field.annotation for name, field in Evidence.model_fields.items() if field.annotation is not str
+    }
     return pd.DataFrame(records, columns=list(Evidence.model_fields)).astype(types)

@@ -28,9 +28,7 @@ STEP = 32  # tokens: widths are multiples of it
 CPU_TOKENS = 2048  # of a pass there: more no longer stay in the core's cache
 
 
-def probabilities(
-    loaded: LoadedModel, rows: NDArray[np.int64], *, progress: str | None = None
-) -> NDArray[np.float64]:
+def probabilities(loaded: LoadedModel, rows: NDArray[np.int64], *, progress: str | None = None) -> NDArray[np.float64]:
     """Probabilities (k,) of a like of the interactions `rows`, each under its user's adapter weights."""
     windows = loaded.layout.scoring_windows(rows, loaded.features.state[rows].astype(np.int64))
     widths = -(-loaded.layout.lengths(windows) // STEP) * STEP
