@@ -101,6 +101,18 @@ class Recommender:
         )
         return cls(params, loaded, routing, feature_model, items, keywords, users)
 
+    @classmethod
+    def from_export(cls, path: str | Path) -> Recommender:
+        """Load the project that the folder `path`, written by `thinkrec export` without --expert, holds.
+
+        Raises:
+            UserError: it is no such folder; or as `load`.
+        """
+        folder = Path(path) / "project"
+        if not (folder / PARAMS_FILE).exists():
+            raise UserError(f"{path}: not a folder that `thinkrec export` wrote, without --expert; name one that is")
+        return cls.load(folder)
+
     def score(self, pairs: pd.DataFrame, *, progress: str | None = None) -> NDArray[np.float64]:
         """Probabilities (len(pairs),) that the users like the items, in the order of `pairs`.
 

@@ -38,6 +38,9 @@ def serve(
         str, typer.Option(help="Where to listen; other than on this machine alone, THINKREC_SERVE_TOKEN must be set.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    exported: Annotated[
+        Path | None, typer.Option("--from", metavar="DIR", help="An exported folder, instead of the project here.")
+    ] = None,
     waiting: Annotated[int, typer.Option(min=1, help="Questions that may wait; further ones get status 429.")] = 256,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")] = 30.0,
 ) -> str:
@@ -56,5 +59,28 @@ def serve(
     from thinkrec.serve.server import check_host, run
 
     token = check_host(host)
-    answered = run(Recommender.load(), host, port, token=token, waiting=waiting, timeout=timeout)
+    recommender = Recommender.load() if exported is None else Recommender.from_export(exported)
+    answered = run(recommender, host, port, token=token, waiting=waiting, timeout=timeout)
     return f"stopped; {answered:,} requests answered"
+
+
+def push(
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="On the hub, such as yourname/thinkrec-synthetic.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `thinkrec export` wrote.")],
+    public: Annotated[bool, typer.Option("--public", help="Let everybody read a new repository.")] = False,
+) -> str:
+    """Put an exported folder on the Hugging Face hub, in a private repository. HF_TOKEN must be set.
+
+    The folder holds the interactions that it answers from. Ask first whether the data's licence lets you share them.
+
+    Example: thinkrec push yourname/thinkrec-synthetic served
+    """
+    import os
+
+    if not os.environ.get("HF_TOKEN"):
+        raise UserError("push: no HF_TOKEN in the environment; set it to a token that may write to the hub")
+    if not (folder / "manifest.json").exists():
+        raise UserError(f"{folder}: not an exported folder, it has no manifest.json; run: thinkrec export {folder}")
+    from thinkrec.hub import upload
+
+    return f"{folder} is at {upload(folder, repo, public=public)}"
