@@ -43,7 +43,7 @@ SIZES = (50, 100, 200, 500)  # of shortlists
 LEADS = ("hr@10", "recall@10", "ndcg@10", "mrr@10")
 STAGE = "ndcg@10"  # by which the two stages are taken apart
 LISTED = 10  # items of a list that is described
-PART = 64  # users at once
+PART_CELLS = 2**17  # users times items at once: bounds memory, some 20 arrays of so many
 
 ByUser = dict[Any, dict[str, list[Floats]]]  # what was ranked -> measure -> a value per user, part by part
 
@@ -72,8 +72,9 @@ def rank_catalogue(
     by_user: ByUser = defaultdict(lambda: defaultdict(list))
     lists: dict[str, list[Ints]] = defaultdict(list)
     count = len(questions.row)
-    for first in track(range(0, count, PART), "ranking", unit="part"):
-        part = questions.take(np.arange(first, min(first + PART, count)))
+    size_of_part = max(1, PART_CELLS // len(items))
+    for first in track(range(0, count, size_of_part), "ranking", unit="part"):
+        part = questions.take(np.arange(first, min(first + size_of_part, count)))
         candidate = part.candidates(interactions, len(items))
         scores = score_catalogue(part, candidate, retrievers)
         shortlists = {name: first_items(score, candidate, sizes[-1], order) for name, score in scores.items()}
