@@ -80,7 +80,7 @@ class TestLists:
     def test_first_items_are_candidates_best_first_and_equal_ones_in_the_given_order(self):
         score = np.asarray([[1.0, 5.0, 5.0, 9.0], [0.0, 0.0, 0.0, 0.0]])
         candidate = np.asarray([[True, True, True, False], [False, True, False, False]])
-        first = first_items(score, candidate, 2, np.asarray([2, 1, 0, 3]))
+        first = first_items(score, candidate, 2, np.asarray([[2.0, 1.0, 0.0, 3.0]] * 2))
         assert first.tolist() == [[2, 1], [1, -1]]
 
     def test_fused_ranks_by_hand(self):

@@ -71,15 +71,13 @@ def ranking_metrics(user: Ints, above: Ints, tied: Ints, users: int) -> dict[str
     return {f"{name}@{k}": value_qr[:, k - 1] for name, value_qr in values.items() for k in KS}
 
 
-def first_items(score: NDArray[np.floating], candidate: Bools, count: int, order: Ints) -> Ints:
-    """The first `count` candidates of each user (q, count), best first, equal ones in the `order` of items (I,).
+def first_items(score: NDArray[np.floating], candidate: Bools, count: int, noise: Floats) -> Ints:
+    """The first `count` candidates of each user (q, count), best first; `noise` (q, I) decides between equal ones.
 
     -1 stands where a user has fewer candidates.
     """
-    ranked = np.where(candidate, score, -np.inf)[:, order]
-    first = np.argsort(-ranked, axis=1, kind="stable")[:, :count]
-    items = order[first]
-    return np.where(np.take_along_axis(candidate, items, axis=1), items, -1)
+    first = np.lexsort((noise, -np.where(candidate, score, -np.inf)), axis=1)[:, :count]
+    return np.where(np.take_along_axis(candidate, first, axis=1), first, -1)
 
 
 def rank_fusion(*rankings: NDArray[np.floating], constant: int = 60) -> Floats:

@@ -17,11 +17,11 @@ from thinkrec.evaluation.tables import ALPHA, figure_text
 from thinkrec.ranking.expected import KS
 from thinkrec.ranking.protocols import LEAK
 from thinkrec.ranking.rank import LEADS, LISTED, STAGE
-from thinkrec.ranking.retrievers import NAMES
+from thinkrec.ranking.retrievers import NAMES, WEIGHTED
 
 METRIC_NAMES = {"hr": "HR", "recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}
-STAGES = ["retriever", "shortlist", "recall", "its own order", "ThinkRec's", "both fused", "best possible"]
-GAINS = {OURS: "ThinkRec gains", "fused": "fusing gains"}
+STAGES = ["retriever", "shortlist", "recall", "its own order", "ThinkRec's", "× popularity", "best possible"]
+GAINS = {OURS: "ThinkRec gains", WEIGHTED: "× popularity gains"}
 KNOWN = {
     "temporal": "what each user did before the first row of the split, and everybody else before that moment; to find: "
     "the items that the user liked in the split",
@@ -72,8 +72,9 @@ def _introduction(document: dict[str, Any]) -> Iterable[str]:
         f"history. Known is {KNOWN[document['protocol']]}: {found['items']:,} items in all, {found['new']:,} of them "
         f"new. Candidates are all {items['all']:,} items that the user has not rated; {items['new']:,} are new: train "
         f"never saw them. ThinkRec orders the first {document['shortlist']:,} of "
-        f"{display_name(document['feature_model'])}. In brackets: 95 % intervals, bootstrap over users. A star: the "
-        "difference from ThinkRec is significant, paired, after Holm's correction."
+        f"{display_name(document['feature_model'])}, and × popularity those of popularity. In brackets: 95 % "
+        "intervals, bootstrap over users. A star: the difference from ThinkRec is significant, paired, after Holm's "
+        "correction."
     )
 
 
@@ -123,7 +124,7 @@ def _best_first(document: dict[str, Any]) -> list[str]:
 def _stage_rows(document: dict[str, Any], name: str) -> Iterable[list[str]]:
     """The columns of STAGES and GAINS for every shortlist of a retriever."""
     for size, entry in document["stages"].get(name, {}).items():
-        figures = [figure_text(entry[key]) for key in ("recall", "retriever", OURS, "fused", "best")]
+        figures = [figure_text(entry[key]) for key in ("recall", "retriever", OURS, WEIGHTED, "best")]
         yield [display_name(name), size, *figures, *(_gain_text(entry["gain"][order]) for order in GAINS)]
 
 

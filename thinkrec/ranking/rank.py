@@ -18,7 +18,6 @@ import numpy as np
 
 from thinkrec import artifacts
 from thinkrec.answers.views import Viewer
-from thinkrec.errors import UserError
 from thinkrec.evaluation.intervals import DRAWS, Bootstrap, holm, interval, p_value, resampled
 from thinkrec.evaluation.models import OURS
 from thinkrec.evaluation.tables import differences
@@ -37,7 +36,7 @@ from thinkrec.ranking.expected import (
 )
 from thinkrec.ranking.lists import describe_lists
 from thinkrec.ranking.protocols import Protocol, Questions, make_questions, sample_users
-from thinkrec.ranking.retrievers import UNION, Retriever, Scores, fit_retrievers
+from thinkrec.ranking.retrievers import POPULAR, UNION, WEIGHTED, Retriever, Scores, fit_retrievers
 
 SIZES = (50, 100, 200, 500)  # of shortlists
 LEADS = ("hr@10", "recall@10", "ndcg@10", "mrr@10")
@@ -51,16 +50,14 @@ ByUser = dict[Any, dict[str, list[Floats]]]  # what was ranked -> measure -> a v
 def rank_catalogue(
     viewer: Viewer, params: Params, *, protocol: Protocol, split: str, shortlist: int, users: int | None
 ) -> dict[str, Any]:
-    """The figures of every model under a protocol; docs/catalogue.md explains each key.
+    """The figures of every model under a protocol; docs/ranking.md explains each key.
 
-    `shortlist` items of every retriever are scored by ThinkRec, for `users` of the users (None: all), sampled by the
-    seed.
+    `shortlist` items of every retriever (as many as the longest list that is measured, or more) are scored by ThinkRec,
+    for `users` of the users (None: all), sampled by the seed.
 
     Raises:
-        UserError: there is no user to ask about, or a shortlist is shorter than the longest list that is measured.
+        UserError: there is no user to ask about.
     """
-    if shortlist < SIZES[0]:
-        raise UserError(f"--shortlist {shortlist}: should be at least {SIZES[0]}, since so many places are measured")
     interactions, items, keywords = map(
         artifacts.read_table, (artifacts.INTERACTIONS, artifacts.ITEMS, artifacts.KEYWORDS)
     )
@@ -68,7 +65,7 @@ def rank_catalogue(
     questions = sample_users(everybody, users, params.seed)
     retrievers = fit_retrievers(interactions, items.assign(keywords=keywords["keywords"]), rows, params)
     sizes = sorted({*(size for size in SIZES if size < shortlist), min(shortlist, len(items))})
-    order = np.random.default_rng(params.seed).permutation(len(items))
+    generator = np.random.default_rng(params.seed)
     by_user: ByUser = defaultdict(lambda: defaultdict(list))
     lists: dict[str, list[Ints]] = defaultdict(list)
     count = len(questions.row)
@@ -76,18 +73,22 @@ def rank_catalogue(
     for first in track(range(0, count, size_of_part), "ranking", unit="part"):
         part = questions.take(np.arange(first, min(first + size_of_part, count)))
         candidate = part.candidates(interactions, len(items))
+        noise = generator.random(candidate.shape)  # row by row: no user's depends on the size of a part
         scores = score_catalogue(part, candidate, retrievers)
-        shortlists = {name: first_items(score, candidate, sizes[-1], order) for name, score in scores.items()}
-        scores[OURS] = ask(viewer, part, _mark(np.concatenate([*shortlists.values()], axis=1), candidate))
+        shortlists = {name: first_items(score, candidate, sizes[-1], noise) for name, score in scores.items()}
+        ours = ask(viewer, part, _mark(np.concatenate([*shortlists.values()], axis=1), candidate))
+        orders = {OURS: ours, WEIGHTED: ours * (scores[POPULAR] + 1)}
         for name in shortlists:
             for size in sizes:
                 taken = _mark(shortlists[name][:, :size], candidate)
-                _extend(by_user[name, size], measure_stages(part, candidate, taken, scores[name], scores[OURS]))
-        mine = _mark(shortlists[params.features.model], candidate)
-        scores[OURS] = np.where(mine, scores[OURS], -np.inf)
+                _extend(
+                    by_user[name, size], measure_stages(part, candidate, taken, {"retriever": scores[name], **orders})
+                )
+        for name, retriever in ((OURS, params.features.model), (WEIGHTED, POPULAR)):
+            scores[name] = np.where(_mark(shortlists[retriever], candidate), orders[name], -np.inf)
         for name, score in scores.items():
             _extend(by_user[name], measure(part, candidate, score))
-            lists[name].append(first_items(score, candidate, LISTED, order))
+            lists[name].append(first_items(score, candidate, LISTED, noise))
     values = {name: {key: np.concatenate(column) for key, column in of.items()} for name, of in by_user.items()}
     train = interactions[interactions["split"] == "train"]
     popularity = np.bincount(train["item"], minlength=len(items))
@@ -126,9 +127,9 @@ def score_catalogue(part: Questions, candidate: Bools, retrievers: Mapping[str, 
 
 
 def ask(viewer: Viewer, part: Questions, asked: Bools) -> Floats:
-    """ThinkRec's probabilities (q, I) of a like, of the items `asked` about (q, I); elsewhere less than any."""
+    """ThinkRec's probabilities (q, I) of a like, of the items `asked` about (q, I); elsewhere 0."""
     questions = [viewer.question_before(int(row), np.flatnonzero(of)) for row, of in zip(part.row, asked, strict=True)]
-    score = np.full(asked.shape, -np.inf)
+    score = np.zeros(asked.shape)
     score[asked] = viewer.probabilities(questions)
     return score
 
@@ -150,23 +151,17 @@ def measure(part: Questions, candidate: Bools, score: Scores) -> dict[str, Float
     return ranking_metrics(part.user[liked], above[liked], tied[liked], users) | places
 
 
-def measure_stages(
-    part: Questions, candidate: Bools, taken: Bools, retrieved: Scores, ours: Scores
-) -> dict[str, Floats]:
-    """A shortlist's recall (q), and STAGE (q each) of the orders that it may be put in.
+def measure_stages(part: Questions, candidate: Bools, taken: Bools, orders: Mapping[str, Scores]) -> dict[str, Floats]:
+    """A shortlist's recall (q), and STAGE (q each) of the `orders` that it may be put in (q, I each), and of the best.
 
-    `retriever` leaves it as it was, `thinkrec` orders it by ThinkRec's score alone, `fused` by both ranks, and `best`
-    puts what is to be found first.
+    The best order puts what is to be found first.
     """
     liked = np.zeros(candidate.shape)
     liked[part.user[part.liked], part.item[part.liked]] = 1
-    orders = {
-        "retriever": retrieved,
-        OURS: ours,
-        "fused": rank_fusion(*(np.where(taken, score, -np.inf) for score in (retrieved, ours))),
-        "best": liked,
+    figures = {
+        name: measure(part, candidate, np.where(taken, score, -np.inf))[STAGE]
+        for name, score in {**orders, "best": liked}.items()
     }
-    figures = {name: measure(part, candidate, np.where(taken, score, -np.inf))[STAGE] for name, score in orders.items()}
     return {"recall": (liked * taken).sum(axis=1) / liked.sum(axis=1), **figures}
 
 
@@ -219,9 +214,9 @@ def _summarise(
 
 
 def _summarise_stages(values: Mapping[Any, Mapping[str, Floats]], seed: int) -> dict[str, dict[str, Any]]:
-    """By retriever and size: the means, and what ThinkRec's order and the fused one gain on the retriever's."""
+    """By retriever and size: the means, and what ThinkRec's orders gain on the retriever's."""
     table: dict[str, dict[str, Any]] = defaultdict(dict)
-    gains = [(name, size, order) for name, size in values for order in (OURS, "fused")]
+    gains = [(name, size, order) for name, size in values for order in (OURS, WEIGHTED)]
     columns = np.stack([values[n, s][order] - values[n, s]["retriever"] for n, s, order in gains], axis=1)
     draws = _draw_means(columns, seed).T
     plain = [p_value(draw) for draw in draws]

@@ -30,14 +30,16 @@ MOST_ITEMS = 20_000  # of a model that holds a square matrix of them
 # .174) and of ridges of 1 to 3000 (.101 to .177; 300: .176).
 NEIGHBOURS = 500
 RIDGE = 1000.0
-UNION, CHANCE = "union", "chance"
+POPULAR, UNION = "popular", "union"
+WEIGHTED = "thinkrec_popular"  # ThinkRec's probability times the likes before the moment: rated, and then liked
 NAMES = {
     "ease": "EASE",
     "item_knn": "item kNN",
-    "popular": "popularity",
+    POPULAR: "popularity",
+    WEIGHTED: "ThinkRec × popularity",
     "popular_month": "popularity, last 30 days",
     UNION: "the recommenders, ranks fused",
-    CHANCE: "chance",
+    "chance": "chance",
 }
 
 
@@ -49,8 +51,8 @@ def fit_retrievers(interactions: pd.DataFrame, items: pd.DataFrame, rows: Ints, 
     ratings = Ratings.of(interactions, items=len(items), keywords=items["keywords"])
     train, valid = (np.flatnonzero(interactions["split"] == split) for split in ("train", "valid"))
     retrievers: dict[str, Retriever] = {
-        CHANCE: lambda questions: np.zeros((len(questions.row), len(items)), np.float32),
-        "popular": popularity(interactions, len(items), np.inf),
+        "chance": lambda questions: np.zeros((len(questions.row), len(items)), np.float32),
+        POPULAR: popularity(interactions, len(items), np.inf),
         "popular_month": popularity(interactions, len(items), MONTH),
     }
     if len(items) <= MOST_ITEMS:
