@@ -20,7 +20,7 @@ from thinkrec.ranking.rank import LEADS, LISTED, STAGE
 from thinkrec.ranking.retrievers import NAMES, WEIGHTED
 
 METRIC_NAMES = {"hr": "HR", "recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}
-STAGES = ["retriever", "shortlist", "recall", "its own order", "ThinkRec's", "× popularity", "best possible"]
+STAGES = ["retriever", "shortlist", "recall", "its order", "ThinkRec's", "× popularity", "best possible"]
 GAINS = {OURS: "ThinkRec gains", WEIGHTED: "× popularity gains"}
 KNOWN = {
     "temporal": "what each user did before the first row of the split, and everybody else before that moment; to find: "
