@@ -70,7 +70,7 @@ class _Lines(tqdm):  # type: ignore[type-arg]
 def reported(trackers: Sequence[str], name: str) -> Iterator[Callable[[Mapping[str, float], int], None]]:
     """A block whose measures, of a step, go to trackers that `accelerate` knows, under `name`.
 
-    DVCLive's and TensorBoard's files lie in `live/`; if git ignored it, DVC would not show them. No result depends on them.
+    DVCLive's and TensorBoard's files lie in `live/`; if git ignored it, DVC would not show them.
     A UserError names a tracker that is not installed.
     """
     opened = [_open_tracker(tracker, name) for tracker in trackers]
