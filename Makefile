@@ -44,7 +44,7 @@ models/smollm2/config.json: | .venv/made
 	rm -r models/download
 
 smollm2: models/smollm2/config.json  ## fetch SmolLM2-135M-Instruct, a small pretrained language model, into models/smollm2
-	@echo "Use it: dvc exp run -S backbone.name=models/smollm2 -S sft.recipe=paper -S sft.pairwise=0 -S sft.learning_rate=1e-4 -S experts.layers=8 -S experts.learning_rate=1e-4 (docs/models.md)"
+	@echo "Use it: dvc exp run \$$(thinkrec presets smollm2) (docs/models.md)"
 
 check: .venv/made  ## format, lint and types, as pre-commit and CI do
 	ruff format --check .

@@ -18,6 +18,7 @@ from benchmarks.fusion import fusion
 from benchmarks.ingest import ingestion
 from benchmarks.measure import Line, as_text
 from benchmarks.scoring import ranking, scoring
+from benchmarks.serving import serving
 from benchmarks.shared import shared
 from benchmarks.teacher import teacher
 from benchmarks.training import memory, training
@@ -29,6 +30,7 @@ ALL: dict[str, Callable[[], Iterator[Line]]] = {
     "shared": shared,
     "ranking": ranking,
     "scoring": scoring,
+    "serving": serving,
     "statistics": statistics,
     "teacher": teacher,
     "ingestion": ingestion,

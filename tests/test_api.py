@@ -105,8 +105,8 @@ class TestAsTheEvaluationScored:
         moment, rows = next(iter(chosen[chosen["group"] < 0].groupby("timestamp")))
         recommender = Recommender.load(cut(project, tmp_path / "cut", int(moment)))
         for row in rows.itertuples():
-            question = recommender._viewer.question_of(row.user, np.asarray([row.item]))
-            features = recommender._viewer.view([question]).loaded.features
+            question = recommender.viewer.question_of(row.user, np.asarray([row.item]))
+            features = recommender.viewer.view([question]).loaded.features
             for name in ("user_vectors_of", "item_vectors_of"):
                 of_row = getattr(features, name)(np.asarray([-1]))
                 np.testing.assert_allclose(of_row, getattr(stored, name)(np.asarray([row.row])), atol=1e-5)
@@ -119,7 +119,7 @@ class TestAsTheEvaluationScored:
         candidates = np.asarray([3, 5, 7, 40, 79])  # some in the history by hand
         user = 5 if history is None else int(table["user"].max()) + 1
         question = recommender._question(user_id(user) if history is None else history)
-        features = recommender._viewer.view([replace(question, candidates=candidates)]).loaded.features
+        features = recommender.viewer.view([replace(question, candidates=candidates)]).loaded.features
         past = [] if history is None else [(int(item[1:]), int(liked)) for item, liked in history]
         now = int(table["timestamp"].max()) + 1
         added = pd.DataFrame(
@@ -192,7 +192,7 @@ class TestRecommendations:
             assert recommender.explain(user, row.item_id).probability == pytest.approx(row.probability, abs=1e-4)
 
     def test_the_feature_model_draws_up_the_shortlist(self, recommender: Recommender) -> None:
-        (affinity,) = recommender._viewer.affinities([recommender._question(LIKED_AND_NOT)])
+        (affinity,) = recommender.viewer.affinities([recommender._question(LIKED_AND_NOT)])
         rated = {int(item[1:]) for item, _ in LIKED_AND_NOT}
         best = [item_id(item) for item in np.argsort(-affinity) if item not in rated]
         every = recommender.recommend(LIKED_AND_NOT, 1000).set_index("item_id")["probability"]
@@ -276,7 +276,7 @@ class TestOtherProjects:
         project = run_with(finished, tmp_path, {"gate.kind": "centroid"}, "gate")
         recommender = Recommender.load(project)
         question = replace(recommender._question(LIKED_AND_NOT), candidates=np.asarray([9]))
-        state = recommender._viewer.view([question]).loaded.features.user_vectors_of(np.asarray([-1]))
+        state = recommender.viewer.view([question]).loaded.features.user_vectors_of(np.asarray([-1]))
         expected = centroid_routing(state, load_groups(project / artifacts.EXPERTS), 0.1)[0]
         assert list(recommender.explain(LIKED_AND_NOT, "i00009").weights.values()) == expected.tolist()
 

@@ -179,7 +179,7 @@ def test_a_merged_expert_scores_as_the_mixture_does_with_all_weight_on_it(projec
     manifest = json.loads((project / "merged" / "manifest.json").read_text(encoding="utf-8"))
     assert (manifest["adapters"], manifest["merged_adapter"]) == ([], "expert_2")
     every = np.arange(80)
-    view = recommender._viewer.view([replace(recommender._question("u00003"), candidates=every)])
+    view = recommender.viewer.view([replace(recommender._question("u00003"), candidates=every)])
     by_mixture = [view.loaded.score(view.targets, weights) for weights in np.eye(3, dtype=np.float32)[[0, 2]]]
     model = view.loaded.model
     model.backbone = AutoModelForCausalLM.from_pretrained(project / "merged" / "model")

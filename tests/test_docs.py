@@ -21,6 +21,7 @@ from benchmarks.__main__ import ALL as BENCHMARKS
 from stages.__main__ import app as stages_app
 from tests.project import PIPELINE, ROOT, declared_outs, make_project, run_stage
 from thinkrec import params
+from thinkrec.campaign.presets import join_overrides
 from thinkrec.cli import app as commands_app
 
 LOG = ROOT / "docs" / "log.md"  # of the past: it may name what is gone
@@ -60,7 +61,11 @@ def commands_of(page):
     ]
     pieces = [f"dvc exp run {code}" if code.startswith("-S ") else code for code in inline_code(page)]
     pieces = [piece for piece in pieces if piece.split()[0] in programs and len(piece.split()) > 1]
-    return [text for line in lines + pieces if (text := shlex.join(shlex.split(line, comments=True)))]
+    printed = [
+        re.sub(r"\$\(thinkrec presets ([^)]+)\)", lambda names: join_overrides(names[1].split()), line)
+        for line in lines
+    ]
+    return [text for line in printed + pieces if (text := shlex.join(shlex.split(line, comments=True)))]
 
 
 COMMANDS = list(dict.fromkeys((page, command) for page in PAGES for command in commands_of(page)))

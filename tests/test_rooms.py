@@ -10,7 +10,8 @@ ROOMS = [
     "errors", "progress", "processes", "sections", "params", "artifacts", "provenance", "figures", "metrics",
     "history", "shown", "synthetic", "ingest",
     "claims", "teacher", "features", "synthesis", "baselines", "text", "lm", "experts", "reasons", "evaluation",
-    "report", "campaign", "answers", "recommender", "export", "terminal", "command", "cli",
+    "report", "campaign", "answers", "recommender", "ranking", "card", "export", "hub", "serve",
+    "terminal", "command", "sharing", "cli",
 ]  # fmt: skip
 LINES = 400
 FILES = 12

@@ -85,8 +85,9 @@ class TestReproduction:
             "thinkrec/cli.py": ("thinkrec/cli.py", set()),
             "thinkrec/command.py": ("thinkrec/command.py", set()),
         }
-        operational = {"processes": 2, "checkpoint_steps": 9, "gradient_checkpointing": True, "concurrency": 3,
-            "timeout": 5.0, "requests_per_minute": 100, "tokens_per_minute": 10_000, "prompt_price": 1.0,
+        operational = {"processes": 2, "checkpoint_steps": 9, "gradient_checkpointing": True,
+            "report_to": ["none"], "concurrency": 3, "timeout": 5.0, "requests_per_minute": 100,
+            "tokens_per_minute": 10_000, "prompt_price": 1.0,
             "completion_price": 2.0, "max_requests": 7, "max_tokens_spent": 900, "max_cost": 5.0}  # fmt: skip
         assert operational.keys() == RunParams.model_fields.keys()
         set_params(dvc_project, {f"run.{name}": value for name, value in operational.items()})

@@ -3,7 +3,7 @@
 Commands import what they need when they run, so that `--help` answers at once.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +11,7 @@ import typer
 
 from thinkrec.command import Reply, command, note
 from thinkrec.errors import UserError
+from thinkrec.sharing import export, push, serve
 
 User = Annotated[str | None, typer.Option(help="A user of the dataset, by the dataset's own id.")]
 History = Annotated[
@@ -132,9 +133,10 @@ def users(text: Annotated[str, typer.Argument(help="What their ids have in them;
     Example: thinkrec users 42
     """
     from thinkrec.answers.names import find_users
+    from thinkrec.artifacts import INTERACTIONS, USERS, read_table
     from thinkrec.terminal import id_table
 
-    listed = find_users(text)
+    listed = find_users(text, read_table(USERS), read_table(INTERACTIONS))
     return Reply(
         summary=_counted(len(listed), "users", text),
         document=listed.to_dict("records"),
@@ -148,10 +150,11 @@ def items(text: Annotated[str, typer.Argument(help="What their titles have in th
     Example: thinkrec items matrix
     """
     from thinkrec.answers.names import find_items
+    from thinkrec.artifacts import INTERACTIONS, ITEMS, read_table
     from thinkrec.terminal import id_table
 
     columns = {name: name for name in ("title", "item_id", "year", "categories", "interactions")}
-    listed, similar = find_items(text)
+    listed, similar = find_items(text, read_table(ITEMS), read_table(INTERACTIONS))
     meant = f"; did you mean {' or '.join(similar)}?" if similar else ""
     return Reply(
         summary=f"{_counted(len(listed), 'items', text)}{meant}",
@@ -165,26 +168,53 @@ def _counted(count: int, kind: str, text: str) -> str:
     return f"{count:,} {kind}{f' with {text!r}' if text else ''}{shown}"
 
 
-def export(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or an empty one.")],
-    expert: Annotated[
-        int | None,
-        typer.Option(help="Merge this expert (from 1; 0: the global model) into one model; without, all adapters."),
+def rank(
+    protocol: Annotated[
+        Literal["temporal", "leave-last-out"],
+        typer.Option(
+            help="temporal: as of each user's first row of the split. leave-last-out leaks time; others use it."
+        ),
+    ] = "temporal",
+    split: Annotated[
+        Literal["valid", "test"], typer.Option(help="Of temporal. Choose settings on valid; look at test once.")
+    ] = "test",
+    shortlist: Annotated[
+        int, typer.Option(min=50, help="How many items of each retriever the language model scores, for each user.")
+    ] = 100,
+    users: Annotated[
+        int | None, typer.Option(min=1, help="So many users, sampled by params.yaml's seed, where all take too long.")
     ] = None,
-) -> str:
-    """Export the model for use elsewhere.
+    page: Annotated[Path | None, typer.Option(metavar="PAGE.md", help="Write all tables as a page, too.")] = None,
+) -> Reply:
+    """Measure how models rank the whole catalogue, as others report it: HR, Recall, NDCG and MRR.
 
-    Without --expert: the global model and every expert's LoRA adapter, for servers that take adapters. With it: one
-    model without adapters. DIR/manifest.json says what is there and how to prompt it.
+    Every item that a user has not rated before is a candidate; nothing is sampled. What the shortlist loses and what
+    the language model adds to its retriever are figures of their own. The ordinary models are fitted first.
 
-    Example: thinkrec export served --expert 2
+    Example: thinkrec rank --users 200 --page ranking.md
     """
-    from thinkrec.export import export as write
     from thinkrec.params import load
+    from thinkrec.ranking.page import ranking_tables, write_page
+    from thinkrec.ranking.protocols import LEAK
+    from thinkrec.ranking.rank import rank_catalogue
+    from thinkrec.recommender import Recommender
+    from thinkrec.terminal import require_file
 
-    manifest = write(folder, load(), expert=expert)
-    adapters = ", ".join(adapter["name"] for adapter in manifest["adapters"])
-    return f"{folder}: a model {f'and its adapters {adapters}' if adapters else 'without adapters'}; see manifest.json"
+    if page is not None:
+        require_file(page)
+    if protocol == "leave-last-out":
+        typer.echo(f"rank: {LEAK}", err=True)
+    viewer = Recommender.load().viewer
+    document = rank_catalogue(viewer, load(), protocol=protocol, split=split, shortlist=shortlist, users=users)
+    if page is not None:
+        write_page(page, document)
+    ranked, found = document["users"], document["to_find"]
+    return Reply(
+        summary=f"{ranked['ranked']:,} of {ranked['of']:,} users, {found['items']:,} liked items to find among "
+        f"{document['items']['all']:,}, {protocol}{f', in {page}' if page else ''}",
+        document=document,
+        table=ranking_tables(document),
+    )
 
 
 def quote(
@@ -293,6 +323,28 @@ def tables(
     return fill(dataset, raw=raw, jobs=jobs, names=names, seeds=numbers, again=again, say=typer.echo)
 
 
+def presets(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Print these as overrides.")] = None,
+) -> Reply:
+    """List presets for language models and datasets, or print what some override, as `dvc exp run` takes it.
+
+    Example: dvc exp run $(thinkrec presets ml-1m smollm2)
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from thinkrec.campaign.presets import join_overrides, read_presets
+
+    if names:
+        line = join_overrides(names)
+        return Reply(summary=", ".join(names), document=line, table=Text(line))
+    listed = list(read_presets().values())
+    table = Table("preset", "what for", "what it takes", box=None)
+    for preset in listed:
+        table.add_row(preset.name, preset.about, preset.measured)
+    return Reply(summary=f"{len(listed)} presets", document=[asdict(preset) for preset in listed], table=table)
+
+
 def _say_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
@@ -313,10 +365,11 @@ def main(
     """Use a finished ThinkRec project, from its root. `thinkrec-stage` runs the pipeline's stages one by one."""
 
 
-for use in (recommend, explain, score, users, items, export):
+for use in (recommend, explain, score, users, items, rank, serve, export, push):
     app.command(rich_help_panel="Use, once the pipeline has run")(command(use))
-for tool in (quote, bundle, pin, convert, tables):
+for tool in (quote, bundle, pin, convert, presets, tables):
     app.command(rich_help_panel="Tools")(command(tool))
+
 
 if __name__ == "__main__":
     app()

@@ -21,7 +21,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from runpy import run_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -191,3 +193,15 @@ def command(work: Callable[..., str | Reply], *, stage: bool = False, shared: bo
         parameters=[*signature.parameters.values(), *options], return_annotation=None
     )
     return run
+
+
+def run_stages() -> None:
+    """`thinkrec-stage`: `python -m stages`, of the project in the current folder, else of the one installed from."""
+    sys.path.insert(0, str(Path.cwd()))
+    if find_spec("stages") is None:
+        typer.echo(
+            "thinkrec-stage: no stages here; the pipeline is the repository: clone it and run from there", err=True
+        )
+        raise SystemExit(1)
+    sys.argv[0] = "thinkrec-stage"
+    run_module("stages", run_name="__main__")

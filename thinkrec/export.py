@@ -1,5 +1,7 @@
 """A finished project's model as folders that others can load: adapters for a server, or one expert merged.
 
+    DIR/README.md         the model card
+    DIR/project/          all that `Recommender.from_export` answers from; none where an expert is merged
     DIR/manifest.json     what there is, and how to prompt it
     DIR/model/            the global model, or with an expert merged into it: a `transformers` directory
     DIR/expert_1/ ...     PEFT adapters on it; none where one is merged
@@ -18,21 +20,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from peft import PeftModel
+from ruamel.yaml import YAML
 
 from thinkrec import artifacts
+from thinkrec.card import model_card
 from thinkrec.errors import UserError
 from thinkrec.experts.training import load_experts
 from thinkrec.lm.adapters import read_lora
 from thinkrec.lm.backbone import save_model
 from thinkrec.lm.loaded import LoadedModel, open_global
 from thinkrec.lm.model import MATCH_FILE
-from thinkrec.params import Params
+from thinkrec.params import PARAMS_FILE, Params
+from thinkrec.provenance import PROVENANCE
 from thinkrec.text.chat import frame_of
 from thinkrec.text.layout import ITEM, USER, WHOLE
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 
 MANIFEST = "manifest.json"
 MODEL = "model"
+CARD_FILE = "README.md"
+PROJECT = "project"
+ANSWERED_FROM = (  # what a finished project is asked with
+    *(artifacts.INTERACTIONS, artifacts.ITEMS, artifacts.USERS, artifacts.INTERACTIONS.with_name(PROVENANCE)),
+    *(artifacts.KEYWORDS, artifacts.FEATURES, artifacts.FEATURE_MODEL),
+    *(artifacts.BACKBONE, artifacts.SFT, artifacts.EXPERTS, artifacts.GATE),
+)
 SLOT_KINDS = {WHOLE: "both", USER: "user", ITEM: "item"}
 SCORES = {"difference": "logit of Yes minus logit of No", "yes": "logit of Yes"}
 
@@ -93,7 +105,13 @@ def export(folder: Path, params: Params, *, expert: int | None = None) -> dict[s
         "score": score,
         "inputs": [path.name for path in inputs],
     }
+    if expert is None:
+        manifest[PROJECT] = PROJECT
+    card = model_card(params, manifest, experts=count)
     with artifacts.atomic(folder) as partial:
+        if expert is None:
+            _copy_project(partial / PROJECT)
+        artifacts.write_text(partial / CARD_FILE, card)
         save_model(model, tokenizer, partial / MODEL)
         for path in adapters.values():
             shutil.copytree(path, partial / path.name)
@@ -103,6 +121,17 @@ def export(folder: Path, params: Params, *, expert: int | None = None) -> dict[s
             shutil.copy(path, partial)
         artifacts.write_json(partial / MANIFEST, manifest)
     return manifest
+
+
+def _copy_project(folder: Path) -> None:
+    """Copy what the project in the working directory is asked with; params.yaml without the raw files' path."""
+    for path in ANSWERED_FROM:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / path)
+    yaml = YAML()
+    params = yaml.load(Path(PARAMS_FILE))
+    params["dataset"]["raw"] = None
+    yaml.dump(params, folder / PARAMS_FILE)
 
 
 def example_prompt(loaded: LoadedModel) -> dict[str, Any]:

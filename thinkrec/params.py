@@ -294,6 +294,7 @@ class RunParams(Section):
     processes: Positive  # that share a stage's training and scoring; with several, dropout draws other numbers
     checkpoint_steps: Count  # steps between checkpoints within an epoch; 0: none
     gradient_checkpointing: bool | Literal["auto"]  # compute activations twice; auto: where they would take gigabytes
+    report_to: Names  # trackers that training reports each epoch to
     concurrency: Positive  # requests to the teacher at a time
     timeout: AboveZero  # seconds per request
     requests_per_minute: Positive | None  # as the provider allows

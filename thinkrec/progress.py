@@ -1,15 +1,20 @@
-"""How far a long loop is: a bar on a terminal, and in a log a line every half a minute."""
+"""How far a long loop is: a bar on a terminal, in a log a line every half a minute, and to whatever tracks runs."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
 from tqdm import tqdm
 
+from thinkrec.errors import UserError
+
+LIVE = Path("live")
 EVERY = 30.0  # seconds between two lines of a log
 
 
@@ -59,3 +64,38 @@ class _Lines(tqdm):  # type: ignore[type-arg]
         if hasattr(self, "ended"):
             self.ended.set()
         super().close()
+
+
+@contextmanager
+def reported(trackers: Sequence[str], name: str) -> Iterator[Callable[[Mapping[str, float], int], None]]:
+    """A block whose measures, of a step, go to trackers that `accelerate` knows, under `name`.
+
+    DVCLive's and TensorBoard's files lie in `live/`; if git ignored it, DVC would not show them.
+    A UserError names a tracker that is not installed.
+    """
+    opened = [_open_tracker(tracker, name) for tracker in trackers]
+
+    def report(measures: Mapping[str, float], step: int) -> None:
+        for tracker in opened:
+            tracker.log(dict(measures), step=step)
+
+    try:
+        yield report
+    finally:
+        for tracker in opened:
+            tracker.finish()
+
+
+def _open_tracker(tracker: str, name: str) -> Any:
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    installed = {str(kind.value): LOGGER_TYPE_TO_CLASS[kind.value] for kind in get_available_trackers()}
+    if tracker not in installed:
+        known = ", ".join(installed) or f"of {', '.join(LOGGER_TYPE_TO_CLASS)}, none"
+        raise UserError(f"run.report_to: no tracker {tracker!r} here ({known} is installed); install its package")
+    folder = LIVE / name
+    lying = {"logging_dir": str(LIVE)} if installed[tracker].requires_logging_directory else {}
+    of_dvc = {"dir": str(folder), "dvcyaml": str(folder / "dvc.yaml"), "save_dvc_exp": False}  # or it edits dvc.yaml
+    made = installed[tracker](name, **(of_dvc if tracker == "dvclive" else lying))
+    made.start()
+    return made

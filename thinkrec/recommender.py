@@ -5,6 +5,7 @@
     recommender.recommend("7", k=5)
     recommender.recommend([("42", True), ("Heat", False)])    # somebody never seen, by what they liked and disliked
     recommender.recommend_many(["7", "8"], k=5)
+    recommender.score_items("7", ["42", "Heat"])
     recommender.explain("7", "42")
 
 Every answer is as of now: after the last interaction of the table. A question becomes rows after that moment
@@ -28,10 +29,11 @@ import torch
 from numpy.typing import NDArray
 
 from thinkrec import artifacts
-from thinkrec.answers.explanation import Explanation, claims_table
-from thinkrec.answers.names import Names, read_liked
+from thinkrec.answers.explanation import Explanation, Scored, claims_table
+from thinkrec.answers.names import Names, find_items, find_users, read_liked
 from thinkrec.answers.parts import RECOMMENDATIONS, write_parts
-from thinkrec.answers.views import Question, Viewer
+from thinkrec.answers.passes import probabilities
+from thinkrec.answers.views import Question, Ranking, Viewer
 from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.errors import UserError
 from thinkrec.experts.routing import Routing, open_finished
@@ -56,6 +58,7 @@ class Recommender:
 
     Attributes:
         names: its users and items by id and title.
+        viewer: its table and models, to be asked at any moment.
     """
 
     def __init__(
@@ -68,8 +71,9 @@ class Recommender:
         keywords: pd.DataFrame,
         users: pd.DataFrame,
     ) -> None:
-        self._params, self._loaded, self._items, self._keywords = params, loaded, items, keywords
-        self._viewer = Viewer(loaded, routing, feature_model, items, users=len(users))
+        self._params, self._loaded = params, loaded
+        self._items, self._keywords, self._users = items, keywords, users
+        self.viewer = Viewer(loaded, routing, feature_model, items, users=len(users))
         self.names = Names(users, items)
 
     @classmethod
@@ -97,6 +101,18 @@ class Recommender:
         )
         return cls(params, loaded, routing, feature_model, items, keywords, users)
 
+    @classmethod
+    def from_export(cls, path: str | Path) -> Recommender:
+        """Load the project that the folder `path`, written by `thinkrec export` without --expert, holds.
+
+        Raises:
+            UserError: it is no such folder; or as `load`.
+        """
+        folder = Path(path) / "project"
+        if not (folder / PARAMS_FILE).exists():
+            raise UserError(f"{path}: not a folder that `thinkrec export` wrote, without --expert; name one that is")
+        return cls.load(folder)
+
     def score(self, pairs: pd.DataFrame, *, progress: str | None = None) -> NDArray[np.float64]:
         """Probabilities (len(pairs),) that the users like the items, in the order of `pairs`.
 
@@ -113,10 +129,10 @@ class Recommender:
                 self.names.require(kind, pairs[f"{kind}_id"], numbers)
         cuts = np.flatnonzero(np.diff(user[order])) + 1
         questions = [
-            self._viewer.question_of(int(user[mine[0]]), item[mine]) for mine in np.split(order, cuts) if len(mine)
+            self.viewer.question_of(int(user[mine[0]]), item[mine]) for mine in np.split(order, cuts) if len(mine)
         ]
         out = np.full(len(pairs), np.nan)
-        out[order] = self._viewer.probabilities(questions, progress=progress)
+        out[order] = self.viewer.probabilities(questions, progress=progress)
         return out
 
     def recommend(self, user: str | int | History, k: int = 10, *, shortlist: int = SHORTLIST) -> pd.DataFrame:
@@ -130,7 +146,17 @@ class Recommender:
             UserError: an id is unknown, a title is that of several items, or the history names an item twice or says
                 neither yes nor no of it.
         """
-        return self._rank([self._question(user)], k, shortlist)[0]
+        return self.answer([self.ranking(user, k, shortlist=shortlist)])[0]
+
+    def score_items(self, user: str | int | History, items: Sequence[str | int]) -> pd.DataFrame:
+        """How probably somebody would like these items, in their order: columns as of `recommend`.
+
+        `user` as in `recommend`, items by id or title. The probabilities of a user's id are those of `score`.
+
+        Raises:
+            UserError: as `recommend`.
+        """
+        return self.answer([self.scoring(user, items)])[0]
 
     def recommend_many(self, users: Sequence[str | int], k: int = 10, *, shortlist: int = SHORTLIST) -> pd.DataFrame:
         """What `recommend` says to each of some users, by id, in one table with `user_id` before the other columns.
@@ -139,7 +165,8 @@ class Recommender:
             UserError: an id is unknown.
         """
         numbers = [self.names.user(user) for user in users]
-        ranked = self._rank([self._viewer.question_of(number) for number in numbers], k, shortlist)
+        questions = [self.viewer.question_of(number) for number in numbers]
+        ranked = self.answer([Ranking(question=question, k=k, shortlist=shortlist) for question in questions])
         ids = self.names.user_ids[np.repeat(numbers, [len(items) for items in ranked]).astype(np.int64)]
         table = pd.concat(ranked or [self._ranked(np.zeros(0, np.int64), np.zeros(0))], ignore_index=True)
         table.insert(0, "user_id", ids.to_numpy())
@@ -161,24 +188,40 @@ class Recommender:
         )
         return len(ids), rows
 
-    def _rank(self, questions: Sequence[Question], k: int, shortlist: int) -> list[pd.DataFrame]:
-        """Of each question the `k` best of the shortlist, best first."""
+    def ranking(self, user: str | int | History, k: int, *, shortlist: int = SHORTLIST) -> Ranking:
+        """What `recommend` asks the models, which `answer` answers together with others; raises as `recommend`."""
+        return Ranking(question=self._question(user), k=k, shortlist=shortlist)
+
+    def scoring(self, user: str | int | History, items: Sequence[str | int]) -> Ranking:
+        """What `score_items` asks the models; raises as `recommend`."""
+        candidates = self.names.items(pd.Series([str(item) for item in items], dtype="str"))
+        return Ranking(question=replace(self._question(user), candidates=candidates))
+
+    def answer(self, rankings: Sequence[Ranking]) -> list[pd.DataFrame]:
+        """The tables of several people's questions, made in the same passes; each is as if it were asked alone."""
+        open_ones = [ranking for ranking in rankings if ranking.k is not None]
+        affinities = self.viewer.affinities([ranking.question for ranking in open_ones])
         asked = []
-        for question, affinity in zip(questions, self._viewer.affinities(questions), strict=True):
-            others = np.setdiff1d(np.arange(len(self._items)), self._viewer.rated(question))
-            best = np.argsort(-affinity[others], kind="stable")[: max(k, shortlist)]
-            asked.append(replace(question, candidates=others[best]))
-        probability = self._viewer.probabilities(asked)
-        ranked, end = [], 0
-        for question in asked:
+        for ranking in rankings:
+            question = ranking.question
+            if ranking.k is not None:
+                others = np.setdiff1d(np.arange(len(self._items)), self.viewer.rated(question))
+                best = np.argsort(-next(affinities)[others], kind="stable")[: max(ranking.k, ranking.shortlist)]
+                question = replace(question, candidates=others[best])
+            asked.append(question)
+        probability = self.viewer.probabilities(asked)
+        tables, end = [], 0
+        for ranking, question in zip(rankings, asked, strict=True):
             of_question = probability[end : (end := end + len(question.candidates))]
-            best = np.argsort(-of_question, kind="stable")[: max(k, 0)]
-            ranked.append(self._ranked(question.candidates[best], of_question[best]))
-        return ranked
+            order = np.arange(len(of_question))
+            if ranking.k is not None:
+                order = np.argsort(-of_question, kind="stable")[: max(ranking.k, 0)]
+            tables.append(self._ranked(question.candidates[order], of_question[order]))
+        return tables
 
     def _ranked(self, items: NDArray[np.int64], probability: NDArray[np.float64]) -> pd.DataFrame:
         named = self._items[["item_id", "title"]].iloc[items].reset_index(drop=True)
-        return named.assign(probability=probability)
+        return named.assign(probability=probability)[list(Scored.model_fields)]
 
     def explain(self, user: str | int | History, item: str | int) -> Explanation:
         """The probability that somebody likes an item, the experts' weights, and the model's reason with its evidence.
@@ -190,8 +233,8 @@ class Recommender:
             UserError: as `recommend`.
         """
         number = self.names.items(pd.Series([item]))
-        view = self._viewer.view([replace(self._question(user), candidates=number)])
-        probability, weights = view.loaded.probability(view.targets)[0], view.weights[0]
+        view = self.viewer.view([replace(self._question(user), candidates=number)])
+        probability, weights = probabilities(view.loaded, view.targets)[0], view.weights[0]
         checker, row = self._checker.over(view.loaded.interactions), int(view.targets[0])
         shown, past = checker.shown(row), view.loaded.interactions.iloc[checker.history_rows(row)]
         decoding = Decoding.from_params(self._params.evaluate, seed=self._params.seed)
@@ -215,6 +258,14 @@ class Recommender:
             thesaurus=checker.thesaurus.name,
         )
 
+    def find_users(self, text: str) -> pd.DataFrame:
+        """Users by what their ids have in them, as `names.find_users`."""
+        return find_users(text, self._users, self._loaded.interactions)
+
+    def find_items(self, text: str) -> pd.DataFrame:
+        """Items by what their titles have in them, as `names.find_items`, without suggestions where there are none."""
+        return find_items(text, self._items, self._loaded.interactions)[0]
+
     def _fingerprint(self) -> str:
         """What the answers depend on: a hash of the tables, the features, the models and how users are routed."""
         root = self._loaded.root
@@ -229,7 +280,7 @@ class Recommender:
     def _question(self, user: str | int | History) -> Question:
         """A question about `user` (as in `recommend`), without candidates."""
         if isinstance(user, str | int | float | np.number):
-            return self._viewer.question_of(self.names.user(user))
+            return self.viewer.question_of(self.names.user(user))
         if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in user):
             raise UserError("history: should be pairs of an item id and whether it was liked, such as [('42', True)]")
         named = pd.Series([str(item) for item, _ in user], dtype="str")
@@ -237,4 +288,6 @@ class Recommender:
         item = self.names.items(named)
         if (again := pd.Series(item).duplicated()).any():
             raise UserError(f"history: item {named[again].iloc[0]!r} stands in it twice; keep one of them")
-        return Question(user=-1, rows=item[:0], item=item, label=label, candidates=item[:0])
+        nothing = item[:0]
+        now = self.viewer.now
+        return Question(moment=now, user=-1, rows=nothing, item=item, label=label, candidates=nothing)

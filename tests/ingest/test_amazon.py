@@ -1,4 +1,4 @@
-"""Amazon and Yelp files are read as published, their metadata repaired and the repairs counted."""
+"""Files of Amazon, Yelp and others are read as published, their metadata repaired and the repairs counted."""
 
 import gzip
 import io
@@ -13,7 +13,7 @@ from tests.project import dataset_params
 from thinkrec.errors import UserError
 from thinkrec.ingest.dataset import ingest
 from thinkrec.ingest.readers.published import open_release
-from thinkrec.ingest.readers.reviews import YELP, amazon_2018, amazon_2023
+from thinkrec.ingest.readers.reviews import KUAIREC, STEAM, YELP, amazon_2018, amazon_2023, goodreads
 
 REVIEWS_2018 = [
     {"overall": 5.0, "reviewTime": "06 17, 2018", "reviewerID": "A31U", "asin": "B004", "style": {"Amount:": " 50"},
@@ -88,6 +88,70 @@ def test_amazon_2023_is_read_as_published(tmp_path):
     assert items["title"].tolist() == ["Howard LC0008", ""]
     assert items["categories"].tolist() == [["All Beauty"], ["A", "B"]]
     assert items["description"].tolist() == ["Soft Big", "x"]
+
+
+def test_amazon_2023_is_read_from_the_folders_of_the_hub_and_as_5_core_csv(tmp_path):
+    for folder, name, values in (
+        ("raw/review_categories", "All_Beauty.jsonl", REVIEWS_2023),
+        ("raw/meta_categories", "meta_All_Beauty.jsonl", META_2023),
+    ):
+        (tmp_path / "amazon" / folder).mkdir(parents=True)
+        write(tmp_path / "amazon" / folder, {name: values})
+    rated = [["AGKH", "B00P", 5.0, 1588687728], ["AGKH", "B00Q", 1.0, 1588687728]]
+    assert gather(open_release(amazon_2023("All_Beauty"), tmp_path)).rating_rows() == rated
+    text = "user_id,parent_asin,rating,timestamp\nAGKH,B00P,5.0,1588687728923\nAGKH,B00Q,1.0,1588687728000\n"
+    (tmp_path / "amazon" / "raw" / "review_categories" / "All_Beauty.jsonl").unlink()
+    (tmp_path / "amazon" / "All_Beauty.csv.gz").write_bytes(gzip.compress(text.encode()))
+    whole = gather(open_release(amazon_2023("All_Beauty"), tmp_path))
+    assert (whole.rating_rows(), whole.items["title"].tolist()) == (rated, ["Howard LC0008", ""])
+
+
+def test_goodreads_is_read_as_published_and_shelved_books_are_no_ratings(tmp_path):
+    book = {"book_id": "402128", "title": "Cats (Poems, #1)", "title_without_series": "Cats",
+            "publication_year": "1982", "description": "On cats.",
+            "popular_shelves": [{"count": "9", "name": "to-read"}, {"count": "5", "name": "poetry"}]}  # fmt: skip
+    rated = {"user_id": "80d5", "book_id": "402128", "review_id": "f", "is_read": True, "rating": 4, "read_at": "",
+             "date_updated": "Fri Apr 19 08:15:15 -0700 2013"}  # fmt: skip
+    shelved = rated | {"user_id": "90d5", "rating": 0, "is_read": False}
+    undated = rated | {"date_updated": "Fri Apr 39 08:15:15 -0700 2013"}
+    names = ("goodreads_interactions_poetry.json.gz", "goodreads_books_poetry.json.gz")
+    write(tmp_path, dict(zip(names, ([rated, shelved, undated], [book]), strict=True)))
+    whole = gather(open_release(goodreads("poetry"), tmp_path))
+    assert whole.rating_rows() == [["80d5", "402128", 4.0, 1366384515]]
+    assert (whole.rows, whole.quarantine["row"].tolist()) == (2, [3])
+    assert whole.items.to_numpy().tolist() == [["402128", "Cats", 1982, ["poetry"], "On cats."]]
+
+
+def test_steam_is_read_as_python_wrote_it(tmp_path):
+    review = (
+        "{u'username': u'Chaos \\u2603', u'hours': 11.5, u'product_id': u'725280', u'date': u'2018-01-02', 'e': True}"
+    )
+    broken = "{u'username': open('/etc/passwd')}"
+    game = "{u'app_name': u\"Rust's End\", u'genres': [u'Action'], u'id': u'725280', u'release_date': u'2017-12-05'}"
+    for name, lines in (("reviews", [review, broken]), ("games", [game])):
+        (tmp_path / f"steam_{name}.json.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    whole = gather(open_release(STEAM, tmp_path))
+    assert whole.rating_rows() == [["Chaos \u2603", "725280", 11.5, 1514851200]]
+    assert whole.quarantine["reason"].tolist() == ["not JSON"]
+    assert whole.items.to_numpy().tolist() == [["725280", "Rust's End", 2017, ["Action"], ""]]
+
+
+def test_kuairec_is_read_as_published(tmp_path):
+    folder = tmp_path / "KuaiRec" / "data"
+    folder.mkdir(parents=True)
+    (folder / "big_matrix.csv").write_text(
+        "user_id,video_id,play_duration,video_duration,time,date,timestamp,watch_ratio\n"
+        "0,3649,13838,10867,2020-07-05 00:08:23.438,20200705,1593878903.438,1.2733965215790926\n"
+    )
+    (folder / "kuairec_caption_category.csv").write_text(
+        "video_id,manual_cover_text,caption,topic_tag,first_level_category_id,first_level_category_name,"
+        "second_level_category_id,second_level_category_name,third_level_category_id,third_level_category_name\n"
+        '3649,UNKNOWN,"\u7cbe\u795e\n\u5c0f\u4f19",[],8,\u989c\u503c,673,\u989c\u503c\u968f\u62cd,-124,UNKNOWN\n'
+    )
+    whole = gather(open_release(KUAIREC, tmp_path))
+    assert whole.rating_rows() == [["0", "3649", pytest.approx(1.2733965), 1593878903]]
+    assert whole.items["title"].tolist() == ["\u7cbe\u795e \u5c0f\u4f19"]
+    assert whole.items["categories"].tolist() == [["\u989c\u503c"]]
 
 
 def test_reviews_without_their_metadata_beside_them_stop(tmp_path):

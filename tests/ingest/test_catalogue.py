@@ -19,8 +19,9 @@ def test_published_datasets_say_all_of_it(name):
     assert all(re.fullmatch(r"https://[^\s{}]+\.(zip|gz)", file.address) for file in dataset.files)
     assert all((file.md5 is not None) == name.startswith("ml-") for file in dataset.files)
     assert all(re.fullmatch(r"[0-9a-f]{32}", file.md5 or "0" * 32) for file in dataset.files)
-    assert dataset.threshold == (4 if name.startswith("amazon") else 3)
-    assert dataset.core == (0 if name.startswith("ml-") else 20)
+    assert all((file.name in mirror) and file.md5 for file in dataset.files for mirror in file.mirrors)
+    assert dataset.threshold == {"amazon": 4, "steam": 10}.get(name.partition("-")[0], 3)
+    assert dataset.core == {"ml": 0, "steam": 5}.get(name.partition("-")[0], 20)
 
 
 def test_a_category_names_its_files():
@@ -28,6 +29,7 @@ def test_a_category_names_its_files():
     assert [[file.name for file in files] for files in published] == [
         ["Gift_Cards_5.json.gz", "meta_Gift_Cards.json.gz"],
         ["Gift_Cards.jsonl.gz", "meta_Gift_Cards.jsonl.gz"],
+        ["goodreads_interactions_Gift_Cards.json.gz", "goodreads_books_Gift_Cards.json.gz"],
     ]
 
 
@@ -38,6 +40,9 @@ def test_a_category_names_its_files():
         ("amazon-2018", "'nothing' is no category of amazon-2018; write it as its files do: amazon-2018:Gift_Cards"),
         ("amazon-2023:gift cards", "'gift cards' is no category of amazon-2023"),
         ("amazon-2018:../../etc", "'../../etc' is no category of amazon-2018"),
+        ("goodreads", "'nothing' is no category of goodreads; write it as its files do: goodreads:comics_graphic, "),
+        ("own:", "'' is no name; use letters, digits"),
+        ("own:../etc", "'../etc' is no name"),
         ("amazon-2014:Books", "did you mean amazon-201"),
         ("", "no dataset ''"),
     ],
@@ -63,6 +68,7 @@ def test_parameters_have_their_say():
         ("ml-25m", "{}: no "),  # it looks into the folder of its downloads, and finds nothing
         ("amazon-2018:Gift_Cards", "{}: no "),
         ("yelp", "dataset.raw: yelp has terms that you must accept yourself on Yelp's site"),
+        ("kuairec", "dataset.raw: kuairec is to be had by a browser: get KuaiRec.zip"),
     ],
 )
 def test_where_there_is_no_path_the_downloads_are_opened(name, message, tmp_path, monkeypatch):

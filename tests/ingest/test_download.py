@@ -35,7 +35,7 @@ class Server(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.asked.append(self.path)
-        kind = self.path.strip("/").partition(".")[0]
+        kind = self.path.strip("/").replace("/", ".").partition(".")[0]
         if kind == "gone" or (kind == "busy" and len(self.asked) == 1):
             self.send_error(404 if kind == "gone" else 503)
             return
@@ -113,7 +113,7 @@ def test_one_without_a_published_checksum_is_held_to_what_came_first(server, tmp
 def test_what_is_no_whole_archive_is_not_kept(data, server, tmp_path, monkeypatch):
     monkeypatch.setattr(Server, "data", data)
     remote = Remote(f"{server}/good.json.gz")
-    assert "good.json.gz: what came is not a" in refuse(remote)
+    assert "good.json.gz: what came from 127.0.0.1 is not a" in refuse(remote)
     assert names_in(tmp_path) == []
     monkeypatch.setattr(Server, "data", PACKED)
     assert (fetch("ml-1m", [remote]) / remote.name).read_bytes() == PACKED
@@ -130,7 +130,7 @@ def test_a_certificate_that_does_not_hold_is_called_that(server, monkeypatch):
 
     monkeypatch.setattr("requests.get", refuse_handshake)
     message = refuse(Remote(f"{server}/good.zip", MD5))
-    assert message.startswith("good.zip: 127.0.0.1 cannot show who it is (certificate has expired); get http")
+    assert message.startswith("good.zip: 127.0.0.1 cannot show who it is (certificate has expired). get http")
 
 
 @pytest.mark.parametrize(
@@ -163,9 +163,9 @@ def refuse(remote, dataset="ml-1m"):
 @pytest.mark.parametrize(
     ("name", "message", "tries"),
     [
-        ("gone.zip", "the server says 404 Not Found; has the file moved?", 1),
-        ("wrong.zip", "wrong.zip: what came is not the file of the published MD5; deleted. get http", 3),
-        ("cut.zip", "cut.zip: the download broke off (IncompleteRead)", 3),
+        ("gone.zip", "gone.zip: 127.0.0.1 says 404 Not Found. get http", 1),
+        ("wrong.zip", "wrong.zip: what came from 127.0.0.1 is not the file of the published MD5. get http", 3),
+        ("cut.zip", "cut.zip: the download from 127.0.0.1 broke off (IncompleteRead)", 3),
     ],
 )
 def test_what_goes_wrong_is_one_line_and_leaves_nothing(server, tmp_path, name, message, tries):
@@ -181,10 +181,21 @@ def test_without_a_network_the_message_says_what_to_get_and_where_to_put_it(serv
         message = refuse(remote)
     folder = tmp_path / "data" / "ml-1m"
     assert message.startswith("good.zip: cannot reach 127.0.0.1 (Connection refused)")
-    assert message.endswith(f"; get {remote.address} by hand, put it into {folder} or pass -S dataset.raw=PATH")
+    assert message.endswith(f". get {remote.address} by hand, put it into {folder} or pass -S dataset.raw=PATH")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "good.zip").write_bytes(DATA)
     assert fetch("ml-1m", [remote]) == folder
+
+
+def test_a_mirror_has_what_the_publisher_does_not_and_the_checksum_decides(server, tmp_path, capsys):
+    mirrored = Remote(f"{server}/gone/ml.zip", MD5, (f"{server}/wrong/ml.zip", f"{server}/good/ml.zip"))
+    assert (fetch("ml-1m", [mirrored]) / "ml.zip").read_bytes() == DATA
+    line = f"ml.zip: from {server}/good/ml.zip, since 127.0.0.1 says 404 Not Found; what came from 127.0.0.1 is not the"
+    assert line in capsys.readouterr().err
+    (folder_of("ml-1m") / "ml.zip").unlink()
+    refusal = refuse(replace(mirrored, mirrors=(f"{server}/cut/ml.zip",)))
+    assert "404 Not Found; the download from 127.0.0.1 broke off (IncompleteRead). get" in refusal
+    assert names_in(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_written_stops(server, tmp_path):

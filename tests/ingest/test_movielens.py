@@ -7,7 +7,7 @@ import pytest
 from tests.ingest.whole import gather
 from thinkrec.errors import UserError
 from thinkrec.ingest.readers import files
-from thinkrec.ingest.readers.movielens import ML_1M, ML_100K, ML_CSV, split_title
+from thinkrec.ingest.readers.movielens import ML_1M, ML_10M, ML_100K, ML_CSV, split_title
 from thinkrec.ingest.readers.published import open_release
 
 RATINGS = "1::10::5::991353600\n1::2::3::991353600\n2::10::1::1017619200\n"
@@ -26,9 +26,8 @@ ITEMS_100K = (
 
 def write(folder, release, ratings=RATINGS, movies=MOVIES):
     folder.mkdir(exist_ok=True)
-    encoding = "utf-8" if release is ML_CSV else "latin-1"
-    for name, text in ((release.ratings[0], ratings), (release.items, movies)):
-        (folder / name).write_bytes(text.encode(encoding))
+    for name, text in ((next(iter(release.ratings)), ratings), (release.items, movies)):
+        (folder / name).write_bytes(text.encode(release.encoding))
     return folder
 
 
@@ -62,6 +61,14 @@ def test_ml_100k_is_read_as_published(tmp_path):
     assert whole.items["title"].tolist() == ["Kolya", "The L\xe9on"]
     assert whole.items["year"].tolist() == [1996, 1994]
     assert whole.items["categories"].tolist() == [["Comedy", "Romance"], []]
+
+
+def test_ml_10m_is_ml_1m_in_utf_8_with_half_stars(tmp_path):
+    whole = gather(open_release(ML_10M, write(tmp_path, ML_10M, "1::2::3.5::991353600\n")))
+    assert (whole.rating_rows(), whole.items["title"].tolist()) == (
+        [["1", "2", 3.5, 991353600]],
+        ["Mis\xe9rables, Les"],
+    )
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])

@@ -56,7 +56,7 @@ def save(table, path):
 
 def own(raw, columns=COLUMNS, **changes):
     threshold = None if columns and "label" in columns else 3
-    return dataset_params(name="own", raw=raw, columns=columns, **{"threshold": threshold, **changes})
+    return dataset_params(raw=raw, columns=columns, **{"name": "own", "threshold": threshold, **changes})
 
 
 def open_source(params):
@@ -100,6 +100,11 @@ def test_what_sets_the_fields_apart_follows_from_the_first_line(mark, tmp_path):
     whole = read(tmp_path / "r.csv", items={"file": tmp_path / "i.csv", "item": "id", "title": "name"})
     assert whole.rating_rows() == READ
     assert whole.items["title"].tolist() == ["Title, The"]
+
+
+def test_ones_own_data_may_have_a_name(tmp_path):
+    params = own(save(TABLE, tmp_path / "r.csv"), COLUMNS, name="own:films-2")
+    assert (choose_dataset(params).name, gather(open_source(params)).rows) == ("own:films-2", len(TABLE))
 
 
 def test_a_column_has_one_meaning():

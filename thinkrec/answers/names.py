@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from thinkrec.artifacts import INTERACTIONS, ITEMS, USERS, read_table
+from thinkrec.artifacts import ITEMS, USERS
 from thinkrec.errors import UserError
 from thinkrec.ingest.clean import plain_id
 from thinkrec.shown import one_line, shown_title
@@ -30,19 +30,19 @@ def read_liked(value: Any, where: str) -> bool:
     return LIKED_WORDS[word]
 
 
-def find_users(text: str) -> pd.DataFrame:
+def find_users(text: str, users: pd.DataFrame, interactions: pd.DataFrame) -> pd.DataFrame:
     """The users whose id has `text` in it: `user_id`, `interactions`."""
-    users, counts = read_table(USERS), read_table(INTERACTIONS)["user"].value_counts()
-    users["interactions"] = users["user"].map(counts).fillna(0).astype(int)
-    return users[users["user_id"].str.contains(text, case=False, regex=False)].drop(columns="user")
+    matching = users[users["user_id"].str.contains(text, case=False, regex=False)]
+    counts = np.bincount(interactions["user"], minlength=len(users))
+    return matching[["user_id"]].assign(interactions=counts[matching["user"]])
 
 
-def find_items(text: str) -> tuple[pd.DataFrame, list[str]]:
+def find_items(text: str, items: pd.DataFrame, interactions: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The items with `text` in their title, or as their id, and where there are none the titles that are most like it.
 
     Columns: `item_id`, `title`, `year` (None where unknown), `categories`, `interactions`.
     """
-    items, counts = read_table(ITEMS), read_table(INTERACTIONS)["item"].value_counts()
+    counts = np.bincount(interactions["item"], minlength=len(items))
     keys = items["title"].map(title_key)
     matching = items[keys.str.contains(title_key(text), regex=False) | (items["item_id"] == plain_id(text))]
     listed = pd.DataFrame(
@@ -51,7 +51,7 @@ def find_items(text: str) -> tuple[pd.DataFrame, list[str]]:
             "title": matching["title"],
             "year": [None if pd.isna(year) else int(year) for year in matching["year"]],
             "categories": [list(names) for names in matching["categories"]],
-            "interactions": matching["item"].map(counts).fillna(0).astype(int),
+            "interactions": counts[matching["item"]],
         },
         dtype=object,
     )

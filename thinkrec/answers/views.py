@@ -1,8 +1,8 @@
-"""Questions to a finished project as rows after the last interaction of its table, and the model over those rows.
+"""Questions to a finished project as rows at some moment of its table, mostly after it, and the model over those rows.
 
 A question's rows go through the code of training and evaluation: causal statistics, the feature model's states, the
-prompt layout, the gate. The table is counted once; a question adds its own rows to these counts, so its cost does not
-depend on the table's size.
+prompt layout, the gate. The table is counted once; a question adds its own rows to what was counted before its moment,
+so its cost hardly depends on the table's size.
 
 Shapes: n interactions of the table, m rows of a view, I items, N experts, d dimensions.
 """
@@ -15,8 +15,9 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from thinkrec.answers.passes import probabilities
 from thinkrec.experts.routing import Routing
 from thinkrec.features.artefact import Features
 from thinkrec.features.ratings import Ratings
@@ -33,8 +34,9 @@ VIEW_ROWS = 50_000  # rows of one view: bounds the memory of scoring many pairs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """Candidates for one user, and the user's history: rows of the table, or items and labels given by hand."""
+    """Candidates for one user at a moment, and the user's history: rows of the table, or items and labels by hand."""
 
+    moment: int  # seconds; no row of the table at or after it is known
     user: int  # -1 for somebody never seen
     rows: Rows  # of the table
     item: Rows  # beyond the table
@@ -47,12 +49,38 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """What a question's answer is: its own candidates in their order or, with `k`, the best of the catalogue."""
+
+    question: Question
+    k: int | None = None
+    shortlist: int = 0  # how many of the catalogue's items the language model ranks; at least k
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """The rows of some questions, one question after the other, as a table of their own."""
 
     loaded: LoadedModel  # over those rows
     weights: Floats  # (questions, N + 1), the routing weights
     targets: Rows  # the candidates' rows
+
+
+class CountsAt:
+    """How many rows of a table, and how many likes, a key has before a moment."""
+
+    def __init__(self, key: ArrayLike, timestamp: ArrayLike, label: ArrayLike) -> None:
+        self._moments, time_n = np.unique(np.asarray(timestamp), return_inverse=True)
+        place_n = np.asarray(key, np.int64) * (len(self._moments) + 1) + time_n
+        order = np.argsort(place_n, kind="stable")
+        self._places, self._likes = place_n[order], np.append(0, np.cumsum(np.asarray(label, np.int64)[order]))
+
+    def __call__(self, key: Rows, moment: Rows) -> Rows:
+        """Likes and rows (2, k) of the keys (k,) strictly before the moments (k,)."""
+        first = key.astype(np.int64) * (len(self._moments) + 1)
+        low = np.searchsorted(self._places, first)
+        high = np.searchsorted(self._places, first + np.searchsorted(self._moments, moment))
+        return np.stack([self._likes[high] - self._likes[low], high - low])
 
 
 class Viewer:
@@ -66,18 +94,28 @@ class Viewer:
         self._content: ItemContent = item_content(items)
         table = loaded.interactions
         self._counts: Counts = counts_before(table)
-        label, item = table["label"].to_numpy(np.int64), table["item"].to_numpy()
-        self._item_count = np.bincount(item, minlength=len(items))
-        self._item_likes = np.bincount(item[label == 1], minlength=len(items))
-        self._likes, self._now = int(label.sum()), int(table["timestamp"].max()) + 1
+        self.now = int(table["timestamp"].max()) + 1
+        self._table_counts = CountsAt(np.zeros(len(table), np.int64), table["timestamp"], table["label"])
+        self._item_counts = CountsAt(table["item"], table["timestamp"], table["label"])
         self._fitted = np.unique(loaded.user[loaded.rows("train")])
         self._first = np.searchsorted(loaded.user, np.arange(users + 1))  # each user's first row
 
     def question_of(self, user: int, candidates: Rows | None = None) -> Question:
         """A question about a user of the table, with items as candidates, all by number."""
-        rows, nothing = np.arange(self._first[user], self._first[user + 1]), np.zeros(0, np.int64)
+        return self._question(self.now, user, int(self._first[user + 1]), candidates)
+
+    def question_before(self, row: int, candidates: Rows | None = None) -> Question:
+        """A question about the user of a row of the table as of that row's moment, which the user's history ends at."""
+        table = self._loaded.interactions
+        moment, user = (int(table[name].iloc[row]) for name in ("timestamp", "user"))
+        first, last = self._first[user : user + 2]
+        end = first + np.searchsorted(table["timestamp"].to_numpy()[first:last], moment)
+        return self._question(moment, user, int(end), candidates)
+
+    def _question(self, moment: int, user: int, end: int, candidates: Rows | None) -> Question:
+        rows, nothing = np.arange(self._first[user], end), np.zeros(0, np.int64)
         candidates = nothing if candidates is None else candidates
-        return Question(user=user, rows=rows, item=nothing, label=nothing, candidates=candidates)
+        return Question(moment=moment, user=user, rows=rows, item=nothing, label=nothing, candidates=candidates)
 
     def rated(self, question: Question) -> Rows:
         """The numbers of the items that a question's user has rated, in the table or by hand."""
@@ -98,7 +136,7 @@ class Viewer:
     def probabilities(self, questions: Sequence[Question], *, progress: str | None = None) -> NDArray[np.float64]:
         """Probabilities of all candidates, question after question."""
         views = map(self.view, _bounded(questions))
-        parts = [view.loaded.probability(view.targets, progress=progress) for view in views]
+        parts = [probabilities(view.loaded, view.targets, progress=progress) for view in views]
         return np.concatenate([np.zeros(0), *parts])
 
     def view(self, questions: Sequence[Question]) -> View:
@@ -110,7 +148,7 @@ class Viewer:
             new = np.concatenate([question.item, question.candidates])
             later = np.minimum(np.arange(len(new)), len(question.item))  # candidates share the last moment
             unknown = np.zeros(len(question.candidates), np.int64)  # nothing sees a target's label
-            added = (new, np.concatenate([question.label, unknown]), self._now + later)
+            added = (new, np.concatenate([question.label, unknown]), question.moment + later)
             part = {
                 name: np.concatenate([table[name].to_numpy()[question.rows], values])
                 for name, values in zip(columns, added, strict=True)
@@ -120,16 +158,20 @@ class Viewer:
             is_target.append(np.arange(question.size) >= question.size - len(question.candidates))
         rows = pd.concat(parts, ignore_index=True).astype({"item": np.int32, "label": np.int8})
         source_m, target_m = np.concatenate(source), np.concatenate(is_target)
-        features = self._features(rows, source_m)
+        features = self._features(rows, source_m, questions)
         last = np.searchsorted(features.state, np.arange(len(questions)), side="right") - 1  # a candidate each
-        weights = self._routing.of_vectors(features.user_vectors_of(last))
-        user = np.asarray([question.user for question in questions])
-        fitted = np.isin(user, self._fitted)  # routed by their fitted vectors, as in evaluation
-        weights[fitted] = self._routing.weights[user[fitted]]
+        vectors = features.user_vectors_of(last)[:, None]
+        user = [question.user for question in questions]
+        weights = np.concatenate(  # one by one: products of more rows may round otherwise
+            [
+                self._routing.weights[[number]] if fitted else self._routing.of_vectors(vector)
+                for number, vector, fitted in zip(user, vectors, np.isin(user, self._fitted), strict=True)
+            ]  # users of the fit are routed by their fitted vectors, as in evaluation
+        )
         loaded = replace(self._loaded.over(rows, features), routing_weights=weights)
         return View(loaded=loaded, weights=weights, targets=np.flatnonzero(target_m))
 
-    def _features(self, rows: pd.DataFrame, source: Rows) -> Features:
+    def _features(self, rows: pd.DataFrame, source: Rows, questions: Sequence[Question]) -> Features:
         """Features of a view's rows (m,). `source` is a row's number in the table, whose features are stored, or -1."""
         stored, new = self._loaded.features, source < 0
         ratings = Ratings.of(rows, items=self._items)
@@ -138,7 +180,8 @@ class Viewer:
         states, biases = self._feature_model.states(ratings, ratings.start[new], ratings.end[new])
         vectors[new] = states
         item_row[new] = ratings.item[new]  # vectors of the fit on all of train
-        counted, _ = statistics_of(self._counts_of(rows, source), rows, self._content)
+        moment = np.repeat([question.moment for question in questions], [question.size for question in questions])
+        counted, _ = statistics_of(self._counts_of(rows, source, moment), rows, self._content)
         affinity = self._item_side.logits(states, biases, ratings.item[new]) - biases
         statistics = stored.statistics[source]
         statistics[new] = np.concatenate([counted[new], affinity[:, None]], axis=1)
@@ -152,12 +195,15 @@ class Viewer:
             statistic_names=stored.statistic_names,
         )
 
-    def _counts_of(self, rows: pd.DataFrame, source: Rows) -> Counts:
-        """Counts before each row of a view: stored ones or, for new rows, the whole table's plus the question's."""
+    def _counts_of(self, rows: pd.DataFrame, source: Rows, moment: Rows) -> Counts:
+        """Counts before each row of a view: stored ones or, for new rows, the table's at `moment` plus the question's.
+
+        A row given by hand happens after the question's moment, and the table ends there.
+        """
         new, stored = source < 0, self._counts
         user, item, time, label = (rows[name].to_numpy() for name in ("user", "item", "timestamp", "label"))
-        total = np.asarray([self._likes, len(self._loaded.interactions)])[:, None]
-        of_item = np.stack([self._item_likes, self._item_count])[:, item[new]]
+        total = self._table_counts(np.zeros(new.sum(), np.int64), moment[new])
+        of_item = self._item_counts(item[new], moment[new])
         pair = user[new].astype(np.int64) * self._items + item[new]
 
         def with_new(stored_counts: tuple[Rows, Rows], before: Rows, key: Rows) -> tuple[Rows, Rows]:

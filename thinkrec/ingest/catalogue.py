@@ -59,17 +59,21 @@ class Dataset:
             return self.open(Path())
         if raw is not None:
             return self.open(raw)
-        if not self.files:
-            raise UserError(f"dataset.raw: {self.name} is read from a file or folder; pass -S dataset.raw=PATH")
         if self.by_hand:
             raise UserError(f"dataset.raw: {self.name} {self.by_hand}, then pass -S dataset.raw=PATH")
+        if not self.files:
+            raise UserError(f"dataset.raw: {self.name} is read from a file or folder; pass -S dataset.raw=PATH")
         return self.open(download.fetch(self.name, self.files))
 
 
 OWN = "own"
 MOVIELENS = "https://files.grouplens.org/datasets/movielens"
+MIRROR = "https://huggingface.co/datasets/Recommenders/MovieLens/resolve/main"
+MIRRORED = ("ml-100k", "ml-1m", "ml-10m", "ml-20m")
 YELP = "https://business.yelp.com/external-assets/files/Yelp-JSON.zip"
-AMAZON = "https://mcauleylab.ucsd.edu/public_datasets/data"
+KUAIREC = "https://zenodo.org/records/18164998"
+UCSD = "https://mcauleylab.ucsd.edu/public_datasets"
+STEAM = "https://cseweb.ucsd.edu/~wckang"
 
 # 20 months; sizes, coefficients and the reasons for them: thinkrec/synthetic/world.py.
 WORLD_WINDOWS = split_at("2021-01-01", "2021-11-01", "2022-04-01", "2022-09-01")
@@ -105,7 +109,7 @@ def open_world(world: World) -> Source:
 
 def _movielens(name: str, release: Release, md5: str, windows: Rule) -> Dataset:
     # The zip lies in the folder of the downloads; another path is what the user says it is.
-    archive = Remote(f"{MOVIELENS}/{name}.zip", md5)
+    archive = Remote(f"{MOVIELENS}/{name}.zip", md5, (f"{MIRROR}/{name}.zip",) if name in MIRRORED else ())
     return Dataset(
         name=name,
         files=(archive,),
@@ -115,12 +119,14 @@ def _movielens(name: str, release: Release, md5: str, windows: Rule) -> Dataset:
     )
 
 
-def _amazon(category: str, year: str, ratings: str, items: str, windows: Rule) -> Dataset:
-    release = {"2018": reviews.amazon_2018, "2023": reviews.amazon_2023}[year]
-    return Dataset(
-        name=f"amazon-{year}:{category}",
-        files=tuple(Remote(f"{AMAZON}/{path.format(category)}") for path in (ratings, items)),
-        threshold=4.0,
+def _in_categories(
+    family: str, release: Callable[[str], Release], ratings: str, items: str, threshold: float, windows: Rule
+) -> Callable[[str], Dataset]:
+    """The dataset of a category; `{}` stands for it in the addresses of its two files."""
+    return lambda category: Dataset(
+        name=f"{family}:{category}",
+        files=tuple(Remote(f"{UCSD}/{path.format(category)}") for path in (ratings, items)),
+        threshold=threshold,
         windows=windows,
         core=20,
         open=partial(open_release, release(category)),
@@ -154,6 +160,7 @@ DATASETS: dict[str, Dataset] = {
             "c4d9eecfca2ab87c1945afe126590906",
             split_at("2001-06-01", "2002-04-01", "2002-09-01", "2003-02-01"),
         ),
+        _movielens("ml-10m", movielens.ML_10M, "ce571fd55effeba0271552578f2648bd", _LAST_20_MONTHS),
         _movielens("ml-20m", movielens.ML_CSV, "cd245b17a1ae2cc31bb14903e1204af3", _LAST_20_MONTHS),
         _movielens("ml-25m", movielens.ML_CSV, "6b51fb2759a8657d3bfcbfc42b592ada", _LAST_20_MONTHS),
         _movielens("ml-32m", movielens.ML_CSV, "d472be332d4daa821edc399621853b57", _LAST_20_MONTHS),
@@ -167,6 +174,21 @@ DATASETS: dict[str, Dataset] = {
             open=partial(open_release, reviews.YELP),
         ),
         Dataset(
+            name="steam",
+            files=tuple(Remote(f"{STEAM}/steam_{kind}.json.gz") for kind in ("reviews", "games")),
+            threshold=10.0,  # hours played; ours, nobody publishes one
+            windows={"months": [10, 1, 1]},
+            core=5,
+            open=partial(open_release, reviews.STEAM),
+        ),
+        Dataset(
+            name="kuairec",
+            by_hand=f"is to be had by a browser: get KuaiRec.zip and kuairec_caption_category.csv at {KUAIREC}",
+            threshold=1.0,  # seen to the end
+            windows={"shares": [0.8, 0.1, 0.1]},  # of 63 days
+            open=partial(open_release, reviews.KUAIREC),
+        ),
+        Dataset(
             name=OWN,
             threshold=0.5,  # of a label
             windows={"shares": [0.8, 0.1, 0.1]},
@@ -176,36 +198,55 @@ DATASETS: dict[str, Dataset] = {
 }
 # Datasets that their publisher has cut up by category.
 FAMILIES: dict[str, Callable[[str], Dataset]] = {
-    "amazon-2018": partial(
-        _amazon,
-        year="2018",
-        ratings="amazon_v2/categoryFilesSmall/{}_5.json.gz",
-        items="amazon_v2/metaFiles2/meta_{}.json.gz",
+    "amazon-2018": _in_categories(
+        "amazon-2018",
+        reviews.amazon_2018,
+        ratings="data/amazon_v2/categoryFilesSmall/{}_5.json.gz",
+        items="data/amazon_v2/metaFiles2/meta_{}.json.gz",
+        threshold=4.0,
         windows=split_at("2017-01-01", "2017-11-01", "2017-12-01", "2018-01-01"),
     ),
-    "amazon-2023": partial(
-        _amazon,
-        year="2023",
-        ratings="amazon_2023/raw/review_categories/{}.jsonl.gz",
-        items="amazon_2023/raw/meta_categories/meta_{}.jsonl.gz",
+    "amazon-2023": _in_categories(
+        "amazon-2023",
+        reviews.amazon_2023,
+        ratings="data/amazon_2023/raw/review_categories/{}.jsonl.gz",
+        items="data/amazon_2023/raw/meta_categories/meta_{}.jsonl.gz",
+        threshold=4.0,
+        windows={"months": [10, 1, 1]},
+    ),
+    "goodreads": _in_categories(
+        "goodreads",
+        reviews.goodreads,
+        ratings="gdrive/goodreads/byGenre/goodreads_interactions_{}.json.gz",
+        items="gdrive/goodreads/byGenre/goodreads_books_{}.json.gz",
+        threshold=3.0,
         windows={"months": [10, 1, 1]},
     ),
 }
+EXAMPLES = {"goodreads": ("comics_graphic", "poetry")}  # of categories; Amazon's otherwise
 NAMES = (*DATASETS, *(f"{family}:CATEGORY" for family in FAMILIES))
 
-_CATEGORY = re.compile(r"[A-Z][A-Za-z0-9]{0,39}(_[A-Za-z0-9]{1,40}){0,9}")
+_CATEGORY = re.compile(r"[A-Za-z][A-Za-z0-9]{0,39}(_[A-Za-z0-9]{1,40}){0,9}")
+_OWN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 
 
 def find_dataset(name: str) -> Dataset:
     """The dataset of that name, one's own without its columns; where there is none, the nearest is named."""
-    family, _, category = name.partition(":")
+    family, colon, category = name.partition(":")
     if family in FAMILIES:
         if not _CATEGORY.fullmatch(category):
+            examples = EXAMPLES.get(family, ("Gift_Cards", "Movies_and_TV"))
             raise UserError(
                 f"dataset.name: {category or 'nothing'!r} is no category of {family}; write it as its files do: "
-                f"{family}:Gift_Cards, {family}:Movies_and_TV"
+                + ", ".join(f"{family}:{example}" for example in examples)
             )
         return FAMILIES[family](category)
+    if family == OWN and colon:
+        if not _OWN_NAME.fullmatch(category):
+            raise UserError(
+                f"dataset.name: {category!r} is no name; use letters, digits, '.', '_' and '-' ({OWN}:books)"
+            )
+        return replace(DATASETS[OWN], name=name)
     if name not in DATASETS:
         raise UserError(
             f"dataset.name: no dataset {name!r}; did you mean {nearest_name(name, NAMES)}? Known: {', '.join(NAMES)}"
@@ -217,7 +258,7 @@ def choose_dataset(params: DatasetParams) -> Dataset:
     """The dataset that `params` name, with what they say otherwise than the catalogue."""
     dataset = find_dataset(params.name)
     columns, items = params.columns, params.items
-    if params.name != OWN:
+    if params.name.partition(":")[0] != OWN:
         for name, value in (("columns", columns), ("items", items)):
             if value is not None:
                 raise UserError(f"dataset.{name}: {dataset.name} has its own; set it to null, or dataset.name to {OWN}")

@@ -1,7 +1,8 @@
 """Published files, downloaded once: into $THINKREC_DATA, or `.cache/datasets` here, a folder a dataset.
 
-A file whose publisher gives a checksum is held to it. One without is held to what came the first time, if that was a
-whole archive: its SHA-256 stands beside it, and is printed when the file is downloaded. Deleted, it comes again.
+A file whose publisher gives a checksum is held to it, so that it may come from a mirror where its publisher fails. One
+without is held to what came the first time, if that was a whole archive: its SHA-256 stands beside it, and is printed
+when the file is downloaded. Deleted, it comes again.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ PIECE = 1 << 20  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A published file: its address, and its MD5 where the publisher gives one."""
+    """A published file: its address, its MD5 where the publisher gives one, and where else the same bytes are."""
 
     address: str
     md5: str | None = None
+    mirrors: tuple[str, ...] = ()  # asked in this order where the publisher fails; only of files with an MD5
 
     @property
     def name(self) -> str:
@@ -52,8 +54,6 @@ def fetch(dataset: str, files: Sequence[Remote]) -> Path:
 
 
 def _fetch(folder: Path, file: Remote) -> None:
-    import requests
-
     target, checksum_file = folder / file.name, folder / f"{file.name}.sha256"
     there = target.exists()
     kind, checksum = "published MD5", file.md5
@@ -61,24 +61,24 @@ def _fetch(folder: Path, file: Remote) -> None:
         kind, checksum = f"SHA-256 in {checksum_file}", checksum_file.read_text(encoding="ascii").strip()
     if there and (checksum is None or _digest(target, file.md5) == checksum):
         return
-    by_hand = f"get {file.address} by hand, put it into {folder} or pass -S dataset.raw=PATH"
-    if there:
-        by_hand = f"{target} is not the file of the {kind}; {by_hand}"
+    faults: list[str] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _download(file, target, kind, checksum)
-    except (OSError, WrongFileError) as error:  # what `requests` raises is an OSError, too
-        host, why = urlsplit(file.address).hostname, _reason(error)
-        lines = {  # the first that fits: subclasses stand before their bases
-            requests.exceptions.SSLError: f"{file.name}: {host} cannot show who it is ({why}); {by_hand}",
-            requests.exceptions.ConnectionError: f"{file.name}: cannot reach {host} ({why}); {by_hand}",
-            requests.exceptions.RequestException: (
-                f"{file.name}: the download broke off ({why}); run it again, or {by_hand}"
-            ),
-            WrongFileError: f"{file.name}: what came is {error}; deleted. {by_hand}",
-            OSError: f"{folder}: cannot keep {file.name} here ({why}); set THINKREC_DATA",
-        }
-        raise UserError(next(line for fault, line in lines.items() if isinstance(error, fault))) from None
+        for address in (file.address, *file.mirrors):
+            if fault := _download(address, target, file, kind, checksum):
+                faults.append(fault)
+                continue
+            if faults:
+                print(f"{file.name}: from {address}, since {'; '.join(faults)}", file=sys.stderr)
+            break
+        else:
+            damaged = f"{target} is not the file of the {kind}; " if there else ""
+            raise UserError(
+                f"{file.name}: {'; '.join(faults)}. {damaged}get {file.address} by hand, put it into {folder} or pass "
+                "-S dataset.raw=PATH"
+            )
+    except OSError as error:
+        raise UserError(f"{folder}: cannot keep {file.name} here ({_reason(error)}); set THINKREC_DATA") from None
     if file.md5 is None:
         digest = _digest(target, None)
         with atomic(checksum_file) as partial:
@@ -90,32 +90,40 @@ class WrongFileError(Exception):
     """What came is not what was asked for; the message says what it is instead."""
 
 
-def _download(file: Remote, target: Path, kind: str, checksum: str | None) -> None:
-    """Download a file, again where that may help; it takes its place once it is whole and of its checksum."""
+def _download(address: str, target: Path, file: Remote, kind: str, checksum: str | None) -> str | None:
+    """Download a file, again where that may help; it takes its place once it is whole and of its checksum.
+
+    Returns what went wrong, if anything did. An OSError says that the file cannot be written.
+    """
     import requests
     from pooch import HTTPDownloader
 
     download = HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=PIECE, timeout=TIMEOUT)
     partial = target.with_name(f".{target.name}")  # a fixed name: what a killed run left is replaced
+    host = urlsplit(address).hostname
+    fault = ""
     try:
         for left in reversed(range(RETRIES + 1)):
             try:
-                download(file.address, str(partial), None)
+                download(address, str(partial), None)
                 _check(partial, file, kind, checksum)
                 partial.replace(target)
-                return
-            except requests.exceptions.SSLError:
-                raise
-            except (requests.exceptions.RequestException, WrongFileError) as error:
-                answer = getattr(error, "response", None)
-                if answer is not None and answer.status_code < 500 and answer.status_code not in (408, 429):
-                    raise UserError(
-                        f"{file.address}: the server says {answer.status_code} {answer.reason}; "
-                        "has the file moved? Get it by hand and pass -S dataset.raw=PATH"
-                    ) from None
-                if not left:
-                    raise
+                return None
+            except requests.exceptions.SSLError as error:
+                return f"{host} cannot show who it is ({_reason(error)})"
+            except requests.exceptions.ConnectionError as error:
+                fault = f"cannot reach {host} ({_reason(error)})"
+            except requests.exceptions.RequestException as error:
+                fault = f"the download from {host} broke off ({_reason(error)})"
+                if (answer := error.response) is not None:
+                    fault = f"{host} says {answer.status_code} {answer.reason}"
+                    if answer.status_code < 500 and answer.status_code not in (408, 429):
+                        return fault
+            except WrongFileError as error:
+                fault = f"what came from {host} is {error}"
+            if left:
                 time.sleep(RETRIES + 1 - left)
+        return fault
     finally:
         partial.unlink(missing_ok=True)
 

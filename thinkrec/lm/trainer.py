@@ -39,16 +39,8 @@ from thinkrec.artifacts import atomic
 from thinkrec.errors import diverged
 from thinkrec.lm.adapters import first_differing, layers_of
 from thinkrec.lm.families import text_config
-from thinkrec.params import (
-    ExpertParams,
-    GateParams,
-    Metric,
-    Params,
-    RunParams,
-    SftParams,
-    TrainerParams,
-)
-from thinkrec.progress import track
+from thinkrec.params import ExpertParams, GateParams, Metric, Params, RunParams, SftParams, TrainerParams
+from thinkrec.progress import reported, track
 
 CHECKPOINTS = Path(".cache") / "checkpoints"
 WARM_UP = 0.05  # of all steps
@@ -116,6 +108,7 @@ class _Stage:
 
     checkpoint_steps: int
     gradient_checkpointing: bool | Literal["auto"]
+    report_to: Sequence[str] = ()
     checkpoints: list[Path] = field(default_factory=list)
 
 
@@ -128,7 +121,7 @@ def resumable(run: RunParams) -> Iterator[None]:
 
     The next run of a block that was killed or failed goes on with the phase that had not ended, and trains no other.
     """
-    stage = _Stage(run.checkpoint_steps, run.gradient_checkpointing)
+    stage = _Stage(run.checkpoint_steps, run.gradient_checkpointing, run.report_to)
     token = _stage.set(stage)
     try:
         yield
@@ -169,7 +162,8 @@ def train(
     if random is not None:  # only now, since the loader draws a seed
         _set_random_state(random)
     name = None if processes.rank() else settings.name
-    with track(name=name, total=len(steps), initial=phase.step, unit="step") as bar:
+    bar = track(name=name, total=len(steps), initial=phase.step, unit="step")
+    with bar, reported(stage.report_to if name else (), settings.name) as report:
         while phase.step < len(steps) and not phase.out_of_patience:
             phase.learn(next(pieces))
             bar.update()
@@ -177,6 +171,7 @@ def train(
             if ended:
                 objective.eval()
                 phase.end_epoch(validate())
+                report(phase.epochs[-1], phase.step)
             if ended or (stage.checkpoint_steps and phase.step % stage.checkpoint_steps == 0):
                 phase.save(path)
     phase.compute_twice(False)

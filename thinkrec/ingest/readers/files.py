@@ -104,8 +104,8 @@ def opened(part: Part) -> Iterator[Stream]:
         raise UserError(f"{part.path}: no {part.name} in this archive; {AGAIN}")
 
 
-def places(path: Path, wanted: Collection[str] = (), *, parameter: str = "dataset.raw") -> list[Part]:
-    """The files at `path`: of a folder and the folders in it, of an archive, or the one that it is.
+def places(path: Path, wanted: Collection[str] = (), *, parameter: str = "dataset.raw", depth: int = 2) -> list[Part]:
+    """The files at `path`: of a folder and the folders in it (`depth` levels), of an archive, or the one that it is.
 
     Looking into an archive ends when all the names `wanted` have been seen (a tar is read to be looked into).
     `parameter` says what to mend.
@@ -114,7 +114,7 @@ def places(path: Path, wanted: Collection[str] = (), *, parameter: str = "datase
         if not path.exists():
             raise UserError(f"{path}: no such file or folder; set {parameter} to an archive, folder or file")
         if path.is_dir():
-            files = sorted([*path.glob("*"), *path.glob("*/*")])
+            files = sorted(file for level in range(depth) for file in path.glob("*/" * level + "*"))
             return [Part(path=file) for file in files if file.is_file() and not _is_hidden(file.relative_to(path))]
     if not path.is_file():
         raise UserError(f"{path}: neither a file nor a folder; set {parameter} to an archive, folder or file")

@@ -6,6 +6,7 @@ ml-100k, latin-1:
 ml-1m, latin-1:
     ratings.dat    user::item::stars::seconds
     movies.dat     item::Title, The (year)::Genre|Genre
+ml-10m: the same with half stars, UTF-8
 ml-20m, ml-25m, ml-32m, UTF-8, with headers and quotes:
     ratings.csv    userId,movieId,rating,timestamp
     movies.csv     movieId,title,genres
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from thinkrec.ingest.readers.delimited import Delimited
@@ -52,17 +54,18 @@ def _plain(delimiter: str, *header: str) -> Delimited:
     return Delimited(delimiter=delimiter, header=header, quotes=False, one_line=True)
 
 
-def _release(ratings: str, rating_format: Delimited, movies: str, movie_format: Delimited, lowest: float) -> Release:
+def _release(
+    ratings: str, rating_format: Delimited, movies: str, movie_format: Delimited, lowest: float, encoding: str
+) -> Release:
     return Release(
-        ratings=(ratings,),
-        rating_format=rating_format,
+        ratings={ratings: rating_format},
         columns=dict(zip(("user", "item", "rating", "timestamp"), RATINGS, strict=True)),
         scale=Scale(lowest=lowest, highest=5.0),
         items=movies,
         item_format=movie_format,
         item_columns=dict(zip(("item", "title", "categories"), MOVIES, strict=True)),
         must_have_columns=movie_format.header is None,
-        encoding="utf-8" if movie_format.header is None else "latin-1",
+        encoding=encoding,
         tidy=_movie,
         hint=f"set dataset.raw to the published zip, its folder, or its {ratings} with {movies} beside it",
     )
@@ -73,6 +76,7 @@ RATINGS, MOVIES = ("userId", "movieId", "rating", "timestamp"), ("movieId", "tit
 MOVIES_100K = ("movieId", "title", "released", "video", "address", "unknown", *GENRES_100K)
 _CSV = Delimited(delimiter=",", one_line=True)
 
-ML_100K = _release("u.data", _plain("\t", *RATINGS), "u.item", _plain("|", *MOVIES_100K), lowest=1.0)
-ML_1M = _release("ratings.dat", _plain("::", *RATINGS), "movies.dat", _plain("::", *MOVIES), lowest=0.5)
-ML_CSV = _release("ratings.csv", _CSV, "movies.csv", _CSV, lowest=0.5)
+ML_100K = _release("u.data", _plain("\t", *RATINGS), "u.item", _plain("|", *MOVIES_100K), 1.0, "latin-1")
+ML_1M = _release("ratings.dat", _plain("::", *RATINGS), "movies.dat", _plain("::", *MOVIES), 0.5, "latin-1")
+ML_10M = replace(ML_1M, encoding="utf-8")
+ML_CSV = _release("ratings.csv", _CSV, "movies.csv", _CSV, 0.5, "utf-8")

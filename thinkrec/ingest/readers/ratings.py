@@ -1,10 +1,10 @@
 """Ratings of a file in any format: one rule on whole columns says what a row must be, and why one at fault is not.
 
 Columns are text, or typed as a parquet or JSON file has them; `cell` makes text of what is neither. A time is seconds
-since 1970 UTC, milliseconds, micro- or nanoseconds, or ISO 8601, UTC where it names no zone; parts of a second are
-dropped. A number of 10^11 or more is milliseconds: as seconds it would be the year 5138, and ten to the eleventh
-millisecond passed in March 1973. So with 10^14 microseconds, and 10^17 nanoseconds.
-Eight digits that are a day are that day: 20200131, as seconds, would be of August 1970.
+since 1970 UTC, milliseconds, micro- or nanoseconds, ISO 8601, UTC where it names no zone, or as Goodreads writes it
+("Fri Apr 19 08:15:15 -0700 2013"); parts of a second are dropped. A number of 10^11 or more is milliseconds: as seconds
+it would be the year 5138, and ten to the eleventh millisecond passed in March 1973. So with 10^14 microseconds, and
+10^17 nanoseconds. Eight digits that are a day are that day: 20200131, as seconds, would be of August 1970.
 
 Shapes: columns and reasons are of n rows; a reason is null where nothing is wrong.
 """
@@ -37,6 +37,9 @@ NEITHER = "time is neither seconds since 1970 (or milliseconds) nor ISO 8601"
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
 _SECONDS = r"^-?(\d{1,18}|[1-8]\d{18})(\.\d*)?$"  # that an int64 holds
 _ISO = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?( ?(Z|[+-]\d\d(:?\d\d)?))?)?$"
+# "Fri Apr 19 08:15:15 -0700 2013", as Goodreads and older interfaces of websites write it.
+_DATED = r"^[A-Z][a-z]{2} [A-Z][a-z]{2} \d\d \d\d:\d\d:\d\d [+-]\d{4} \d{4}$"
+_WRITTEN = {_ISO: "ISO8601", _DATED: "%a %b %d %H:%M:%S %z %Y"}
 _UNSEEN = r"[\x00-\x1f\x7f-\x9f]"
 _BY_CELL = (pa.types.is_floating, pa.types.is_decimal, pa.types.is_binary, pa.types.is_large_binary)
 _SURROGATE = re.compile("[\ud800-\udfff]")  # which no table can hold
@@ -56,11 +59,15 @@ LABEL = Scale(lowest=0.0, highest=1.0, label=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatingFile:
-    """How to read ratings from a file: its format, its name of each role, and what a rating may be."""
+    """How to read ratings from a file: its format, its name of each role, and what a rating may be.
+
+    Rows whose rating is `unrated` are no ratings, and passed over: what a reader has put on a shelf and not judged.
+    """
 
     format: Format
     columns: Mapping[str, str]
     scale: Scale
+    unrated: str | None = None
 
     def read(self, part: Part) -> Iterator[Chunk]:
         """The ratings of a part, in chunks of bounded size."""
@@ -71,7 +78,7 @@ class RatingFile:
 
     def _read_columns(self, block: Block) -> Chunk | None:
         """A block as whole columns; None unless all its rows are good."""
-        columns = block.columns()
+        columns = block.columns() if self.unrated is None else None
         if columns is None:
             return None
         table, reasons = check_rows({role: columns[name] for role, name in self.columns.items()}, self.scale)
@@ -79,7 +86,12 @@ class RatingFile:
 
     def _read_records(self, block: Block, part: Part, lines_before: int) -> Chunk:
         """A block record by record, so that each malformed row gets its line and reason."""
-        records = list(block.records())
+        rating = self.columns["rating"]
+        records = [
+            record
+            for record in block.records()
+            if isinstance(record.values, str) or str(record.values.get(rating)) != self.unrated
+        ]
         reasons: dict[int, str | None] = {r.row: r.values for r in records if isinstance(r.values, str)}
         readable = {r.row: r.values for r in records if not isinstance(r.values, str)}
         columns = {
@@ -191,10 +203,11 @@ def _parse_times(text: pa.Array) -> pa.Array:
     whole = pc.replace_substring_regex(_where(is_number, text), r"\..*$", "")
     seconds = _to_seconds(whole.cast(pa.int64()))
     text = pc.replace_substring_regex(text, " ?UTC$", "Z")
-    is_iso = pc.match_substring_regex(text, _ISO)
-    if not pc.any(is_iso).as_py():
-        return seconds
-    return pc.coalesce(seconds, _moments(pd.Series(_where(is_iso, text).to_pandas()), "ISO8601"))
+    for pattern, format in _WRITTEN.items():
+        is_written = pc.match_substring_regex(text, pattern)
+        if pc.any(is_written).as_py():
+            seconds = pc.coalesce(seconds, _moments(pd.Series(_where(is_written, text).to_pandas()), format))
+    return seconds
 
 
 def _moments(texts: pd.Series, format: str) -> pa.Array:

@@ -1,0 +1,28 @@
+"""Exported folders on the Hugging Face hub, or on what HF_ENDPOINT names in its place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import httpx2
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError
+
+from thinkrec.errors import UserError
+
+
+def upload(folder: Path, repo: str, *, public: bool) -> str:
+    """Upload a folder to a repository of models, made private if it is new and not `public`; returns its address.
+
+    Raises:
+        UserError: the hub cannot be reached, or refuses the token, the name or a file.
+    """
+    hub = HfApi(token=os.environ["HF_TOKEN"])
+    try:
+        address = hub.create_repo(repo, private=not public, exist_ok=True)
+        hub.upload_folder(repo_id=address.repo_id, folder_path=folder, commit_message="Upload by thinkrec push")
+    except (httpx2.HTTPError, HFValidationError, OSError) as error:
+        said = " ".join(str(error).split()).replace(os.environ["HF_TOKEN"], "***")
+        raise UserError(f"{repo}: the hub at {hub.endpoint} did not take it ({said[:300]})") from None
+    return str(address)

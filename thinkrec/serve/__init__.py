@@ -1,0 +1,1 @@
+"""A finished project over HTTP."""

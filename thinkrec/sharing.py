@@ -1,0 +1,86 @@
+"""The commands of `thinkrec` that hand a finished project to others.
+
+They import what they need when they run, so that `--help` answers at once.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from thinkrec.errors import UserError
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or an empty one.")],
+    expert: Annotated[
+        int | None,
+        typer.Option(help="Merge this expert (from 1; 0: the global model) into one model; without, all adapters."),
+    ] = None,
+) -> str:
+    """Export the model for use elsewhere.
+
+    Without --expert: the global model and every expert's LoRA adapter, for servers that take adapters. With it: one
+    model without adapters. DIR/manifest.json says what is there and how to prompt it.
+
+    Example: thinkrec export served --expert 2
+    """
+    from thinkrec.export import export as write
+    from thinkrec.params import load
+
+    manifest = write(folder, load(), expert=expert)
+    adapters = ", ".join(adapter["name"] for adapter in manifest["adapters"])
+    return f"{folder}: a model {f'and its adapters {adapters}' if adapters else 'without adapters'}; see manifest.json"
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Where to listen; other than on this machine alone, THINKREC_SERVE_TOKEN must be set.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    exported: Annotated[
+        Path | None, typer.Option("--from", metavar="DIR", help="An exported folder, instead of the project here.")
+    ] = None,
+    waiting: Annotated[int, typer.Option(min=1, help="Questions that may wait; further ones get status 429.")] = 256,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")] = 30.0,
+) -> str:
+    """Answer over HTTP: score, recommend and explain, and a page to try them on.
+
+    Questions that come together are answered together. SIGTERM or Ctrl-C stops it once what has begun is answered. See
+    docs/serve.md.
+
+    Example: thinkrec serve --port 8080
+    """
+    from importlib.util import find_spec
+
+    if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
+        raise UserError(f"serve: needs {' and '.join(missing)}; install it with: pip install -e '.[serve]'")
+    from thinkrec.recommender import Recommender
+    from thinkrec.serve.server import check_host, run
+
+    token = check_host(host)
+    recommender = Recommender.load() if exported is None else Recommender.from_export(exported)
+    answered = run(recommender, host, port, token=token, waiting=waiting, timeout=timeout)
+    return f"stopped; {answered:,} requests answered"
+
+
+def push(
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="On the hub, such as yourname/thinkrec-synthetic.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `thinkrec export` wrote.")],
+    public: Annotated[bool, typer.Option("--public", help="Let everybody read a new repository.")] = False,
+) -> str:
+    """Put an exported folder on the Hugging Face hub, in a private repository. HF_TOKEN must be set.
+
+    The folder holds the interactions that it answers from. Ask first whether the data's licence lets you share them.
+
+    Example: thinkrec push yourname/thinkrec-synthetic served
+    """
+    import os
+
+    if not os.environ.get("HF_TOKEN"):
+        raise UserError("push: no HF_TOKEN in the environment; set it to a token that may write to the hub")
+    if not (folder / "manifest.json").exists():
+        raise UserError(f"{folder}: not an exported folder, it has no manifest.json; run: thinkrec export {folder}")
+    from thinkrec.hub import upload
+
+    return f"{folder} is at {upload(folder, repo, public=public)}"
