@@ -12,6 +12,7 @@ CHANGES = {
     "features": {"epochs": 10},
     "traces": {"train": 400, "held_out": 20},
     "sft": {"batch_rows": 64},
+    "refine": {"steps": 6, "rows": 64},
     "experts": {"n": 2, "min_users": 5},
     "evaluate": {"reasons": 40},
 }

@@ -53,7 +53,10 @@ SMALL: dict[str, Any] = {
     "backbone.heads": 2,
     "traces.train": 60,
     "traces.held_out": 10,
-    "sft.epochs": 3,  # two of the projector
+    "sft.epochs": 2,
+    "refine.steps": 2,
+    "refine.rows": 20,
+    "refine.answers": 2,
     "sft.batch_rows": 250,
     "experts.n": 2,
     "experts.min_users": 5,

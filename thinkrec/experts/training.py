@@ -10,7 +10,7 @@ Shapes: U users.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,8 @@ def train_expert(
         )
     expert = add_expert(loaded.model, params.lora, layers=experts.layers, global_adapter=loaded.adapter)
     model, layout = loaded.prompted(slots=loaded.recipe.expert_slots)
+    if loaded.recipe.expert_learns == "labels":
+        layout = replace(layout, reasons={})
     mostly_frozen = 2 * first_differing(model.backbone) > len(layers_of(model.backbone))
     with model.sharing_layers() if mostly_frozen else nullcontext():
         result = finetune(

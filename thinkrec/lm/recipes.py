@@ -40,6 +40,7 @@ class Recipe:
     by_text: tuple[Phase, ...]  # instead, where no prompt has features
     score: Score  # which logits a score is: Yes - No, or Yes alone
     expert_slots: bool  # whether experts learn from prompts with features
+    expert_learns: Learns
 
     @property
     def adapter(self) -> bool:
@@ -64,11 +65,13 @@ RECIPES = {
         by_text=(_THINKING, _REFINEMENT, Phase(name="whole", trains=("backbone", "soft_prompt", "match"), slots=False)),
         score="difference",
         expert_slots=True,
+        expert_learns="labels",  # the teacher's reasons again would undo the refinement (docs/log.md)
     ),
     "paper": Recipe(
         phases=(_TEXT, _TEXT_REFINEMENT, Phase(name="projector", trains=("projector",), slots=True)),
         by_text=(_TEXT, _TEXT_REFINEMENT),
         score="yes",
         expert_slots=False,
+        expert_learns="labels and reasons",
     ),
 }

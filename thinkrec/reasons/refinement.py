@@ -6,8 +6,9 @@ rewards' spread and by the answer's length, Liu et al. 2025):
 
     loss = - 1/(k G L) sum over rows and answers of (R - mean R of the row's answers) sum over tokens of log p(token)
 
-with L the most tokens of an answer. Answers are used once, so no ratio of probabilities needs a bound. There is no
-penalty for leaving the start: so few steps do not lead far, and one was measured to hinder (docs/log.md).
+with L the most tokens of an answer. To R - mean R is added, for the tokens of a claim, what that claim is worth: so the
+blame for a false word falls on that word. Answers are used once, so no ratio of probabilities needs a bound. There is
+no penalty for leaving the start: so few steps do not lead far, and one was measured to hinder (docs/log.md).
 
 Rows of one user share a sequence, as in all training (`Layout.training_windows`). It is read G times, each time with
 another answer to each of its rows.
@@ -44,6 +45,7 @@ UNSAID = 2
 WHOLLY_TRUE, CONNECTED, TWICE, BARE, AGAINST_ITSELF = 0.5, 0.5, -0.2, -0.5, -0.5
 TRUE, UNTRUE = 0.25, -1.0  # what a claim adds to the advantage of its own tokens
 EVERY, MEASURED = 6, 100  # steps between two measurements, and rows of each
+USUAL = 0.9  # an answer has at most as many tokens as this share of the learned reasons
 _CLAUSE_ENDS = re.compile(r"[;.!?]\s*")
 
 
@@ -145,7 +147,7 @@ def refine(loaded: LoadedModel, params: Params, checker: Checker, *, held_out: R
     every step's sampled answers, and the share of its rows whose answers were all worth the same.
     """
     how, layout = params.refine, loaded.layout
-    longest = max(map(len, layout.reasons.values()))
+    longest = int(np.quantile([len(tokens) for tokens in layout.reasons.values()], USUAL))
     rows = np.setdiff1d(loaded.rows("train"), list(held_out))
     # Whatever the rows' reasons will be, they are so long at most. This says which rows see what one is held to.
     blank = replace(layout, reasons=dict.fromkeys(rows.tolist(), np.zeros(longest, np.int32)))
