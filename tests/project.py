@@ -53,7 +53,7 @@ SMALL: dict[str, Any] = {
     "backbone.heads": 2,
     "traces.train": 60,
     "traces.held_out": 10,
-    "sft.epochs": 2,
+    "sft.epochs": 3,  # two of the projector
     "refine.steps": 2,
     "refine.rows": 20,
     "refine.answers": 2,
