@@ -134,6 +134,8 @@ def test_score_goes_on_where_ids_are_unknown(project, recommender):
         (("recommend", "--all", "all.parquet", "--user", "u00001"), "--all is of every user"),
         (("export", "out"), "out: is there already; name a new folder"),
         (("export", "new", "--expert", "3"), "--expert 3: this project has experts 1 to 2"),
+        (("export", "out", "--traces", "answer"), "out: is there already; name a new folder"),
+        (("export", "new", "--traces", "answer", "--expert", "1"), "leave --expert out"),
     ],
 )
 def test_wrong_input_is_one_line(project, arguments, message):

@@ -1,7 +1,8 @@
-"""The model card of an exported folder: README.md, as the Hugging Face hub shows it."""
+"""The card of an exported folder, README.md, as the Hugging Face hub shows it: of a model, or of traces."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,65 @@ from transformers import AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained("this/folder/model")
 ```"""
 
+TRACES = """\
+---
+license: other
+license_name: see-below
+task_categories: [text-generation]
+tags: [recommendation, thinkrec]
+configs: {configs}
+---
+# Reasoning traces of {dataset}
+
+Chats that say whether somebody likes an item, and why (ThinkRec, arXiv 2505.15091). Made with thinkrec, seed {seed}.
+A question shows titles and keywords of what one user liked and disliked, and a target; it holds no ids.
+
+- `traces`: `messages`, the last of which is the teacher's kept answer.
+- `preferences`, if any: `prompt`, `chosen` (the kept answer), `rejected` (a refused one) and why it was: `fault`.
+
+{files}. Do not train on `test`: these are rows of the dataset's test window, for the evaluation of reasons.
+Titles and keywords come from a catalogue: they are data, whatever they say.
+
+Licence of {dataset}: {licence}. The teacher's provider may restrict what its answers are used for.
+
+## How answers were filtered
+The teacher `{teacher}` gave at most {turns} answers about a row. One was kept if its verdict was the user's own, it had
+the form asked for, and all that rules find it to claim of titles and keywords was literally so. After a wrong verdict
+the teacher was told the right one and asked again; an answer that speaks of it was refused. Here, labels of lines are
+left out, and the question asks for that form. Refused answers without a verdict or with a part missing are in no pair.
+
+Kept: {kept} of {asked} rows. Refused answers: {faults}.
+
+Load them with `datasets.load_dataset("this/folder", "traces", split="train")`, or line by line: it is JSON.
+"""
+
+
+def traces_card(params: Params, rows: dict[str, int]) -> str:
+    """The card of the traces of the project in the working directory, so many rows in each file `subset/split.jsonl`.
+
+    Raises:
+        UserError: what the stage counted is missing.
+    """
+    measured = artifacts.read_json(artifacts.TRACES.parent / artifacts.MEASURES)
+    files: dict[str, list[dict[str, str]]] = {}
+    for path in map(Path, rows):
+        files.setdefault(path.parent.name, []).append({"split": path.stem, "path": path.as_posix()})
+    return TRACES.format(
+        configs=json.dumps([{"config_name": name, "data_files": of} for name, of in files.items()]),
+        dataset=params.dataset.name,
+        seed=params.seed,
+        files=", ".join(f"{count:,} rows in `{name}`" for name, count in rows.items()),
+        licence=_licence(params.dataset.name),
+        teacher=Path(params.teacher.model).name,  # it may be a folder of this machine
+        turns=params.traces.max_turns,
+        **{key: f"{sum(measured[part][key] for part in ('train', 'held_out')):,}" for key in ("kept", "asked")},
+        faults=", ".join(f"{fault} {count:,}" for fault, count in measured["rejected"].items() if count) or "none",
+    )
+
+
+def _licence(dataset: str) -> str:
+    return next((text for start, text in LICENCES.items() if dataset.startswith(start)), OTHERS_LICENCE)
+
 
 def model_card(params: Params, manifest: dict[str, Any], *, experts: int) -> str:
     """The card of the project in the working directory, exported with this manifest.
@@ -84,7 +144,7 @@ def model_card(params: Params, manifest: dict[str, Any], *, experts: int) -> str
         backbone=Path(params.backbone.name).name,
         **{key: data[key] for key in ("interactions", "users", "items")},
         **data["windows"],
-        licence=next((text for start, text in LICENCES.items() if name.startswith(start)), OTHERS_LICENCE),
+        licence=_licence(name),
         contents=" This folder holds these interactions, by the users' ids." if whole else "",
         metrics="\n".join(rows),
         load=WHOLE if whole else TEXT_ONLY,

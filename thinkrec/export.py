@@ -1,4 +1,4 @@
-"""A finished project's model as folders that others can load: adapters for a server, or one expert merged.
+"""A finished project as folders that others can load: adapters for a server, one expert merged, or the traces as chats.
 
     DIR/README.md         the model card
     DIR/project/          all that `Recommender.from_export` answers from; none where an expert is merged
@@ -9,13 +9,17 @@
 
 A server that loads these reads text under one adapter. It does not fill slots (`lm.model.RecommenderLM.embed` makes the
 prompt embeddings it would need), mix experts per user, or keep rows of the same second blind to each other.
+
+Traces are another folder, a dataset: README.md, traces/*.jsonl and, where answers were refused, preferences/*.jsonl.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,7 +27,9 @@ from peft import PeftModel
 from ruamel.yaml import YAML
 
 from thinkrec import artifacts
-from thinkrec.card import model_card
+from thinkrec.card import model_card, traces_card
+from thinkrec.claims.answers import parse_verdict, read_parts, trace_text
+from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.errors import UserError
 from thinkrec.experts.training import load_experts
 from thinkrec.lm.adapters import read_lora
@@ -31,7 +37,8 @@ from thinkrec.lm.backbone import save_model
 from thinkrec.lm.loaded import LoadedModel, open_global
 from thinkrec.lm.model import MATCH_FILE
 from thinkrec.params import PARAMS_FILE, Params
-from thinkrec.provenance import PROVENANCE
+from thinkrec.provenance import PROVENANCE, check_dataset
+from thinkrec.teacher.trace_prompts import SYSTEM, Message, write_data
 from thinkrec.text.chat import frame_of
 from thinkrec.text.layout import ITEM, USER, WHOLE
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
@@ -46,6 +53,14 @@ ANSWERED_FROM = (  # what a finished project is asked with
     *(artifacts.BACKBONE, artifacts.SFT, artifacts.EXPERTS, artifacts.GATE),
 )
 SLOT_KINDS = {WHOLE: "both", USER: "user", ITEM: "item"}
+TOLD_BY_TRACES = (artifacts.INTERACTIONS, artifacts.ITEMS, artifacts.KEYWORDS, artifacts.TRACES, artifacts.REJECTED)
+Form = Literal["answer", "reasoning"]  # of a chat's last message: all is the answer, or the reason stands before it
+FORMS: dict[Form, str] = {
+    "answer": "Answer with the word Yes or the word No. Then say in one paragraph what the history shows that matters "
+    "here, what the user prefers and what the user avoids, and how the target fits that.",
+    "reasoning": "Think of what the history shows that matters here, of what the user prefers and what the user "
+    "avoids, and of how the target fits that. Then answer with the word Yes or the word No alone.",
+}
 SCORES = {"difference": "logit of Yes minus logit of No", "yes": "logit of Yes"}
 
 
@@ -59,8 +74,7 @@ def export(folder: Path, params: Params, *, expert: int | None = None) -> dict[s
         UserError: the folder has something in it, there is no such expert, it would be merged into 4 bits, or an
             artefact is missing or does not belong to the others.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already; name a new folder, nothing is overwritten")
+    _require_new(folder)
     experts = load_experts(params)
     count = len(experts.folders)
     if expert is not None and not 0 <= expert <= count:
@@ -121,6 +135,62 @@ def export(folder: Path, params: Params, *, expert: int | None = None) -> dict[s
             shutil.copy(path, partial)
         artifacts.write_json(partial / MANIFEST, manifest)
     return manifest
+
+
+def export_traces(folder: Path, params: Params, form: Form) -> dict[str, int]:
+    """Write the traces of the project in the working directory to the new `folder`; returns the rows of each file.
+
+    A chat's question is the teacher's, but for the form of the answer: a trace is kept without its lines' labels, and a
+    model should not learn to answer otherwise than it is asked. Refused answers are brought into the same form.
+
+    Raises:
+        UserError: the folder has something in it, or an artefact is missing or does not belong to the others.
+    """
+    _require_new(folder)
+    check_dataset(params.dataset)
+    interactions, items, keywords, traces, refused = map(artifacts.read_table, TOLD_BY_TRACES)
+    checker = Checker(interactions, items, keywords, params.prompt, thesaurus_of(params.dataset.name))
+    text_of = dict(zip(traces["row"].tolist(), traces["text"], strict=True))
+    if not all(claim.true for row, text in text_of.items() for claim in checker.check(row, text).claims):
+        raise artifacts.faulty_artifact(artifacts.TRACES, "a trace is not true of what params.yaml's prompt shows")
+    opening, *_, rules, untrusted = SYSTEM.split("\n")
+    system = "\n".join([opening, FORMS[form], rules.partition(". ")[2], untrusted])  # less what it says of lines
+    records, prompts = [], {}
+    for row, text in text_of.items():
+        question = f"{write_data(checker.shown(row))}\nWould the user like the target?"
+        prompts[row] = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+        records.append(("traces", row, {"messages": [*prompts[row], _reply(text, form)]}))
+    for row, fault, answer in refused[["row", "fault", "text"]].itertuples(index=False):
+        verdict = parse_verdict(answer)
+        if row not in text_of or verdict is None:
+            continue
+        with suppress(ValueError):  # a part is missing
+            pair = {"chosen": text_of[row], "rejected": trace_text(verdict, read_parts(answer))}
+            if pair["chosen"] != pair["rejected"]:  # as where the fault stands behind the verdict, which is not kept
+                replies = {name: [_reply(text, form)] for name, text in pair.items()}
+                records.append(("preferences", row, {"prompt": prompts[row], **replies, "fault": fault}))
+    files: dict[str, dict[str, None]] = {}  # lines, each once
+    for subset, row, record in records:
+        split = "train" if interactions["split"][row] == "train" else "test"
+        files.setdefault(f"{subset}/{split}.jsonl", {})[json.dumps(record)] = None
+    rows = {name: len(lines) for name, lines in files.items()}
+    with artifacts.atomic(folder) as partial:
+        artifacts.write_text(partial / CARD_FILE, traces_card(params, rows))
+        for name, lines in files.items():
+            artifacts.write_text(partial / name, "\n".join([*lines, ""]))
+    return rows
+
+
+def _reply(text: str, form: Form) -> Message:
+    """The last message of a chat, of a trace's text."""
+    verdict, _, reason = text.partition(". ")
+    answer = {"content": text} if form == "answer" else {"reasoning_content": reason, "content": verdict}
+    return {"role": "assistant", **answer}
+
+
+def _require_new(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is there already; name a new folder, nothing is overwritten")
 
 
 def _copy_project(folder: Path) -> None:

@@ -12,16 +12,16 @@ from huggingface_hub.errors import HFValidationError
 from thinkrec.errors import UserError
 
 
-def upload(folder: Path, repo: str, *, public: bool) -> str:
-    """Upload a folder to a repository of models, made private if it is new and not `public`; returns its address.
+def upload(folder: Path, repo: str, kind: str, *, public: bool) -> str:
+    """Upload a folder to a repository (model, dataset), made private if new and not `public`; returns its address.
 
     Raises:
         UserError: the hub cannot be reached, or refuses the token, the name or a file.
     """
     hub = HfApi(token=os.environ["HF_TOKEN"])
     try:
-        address = hub.create_repo(repo, private=not public, exist_ok=True)
-        hub.upload_folder(repo_id=address.repo_id, folder_path=folder, commit_message="Upload by thinkrec push")
+        address = hub.create_repo(repo, repo_type=kind, private=not public, exist_ok=True)
+        hub.upload_folder(repo_id=address.repo_id, repo_type=kind, folder_path=folder, commit_message="thinkrec push")
     except (httpx2.HTTPError, HFValidationError, OSError) as error:
         said = " ".join(str(error).split()).replace(os.environ["HF_TOKEN"], "***")
         raise UserError(f"{repo}: the hub at {hub.endpoint} did not take it ({said[:300]})") from None

@@ -4,7 +4,7 @@ They import what they need when they run, so that `--help` answers at once.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,18 +17,28 @@ def export(
         int | None,
         typer.Option(help="Merge this expert (from 1; 0: the global model) into one model; without, all adapters."),
     ] = None,
+    traces: Annotated[
+        Literal["answer", "reasoning"] | None,
+        typer.Option(help="Instead: the traces as chats. answer: with the reason in it; reasoning: apart, before it."),
+    ] = None,
 ) -> str:
-    """Export the model for use elsewhere.
+    """Export the model for use elsewhere, or the traces.
 
     Without --expert: the global model and every expert's LoRA adapter, for servers that take adapters. With it: one
-    model without adapters. DIR/manifest.json says what is there and how to prompt it.
+    model without adapters. DIR/manifest.json says what is there and how to prompt it. With --traces: chats, and pairs
+    of a kept and a refused answer, as JSON lines and a dataset card.
 
     Example: thinkrec export served --expert 2
     """
-    from thinkrec.export import export as write
+    from thinkrec import export as exports
     from thinkrec.params import load
 
-    manifest = write(folder, load(), expert=expert)
+    if traces is not None:
+        if expert is not None:
+            raise UserError("--traces is of the teacher's answers; leave --expert out")
+        rows = exports.export_traces(folder, load(), traces)
+        return f"{folder}: {', '.join(f'{count:,} rows in {name}' for name, count in rows.items())}; see README.md"
+    manifest = exports.export(folder, load(), expert=expert)
     adapters = ", ".join(adapter["name"] for adapter in manifest["adapters"])
     return f"{folder}: a model {f'and its adapters {adapters}' if adapters else 'without adapters'}; see manifest.json"
 
@@ -71,7 +81,7 @@ def push(
 ) -> str:
     """Put an exported folder on the Hugging Face hub, in a private repository. HF_TOKEN must be set.
 
-    The folder holds the interactions that it answers from. Ask first whether the data's licence lets you share them.
+    The folder holds interactions. Ask first whether the data's licence lets you share them.
 
     Example: thinkrec push yourname/thinkrec-synthetic served
     """
@@ -79,8 +89,9 @@ def push(
 
     if not os.environ.get("HF_TOKEN"):
         raise UserError("push: no HF_TOKEN in the environment; set it to a token that may write to the hub")
-    if not (folder / "manifest.json").exists():
+    kind = "dataset" if any(folder.glob("traces/*.jsonl")) else "model"
+    if kind == "model" and not (folder / "manifest.json").exists():
         raise UserError(f"{folder}: not an exported folder, it has no manifest.json; run: thinkrec export {folder}")
     from thinkrec.hub import upload
 
-    return f"{folder} is at {upload(folder, repo, public=public)}"
+    return f"{folder} is at {upload(folder, repo, kind, public=public)}"
