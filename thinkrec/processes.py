@@ -7,14 +7,12 @@ is shared out with the functions below, which all must call in the same order. A
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
-
-from thinkrec.progress import write
 
 T = TypeVar("T")
 
@@ -55,12 +53,6 @@ def wait() -> None:
     """Go on when every process is here."""
     if count() > 1:
         _state().wait_for_everyone()
-
-
-def show(name: str, measures: Mapping[str, float]) -> None:
-    """Write measures to the log, once however many processes there are."""
-    if rank() == 0:
-        write(f"{name}: " + ", ".join(f"{measure} {value:.4f}" for measure, value in measures.items()))
 
 
 def _several() -> bool:

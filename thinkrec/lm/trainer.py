@@ -40,7 +40,7 @@ from thinkrec.errors import diverged
 from thinkrec.lm.adapters import first_differing, layers_of
 from thinkrec.lm.families import text_config
 from thinkrec.params import ExpertParams, GateParams, Metric, Params, RunParams, SftParams, TrainerParams
-from thinkrec.progress import reported, track
+from thinkrec.progress import reported, track, write
 
 CHECKPOINTS = Path(".cache") / "checkpoints"
 WARM_UP = 0.05  # of all steps
@@ -267,7 +267,7 @@ class _Phase:
         self.epochs.append({"epoch": number, "train_loss": loss, **dict(sorted(measures.items()))})
         if self.best == number:
             self.best_weights = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        processes.show(f"{self.settings.name}: step {end}/{len(self.steps)}", measures)
+        show(f"{self.settings.name}: step {end}/{len(self.steps)}", measures)
 
     @torch.no_grad()
     def result(self) -> TrainResult:
@@ -312,6 +312,12 @@ class _Phase:
         self.optimizer.state.update(moments)
         self.step, self.epochs, self.best_weights = progress["step"], progress["epochs"], states.get("best", {})
         return random
+
+
+def show(name: str, measures: Mapping[str, float]) -> None:
+    """Write measures to the log, once however many processes there are."""
+    if processes.rank() == 0:
+        write(f"{name}: " + ", ".join(f"{measure} {value:.4f}" for measure, value in measures.items()))
 
 
 def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:

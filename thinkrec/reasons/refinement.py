@@ -35,7 +35,7 @@ from thinkrec.lm.finetune import Step, passes, think_loss, up_to_last_reason
 from thinkrec.lm.loaded import LoadedModel
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.sft import Reasons
-from thinkrec.lm.trainer import Plan, TrainResult, TrainSettings, train
+from thinkrec.lm.trainer import Plan, TrainResult, TrainSettings, show, train
 from thinkrec.params import Params
 from thinkrec.reasons.decoding import Answer, Decoding, sample_answers
 from thinkrec.text.layout import Batch, Window
@@ -175,7 +175,7 @@ def refine(loaded: LoadedModel, params: Params, checker: Checker, *, held_out: R
             written = step, answer(asked, sampling)
             groups = list(written[1].values())
             alike = float(np.mean([np.ptp(group.rewards) == 0 for group in groups]))
-            processes.show(f"{name}: of sampled answers", _measures(groups) | {"rows_without_spread": alike})
+            show(f"{name}: of sampled answers", _measures(groups) | {"rows_without_spread": alike})
         return written[1]
 
     def cut(step: Step, pieces: int) -> list[Piece]:
