@@ -9,11 +9,11 @@ from benchmarks.worlds import HISTORY, VOCABULARY, Shape, causal_lm, layout_of, 
 
 
 def test_needed_operations_by_hand():
-    table = ratings(np.full(2, HISTORY + 3))
-    table["timestamp"] = np.tile(np.arange(HISTORY + 3), 2)
+    table = ratings(np.full(2, HISTORY + 1))
+    table["timestamp"] = np.tile(np.arange(HISTORY + 1), 2)
     layout = layout_of(table)
     model = recommender(table, layout, causal_lm(Shape(32, layers=2)))
-    rows = np.asarray([HISTORY + 2, 2 * HISTORY + 5])  # the last of each user, after the whole history
+    rows = np.asarray([HISTORY, 2 * HISTORY + 1])  # the last of each user, after the whole history
     windows = layout.scoring_windows(rows, np.zeros(2, np.int64))
     weights, attention = operations(model, layout, [windows])
     tokens = layout.lengths(windows)

@@ -1,7 +1,5 @@
 """Files of ids are read as text, and what the commands show is shown as it is."""
 
-from dataclasses import replace
-
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -93,7 +91,7 @@ def test_on_a_terminal_names_are_folded_and_never_cut():
     evidence, history = explanation.evidence.assign(name=name, of=name), explanation.history.assign(title=name)
     console = Console(width=80)
     with console.capture() as capture:
-        console.print(explanation_table(replace(explanation, evidence=evidence, history=history)))
+        console.print(explanation_table(explanation.model_copy(update={"evidence": evidence, "history": history})))
     assert max(map(len, capture.get().splitlines())) <= 80 and "\u2026" not in capture.get()
     shown = "".join(part for line in capture.get().splitlines() for part in line.split())
     assert f"liked:{name}" in shown

@@ -113,7 +113,8 @@ def test_reasons_and_the_order_of_rows_change_no_score(table, model):
 @pytest.mark.parametrize("soft", [[], [40, 41, 99]], ids=["no soft prompt", "soft prompt"])
 def test_the_stream_equals_an_ordinary_causal_forward(family, attention, soft):
     table = interactions(2, users=1, ties=False)
-    model, layout = recommender(table, family, slots=()), replace(layout_of(table), soft_tokens=len(soft))
+    everything = layout_of(table, history=len(table))  # no block is too old for any token
+    model, layout = recommender(table, family, slots=()), replace(everything, soft_tokens=len(soft))
     model.backbone.set_attn_implementation(attention)
     if soft:  # of the vectors that some tokens have, to compare it with them as text
         model.soft_prompt = SoftPrompt(model.backbone.get_input_embeddings().weight.detach()[soft])
@@ -124,18 +125,17 @@ def test_the_stream_equals_an_ordinary_causal_forward(family, attention, soft):
     ]
     for row in range(len(table)):
         earlier = int(layout.end[row])
-        begin = max(earlier - layout.history, 0) // layout.history * layout.history
-        tokens = [words.begin, *soft, *chain(*blocks[begin:earlier]), *blocks[row][:-1]]
+        tokens = [words.begin, *soft, *chain(*blocks[:earlier]), *blocks[row][:-1]]
         with torch.no_grad():
             output = model.backbone(input_ids=torch.tensor([tokens]), output_hidden_states=True)
         logits, states = output.logits[0, -1], iter(output.hidden_states[-1][0, 1 + len(soft) :])
         vectors = []
-        for shown in [*range(begin, earlier), row]:
+        for shown in [*range(earlier), row]:
             block, length = list(islice(states, len(blocks[shown]))), len(layout.items[layout.item[shown]])
             vectors.append(model.match.weight @ torch.stack(block[:length]).mean(0))
-        signs = 2 * layout.label[begin:earlier].astype(int) - 1
+        signs = 2 * layout.label[:earlier].astype(int) - 1
         alike = sum(int(sign) * float(vector @ vectors[-1]) for sign, vector in zip(signs, vectors, strict=False))
-        match = alike / (earlier - begin + 5)
+        match = alike / (earlier + 5)
         assert scores[row] == pytest.approx(float(logits[words.yes] - logits[words.no]) + match, abs=SAME)
 
 
