@@ -35,7 +35,9 @@ def sft() -> str:
     measured = {"best": best, "traces": len(loaded.layout.reasons), "curve": curve}
     artifacts.write_metrics("sft", measured, *headlines)
     artifacts.write_json(artifacts.PLOTS / "sft.json", artifacts.rounded(curve, 4))
-    phase = list(results)[-1]
+    phase = next((name for name in reversed(results) if "auc" in best[name]), "")
+    if not phase:
+        return f"{len(results)} phases, none of which learns to recommend"
     return (
         f"epoch {best[phase]['epoch']:.0f} of phase {phase}: "
         f"valid AUC {best[phase]['auc']:.4f}, UAUC {best[phase]['uauc']:.4f}"

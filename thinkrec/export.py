@@ -194,13 +194,15 @@ def _require_new(folder: Path) -> None:
 
 
 def _copy_project(folder: Path) -> None:
-    """Copy what the project in the working directory is asked with; params.yaml without the raw files' path."""
+    """Copy what the project in the working directory is asked with; params.yaml without addresses and paths."""
     for path in ANSWERED_FROM:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / path)
     yaml = YAML()
     params = yaml.load(Path(PARAMS_FILE))
-    params["dataset"]["raw"] = None
+    params["dataset"]["raw"] = params["evaluate"]["bertscore"] = params["evaluate"]["bleurt"] = None
+    params["teacher"] |= {"endpoint": "offline", "model": "offline", "request": {}}
+    params["experts"]["added"] = [Path(path).name for path in params["experts"]["added"]]
     yaml.dump(params, folder / PARAMS_FILE)
 
 

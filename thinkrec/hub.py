@@ -7,7 +7,6 @@ from pathlib import Path
 
 import httpx2
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HFValidationError
 
 from thinkrec.errors import UserError
 
@@ -21,8 +20,10 @@ def upload(folder: Path, repo: str, kind: str, *, public: bool) -> str:
     hub = HfApi(token=os.environ["HF_TOKEN"])
     try:
         address = hub.create_repo(repo, repo_type=kind, private=not public, exist_ok=True)
+        if not public and not hub.repo_info(address.repo_id, repo_type=kind).private:
+            raise UserError(f"{repo}: is public already; add --public if all may read what you put there")
         hub.upload_folder(repo_id=address.repo_id, repo_type=kind, folder_path=folder, commit_message="thinkrec push")
-    except (httpx2.HTTPError, HFValidationError, OSError) as error:
+    except (httpx2.HTTPError, ValueError, OSError) as error:
         said = " ".join(str(error).split()).replace(os.environ["HF_TOKEN"], "***")
         raise UserError(f"{repo}: the hub at {hub.endpoint} did not take it ({said[:300]})") from None
     return str(address)

@@ -146,7 +146,7 @@ def test_where_others_reach_it_a_token_is_needed(recommender: Recommender, monke
     with pytest.raises(UserError, match=f"others can reach that; set {TOKEN}"):
         check_host("0.0.0.0")
     monkeypatch.setenv(TOKEN, "secret")
-    with served(recommender, token=check_host("0.0.0.0"), local=False) as address:
+    with served(recommender, token=check_host("0.0.0.0"), host=None) as address:
         for header, status in ((None, 401), ("Bearer other", 401), ("Bearer secret", 200)):
             headers = {} if header is None else {"Authorization": header}
             assert requests.get(f"{address}/users", headers=headers).status_code == status
@@ -155,6 +155,38 @@ def test_where_others_reach_it_a_token_is_needed(recommender: Recommender, monke
 
 def test_a_page_of_another_name_does_not_reach_a_local_server(address: str) -> None:
     assert requests.get(f"{address}/users", headers={"Host": "elsewhere.test"}).status_code == 400
+
+
+def test_a_port_that_is_taken_is_one_line_and_an_end(project: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        server = run_in(project, "serve", "--port", port)
+    assert server.returncode == 1
+    assert f"--port {port}: cannot listen there" in server.stderr.splitlines()[-1]
+
+
+def test_what_is_malformed_is_one_line(address: str) -> None:
+    reply = requests.post(f"{address}/recommend", json={"user": "u00001", "k": "many"}, timeout=60)
+    assert reply.status_code == 422
+    assert reply.json()["detail"].startswith("k: Input should be a valid integer")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "localhost", "[::1]"])
+def test_a_local_server_answers_to_the_name_that_it_was_given(recommender: Recommender, host: str) -> None:
+    with served(recommender, host=host) as address:
+        assert requests.get(f"{address}/health", headers={"Host": f"{host}:8000"}, timeout=60).status_code == 200
+
+
+def run_in(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "thinkrec.cli", *words],
+        cwd=project,
+        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def test_stopped_under_load_it_answers_all_that_it_began(project: Path) -> None:

@@ -29,7 +29,8 @@ SECRET = "hf_no_token_of_anybody"
 
 
 def test_what_is_exported_answers_as_the_project_without_it(project: Path, recommender: Recommender) -> None:
-    set_params(project, {"dataset.raw": "/home/somebody/ratings.zip"})
+    places = {"dataset.raw": "/home/somebody/ratings.zip", "teacher.endpoint": "http://somebody.example/v1"}
+    set_params(project, {**places, "evaluate.bertscore": "/home/somebody/encoder"})
     assert run_command(project, "export", "served").exit_code == 0
     shutil.move(project / "served", project.parent / "served")
     shutil.rmtree(project)
@@ -148,10 +149,13 @@ def traces_of(project: Path) -> list[str]:
 
 
 @contextmanager
-def hub(requests: list[tuple[str, str, bytes]], *, refuses: bool = False) -> Iterator[str]:
+def hub(requests: list[tuple[str, str, bytes]], *, refuses: bool = False, private: bool = True) -> Iterator[str]:
     """A stand-in for the hub's HTTP API, which takes all files as they are; its address."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.reply({"id": "me/small", "private": private, "siblings": []})
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             requests.append((self.path, self.headers.get("Authorization", ""), body))
@@ -161,6 +165,9 @@ def hub(requests: list[tuple[str, str, bytes]], *, refuses: bool = False) -> Ite
                 answer = {"files": files}
             elif "/commit/" in self.path:
                 answer = {"commitUrl": f"{address}/me/small/commit/1", "commitOid": "1", "hookOutput": "", "success": 1}
+            self.reply(answer)
+
+        def reply(self, answer: dict[str, object]) -> None:
             self.send_response(401 if refuses else 200)
             text = json.dumps(answer).encode()
             self.send_header("Content-Type", "application/json")
@@ -225,6 +232,17 @@ def test_a_folder_is_pushed_private_and_the_token_goes_to_the_hub_alone(
     assert files == {path: f'{{"name": "{path}"}}' for path in names}
     assert {header for _, header, _ in requests} <= {f"Bearer {SECRET}", ""}
     assert SECRET not in done.stdout + done.stderr
+
+
+def test_what_is_public_is_not_added_to_unless_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "manifest.json").write_text("{}", encoding="utf-8")
+    asked: list[tuple[str, str, bytes]] = []
+    with hub(asked, private=False) as endpoint:
+        refused = push(tmp_path / "served", endpoint)
+        assert not any("/commit/" in path for path, *_ in asked)
+        assert push(tmp_path / "served", endpoint, "--public").returncode == 0
+    assert refused.returncode == 1 and "me/small: is public already; add --public" in refused.stderr
 
 
 def test_what_the_hub_refuses_is_one_line_without_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

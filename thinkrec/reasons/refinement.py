@@ -162,7 +162,7 @@ def refine(loaded: LoadedModel, params: Params, checker: Checker, *, held_out: R
         windows = [windows[index] for index in rng.permutation(len(windows))]
         ends = np.cumsum([blank.reasons_shown(window).sum() for window in windows])
         edges = np.searchsorted(ends, how.rows * np.arange(steps[epoch] + 1))
-        return [windows[first:last] for first, last in pairwise(edges) if first < last]
+        return [windows[first:last] for first, last in pairwise(edges) if first < last] or [windows[:1]]
 
     def answer(asked: Sequence[int], decoding: Decoding) -> dict[int, _Group]:
         answers = sample_answers(loaded, np.asarray(asked, np.int64), decoding)

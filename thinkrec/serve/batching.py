@@ -32,7 +32,7 @@ class ModelThread:
         self._answer = answer
         self._waiting: queue.Queue[tuple[Task, Future[Any]] | None] = queue.Queue(waiting)
         self.passes = self.questions = 0
-        self._thread = threading.Thread(target=self._run, name="models")
+        self._thread = threading.Thread(target=self._run, name="models", daemon=True)  # or Ctrl-C twice would hang
         self._thread.start()
 
     @property

@@ -42,7 +42,8 @@ class Guard:
             if whole:
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), self._timeout)
+                left = max(0.0, self._timeout - (time.monotonic() - began))  # of all parts together
+                message = await asyncio.wait_for(receive(), left)
             except TimeoutError:
                 raise HTTPException(408, "the body did not come in time") from None
             size += len(message.get("body", b""))

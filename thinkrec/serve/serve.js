@@ -23,7 +23,7 @@
     if (byId("token").value) headers.Authorization = `Bearer ${byId("token").value}`;
     const reply = await fetch(path, body === undefined ? { headers } : { method: "POST", headers, body: JSON.stringify(body) });
     if (reply.status === 401) byId("locked").hidden = false;
-    const answer = await reply.json();
+    const answer = await reply.json().catch(() => ({}));
     if (reply.ok) return answer;
     throw new Error(typeof answer.detail === "string" ? answer.detail : `status ${reply.status}`);
   };

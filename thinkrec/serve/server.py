@@ -21,6 +21,7 @@ import typer
 import uvicorn
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -35,7 +36,10 @@ from thinkrec.serve.guard import Guard
 TOKEN = "THINKREC_SERVE_TOKEN"
 HERE, REPORT = Path(__file__).parent, Path(str(thinkrec.report.__file__)).parent
 PAGE = {"/": HERE / "page.html", "/serve.js": HERE / "serve.js", "/page.css": REPORT / "page.css"}
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'; form-action 'none'"
+)
 MOST = 1000  # items of a request
 LISTED = 50  # users or items that a search lists
 Name = Annotated[str, Field(min_length=1, max_length=500)]
@@ -108,9 +112,14 @@ def _is_local(host: str) -> bool:
 
 
 def make_app(
-    recommender: Recommender, *, token: str | None = None, waiting: int = 256, timeout: float = 30.0, local: bool = True
+    recommender: Recommender,
+    *,
+    token: str | None = None,
+    waiting: int = 256,
+    timeout: float = 30.0,
+    host: str | None = "127.0.0.1",
 ) -> tuple[FastAPI, Guard]:
-    """The application, and what stands before it; a `local` one answers to this machine's names alone."""
+    """The application, and what stands before it; it answers to this machine's names and `host`, or to any (None)."""
     models = ModelThread(recommender.answer, waiting=waiting)
 
     @asynccontextmanager
@@ -133,6 +142,11 @@ def make_app(
     refuse(UserError, 400, "")
     refuse(Busy, 429, "as many questions wait as may; ask again", **{"Retry-After": "1"})
     refuse(TimeoutError, 504, "not answered in time")
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_: Request, error: RequestValidationError) -> Response:
+        faults = (f"{'.'.join(map(str, fault['loc'][1:]))}: {fault['msg']}" for fault in error.errors())
+        return JSONResponse({"detail": "; ".join(faults)}, 422)
 
     @app.post("/score")
     async def score(request: ScoreRequest) -> list[Scored]:
@@ -178,8 +192,8 @@ def make_app(
 
     for path, file in PAGE.items():
         add_page(path, file)
-    if local:  # or a page elsewhere could point a name of its own at this machine
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+    if host is not None:  # or a page elsewhere could point a name of its own at this machine
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", host])
     paths = {"/score", "/recommend", "/explain", "/users", "/items", "/health", "/metrics", "/openapi.json", *PAGE}
     guard = Guard(app, paths=paths, token=token, timeout=timeout)
     return app, guard
@@ -191,17 +205,18 @@ def run(recommender: Recommender, host: str, port: int, *, token: str | None, wa
     Raises:
         UserError: it cannot listen there.
     """
-    _, guard = make_app(recommender, token=token, waiting=waiting, timeout=timeout, local=_is_local(host))
-    config = uvicorn.Config(guard, log_level="warning", access_log=False)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=config.backlog)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise UserError(f"--host {host} --port {port}: cannot listen there ({error.strerror})") from None
+    shown = f"[{host}]" if ":" in host else host
+    named = shown if _is_local(host) else None
+    _, guard = make_app(recommender, token=token, waiting=waiting, timeout=timeout, host=named)
+    config = uvicorn.Config(guard, log_level="warning", access_log=False)
     # uvicorn raises the signal that stopped it once more, when it has stopped; that shall not end this process.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    shown = f"[{host}]" if ":" in host else host
     typer.echo(f"serve: http://{shown}:{listener.getsockname()[1]}/", err=True)
     sys.stderr.flush()
     uvicorn.Server(config).run(sockets=[listener])
