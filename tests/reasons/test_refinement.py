@@ -9,9 +9,11 @@ from torch.nn import functional
 
 from tests.builders import interactions, layout_of, loaded_model, params_with, recommender, tokenizer
 from tests.claims.rows import checker_of, item
+from tests.project import run_params
 from tests.reasons.test_decoding import add_to_logits
 from thinkrec.claims.answers import parse_verdict
 from thinkrec.lm.sft import train_only
+from thinkrec.lm.trainer import resumable
 from thinkrec.params import RefineParams
 from thinkrec.reasons import refinement
 from thinkrec.reasons.decoding import Answer, Decoding, sample_answers, write_answers
@@ -169,3 +171,26 @@ def test_no_step_asks_about_rows_that_do_not_see_what_a_reason_is_held_to(letter
                 held_to = min(layout.history, layout.end[row] - layout.start[row])
                 assert layout.end[row] - window.rows[0] >= held_to
     assert replace(layout, reasons={}) == layout
+
+
+def test_a_killed_refinement_goes_on_to_the_same_weights(letters, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(refinement, "EVERY", 3)
+    long = {"steps": 6, "reasons": 160, "table": interactions(3, users=8, rows=40)}
+    whole, model = refined(letters, **long)
+    shown, steps = refinement.show, []
+
+    def killed_in_the_fifth(*what):
+        steps.append(what)
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+        shown(*what)
+
+    monkeypatch.setattr(refinement, "show", killed_in_the_fifth)
+    with pytest.raises(KeyboardInterrupt), resumable(run_params(checkpoint_steps=2)):
+        refined(letters, **long)
+    with resumable(run_params(checkpoint_steps=2)):
+        resumed, again = refined(letters, **long)
+    assert len(steps) == 5 + 1 + 2  # the first once more, to know what it was, and the fifth and sixth
+    assert resumed.epochs == whole.epochs
+    assert all(weight.equal(again.state_dict()[name]) for name, weight in model.state_dict().items())
