@@ -21,6 +21,8 @@ FEW = {
     "sft.epochs": 1,
     "sft.learning_rate": 1e-3,
     "sft.batch_rows": 64,
+    "refine.steps": 1,
+    "refine.rows": 8,
     "sft.batch_tokens": 1500,
     "experts.min_users": 2,
     "experts.learning_rate": 1e-3,
