@@ -8,7 +8,7 @@ def sft() -> str:
     import torch
 
     from thinkrec import artifacts
-    from thinkrec.claims.checker import Checker, thesaurus_of
+    from thinkrec.claims.checker import open_checker
     from thinkrec.lm.loaded import open_untrained
     from thinkrec.lm.sft import fit_global, save_global
     from thinkrec.lm.trainer import resumable
@@ -18,8 +18,7 @@ def sft() -> str:
     params = load()
     torch.manual_seed(params.seed)
     loaded = open_untrained(params)
-    items, keywords = (artifacts.read_table(table) for table in (artifacts.ITEMS, artifacts.KEYWORDS))
-    checker = Checker(loaded.interactions, items, keywords, params.prompt, thesaurus_of(params.dataset.name))
+    checker = open_checker(params, loaded.interactions)
     with resumable(params.run):
         results, adapter = fit_global(loaded, params, partial(refine, checker=checker))
         with artifacts.atomic(artifacts.SFT) as folder:

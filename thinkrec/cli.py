@@ -208,9 +208,9 @@ def rank(
     document = rank_catalogue(viewer, load(), protocol=protocol, split=split, shortlist=shortlist, users=users)
     if page is not None:
         write_page(page, document)
-    ranked, found = document["users"], document["to_find"]
+    ranked, to_find = document["users"], document["to_find"]
     return Reply(
-        summary=f"{ranked['ranked']:,} of {ranked['of']:,} users, {found['items']:,} liked items to find among "
+        summary=f"{ranked['ranked']:,} of {ranked['of']:,} users, {to_find['items']:,} liked items to find among "
         f"{document['items']['all']:,}, {protocol}{f', in {page}' if page else ''}",
         document=document,
         table=ranking_tables(document),

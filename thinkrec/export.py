@@ -29,7 +29,7 @@ from ruamel.yaml import YAML
 from thinkrec import artifacts
 from thinkrec.card import model_card, traces_card
 from thinkrec.claims.answers import parse_verdict, read_parts, trace_text
-from thinkrec.claims.checker import Checker, thesaurus_of
+from thinkrec.claims.checker import open_checker
 from thinkrec.errors import UserError
 from thinkrec.experts.training import load_experts
 from thinkrec.lm.adapters import read_lora
@@ -53,7 +53,7 @@ ANSWERED_FROM = (  # what a finished project is asked with
     *(artifacts.BACKBONE, artifacts.SFT, artifacts.EXPERTS, artifacts.GATE),
 )
 SLOT_KINDS = {WHOLE: "both", USER: "user", ITEM: "item"}
-TOLD_BY_TRACES = (artifacts.INTERACTIONS, artifacts.ITEMS, artifacts.KEYWORDS, artifacts.TRACES, artifacts.REJECTED)
+TRACED = (artifacts.INTERACTIONS, artifacts.TRACES, artifacts.REJECTED)
 Form = Literal["answer", "reasoning"]  # of a chat's last message: all is the answer, or the reason stands before it
 FORMS: dict[Form, str] = {
     "answer": "Answer with the word Yes or the word No. Then say in one paragraph what the history shows that matters "
@@ -148,8 +148,8 @@ def export_traces(folder: Path, params: Params, form: Form) -> dict[str, int]:
     """
     _require_new(folder)
     check_dataset(params.dataset)
-    interactions, items, keywords, traces, refused = map(artifacts.read_table, TOLD_BY_TRACES)
-    checker = Checker(interactions, items, keywords, params.prompt, thesaurus_of(params.dataset.name))
+    interactions, traces, refused = map(artifacts.read_table, TRACED)
+    checker = open_checker(params, interactions)
     text_of = dict(zip(traces["row"].tolist(), traces["text"], strict=True))
     if not all(claim.true for row, text in text_of.items() for claim in checker.check(row, text).claims):
         raise artifacts.faulty_artifact(artifacts.TRACES, "a trace is not true of what params.yaml's prompt shows")

@@ -24,6 +24,6 @@ def upload(folder: Path, repo: str, kind: str, *, public: bool) -> str:
             raise UserError(f"{repo}: is public already; add --public if all may read what you put there")
         hub.upload_folder(repo_id=address.repo_id, repo_type=kind, folder_path=folder, commit_message="thinkrec push")
     except (httpx2.HTTPError, ValueError, OSError) as error:
-        said = " ".join(str(error).split()).replace(os.environ["HF_TOKEN"], "***")
-        raise UserError(f"{repo}: the hub at {hub.endpoint} did not take it ({said[:300]})") from None
+        message = " ".join(str(error).split()).replace(os.environ["HF_TOKEN"], "***")
+        raise UserError(f"{repo}: the hub at {hub.endpoint} did not take it ({message[:300]})") from None
     return str(address)

@@ -91,8 +91,8 @@ def _open_tracker(tracker: str, name: str) -> Any:
 
     installed = {str(kind.value): LOGGER_TYPE_TO_CLASS[kind.value] for kind in get_available_trackers()}
     if tracker not in installed:
-        known = ", ".join(installed) or f"of {', '.join(LOGGER_TYPE_TO_CLASS)}, none"
-        raise UserError(f"run.report_to: no tracker {tracker!r} here ({known} is installed); install its package")
+        usable = ", ".join(installed) or f"of {', '.join(LOGGER_TYPE_TO_CLASS)}, none"
+        raise UserError(f"run.report_to: no tracker {tracker!r} here ({usable} is installed); install its package")
     folder = LIVE / name
     lying = {"logging_dir": str(LIVE)} if installed[tracker].requires_logging_directory else {}
     of_dvc = {"dir": str(folder), "dvcyaml": str(folder / "dvc.yaml"), "save_dvc_exp": False}  # or it edits dvc.yaml

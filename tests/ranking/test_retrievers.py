@@ -85,8 +85,8 @@ class TestModels:
         questions, _ = make_questions(INTERACTIONS, "temporal", "test")
         changed = INTERACTIONS.copy()
         changed.loc[changed["timestamp"] >= 50, "label"] ^= 1
-        for known in (likes_before, lambda rows, asked, items: popularity(rows, items, np.inf)(asked)):
-            first = [known(rows, questions, ITEMS)[0].tolist() for rows in (INTERACTIONS, changed)]
+        for scorer in (likes_before, lambda rows, asked, items: popularity(rows, items, np.inf)(asked)):
+            first = [scorer(rows, questions, ITEMS)[0].tolist() for rows in (INTERACTIONS, changed)]
             assert first[0] == first[1]
 
     def test_ease_is_a_ridge_regression_of_every_item_on_the_others(self):

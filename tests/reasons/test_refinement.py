@@ -1,7 +1,5 @@
 """Refinement: what answers are worth, and that the model learns to write those that are worth more."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -64,6 +62,20 @@ def test_what_says_nothing_of_one_side_is_worth_nothing(text):
     assert worth(text) == 0.0
 
 
+def test_the_blame_for_a_false_word_falls_on_that_word_and_the_praise_for_a_true_one_on_the_other():
+    text = GOOD.replace('Ferry": war', 'Ferry": space')
+    letters = Answer(text=text, tokens=list(range(len(text))), ends=list(range(1, len(text) + 1)), finished=True)
+    group = refinement._Group.of(0, [letters, letters], checker_of(ROW, keywords=["space"]))
+    advantages, _ = group.advantages
+    of_word = {word: set(advantages[(at := text.index(word)) : at + len(word)]) for word in ("Night", "space", "war")}
+    assert of_word == {"Night": {refinement.TRUE}, "space": {refinement.UNTRUE}, "war": {refinement.TRUE}}
+    assert set(advantages[text.index(". It still") :]) == {0.0}  # alike, so no answer is better as a whole
+    better = Answer(text=GOOD, tokens=letters.tokens, ends=letters.ends, finished=True)
+    group = refinement._Group.of(0, [letters, better], checker_of(ROW, keywords=["space"]))
+    whole = [advantages[text.index(". It still")] for advantages in group.advantages]
+    assert whole[1] == -whole[0] == pytest.approx(np.diff(group.rewards)[0] / 2) and whole[1] > 0
+
+
 def test_what_does_not_end_is_worth_nothing():
     assert worth(GOOD, finished=False) == 0.0
 
@@ -79,6 +91,10 @@ def test_sampled_answers_go_on_from_the_verdict_that_the_label_says():
             assert parse_verdict(answer.text.split(" ")[0]) in (bool(table["label"][row]), None)
             assert answer.text.startswith(VERDICTS[table["label"][row]])
             assert 1 <= len(answer.tokens) <= 6
+            spelled = tokenizer().decode(answer.tokens, skip_special_tokens=True)
+            assert (VERDICTS[table["label"][row]] + spelled).strip() == answer.text
+            assert len(answer.ends) == len(answer.tokens) and answer.ends == sorted(answer.ends)
+            assert answer.ends[-1] >= len(answer.text)
             assert answer.finished == (answer.tokens[-1] == layout.vocabulary.end)
     again = sample_answers(loaded_model(table, model, layout), rows[::-1], how)[::-1]
     assert again == groups  # whatever stands beside a row
@@ -170,7 +186,6 @@ def test_no_step_asks_about_rows_that_do_not_see_what_a_reason_is_held_to(letter
                 window = next(window for window in step if row in window.rows)
                 held_to = min(layout.history, layout.end[row] - layout.start[row])
                 assert layout.end[row] - window.rows[0] >= held_to
-    assert replace(layout, reasons={}) == layout
 
 
 def test_a_killed_refinement_goes_on_to_the_same_weights(letters, monkeypatch, tmp_path):

@@ -36,7 +36,7 @@ def served(recommender: Recommender, **settings: Any) -> Iterator[str]:
     """The address of a server over `recommender`, in a thread of this process."""
     _, guard = make_app(recommender, **settings)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(guard, log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(guard, log_config=None, log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -89,7 +89,7 @@ def test_an_explanation_is_the_document_that_json_prints(address: str, project: 
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "said"),
+    ("path", "body", "status", "detail"),
     [
         ("/recommend", {"user": "x"}, 400, "user 'x': unknown"),
         ("/score", {"user": "u00001", "items": ["No such title"]}, 400, "item 'No such title': unknown"),
@@ -102,10 +102,10 @@ def test_an_explanation_is_the_document_that_json_prints(address: str, project: 
     ],
 )
 def test_what_cannot_be_answered_is_refused_by_name(
-    address: str, path: str, body: dict[str, Any], status: int, said: str
+    address: str, path: str, body: dict[str, Any], status: int, detail: str
 ) -> None:
     reply = requests.post(f"{address}{path}", json=body, timeout=60)
-    assert (reply.status_code, said in reply.text) == (status, True), reply.text
+    assert (reply.status_code, detail in reply.text) == (status, True), reply.text
 
 
 def test_a_full_queue_refuses_and_a_question_that_takes_too_long_is_given_up(recommender: Recommender) -> None:

@@ -6,19 +6,20 @@ import unicodedata
 from collections.abc import Callable
 from copy import copy
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from thinkrec.artifacts import keyword_lists
+from thinkrec.artifacts import ITEMS, KEYWORDS, keyword_lists, read_table
 from thinkrec.claims.claims import Check, ShownNames, Thesaurus
 from thinkrec.claims.cleaning import proper_names
 from thinkrec.claims.names import Catalogue
 from thinkrec.claims.reading import check_text
 from thinkrec.history import history_bounds, shown_history
-from thinkrec.params import PromptParams
+from thinkrec.params import Params, PromptParams
 from thinkrec.shown import ShownItem, ShownRow, shown_keywords, shown_title
 from thinkrec.synthetic.synonyms import meaning
 
@@ -30,6 +31,12 @@ def thesaurus_of(dataset: str) -> Thesaurus:
     if dataset.startswith("synthetic"):
         return Thesaurus("the synthetic world's words of one meaning, and forms of a word", meaning)
     return Thesaurus("forms of a word", str)
+
+
+def open_checker(params: Params, interactions: pd.DataFrame, root: Path = Path()) -> Checker:
+    """The checker of the rows of a table, by the items and keywords of the project at `root`."""
+    items, keywords = (read_table(table, root=root) for table in (ITEMS, KEYWORDS))
+    return Checker(interactions, items, keywords, params.prompt, thesaurus_of(params.dataset.name))
 
 
 class Checker:

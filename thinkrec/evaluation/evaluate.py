@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from thinkrec import artifacts
-from thinkrec.claims.checker import Checker, thesaurus_of
+from thinkrec.claims.checker import open_checker
 from thinkrec.evaluation import plots, reason_first, tables
 from thinkrec.evaluation.faithfulness import interventions
 from thinkrec.evaluation.learned import score_likeness
@@ -62,15 +62,14 @@ def evaluate_project(params: Params) -> Evaluation:
         UserError: an artefact is missing or does not belong to the others, or see `predict` and `score_likeness`.
     """
     loaded, routing = open_finished(params)
-    truth, traces, baselines, items, keywords = (
-        artifacts.read_table(table)
-        for table in (artifacts.TRUTH, artifacts.TRACES, artifacts.BASELINES, artifacts.ITEMS, artifacts.KEYWORDS)
+    truth, traces, baselines = (
+        artifacts.read_table(table) for table in (artifacts.TRUTH, artifacts.TRACES, artifacts.BASELINES)
     )
     with loaded.model.sharing_layers():
         predictions, models = predict(loaded, routing, baselines, truth)
     table = tables.evaluate(predictions, models, seed=params.seed)
 
-    checker = Checker(loaded.interactions, items, keywords, params.prompt, thesaurus_of(params.dataset.name))
+    checker = open_checker(params, loaded.interactions)
     reasons = write_reasons(loaded, predictions, traces, checker.badness, params.evaluate, seed=params.seed)
     directories = {"bertscore": params.evaluate.bertscore, "bleurt": params.evaluate.bleurt}
     thinking = reason_first.measure(

@@ -59,7 +59,7 @@ def write_page(path: Path, document: dict[str, Any]) -> None:
 
 
 def _introduction(document: dict[str, Any]) -> Iterable[str]:
-    ranked, items, found = (document[key] for key in ("users", "items", "to_find"))
+    ranked, items, to_find = (document[key] for key in ("users", "items", "to_find"))
     split = f" --split {document['split']}" if document["split"] else ""
     some = f" --users {ranked['ranked']}" if ranked["ranked"] < ranked["of"] else ""
     command = f"thinkrec rank --protocol {document['protocol']}{split} --shortlist {document['shortlist']}{some}"
@@ -69,9 +69,9 @@ def _introduction(document: dict[str, Any]) -> Iterable[str]:
         yield f"**{LEAK}.**\n"
     yield (
         f"{ranked['ranked']:,} of {ranked['of']:,} users are asked about, {ranked['without_history']:,} without "
-        f"history. Known is {KNOWN[document['protocol']]}: {found['items']:,} items in all, {found['new']:,} of them "
-        f"new. Candidates are all {items['all']:,} items that the user has not rated; {items['new']:,} are new: train "
-        f"never saw them. ThinkRec orders the first {document['shortlist']:,} of "
+        f"history. Known is {KNOWN[document['protocol']]}: {to_find['items']:,} items in all, {to_find['new']:,} of "
+        f"them new. Candidates are all {items['all']:,} items that the user has not rated; {items['new']:,} are new: "
+        f"train never saw them. ThinkRec orders the first {document['shortlist']:,} of "
         f"{display_name(document['feature_model'])}, and × popularity those of popularity. In brackets: 95 % "
         "intervals, bootstrap over users. A star: the difference from ThinkRec is significant, paired, after Holm's "
         "correction."

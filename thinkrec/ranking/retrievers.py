@@ -118,7 +118,7 @@ def count_together(interactions: pd.DataFrame, items: int) -> NDArray[np.float64
 def item_knn(together: NDArray[np.float64], neighbours: int) -> Scores:
     """Item-based neighbours (Deshpande and Karypis, TOIS 2004): weights (I, I), the cosines of who liked two items.
 
-    Row by row the `neighbours` largest are kept; an item is no neighbour of its own.
+    Of every scored item its `neighbours` largest are kept (there, of every liked one); none is its own neighbour.
     """
     norm = np.sqrt(np.maximum(together.diagonal(), 1))
     cosine = together / norm / norm[:, None]

@@ -54,8 +54,8 @@ class Guard:
 
         headers = dict(scope["headers"])
         app = self._app
-        known = self._header is None or hmac.compare_digest(headers.get(b"authorization", b""), self._header)
-        if not known and path not in OPEN:
+        admitted = self._header is None or hmac.compare_digest(headers.get(b"authorization", b""), self._header)
+        if not admitted and path not in OPEN:
             app = JSONResponse({"detail": "a token is needed: Authorization: Bearer TOKEN"}, 401)
         await app(scope, limited, counted)
 

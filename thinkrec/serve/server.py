@@ -133,9 +133,9 @@ def make_app(
         task = await run_in_threadpool(prepare)
         return await asyncio.wait_for(asyncio.wrap_future(models.submit(task)), timeout)
 
-    def refuse(kind: type[Exception], status: int, said: str, **headers: str) -> None:
+    def refuse(kind: type[Exception], status: int, detail: str, **headers: str) -> None:
         async def handler(_: Request, error: Exception) -> Response:
-            return JSONResponse({"detail": said or str(error)}, status, headers)
+            return JSONResponse({"detail": detail or str(error)}, status, headers)
 
         app.add_exception_handler(kind, handler)
 
@@ -213,7 +213,7 @@ def run(recommender: Recommender, host: str, port: int, *, token: str | None, wa
     shown = f"[{host}]" if ":" in host else host
     named = shown if _is_local(host) else None
     _, guard = make_app(recommender, token=token, waiting=waiting, timeout=timeout, host=named)
-    config = uvicorn.Config(guard, log_level="warning", access_log=False)
+    config = uvicorn.Config(guard, log_config=None, log_level="warning", access_log=False)
     # uvicorn raises the signal that stopped it once more, when it has stopped; that shall not end this process.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
