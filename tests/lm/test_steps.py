@@ -66,7 +66,7 @@ def test_a_step_without_pairs_has_none_to_share(layout):
 @pytest.mark.parametrize("tokens", [1, 100, 150, 400, 10_000])
 def test_no_pass_exceeds_its_tokens_and_fewer_passes_would(layout, tokens, processes):
     steps = steps_of(layout, rows=30)
-    needed = passes(layout, steps, tokens, processes)
+    needed = passes(layout.lengths, steps, tokens, processes)
 
     def exceeds(count):
         parts = [part.windows for step in steps for part in cut(layout, step, count * processes)]

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from thinkrec.reasons.decoding import Decoding, choose
+from thinkrec.reasons.decoding import Decoding, choose, draws_of
 
 
 def drawn(logits, count=20_000, **sampling):
     """How often each token is chosen, over so many rows with the same logits."""
-    decoding = Decoding(max_new_tokens=1, seed=1, **sampling)
-    nought = np.zeros(count, np.int64)
-    chosen = choose(torch.tensor(logits).expand(count, -1), decoding, np.arange(count), nought, nought)
+    draws = 1.0 - torch.rand(count, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    chosen = choose(torch.tensor(logits).expand(count, -1), Decoding(max_new_tokens=1, **sampling), draws)
     return np.bincount(chosen.numpy(), minlength=len(logits)) / count
 
 
@@ -31,8 +30,17 @@ def test_top_p_keeps_the_likeliest_tokens_that_reach_it_in_their_proportions():
     assert drawn(logits, temperature=0.0).tolist() == [0, 1, 0, 0]
 
 
-def test_an_answers_draws_differ_from_token_to_token():
-    decoding = Decoding(max_new_tokens=2, temperature=1.0)
-    nought = np.zeros(50, np.int64)
-    first, second = (choose(torch.zeros(50, 1000), decoding, np.arange(50), nought + step, nought) for step in (0, 1))
-    assert (first == second).sum() <= 2 and len(set(first.tolist())) > 40
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_the_least_and_the_largest_number_draw_tokens_that_can_be(top_p):
+    logits = torch.tensor([[-torch.inf, 0.0, 0.3, 0.1, -torch.inf]] * 2)
+    draws = torch.tensor([[5e-324], [1.0]], dtype=torch.float64)
+    assert choose(logits, Decoding(max_new_tokens=1, temperature=1.0, top_p=top_p), draws).tolist() == [1, 3]
+
+
+def test_draws_differ_by_prompt_candidate_seed_and_place_and_a_first_candidates_are_an_only_ones():
+    def of(prompt, candidate, **other):
+        return draws_of(Decoding(max_new_tokens=9, temperature=1.0, candidates=3, **other), prompt, candidate)
+
+    every = np.concatenate([of(1, 0), of(2, 0), of(1, 1), of(1, 0, seed=1)])
+    assert len(set(every.tolist())) == 36 and every.min() > 0 and every.max() <= 1
+    assert (of(1, 0) == draws_of(Decoding(max_new_tokens=9, temperature=1.0), 1, 0)).all()

@@ -17,6 +17,7 @@ from thinkrec.lm.scoring import score
 from thinkrec.reasons.decoding import (
     Decoding,
     choose,
+    draws_of,
     reason_first,
     write_answers,
 )
@@ -169,13 +170,13 @@ def naive_best(model, layout, row, decoding):
     key = zlib.crc32(prompt.tokens[prompt.seen].numpy().tobytes())
 
     def candidate(number):
-        written = []
+        written, draws = [], draws_of(decoding, key, number)
         while len(written) < decoding.max_new_tokens and written[-1:] != [layout.vocabulary.end]:
             new = model.backbone.get_input_embeddings()(torch.tensor([written], dtype=torch.int64))
             logits = next_logits(model, prompt, new)[None]
             logits[0, layout.vocabulary.yes] += 0.0 if written else match_of(model, layout, row)
-            place = (np.asarray([number]) for number in (key, len(written), number))
-            written.append(int(choose(logits, decoding if written else replace(decoding, temperature=0.0), *place)))
+            draw = torch.from_numpy(draws[len(written) :][:1, None])
+            written.append(int(choose(logits, decoding if written else replace(decoding, temperature=0.0), draw)))
         return text_of(written)
 
     return min(map(candidate, range(decoding.candidates)), key=lambda text: by_chance(row, text))
@@ -268,11 +269,11 @@ def test_thinking_first_is_the_same_in_training_as_when_it_is_asked_for(model, k
     end, stop = layout.vocabulary.end, layout.vocabulary.stop
     thoughts = {row: [70 + row, 71, 72 + row][: 1 + row % 3] for row in rows.tolist()}
 
-    def forced(self, _, going):
+    def forced(self, _decoding, _draws, going):
         at = [(self.rows[prompt], int(self.length[prompt, 0])) for prompt in going[:, 0].nonzero()[:, 0].tolist()]
         return torch.tensor([[*thoughts[row], end][written] for row, written in at])
 
-    monkeypatch.setattr("thinkrec.reasons.decoding._Answers.choose", forced)
+    monkeypatch.setattr("thinkrec.reasons.decoding.Answers.choose", forced)
     _, asked = reason_first(loaded_model(pd.DataFrame(), model, layout), rows, Decoding(max_new_tokens=NEW))
     learned = {row: np.asarray([*stop, *thought, end], np.int32) for row, thought in thoughts.items()}
     taught = replace(layout, reasons=learned, thoughts=learned)

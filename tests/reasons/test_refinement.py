@@ -1,5 +1,7 @@
 """Refinement: what answers are worth, and that the model learns to write those that are worth more."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -152,24 +154,33 @@ def test_answers_that_are_worth_the_same_teach_nothing(letters, monkeypatch):
 def test_the_pieces_of_a_step_add_up_to_its_loss(letters, monkeypatch):
     plans = []
     monkeypatch.setattr(refinement, "train", lambda objective, plan, *_: plans.append((objective, plan)))
-    _, model = refined(letters, answers=3)
+    table = interactions(3, users=4, ties=False)
+    _, model = refined(letters, answers=3, table=table)
     [(objective, plan)] = plans
     step = plan.steps(0)[0]
     whole, halves = (
-        sum(objective(**plan.collate(piece)).item() for piece in plan.cut(step, pieces)) for pieces in (3, 3 * 40)
+        sum(objective(**plan.collate(piece)).item() for piece in plan.cut(step, pieces)) for pieces in (1, 40)
     )
     assert whole == pytest.approx(halves, rel=1e-4) and whole != 0
 
-    pieces = plan.cut(step, 3)
-    assert [piece.number for piece in pieces] == [0, 1, 2]
-    batch = plan.collate(pieces[0])
-    rows, answered = batch["target_rows"], batch["reason_targets"].unique()
-    assert set(rows[answered].tolist()).isdisjoint({0, 13}) and set(rows.tolist()) <= set(range(48))
+    piece = plan.collate(plan.cut(step, 1)[0])
+    rows = piece["target_rows"].tolist()
+    assert set(rows).isdisjoint({0, 13}) and set(rows) <= set(range(48))
+    by_hand = 0.0
+    layout = layout_of(table)
+    for number in range(3):  # each answer as a reason that is learned
+        answers, advantages = (
+            [tokens[number][piece["answers"][target, number] >= 0] for target, tokens in enumerate(piece[name])]
+            for name in ("answers", "advantages")
+        )
+        taught = replace(layout, reasons=dict(zip(rows, (tokens.numpy() for tokens in answers), strict=True)))
+        batch = taught.collate(taught.scoring_windows(np.sort(rows), np.arange(len(rows))))
+        with torch.no_grad():
+            by_token = functional.cross_entropy(model(batch).reason_logits, batch.reason_tokens, reduction="none")
+        for target, row in enumerate(batch.target_rows.tolist()):
+            by_hand += float(by_token[batch.reason_targets == target] @ advantages[rows.index(row)])
     with torch.no_grad():
-        logits = model(refinement.Batch(**{k: v for k, v in batch.items() if k != "advantages"})).reason_logits
-    by_token = functional.cross_entropy(logits, batch["reason_tokens"], reduction="none")
-    by_hand = (batch["advantages"] * by_token).sum()
-    assert float(objective(**batch)) == pytest.approx(float(by_hand), rel=1e-5)
+        assert float(objective(**piece)) == pytest.approx(by_hand, rel=1e-4)
 
 
 def test_no_step_asks_about_rows_that_do_not_see_what_a_reason_is_held_to(letters, monkeypatch):
@@ -179,13 +190,10 @@ def test_no_step_asks_about_rows_that_do_not_see_what_a_reason_is_held_to(letter
     refined(letters, table=table, answers=2)
     layout = layout_of(table)
     for step in plans[0].steps(0):
-        for piece in plans[0].cut(step, 2):
-            batch = plans[0].collate(piece)
-            for target in batch["reason_targets"].unique().tolist():
-                row = int(batch["target_rows"][target])
-                window = next(window for window in step if row in window.rows)
-                held_to = min(layout.history, layout.end[row] - layout.start[row])
-                assert layout.end[row] - window.rows[0] >= held_to
+        for window in step:
+            rows = window.rows[window.target]
+            held_to = np.minimum(layout.history, layout.end[rows] - layout.start[rows])
+            assert len(rows) and ((window.rows < layout.end[rows, None]).sum(1) >= held_to).all()
 
 
 def test_a_killed_refinement_goes_on_to_the_same_weights(letters, monkeypatch, tmp_path):

@@ -10,7 +10,6 @@ Shapes: B sequences, T tokens, k rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -55,7 +54,7 @@ def _score(windows: Sequence[Window], width: int, loaded: LoadedModel, scores: N
 
     weights = loaded.row_weights()
     if weights is not None:
-        weights.set_batch(replace(batches[0], first_target=torch.cat([batch.first_target for batch in batches])))
+        weights.set_rows(torch.cat([batch.first_target for batch in batches]))
     hidden = model.hidden_states(
         stacked([model.embed(batch) for batch in batches], at=1),
         stacked([batch.attention_mask for batch in batches], sides=2),

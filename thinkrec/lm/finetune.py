@@ -9,7 +9,7 @@ up to the loss of the step in one pass.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -34,6 +34,7 @@ from thinkrec.text.layout import Layout, Window, batches_by_tokens
 
 Rows = NDArray[np.int64]
 Step = list[Window]
+Lengths = Callable[[Sequence[Window]], NDArray[np.int64]]  # in tokens, of windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +63,14 @@ def up_to_last_reason(layout: Layout, windows: Iterable[Window]) -> Iterator[Win
             yield replace(window, rows=window.rows[kept], target=window.target[kept])
 
 
-def passes(layout: Layout, steps: Sequence[Step], tokens: int, processes: int) -> int:
+def passes(lengths: Lengths, steps: Sequence[Step], tokens: int, processes: int) -> int:
     """The least number of passes per step and process in which none holds more than `tokens`, padding included.
 
     One number for all `steps`. Only a window that is longer than `tokens` itself exceeds them.
     """
-    longest = layout.lengths([step[0] for step in steps])
-    held = np.maximum(tokens // longest, 1)
-    pieces = -(-np.asarray([len(step) for step in steps]) // held)
+    count = np.asarray([len(step) for step in steps])
+    longest = np.maximum.reduceat(lengths([window for step in steps for window in step]), count.cumsum() - count)
+    pieces = -(-count // np.maximum(tokens // longest, 1))
     return max(1, -(-int(pieces.max(initial=1)) // processes))
 
 
@@ -150,7 +151,8 @@ def finetune(
         collate=partial(collate, taught),
         cut=partial(cut, taught),
         passes=max(
-            passes(taught, steps_of(epoch), params.batch_tokens, processes.count()) for epoch in range(settings.epochs)
+            passes(taught.lengths, steps_of(epoch), params.batch_tokens, processes.count())
+            for epoch in range(settings.epochs)
         ),
         inputs=[taught, untaught, model.slot_values, user, train_rows, valid_rows, params, think_only],
     )

@@ -33,11 +33,10 @@ class RowWeights:
     routing_weights: NDArray[np.float32]  # (S, N + 1), rows sum to 1; column 0 is the global adapter
     state: NDArray[np.integer]  # (n,)
 
-    def set_batch(self, batch: Batch) -> None:
-        """Give the mixture the weights (B, N + 1) of these sequences: those of each one's first target."""
-        rows = batch.first_target.cpu().numpy()
-        weights = torch.from_numpy(self.routing_weights[self.state[rows]])
-        self.batch_weights.tensor = weights.to(batch.input_ids.device)
+    def set_rows(self, rows_B: torch.Tensor) -> None:
+        """Give the mixture the weights (B, N + 1) of the sequences of a batch: those of these interactions."""
+        weights = torch.from_numpy(self.routing_weights[self.state[rows_B.cpu().numpy()]])
+        self.batch_weights.tensor = weights.to(rows_B.device)
 
 
 def weighted_batches(
@@ -46,14 +45,18 @@ def weighted_batches(
     windows: Sequence[Window],
     weights: RowWeights | None = None,
     *,
+    targets: float = np.inf,
     progress: str | None = None,
 ) -> Iterator[Batch]:
-    """This process's batches of these windows, on the model's device, their adapter weights set before each."""
-    batches = processes.mine(list(batches_by_tokens(layout, windows, SCORING_TOKENS)))
+    """This process's batches of these windows, on the model's device, their adapter weights set before each.
+
+    A batch has at most so many `targets`, but for one window that has more.
+    """
+    batches = processes.mine(list(batches_by_tokens(layout, windows, SCORING_TOKENS, targets=targets)))
     for group in track(batches, None if processes.rank() else progress, unit="batch"):
         batch = layout.collate(group).to(model.device)
         if weights is not None:
-            weights.set_batch(batch)
+            weights.set_rows(batch.first_target)
         yield batch
 
 

@@ -92,6 +92,7 @@ class Plan:
     cut: Callable[[Any, int], Sequence[Any]] | None = None  # a step -> exactly so many pieces; None: it is one piece,
     # which every process works on, and the objective returns a whole loss instead of a share of it
     passes: int = 1  # pieces of a step that each process works on, one after another
+    cached: bool = False  # whether the model reads through a cache, so that activations cannot be computed twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +234,8 @@ class _Phase:
         for number, piece in enumerate(pieces, start=1):
             tensors = {name: tensor.to(self.device) for name, tensor in piece.items()}
             much = "input_ids" in tensors and tensors["input_ids"].numel() * self.kept_by_token > MUCH
-            self.compute_twice(much if self.checkpointing == "auto" else self.checkpointing)
+            wanted = much if self.checkpointing == "auto" else self.checkpointing
+            self.compute_twice(wanted and not self.steps.plan.cached)
             if isinstance(model, DistributedDataParallel):
                 model.require_backward_grad_sync = number == len(pieces)  # only then are gradients averaged
             with torch.autocast(self.device.type, torch.bfloat16, enabled=in_bf16):

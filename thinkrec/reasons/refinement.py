@@ -10,8 +10,10 @@ with L the most tokens of an answer. To R - mean R is added, for the tokens of a
 blame for a false word falls on that word. Answers are used once, so no ratio of probabilities needs a bound. There is
 no penalty for leaving the start: so few steps do not lead far, and one was measured to hinder (docs/log.md).
 
-Rows of one user share a sequence, as in all training (`Layout.training_windows`). It is read G times, each time with
-another answer to each of its rows.
+Answers are learned as they are written (`reasons.decoding.Answers`): the prompts of a user's rows are one sequence,
+read once, and the G answers to a row stand side by side behind what they see of it.
+
+Shapes: B rows of a pass, G answers, K tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -31,13 +33,13 @@ from torch.nn import functional
 from thinkrec import processes
 from thinkrec.claims.checker import Checker
 from thinkrec.claims.claims import LIKING, Check
-from thinkrec.lm.finetune import Step, passes, think_loss, up_to_last_reason
+from thinkrec.lm.finetune import Step, passes, think_loss
 from thinkrec.lm.loaded import LoadedModel
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.sft import Reasons
-from thinkrec.lm.trainer import Plan, TrainResult, TrainSettings, show, train
+from thinkrec.lm.trainer import MUCH, Plan, TrainResult, TrainSettings, kept_by_token, show, train
 from thinkrec.params import Params
-from thinkrec.reasons.decoding import Answer, Decoding, sample_answers
+from thinkrec.reasons.decoding import Answer, Answers, Decoding, sample_answers
 from thinkrec.text.layout import Batch, Window
 
 UNSAID = 2
@@ -82,25 +84,26 @@ def reward(check: Check, answer: Answer) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some windows of a step, to be read with each row's answer of this `number`."""
+    """Some windows of a step."""
 
     step: Step
     windows: list[Window]
-    number: int
 
 
 class PolicyGradient(nn.Module):
-    """The loss of a piece; `advantages` (Q,) are those of its reasons' tokens, divided by k G L."""
+    """The loss of a piece."""
 
     def __init__(self, model: RecommenderLM) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, advantages: Tensor, **tensors: Tensor) -> Tensor:
-        batch = Batch(**tensors)
-        logits = self.model(batch).reason_logits
-        loss_Q = functional.cross_entropy(logits, batch.reason_tokens, reduction="none")
-        return (advantages * loss_Q).sum()
+    def forward(self, answers: Tensor, advantages: Tensor, **tensors: Tensor) -> Tensor:
+        """`answers` (B, G, K) are padded with -1; the `advantages` of their tokens are divided by k G L."""
+        written = Answers(self.model, Batch(**tensors), judged=True)
+        written.branch(answers.shape[1])
+        real = answers >= 0
+        logits = written.logits_of(answers.clamp(min=0), real)
+        return (advantages[real] * functional.cross_entropy(logits, answers[real], reduction="none")).sum()
 
 
 @dataclass(slots=True)
@@ -148,19 +151,21 @@ def refine(loaded: LoadedModel, params: Params, checker: Checker, *, held_out: R
     """
     how, layout = params.refine, loaded.layout
     longest = int(np.quantile([len(tokens) for tokens in layout.reasons.values()], USUAL))
-    rows = np.setdiff1d(loaded.rows("train"), list(held_out))
-    # Whatever the rows' reasons will be, they are so long at most. This says which rows see what one is held to.
-    blank = replace(layout, reasons=dict.fromkeys(rows.tolist(), np.zeros(longest, np.int32)))
+    rows, plain = np.setdiff1d(loaded.rows("train"), list(held_out)), replace(layout, reasons={})
     sampling = Decoding(max_new_tokens=longest, temperature=1.0, candidates=how.answers, seed=params.seed)
     greedy = replace(sampling, temperature=0.0, candidates=1)
     steps = [min(EVERY, how.steps - done) for done in range(0, how.steps, EVERY)]  # between two measurements
     written: tuple[Step, dict[int, _Group]] = ([], {})  # the step at hand and its answers
 
+    def lengths(windows: Sequence[Window]) -> NDArray[np.int64]:
+        answered = np.asarray([window.target.sum() for window in windows])
+        return plain.lengths(windows) + answered * how.answers * longest
+
     def steps_of(epoch: int) -> list[Step]:
-        rng = np.random.default_rng([params.seed, epoch])
-        windows = list(up_to_last_reason(blank, blank.training_windows(rows, rng)))
-        windows = [windows[index] for index in rng.permutation(len(windows))]
-        ends = np.cumsum([blank.reasons_shown(window).sum() for window in windows])
+        windows = layout.scoring_windows(rows, np.zeros(len(rows), np.int64))
+        drawn = np.random.default_rng([params.seed, epoch]).permutation(len(windows))
+        windows = [windows[index] for index in drawn]
+        ends = np.cumsum([window.target.sum() for window in windows])
         edges = np.searchsorted(ends, how.rows * np.arange(steps[epoch] + 1))
         return [windows[first:last] for first, last in pairwise(edges) if first < last] or [windows[:1]]
 
@@ -171,7 +176,7 @@ def refine(loaded: LoadedModel, params: Params, checker: Checker, *, held_out: R
     def answers_of(step: Step) -> dict[int, _Group]:
         nonlocal written
         if step is not written[0]:  # its first piece is asked for: the model has learned from the step before
-            asked = [row for window in step for row in window.rows[blank.reasons_shown(window)].tolist()]
+            asked = [row for window in step for row in window.rows[window.target].tolist()]
             written = step, answer(asked, sampling)
             groups = list(written[1].values())
             alike = float(np.mean([np.ptp(group.rewards) == 0 for group in groups]))
@@ -179,32 +184,34 @@ def refine(loaded: LoadedModel, params: Params, checker: Checker, *, held_out: R
         return written[1]
 
     def cut(step: Step, pieces: int) -> list[Piece]:
-        parts = np.array_split(np.arange(len(step)), pieces // how.answers)
-        return [Piece(step, [step[index] for index in part], number) for number in range(how.answers) for part in parts]
+        return [Piece(step, [step[index] for index in part]) for part in np.array_split(np.arange(len(step)), pieces)]
 
     def collate(piece: Piece) -> dict[str, Tensor]:
         groups = answers_of(piece.step)
-        taught = {row: np.asarray(group.answers[piece.number].tokens, np.int32) for row, group in groups.items()}
-        batch = replace(layout, reasons=taught).collate(piece.windows or piece.step[:1])
-        advantages = torch.zeros(len(batch.reason_tokens))
-        for target in batch.reason_targets.unique().tolist():
-            of_tokens = groups[int(batch.target_rows[target])].advantages[piece.number]
-            places = (batch.reason_targets == target).nonzero()[-len(of_tokens) :, 0]  # behind the rest of the verdict
-            advantages[places] = torch.from_numpy(of_tokens).float()
+        batch = plain.collate(piece.windows or piece.step[:1])
+        answers = torch.full((len(batch.target_rows), how.answers, longest), -1)
+        advantages = torch.zeros(answers.shape)
+        for target, row in enumerate(batch.target_rows.tolist()):
+            for number, (each, worth) in enumerate(zip(groups[row].answers, groups[row].advantages, strict=True)):
+                answers[target, number, : len(worth)] = torch.tensor(each.tokens)
+                advantages[target, number, : len(worth)] = torch.from_numpy(worth)
         counted = bool(piece.windows) / (len(groups) * how.answers * longest)
-        return {"advantages": advantages * counted, **batch.tensors()}
+        return {"answers": answers, "advantages": advantages * counted, **batch.tensors()}
 
     def validate() -> dict[str, float]:
         asked = sorted(held_out)[:MEASURED]
         untaught = {"think_loss": think_loss(loaded.model, replace(layout, reasons=held_out))}
         return _measures(list(answer(asked, greedy).values())) | untaught
 
+    objective = PolicyGradient(loaded.model)
     every_step = [step for epoch in range(len(steps)) for step in steps_of(epoch)]
+    tokens = MUCH // 4 // kept_by_token(objective, loaded.model.backbone)  # in a pass: logits take as much again
     plan = Plan(
         steps=steps_of,
         collate=collate,
         cut=cut,
-        passes=how.answers * passes(blank, every_step, params.sft.batch_tokens, processes.count()),
+        passes=passes(lengths, every_step, tokens, processes.count()),
+        cached=True,
         inputs=[layout, held_out, loaded.model.slot_values, rows, how, checker.titles, checker.keywords],
     )
     settings = TrainSettings(
@@ -216,4 +223,4 @@ def refine(loaded: LoadedModel, params: Params, checker: Checker, *, held_out: R
         metric="reward",
         trainer=params.trainer,
     )
-    return train(PolicyGradient(loaded.model), plan, validate, settings)
+    return train(objective, plan, validate, settings)
