@@ -103,6 +103,15 @@ def test_where_the_log_cannot_be_written_the_work_is_done_all_the_same():
     assert f"{RUN_LOG}: cannot write it (Is a directory)" in result.output
 
 
+@pytest.mark.parametrize("locked", ["out/work", "out", "metrics", "plots"])
+def test_a_stage_that_could_not_write_stops_before_its_work(locked, monkeypatch):
+    Path(locked).mkdir(parents=True)
+    monkeypatch.setattr("os.access", lambda path, _: Path(path).absolute() != Path(locked).absolute())
+    result = run(write_to("made"))
+    assert result.exit_code == 1 and f"work: {locked}: no right to write there" in result.output
+    assert not Path("made").exists()
+
+
 def test_a_stage_runs_once_at_a_time():
     assert run(write_to("first")).exit_code == 0
     with (RUN_LOG.parent / "work.lock").open("w") as lock:

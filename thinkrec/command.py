@@ -80,6 +80,17 @@ def _alone(stage: str) -> Iterator[None]:
         yield
 
 
+def _check_folders(stage: str) -> None:
+    """Stop a stage before its work if what it makes could not be written."""
+    from thinkrec import artifacts
+    from thinkrec.errors import UserError
+
+    for folder in (artifacts.ROOT / stage, artifacts.ROOT, artifacts.METRICS, artifacts.PLOTS):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise UserError(f"{there}: no right to write there, or a disk that is read-only; {stage} did nothing")
+
+
 def _fault(error: Exception) -> str | None:
     """What a disk, a path or a network is at fault for, in a line; None where the program is."""
     if isinstance(error, OSError):
@@ -166,6 +177,8 @@ def command(work: Callable[..., str | Reply], *, stage: bool = False, shared: bo
             elsewhere = sys.stderr if main else io.StringIO()
             quiet = redirect_stdout(elsewhere) if replies or not main else nullcontext()
             with quiet, _alone(work.__name__) if stage and main else nullcontext():
+                if main and stage:
+                    _check_folders(work.__name__)
                 if main:
                     artifacts.recover(artifacts.ROOT)
                 answer = work(*args, **options)
