@@ -92,6 +92,10 @@ def test_without_a_terminal_nothing_is_cut_and_what_cannot_be_encoded_is_escaped
     assert TITLE.encode("ascii", "backslashreplace").decode() in line
 
 
+def test_whatever_a_line_for_the_user_names_it_is_one_line_that_steers_no_terminal():
+    assert str(UserError("é: no\nsuch\x1b[31m\u2028file")) == r"é: no\nsuch\x1b[31m\u2028file"
+
+
 def test_a_fault_of_the_program_keeps_its_traceback():
     assert isinstance(run(raise_it(ValueError("a bug"))).exception, ValueError)
 

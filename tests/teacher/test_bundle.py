@@ -129,9 +129,8 @@ def test_importing_twice_adds_nothing(bundle):
 def test_a_bundle_that_contradicts_the_store_changes_nothing(bundle):
     with open_store(Path("other.sqlite")) as store:
         store.put(f"{2:064x}", Answer(content="No."))
-    with pytest.raises(UserError, match="1 of its answers differ") as caught:
+    with pytest.raises(UserError, match="1 of its answers differ"):
         read_bundle(bundle, Path("other.sqlite"))
-    assert "\n" not in str(caught.value)
     assert read_store("other.sqlite") == [None, None, Answer(content="No.")]
 
 
@@ -161,9 +160,8 @@ def edit(change):
 )  # fmt: skip
 def test_a_spoilt_bundle_is_refused_whole_in_one_line(bundle, spoil, said):
     bundle.write_bytes(spoil(bundle.read_bytes()))
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=said):
         read_bundle(bundle, Path("new.sqlite"))
-    assert "\n" not in str(caught.value)
     assert read_store("new.sqlite") == [None] * 3
 
 

