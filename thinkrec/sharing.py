@@ -87,11 +87,22 @@ def push(
     """
     import os
 
-    if not os.environ.get("HF_TOKEN"):
+    token = os.environ.get("HF_TOKEN")
+    if not token:
         raise UserError("push: no HF_TOKEN in the environment; set it to a token that may write to the hub")
     kind = "dataset" if any(folder.glob("traces/*.jsonl")) else "model"
     if kind == "model" and not (folder / "manifest.json").exists():
         raise UserError(f"{folder}: not an exported folder, it has no manifest.json; run: thinkrec export {folder}")
-    from thinkrec.hub import upload
+    import httpx2
+    from huggingface_hub import HfApi
 
-    return f"{folder} is at {upload(folder, repo, kind, public=public)}"
+    hub = HfApi(token=token)  # of HF_ENDPOINT, where that is set
+    try:
+        address = hub.create_repo(repo, repo_type=kind, private=not public, exist_ok=True)
+        if not public and not hub.repo_info(address.repo_id, repo_type=kind).private:
+            raise UserError(f"{repo}: is public already; add --public if all may read what you put there")
+        hub.upload_folder(repo_id=address.repo_id, repo_type=kind, folder_path=folder, commit_message="thinkrec push")
+    except (httpx2.HTTPError, ValueError, OSError) as error:
+        message = " ".join(str(error).split()).replace(token, "***")
+        raise UserError(f"{repo}: the hub at {hub.endpoint} did not take it ({message[:300]})") from None
+    return f"{folder} is at {address}"

@@ -8,10 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import pytest
 import yaml
 
 from tests.project import ENVIRONMENT, LIKED_AND_NOT, ROOT, run_command, set_params
+from tests.teacher.server import Request, Response, listen
 from thinkrec import artifacts
 from thinkrec.errors import UserError
 from thinkrec.recommender import Recommender
@@ -149,45 +148,26 @@ def traces_of(project: Path) -> list[str]:
 
 
 @contextmanager
-def hub(requests: list[tuple[str, str, bytes]], *, refuses: bool = False, private: bool = True) -> Iterator[str]:
+def hub(requests: list[Request], *, refuses: bool = False, private: bool = True) -> Iterator[str]:
     """A stand-in for the hub's HTTP API, which takes all files as they are; its address."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.reply({"id": "me/small", "private": private, "siblings": []})
+    def respond(request: Request) -> Response:
+        if refuses:
+            return Response(body={}, status=401)
+        if request.method == "GET":
+            return Response(body={"id": "me/small", "private": private, "siblings": []})
+        requests.append(request)
+        if "/preupload/" in request.path:
+            files = [{**file, "uploadMode": "regular", "shouldIgnore": False} for file in request.body["files"]]
+            return Response(body={"files": files})
+        if "/commit/" in request.path:
+            made = {"commitUrl": f"{address}/me/small/commit/1", "commitOid": "1", "hookOutput": "", "success": 1}
+            return Response(body=made)
+        return Response(body={"url": f"{address}/me/small", "id": "me/small"})
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            requests.append((self.path, self.headers.get("Authorization", ""), body))
-            answer: dict[str, object] = {"url": f"{address}/me/small", "id": "me/small"}
-            if "/preupload/" in self.path:
-                files = [{**file, "uploadMode": "regular", "shouldIgnore": False} for file in json.loads(body)["files"]]
-                answer = {"files": files}
-            elif "/commit/" in self.path:
-                answer = {"commitUrl": f"{address}/me/small/commit/1", "commitOid": "1", "hookOutput": "", "success": 1}
-            self.reply(answer)
-
-        def reply(self, answer: dict[str, object]) -> None:
-            self.send_response(401 if refuses else 200)
-            text = json.dumps(answer).encode()
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    address = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with listen(respond) as endpoint:
+        address = endpoint.removesuffix("/v1")
         yield address
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def push(folder: Path, endpoint: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -215,32 +195,32 @@ def test_a_folder_is_pushed_private_and_the_token_goes_to_the_hub_alone(
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f'{{"name": "{name}"}}', encoding="utf-8")
-    requests: list[tuple[str, str, bytes]] = []
+    requests: list[Request] = []
     with hub(requests) as endpoint:
         done = push(folder, endpoint)
         assert done.returncode == 0, done.stderr
         assert f"push: {folder} is at {endpoint}/me/small" in done.stdout
-    created = json.loads(requests[0][2])
-    assert (requests[0][0], created["name"], created.get("visibility", created.get("private"))) in [
+    created = requests[0].body
+    assert (requests[0].path, created["name"], created.get("visibility", created.get("private"))) in [
         ("/api/repos/create", "small", "private"),
         ("/api/repos/create", "small", True),
     ]
     assert created.get("type", "model") == kind
-    (commit,) = [body for path, _, body in requests if f"/api/{kind}s/me/small/commit/" in path]
+    (commit,) = [asked.content for asked in requests if f"/api/{kind}s/me/small/commit/" in asked.path]
     lines = [json.loads(line)["value"] for line in commit.decode().splitlines()]
     files = {line["path"]: base64.b64decode(line["content"]).decode() for line in lines if "path" in line}
     assert files == {path: f'{{"name": "{path}"}}' for path in names}
-    assert {header for _, header, _ in requests} <= {f"Bearer {SECRET}", ""}
+    assert {asked.key for asked in requests} <= {SECRET, ""}
     assert SECRET not in done.stdout + done.stderr
 
 
 def test_what_is_public_is_not_added_to_unless_that_is_said(tmp_path: Path) -> None:
     (tmp_path / "served").mkdir()
     (tmp_path / "served" / "manifest.json").write_text("{}", encoding="utf-8")
-    asked: list[tuple[str, str, bytes]] = []
-    with hub(asked, private=False) as endpoint:
+    requests: list[Request] = []
+    with hub(requests, private=False) as endpoint:
         refused = push(tmp_path / "served", endpoint)
-        assert not any("/commit/" in path for path, *_ in asked)
+        assert not any("/commit/" in asked.path for asked in requests)
         assert push(tmp_path / "served", endpoint, "--public").returncode == 0
     assert refused.returncode == 1 and "me/small: is public already; add --public" in refused.stderr
 

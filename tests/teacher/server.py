@@ -252,7 +252,10 @@ def serve(script: Script | Sequence[str | Script] | str = (), *, seconds: float 
 
 @contextmanager
 def listen(respond: Callable[[Request], Response]) -> Iterator[str]:
-    """Answer on the loopback as long as the block lasts; the base URL. `respond` runs in one thread."""
+    """Answer on the loopback as long as the block lasts; the base URL. `respond` runs in one thread.
+
+    Tests of downloads and of the hub have their servers by it, too.
+    """
     ready: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
