@@ -107,19 +107,6 @@ def test_the_global_adapter_is_exported_beside_the_experts(paper, tmp_path):
     assert manifest["verdicts"]["Yes"] in first != tokenizer(" Yes", add_special_tokens=False)["input_ids"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"prompt.history": 5}, r"out/sft: made with prompt\.history 6 \(here 5\)"),
-        ({"gate.temperature": 0.7}, "out/gate"),
-    ],
-)
-def test_other_parameters_than_it_was_made_with_are_refused(paper, tmp_path, changes, named):
-    other = copy_project(paper, tmp_path / "other", changes)
-    with pytest.raises(UserError, match=named):
-        Recommender.load(other)
-
-
 def test_another_backbone_than_it_was_made_with_is_refused(paper, tmp_path):
     other = copy_project(paper, tmp_path / "other")
     config = other / "out" / "backbone" / "generation_config.json"

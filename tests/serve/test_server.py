@@ -97,6 +97,7 @@ def test_an_explanation_is_the_document_that_json_prints(address: str, project: 
         ("/recommend", {"user": "u00001", "history": []}, 422, "one of the two"),
         ("/recommend", {"user": "u00001", "k": 10**9}, 422, "less than or equal"),
         ("/recommend", {"user": "u00001", "n": 3}, 422, "Extra inputs"),
+        ("/recommend", {"user": "u00001", "k": "many"}, 422, '{"detail":"k: Input should be a valid integer'),
         ("/score", {"user": "u00001", "items": ["x" * LARGEST]}, 413, "larger than"),
         ("/none", {}, 404, "Not Found"),
     ],
@@ -163,12 +164,6 @@ def test_a_port_that_is_taken_is_one_line_and_an_end(project: Path) -> None:
         server = run_in(project, "serve", "--port", port)
     assert server.returncode == 1
     assert f"--port {port}: cannot listen there" in server.stderr.splitlines()[-1]
-
-
-def test_what_is_malformed_is_one_line(address: str) -> None:
-    reply = requests.post(f"{address}/recommend", json={"user": "u00001", "k": "many"}, timeout=60)
-    assert reply.status_code == 422
-    assert reply.json()["detail"].startswith("k: Input should be a valid integer")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "localhost", "[::1]"])
