@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from numpy.typing import NDArray
 from peft import LoraConfig, get_peft_model
 from transformers import (
@@ -31,7 +29,7 @@ from thinkrec.lm.loaded import LoadedModel
 from thinkrec.lm.model import RecommenderLM, SlotProjector, SlotValues, TextMatch
 from thinkrec.lm.recipes import RECIPES
 from thinkrec.lm.tiny import build_tokenizer
-from thinkrec.params import Params, PromptParams, Slot
+from thinkrec.params import PromptParams, Slot
 from thinkrec.text.items import Ragged, encode
 from thinkrec.text.layout import Layout
 from thinkrec.text.layouts import make_layout
@@ -241,12 +239,3 @@ def write_random_adapter(folder: Path, seed: int) -> Path:
                 weight.copy_(torch.randn(weight.shape, generator=generator) * 0.5)
     adapter.save_pretrained(str(folder))
     return folder
-
-
-def params_with(changes: dict[str, Any]) -> Params:
-    """This repository's params.yaml with other values of some parameters, each by its dotted name."""
-    values = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
-    for name, value in changes.items():
-        *sections, key = name.split(".")
-        functools.reduce(lambda inner, section: inner[section], sections, values)[key] = value
-    return Params.model_validate(values)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from stages.__main__ import app as stages_app
 from thinkrec.artifacts import sha256
+from thinkrec.campaign.rows import override_params
 from thinkrec.cli import app as commands_app
 from thinkrec.params import DatasetParams, Params, RunParams, TeacherSettings, load
 from thinkrec.sections import Section
@@ -26,6 +27,7 @@ from thinkrec.sections import Section
 ROOT = Path(__file__).resolve().parents[1]
 PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 MADE = ("out", "metrics", "plots")
+DATA = {name: [dep for dep in stage["deps"] if dep.split("/")[0] in MADE] for name, stage in PIPELINE.items()}
 LIKED_AND_NOT = [("i00001", True), ("i00005", False), ("i00007", True)]  # the history of somebody never seen
 NEWCOMERS = ROOT / "tests" / "newcomers.txt"  # twelve users of the small world, one not in train, one of nowhere
 # On the processor, in one thread, and without anyone's own git settings.
@@ -90,29 +92,66 @@ def make_project(folder: Path, changes: dict[str, Any] | None = None) -> Path:
 def set_params(folder: Path, changes: dict[str, Any]) -> None:
     """Change parameters of a project, each by its dotted name."""
     path = folder / "params.yaml"
-    params = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for name, value in changes.items():
-        *sections, key = name.split(".")
-        functools.reduce(lambda inner, section: inner[section], sections, params)[key] = value
+    params = override_params(yaml.safe_load(path.read_text(encoding="utf-8")), changes)
     path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+
+
+def params_with(changes: dict[str, Any]) -> Params:
+    """This repository's params.yaml with other values of some parameters, each by its dotted name."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    return Params.model_validate(override_params(values, changes))
 
 
 def dataset_params(**changes: Any) -> DatasetParams:
     """The section `dataset` of this repository's params.yaml, with changes."""
-    given = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["dataset"]
-    return DatasetParams.model_validate({**given, **changes})
+    return params_with({f"dataset.{name}": value for name, value in changes.items()}).dataset
+
+
+def run_params(**changes: Any) -> RunParams:
+    """The section `run` of this repository's params.yaml, with changes."""
+    return params_with({f"run.{name}": value for name, value in changes.items()}).run
 
 
 def finish_project(folder: Path) -> Path:
-    """A project whose stages have run in this process, with the lock file and cache that `dvc repro` leaves."""
+    """A project whose stages have run in this process, with the lock file and cache that `dvc repro` leaves.
+
+    Each ran in a folder that held the data which dvc.yaml says it needs, and no more. `NAME.json` beside the project
+    says what each made there, and which parameters it read.
+    """
     from dvc.repo import Repo
 
     make_project(folder)
-    for stage in PIPELINE:
-        run_stage(folder, stage)
+    (folder / ".cache").mkdir()
+    runs = {}
+    for stage, data in DATA.items():
+        apart = isolated(folder, folder.with_name("apart") / stage, data)
+        (apart / ".cache").symlink_to(folder / ".cache")
+        with recorded_params() as read:
+            run_stage(apart, stage)
+        made = files_in(apart) - set(data)
+        for name in made:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (apart / name).rename(folder / name)
+        runs[stage] = {"read": sorted(read), "made": sorted(made)}
+    folder.with_suffix(".json").write_text(json.dumps(runs), encoding="utf-8")
     with in_project(folder), Repo() as repo:
         repo.commit(force=True)
     return folder
+
+
+def isolated(source: Path, folder: Path, data: Sequence[str]) -> Path:
+    """A folder that holds the parameters of a project and some of its data, and no more."""
+    for made in {"out", *(dep.split("/")[0] for dep in data)}:
+        (folder / made).mkdir(parents=True)
+    shutil.copy(source / "params.yaml", folder)
+    for dep in data:
+        (folder / dep).symlink_to(source / dep)
+    return folder
+
+
+def files_in(folder: Path) -> set[str]:
+    """What stands in the folders of a project for what stages make, by path."""
+    return {path.relative_to(folder).as_posix() for path in folder.glob("[!.]*/*")}
 
 
 def teacher_project(folder: Path, changes: dict[str, Any], *stages: str) -> Path:
@@ -252,8 +291,3 @@ def teacher_params(endpoint: str, **changes: Any) -> TeacherSettings:
     """The repository's own settings of a teacher, elsewhere, with a model of a short name and `changes`."""
     given = load(ROOT / "params.yaml").teacher_settings.model_dump()
     return TeacherSettings(**{**given, "endpoint": endpoint, "model": "m", "timeout": 10.0, **changes})
-
-
-def run_params(**changes: Any) -> RunParams:
-    """The section `run` of this repository's params.yaml, with changes."""
-    return RunParams(**{**load(ROOT / "params.yaml").run.model_dump(), **changes})

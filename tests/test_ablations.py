@@ -1,18 +1,21 @@
 """Other parameters, added experts and imperfect data: each project runs to its end and says what it should."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.builders import write_movielens
 from tests.project import (
+    LIKED_AND_NOT,
     PIPELINE,
     copy_project,
     declared_outs,
     declared_params,
     digests,
     recorded_params,
+    run_command,
     run_stage,
     set_params,
 )
@@ -37,6 +40,7 @@ from thinkrec.experts.groups import load_groups
 from thinkrec.experts.rule import centroid_routing
 from thinkrec.features.artefact import load_features
 from thinkrec.lm.adapters import read_lora
+from thinkrec.recommender import Recommender
 
 STAGES = list(PIPELINE)
 
@@ -63,6 +67,9 @@ class TestAblations:
         trained = metrics["sft"]["best"]["whole"]["auc"]  # what was trained is what is read back and scored
         assert metrics["evaluate"]["valid"]["auc"] == pytest.approx(trained, abs=2e-4)
         assert metrics["evaluate"]["reasons"]["rows"] == 8
+        asked = Recommender.load(project)
+        assert len(asked.recommend("u00003", 3)) == 3
+        assert asked.explain(LIKED_AND_NOT, "i00009").weights == {"global": 1}
 
     def test_one_expert_slots_as_collm_and_titles_without_keywords(self, project):
         changes = {"experts.n": 1, "prompt.slots": ["user", "item"], "prompt.keywords": 0, "sft.reason_first": 0.5}
@@ -91,6 +98,11 @@ class TestAblations:
         assert min(experts["users"]) >= 16
         assert sum(experts["users"]) == metrics["ingest"]["splits"]["train"]["users"]
         assert "trained" not in metrics["gate"]["valid"]
+        asked = Recommender.load(project)  # of whom it has never seen, the rule decides as well
+        question = replace(asked._question(LIKED_AND_NOT), candidates=np.asarray([9]))
+        state = asked.viewer.view([question]).loaded.features.user_vectors_of(np.asarray([-1]))
+        by_rule = centroid_routing(state, load_groups(project / EXPERTS), 0.1)[0]
+        assert list(asked.explain(LIKED_AND_NOT, "i00009").weights.values()) == by_rule.tolist()
 
 
 def alike(project, user, count):
@@ -155,6 +167,15 @@ class TestAddedExperts:
         gate = read_json(extended / "out" / "gate" / "measures.json")
         assert len(gate["mean_weights"]) == 5
         assert "3" in gate["mean_weights_by_group"]
+
+    def test_they_speak_and_are_exported_with_the_others(self, extended):
+        names = ["expert_1", "expert_2", "expert_3", "expert_4"]
+        weights = Recommender.load(extended).explain("u00020", "i00009").weights
+        assert list(weights) == ["global", *names] and sum(weights.values()) == pytest.approx(1)
+        assert run_command(extended, "export", "served").exit_code == 0
+        adapters = read_json(extended / "served" / "manifest.json")["adapters"]
+        assert [adapter["name"] for adapter in adapters] == names and adapters[2]["users"] == 10
+        assert (extended / "served" / "expert_3" / "adapter_model.safetensors").is_file()
 
     def test_taken_from_the_list_they_are_gone(self, extended, finished, tmp_path):
         project = copy_project(extended, tmp_path / "project", {"experts.added": []})

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.builders import interactions, loaded_model, params_with, recommender, write_random_adapter
+from tests.builders import interactions, loaded_model, recommender, write_random_adapter
 from tests.experts.worlds import groups_at
+from tests.project import params_with
 from thinkrec.experts.gate import Gate, train_gate
 from thinkrec.experts.rule import centroid_routing, centroid_weights
 from thinkrec.lm.adapters import install_mixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import cluster
 
-from tests.builders import params_with
+from tests.project import params_with
 from thinkrec.errors import UserError
 from thinkrec.experts import groups as grouping
 from thinkrec.experts.groups import (

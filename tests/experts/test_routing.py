@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.builders import params_with
 from tests.experts.worlds import groups_at
+from tests.project import params_with
 from thinkrec.errors import UserError
 from thinkrec.experts.gate import Gate
 from thinkrec.experts.routing import Routing, load_routing, save_routing

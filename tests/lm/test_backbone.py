@@ -9,16 +9,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from tests.builders import (
-    REASON,
-    TITLES,
-    causal_lm,
-    interactions,
-    layout_of,
-    params_with,
-    recommender,
-    tokenizer,
-)
+from tests.builders import REASON, TITLES, causal_lm, interactions, layout_of, recommender, tokenizer
+from tests.project import params_with
 from thinkrec.artifacts import read_json, write_json
 from thinkrec.errors import UserError
 from thinkrec.lm.adapters import add_lora, install_mixture, save_adapter

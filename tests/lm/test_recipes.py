@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.builders import interactions, layout_of, loaded_model, params_with, recommender
+from tests.builders import interactions, layout_of, loaded_model, recommender
 from tests.lm.work import REASON, SFT, lora_names, trainable
+from tests.project import params_with
 from thinkrec.lm import sft
 from thinkrec.lm.adapters import add_lora
 from thinkrec.lm.model import SoftPrompt, mean_over_texts

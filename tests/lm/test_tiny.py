@@ -5,7 +5,8 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from tests.builders import REASON, TITLES, params_with
+from tests.builders import REASON, TITLES
+from tests.project import params_with
 from thinkrec.lm.tiny import build_tiny, build_tokenizer
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests.builders import interactions, layout_of, loaded_model, params_with, recommender, tokenizer
+from tests.builders import interactions, layout_of, loaded_model, recommender, tokenizer
 from tests.claims.rows import checker_of, item
-from tests.project import run_params
+from tests.project import params_with, run_params
 from tests.reasons.test_decoding import add_to_logits
 from thinkrec.claims.answers import parse_verdict
 from thinkrec.lm.sft import train_only

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.builders import params_with
+from tests.project import params_with
 from thinkrec.text.corpus import training_texts
 from thinkrec.text.question import question_text
 
