@@ -199,7 +199,7 @@ def refine(loaded: LoadedModel, params: Params, checker: Checker, *, held_out: R
         return {"answers": answers, "advantages": advantages * counted, **batch.tensors()}
 
     def validate() -> dict[str, float]:
-        asked = sorted(held_out)[:MEASURED]
+        asked = np.random.default_rng(params.seed).permutation(sorted(held_out))[:MEASURED].tolist()
         untaught = {"think_loss": think_loss(loaded.model, replace(layout, reasons=held_out))}
         return _measures(list(answer(asked, greedy).values())) | untaught
 
