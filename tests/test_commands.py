@@ -122,6 +122,7 @@ def test_score_goes_on_where_ids_are_unknown(project, recommender):
         (("explain", "--user", "x", "--item", "i00001"), "user 'x': unknown"),
         (("score", "pairs.csv", "out"), "out: is a folder; name a file to write"),
         (("recommend", "--all", "out"), "out: is a folder; name a file to write"),
+        (("rank", "--page", "out/report/ranking.html"), "is among a stage's artefacts"),
         (("recommend", "--all", "all.parquet", "--user", "u00001"), "--all is of every user"),
         (("export", "out"), "out: is there already; name a new folder"),
         (("export", "new", "--expert", "3"), "--expert 3: this project has experts 1 to 2"),

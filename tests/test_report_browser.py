@@ -100,9 +100,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "teacher": None,
     }
     file = tmp_path_factory.mktemp("report") / "a report.html"
-    file.write_text(
-        report_page(contents(artefacts, prompt(), LITERAL), sections(artefacts, SETTINGS)), encoding="utf-8"
-    )
+    value = contents(artefacts, prompt(), LITERAL, lists={2: {"popularity": [(4, 1), (3, None)]}})
+    ranking = {"about": "One list.", "heads": ["model", "HR@10"], "rows": [["popularity", ".5000"]]}
+    file.write_text(report_page(value, sections(artefacts, SETTINGS) | {"ranking": ranking}), encoding="utf-8")
     return file
 
 
@@ -172,6 +172,17 @@ def test_a_user_shows_ranked_targets_and_a_target_shows_what_stands_behind_its_s
     tab.page.locator("#user .pick button").nth(1).click()
     assert tab.texts("#target h3") == ["Night Train (2002)"]
     assert "No reason was written" in " ".join(tab.texts("#target .hint"))
+
+
+def test_a_users_list_of_all_items_says_what_was_liked_later(tab: Tab) -> None:
+    assert tab.texts("#ranking tbody tr > *") == ["popularity", ".5000"]
+    tab.choose("u1")
+    assert tab.count("#user details") == 0
+    tab.choose("odd")
+    assert tab.texts("#user summary") == ["popularity: 1 of its first 2 liked later"]
+    tab.page.locator("#user summary").click()
+    assert tab.texts("#user details li") == ["▲Last Harbor (2003)", "Night Train (2002)"]
+    assert tab.complaints == tab.sent == []
 
 
 def test_an_address_names_a_user_and_an_item_and_opens_them(chromium: Browser, path: Path, tab: Tab) -> None:

@@ -184,7 +184,13 @@ def rank(
     users: Annotated[
         int | None, typer.Option(min=1, help="So many users, sampled by params.yaml's seed, where all take too long.")
     ] = None,
-    page: Annotated[Path | None, typer.Option(metavar="PAGE.md", help="Write all tables as a page, too.")] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAGE.md|PAGE.html",
+            help="Write a page, too: all tables, or the report with a headline and users' lists.",
+        ),
+    ] = None,
 ) -> Reply:
     """Measure how models rank the whole catalogue, as others report it: HR, Recall, NDCG and MRR.
 
@@ -204,10 +210,10 @@ def rank(
         require_file(page)
     if protocol == "leave-last-out":
         typer.echo(f"rank: {LEAK}", err=True)
-    viewer = Recommender.load().viewer
-    document = rank_catalogue(viewer, load(), protocol=protocol, split=split, shortlist=shortlist, users=users)
+    viewer, params = Recommender.load().viewer, load()
+    document, lists = rank_catalogue(viewer, params, protocol=protocol, split=split, shortlist=shortlist, users=users)
     if page is not None:
-        write_page(page, document)
+        write_page(page, document, lists, params)
     ranked, to_find = document["users"], document["to_find"]
     return Reply(
         summary=f"{ranked['ranked']:,} of {ranked['of']:,} users, {to_find['items']:,} liked items to find among "
@@ -315,12 +321,16 @@ def tables(
     """Fill the paper's tables for a dataset: run the rows that are not done."""
     from thinkrec.campaign.fill import fill
     from thinkrec.campaign.render import page_path, write_page
+    from thinkrec.ranking.page import write_catalogue
 
     if render:
         write_page(dataset)
-        return f"{page_path(dataset)} written"
-    names, numbers = (listed.split(",") if listed else () for listed in (rows, seeds))
-    return fill(dataset, raw=raw, jobs=jobs, names=names, seeds=numbers, again=again, say=typer.echo)
+        done = f"{page_path(dataset)} written"
+    else:
+        names, numbers = (listed.split(",") if listed else () for listed in (rows, seeds))
+        done = fill(dataset, raw=raw, jobs=jobs, names=names, seeds=numbers, again=again, say=typer.echo)
+    write_catalogue()
+    return done
 
 
 def presets(

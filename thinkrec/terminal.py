@@ -20,7 +20,7 @@ from rich.text import Text
 
 from thinkrec.answers.explanation import Explanation
 from thinkrec.answers.names import read_liked
-from thinkrec.artifacts import atomic
+from thinkrec.artifacts import ROOT, atomic
 from thinkrec.errors import UserError
 
 CLAIM_WORDS = {  # what a claim says -> the same for a terminal
@@ -98,9 +98,11 @@ def read_user(user: str | None, history: Path | None) -> str | list[tuple[str, b
 
 
 def require_file(path: Path) -> None:
-    """Raise the one line that says that nothing can be written to `path`, where it is a folder."""
+    """Raise the one line that says that nothing can be written to `path`: a folder, or among a stage's artefacts."""
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name a file to write")
+    if ROOT.resolve() in path.resolve().parent.parents:
+        raise UserError(f"{path}: is among a stage's artefacts, which DVC would find changed; name a file elsewhere")
 
 
 def write_scores(path: Path, pairs: pd.DataFrame) -> None:

@@ -7,6 +7,8 @@ from thinkrec.campaign import paper
 from thinkrec.campaign.render import page_path, render, write_page
 from thinkrec.campaign.rows import ROWS
 from thinkrec.campaign.words import lead_cell, value_cell
+from thinkrec.errors import UserError
+from thinkrec.ranking.page import CATALOGUE, write_catalogue
 
 CLOSE = pytest.approx
 
@@ -88,6 +90,25 @@ def test_committed_pages_are_what_the_committed_files_render(tmp_path, monkeypat
     for dataset in datasets:
         write_page(dataset)
         assert page_path(dataset).read_bytes() == (ROOT / page_path(dataset)).read_bytes()
+    write_catalogue()
+    assert CATALOGUE.read_bytes() == (ROOT / CATALOGUE).read_bytes()
+
+
+def test_the_page_of_full_rankings_names_the_datasets_that_have_none_and_refuses_another_datasets(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    write_catalogue()
+    assert not CATALOGUE.exists()  # without any file
+    for dataset in ("synthetic", "ml-1m"):
+        (tmp_path / "tables" / dataset).mkdir(parents=True)
+    file = (ROOT / "tables" / "synthetic" / "ranking.json").read_bytes()
+    (tmp_path / "tables" / "synthetic" / "ranking.json").write_bytes(file)
+    write_catalogue()
+    assert "Not run yet: ml-1m." in CATALOGUE.read_text(encoding="utf-8")
+    (tmp_path / "tables" / "ml-1m" / "ranking.json").write_bytes(file)
+    with pytest.raises(UserError, match=r"ml-1m/ranking\.json: no full ranking of ml-1m"):
+        write_catalogue()
 
 
 @pytest.mark.parametrize(("figure", "word"), [(0.74, "above"), (0.75, "within"), (0.79, "within"), (0.80, "below")])

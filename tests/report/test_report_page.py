@@ -85,6 +85,14 @@ def test_users_come_as_many_as_fit_those_with_reasons_first() -> None:
     assert len(encode_json([some["users"], some["items"]])) <= 4000 + len(some["users"]) + 20  # and commas
 
 
+def test_lists_of_a_full_ranking_stand_with_their_user_and_the_stage_has_none() -> None:
+    value = contents_of(lists={1: {"popularity": [(4, 1), (0, None)]}})
+    lists = {user["id"]: user["lists"] for user in value["users"]}
+    titles = [(value["items"][item][0], label) for item, label in lists["u1"]["popularity"]]
+    assert titles == [("Last Harbor", 1), ("Quiet River", None)]
+    assert lists["u0"] == lists["u2"] == {} and 'id="ranking"' not in page_of(make_artefacts())
+
+
 def test_of_one_user_the_best_ranked_are_shown_and_the_reason_whatever_its_rank(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -5,9 +5,13 @@ Shapes: q users, k places of a list, I items.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from thinkrec.ranking.expected import Ints
+from thinkrec.ranking.protocols import Questions
+from thinkrec.report.users import Lists
 
 
 def describe_lists(lists: Ints, popularity: Ints, raters: int) -> dict[str, float]:
@@ -32,4 +36,18 @@ def describe_lists(lists: Ints, popularity: Ints, raters: int) -> dict[str, floa
         "popularity": float(of_shown.mean()),
         "novelty": float(-np.log2((of_shown + 1) / (raters + 1)).mean()),
         "new_items": float((of_shown == 0).mean()),
+    }
+
+
+def mark_lists(users: Ints, questions: Questions, lists: Mapping[str, Ints]) -> Lists:
+    """The `lists` of every model (q, k) by user (q,), and what each user later said of their items."""
+    later: list[dict[int, int]] = [{} for _ in users]
+    for number, item, liked in zip(questions.user, questions.item.tolist(), questions.liked.tolist(), strict=True):
+        later[number][item] = int(liked)
+    return {
+        user: {
+            name: [(item, verdict.get(item)) for item in of_model[number].tolist() if item >= 0]
+            for name, of_model in lists.items()
+        }
+        for number, (user, verdict) in enumerate(zip(users.tolist(), later, strict=True))
     }

@@ -34,14 +34,17 @@ from thinkrec.ranking.expected import (
     rank_fusion,
     ranking_metrics,
 )
-from thinkrec.ranking.lists import describe_lists
+from thinkrec.ranking.lists import describe_lists, mark_lists
 from thinkrec.ranking.protocols import Protocol, Questions, make_questions, sample_users
 from thinkrec.ranking.retrievers import POPULAR, UNION, WEIGHTED, Retriever, Scores, fit_retrievers
+from thinkrec.report.background import code_commit
+from thinkrec.report.users import Lists
 
 SIZES = (50, 100, 200, 500)  # of shortlists
 LEADS = ("hr@10", "recall@10", "ndcg@10", "mrr@10")
 STAGE = "ndcg@10"  # by which the two stages are taken apart
 LISTED = 10  # items of a list that is described
+DIGITS = 4  # of the document
 PART_CELLS = 2**17  # users times items at once: bounds memory, some 20 arrays of so many
 
 ByUser = dict[Any, dict[str, list[Floats]]]  # what was ranked -> measure -> a value per user, part by part
@@ -49,8 +52,8 @@ ByUser = dict[Any, dict[str, list[Floats]]]  # what was ranked -> measure -> a v
 
 def rank_catalogue(
     viewer: Viewer, params: Params, *, protocol: Protocol, split: str, shortlist: int, users: int | None
-) -> dict[str, Any]:
-    """The figures of every model under a protocol; docs/ranking.md explains each key.
+) -> tuple[dict[str, Any], Lists]:
+    """The figures of every model under a protocol (docs/ranking.md explains each key), and the users' lists.
 
     `shortlist` items of every retriever (as many as the longest list that is measured, or more) are scored by ThinkRec,
     for `users` of the users (None: all), sampled by the seed.
@@ -92,12 +95,13 @@ def rank_catalogue(
     values = {name: {key: np.concatenate(column) for key, column in of.items()} for name, of in by_user.items()}
     train = interactions[interactions["split"] == "train"]
     popularity = np.bincount(train["item"], minlength=len(items))
+    listed = {name: np.concatenate(parts) for name, parts in lists.items()}
     described = {
-        name: describe_lists(np.concatenate(parts), popularity, train["user"].nunique())
-        for name, parts in lists.items()
+        name: describe_lists(of_model, popularity, train["user"].nunique()) for name, of_model in listed.items()
     }
-    return {
+    document = {
         "dataset": params.dataset.name,
+        "code": code_commit(),
         "seed": params.seed,
         "protocol": protocol,
         "split": split if protocol == "temporal" else None,
@@ -117,6 +121,8 @@ def rank_catalogue(
         **_summarise({name: values[name] for name in scores}, described, params.seed),
         "stages": _summarise_stages({key: value for key, value in values.items() if key not in scores}, params.seed),
     }
+    asked = interactions["user"].to_numpy(np.int64)[questions.row]
+    return artifacts.rounded(document, DIGITS), mark_lists(asked, questions, listed)
 
 
 def score_catalogue(part: Questions, candidate: Bools, retrievers: Mapping[str, Retriever]) -> dict[str, Scores]:

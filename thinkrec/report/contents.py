@@ -24,13 +24,15 @@ from thinkrec.report.accuracy import headline
 from thinkrec.report.artefacts import Artefacts, read_artefacts
 from thinkrec.report.background import learning, provenance
 from thinkrec.report.measures import reason_measures
-from thinkrec.report.users import USER_BYTES, write_users
+from thinkrec.report.users import USER_BYTES, Lists, write_users
 
 CURVE_POINTS = 80
 
 
-def contents_of_project(params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
+def contents_of_project(params: Params, lists: Lists | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the page's script shows of the finished project in the working directory, and the page's sections.
+
+    `lists` are of the whole catalogue, by user; the stage has none, `thinkrec rank` has.
 
     Raises:
         UserError: an artefact is missing, or does not belong to the others.
@@ -46,7 +48,7 @@ def contents_of_project(params: Params) -> tuple[dict[str, Any], dict[str, Any]]
         "experts": str(artefacts.weights.shape[1] - 1),
         "seed": str(params.seed),
     }
-    data = contents(artefacts, params.prompt, thesaurus_of(params.dataset.name))
+    data = contents(artefacts, params.prompt, thesaurus_of(params.dataset.name), lists=lists)
     return data, sections(artefacts, settings)
 
 
@@ -65,7 +67,12 @@ def sections(artefacts: Artefacts, settings: dict[str, str]) -> dict[str, Any]:
 
 
 def contents(
-    artefacts: Artefacts, prompt: PromptParams, thesaurus: Thesaurus, *, limit: int = USER_BYTES
+    artefacts: Artefacts,
+    prompt: PromptParams,
+    thesaurus: Thesaurus,
+    *,
+    lists: Lists | None = None,
+    limit: int = USER_BYTES,
 ) -> dict[str, Any]:
     """Everything that the page's script shows; `limit` bounds the users' bytes."""
     test = artefacts.predictions[artefacts.predictions["split"] == "test"]
@@ -76,7 +83,7 @@ def contents(
         ],
         "gate": _gate(test, artefacts.weights),
         "thesaurus": thesaurus.name,
-        **write_users(artefacts, test, prompt, thesaurus, limit=limit),
+        **write_users(artefacts, test, prompt, thesaurus, lists=lists or {}, limit=limit),
     }
     return dict(rounded(value, 4))
 

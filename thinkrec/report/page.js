@@ -198,9 +198,13 @@
       return h("li", {}, button);
     }));
     arrows(picks);
+    const lists = Object.entries(user.lists).map(([name, marked]) => h("details", {},
+      h("summary", {}, `${name}: ${marked.filter(([, label]) => label === 1).length} of its first ${marked.length} liked later`),
+      h("ol", { class: "history" }, marked.map(([place, label]) => h("li", {}, label === null ? h("span") : sign(label), h("span", {}, titled(data.items[place])))))));
     const cut = user.targets.length < user.rows ? `; ${user.targets.length} of ${user.rows} are here` : "";
     show(byId("user"), h("h3", {}, "User ", bdi(user.id)),
-      h("p", { class: "hint" }, `${groupName(user.group)} · test targets ranked by probability${cut}. The sign is what the user said afterwards.`), picks);
+      h("p", { class: "hint" }, `${groupName(user.group)} · test targets ranked by probability${cut}. The sign is what the user said afterwards.`), picks,
+      lists.length ? h("h4", {}, "Ranked out of all items") : null, lists);
     const first = wanted >= 0 ? wanted : Math.max(0, user.targets.findIndex((target) => target.text));
     picks.scrollTop = picks.children[first].offsetTop - picks.clientHeight / 2;
     look(user, first);

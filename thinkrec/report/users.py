@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ from thinkrec.report.artefacts import Artefacts
 MOST_TARGETS = 60
 USER_BYTES = 4_300_000  # of all users and the items that they name, as the page writes them
 LONGEST_TEXT = 4000  # characters of one reason
+# user -> name of a list -> items, and what the user said of each later: 1 liked, 0 disliked, None nothing
+Lists = Mapping[int, Mapping[str, Sequence[tuple[int, int | None]]]]
 SAYS = {"target": "the target has", "lacks": "the target lacks", "named": "mentions"}  # a claim in the page's words
 
 
@@ -39,11 +41,12 @@ def encode_json(value: Any) -> str:
 
 
 def write_users(
-    artefacts: Artefacts, test: pd.DataFrame, prompt: PromptParams, thesaurus: Thesaurus, *, limit: int
+    artefacts: Artefacts, test: pd.DataFrame, prompt: PromptParams, thesaurus: Thesaurus, *, lists: Lists, limit: int
 ) -> dict[str, Any]:
     """`items` and `users` as the page browses them, and `included`: how many users, rows and reasons of how many.
 
-    `test` are the predictions of test rows, by their places among all; `limit` bounds the bytes.
+    `test` are the predictions of test rows, by their places among all; `limit` bounds the bytes, and `lists` are those
+    of users who have some.
     """
     writer = _Writer(artefacts, prompt, thesaurus)
     has_reason = test["row"].isin(artefacts.reasons["row"])
@@ -51,10 +54,12 @@ def write_users(
     users: list[dict[str, Any]] = []
     items: dict[int, list[Any]] = {}  # by number in the dataset
     spent = 0
-    by_user = dict(iter(test.groupby("user")))
+    by_user: dict[Any, pd.DataFrame] = dict(iter(test.groupby("user")))
     for user in sorted(by_user, key=lambda user: (user not in explained, user)):
         entry = writer.write_user(by_user[user].sort_values(OURS, ascending=False, kind="stable"))
-        named = [item for item, _ in entry["timeline"]] + [target["item"] for target in entry["targets"]]
+        entry["lists"] = lists.get(user, {})
+        named = [item for pairs in (entry["timeline"], *entry["lists"].values()) for item, _ in pairs]
+        named += [target["item"] for target in entry["targets"]]
         new = {item: writer.write_item(item) for item in named if item not in items}
         spent += len(encode_json(rounded([entry, list(new.values())], 4)))
         if spent > limit:
@@ -64,6 +69,9 @@ def write_users(
     place_of = {item: place for place, item in enumerate(items)}
     for entry in users:
         entry["timeline"] = [(place_of[item], label) for item, label in entry["timeline"]]
+        entry["lists"] = {
+            name: [(place_of[item], label) for item, label in pairs] for name, pairs in entry["lists"].items()
+        }
         for target in entry["targets"]:
             target["item"] = place_of[target["item"]]
     targets = [target for entry in users for target in entry["targets"]]
