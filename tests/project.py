@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager, nullcontext
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from stages.__main__ import app as stages_app
 from thinkrec.artifacts import sha256
 from thinkrec.campaign.rows import override_params
 from thinkrec.cli import app as commands_app
-from thinkrec.params import DatasetParams, Params, RunParams, TeacherSettings, load
+from thinkrec.params import DatasetParams, Params, RunParams, TeacherSettings
 from thinkrec.sections import Section
 
 ROOT = Path(__file__).resolve().parents[1]
+PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 PIPELINE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 MADE = ("out", "metrics", "plots")
 DATA = {name: [dep for dep in stage["deps"] if dep.split("/")[0] in MADE] for name, stage in PIPELINE.items()}
@@ -98,8 +100,7 @@ def set_params(folder: Path, changes: dict[str, Any]) -> None:
 
 def params_with(changes: dict[str, Any]) -> Params:
     """This repository's params.yaml with other values of some parameters, each by its dotted name."""
-    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    return Params.model_validate(override_params(values, changes))
+    return Params.model_validate(override_params(deepcopy(PARAMS), changes))
 
 
 def dataset_params(**changes: Any) -> DatasetParams:
@@ -261,7 +262,7 @@ def leaves(params: dict[str, Any]) -> set[str]:
 
 def declared_params(stage: str) -> set[str]:
     """The parameters that dvc.yaml says a stage reads, whole sections spelt out."""
-    every = leaves(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+    every = leaves(PARAMS)
     named = PIPELINE[stage].get("params", [])
     for name in named:
         assert any(leaf == name or leaf.startswith(f"{name}.") for leaf in every), f"{stage}: no parameter {name}"
@@ -289,5 +290,5 @@ def _environment() -> dict[str, str]:
 
 def teacher_params(endpoint: str, **changes: Any) -> TeacherSettings:
     """The repository's own settings of a teacher, elsewhere, with a model of a short name and `changes`."""
-    given = load(ROOT / "params.yaml").teacher_settings.model_dump()
+    given = params_with({}).teacher_settings.model_dump()
     return TeacherSettings(**{**given, "endpoint": endpoint, "model": "m", "timeout": 10.0, **changes})

@@ -13,13 +13,12 @@ from itertools import pairwise
 
 import pytest
 import typer.main
-import yaml
 from dvc.cli import parse_args
 from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 
 from benchmarks.__main__ import ALL as BENCHMARKS
 from stages.__main__ import app as stages_app
-from tests.project import PIPELINE, ROOT, declared_outs, make_project, run_stage
+from tests.project import PARAMS, PIPELINE, ROOT, declared_outs, make_project, run_stage
 from thinkrec import params
 from thinkrec.campaign.presets import join_overrides
 from thinkrec.cli import app as commands_app
@@ -32,9 +31,7 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 OTHER_PROGRAMS = ("export", "source", "pip", "git", "transformers", "pre-commit")
 MADE_BY_RUNS = ("out/", ".cache/", ".venv", "models/", "models.lock.json")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-SECTIONS = [
-    name for name, value in yaml.safe_load((ROOT / "params.yaml").read_text()).items() if isinstance(value, dict)
-]
+SECTIONS = [name for name, value in PARAMS.items() if isinstance(value, dict)]
 PARAMETER = re.compile(rf"(?:{'|'.join(SECTIONS)})\.\w+(?:=.*)?")
 PATH = re.compile(r"(?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:md|yaml|toml|lock|json)")
 
@@ -131,13 +128,12 @@ def test_every_command_is_one_that_its_program_takes(page, command, tmp_path):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 class TestNames:
     def test_parameters_exist_and_take_the_values_named(self, page, tmp_path):
-        given = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
         for code in inline_code(page):
             if PARAMETER.fullmatch(code) and "=" in code:
                 check_overrides([code], tmp_path)
             elif PARAMETER.fullmatch(code) and not PATH.fullmatch(code):
                 section, key = code.split(".")
-                assert key in given[section], f"params.yaml has no {code}"
+                assert key in PARAMS[section], f"params.yaml has no {code}"
 
     def test_paths_of_the_repository_exist(self, page):
         for code in inline_code(page):

@@ -19,6 +19,7 @@ from tests.project import (
     DATA,
     MADE,
     NEWCOMERS,
+    PARAMS,
     PIPELINE,
     ROOT,
     call,
@@ -152,8 +153,7 @@ class TestDataAndParams:
         assert declared == {name for name in read[stage] if not name.startswith("run.")}
 
     def test_no_parameter_is_dead(self, read):
-        every = leaves(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
-        assert every - set.union(*read.values()) == {"run.processes"}  # which a stage's command reads
+        assert leaves(PARAMS) - set.union(*read.values()) == {"run.processes"}  # which a stage's command reads
 
     @pytest.mark.parametrize(("stage", "missing"), [(stage, dep) for stage in STAGES for dep in DATA[stage]])
     def test_a_stage_reads_each_of_its_data_and_names_the_one_that_is_missing(self, stage, missing, finished, tmp_path):
@@ -179,7 +179,7 @@ def test_make_show_hides_no_parameter_and_of_the_metrics_all_but_those_of_test()
     """DVC drops the columns whose names begin as the expression says."""
     (hidden,) = re.findall(r"^HIDDEN = (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     dropped = re.compile(hidden.replace("$$", "$"))
-    assert not [name for name in leaves(yaml.safe_load((ROOT / "params.yaml").read_text())) if dropped.match(name)]
+    assert not [name for name in leaves(PARAMS) if dropped.match(name)]
     values = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "metrics").glob("*.json")]
     names = [name for value in values for name, _ in leaves_of(value)]
     assert len(names) < 100  # what `dvc metrics diff` lists at most
