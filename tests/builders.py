@@ -88,14 +88,14 @@ def item_table() -> pd.DataFrame:
     )
 
 
-def features_of(table: pd.DataFrame, *, seed: int = 0, dim: int = 4) -> Features:
+def features_of(table: pd.DataFrame, *, seed: int = 0) -> Features:
     """Random features of the right shapes."""
     rng = np.random.default_rng(seed)
     count = len(table)
     users = int(table["user"].max()) + 1
     return Features(
-        user_vectors=rng.normal(size=(users, dim)).astype(np.float32),
-        item_vectors=rng.normal(size=(ITEMS, dim)).astype(np.float32),
+        user_vectors=rng.normal(size=(users, 4)).astype(np.float32),
+        item_vectors=rng.normal(size=(ITEMS, 4)).astype(np.float32),
         user_row=table["user"].to_numpy(np.int32),
         state=table["user"].to_numpy(np.int32),
         item_row=table["item"].to_numpy(np.int32),

@@ -43,6 +43,7 @@ from thinkrec.lm.adapters import read_lora
 from thinkrec.recommender import Recommender
 
 STAGES = list(PIPELINE)
+ONE_EPOCH = {"sft.epochs": 1}
 
 
 def run_from(folder, first, changes):
@@ -59,7 +60,8 @@ class TestAblations:
     """Each runs to the end, and reads no parameter that dvc.yaml does not name."""
 
     def test_text_alone_without_thinking_and_experts(self, project):
-        metrics = run_from(project, "backbone", {"sft.think_share": 0, "prompt.slots": [], "experts.n": 0})
+        changes = {"sft.think_share": 0, "prompt.slots": [], "experts.n": 0}
+        metrics = run_from(project, "backbone", changes | ONE_EPOCH)
         assert metrics["sft"]["traces"] == 0
         assert metrics["experts"]["groups"] == 0
         assert metrics["gate"]["cases"] == {"averaged": 1.0, "single": 0.0, "mixed": 0.0}
@@ -73,7 +75,7 @@ class TestAblations:
 
     def test_one_expert_slots_as_collm_and_titles_without_keywords(self, project):
         changes = {"experts.n": 1, "prompt.slots": ["user", "item"], "prompt.keywords": 0, "sft.reason_first": 0.5}
-        metrics = run_from(project, "traces", {**changes, "evaluate.reason_first": 9})
+        metrics = run_from(project, "traces", {**changes, **ONE_EPOCH, "evaluate.reason_first": 9})
         assert metrics["evaluate"]["reasons"]["reason_first"]["rows"] >= 9
         assert metrics["evaluate"]["reasons"]["interventions"]["mask"]["pairs"] == 0  # no keyword, nothing to mask
         assert metrics["experts"]["groups"] == 1

@@ -22,10 +22,10 @@ DESCRIPTIONS = ["", "At sea. War off Lisbon.", "", None]
 KEYWORDS = [["war", "noir", "heist"], ["sea"], ["keys", "war"], []]
 
 
-def checker(titles=TITLES, interactions=INTERACTIONS, **prompt):
+def checker(titles=TITLES, **prompt):
     items = pd.DataFrame({"title": titles, "categories": [[]] * 4, "description": DESCRIPTIONS})
     keywords = pd.DataFrame({"keywords": KEYWORDS})
-    return Checker(interactions, items, keywords, PROMPT.model_copy(update=prompt), LITERAL)
+    return Checker(INTERACTIONS, items, keywords, PROMPT.model_copy(update=prompt), LITERAL)
 
 
 def test_a_row_shows_the_last_strictly_earlier_items_and_their_first_keywords():

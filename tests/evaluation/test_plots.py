@@ -10,10 +10,10 @@ from thinkrec.metrics import auc
 MODELS = ["thinkrec", "other"]
 
 
-def predictions(rows=3000):
+def predictions():
     rng = np.random.default_rng(0)
-    label = rng.integers(0, 2, rows)
-    noisy = 1 / (1 + np.exp(-(label - 0.5 + rng.normal(size=rows))))
+    label = rng.integers(0, 2, 3000)
+    noisy = 1 / (1 + np.exp(-(label - 0.5 + rng.normal(size=3000))))
     return pd.DataFrame({"label": label, "thinkrec": noisy, "other": noisy.round(1)})
 
 

@@ -15,12 +15,12 @@ few = settings(max_examples=30, deadline=None)
 USERS, ITEMS = 7, 9
 
 
-def random_model(seed=0, dim=3, *, weight_decay=0.0):
+def random_model(seed=0, *, weight_decay=0.0):
     """Random factors and biases of 8 users, the last of them unknown, and 9 items, all known."""
     user, item = np.divmod(np.arange(USERS * ITEMS), ITEMS)
     rows = np.arange(len(user))
     ratings = ratings_of([*user.tolist(), USERS], [*item.tolist(), 0], [*(user % 2).tolist(), 1], items=ITEMS)
-    params = params_of("mf", dim=dim, weight_decay=weight_decay)
+    params = params_of("mf", dim=3, weight_decay=weight_decay)
     model = MatrixFactorisation(ratings, rows, params, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -51,7 +51,7 @@ def make_traces(tables, rows, app=None, *, prompt=PROMPT, concurrency=3):
     return synthesise(as_sample(tables[0], rows), checker, teacher, TRACE, progress="")
 
 
-def questions_about(tables, prompt=PROMPT):
+def questions_about(tables):
     """A function from a row number to the text that asks about it."""
-    checker = Checker(*tables, prompt, thesaurus_of("synthetic"))
+    checker = Checker(*tables, PROMPT, thesaurus_of("synthetic"))
     return lambda row: write_question(checker.shown(row))[1]["content"]

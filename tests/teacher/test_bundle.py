@@ -33,9 +33,9 @@ def serve_offline():
     return serve(lambda request: Response(body=complete(request.body)))
 
 
-def read_store(store, keys=ANSWERS):
+def read_store(store):
     with open_store(Path(store)) as answers:
-        return [answers.get(key) for key in keys]
+        return [answers.get(key) for key in ANSWERS]
 
 
 @pytest.fixture
