@@ -186,10 +186,7 @@ def rank(
     ] = None,
     page: Annotated[
         Path | None,
-        typer.Option(
-            metavar="PAGE.md|PAGE.html",
-            help="Write a page, too: all tables, or the report with a headline and users' lists.",
-        ),
+        typer.Option(metavar="PAGE", help="Write all tables (.md), or the report with users' lists (.html)."),
     ] = None,
 ) -> Reply:
     """Measure how models rank the whole catalogue, as others report it: HR, Recall, NDCG and MRR.

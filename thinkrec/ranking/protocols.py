@@ -20,13 +20,11 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from thinkrec.errors import UserError
 from thinkrec.history import history_bounds
+from thinkrec.ranking.expected import Bools, Ints
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 Protocol = Literal["temporal", "leave-last-out"]
 LEAK = (
     "leave-last-out leaks time: the ordinary models know what other users did later, and ThinkRec, trained on train, "

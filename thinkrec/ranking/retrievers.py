@@ -19,7 +19,8 @@ from thinkrec.features.models import MODELS, fit_model, refit_model
 from thinkrec.features.ratings import Ratings
 from thinkrec.features.recommender import Recommender
 from thinkrec.params import FeatureModel, Params
-from thinkrec.ranking.protocols import Ints, Questions
+from thinkrec.ranking.expected import Ints
+from thinkrec.ranking.protocols import Questions
 
 Scores = NDArray[np.floating]
 Retriever = Callable[[Questions], Scores]  # what it makes of every item for every question (q, I)
