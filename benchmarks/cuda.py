@@ -127,7 +127,6 @@ def make_world(backbone: PreTrainedModel, users: int = USERS) -> World:
     offsets = np.concatenate([[0], np.cumsum(rng.integers(*ITEM_TOKENS, ITEMS))]).astype(np.int64)
     explained = rng.choice(rows, round(REASON_SHARE * rows), replace=False)
     layout = StreamLayout(
-        features=True,
         timestamp=np.tile(np.arange(PER_USER) * 60, users),
         label=rng.integers(0, 2, rows).astype(np.int8),
         item=item,

@@ -8,8 +8,7 @@
     DIR/*.safetensors     what fills the slots and the soft prompt
 
 A server that loads these reads text under one adapter. It does not fill slots (`lm.model.RecommenderLM.embed` makes the
-prompt embeddings it would need), mix experts per user, keep rows of the same second blind to each other, or words blind
-to features.
+prompt embeddings it would need), mix experts per user, or keep rows of the same second blind to each other.
 
 Traces are another folder, a dataset: README.md, traces/*.jsonl and, where answers were refused, preferences/*.jsonl.
 """
@@ -211,18 +210,16 @@ def example_prompt(loaded: LoadedModel) -> dict[str, Any]:
     """The prompt of somebody made up, who liked one item and disliked another, about a third.
 
     `text` ends where the verdict is predicted. `slots` are the places of its tokens, from 0, whose embeddings features
-    take (`slot_token` stands there), each with what it tells of: both, the user or the item. `apart` are the tokens
-    that only such tokens see (`text.stream`).
+    take (`slot_token` stands there), each with what it tells of: both, the user or the item.
     """
     item = np.resize(loaded.interactions["item"].unique()[:3], 3)
     layout = loaded.layout.over(pd.DataFrame({"user": 0, "item": item, "label": [1, 0, 0], "timestamp": range(3)}))
     (window,) = layout.scoring_windows(np.array([2]), np.zeros(1, np.int64))
     blocks = [layout.beginning(window), *layout.blocks(window)]
     tokens: list[int] = []
-    slots, apart = [], []
+    slots = []
     for block in blocks:
-        apart += [len(tokens) + place for span in block.apart for place in range(*span)]
         slots += [{"token": len(tokens) + offset, "of": SLOT_KINDS[kind]} for offset, _, kind in block.slots]
         tokens += block.tokens
     tokens = tokens[: len(tokens) - len(blocks[-1].tokens) + blocks[-1].verdict + 1]
-    return {"text": loaded.tokenizer.decode(tokens), "tokens": tokens, "slots": slots, "apart": apart}
+    return {"text": loaded.tokenizer.decode(tokens), "tokens": tokens, "slots": slots}

@@ -16,7 +16,6 @@ from thinkrec.errors import UserError
 from thinkrec.experts.training import add_expert
 from thinkrec.lm.model import SlotProjector, SlotValues, SoftPrompt
 from thinkrec.lm.scoring import score
-from thinkrec.lm.sft import train_only
 from thinkrec.params import LoraParams
 from thinkrec.text.layout import Window
 
@@ -110,57 +109,11 @@ def test_reasons_and_the_order_of_rows_change_no_score(table, model):
     assert len(score(model, layout, some[:0])) == 0
 
 
-@torch.no_grad()
-def test_no_word_rests_on_features_in_slots_and_the_verdict_does(table, family):
-    layout, model = layout_of(table, reasons={1: REASON, 13: REASON}), recommender(table, family)
-    batch = layout.collate(WINDOWS)
-    before = model(batch)
-    model.projector.layers[0].weight.mul_(-3)
-    after = model(batch)
-    assert after.reason_logits.equal(before.reason_logits)
-    assert ((after.score - before.score).abs() > 1e-4).all()
-
-
-def test_features_are_learned_over_words_that_are_read_once(table, family, monkeypatch):
-    layout, model = layout_of(table, reasons={1: REASON, 13: REASON}), recommender(table, family)
-    train_only(model, ("projector",))
-    batch = layout.collate(WINDOWS)
-
-    def learned():
-        model.zero_grad()
-        output = model(batch)
-        output.score.square().sum().backward()
-        return output, [weight.grad.clone() for weight in model.projector.parameters()]
-
-    assert model.learns_features_alone(batch)
-    once, gradients = learned()
-    monkeypatch.setattr(type(model), "learns_features_alone", lambda *_: False)
-    whole, expected = learned()
-    torch.testing.assert_close(once.score, whole.score, atol=SAME, rtol=0)
-    torch.testing.assert_close(once.reason_logits, whole.reason_logits, atol=SAME, rtol=0)
-    torch.testing.assert_close(gradients, expected, atol=1e-4, rtol=1e-3)
-    assert any(gradient.abs().max() > 1e-3 for gradient in gradients)
-
-
-@pytest.mark.parametrize("part", ["backbone", "soft_prompt", "match"])
-def test_words_that_learn_themselves_are_read_whole(table, part):
-    model, layout = softened(table)
-    batch = layout.collate(WINDOWS)
-    train_only(model, ("projector",))
-    assert model.learns_features_alone(batch)
-    train_only(model, ("projector", part))
-    assert not model.learns_features_alone(batch)
-    train_only(model, ("projector",))
-    with torch.no_grad():
-        assert not model.learns_features_alone(batch)
-    assert not model.learns_features_alone(layout_of(table, slots=()).collate(WINDOWS))
-
-
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("soft", [[], [40, 41, 99]], ids=["no soft prompt", "soft prompt"])
 def test_the_stream_equals_an_ordinary_causal_forward(family, attention, soft):
     table = interactions(2, users=1, ties=False)
-    everything = layout_of(table, history=len(table), slots=())  # no block is too old for any token, no features
+    everything = layout_of(table, history=len(table))  # no block is too old for any token
     model, layout = recommender(table, family, slots=()), replace(everything, soft_tokens=len(soft))
     model.backbone.set_attn_implementation(attention)
     if soft:  # of the vectors that some tokens have, to compare it with them as text

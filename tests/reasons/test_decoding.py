@@ -21,7 +21,6 @@ from thinkrec.reasons.decoding import (
     reason_first,
     write_answers,
 )
-from thinkrec.text.stream import StreamLayout
 
 NEW = 7
 ROWS = [5, 23, 0, 12, 17]
@@ -51,7 +50,7 @@ class Prompt:
     embedded: torch.Tensor  # (1, T, D)
     tokens: torch.Tensor  # (T,)
     mask: torch.Tensor  # (T, T)
-    seen: torch.Tensor  # (T,): the beginning, the last `history` blocks before the target's, and that; no features
+    seen: torch.Tensor  # (T,): the beginning, the last `history` blocks before the target's, and that
     block: int  # tokens of the target's own block
 
 
@@ -62,14 +61,11 @@ def prompt_of(model, layout, row):
     length = int(batch.verdicts[0, 1]) + 1
     unseen = blocks[: -1 - layout.history]
     place = torch.arange(length) - len(layout.beginning(window).tokens)
-    seen = (place < 0) | (place >= sum(len(block.tokens) for block in unseen))
-    if isinstance(layout, StreamLayout):
-        seen[batch.slots[:, 1]] = False
     return Prompt(
         model.embed(batch)[:, :length],
         batch.input_ids[0, :length],
         batch.attention_mask[0, 0, :length, :length],
-        seen,
+        (place < 0) | (place >= sum(len(block.tokens) for block in unseen)),
         blocks[-1].verdict + 1,
     )
 
@@ -189,7 +185,7 @@ def naive_best(model, layout, row, decoding):
 @pytest.mark.parametrize("kind", ["stream", "question"])
 def test_the_best_answer_stays_and_candidates_know_nothing_of_each_other(table, model, kind, monkeypatch):
     layout = layout_of(table, layout=kind)
-    add_to_logits(monkeypatch, model, [layout.vocabulary.end], 0.8)  # some end early, some never
+    add_to_logits(monkeypatch, model, [layout.vocabulary.end], 1.0)  # some end early, some never
     how = {"temperature": 1.5, "top_p": 0.9, "seed": 4, "candidates": 5}
     together = answers(model, layout, ROWS, 12, judge=by_chance, **how)
     assert all(together)

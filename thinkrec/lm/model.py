@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Cache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
 
 from thinkrec.artifacts import atomic
 from thinkrec.errors import UserError
@@ -279,47 +278,10 @@ class RecommenderLM(nn.Module):
         def read() -> Tensor:
             return self.hidden_states(self.embed(batch), batch.attention_mask, batch.position_ids)
 
-        if self.learns_features_alone(batch):
-            hidden = self.read_features(batch)
-        else:
-            hidden = read() if self.shared is None else self.shared.run(batch, read)
+        hidden = read() if self.shared is None else self.shared.run(batch, read)
         verdict_hidden = hidden[batch.verdicts[:, 0], batch.verdicts[:, 1]]
         score, verdict_logits = self.read_verdicts(verdict_hidden, self.match_texts(hidden, batch))
         return Output(score, verdict_logits, self.logits(hidden[batch.reasons[:, 0], batch.reasons[:, 1]]))
-
-    def learns_features_alone(self, batch: Batch) -> bool:
-        """Whether a gradient goes through what stands apart in this batch, and through nothing else."""
-        if not (torch.is_grad_enabled() and len(batch.apart)) or self.backbone.is_gradient_checkpointing:
-            return False
-        others = (part for part in (self.backbone, self.soft_prompt, self.match) if part is not None)
-        return not any(weight.requires_grad for part in others for weight in part.parameters())
-
-    def read_features(self, batch: Batch) -> Tensor:
-        """Last hidden states (B, T, D): as `hidden_states`, but a gradient goes through the tokens apart alone.
-
-        All others are read without one, since none sees those; then those see what is in the cache, and each other.
-        """
-        embedded, cache = self.embed(batch), Cache(layer_class_to_replicate=DynamicLayer)
-        with torch.no_grad():
-            words = self.hidden_states(embedded.detach(), batch.attention_mask, batch.position_ids, cache)
-        sequence, place = batch.apart.unbind(1)
-        count = sequence.bincount(minlength=len(embedded))
-        number = torch.arange(len(sequence), device=sequence.device) - (count.cumsum(0) - count)[sequence]
-        at, padded = (sequence, number), (len(embedded), int(count.max()))  # where each stands among its sequence's
-        places = place.new_zeros(padded).index_put(at, place)
-        seen = batch.attention_mask[sequence, 0, place]
-        real, stands_apart = seen.new_zeros(padded), seen.new_zeros(len(embedded), seen.shape[1])
-        real[at] = stands_apart[sequence, place] = True
-        among = seen.gather(1, places[sequence]) & real[sequence]
-        of_words = seen & ~stands_apart[sequence]
-        mask = seen.new_zeros(*padded, seen.shape[1] + padded[1]).index_put(at, torch.cat([of_words, among], dim=1))
-        apart = self.hidden_states(
-            embedded.new_zeros(*padded, embedded.shape[2]).index_put(at, embedded[sequence, place]),
-            mask[:, None],
-            places.new_zeros(padded).index_put(at, batch.position_ids[sequence, place]),
-            cache,
-        )
-        return words.index_put((sequence, place), apart[at])
 
     def match_texts(self, hidden_BTD: Tensor, batch: Batch) -> Tensor | None:
         """What the match of texts adds to each target's logit of Yes (R,), if the model has one."""

@@ -59,7 +59,6 @@ class Batch:
     target_rows: Tensor  # (R,) int64: the interaction of each target
     reason_first: Tensor  # (R,) bool: whether it is that interaction's second target, a reason before its verdict
     first_target: Tensor  # (B,) int64: the interaction of each sequence's first target, which names its routing
-    apart: Tensor  # (A, 2) int64: sequence and position of every token that only such tokens see
     mentions: Tensor  # (M, 3) int64: sequence, first position and length of every item's text
     mention_labels: Tensor  # (M,) float32: 1 if its item was liked, else -1; only those in `before` may be read
     target_mentions: Tensor  # (R,) int64: the mention (0..M-1) of each target's own item
@@ -93,7 +92,6 @@ class Block:
     answer: int = sys.maxsize  # offset from which on its tokens see no row before `first_row`
     first_row: int = 0
     reason: list[tuple[int, int]] = field(default_factory=list)  # offset that predicts it, token: learned as the reason
-    apart: list[tuple[int, int]] = field(default_factory=list)  # spans of its tokens that only tokens of spans see
 
     @property
     def reason_first(self) -> bool:
@@ -195,7 +193,6 @@ class Layout(ABC):
             block.moment,
             block.row,
             slots=[*block.slots, *((further + offset, row, kind) for offset, row, kind in block.slots)],
-            apart=block.apart,  # the second time words see what features there are, and the verdict no others
             verdict=len(tokens) - 1,
             answer=block.answer,
             first_row=block.first_row,
@@ -210,15 +207,14 @@ class Layout(ABC):
             again = [self.thinking_first(block) for block in blocks if block.reason and block.row in self.thoughts]
             sequences.append(_encode([self.beginning(window), *blocks, *again]))
         width = max(len(sequence.places) for sequence in sequences)
-        padding = [self.vocabulary.end, 0, PADDING, sys.maxsize, 0, 0, 0, 0]
+        padding = [self.vocabulary.end, 0, PADDING, sys.maxsize, 0, 0, 0]
         places = np.tile(padding, (len(sequences), width, 1))
         for index, sequence in enumerate(sequences):
             places[index, : len(sequence.places)] = sequence.places
-        token, position, block, moment, visible, row, first_row, apart = np.moveaxis(places, 2, 0)
+        token, position, block, moment, visible, row, first_row = np.moveaxis(places, 2, 0)
         earlier = (moment[:, None, :] < moment[:, :, None]) & visible[:, None, :].astype(bool)
         earlier &= row[:, None, :] >= first_row[:, :, None]
         same_block = (block[:, None, :] == block[:, :, None]) & np.tri(width, dtype=bool)
-        seen = (earlier | same_block) & (apart[:, None, :] <= apart[:, :, None])
         slots, mentions, targets, reasons = (
             np.concatenate([np.insert(part, 0, index, axis=1) for index, part in enumerate(parts)])
             for parts in zip(
@@ -233,7 +229,7 @@ class Layout(ABC):
         arrays = {
             "input_ids": token,
             "position_ids": position,
-            "attention_mask": seen[:, None],
+            "attention_mask": (earlier | same_block)[:, None],
             "slots": slots[:, :2],
             "slot_rows": slots[:, 2],
             "slot_kinds": slots[:, 3],
@@ -241,7 +237,6 @@ class Layout(ABC):
             "target_rows": targets[:, 2],
             "reason_first": targets[:, 3].astype(bool),
             "first_target": np.concatenate([each.targets[:1, 1] for each in sequences]),
-            "apart": np.argwhere(apart),
             "mentions": mentions[:, :3],
             "mention_labels": np.where(self.label[mentions[:, 3]] == 1, 1, -1).astype(np.float32),
             "target_mentions": mentions_before[targets[:, 0]] + targets[:, 4],
@@ -296,8 +291,8 @@ def runs(keys: NDArray[np.integer], longest: int) -> Iterator[NDArray[np.int64]]
 class _Encoded:
     """A sequence of T tokens; where slots, mentions, targets and reasons stand is their first column."""
 
-    # (T, 8): token, position, number and moment of its block, whether later blocks see it, its block's row, the first
-    # row that it sees, and whether only tokens like it see it
+    # (T, 7): token, position, number and moment of its block, whether later blocks see it, its block's row, and the
+    # first row that it sees
     places: NDArray[np.int64]
     slots: NDArray[np.int64]  # (S, 3): where, interaction, kind
     mentions: NDArray[np.int64]  # (M, 4): where an item's text begins, its length, interaction, moment
@@ -320,7 +315,6 @@ def _encode(blocks: Sequence[Block]) -> _Encoded:
     extent = np.bincount(moment - moment[0], weights=shown).astype(np.int64)
     base = (np.cumsum(extent) - extent)[moment - moment[0]]
     within = np.arange(size.sum()) - np.repeat(first, size)
-    apart = np.zeros(size.sum(), np.int64)
     slots: list[tuple[int, int, int]] = []
     mentions: list[tuple[int, int, int, int]] = []
     mention_of: dict[int, int] = {}  # interaction -> number of its mention
@@ -328,8 +322,6 @@ def _encode(blocks: Sequence[Block]) -> _Encoded:
     reasons: list[tuple[int, int, int]] = []
     for at, block in zip(first.tolist(), blocks, strict=True):
         slots += [(at + offset, row, kind) for offset, row, kind in block.slots]
-        for begin, end in block.apart:
-            apart[at + begin : at + end] = 1
         for offset, length, row in block.mentions:
             mention_of[row] = len(mentions)
             mentions.append((at + offset, length, row, block.moment))
@@ -344,7 +336,6 @@ def _encode(blocks: Sequence[Block]) -> _Encoded:
         within < np.repeat(shown, size),
         np.repeat(block_row, size),
         np.where(within < np.repeat(answer, size), 0, np.repeat(first_row, size)),
-        apart,
     ]
     widths = ((slots, 3), (mentions, 4), (targets, 5), (reasons, 3))
     return _Encoded(

@@ -38,7 +38,7 @@ def make_layout(
     }
     words = find_vocabulary(tokenizer)
     if prompt.layout == "stream":
-        return StreamLayout(**common, vocabulary=words, features=bool(prompt.slots))
+        return StreamLayout(**common, vocabulary=words)
     head, tail = frame_of(tokenizer, words.begin)
     return QuestionLayout(
         **common,

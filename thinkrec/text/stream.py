@@ -4,9 +4,7 @@
             | "title": keywords <slot> Yes. reason <end>
 
 With `soft_tokens`, that many places for learned vectors stand after the begin token; all blocks see them. Each
-interaction is a block. A reason is visible to its own block only, and no other sees a block that thinks first. What
-features a slot holds, slots alone see, and what stands between them and their verdicts: so no word rests on features,
-and who learns to use these does not forget how to write.
+interaction is a block. A reason is visible to its own block only, and no other sees a block that thinks first.
 
 A target sees between `history` and 2 * `history` - 1 earlier interactions (all of them where there are fewer; fewer
 where those would take more than `max_tokens`). Where its window begins is a function of its own history, so a score
@@ -30,8 +28,6 @@ from thinkrec.text.layout import BEGIN, WHOLE, Block, Layout, Rows, Window, runs
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamLayout(Layout):
     """One sequence per user and stretch of time."""
-
-    features: bool  # whether there are any in its slots
 
     def _block_lengths(self) -> NDArray[np.int64]:
         """Tokens (n,) of every row's block but for its reason."""
@@ -113,7 +109,6 @@ class StreamLayout(Layout):
             prompt = [*text, words.slot, *words.lead]
             slots = [(len(text), row, WHOLE)]
             block = self.target_block(prompt, moment, row, text_at=0, slots=slots, with_reason=with_reason)
-            block.apart = [(len(text), len(prompt))] if self.features else []
             block.shown = len(prompt) + 1 + len(words.rest[self.label[row]])
             blocks.append(block)
         for index in np.flatnonzero(~window.target).tolist():
