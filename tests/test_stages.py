@@ -191,6 +191,18 @@ class TestStops:
         assert digests(project) == before
         assert not list(project.rglob("*.partial"))
 
+    def test_nothing_is_made_where_nothing_was(self, project):
+        for name in ("experts", "evaluate"):
+            for out in declared_outs(name):
+                path = project / out
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        before = digests(project)
+        set_params(project, {"experts.layers": 9})
+        assert run_command(project, "experts").exit_code == 1
+        assert run_command(project, "evaluate").exit_code == 1
+        assert digests(project) == before
+        assert not (project / "out" / "experts").exists()
+
     def test_a_real_process_says_one_line_and_with_debug_shows_where(self, project):
         set_params(project, {"dataset.name": "embeded"})
         said = {}

@@ -201,6 +201,7 @@ def rank(
     from thinkrec.ranking.protocols import LEAK
     from thinkrec.ranking.rank import rank_catalogue
     from thinkrec.recommender import Recommender
+    from thinkrec.report.artefacts import read_artefacts
     from thinkrec.terminal import require_file
 
     if page is not None:
@@ -208,6 +209,8 @@ def rank(
     if protocol == "leave-last-out":
         typer.echo(f"rank: {LEAK}", err=True)
     viewer, params = Recommender.load().viewer, load()
+    if page is not None and page.suffix == ".html":
+        read_artefacts(params)  # what the report is made of must be there before minutes are spent
     document, lists = rank_catalogue(viewer, params, protocol=protocol, split=split, shortlist=shortlist, users=users)
     if page is not None:
         write_page(page, document, lists, params)
@@ -320,14 +323,12 @@ def tables(
     from thinkrec.campaign.render import page_path, write_page
     from thinkrec.ranking.page import write_catalogue
 
+    write_catalogue()  # first, since no run changes it and a bad file would else show after hours
     if render:
         write_page(dataset)
-        done = f"{page_path(dataset)} written"
-    else:
-        names, numbers = (listed.split(",") if listed else () for listed in (rows, seeds))
-        done = fill(dataset, raw=raw, jobs=jobs, names=names, seeds=numbers, again=again, say=typer.echo)
-    write_catalogue()
-    return done
+        return f"{page_path(dataset)} written"
+    names, numbers = (listed.split(",") if listed else () for listed in (rows, seeds))
+    return fill(dataset, raw=raw, jobs=jobs, names=names, seeds=numbers, again=again, say=typer.echo)
 
 
 def presets(

@@ -109,6 +109,9 @@ def test_the_page_of_full_rankings_names_the_datasets_that_have_none_and_refuses
     (tmp_path / "tables" / "ml-1m" / "ranking.json").write_bytes(file)
     with pytest.raises(UserError, match=r"ml-1m/ranking\.json: no full ranking of ml-1m"):
         write_catalogue()
+    (tmp_path / "tables" / "ml-1m" / "ranking.json").write_text('{"dataset": "ml-1m"}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"no full ranking of ml-1m, KeyError"):
+        write_catalogue()
 
 
 @pytest.mark.parametrize(("figure", "word"), [(0.74, "above"), (0.75, "within"), (0.79, "within"), (0.80, "below")])

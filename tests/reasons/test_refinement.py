@@ -166,7 +166,7 @@ def test_the_pieces_of_a_step_add_up_to_its_loss(letters, monkeypatch):
     piece = plan.collate(plan.cut(step, 1)[0])
     rows = piece["target_rows"].tolist()
     assert set(rows).isdisjoint({0, 13}) and set(rows) <= set(range(48))
-    by_hand = 0.0
+    by_hand = torch.zeros(())
     layout = layout_of(table)
     for number in range(3):  # each answer as a reason that is learned
         answers, advantages = (
@@ -175,12 +175,13 @@ def test_the_pieces_of_a_step_add_up_to_its_loss(letters, monkeypatch):
         )
         taught = replace(layout, reasons=dict(zip(rows, (tokens.numpy() for tokens in answers), strict=True)))
         batch = taught.collate(taught.scoring_windows(np.sort(rows), np.arange(len(rows))))
-        with torch.no_grad():
-            by_token = functional.cross_entropy(model(batch).reason_logits, batch.reason_tokens, reduction="none")
+        by_token = functional.cross_entropy(model(batch).reason_logits, batch.reason_tokens, reduction="none")
         for target, row in enumerate(batch.target_rows.tolist()):
-            by_hand += float(by_token[batch.reason_targets == target] @ advantages[rows.index(row)])
-    with torch.no_grad():
-        assert float(objective(**piece)) == pytest.approx(by_hand, rel=1e-4)
+            by_hand = by_hand + by_token[batch.reason_targets == target] @ advantages[rows.index(row)]
+    loss, weights = objective(**piece), list(model.backbone.parameters())
+    torch.testing.assert_close(loss, by_hand, rtol=1e-4, atol=1e-6)
+    expected = torch.autograd.grad(by_hand, weights)
+    torch.testing.assert_close(torch.autograd.grad(loss, weights), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_no_step_asks_about_rows_that_do_not_see_what_a_reason_is_held_to(letters, monkeypatch):
@@ -194,6 +195,18 @@ def test_no_step_asks_about_rows_that_do_not_see_what_a_reason_is_held_to(letter
             rows = window.rows[window.target]
             held_to = np.minimum(layout.history, layout.end[rows] - layout.start[rows])
             assert len(rows) and ((window.rows < layout.end[rows, None]).sum(1) >= held_to).all()
+
+
+def test_a_pass_has_as_few_rows_of_a_user_as_memory_asks_for(letters, monkeypatch):
+    plans = []
+    monkeypatch.setattr(refinement, "train", lambda objective, plan, *_: plans.append(plan))
+    refined(letters)
+    monkeypatch.setattr(refinement, "MUCH", 1)
+    refined(letters)
+    whole, parts = ([window for step in plan.steps(0) for window in step] for plan in plans)
+    assert max(window.target.sum() for window in whole) > 1
+    assert {int(window.target.sum()) for window in parts} == {1}
+    assert plans[1].passes > plans[0].passes
 
 
 def test_a_killed_refinement_goes_on_to_the_same_weights(letters, monkeypatch, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,14 @@ def write_catalogue() -> None:
     paths = [folder / DOCUMENT for folder in sorted(FOLDER.glob("*/"))]
     documents = {path: artifacts.read_json(path) for path in paths if path.is_file()}
     for path, document in documents.items():
-        if not isinstance(document, Mapping) or document.get("dataset") != path.parent.name:
+        if not isinstance(document, dict) or document.get("dataset") != path.parent.name:
             raise UserError(f"{path}: no full ranking of {path.parent.name}; see `thinkrec rank --json`")
+        try:
+            render([document])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}: no full ranking of {path.parent.name}, {error!r}; see `thinkrec rank --json`"
+            ) from None
     if documents:
         missing = [path.parent.name for path in paths if path not in documents]
         artifacts.write_text(CATALOGUE, render([*documents.values()], missing))

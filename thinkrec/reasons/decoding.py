@@ -229,8 +229,9 @@ class Answers:
         kept = seen.byte().argsort(dim=1, descending=True, stable=True)[:, :count]  # (B, T): the seen first, in order
         for layer in self.cache.layers:
             for name in ("keys", "values"):
-                states = getattr(layer, name).transpose(1, 2)[sequence_B[:, None], kept]  # (B, T, heads, size)
-                setattr(layer, name, states.transpose(1, 2))
+                states = getattr(layer, name).index_select(0, sequence_B)  # (B, heads, all, size)
+                index = kept[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
+                setattr(layer, name, states.gather(2, index))  # unlike indexing, added up in one order in learning
         return seen.gather(1, kept)
 
     def embeddings(self, tokens: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ Shapes: B rows of a pass, G answers, K tokens, V vocabulary.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Self
@@ -156,15 +156,23 @@ def refine(loaded: LoadedModel, params: Params, checker: Checker, *, held_out: R
     greedy = replace(sampling, temperature=0.0, candidates=1)
     steps = [min(EVERY, how.steps - done) for done in range(0, how.steps, EVERY)]  # between two measurements
     written: tuple[Step, dict[int, _Group]] = ([], {})  # the step at hand and its answers
+    objective = PolicyGradient(loaded.model)
+    tokens = MUCH // 4 // max(kept_by_token(objective, loaded.model.backbone), 1)  # a pass; logits take as much again
 
     def lengths(windows: Sequence[Window]) -> NDArray[np.int64]:
         answered = np.asarray([window.target.sum() for window in windows])
         return plain.lengths(windows) + answered * how.answers * longest
 
+    def parts(window: Window) -> Iterator[Window]:
+        targets = np.flatnonzero(window.target)
+        most = max(1, (tokens - int(plain.lengths([window])[0])) // (how.answers * longest))
+        for part in np.split(targets, range(most, len(targets), most)):
+            yield replace(window, target=np.isin(np.arange(len(window.rows)), part))
+
     def steps_of(epoch: int) -> list[Step]:
         windows = layout.scoring_windows(rows, np.zeros(len(rows), np.int64))
         drawn = np.random.default_rng([params.seed, epoch]).permutation(len(windows))
-        windows = [windows[index] for index in drawn]
+        windows = [part for index in drawn for part in parts(windows[index])]
         ends = np.cumsum([window.target.sum() for window in windows])
         edges = np.searchsorted(ends, how.rows * np.arange(steps[epoch] + 1))
         return [windows[first:last] for first, last in pairwise(edges) if first < last] or [windows[:1]]
@@ -203,9 +211,7 @@ def refine(loaded: LoadedModel, params: Params, checker: Checker, *, held_out: R
         untaught = {"think_loss": think_loss(loaded.model, replace(layout, reasons=held_out))}
         return _measures(list(answer(asked, greedy).values())) | untaught
 
-    objective = PolicyGradient(loaded.model)
     every_step = [step for epoch in range(len(steps)) for step in steps_of(epoch)]
-    tokens = MUCH // 4 // kept_by_token(objective, loaded.model.backbone)  # in a pass: logits take as much again
     plan = Plan(
         steps=steps_of,
         collate=collate,
