@@ -57,7 +57,7 @@ def one(tmp_path_factory, kind):
     os.chdir(tmp_path_factory.mktemp("one"))
     try:
         said, weights = work.fine_tuned(adapter=kind == "adapter")
-        return said | work.scored(), weights
+        return said | work.scored() | work.refined(), weights
     finally:
         os.chdir(before)
 
@@ -79,6 +79,9 @@ def test_two_processes_have_the_losses_weights_scores_and_answers_of_one(two, on
     for name in ("scores", "greedy", "sampled"):
         assert together[name] == alone[name]  # to the bit
     assert not np.isnan(together["scores"]).any()
+    assert len(alone["refined"]) == 2
+    for mine, theirs in zip(alone["refined"], together["refined"], strict=True):
+        assert theirs == pytest.approx(mine, abs=SAME)
 
 
 def test_all_processes_have_the_same_and_the_main_one_alone_writes(two):

@@ -1,4 +1,4 @@
-"""What one process or several do alike: fine-tune a tiny model, score under a mixture, write answers.
+"""What one process or several do alike: fine-tune a tiny model, refine one, score under a mixture, write answers.
 
 As a program every process writes what it has into a folder: torchrun --nproc-per-node 2 -m tests.lm.work FOLDER KIND
 KIND is `all` weights trained, or those of an `adapter` and the projector. With a number after it the second process is
@@ -14,6 +14,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.builders import interactions, layout_of, loaded_model, recommender
+from tests.claims.rows import checker_of
 from tests.project import run_params
+from tests.reasons import test_refinement
 from thinkrec import artifacts, processes
 from thinkrec.lm import scoring
 from thinkrec.lm.adapters import BatchWeights, MixtureLinear
@@ -32,6 +35,7 @@ from thinkrec.lm.losses import Objective
 from thinkrec.lm.model import RecommenderLM
 from thinkrec.lm.trainer import TrainResult, TrainSettings, resumable
 from thinkrec.params import SftParams
+from thinkrec.reasons import refinement
 from thinkrec.reasons.decoding import Decoding, write_answers
 from thinkrec.text.layout import Layout
 
@@ -115,6 +119,16 @@ def scored() -> dict[str, Any]:
         scoring.SCORING_TOKENS = plain
 
 
+def refined() -> dict[str, Any]:
+    """Measures by epoch of a short refinement that rewards a letter."""
+    checker = checker_of(test_refinement.ROW)
+    checker.titles = checker.keywords = []
+    rewarding = patch.object(refinement, "reward", lambda check, answer: answer.text.count("e") / 10)
+    with rewarding, patch.object(refinement, "EVERY", 2):
+        result, _ = test_refinement.refined(checker, steps=4, answers=3)
+    return {"refined": result.epochs}
+
+
 def watch(a_pass: int) -> set[str]:
     """The types of parameters met in training; the second process is killed in its so-manieth pass."""
     met: set[str] = set()
@@ -137,7 +151,7 @@ def main(folder: Path, kind: str, a_pass: int = 0) -> None:
     met = watch(a_pass)
     with resumable(run_params(checkpoint_steps=1)):
         said, weights = fine_tuned(adapter=kind == "adapter")
-    said |= {"met": sorted(met), **scored()}
+    said |= {"met": sorted(met), **scored(), **refined()}
     rank = processes.rank()
     (folder / f"{rank}.json").write_text(json.dumps(said))
     save_file(weights, folder / f"{rank}.safetensors")
