@@ -6,7 +6,6 @@ import unicodedata
 from collections.abc import Callable
 from copy import copy
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -33,9 +32,9 @@ def thesaurus_of(dataset: str) -> Thesaurus:
     return Thesaurus("forms of a word", str)
 
 
-def open_checker(params: Params, interactions: pd.DataFrame, root: Path = Path()) -> Checker:
-    """The checker of the rows of a table, by the items and keywords of the project at `root`."""
-    items, keywords = (read_table(table, root=root) for table in (ITEMS, KEYWORDS))
+def open_checker(params: Params, interactions: pd.DataFrame) -> Checker:
+    """The checker of the rows of a table, by the project's items and keywords."""
+    items, keywords = map(read_table, (ITEMS, KEYWORDS))
     return Checker(interactions, items, keywords, params.prompt, thesaurus_of(params.dataset.name))
 
 

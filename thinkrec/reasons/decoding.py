@@ -206,12 +206,13 @@ class Answers:
         self.match = model.match_texts(states, batch)  # (B,) a part of a verdict's logits
         self.at_verdict = not judged  # whether the next token is the verdict
         sequence, place = self.at.unbind(1)
-        seen = batch.attention_mask[sequence, 0, place + 1].scatter(1, place[:, None] + 1, False)
         if judged:
             words = model.vocabulary
             rest = torch.tensor([len(tokens) for tokens in words.rest], device=place.device)
             place = place + 1 + rest[(batch.input_ids[sequence, place + 1] == words.yes).long()]
             seen = batch.attention_mask[sequence, 0, place]
+        else:
+            seen = batch.attention_mask[sequence, 0, place + 1].scatter(1, place[:, None] + 1, False)
         self.hidden = states[sequence, place][:, None]  # (B, C, D) that the next token is predicted from
         self.position = batch.position_ids[sequence, place][:, None]  # (B, C) of the last token
         inside = zip(batch.input_ids[sequence], seen, strict=True)

@@ -163,16 +163,17 @@ def refine(loaded: LoadedModel, params: Params, checker: Checker, *, held_out: R
         answered = np.asarray([window.target.sum() for window in windows])
         return plain.lengths(windows) + answered * how.answers * longest
 
-    def parts(window: Window) -> Iterator[Window]:
-        targets = np.flatnonzero(window.target)
-        most = max(1, (tokens - int(plain.lengths([window])[0])) // (how.answers * longest))
-        for part in np.split(targets, range(most, len(targets), most)):
+    whole = layout.scoring_windows(rows, np.zeros(len(rows), np.int64))
+    most = np.maximum((tokens - plain.lengths(whole)) // (how.answers * longest), 1)  # targets that a pass has room for
+
+    def parts(index: int) -> Iterator[Window]:
+        window, targets = whole[index], np.flatnonzero(whole[index].target)
+        for part in np.split(targets, range(most[index], len(targets), most[index])):
             yield replace(window, target=np.isin(np.arange(len(window.rows)), part))
 
     def steps_of(epoch: int) -> list[Step]:
-        windows = layout.scoring_windows(rows, np.zeros(len(rows), np.int64))
-        drawn = np.random.default_rng([params.seed, epoch]).permutation(len(windows))
-        windows = [part for index in drawn for part in parts(windows[index])]
+        drawn = np.random.default_rng([params.seed, epoch]).permutation(len(whole))
+        windows = [part for index in drawn for part in parts(index)]
         ends = np.cumsum([window.target.sum() for window in windows])
         edges = np.searchsorted(ends, how.rows * np.arange(steps[epoch] + 1))
         return [windows[first:last] for first, last in pairwise(edges) if first < last] or [windows[:1]]
