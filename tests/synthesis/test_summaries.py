@@ -41,8 +41,8 @@ def answering(say):
     return scripted(lambda messages: say(read_item(messages[1]["content"])), tokens=(20, 4))
 
 
-def run(items, app=None, *, concurrency=3):
-    teacher = teacher_at(app=app, retries=0, concurrency=concurrency)
+def run(items, respond=None, *, concurrency=3):
+    teacher = teacher_at(respond=respond, retries=0, concurrency=concurrency)
     return summarise(items, teacher, progress="")
 
 
@@ -131,8 +131,8 @@ def test_whatever_is_said_keywords_are_bounded_and_clean_or_there_is_a_reason(pa
 
 
 def test_keywords_are_the_teachers_or_where_its_answer_is_no_good_the_extracted(tmp_path):
-    app, _ = answering(lambda item: "Yes" if item["title"] == "Dawn" else "Vengeance, slow, bleak")
-    summaries = run(ITEMS, app)
+    respond, _ = answering(lambda item: "Yes" if item["title"] == "Dawn" else "Vengeance, slow, bleak")
+    summaries = run(ITEMS, respond)
     by_teacher = ["vengeance", "slow", "bleak"]
     assert summaries.keywords["keywords"].tolist() == [by_teacher, extract(ITEMS)[1], [], by_teacher, by_teacher]
     assert summaries.keywords["item"].tolist() == [0, 1, 2, 3, 4]
@@ -142,8 +142,8 @@ def test_keywords_are_the_teachers_or_where_its_answer_is_no_good_the_extracted(
 
 
 def test_items_of_equal_metadata_ask_once_and_the_counts_are_of_items():
-    app, heard = answering(lambda item: "" if item.get("year") == 1973 else "war, hope")
-    summaries = run(ITEMS, app)
+    respond, heard = answering(lambda item: "" if item.get("year") == 1973 else "war, hope")
+    summaries = run(ITEMS, respond)
     assert len(heard) == 3  # 0 and 3 differ in markup and advertising alone, and of 2 nothing is known
     assert summaries.fallbacks["item"].tolist() == [0, 3]
     assert summaries.stats == {
@@ -165,8 +165,8 @@ def test_without_a_teacher_all_is_extracted_and_of_no_items_nothing_is_asked(tmp
     pd.testing.assert_frame_equal(summaries.keywords, extract_keywords(ITEMS))
     assert set(summaries.stats) == {"items", "items_without_keywords", "mean_keywords", "vocabulary"}
     write_table(FALLBACKS, summaries.fallbacks, root=tmp_path)
-    app, heard = answering(lambda item: "war")
-    assert (run(items_of(), app).stats["asked"], heard) == (0, [])
+    respond, heard = answering(lambda item: "war")
+    assert (run(items_of(), respond).stats["asked"], heard) == (0, [])
 
 
 def test_the_offline_teacher_errs_at_times():

@@ -34,8 +34,8 @@ def by_row(answers):
 
 def test_a_teacher_that_is_always_wrong_is_asked_max_turns_times_and_nothing_is_kept():
     rows = [4, 6, 14, 16]  # labels are all 0
-    app, heard = scripted(lambda messages: lines("Yes"))
-    synthesis = make_traces(WORLD, rows, app)
+    respond, heard = scripted(lambda messages: lines("Yes"))
+    synthesis = make_traces(WORLD, rows, respond)
     assert len(heard) == len(rows) * TRACE.max_turns
     assert synthesis.kept.empty
     assert synthesis.rejected[["row", "turn"]].values.tolist() == [[row, turn] for row in rows for turn in (1, 2, 3)]
@@ -53,8 +53,8 @@ def test_a_teacher_that_is_always_wrong_is_asked_max_turns_times_and_nothing_is_
 
 def test_a_right_first_answer_is_kept_in_the_form_that_models_learn():
     answer = "**Verdict:** No\n\n## History\nwar\n\n- *Taste*: love\n- Fit: it\u2019s not it, all in all"
-    app, heard = scripted(lambda messages: answer)
-    synthesis = make_traces(WORLD, [4, 8], app)
+    respond, heard = scripted(lambda messages: answer)
+    synthesis = make_traces(WORLD, [4, 8], respond)
     assert len(heard) == 2
     kept = {"label": 0, "turns": 1, "text": "No. War. Love. It\u2019s not it, all in all."}
     assert synthesis.kept.to_dict("records") == [{"row": row, **kept} for row in (4, 8)]
@@ -73,8 +73,8 @@ def test_a_right_first_answer_is_kept_in_the_form_that_models_learn():
 )
 @pytest.mark.parametrize("corrections", [0, 1])  # before that: the right verdict is named once
 def test_what_is_at_fault_is_said_without_a_hint_and_stands_in_the_ledger_with_an_example(first, fault, corrections):
-    app, heard = scripted(by_row({4: [*[lines("Yes")] * corrections, first, lines("No")]}))
-    synthesis = make_traces(WORLD, [4], app)
+    respond, heard = scripted(by_row({4: [*[lines("Yes")] * corrections, first, lines("No")]}))
+    synthesis = make_traces(WORLD, [4], respond)
     faults = [*["wrong_verdict"] * corrections, fault]
     assert synthesis.rejected["fault"].tolist() == faults
     assert synthesis.stats["rejected"] == {**dict.fromkeys(FAULTS, 0), **dict.fromkeys(faults, 1)}
@@ -92,8 +92,8 @@ def test_the_teachers_own_accuracy_counts_first_verdicts_whatever_else_is_wrong(
 
 
 def test_a_reflect_turn_gives_a_trace_without_its_wrong_answer_whose_verdict_is_not_the_teachers_own():
-    app, heard = scripted(lambda messages: lines(corrected(messages) or "Yes", "Because of love."))
-    synthesis = make_traces(WORLD, [4], app)
+    respond, heard = scripted(lambda messages: lines(corrected(messages) or "Yes", "Because of love."))
+    synthesis = make_traces(WORLD, [4], respond)
     assert synthesis.kept[["turns", "text"]].values.tolist() == [[2, trace("No", "Because of love.")]]
     assert synthesis.rejected["text"].tolist() == [lines("Yes", "Because of love.")]
     assert [message["role"] for message in heard[1]] == ["system", "user", "assistant", "user"]
@@ -106,8 +106,8 @@ def test_traces_of_train_that_repeat_an_earlier_one_go_and_cost_no_turn():
     that = lines("No", "So much for that.")
     answers = {4: that, 6: lines("No", "so  much for That."), 14: lines("No", "So much for this.")}
     rows = [16, 14, 6, 4, 8, 18]  # 8 and 18 are held out
-    app, heard = scripted(by_row({row: [answers.get(row, that)] for row in rows}))
-    synthesis = make_traces(WORLD, rows, app)
+    respond, heard = scripted(by_row({row: [answers.get(row, that)] for row in rows}))
+    synthesis = make_traces(WORLD, rows, respond)
     assert len(heard) == len(rows)
     assert synthesis.kept["row"].tolist() == [14, 4, 8, 18]
     assert synthesis.rejected[["row", "turn", "fault", "detail"]].values.tolist() == [

@@ -44,10 +44,10 @@ def trace(verdict, fit="So much for that."):
     return f"{verdict}. There is one. They have one. {fit}"
 
 
-def make_traces(tables, rows, app=None, *, prompt=PROMPT, concurrency=3):
+def make_traces(tables, rows, respond=None, *, prompt=PROMPT, concurrency=3):
     """The traces of some rows, by the offline teacher or another in this process."""
     checker = Checker(*tables, prompt, thesaurus_of("synthetic"))
-    teacher = teacher_at(app=app, retries=0, concurrency=concurrency)
+    teacher = teacher_at(respond=respond, retries=0, concurrency=concurrency)
     return synthesise(as_sample(tables[0], rows), checker, teacher, TRACE, progress="")
 
 

@@ -17,10 +17,10 @@ FORK = multiprocessing.get_context("fork")  # a child has imported already what 
 NUMBERS = itertools.count()
 
 
-def teacher_at(endpoint="offline", *, app=None, retries=5, patience=300.0, **changes):
+def teacher_at(endpoint="offline", *, respond=None, retries=5, patience=300.0, **changes):
     """A teacher with the repository's own settings and `changes`."""
     teacher = open_teacher(teacher_params(endpoint, **changes))
-    return replace(teacher, app=app or teacher.app, retries=retries, patience=patience)
+    return replace(teacher, respond=respond or teacher.respond, retries=retries, patience=patience)
 
 
 def message(text):

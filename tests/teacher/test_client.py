@@ -36,15 +36,15 @@ def test_an_unreachable_teacher_is_a_user_error():
 def test_never_more_questions_at_a_time_than_asked_for():
     busy = most = 0
 
-    async def slow(scope, receive, send):
+    async def slow(request):
         nonlocal busy, most
         busy += 1
         most = max(most, busy)
         await asyncio.sleep(0.02)
         busy -= 1
-        await offline.app(scope, receive, send)
+        return await offline.respond(request)
 
-    ask(teacher_at(concurrency=3, app=slow), *[ITEM] * 9)
+    ask(teacher_at(concurrency=3, respond=slow), *[ITEM] * 9)
     assert most == 3
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from ipaddress import ip_address
@@ -51,6 +51,7 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
 )  # fmt: skip
 
 Request = dict[str, Any]  # the body of a question: model, messages and further fields
+Responder = Callable[[Request], Awaitable[tuple[int, dict[str, Any]]]]  # the status and the body of the response
 Listener = Callable[[str, Request, Answer | None], None]  # hears a question's key, the question, the store's answer
 
 
@@ -59,7 +60,7 @@ class Teacher:
     """Who is asked, and how: see `client.ask_about`."""
 
     params: TeacherSettings
-    app: Any  # the ASGI app of an in-process teacher, None for one behind a network
+    respond: Responder | None  # of a teacher in this process; None for one behind a network
     key: str = field(repr=False)
     budget: Budget = field(repr=False)
     retries: int = RETRIES
@@ -78,20 +79,16 @@ class Teacher:
         return place(self.params.endpoint)
 
     @property
-    def base_url(self) -> str:
-        """What the `openai` client is given."""
-        return f"http://{OFFLINE}/v1" if self.app else self.params.endpoint
-
-    @property
     def access(self) -> dict[str, Any]:
         """What the `openai` client is given to get in: the environment's accounts at OpenAI stay at home."""
-        headers = {} if is_openai(self.base_url) else dict.fromkeys(_ACCOUNTS, openai.Omit())
-        return {"api_key": self.key or "none", "base_url": self.base_url, "default_headers": headers}
+        endpoint = self.params.endpoint
+        headers = {} if is_openai(endpoint) else dict.fromkeys(_ACCOUNTS, openai.Omit())
+        return {"api_key": self.key or "none", "base_url": endpoint, "default_headers": headers}
 
     @property
     def is_local(self) -> bool:
         """Whether it is on this machine, where no proxy of the environment leads."""
-        host = urlsplit(self.base_url).hostname or ""
+        host = urlsplit(self.params.endpoint).hostname or ""
         with suppress(ValueError):
             address = ip_address(host)
             return address.is_loopback or address.is_unspecified
@@ -102,9 +99,9 @@ class Teacher:
 
         Plain http to another machine goes without a key, as to a server in one's own network.
         """
-        if self.is_local or self.app:
+        if self.is_local or self.respond:
             return
-        address = urlsplit(self.base_url)
+        address = urlsplit(self.params.endpoint)
         if address.scheme == "http" and (self.key or address.password):
             raise UserError(
                 f"teacher at {self.place}: no key goes over plain http to another machine; use https, or unset "
@@ -169,7 +166,7 @@ def open_teacher(params: TeacherSettings) -> Teacher:
     A remote teacher without a key is no fault before something has to be sent: what the store knows needs none.
     """
     if params.endpoint == OFFLINE:
-        return Teacher(params=params, app=offline.app, key="", budget=Budget(params))
+        return Teacher(params=params, respond=offline.respond, key="", budget=Budget(params))
     try:
         address = urlsplit(params.endpoint)
         usable = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
@@ -183,7 +180,7 @@ def open_teacher(params: TeacherSettings) -> Teacher:
     key = next((value for name in names if (value := os.environ.get(name, "").strip())), "")
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"teacher at {place(params.endpoint)}: the key has characters no header can carry; set it anew")
-    return Teacher(params=params, app=None, key=key, budget=Budget(params), store=store_path())
+    return Teacher(params=params, respond=None, key=key, budget=Budget(params), store=store_path())
 
 
 def open_replay(params: TeacherSettings, listener: Listener) -> Teacher:

@@ -1,4 +1,4 @@
-"""The offline teacher: a small ASGI app that answers like an OpenAI-compatible server, from the prompt alone.
+"""The offline teacher: answers in this process as an OpenAI-compatible server would, from the prompt alone.
 
 It reads the history and the target out of the request's text and knows nothing else: no labels, no true reasons.
 Each keyword of the target is weighed by how much more often than usual the user liked what has it,
@@ -22,7 +22,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -43,10 +43,6 @@ LEAKED = 0.08  # share of corrections repeated in the answer
 PROSE = 0.03  # share of answers about items that are a sentence
 LONGEST_TITLE = 40  # characters of a title worth repeating
 TITLES = 2  # named for one word
-
-Scope = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 _PLACES = frozenset(place.lower() for place in PLACES)
 _BLOCK = re.compile(rf"^<({HISTORY}|{TARGET})>\n(.*?)^</\1>$", re.MULTILINE | re.DOTALL)
@@ -102,26 +98,12 @@ class Case:
         return (self.seen(True) + 1) / (len(self.history) + 2)
 
 
-async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """`POST /v1/chat/completions` in OpenAI's response shape; anything else is an error in OpenAI's error shape."""
-    if scope["type"] != "http":
-        return
-    body, more = b"", True
-    while more:
-        event = await receive()
-        body += event.get("body", b"")
-        more = event.get("more_body", False)
-    if (scope["method"], scope["path"]) != ("POST", "/v1/chat/completions"):
-        status, value = 404, _error(f"{scope['method']} {scope['path']} is not served here")
-    else:
-        try:
-            status, value = 200, complete(json.loads(body))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            status, value = 400, _error(f"not a question this teacher can read: {error}")
-    content = json.dumps(value).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+async def respond(request: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    """The status and the body of a response to a chat completion request: of `complete`, or what it cannot read."""
+    try:
+        return 200, complete(request)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return 400, _error(f"not a question this teacher can read: {error}")
 
 
 def complete(request: Mapping[str, Any]) -> dict[str, Any]:
