@@ -24,7 +24,7 @@ from thinkrec.params import MfParams
 INITIAL_SCALE = 0.05
 FOLD_IN_WIDENING = 4.0  # prior variance of a folded-in user over that of the fitted ones, which the fit has shrunk
 LEAST_VARIANCE = 1e-6  # of a dimension that no fitted user uses
-CHUNK_ROWS = 20_000  # folded in at once: some 100 MB at 16 dimensions
+CHUNK_ROWS = 500  # folded in at once: a megabyte at 16 dimensions, which a core holds in its cache
 
 
 class MatrixFactorisation(RowRecommender):
