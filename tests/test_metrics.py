@@ -171,12 +171,17 @@ def test_ties_fall_by_seed_and_position_whatever_the_score():
 
 
 @few
-@given(tables(), st.integers(0, 99))
-def test_the_weighted_auc_is_the_auc_of_repeated_users(table, seed):
+@given(tables(), st.integers(0, 99), st.sampled_from([0, 64]))
+def test_the_weighted_auc_is_the_auc_of_repeated_users_whether_counted_by_row_or_by_user(table, seed, pairs_per_row):
     user, label, score = table
     users, segment = np.unique(user, return_inverse=True)
     weight_ud = np.random.default_rng(seed).integers(0, 4, size=(len(users), 3))
-    got = metrics.WeightedAuc.prepare(segment, label, score)(weight_ud)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "PAIRS_PER_ROW", pairs_per_row)
+        prepared = metrics.WeightedAuc.prepare(segment, label, score)
+    if not pairs_per_row:
+        assert prepared.won_uu is None
+    got = prepared(weight_ud)
     for draw in range(3):
         copies = np.repeat(np.arange(len(user)), weight_ud[segment, draw])
         assert got[draw] == pytest.approx(metrics.auc(label[copies], score[copies]), abs=1e-12, nan_ok=True)

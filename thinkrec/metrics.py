@@ -13,7 +13,7 @@ Shape suffixes: n rows, u users (distinct, ascending), d draws of the bootstrap,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,10 @@ KS = (5, 10)
 CALIBRATION_BINS = 15
 # A float32 sigmoid saturates at 0 and 1; without a floor one such row makes the log-loss infinite.
 PROBABILITY_FLOOR = 1e-7
+# Pairs of users that an AUC under weights is counted by: to 64 for each row they are faster than rows, and more than
+# four millions take too much memory.
+PAIRS_PER_ROW, MOST_PAIRS = 64, 2**22
+DRAWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,15 +129,17 @@ def weighted_means(value_u: Floats, weight_du: ArrayLike) -> Floats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightedAuc:
-    """One score's AUC, prepared for many weightings of its users: rows are sorted once, draws are only summed.
+    """One score's AUC, prepared for many weightings of its users: what can be counted once is not counted for a draw.
 
-    A positive row beats the negatives below `low` outright and ties with those from `low` to `high`.
+    A positive row beats the negatives below `low` outright and ties with those from `low` to `high`. Where users are
+    few, it is counted once how often whose positives beat whose negatives; then a draw costs u squared, and no rows.
     """
 
     positive_user_p: Ints
     negative_user_m: Ints  # by ascending score
     low_p: Ints
     high_p: Ints
+    won_uu: Floats | None = None  # pairs won, ties by half, by user of the positive and of the negative
 
     @classmethod
     def prepare(cls, segment: ArrayLike, label: ArrayLike, score: ArrayLike) -> WeightedAuc:
@@ -143,27 +149,58 @@ class WeightedAuc:
         negative_score = score_n[~positive_n]
         by_score = np.argsort(negative_score, kind="stable")
         positive_score, by_user = score_n[positive_n], segment_n[~positive_n]
-        return cls(
+        by_row = cls(
             positive_user_p=segment_n[positive_n],
             negative_user_m=by_user[by_score],
             low_p=np.searchsorted(negative_score[by_score], positive_score, side="left"),
             high_p=np.searchsorted(negative_score[by_score], positive_score, side="right"),
         )
+        users = int(segment_n.max(initial=-1)) + 1
+        few = users**2 <= min(PAIRS_PER_ROW * len(segment_n), MOST_PAIRS)
+        return replace(by_row, won_uu=by_row._won_by_user(users)) if few else by_row
+
+    @property
+    def cells(self) -> int:
+        """How many numbers it holds for each draw."""
+        return len(self.positive_user_p) + len(self.negative_user_m) if self.won_uu is None else len(self.won_uu)
 
     def __call__(self, weight_ud: ArrayLike) -> Floats:
         """The AUC of each draw (d), from how often it holds each user (u, d); NaN where it lacks a class.
 
-        Needs about 16 bytes for each row and draw: callers bound the number of draws.
+        It needs about 16 bytes for each of its `cells` and draw: callers bound the number of draws.
         """
+        if self.won_uu is not None:
+            weights = np.asarray(weight_ud, dtype=np.float64)
+            won_d: Floats = np.einsum("ud,ud->d", weights, self.won_uu @ weights)
+            positives_d, negatives_d = (
+                np.bincount(rows, minlength=len(weights)) @ weights
+                for rows in (self.positive_user_p, self.negative_user_m)
+            )
+            return _ratio(won_d, positives_d * negatives_d)
+        weight_pd = np.asarray(weight_ud, dtype=np.float32)[self.positive_user_p]
+        twice_beaten_pd, negatives_d = self._twice_beaten(weight_ud)
+        won_d = np.einsum("pd,pd->d", weight_pd, twice_beaten_pd, dtype=np.float64) / 2
+        return _ratio(won_d, weight_pd.sum(axis=0, dtype=np.float64) * negatives_d)
+
+    def _twice_beaten(self, weight_ud: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Twice the negatives that each positive beats in each draw (p, d), and how many there are (d)."""
         # float32 holds whole numbers to 2**24, more than a draw's weighted rows on any table that fits a chunk.
         weights = np.asarray(weight_ud, dtype=np.float32)
         kind = np.float32 if len(self.negative_user_m) < 2**20 else np.float64
         below = np.zeros((len(self.negative_user_m) + 1, weights.shape[1]), kind)
         np.cumsum(weights[self.negative_user_m], axis=0, out=below[1:])
-        weight_pd = weights[self.positive_user_p]
-        beaten_pd = below[self.low_p] + below[self.high_p]
-        won_d = np.einsum("pd,pd->d", weight_pd, beaten_pd, dtype=np.float64) / 2
-        return _ratio(won_d, weight_pd.sum(axis=0, dtype=np.float64) * below[-1])
+        return below[self.low_p] + below[self.high_p], below[-1]
+
+    def _won_by_user(self, users: int) -> Floats:
+        """`won_uu`: what some draws that hold one user each would count."""
+        won_uu = np.zeros((users, users))
+        by_user = np.argsort(self.positive_user_p, kind="stable")
+        holders, first = np.unique(self.positive_user_p[by_user], return_index=True)
+        for start in range(0, users if len(first) else 0, DRAWS_AT_ONCE):
+            some = slice(start, start + DRAWS_AT_ONCE)
+            twice_beaten_pd, _ = self._twice_beaten(np.eye(users)[:, some])
+            won_uu[holders, some] = np.add.reduceat(twice_beaten_pd[by_user], first, axis=0, dtype=np.float64) / 2
+        return won_uu
 
 
 def sigmoid(logit: ArrayLike) -> Floats:

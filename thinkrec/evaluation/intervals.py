@@ -19,7 +19,7 @@ from thinkrec.metrics import Floats, Ints, WeightedAuc, auc, per_user, weighted_
 DRAWS = 10_000
 LEVEL = 0.95
 HEADLINE = ("auc", "uauc", "ndcg@5", "ndcg@10", "map@5")
-# Rows times draws held at once: small enough for a core's cache, where the AUC's running sums are three times faster.
+# Numbers held at once: small enough for a core's cache, where the AUC's running sums are three times faster.
 CHUNK_CELLS = 2**18
 
 
@@ -51,7 +51,8 @@ def bootstrap(
     by_user = {model: per_user(segment_n, label_n, score, ks=ks, seed=seed) for model, score in scores.items()}
     drawn: dict[str, dict[str, Floats]] = {model: {name: np.empty(draws) for name in metrics} for model in scores}
 
-    for start, weight_du in resampled(len(users), rows=len(label_n), draws=draws, seed=seed):
+    cells = max(each.cells for each in auc_of.values()) if auc_of else 0
+    for start, weight_du in resampled(len(users), cells=cells, draws=draws, seed=seed):
         held = slice(start, start + len(weight_du))
         weight_ud = np.ascontiguousarray(weight_du.T)
         for model, columns in drawn.items():
@@ -70,13 +71,13 @@ def bootstrap(
     }
 
 
-def resampled(users: int, *, rows: int, draws: int, seed: int) -> Iterator[tuple[int, Ints]]:
+def resampled(users: int, *, cells: int = 0, draws: int, seed: int) -> Iterator[tuple[int, Ints]]:
     """How often each draw holds each user (d, u), in chunks with their first draw's number.
 
-    The draws depend on `seed` and `users` alone, not on how they are cut into chunks.
+    A chunk is as large as `cells` numbers for each draw allow. The draws depend on `seed` and `users` alone.
     """
     generator = np.random.default_rng(seed)
-    chunk = max(8, CHUNK_CELLS // max(rows, users, 1))
+    chunk = max(8, CHUNK_CELLS // max(cells, users, 1))
     for start in range(0, draws, chunk):
         size = min(chunk, draws - start)
         picked = generator.integers(users, size=(size, users)) + users * np.arange(size)[:, None]
@@ -97,7 +98,7 @@ def mean_draws(user: ArrayLike, value: ArrayLike, *, draws: int = DRAWS, seed: i
     if not len(users):
         return np.full(draws, np.nan)
     sum_u, rows_u = np.bincount(segment_k, np.asarray(value)), np.bincount(segment_k)
-    chunks = resampled(len(users), rows=len(segment_k), draws=draws, seed=seed)
+    chunks = resampled(len(users), draws=draws, seed=seed)
     return np.concatenate([(weight_du @ sum_u) / (weight_du @ rows_u) for _, weight_du in chunks])
 
 

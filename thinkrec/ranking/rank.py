@@ -192,9 +192,7 @@ def _mean(column: Floats) -> float | None:
 def _draw_means(columns: Floats, seed: int) -> Floats:
     """What each draw of users makes of the means of some columns (q, c): (d, c)."""
     users = len(columns)
-    return np.concatenate(
-        [weight @ columns / users for _, weight in resampled(users, rows=users, draws=DRAWS, seed=seed)]
-    )
+    return np.concatenate([weight @ columns / users for _, weight in resampled(users, draws=DRAWS, seed=seed)])
 
 
 def _summarise(
