@@ -58,10 +58,15 @@ RECIPES = {
         phases=(
             _THINKING,
             _REFINEMENT,
-            # So few weights learn in half the epochs, at four times the rate (docs/log.md).
+            # So few weights learn in a third of the epochs, at four times the rate (docs/log.md).
             # Reasons would take half of its time and have little to learn from what it trains.
             Phase(
-                name="projector", trains=("projector", "soft_prompt"), slots=True, rate=4.0, epochs=0.5, learns="labels"
+                name="projector",
+                trains=("projector", "soft_prompt"),
+                slots=True,
+                rate=4.0,
+                epochs=1 / 3,
+                learns="labels",
             ),
         ),
         by_text=(_THINKING, _REFINEMENT, Phase(name="whole", trains=("backbone", "soft_prompt", "match"), slots=False)),
