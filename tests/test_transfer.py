@@ -94,5 +94,5 @@ def test_people_and_programs_get_the_same_figures_beside_the_others_own(finished
 def test_what_does_not_fit_is_refused_in_one_line(finished, other):
     assert "nowhere" in run_command(finished, "transfer", "nowhere").stderr
     change_features(other, user_vectors=lambda vectors: np.ascontiguousarray(vectors[:, :4]))
-    with pytest.raises(UserError, match=r"its features are \[4, 8, \d+\] wide .* one features.model"):
+    with pytest.raises(UserError, match=r"its user, item, statistics are \[4, 8, \d+\] wide, here \[8, 8, \d+\]"):
         transferred(finished, other)

@@ -44,7 +44,7 @@ def transfer(other: Path, params: Params) -> dict[str, Any]:
 
     `from` and `to` name the datasets. Of each split: `rows`, `users`, and `models` by what is read: `transferred` (each
     step of filling slots) and `own` (of the other project: its model, its feature model, running rates), each with
-    METRICS as `value`, `low` and `high` (95 %, bootstrap over users).
+    METRICS as `value`, `low` and `high` (95 %, bootstrap over users; None where a split has one class).
 
     Raises:
         UserError: an artefact of either is missing or of another dataset, or the other's features are not as wide, or
@@ -87,7 +87,7 @@ def transfer(other: Path, params: Params) -> dict[str, Any]:
             for kind, names in (("transferred", transferred), ("own", own))
         }
         splits[split] = {"rows": int(held.sum()), "users": len(np.unique(user)), "models": models}
-    return {"from": params.dataset.name, "to": theirs.dataset.name, "splits": splits}
+    return artifacts.rounded({"from": params.dataset.name, "to": theirs.dataset.name, "splits": splits}, 6)
 
 
 def figures_table(document: dict[str, Any]) -> pd.DataFrame:
@@ -98,7 +98,8 @@ def figures_table(document: dict[str, Any]) -> pd.DataFrame:
             for name, metrics in models.items():
                 shown = f"transferred: {name}" if kind == "transferred" else f"own: {display_name(name)}"
                 for metric, figure in metrics.items():
-                    cell = f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+                    value, low, high = (figure[part] for part in ("value", "low", "high"))
+                    cell = "–" if value is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
                     columns.setdefault(f"{split} {metric.upper()}", {})[shown] = cell
     return pd.DataFrame(columns).rename_axis("model").reset_index()
 
@@ -109,8 +110,8 @@ def _require_same_slots(here: LoadedModel, there: LoadedModel, other: Path) -> N
     names = (here.features.statistic_names, there.features.statistic_names)
     if values.widths != theirs.widths or ("statistics" in values.parts and names[0] != names[1]):
         raise UserError(
-            f"{other}: its features are {theirs.widths} wide ({', '.join(values.parts)}) and of other statistics or "
-            f"widths than the {values.widths} here; make both with one features.model and dim"
+            f"{other}: its {', '.join(values.parts)} are {theirs.widths} wide, here {values.widths}, or its statistics "
+            "are others; give both projects' feature models one dim, and run both with one version"
         )
 
 
