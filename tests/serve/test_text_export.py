@@ -28,7 +28,6 @@ WIDEST = 16.0  # of the two logits' difference
 STEPS = 16  # halvings: down to 2.4e-4, in probability at most a quarter of that
 ROWS = 4
 TEXT_ONLY = {"prompt.slots": [], "prompt.layout": "question", "sft.epochs": 1, "sft.think_share": 0}
-TEXT_ONLY |= {"evaluate.reasons": 0}
 RECIPES = {"compact": {"sft.match_size": 0}, "paper": {"sft.recipe": "paper"}}
 
 
@@ -57,7 +56,7 @@ def difference(endpoint, model, prompt, verdicts):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_served_expert_gives_verdicts_thinkrecs_own_probabilities(finished, tmp_path, recipe):
     project = copy_project(finished, tmp_path / "project", TEXT_ONLY | RECIPES[recipe])
-    for stage in ("sft", "experts", "gate", "evaluate"):
+    for stage in ("sft", "experts", "gate"):
         run_stage(project, stage)
     with chdir(project):
         manifest = export(tmp_path / "served", load(), expert=EXPERT)
