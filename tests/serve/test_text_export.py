@@ -78,5 +78,5 @@ def test_a_served_expert_gives_verdicts_thinkrecs_own_probabilities(finished, tm
         assert tokenizer(prompts[-1])["input_ids"] == tokens
     with transformers_serve(model, tmp_path / "home") as endpoint:
         served = [difference(endpoint, model, prompt, manifest["verdicts"]) for prompt in prompts]
-    np.testing.assert_allclose(sigmoid(np.asarray(served)), by_adapter[EXPERT], atol=1e-3)
+    np.testing.assert_allclose(sigmoid(np.asarray(served)), by_adapter[EXPERT], atol=2e-4)
     assert artifacts.read_json(tmp_path / "served" / "manifest.json") == manifest
