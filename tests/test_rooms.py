@@ -10,7 +10,7 @@ ROOMS = [
     "errors", "progress", "processes", "sections", "params", "artifacts", "provenance", "figures", "metrics",
     "history", "shown", "synthetic", "ingest",
     "claims", "teacher", "features", "synthesis", "baselines", "text", "lm", "experts", "reasons", "evaluation",
-    "report", "campaign", "answers", "recommender", "ranking", "card", "export", "serve",
+    "report", "campaign", "answers", "recommender", "ranking", "transfer", "card", "export", "serve",
     "terminal", "command", "sharing", "cli",
 ]  # fmt: skip
 LINES = 400

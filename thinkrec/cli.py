@@ -11,7 +11,7 @@ import typer
 
 from thinkrec.command import Reply, command, note
 from thinkrec.errors import UserError
-from thinkrec.sharing import export, push, serve
+from thinkrec.sharing import export, push, serve, transfer
 
 User = Annotated[str | None, typer.Option(help="A user of the dataset, by the dataset's own id.")]
 History = Annotated[
@@ -373,7 +373,7 @@ def main(
     """Use a finished ThinkRec project, from its root. `thinkrec-stage` runs the pipeline's stages one by one."""
 
 
-for use in (recommend, explain, score, users, items, rank, serve, export, push):
+for use in (recommend, explain, score, users, items, rank, transfer, serve, export, push):
     app.command(rich_help_panel="Use, once the pipeline has run")(command(use))
 for tool in (quote, bundle, pin, convert, presets, tables):
     app.command(rich_help_panel="Tools")(command(tool))

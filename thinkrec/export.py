@@ -40,7 +40,7 @@ from thinkrec.params import PARAMS_FILE, Params
 from thinkrec.provenance import PROVENANCE, check_dataset
 from thinkrec.teacher.trace_prompts import SYSTEM, Message, write_data
 from thinkrec.text.chat import frame_of
-from thinkrec.text.layout import ITEM, USER, WHOLE
+from thinkrec.text.layout import ITEM, USER, WHOLE, Layout
 from thinkrec.text.vocabulary import VERDICTS, find_vocabulary
 
 MANIFEST = "manifest.json"
@@ -214,12 +214,21 @@ def example_prompt(loaded: LoadedModel) -> dict[str, Any]:
     """
     item = np.resize(loaded.interactions["item"].unique()[:3], 3)
     layout = loaded.layout.over(pd.DataFrame({"user": 0, "item": item, "label": [1, 0, 0], "timestamp": range(3)}))
-    (window,) = layout.scoring_windows(np.array([2]), np.zeros(1, np.int64))
+    tokens, slots = prompt_of(layout, 2)
+    return {"text": loaded.tokenizer.decode(tokens), "tokens": tokens, "slots": slots}
+
+
+def prompt_of(layout: Layout, row: int) -> tuple[list[int], list[dict[str, Any]]]:
+    """The tokens of an interaction's prompt, up to where its verdict is predicted, and the slots among them.
+
+    A server reads them one after the other. That is what the model does, but that in a layout `stream` earlier
+    interactions of one second do not see each other.
+    """
+    (window,) = layout.scoring_windows(np.array([row]), np.zeros(1, np.int64))
     blocks = [layout.beginning(window), *layout.blocks(window)]
     tokens: list[int] = []
-    slots = []
+    slots: list[dict[str, Any]] = []
     for block in blocks:
         slots += [{"token": len(tokens) + offset, "of": SLOT_KINDS[kind]} for offset, _, kind in block.slots]
         tokens += block.tokens
-    tokens = tokens[: len(tokens) - len(blocks[-1].tokens) + blocks[-1].verdict + 1]
-    return {"text": loaded.tokenizer.decode(tokens), "tokens": tokens, "slots": slots}
+    return tokens[: len(tokens) - len(blocks[-1].tokens) + blocks[-1].verdict + 1], slots

@@ -1,4 +1,4 @@
-"""The commands of `thinkrec` that hand a finished project to others.
+"""The commands of `thinkrec` that hand a finished project to others, or to other data.
 
 They import what they need when they run, so that `--help` answers at once.
 """
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from thinkrec.command import Reply
 from thinkrec.errors import UserError
 
 
@@ -106,3 +107,27 @@ def push(
         message = " ".join(str(error).split()).replace(token, "***")
         raise UserError(f"{repo}: the hub at {hub.endpoint} did not take it ({message[:300]})") from None
     return f"{folder} is at {address}"
+
+
+def transfer(
+    other: Annotated[Path, typer.Argument(metavar="OTHER", help="Another finished project's folder.")],
+) -> Reply:
+    """Measure how well the global model ranks another project's valid and test rows, without training on them.
+
+    Its texts are read with this project's tokenizer and prompt. Features fill the slots step by step: none, statistics,
+    vectors. The other project's own models stand below.
+
+    Example: thinkrec transfer ../movielens
+    """
+    from rich.table import Table
+
+    from thinkrec import transfer as transfers
+    from thinkrec.params import load
+
+    document = transfers.transfer(other, load())
+    shown = transfers.figures_table(document)
+    table = Table(*shown.columns, box=None)
+    for cells in shown.itertuples(index=False):
+        table.add_row(*cells)
+    counts = ", ".join(f"{of['rows']:,} {split} rows" for split, of in document["splits"].items())
+    return Reply(summary=f"{document['from']} to {document['to']}, {counts}", document=document, table=table)

@@ -1,14 +1,6 @@
 """A real server as the teacher: `transformers serve` with a tiny random model, which says nothing that makes sense."""
 
 import copy
-import importlib.util
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pandas as pd
@@ -17,6 +9,7 @@ import pytest
 from tests.builders import causal_lm, interactions, item_table, tokenizer
 from tests.claims.rows import LITERAL
 from tests.project import ROOT
+from tests.serving import SERVED, transformers_serve
 from tests.teacher.asking import ask, message, teacher_at
 from thinkrec.claims.checker import Checker
 from thinkrec.errors import UserError
@@ -25,56 +18,13 @@ from thinkrec.params import load
 from thinkrec.synthesis.sampling import as_sample
 from thinkrec.synthesis.traces import synthesise
 
-MISSING = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(
-        bool(MISSING), reason=f"transformers serve needs {' and '.join(MISSING)}: pip install 'thinkrec[serving]'"
-    ),
-]
+pytestmark = SERVED
 
 LONGEST = 24  # tokens of an answer
-STARTED = 120.0  # seconds, on a busy machine
 TURNS = 2
 ROWS = list(range(0, 36, 6))
 CHAT = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}assistant:"
 QUESTION = "Yes or no?"
-
-
-@contextmanager
-def transformers_serve(model, home):
-    """The base URL of `transformers serve` for one model directory, with no hub and no key."""
-    (home / "hub").mkdir(parents=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(model), "--device", "cpu"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    log = home / "log"
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            latest = time.monotonic() + STARTED
-            while not _healthy(port):
-                assert process.poll() is None and time.monotonic() < latest, log.read_text()[-2000:]
-                time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _healthy(port):
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as response:
-            return response.status == 200
-    except OSError:
-        return False
 
 
 @pytest.fixture(scope="module")
