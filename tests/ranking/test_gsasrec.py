@@ -33,8 +33,8 @@ TRAIN = np.flatnonzero(TABLE["split"] == "train")
 @pytest.fixture(scope="module", autouse=True)
 def few_epochs():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gsasrec, "EPOCHS", 25)
-        patch.setattr(gsasrec, "PATIENCE", 25)
+        patch.setattr(gsasrec, "EPOCHS", 15)
+        patch.setattr(gsasrec, "PATIENCE", 15)
         patch.setattr(LikesGSASRec, "negatives", 8)
         yield
 
@@ -51,8 +51,8 @@ def fitted(few_epochs):
 
 def test_what_is_liked_next_is_first_and_what_the_fit_never_saw_last(fitted, asked):
     scores = fitted(asked)
-    following = asked.item[asked.liked]
-    assert (scores.argmax(axis=1) == following).mean() > 0.9
+    best = np.where(asked.candidates(TABLE, ITEMS), scores, -np.inf).argmax(axis=1)
+    assert (best == asked.item[asked.liked]).mean() > 0.9
     assert np.isfinite(scores).all()
     assert (scores[:, :RING].min(axis=1) > scores[:, RING:].max(axis=1)).all()
 
