@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
+from benchmarks.catalogue import catalogue
 from benchmarks.features import statistics
 from benchmarks.fusion import fusion
 from benchmarks.ingest import ingestion
@@ -31,6 +32,7 @@ ALL: dict[str, Callable[[], Iterator[Line]]] = {
     "ranking": ranking,
     "scoring": scoring,
     "serving": serving,
+    "catalogue": catalogue,
     "statistics": statistics,
     "teacher": teacher,
     "ingestion": ingestion,

@@ -20,6 +20,7 @@ from thinkrec.features.ratings import Ratings
 from thinkrec.features.recommender import Recommender
 from thinkrec.params import FeatureModel, Params
 from thinkrec.ranking.expected import Ints
+from thinkrec.ranking.gsasrec import fit_gsasrec
 from thinkrec.ranking.protocols import Questions
 
 Scores = NDArray[np.floating]
@@ -31,7 +32,7 @@ MOST_ITEMS = 20_000  # of a model that holds a square matrix of them
 # .174) and of ridges of 1 to 3000 (.101 to .177; 300: .176).
 NEIGHBOURS = 500
 RIDGE = 1000.0
-POPULAR, UNION = "popular", "union"
+POPULAR, UNION, ON_LIKES = "popular", "union", "gsasrec_likes"
 WEIGHTED = "thinkrec_popular"  # ThinkRec's probability times the likes before the moment: rated, and then liked
 NAMES = {
     "ease": "EASE",
@@ -39,6 +40,7 @@ NAMES = {
     POPULAR: "popularity",
     WEIGHTED: "ThinkRec × popularity",
     "popular_month": "popularity, last 30 days",
+    ON_LIKES: "gSASRec on likes",
     UNION: "the recommenders, ranks fused",
     "chance": "chance",
 }
@@ -63,6 +65,7 @@ def fit_retrievers(interactions: pd.DataFrame, items: pd.DataFrame, rows: Ints, 
     for kind in MODELS:
         recommender = _fit_recommender(kind, ratings, train, valid, rows, params)
         retrievers[kind] = affinities(recommender, ratings)
+    retrievers[ON_LIKES] = fit_gsasrec(interactions, len(items), rows, params.seed)
     return retrievers
 
 
