@@ -37,6 +37,7 @@ PARAMS_FILE = Path("params.yaml")
 SET_ELSEWHERE = {"model", "messages", "stream", "n"}  # fields of a request that the teacher's client sets itself
 CEILINGS = {"max_completion_tokens", "max_tokens"}  # fields of a request that limit the length of its answer
 
+Learned = Literal["answer", "reasoning"]
 Slot = Literal["user", "item", "statistics"]
 FeatureModel = Literal["mf", "lightgcn", "sasrec", "gsasrec", "hybrid_mf", "hybrid_sasrec"]
 Metric = Literal["objective", "auc", "uauc", "log_loss"]
@@ -198,6 +199,7 @@ class TraceParams(Section):
     train: Count  # train rows asked about
     held_out: Count  # test rows asked about, as references for the evaluation
     max_turns: Positive  # answers asked for at most, the first included
+    learn: Learned  # what of a kept answer becomes the trace: its lines, or a reasoning teacher's scratch work
 
 
 class TrainerParams(Section):

@@ -3,10 +3,14 @@
 import pandas as pd
 import pytest
 
+from tests.project import params_with
 from tests.synthesis.worlds import TRACE, interactions_of, items_of, lines, make_traces, questions_about, trace
 from tests.teacher.scripted import scripted
+from tests.teacher.server import completion
 from thinkrec.artifacts import REJECTED, TRACES, write_table
 from thinkrec.claims.answers import parse_verdict
+from thinkrec.errors import UserError
+from thinkrec.synthesis.traces import trace_job
 from thinkrec.teacher.trace_prompts import FAULTS
 
 ITEMS = items_of(*((f"Title {n}", None, [], "") for n in range(6)))
@@ -135,3 +139,49 @@ def test_a_prompt_does_not_change_with_its_own_row_or_later_ones():
     changed.loc[16:19, "label"] = 1 - changed.loc[16:19, "label"]
     changed.loc[17:19, "item"] = 0
     assert questions_about((changed, ITEMS, KEYWORDS))(16) == QUESTION(16)
+
+
+THOUGHTS = "They might\nlike it. But no: the answer is No."
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": lines("No"), "reasoning_content": THOUGHTS},
+        {"content": lines("No"), "reasoning": THOUGHTS},
+        {"content": f"<think>\n{THOUGHTS}\n</think>\n\n{lines('No')}"},
+        {"content": f"{THOUGHTS}</think>{lines('No')}"},
+    ],
+    ids=["reasoning_content", "reasoning", "in the content", "opened by the prompt"],
+)
+def test_a_reasoning_teachers_scratch_work_can_be_what_is_learned(message):
+    async def respond(request):
+        return 200, completion(**message)
+
+    kept = make_traces(WORLD, [4], respond, learn="reasoning").kept
+    assert kept["text"].tolist() == ["No. They might like it. But no: the answer is No."]
+    assert make_traces(WORLD, [4], respond).kept["text"].tolist() == [trace("No")]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "thoughts", "finding"),
+    [
+        ("No", "", ("empty", "no reasoning beside the answer")),
+        ("No", "so " * 1001, ("too_long", "1001 words of reasoning")),
+        ("Yes", "Well.", ("wrong_verdict", "Yes, not No")),
+    ],
+    ids=["none", "long", "wrong"],
+)
+def test_scratch_work_that_cannot_be_learned_is_refused_and_none_is_asked_for_behind_a_hint(verdict, thoughts, finding):
+    async def respond(request):
+        return 200, completion(lines(verdict), reasoning_content=thoughts)
+
+    synthesis = make_traces(WORLD, [4], respond, learn="reasoning")
+    turns = 1 if finding[0] == "wrong_verdict" else TRACE.max_turns
+    assert synthesis.kept.empty
+    assert list(zip(synthesis.rejected["fault"], synthesis.rejected["detail"], strict=True)) == [finding] * turns
+
+
+def test_the_offline_teacher_has_no_scratch_work_to_learn():
+    with pytest.raises(UserError, match=r"traces\.learn=reasoning: the offline teacher has none"):
+        trace_job(params_with({"traces.learn": "reasoning"}))

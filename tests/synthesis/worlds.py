@@ -11,7 +11,7 @@ from thinkrec.synthesis.traces import synthesise
 from thinkrec.teacher.trace_prompts import write_question
 
 PROMPT = PromptParams(layout="stream", history=3, max_tokens=2048, keywords=2, slots=(), soft_tokens=0)
-TRACE = TraceParams(train=6, held_out=2, max_turns=3)
+TRACE = TraceParams(train=6, held_out=2, max_turns=3, learn="answer")
 
 
 def items_of(*rows):
@@ -44,11 +44,12 @@ def trace(verdict, fit="So much for that."):
     return f"{verdict}. There is one. They have one. {fit}"
 
 
-def make_traces(tables, rows, respond=None, *, prompt=PROMPT, concurrency=3):
+def make_traces(tables, rows, respond=None, *, prompt=PROMPT, concurrency=3, learn="answer"):
     """The traces of some rows, by the offline teacher or another in this process."""
     checker = Checker(*tables, prompt, thesaurus_of("synthetic"))
     teacher = teacher_at(respond=respond, retries=0, concurrency=concurrency)
-    return synthesise(as_sample(tables[0], rows), checker, teacher, TRACE, progress="")
+    limits = TRACE.model_copy(update={"learn": learn})
+    return synthesise(as_sample(tables[0], rows), checker, teacher, limits, progress="")
 
 
 def questions_about(tables):

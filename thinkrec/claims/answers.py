@@ -83,6 +83,10 @@ _SCRATCH = re.compile(
     rf"|(?:<(?:{_THOUGHTS})>|\[THINK\]|\u25c1think\u25b7|<\|channel\|>analysis).*\Z",
     re.DOTALL | re.IGNORECASE,
 )
+_TAGS = re.compile(
+    rf"</?(?:{_THOUGHTS})>|\[/?THINK\]|\u25c1/?think\u25b7|<\|channel\|>(?:analysis|final)|<\|(?:message|start|end)\|>",
+    re.IGNORECASE,
+)
 _REFUSAL = re.compile(
     r"\W*(?:I(?:['\u2019]m| am) (?:very )?(?:sorry|afraid)\b"
     r"|(?:very )?sorry\b(?=\s*[,.:;!\u2013\u2014-]|\s+(?:but|I)\b)"
@@ -103,6 +107,12 @@ _CONCLUSION = re.compile(
 def without_scratch(text: str) -> str:
     """An answer without what a reasoning model thought aloud before it, or began to."""
     return _SCRATCH.sub("", text)
+
+
+def scratch_of(text: str) -> str:
+    """What `without_scratch` takes away, without its tags."""
+    thoughts = _SCRATCH.search(text)
+    return _TAGS.sub(" ", thoughts[0]).strip() if thoughts else ""
 
 
 def parse_verdict(text: str) -> bool | None:

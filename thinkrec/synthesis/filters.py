@@ -9,10 +9,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from thinkrec.claims.answers import WORDS, read_parts, refusal, split_verdict, trace_text
 from thinkrec.claims.checker import Checker
 from thinkrec.claims.claims import Standing
+from thinkrec.params import Learned
 from thinkrec.shown import ShownItem
 from thinkrec.teacher.answers import Answer
 from thinkrec.teacher.trace_prompts import Fault
@@ -20,6 +22,7 @@ from thinkrec.teacher.trace_prompts import Fault
 REPEATED = 0.25  # share of a text's word triples that may be repeats
 FOREIGN = 0.1  # share of letters that may be of another script than the question's
 SHORTEST, LONGEST = 8, 200  # words
+LONGEST_SCRATCH = 1000  # words of scratch work, where that is learned
 ENGLISH_FROM = 12  # words from which English cannot do without function words
 
 # A claim that is not literally true, and the fault that it is.
@@ -77,13 +80,18 @@ _CORRECTED = re.compile(
 )
 
 
-def find_fault(answer: Answer, row: int, label: bool, checker: Checker, *, reflected: bool) -> tuple[Fault, str] | None:
+def find_fault(
+    answer: Answer, row: int, label: bool, checker: Checker, *, reflected: bool, learn: Learned = "answer"
+) -> tuple[Fault, str] | None:
     """The first fault of an answer about `row` and what is wrong, or None for an answer that can be kept.
 
     Faults that explain most come first: an answer that is cut off is not blamed for its missing lines. `reflected` says
-    whether an earlier answer about the row was refused.
+    whether an earlier answer about the row was refused. Scratch work that is to be learned must be there, and not too
+    long; what it says is not checked.
     """
     findings = _look_for_faults(answer, row, label, checker, reflected)
+    if learn == "reasoning":
+        findings = chain(_look_at_scratch(answer.scratch), findings)
     return next(((fault, finding) for fault, finding in findings if finding is not None), None)
 
 
@@ -116,6 +124,12 @@ def _look_for_faults(
     for standing, name in _FAULT_OF.items():
         yield name, "; ".join(map(str, check.of(standing))) or None
     yield "contradicts_labels", None if check.agrees(label) else f"it argues for {WORDS[not label]}"
+
+
+def _look_at_scratch(scratch: str) -> Iterator[tuple[Fault, str | None]]:
+    yield "empty", None if scratch else "no reasoning beside the answer"
+    words = len(scratch.split())
+    yield "too_long", f"{words} words of reasoning" if words > LONGEST_SCRATCH else None
 
 
 def mentions_hint(text: str, titles: Iterable[str] | None) -> str | None:

@@ -6,8 +6,9 @@ with the answer, up to `max_turns` answers in all. In train, a trace that repeat
 answer is in the ledger and none of it in a trace. Train rows give training traces. Test rows give references for the
 evaluation of reasons and are never trained on.
 
-A reasoning model's scratch work is not kept, sent back or checked: it weighs both verdicts and speaks of its
-instructions, so the filters' rules do not fit it. Only the fault `empty` looks at it.
+A reasoning model's scratch work is never sent back or checked: it weighs both verdicts and speaks of its instructions,
+so the filters' rules do not fit it. With `traces.learn=reasoning` it is the trace of an answer that can be kept; there
+a wrong verdict is not followed by another turn, whose scratch work would speak of the right one.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import numpy as np
 import pandas as pd
 
 from thinkrec.artifacts import INTERACTIONS, ITEMS, KEYWORDS, REJECTED, TRACES, read_table
-from thinkrec.claims.answers import parse_verdict, read_parts, trace_text
+from thinkrec.claims.answers import WORDS, parse_verdict, read_parts, trace_text
 from thinkrec.claims.checker import Checker, thesaurus_of
+from thinkrec.errors import UserError
 from thinkrec.params import Params, TraceParams
 from thinkrec.synthesis.examples import write_examples
 from thinkrec.synthesis.filters import find_fault
@@ -30,7 +32,7 @@ from thinkrec.synthesis.sampling import sample_rows
 from thinkrec.synthesis.summaries import as_table, foresee_keywords
 from thinkrec.teacher.budget import Spent
 from thinkrec.teacher.client import Session, ask_about
-from thinkrec.teacher.endpoint import Teacher
+from thinkrec.teacher.endpoint import OFFLINE, Teacher
 from thinkrec.teacher.job import Job, describe_weakness, run_job
 from thinkrec.teacher.quote import Quote, quote_job
 from thinkrec.teacher.trace_prompts import FAULTS, NO_ANSWER, Fault, write_follow_up, write_question
@@ -103,7 +105,13 @@ def try_traces(params: Params, rows: int, report: Callable[..., None]) -> tuple[
 
 
 def trace_job(params: Params, keywords: pd.DataFrame | None = None, *, rows: int | None = None) -> Job[Synthesis]:
-    """The stage's questions, or those about so many of its rows, by the pipeline's keywords or others."""
+    """The stage's questions, or those about so many of its rows, by the pipeline's keywords or others.
+
+    Raises:
+        UserError: the offline teacher's scratch work is to be learned.
+    """
+    if params.traces.learn == "reasoning" and params.teacher.endpoint == OFFLINE:
+        raise UserError("traces.learn=reasoning: the offline teacher has none; name another teacher.endpoint")
 
     def work(teacher: Teacher) -> Synthesis:
         interactions, items = read_table(INTERACTIONS), read_table(ITEMS)
@@ -129,13 +137,14 @@ async def reflect(outcome: Outcome, checker: Checker, session: Session, limits: 
         outcome.completion_tokens += answer.completion_tokens
         if outcome.first_verdict is None and not hinted:
             outcome.first_verdict = parse_verdict(text)
-        finding = find_fault(answer, row, label, checker, reflected=turn > 1)
+        finding = find_fault(answer, row, label, checker, reflected=turn > 1, learn=limits.learn)
         if finding is None:
-            outcome.trace = trace_text(label, read_parts(text))
+            lines = trace_text(label, read_parts(text))
+            outcome.trace = lines if limits.learn == "answer" else f"{WORDS[label]}. {answer.scratch}"
             return
         fault, detail = finding
         outcome.refused.append((turn, fault, detail, text))
-        if answer.final:
+        if answer.final or (limits.learn == "reasoning" and fault == "wrong_verdict"):
             return
         hinted = hinted or fault == "wrong_verdict"
         turned_down = {"role": "assistant", "content": text or NO_ANSWER}

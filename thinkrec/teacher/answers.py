@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 import httpx2
 from pydantic import Field, TypeAdapter, ValidationError
 
-from thinkrec.claims.answers import without_scratch
+from thinkrec.claims.answers import scratch_of, without_scratch
 
 MOST_TOKENS = 10_000_000  # of a prompt or an answer, beyond any model there is
 
@@ -55,6 +55,11 @@ class Answer:
     def text(self) -> str:
         """The content without scratch work; "" where nothing else is in it."""
         return without_scratch(self.content).strip()
+
+    @property
+    def scratch(self) -> str:
+        """The scratch work, given apart or in the content, on one line; "" where there is none."""
+        return " ".join((self.reasoning_content.strip() or scratch_of(self.content)).split())
 
     @property
     def empty(self) -> bool:
