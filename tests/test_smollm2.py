@@ -6,10 +6,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from tests.project import PIPELINE, ROOT, make_project, run_stage
 from thinkrec import artifacts
 from thinkrec.lm.backbone import REFERENCE, convert
+from thinkrec.processes import has_bf16
 from thinkrec.recommender import Recommender
 
 pytestmark = pytest.mark.integration
@@ -76,6 +78,8 @@ def test_a_pretrained_model_goes_through_every_stage_and_explains_itself(smollm2
     predictions = artifacts.read_table(artifacts.PREDICTIONS, root=project)
     assert np.isfinite(predictions["thinkrec"]).all() and predictions["thinkrec"].nunique() > len(predictions) / 2
     recommender = Recommender.load(project)
+    # Its weights are bfloat16, and that is widened where it would take 30 times as long.
+    assert recommender._loaded.model.backbone.dtype == (torch.bfloat16 if has_bf16() else torch.float32)
     user, item = (
         artifacts.read_table(path, root=project)[name].iloc[0]
         for path, name in ((artifacts.USERS, "user_id"), (artifacts.ITEMS, "item_id"))

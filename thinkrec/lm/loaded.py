@@ -27,7 +27,7 @@ from thinkrec.lm.recipes import RECIPES, Recipe
 from thinkrec.lm.scoring import RowWeights, check_passes, score
 from thinkrec.metrics import sigmoid
 from thinkrec.params import Params
-from thinkrec.processes import device
+from thinkrec.processes import device, has_bf16
 from thinkrec.text.chat import frame_hash
 from thinkrec.text.items import Ragged, encode_once, item_texts
 from thinkrec.text.layout import Layout
@@ -159,7 +159,9 @@ def _open(params: Params, recipe: Recipe, *, trained: bool, with_reasons: bool, 
     features = load_features(root / artifacts.FEATURES)
     base = artifacts.SFT / MODEL if trained and not recipe.adapter else artifacts.BACKBONE
     backbone, tokenizer = open_backbone(base, root)
-    if params.trainer.precision == "fp32" and not getattr(backbone, "is_quantized", False):
+    precision = params.trainer.precision
+    widen = precision == "fp32" or (precision == "auto" and not has_bf16())
+    if widen and not getattr(backbone, "is_quantized", False):
         backbone.float()
     check_positions(backbone, params.prompt.max_tokens)
     reasons = None

@@ -332,7 +332,7 @@ def learning_rate(settings: TrainSettings, step: int, steps: int) -> float:
 
 def computes_in_bf16(params: TrainerParams, device: torch.device, *, wide: bool) -> bool:
     """Whether passes run in bfloat16. `auto` does on accelerators, and for `wide` models on processors that have it."""
-    pays = device.type != "cpu" or (wide and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    pays = device.type != "cpu" or (wide and processes.has_bf16())
     return params.precision == "bf16" or (params.precision == "auto" and pays)
 
 
