@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.measure import Goal, Line, faster, in_turn, megabytes, peak_resident
+from benchmarks.measure import Goal, Line, faster, in_turn, peak_resident, peaks
 from thinkrec import artifacts
 from thinkrec.experts.routing import open_finished
 from thinkrec.features.models import load_model
 from thinkrec.features.ratings import Ratings
-from thinkrec.features.recommender import ItemSide
 from thinkrec.params import load as load_params
 from thinkrec.recommender import SHORTLIST, Recommender
 from thinkrec.text.items import encode, item_texts
@@ -57,11 +56,11 @@ def catalogue() -> Iterator[Line]:
             f"finding the best for {PART} users, {items:,} items", f"{SMALL:,} items", timing,
             Goal("at most", items / SMALL),
         )  # fmt: skip
-    took, peaks = [], []
+    took, held = [], []
     for number in range(PARTS + 1):  # the first warms up
         of_part = [some[place % len(some)] for place in range(number * PART, (number + 1) * PART)]
         began = time.perf_counter()
-        peaks.append(peak_resident(partial(middle.recommend_many, of_part)))
+        held.append(peak_resident(partial(middle.recommend_many, of_part)))
         took.append(time.perf_counter() - began)
     each = statistics.median(took[1:]) / PART
     yield Line(
@@ -72,15 +71,8 @@ def catalogue() -> Iterator[Line]:
         ratio=each * USERS / 60 / MINUTES,
         goal=Goal("at most", 1),
     )
-    first, last = peaks[1], peaks[-1]
-    unknown = "not measured: needs Linux"
-    yield Line(
-        what=f"its peak memory in the last of {PARTS} parts",
-        against="in the first",
-        measured=unknown if last is None else megabytes(last),
-        other=unknown if first is None else megabytes(first),
-        ratio=None if first is None or last is None else last / first,
-        goal=Goal("at most", 1.05),
+    yield peaks(
+        f"its peak memory in the last of {PARTS} parts", "in the first", (held[-1], held[1]), Goal("at most", 1.05)
     )
 
 
@@ -108,10 +100,7 @@ def grow(count: int, root: Path = Path()) -> Recommender:
     )
     tokens = encode(loaded.tokenizer, item_texts(items, keywords, params.prompt.keywords))
     loaded = loaded.over(loaded.interactions, features, item_tokens=tokens)
-    repeated = _repeat(feature_model.items(), source)
+    side = feature_model.items()
+    repeated = replace(side, vectors=side.vectors[source], biases=side.biases[source])
     feature_model.items = lambda: repeated  # type: ignore[method-assign]
     return Recommender(params, loaded, routing, feature_model, items, keywords, users)
-
-
-def _repeat(side: ItemSide, source: np.ndarray) -> ItemSide:
-    return replace(side, vectors=side.vectors[source], biases=side.biases[source])

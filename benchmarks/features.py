@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from benchmarks.measure import Goal, Line, duration, in_child, megabytes, peak_growth
+from benchmarks.measure import Goal, Line, duration, in_child, peak_growth, peaks
 from benchmarks.worlds import item_table, rated, ratings
 from thinkrec.features.statistics import causal_statistics
 
@@ -32,15 +32,7 @@ def statistics() -> Iterator[Line]:
         goal=Goal("at most", LINEAR * times),
     )
     (_, small_peak), (_, large_peak) = runs[0]
-    unknown = "not measured: needs Linux"
-    yield Line(
-        what=f"{what}: peak memory",
-        against=against,
-        measured=unknown if large_peak is None else megabytes(large_peak),
-        other=unknown if small_peak is None else megabytes(small_peak),
-        ratio=None if small_peak is None or large_peak is None else large_peak / small_peak,
-        goal=Goal("at most", LINEAR * times),
-    )
+    yield peaks(f"{what}: peak memory", against, (large_peak, small_peak), Goal("at most", LINEAR * times))
 
 
 def one_run(rows: int) -> tuple[float, int | None]:

@@ -100,6 +100,15 @@ def rates(what: str, against: str, timing: Timing, units: tuple[int, int], unit:
     )
 
 
+def peaks(what: str, against: str, sizes: tuple[int | None, int | None], goal: Goal | None = None) -> Line:
+    """A line of A's and B's bytes; the ratio is how many times B's A's are for a goal of at most, else the inverse."""
+    a, b = sizes
+    at_most = goal is not None and goal.side == "at most"
+    shown = ["not measured: needs Linux" if size is None else megabytes(size) for size in sizes]
+    ratio = None if a is None or b is None else a / b if at_most else b / a
+    return Line(what=what, against=against, measured=shown[0], other=shown[1], ratio=ratio, goal=goal)
+
+
 def duration(seconds: float) -> str:
     """Seconds, or milliseconds below one."""
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"

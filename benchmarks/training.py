@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PrinterCallback
 
-from benchmarks.measure import Goal, Line, in_child, in_turn, megabytes, peak_growth, rates
+from benchmarks.measure import Goal, Line, in_child, in_turn, peak_growth, peaks, rates
 from benchmarks.worlds import (
     HISTORY,
     SHAPES,
@@ -156,14 +156,8 @@ def _pair(table: pd.DataFrame, row: int) -> dict[str, str]:
 def memory() -> Iterator[Line]:
     """Peak memory of a training step at a vocabulary of 128,000: logits where they are needed, and everywhere."""
     needed, everywhere = in_child(step_memory, everywhere=False), in_child(step_memory, everywhere=True)
-    unknown = "not measured: needs Linux"
-    yield Line(
-        what=f"memory of a training step, {WIDE}, vocabulary {WIDE.vocabulary:,}",
-        against="logits at all positions",
-        measured=unknown if needed is None else megabytes(needed),
-        other=unknown if everywhere is None else megabytes(everywhere),
-        ratio=None if needed is None or everywhere is None else everywhere / needed,
-    )
+    what = f"memory of a training step, {WIDE}, vocabulary {WIDE.vocabulary:,}"
+    yield peaks(what, "logits at all positions", (needed, everywhere))
 
 
 def step_memory(*, everywhere: bool) -> int | None:

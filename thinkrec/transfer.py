@@ -132,10 +132,7 @@ def _steps(there: LoadedModel) -> Iterator[tuple[str, LoadedModel]]:
 def _reading(projector: SlotProjector, parts: tuple[Slot, ...], filled: tuple[Slot, ...]) -> SlotProjector:
     """A copy of the projector to which every part that is not `filled` stands at its mean."""
     copy = deepcopy(projector)
-    first = copy.layers[0]
-    assert isinstance(first, torch.nn.Linear)
-    with torch.no_grad():
-        for part, weight in zip(parts, first.weight.split(copy.widths, dim=1), strict=True):
-            if part not in filled:
-                weight.zero_()
+    for part, spread in zip(parts, copy.spread.split(copy.widths), strict=True):
+        if part not in filled:
+            spread.fill_(torch.inf)
     return copy

@@ -13,6 +13,7 @@ from tests.builders import REASON, TITLES, causal_lm, interactions, layout_of, r
 from tests.project import params_with
 from thinkrec.artifacts import read_json, write_json
 from thinkrec.errors import UserError
+from thinkrec.lm import loaded
 from thinkrec.lm.adapters import add_lora, install_mixture, save_adapter
 from thinkrec.lm.backbone import (
     REFERENCE,
@@ -24,7 +25,7 @@ from thinkrec.lm.backbone import (
 from thinkrec.lm.families import check_positions
 from thinkrec.lm.scoring import score
 from thinkrec.lm.tiny import build_tiny
-from thinkrec.params import LoraParams
+from thinkrec.params import LoraParams, load
 from thinkrec.text.vocabulary import find_vocabulary
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -188,3 +189,23 @@ def test_without_a_network_no_revision_is_pinned_and_one_line_says_so(tmp_path, 
     with pytest.raises(UserError, match=r"org/model: the hub gave no revision \(\[Errno -3\] Temporary failure"):
         pin_revision("org/model")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("precision", "has_bf16", "widened"),
+    [("auto", False, True), ("auto", True, False), ("bf16", False, False), ("fp32", True, True)],
+)
+def test_weights_in_bf16_are_widened_where_nothing_has_instructions_for_it(
+    finished, monkeypatch, precision, has_bf16, widened
+):
+    def open_rounded(path, root):
+        model, words = open_backbone(path, root)
+        return model.bfloat16(), words
+
+    monkeypatch.setattr(loaded, "open_backbone", open_rounded)
+    monkeypatch.setattr(loaded, "has_bf16", lambda: has_bf16)
+    monkeypatch.chdir(finished)
+    params = load()
+    params = params.model_copy(update={"trainer": params.trainer.model_copy(update={"precision": precision})})
+    backbone = loaded.open_global(params).model.backbone
+    assert backbone.dtype == (torch.float32 if widened else torch.bfloat16)

@@ -63,9 +63,7 @@ def test_a_served_expert_gives_verdicts_thinkrecs_own_probabilities(finished, tm
         loaded, routing = open_finished(load())
     assert not manifest["inputs"] and not manifest["example"]["slots"]
     rows = np.linspace(0, len(loaded.interactions) - 1, ROWS, dtype=np.int64)
-    loaded.model.scored = (
-        "difference"  # the recipe `paper` scores by the logit of Yes alone, of which servers say nothing
-    )
+    loaded.model.scored = "difference"  # `paper` scores by the logit of Yes alone, of which servers say nothing
     by_adapter = [loaded.probability(rows, weights) for weights in np.eye(routing.weights.shape[1], dtype=np.float32)]
     assert np.abs(by_adapter[EXPERT] - by_adapter[0]).max() > 1e-3  # so it matters which one is served
 
