@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from tests.project import LIKED_AND_NOT, copy_project, run_stage
 from thinkrec import artifacts
@@ -27,7 +29,10 @@ from thinkrec.errors import UserError
 from thinkrec.experts.weights import ROUTING_FILE
 from thinkrec.features.artefact import load_features, save_features
 from thinkrec.features.statistics import causal_statistics
-from thinkrec.recommender import Recommender
+from thinkrec.lm.model import TextMatch
+from thinkrec.lm.scoring import score
+from thinkrec.metrics import sigmoid
+from thinkrec.recommender import History, Recommender
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +51,17 @@ def item_id(number: int) -> str:
 def pairs_of(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the interactions table by the dataset's own ids."""
     return pd.DataFrame({"user_id": rows["user"].map(user_id), "item_id": rows["item"].map(item_id)})
+
+
+def scores_of(
+    recommender: Recommender, users: Sequence[str | History]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Probabilities of 30 items each: as the API computes them, and as training and evaluation do."""
+    questions = [replace(recommender._question(user), candidates=np.arange(30)) for user in users]
+    view = recommender.viewer.view(questions)
+    loaded = view.loaded
+    plainly = score(loaded.model, loaded.layout, view.targets, loaded.row_weights())
+    return recommender.viewer.probabilities(questions), sigmoid(plainly)
 
 
 def cut(source: Path, to: Path, moment: int) -> Path:
@@ -143,6 +159,17 @@ class TestScores:
             apart = [recommender.score(every.iloc[[place]])[0] for place in range(0, 80, 7)]
             np.testing.assert_allclose(together[::7], apart, atol=1e-4)
             assert together.std() > 1e-3
+
+    @pytest.mark.parametrize("match", [False, True], ids=["no match", "match of texts"])
+    def test_a_history_read_once_changes_nothing(
+        self, recommender: Recommender, monkeypatch: pytest.MonkeyPatch, match: bool
+    ) -> None:
+        model = recommender._loaded.model
+        if match:
+            monkeypatch.setattr(model, "match", TextMatch(model.backbone.config.hidden_size, 4))
+        by_pass, plainly = scores_of(recommender, [user_id(3), LIKED_AND_NOT, []])
+        np.testing.assert_allclose(by_pass, plainly, atol=1e-5)
+        assert plainly.std() > 1e-3
 
     def test_pairs_keep_their_order_whoever_else_is_asked_about(
         self, recommender: Recommender, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch

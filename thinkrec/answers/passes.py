@@ -1,67 +1,147 @@
 """Scores whose bits do not depend on what else is asked at the same time, yet of many users in one pass.
 
+What stands before a user's candidates, the history, is read once. The candidates go on behind its keys and values, a
+window of them as one sequence.
+
 A product of matrices may round otherwise where one has more rows. So sequences share a pass through the layers only
 with those padded to the same width, whose products have the same shape for each, and what is not of that shape (slots,
 verdicts, the match of texts) is computed sequence by sequence.
 
-Shapes: B sequences, T tokens, k rows.
+Shapes: B sequences, D hidden size, k rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
 
 from thinkrec.lm.loaded import LoadedModel
 from thinkrec.lm.scoring import SCORING_TOKENS
 from thinkrec.metrics import sigmoid
 from thinkrec.progress import track
-from thinkrec.text.layout import Window
+from thinkrec.text.layout import Batch, Window
 
+T = TypeVar("T")
 STEP = 32  # tokens: widths are multiples of it
 CPU_TOKENS = 2048  # of a pass there: more no longer stay in the core's cache
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Candidates that share a history."""
+
+    history: int  # its tokens
+    windows: list[Window]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The tokens from `first` on and before `last` of a batch's only sequence."""
+
+    batch: Batch
+    first: int
+    last: int
+
+
 def probabilities(loaded: LoadedModel, rows: NDArray[np.int64], *, progress: str | None = None) -> NDArray[np.float64]:
-    """Probabilities (k,) of a like of the interactions `rows`, each under its user's adapter weights."""
-    windows = loaded.layout.scoring_windows(rows, loaded.features.state[rows].astype(np.int64))
-    widths = -(-loaded.layout.lengths(windows) // STEP) * STEP
-    tokens = CPU_TOKENS if loaded.model.device.type == "cpu" else SCORING_TOKENS
-    groups = []
-    for width in np.unique(widths).tolist():
-        of_width, size = np.flatnonzero(widths == width), max(1, tokens // width)
-        groups += [(width, of_width[first : first + size]) for first in range(0, len(of_width), size)]
+    """Probabilities (k,) of a like of the interactions `rows`, each under its user's adapter weights.
+
+    They are the last rows of their users: no window shows anything behind its first target but targets.
+    """
+    layout, state = loaded.layout, loaded.features.state
+    by_history: dict[tuple[int, bytes], list[Window]] = defaultdict(list)
+    for window in layout.scoring_windows(rows, state[rows].astype(np.int64)):
+        by_history[int(state[window.rows[-1]]), window.rows[~window.target].tobytes()].append(window)
+    asked = []
+    for windows in by_history.values():
+        blocks = [layout.beginning(windows[0]), *layout.blocks(windows[0])]
+        asked.append(_Asked(sum(len(block.tokens) for block in blocks if block.verdict < 0), windows))
+    passes = list(_passes(asked, lambda each: each.history, _tokens(loaded)))
     scores = np.full(len(loaded.interactions), np.nan, np.float32)
-    for width, places in track(groups, progress, unit="pass"):
-        _score([windows[place] for place in places], width, loaded, scores)
+    for some in track(passes, progress, unit="pass"):
+        _score(some, loaded, scores)
     return sigmoid(scores[rows])
 
 
+def _tokens(loaded: LoadedModel) -> int:
+    """Of a pass, padding included; a single sequence may have more."""
+    return CPU_TOKENS if loaded.model.device.type == "cpu" else SCORING_TOKENS
+
+
+def _padded(tokens: int) -> int:
+    return -(-tokens // STEP) * STEP
+
+
+def _passes(things: Sequence[T], size: Callable[[T], int], tokens: int) -> Iterator[list[T]]:
+    """The things in groups of one padded size."""
+    groups: dict[int, list[T]] = defaultdict(list)
+    for thing in things:
+        groups[_padded(size(thing))].append(thing)
+    for width, alike in sorted(groups.items()):
+        count = max(1, tokens // width)
+        yield from (alike[first : first + count] for first in range(0, len(alike), count))
+
+
 @torch.inference_mode()
-def _score(windows: Sequence[Window], width: int, loaded: LoadedModel, scores: NDArray[np.float32]) -> None:
-    """Put the scores of the windows' targets, all padded to `width` tokens, in the places of their rows."""
-    model = loaded.model.eval()
-    batches = [loaded.layout.collate([window]).to(model.device) for window in windows]
+def _score(asked: Sequence[_Asked], loaded: LoadedModel, scores: NDArray[np.float32]) -> None:
+    """Put the scores of the windows' targets in the places of their rows; all histories have one padded width."""
+    model, layout = loaded.model.eval(), loaded.layout
 
-    def stacked(tensors: list[Tensor], sides: int = 1, at: int = 0) -> Tensor:
-        """(B, ...): the last `sides` dimensions padded, those before the last `at` left alone."""
-        return torch.cat([pad(each, (0, 0) * at + (0, width - each.shape[-1 - at]) * sides) for each in tensors])
+    def collated(window: Window) -> Batch:
+        return layout.collate([window]).to(model.device)
 
-    weights = loaded.row_weights()
+    cache = _cache()
+    histories = _read(loaded, [_Part(collated(each.windows[0]), 0, each.history) for each in asked], cache)
+    windows = [(number, window) for number, each in enumerate(asked) for window in each.windows]
+    further = layout.lengths([window for _, window in windows]) - [asked[number].history for number, _ in windows]
+    for some in _passes(range(len(windows)), lambda index: int(further[index]), _tokens(loaded)):
+        numbers = [windows[index][0] for index in some]
+        batches = [collated(windows[index][1]) for index in some]
+        behind = _cache()
+        for depth, layer in enumerate(cache.layers):
+            behind.update(layer.keys[numbers], layer.values[numbers], depth)
+        parts = [
+            _Part(batch, asked[number].history, batch.input_ids.shape[1])
+            for number, batch in zip(numbers, batches, strict=True)
+        ]
+        targets = _read(loaded, parts, behind)
+        for place, (number, part) in enumerate(zip(numbers, parts, strict=True)):
+            states = torch.cat([histories[number, : part.first], targets[place, : part.last - part.first]])[None]
+            read = states[0, part.batch.verdicts[:, 1]]
+            score, _ = model.read_verdicts(read, model.match_texts(states, part.batch))
+            scores[part.batch.target_rows.cpu().numpy()] = score.float().cpu().numpy()
+
+
+def _cache() -> Cache:
+    """Not the model's own kind, which may forget what a mask of ours still shows."""
+    return Cache(layer_class_to_replicate=DynamicLayer)
+
+
+def _read(loaded: LoadedModel, parts: Sequence[_Part], cache: Cache) -> Tensor:
+    """The last hidden states (B, width, D) of parts of sequences, behind what is in the cache, and padded alike."""
+    model, weights = loaded.model, loaded.row_weights()
     if weights is not None:
-        weights.set_rows(torch.cat([batch.first_target for batch in batches]))
-    hidden = model.hidden_states(
-        stacked([model.embed(batch) for batch in batches], at=1),
-        stacked([batch.attention_mask for batch in batches], sides=2),
-        stacked([batch.position_ids for batch in batches]),
-    )
-    for number, batch in enumerate(batches):
-        states = hidden[number : number + 1]
-        read = states[0, batch.verdicts[:, 1]]
-        score, _ = model.read_verdicts(read, model.match_texts(states, batch))
-        scores[batch.target_rows.cpu().numpy()] = score.float().cpu().numpy()
+        weights.set_rows(torch.cat([part.batch.first_target for part in parts]))
+    width, seen = _padded(max(part.last - part.first for part in parts)), cache.get_seq_length()
+    embedded, masks, positions = [], [], []
+    for part in parts:
+        room, batch = width - (part.last - part.first), part.batch
+        mask = batch.attention_mask[:, :, part.first : part.last]
+        columns = (
+            pad(mask[..., : part.first], (0, seen - part.first)),
+            pad(mask[..., part.first : part.last], (0, room)),
+        )
+        masks.append(pad(torch.cat(columns, dim=-1), (0, 0, 0, room)))
+        embedded.append(pad(model.embed(batch)[:, part.first : part.last], (0, 0, 0, room)))
+        positions.append(pad(batch.position_ids[:, part.first : part.last], (0, room)))
+    return model.hidden_states(torch.cat(embedded), torch.cat(masks), torch.cat(positions), cache)
