@@ -10,19 +10,25 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager, nullcontext
 from copy import deepcopy
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from stages.__main__ import app as stages_app
 from thinkrec.artifacts import sha256
 from thinkrec.campaign.rows import override_params
 from thinkrec.cli import app as commands_app
+from thinkrec.lm.scoring import score
+from thinkrec.metrics import sigmoid
 from thinkrec.params import DatasetParams, Params, RunParams, TeacherSettings
+from thinkrec.recommender import History, Recommender
 from thinkrec.sections import Section
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -292,3 +298,14 @@ def teacher_params(endpoint: str, **changes: Any) -> TeacherSettings:
     """The repository's own settings of a teacher, elsewhere, with a model of a short name and `changes`."""
     given = params_with({}).teacher_settings.model_dump()
     return TeacherSettings(**{**given, "endpoint": endpoint, "model": "m", "timeout": 10.0, **changes})
+
+
+def scores_of(
+    recommender: Recommender, users: Sequence[str | History]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Probabilities of 30 items to each: as the API computes them, and as the stages do."""
+    questions = [replace(recommender._question(user), candidates=np.arange(30)) for user in users]
+    view = recommender.viewer.view(questions)
+    loaded = view.loaded
+    plainly = score(loaded.model, loaded.layout, view.targets, loaded.row_weights())
+    return recommender.viewer.probabilities(questions), sigmoid(plainly)

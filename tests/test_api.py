@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.typing import NDArray
 
-from tests.project import LIKED_AND_NOT, copy_project, run_stage
+from tests.project import LIKED_AND_NOT, copy_project, run_stage, scores_of
 from thinkrec import artifacts
 from thinkrec.answers.explanation import Explanation
 from thinkrec.artifacts import (
@@ -30,9 +28,7 @@ from thinkrec.experts.weights import ROUTING_FILE
 from thinkrec.features.artefact import load_features, save_features
 from thinkrec.features.statistics import causal_statistics
 from thinkrec.lm.model import TextMatch
-from thinkrec.lm.scoring import score
-from thinkrec.metrics import sigmoid
-from thinkrec.recommender import History, Recommender
+from thinkrec.recommender import Recommender
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +47,6 @@ def item_id(number: int) -> str:
 def pairs_of(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the interactions table by the dataset's own ids."""
     return pd.DataFrame({"user_id": rows["user"].map(user_id), "item_id": rows["item"].map(item_id)})
-
-
-def scores_of(
-    recommender: Recommender, users: Sequence[str | History]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Probabilities of 30 items each: as the API computes them, and as training and evaluation do."""
-    questions = [replace(recommender._question(user), candidates=np.arange(30)) for user in users]
-    view = recommender.viewer.view(questions)
-    loaded = view.loaded
-    plainly = score(loaded.model, loaded.layout, view.targets, loaded.row_weights())
-    return recommender.viewer.probabilities(questions), sigmoid(plainly)
 
 
 def cut(source: Path, to: Path, moment: int) -> Path:

@@ -9,7 +9,7 @@ from peft import PeftModel
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.project import copy_project, digests, run_stage
+from tests.project import LIKED_AND_NOT, copy_project, digests, run_stage, scores_of
 from thinkrec import artifacts
 from thinkrec.errors import UserError
 from thinkrec.export import export
@@ -84,6 +84,8 @@ def test_it_ranks_and_explains(paper):
     said = recommender.explain(user, found["item_id"].iloc[0])
     assert said.probability == pytest.approx(found["probability"].iloc[0], abs=1e-5)
     assert sum(said.weights.values()) == pytest.approx(1)
+    by_pass, plainly = scores_of(recommender, [user, LIKED_AND_NOT, []])
+    np.testing.assert_allclose(by_pass, plainly, atol=1e-5)
 
 
 def test_the_global_adapter_is_exported_beside_the_experts(paper, tmp_path):

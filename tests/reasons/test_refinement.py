@@ -1,6 +1,7 @@
 """Refinement: what answers are worth, and that the model learns to write those that are worth more."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -64,18 +65,48 @@ def test_what_says_nothing_of_one_side_is_worth_nothing(text):
     assert worth(text) == 0.0
 
 
+def credits(*answers):
+    """Of every answer (each to a row of its own) a function: what claims add to the advantage of a word's letters."""
+    checker = checker_of(ROW, keywords=["space"])
+    groups = [
+        refinement._Group.of(
+            0, [Answer(text=text, tokens=[], ends=list(range(1, len(text) + 1)), finished=True)], checker
+        )
+        for text in answers
+    ]
+    usual = refinement.usually_true(groups)
+
+    def of_word(text, advantages, word):
+        at = text.index(word)
+        return set(advantages[at : at + len(word)])
+
+    return [partial(of_word, text, *group.advantages(usual)) for text, group in zip(answers, groups, strict=True)]
+
+
+UNTRUE = GOOD.replace('Ferry": war', 'Ferry": space')
+
+
 def test_the_blame_for_a_false_word_falls_on_that_word_and_the_praise_for_a_true_one_on_the_other():
-    text = GOOD.replace('Ferry": war', 'Ferry": space')
-    letters = Answer(text=text, tokens=list(range(len(text))), ends=list(range(1, len(text) + 1)), finished=True)
-    group = refinement._Group.of(0, [letters, letters], checker_of(ROW, keywords=["space"]))
-    advantages, _ = group.advantages
-    of_word = {word: set(advantages[(at := text.index(word)) : at + len(word)]) for word in ("Night", "space", "war")}
-    assert of_word == {"Night": {refinement.TRUE}, "space": {refinement.UNTRUE}, "war": {refinement.TRUE}}
-    assert set(advantages[text.index(". It still") :]) == {0.0}  # alike, so no answer is better as a whole
-    better = Answer(text=GOOD, tokens=letters.tokens, ends=letters.ends, finished=True)
-    group = refinement._Group.of(0, [letters, better], checker_of(ROW, keywords=["space"]))
-    whole = [advantages[text.index(". It still")] for advantages in group.advantages]
-    assert whole[1] == -whole[0] == pytest.approx(np.diff(group.rewards)[0] / 2) and whole[1] > 0
+    false, true = credits(UNTRUE, GOOD)
+    assert false("space") == {-refinement.CREDIT / 2} and true("war") == {refinement.CREDIT / 2}
+    assert false("Night") == true("Night") == false("war") == {0.0}  # as true in the one as in the other
+    assert false(". It still fits.") == true(". It still fits.") == {0.0}  # nothing is claimed
+
+
+def test_a_kind_of_claim_that_is_seldom_true_is_no_reason_to_be_silent():
+    """Else tastes, whose truth is harder than the target's, would be unlearned, and answers end worth nothing."""
+    untrue, _ = credits(UNTRUE, UNTRUE)
+    assert untrue("Night") == untrue("space") == untrue("war") == {0.0}
+
+
+def test_an_answer_is_as_much_better_as_its_reward_is_above_the_others():
+    checker = checker_of(ROW, keywords=["space"])
+    ends = list(range(1, len(UNTRUE) + 1))
+    both = [Answer(text=text, tokens=[], ends=ends, finished=True) for text in (UNTRUE, GOOD)]
+    group = refinement._Group.of(0, both, checker)
+    advantages = group.advantages(refinement.usually_true([group]))
+    worse, better = (each[text.index(". It still")] for text, each in zip((UNTRUE, GOOD), advantages, strict=True))
+    assert better == -worse == pytest.approx(np.diff(group.rewards)[0] / 2) and better > 0
 
 
 def test_what_does_not_end_is_worth_nothing():

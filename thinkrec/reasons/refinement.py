@@ -6,9 +6,12 @@ rewards' spread and by the answer's length, Liu et al. 2025):
 
     loss = - 1/(k G L) sum over rows and answers of (R - mean R of the row's answers) sum over tokens of log p(token)
 
-with L the most tokens of an answer. To R - mean R is added, for the tokens of a claim, what that claim is worth: so the
-blame for a false word falls on that word. Answers are used once, so no ratio of probabilities needs a bound. There is
-no penalty for leaving the start: so few steps do not lead far, and one was measured to hinder (docs/log.md).
+with L the most tokens of an answer. To R - mean R is added, for the tokens of a claim, CREDIT times what it is truer
+than the step's claims of its kind are on average: so the blame for a false word falls on that word. Without that
+average, a kind of claim that is seldom true would be unlearned as a whole.
+
+Answers are used once, so no ratio of probabilities needs a bound. There is no penalty for leaving the start: so few
+steps do not lead far, and one was measured to hinder (docs/log.md).
 
 Answers are learned as they are written (`reasons.decoding.Answers`): the prompts of a user's rows are one sequence,
 read once, and the G answers to a row stand side by side behind what they see of it.
@@ -19,7 +22,8 @@ Shapes: B rows of a pass, G answers, K tokens, V vocabulary.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Self
@@ -45,7 +49,7 @@ from thinkrec.text.layout import Batch, Window
 UNSAID = 2
 # What they add to the share of true claims.
 WHOLLY_TRUE, CONNECTED, TWICE, BARE, AGAINST_ITSELF = 0.5, 0.5, -0.2, -0.5, -0.5
-TRUE, UNTRUE = 0.25, -1.0  # what a claim adds to the advantage of its own tokens
+CREDIT = 1.25  # of a true claim over an untrue one, in the advantage of its own tokens
 EVERY, MEASURED = 6, 100  # steps between two measurements, and rows of each
 USUAL = 0.9  # an answer has at most as many tokens as this share of the learned reasons
 _CLAUSE_ENDS = re.compile(r"[;.!?]\s*")
@@ -108,25 +112,38 @@ class PolicyGradient(nn.Module):
 
 @dataclass(slots=True)
 class _Group:
-    """The answers to one row, what each is worth, and the advantage of each of its tokens."""
+    """The answers to one row, and what each is worth."""
 
     answers: list[Answer]
     checks: list[Check]
     rewards: NDArray[np.float64]
-    advantages: list[NDArray[np.float64]]
 
     @classmethod
     def of(cls, row: int, answers: list[Answer], checker: Checker) -> Self:
         """What `checker` makes of these answers to a row."""
         checks = [checker.check(row, answer.text) for answer in answers]
-        rewards = np.asarray([reward(*pair) for pair in zip(checks, answers, strict=True)])
-        advantages = []
-        for answer, check, advantage in zip(answers, checks, rewards - rewards.mean(), strict=True):
-            # Each token but those behind the last claim belongs to the first claim that ends at its own end or later.
+        return cls(answers, checks, np.asarray([reward(*pair) for pair in zip(checks, answers, strict=True)]))
+
+    def advantages(self, usual: Mapping[tuple[str, str], float]) -> list[NDArray[np.float64]]:
+        """The advantage of every answer's tokens, where claims are `usual`ly so often true, by kind and what they say.
+
+        Each token but those behind the last claim belongs to the first claim that ends at its own end or later.
+        """
+        by_answer = []
+        whole = self.rewards - self.rewards.mean()
+        for answer, check, of_answer in zip(self.answers, self.checks, whole, strict=True):
             of_claim = np.searchsorted(np.maximum.accumulate([0, *check.ends])[1:], answer.ends)
-            worth = np.asarray([*(TRUE if claim.true else UNTRUE for claim in check.claims), 0.0])
-            advantages.append(advantage + worth[of_claim])
-        return cls(answers, checks, rewards, advantages)
+            worth = np.asarray([*(claim.true - usual[claim.kind, claim.says] for claim in check.claims), 0.0])
+            by_answer.append(of_answer + CREDIT * worth[of_claim])
+        return by_answer
+
+
+def usually_true(groups: Iterable[_Group]) -> dict[tuple[str, str], float]:
+    """The share of true ones among the claims of these answers, by kind and what they say."""
+    truth: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    for claim in (claim for group in groups for check in group.checks for claim in check.claims):
+        truth[claim.kind, claim.says].append(claim.true)
+    return {what: float(np.mean(true)) for what, true in truth.items()}
 
 
 def _measures(groups: Sequence[_Group]) -> dict[str, float]:
@@ -197,11 +214,14 @@ def refine(loaded: LoadedModel, params: Params, checker: Checker, *, held_out: R
 
     def collate(piece: Piece) -> dict[str, Tensor]:
         groups = answers_of(piece.step)
+        usual = usually_true(groups.values())
         batch = plain.collate(piece.windows or piece.step[:1])
         answers = torch.full((len(batch.target_rows), how.answers, longest), -1)
         advantages = torch.zeros(answers.shape)
         for target, row in enumerate(batch.target_rows.tolist()):
-            for number, (each, worth) in enumerate(zip(groups[row].answers, groups[row].advantages, strict=True)):
+            for number, (each, worth) in enumerate(
+                zip(groups[row].answers, groups[row].advantages(usual), strict=True)
+            ):
                 answers[target, number, : len(worth)] = torch.tensor(each.tokens)
                 advantages[target, number, : len(worth)] = torch.from_numpy(worth)
         counted = bool(piece.windows) / (len(groups) * how.answers * longest)
