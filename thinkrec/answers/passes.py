@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import pad
 
 from thinkrec.lm.loaded import LoadedModel
 from thinkrec.lm.scoring import SCORING_TOKENS
@@ -47,21 +46,24 @@ def _score(windows: Sequence[Window], width: int, loaded: LoadedModel, scores: N
     """Put the scores of the windows' targets, all padded to `width` tokens, in the places of their rows."""
     model = loaded.model.eval()
     batches = [loaded.layout.collate([window]).to(model.device) for window in windows]
-
-    def stacked(tensors: list[Tensor], sides: int = 1, at: int = 0) -> Tensor:
-        """(B, ...): the last `sides` dimensions padded, those before the last `at` left alone."""
-        return torch.cat([pad(each, (0, 0) * at + (0, width - each.shape[-1 - at]) * sides) for each in tensors])
-
     weights = loaded.row_weights()
     if weights is not None:
         weights.set_rows(torch.cat([batch.first_target for batch in batches]))
     hidden = model.hidden_states(
-        stacked([model.embed(batch) for batch in batches], at=1),
-        stacked([batch.attention_mask for batch in batches], sides=2),
-        stacked([batch.position_ids for batch in batches]),
+        torch.cat([_pad(model.embed(batch), width, 1) for batch in batches]),
+        torch.cat([_pad(batch.attention_mask, width, 2, 3) for batch in batches]),
+        torch.cat([_pad(batch.position_ids, width, 1) for batch in batches]),
     )
     for number, batch in enumerate(batches):
         states = hidden[number : number + 1]
         read = states[0, batch.verdicts[:, 1]]
         score, _ = model.read_verdicts(read, model.match_texts(states, batch))
         scores[batch.target_rows.cpu().numpy()] = score.float().cpu().numpy()
+
+
+def _pad(tensor: Tensor, width: int, *dimensions: int) -> Tensor:
+    """The tensor with zeros behind it, so that these dimensions have `width` places."""
+    shape = [width if number in dimensions else size for number, size in enumerate(tensor.shape)]
+    padded = tensor.new_zeros(shape)
+    padded[tuple(map(slice, tensor.shape))] = tensor
+    return padded
