@@ -16,12 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.measure import Goal, Line, faster, in_turn, peak_resident, peaks
-from thinkrec import artifacts
-from thinkrec.experts.routing import open_finished
-from thinkrec.features.models import load_model
-from thinkrec.features.ratings import Ratings
-from thinkrec.params import load as load_params
-from thinkrec.recommender import SHORTLIST, Recommender
+from thinkrec.recommender import SHORTLIST, Recommender, read_parts
 from thinkrec.text.items import encode, item_texts
 
 SMALL, MIDDLE, LARGE = 1_000, 10_000, 100_000  # items
@@ -76,27 +71,19 @@ def catalogue() -> Iterator[Line]:
     )
 
 
-def grow(count: int, root: Path = Path()) -> Recommender:
-    """The project at `root` over so many items, which are its own again and again; it has no more than that."""
-    params = load_params(root / "params.yaml")
-    loaded, routing = open_finished(params, root)
-    items, users, keywords = (
-        artifacts.read_table(table, root=root) for table in (artifacts.ITEMS, artifacts.USERS, artifacts.KEYWORDS)
-    )
-    kind, own = params.features.model, len(items)
-    ratings = Ratings.of(loaded.interactions, items=own, keywords=keywords["keywords"])
-    feature_model = load_model(
-        kind, replace(ratings, users=len(users)), loaded.rows("train"), params.recommender(kind),
-        root / artifacts.FEATURE_MODEL,
-    )  # fmt: skip
-    source = np.arange(count) % own
+def grow(count: int) -> Recommender:
+    """The project over so many items, which are its own again and again; it has no more than that."""
+    params, loaded, routing, feature_model, items, keywords, users = read_parts(Path())
+    size = len(items)
+    source = np.arange(count) % size
     items, keywords = (table.iloc[source].reset_index(drop=True) for table in (items, keywords))
     items["item_id"] = items["item_id"] + [f"-{number}" for number in range(count)]
     features = loaded.features
-    later = features.item_row >= own  # vectors by other fits than the one on all of train
-    vectors = np.concatenate([features.item_vectors[source], features.item_vectors[own:]])
+    later = features.item_row >= size  # vectors by other fits than the one on all of train
     features = replace(
-        features, item_vectors=vectors, item_row=np.where(later, features.item_row + (count - own), features.item_row)
+        features,
+        item_vectors=np.concatenate([features.item_vectors[source], features.item_vectors[size:]]),
+        item_row=np.where(later, features.item_row + (count - size), features.item_row),
     )
     tokens = encode(loaded.tokenizer, item_texts(items, keywords, params.prompt.keywords))
     loaded = loaded.over(loaded.interactions, features, item_tokens=tokens)

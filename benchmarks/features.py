@@ -38,13 +38,6 @@ def statistics() -> Iterator[Line]:
 def one_run(rows: int) -> tuple[float, int | None]:
     """Seconds, and bytes above those of the table, that the statistics of so many rows take."""
     table, items = ratings(rated(rows, rows * USERS // MILLION, least=20)), item_table()
-    seconds = 0.0
-
-    def work() -> None:
-        nonlocal seconds
-        began = time.perf_counter()
-        causal_statistics(table, items)
-        seconds = time.perf_counter() - began
-
-    peak = peak_growth(work)
-    return seconds, peak
+    began = time.perf_counter()
+    peak = peak_growth(lambda: causal_statistics(table, items))
+    return time.perf_counter() - began, peak

@@ -64,23 +64,23 @@ def _sized(
     """Time and peak memory of one dataset; the goals are for the full size."""
     with tempfile.TemporaryDirectory() as folder:
         raw = in_child(make, Path(folder), rows)
-        took, peak, kept = in_child(one_run, name, raw, Path(folder))
-    told = f"{rows:,} {what}"
+        took, peak, interactions = in_child(one_run, name, raw, Path(folder))
+    goal = Goal("at most", 1) if full else None
     yield Line(
-        what=told,
-        against="" if seconds is None else "the goal",
-        measured=f"{duration(took)} ({kept:,} kept)",
-        other="" if seconds is None else duration(seconds),
+        what=f"{rows:,} {what}",
+        against="the goal" if seconds else "",
+        measured=f"{duration(took)} ({interactions:,} interactions)",
+        other=duration(seconds) if seconds else "",
         ratio=took / seconds if seconds and full else None,
-        goal=Goal("at most", 1) if seconds and full else None,
+        goal=goal if seconds else None,
     )
     yield Line(
-        what=f"{told}: peak memory",
+        what=f"{rows:,} {what}: peak memory",
         against="the goal",
-        measured="not measured: needs Linux" if peak is None else megabytes(peak),
+        measured=megabytes(peak),
         other=megabytes(memory),
         ratio=peak / memory if peak is not None and full else None,
-        goal=Goal("at most", 1) if full else None,
+        goal=goal,
     )
 
 
@@ -89,19 +89,17 @@ def one_run(name: str, raw: Path, folder: Path) -> tuple[float, int | None, int]
     params = DatasetParams(
         name=name, raw=raw, max_bad_share=0.01, threshold=None, windows=ALL_OF_TIME, core=0, columns=None, items=None
     )
-    kept = 0
 
     def work() -> None:
-        nonlocal kept
-        found = ingest(params)
-        for path, frame in found.tables().items():
+        ingested = ingest(params)
+        for path, frame in ingested.tables().items():
             artifacts.write_table(path, frame, root=folder)
-        report.draw(folder / "dataset.png", found.interactions, found.days, found.windows)
-        kept = len(found.interactions)
+        report.draw(folder / "dataset.png", ingested.interactions, ingested.days, ingested.windows)
 
     began = time.perf_counter()
     peak = peak_resident(work)
-    return time.perf_counter() - began, peak, kept
+    took = time.perf_counter() - began
+    return took, peak, len(artifacts.read_table(artifacts.INTERACTIONS, root=folder))
 
 
 def movielens(folder: Path, rows: int) -> Path:

@@ -65,12 +65,13 @@ class Timing:
 
 def in_turn(a: Callable[[], object], b: Callable[[], object], *, rounds: int = ROUNDS) -> Timing:
     """Time A and B `rounds` times, in turn, after a round that warms up."""
-    seconds = [(_seconds(a), _seconds(b)) for _ in range(rounds + 1)][1:]
-    middle_a, middle_b = (statistics.median(side) for side in zip(*seconds, strict=True))
-    return Timing(middle_a, middle_b, statistics.median(b / a for a, b in seconds))
+    took = [(seconds(a), seconds(b)) for _ in range(rounds + 1)][1:]
+    middle_a, middle_b = (statistics.median(side) for side in zip(*took, strict=True))
+    return Timing(middle_a, middle_b, statistics.median(b / a for a, b in took))
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object]) -> float:
+    """How long `work` takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
@@ -104,14 +105,13 @@ def peaks(what: str, against: str, sizes: tuple[int | None, int | None], goal: G
     """A line of A's and B's bytes; the ratio is how many times B's A's are for a goal of at most, else the inverse."""
     a, b = sizes
     at_most = goal is not None and goal.side == "at most"
-    shown = ["not measured: needs Linux" if size is None else megabytes(size) for size in sizes]
     ratio = None if a is None or b is None else a / b if at_most else b / a
-    return Line(what=what, against=against, measured=shown[0], other=shown[1], ratio=ratio, goal=goal)
+    return Line(what=what, against=against, measured=megabytes(a), other=megabytes(b), ratio=ratio, goal=goal)
 
 
-def duration(seconds: float) -> str:
+def duration(took: float) -> str:
     """Seconds, or milliseconds below one."""
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+    return f"{took:.2f} s" if took >= 1 else f"{took * 1000:.0f} ms"
 
 
 def in_child(work: Callable[..., R], *args: Any, **kwargs: Any) -> R:
@@ -144,9 +144,9 @@ def _resident(name: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def megabytes(size: int) -> str:
-    """Bytes for a reader."""
-    return f"{size / 2**20:,.0f} MB"
+def megabytes(size: int | None) -> str:
+    """Bytes for a reader; None where the system does not say."""
+    return "not measured: needs Linux" if size is None else f"{size / 2**20:,.0f} MB"
 
 
 def as_text(lines: Iterable[Line]) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.measure import Goal, Line, faster, in_turn
+from benchmarks.measure import Goal, Line, faster, in_turn, seconds
 from benchmarks.worlds import HISTORY, SHAPES, causal_lm, layout_of, rated, ratings, recommender
 from thinkrec.lm.adapters import BatchWeights
 from thinkrec.lm.model import RecommenderLM
@@ -61,7 +60,7 @@ def scoring() -> Iterator[Line]:
         shares, took, peaks = [], [], []
         for _ in range(ROUNDS):
             peaks.append(matmul_rate())
-            took.append(seconds(lambda: score(model, layout, rows), device="cpu"))  # noqa: B023
+            took.append(seconds(lambda: score(model, layout, rows)))  # noqa: B023
             shares.append((weights + attention) / took[-1] / peaks[-1])
         middle = statistics.median(took)
         yield Line(
@@ -94,18 +93,7 @@ def operations(model: RecommenderLM, layout: Layout, batches: Sequence[Sequence[
     return with_weights, of_attention
 
 
-def matmul_rate(
-    size: int = MATMUL, *, device: str = "cpu", dtype: torch.dtype = torch.float32, repeats: int = 5
-) -> float:
+def matmul_rate() -> float:
     """Floating-point operations per second of a large product of matrices, the best of a few."""
-    a, b = (torch.rand(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / min(seconds(lambda: a @ b, device=device) for _ in range(repeats))
-
-
-def seconds(work: Callable[[], object], *, device: str) -> float:
-    """How long `work` takes, the device's own queue included."""
-    began = time.perf_counter()
-    work()
-    if device != "cpu":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    a, b = (torch.rand(MATMUL, MATMUL) for _ in range(2))
+    return 2 * MATMUL**3 / min(seconds(lambda: a @ b) for _ in range(ROUNDS))

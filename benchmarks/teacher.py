@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd  # what a stage that asks has loaded, too
 
-from benchmarks.measure import Goal, Line, duration, in_child, megabytes
+from benchmarks.measure import Goal, Line, duration, in_child, peak_resident, peaks
 from thinkrec.claims.checker import Checker, thesaurus_of
 from thinkrec.params import PARAMS_FILE, TeacherSettings, load
 from thinkrec.synthesis.sampling import Rows, as_sample
@@ -68,20 +68,14 @@ def teacher() -> Iterator[Line]:
         ratio=seconds / REPLAY,
         goal=Goal("at most", 1),
     )
-    peaks = [in_child(ask, count, 0.0)[1] for count in MEMORY]
-    for count, peak in zip(MEMORY[1:], peaks[1:], strict=True):
-        yield Line(
-            what=f"{count:,} requests: peak memory",
-            against=f"{MEMORY[0]:,} requests",
-            measured="not measured: needs Linux" if peak is None else megabytes(peak),
-            other="" if peaks[0] is None else megabytes(peaks[0]),
-            ratio=None if peak is None or peaks[0] is None else peak / peaks[0],
-            goal=Goal("at most", FLAT),
-        )
+    least, *more = (in_child(ask, count, 0.0)[1] for count in MEMORY)
+    for count, peak in zip(MEMORY[1:], more, strict=True):
+        against = f"{MEMORY[0]:,} requests"
+        yield peaks(f"{count:,} requests: peak memory", against, (peak, least), Goal("at most", FLAT))
 
 
 def ask(count: int, wait: float) -> tuple[float, int | None]:
-    """Seconds that so many requests take where each answer takes `wait`, and the most bytes that this process held."""
+    """Seconds that so many requests take where each answer takes `wait`, and this process' peak memory meanwhile."""
     prompt = "x" * PROMPT
 
     async def converse(session: Session, number: int) -> None:
@@ -90,18 +84,10 @@ def ask(count: int, wait: float) -> tuple[float, int | None]:
     with tempfile.TemporaryDirectory() as folder, server(wait) as endpoint:
         asked = replace(open_teacher(_params(endpoint=endpoint)), store=Path(folder) / "responses.sqlite")
         began = time.perf_counter()
-        ask_about(asked, range(count), converse, progress="", unit="request")
+        peak = peak_resident(lambda: ask_about(asked, range(count), converse, progress="", unit="request"))
         seconds = time.perf_counter() - began
     assert asked.spent.requests == count
-    return seconds, _peak()
-
-
-def _peak() -> int | None:
-    """Bytes that this process has held at most."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    return 1024 * next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return seconds, peak
 
 
 def replayed(count: int) -> float:

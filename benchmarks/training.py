@@ -7,6 +7,7 @@ a backward and AdamW's step. TRL trains on the question layout's prompts as plai
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -30,26 +31,19 @@ from benchmarks.worlds import (
     with_lora,
 )
 from thinkrec.lm.losses import Objective
-from thinkrec.params import SftParams
+from thinkrec.params import PARAMS_FILE, SftParams, load
 from thinkrec.text.layout import Layout, Window, batches_by_tokens
 from thinkrec.text.question import question_text
 
 LABELS, FEWER = 1280, 96  # in a call: of the stream, and of those that take as many prompts
-BATCH_ROWS, BATCH_TOKENS = 128, 6000  # as by default
 PROMPTS = 16  # a step of TRL's: on CPU neither 8 nor 32 is faster
 WIDE, WIDE_TOKENS = Shape(96, vocabulary=128_000), 2000  # logits of so many tokens are a gigabyte
 MISSING = "not measured: pip install -e '.[bench]'"
 
 
 def sft_params() -> SftParams:
-    """The default's, but for what only matters over epochs."""
-    return SftParams(
-        recipe="compact", epochs=1, learning_rate=0.002, weight_decay=0.05, batch_rows=BATCH_ROWS,
-        batch_tokens=BATCH_TOKENS, think_share=0.2, reason_first=0.0, alpha=0.1, beta=0.9,
-        eta=0.9, gamma=0.1, pairwise=0.3, slot_dropout=0.0,
-        match_size=64,
-        match_dropout=0.4, patience=1,
-    )  # fmt: skip
+    """The default's."""
+    return load(Path(__file__).parents[1] / PARAMS_FILE).sft
 
 
 def training() -> Iterator[Line]:
@@ -92,17 +86,18 @@ class Learner:
 
     def __init__(self, table: pd.DataFrame, layout: Layout, windows: list[Window], backbone: PreTrainedModel) -> None:
         self.layout = layout
-        self.batches = list(batches_by_tokens(layout, windows, BATCH_TOKENS, targets=BATCH_ROWS))
+        params = sft_params()
+        self.batches = list(batches_by_tokens(layout, windows, params.batch_tokens, targets=params.batch_rows))
         self.labels = sum(int(window.target.sum()) for window in windows)
         with_lora(backbone)
         model = recommender(table, layout, backbone)
-        self.objective = Objective(model, layout.label, 0.0, sft_params()).train()
+        self.objective = Objective(model, layout.label, 0.0, params).train()
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         self.optimiser = torch.optim.AdamW(weights, lr=1e-4)
 
-    def learn(self, steps: int | None = None) -> None:
-        """One epoch, or its first `steps`."""
-        for batch in self.batches[:steps]:
+    def learn(self) -> None:
+        """One epoch."""
+        for batch in self.batches:
             self.objective(**self.layout.collate(batch).to(self.objective.model.device).tensors()).backward()
             self.optimiser.step()
             self.optimiser.zero_grad()

@@ -46,26 +46,26 @@ class Shape:
 SHAPES = (Shape(96), Shape(256))  # the tiny backbone, and a wider one
 
 
-def ratings(counts: NDArray[np.integer], *, items: int = ITEMS, seed: int = 0) -> pd.DataFrame:
+def ratings(counts: NDArray[np.integer]) -> pd.DataFrame:
     """`counts[u]` interactions of each user u, as in the artefact: popular items often, three hours a user, ties."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     user = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    popularity = 1 / np.arange(1, items + 1) ** 0.8
+    popularity = 1 / np.arange(1, ITEMS + 1) ** 0.8
     began = rng.integers(0, 900 * DAY, len(counts))
     time = began[user] + rng.integers(0, DAY // 8, len(user)) // 20 * 20
     return pd.DataFrame(
         {
             "user": user,
-            "item": rng.choice(items, len(user), p=popularity / popularity.sum()).astype(np.int32),
+            "item": rng.choice(ITEMS, len(user), p=popularity / popularity.sum()).astype(np.int32),
             "label": rng.integers(0, 2, len(user), dtype=np.int8),
             "timestamp": time[np.lexsort((time, user))].astype(np.int64),
         }
     )
 
 
-def rated(rows: int, users: int, *, least: int, seed: int = 0) -> NDArray[np.int64]:
+def rated(rows: int, users: int, *, least: int) -> NDArray[np.int64]:
     """How much each user rated, `rows` in all: at least so many, some very many."""
-    weight = np.random.default_rng(seed).lognormal(0, 1.2, users)
+    weight = np.random.default_rng(0).lognormal(0, 1.2, users)
     counts = least + (weight / weight.sum() * (rows - least * users)).astype(np.int64)
     counts[np.argmax(counts)] += rows - counts.sum()
     return counts
@@ -78,17 +78,17 @@ def words() -> NDArray[np.str_]:
     return np.asarray(["".join(rng.choice(list("aeioulmnrstk"), rng.integers(3, 9))) for _ in range(4000)])
 
 
-def item_table(items: int = ITEMS, *, seed: int = 0) -> pd.DataFrame:
+def item_table() -> pd.DataFrame:
     """Items with title, year and categories, as features read them."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     often = 1 / np.arange(10, 10 + len(words())) ** 0.8
-    drawn = rng.choice(words(), (items, TITLE), p=often / often.sum())
+    drawn = rng.choice(words(), (ITEMS, TITLE), p=often / often.sum())
     return pd.DataFrame(
         {
             "title": [" ".join(row) for row in drawn],
-            "year": pd.array(1930 + rng.integers(0, 71, items), dtype="Int16"),
+            "year": pd.array(1930 + rng.integers(0, 71, ITEMS), dtype="Int16"),
             "categories": [
-                list(rng.choice(GENRES, rng.integers(1, 4), replace=False).astype(str)) for _ in range(items)
+                list(rng.choice(GENRES, rng.integers(1, 4), replace=False).astype(str)) for _ in range(ITEMS)
             ],
         }
     )
@@ -120,14 +120,7 @@ def layout_of(
     table: pd.DataFrame, name: Literal["stream", "question"] = "stream", *, slots: tuple[Slot, ...] = ()
 ) -> Layout:
     """A layout of a table: of text only, or with places for features."""
-    prompt = PromptParams(
-        layout=name,
-        history=HISTORY,
-        max_tokens=4096,
-        keywords=KEYWORDS,
-        slots=slots,
-        soft_tokens=0,
-    )
+    prompt = PromptParams(layout=name, history=HISTORY, max_tokens=4096, keywords=KEYWORDS, slots=slots, soft_tokens=0)
     return make_layout(table, item_tokens(), tokenizer(), prompt)
 
 

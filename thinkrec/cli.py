@@ -45,19 +45,19 @@ def recommend(
     """
     from thinkrec.terminal import read_user, recommendations_table, require_file
 
-    somebody = read_user(user, history) if everyone is None else ""
     if everyone is not None:
         if user is not None or history is not None:
             raise UserError("--all is of every user; leave --user and --history out")
         require_file(everyone)
-    from thinkrec.recommender import Recommender
+        from thinkrec.recommender import Recommender
 
-    recommender = Recommender.load()
-    if everyone is not None:
-        users, rows = recommender.recommend_all(everyone, k, shortlist=shortlist)
+        users, rows = Recommender.load().recommend_all(everyone, k, shortlist=shortlist)
         document = {"users": users, "rows": rows, "file": str(everyone)}
         return Reply(summary=f"{rows:,} items for {users:,} users, in {everyone}", document=document)
-    recommended = recommender.recommend(somebody, k, shortlist=shortlist)
+    somebody = read_user(user, history)
+    from thinkrec.recommender import Recommender
+
+    recommended = Recommender.load().recommend(somebody, k, shortlist=shortlist)
     return Reply(
         summary=f"{len(recommended)} items",
         document=recommended.to_dict("records"),
@@ -140,7 +140,7 @@ def users(text: Annotated[str, typer.Argument(help="What their ids have in them;
     return Reply(
         summary=_counted(len(listed), "users", text),
         document=listed.to_dict("records"),
-        table=id_table(listed.head(MOST_SHOWN), {"user_id": "user id", "interactions": "interactions"}),
+        table=id_table(listed.head(MOST_SHOWN), "user_id", "interactions"),
     )
 
 
@@ -153,13 +153,12 @@ def items(text: Annotated[str, typer.Argument(help="What their titles have in th
     from thinkrec.artifacts import INTERACTIONS, ITEMS, read_table
     from thinkrec.terminal import id_table
 
-    columns = {name: name for name in ("title", "item_id", "year", "categories", "interactions")}
     listed, similar = find_items(text, read_table(ITEMS), read_table(INTERACTIONS))
     meant = f"; did you mean {' or '.join(similar)}?" if similar else ""
     return Reply(
         summary=f"{_counted(len(listed), 'items', text)}{meant}",
         document=listed.to_dict("records"),
-        table=id_table(listed.head(MOST_SHOWN), columns | {"item_id": "item id"}),
+        table=id_table(listed.head(MOST_SHOWN), "title", "item_id", "year", "categories", "interactions"),
     )
 
 

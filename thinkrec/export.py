@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 from peft import PeftModel
 from ruamel.yaml import YAML
+from transformers import PreTrainedModel
 
 from thinkrec import artifacts
 from thinkrec.card import model_card, traces_card
@@ -80,26 +81,11 @@ def export(folder: Path, params: Params, *, expert: int | None = None) -> dict[s
     if expert is not None and not 0 <= expert <= count:
         raise UserError(f"--expert {expert}: this project has experts 1 to {count}, and 0, the global model")
     loaded = open_global(params)
-    model, tokenizer = loaded.model.backbone, loaded.tokenizer
-    if expert is not None and getattr(model, "is_quantized", False):
-        raise UserError(
-            f"--expert {expert}: weights of 4 bits, or few (the backbone is quantised), would round a merge by more "
-            "than the adapter changes; leave --expert out, and load the adapters beside the model"
-        )
     every = {number: path for number, path in enumerate([loaded.adapter, *experts.folders]) if path is not None}
-    merged = None if expert is None else every.get(expert)  # nothing to merge: the global model is no adapter
+    merged = None if expert is None else every.get(expert)  # the global model of recipe `compact` is no adapter
     adapters = every if expert is None else {}
-    ranks = {number: max(len(a) for a, _, _ in read_lora(path).values()) for number, path in adapters.items()}
-    if merged is not None:
-        read_lora(merged)  # or peft would ask the hub for a missing file
-        model = PeftModel.from_pretrained(model, str(merged)).merge_and_unload()
-    inputs = sorted(artifacts.SFT.glob("*.safetensors"))
-    words = find_vocabulary(tokenizer)
-    if params.prompt.layout == "question":  # verdicts stand after other text there
-        words = find_vocabulary(tokenizer, after=frame_of(tokenizer, words.begin)[1])
     users = np.bincount(experts.groups.group + 1, minlength=count + 1)
-    match = "" if loaded.model.match is None else f" plus the match of texts ({MATCH_FILE})"
-    score = f"{SCORES[loaded.recipe.score]}{match}, where the verdict is predicted; its sigmoid is the probability"
+    inputs = sorted(artifacts.SFT.glob("*.safetensors"))
     manifest = {
         "model": MODEL,
         "merged_adapter": None if merged is None else merged.name,
@@ -107,26 +93,23 @@ def export(folder: Path, params: Params, *, expert: int | None = None) -> dict[s
             {
                 "name": path.name,
                 "path": path.name,
-                "rank": ranks[number],
+                "rank": max(len(a) for a, _, _ in read_lora(path).values()),
                 "users": int(users[number]) if number else None,
             }
             for number, path in adapters.items()
         ],
-        "prompt": params.prompt.model_dump(mode="json"),
-        "slot_token": words.slot,
-        "example": example_prompt(loaded),
-        "verdicts": dict(zip(VERDICTS, words.verdicts, strict=True)),
-        "score": score,
+        **_how_to_prompt(loaded, params),
         "inputs": [path.name for path in inputs],
     }
     if expert is None:
         manifest[PROJECT] = PROJECT
     card = model_card(params, manifest, experts=count)
+    model = loaded.model.backbone if expert is None else _merge(loaded.model.backbone, merged, expert)
     with artifacts.atomic(folder) as partial:
         if expert is None:
             _copy_project(partial / PROJECT)
         artifacts.write_text(partial / CARD_FILE, card)
-        save_model(model, tokenizer, partial / MODEL)
+        save_model(model, loaded.tokenizer, partial / MODEL)
         for path in adapters.values():
             shutil.copytree(path, partial / path.name)
             config = partial / path.name / "adapter_config.json"
@@ -135,6 +118,36 @@ def export(folder: Path, params: Params, *, expert: int | None = None) -> dict[s
             shutil.copy(path, partial)
         artifacts.write_json(partial / MANIFEST, manifest)
     return manifest
+
+
+def _merge(model: PreTrainedModel, adapter: Path | None, expert: int) -> PreTrainedModel:
+    """The model with the adapter of expert number `expert` merged into it; as it is where there is none."""
+    if getattr(model, "is_quantized", False):
+        raise UserError(
+            f"--expert {expert}: weights of 4 bits, or few (the backbone is quantised), would round a merge by more "
+            "than the adapter changes; leave --expert out, and load the adapters beside the model"
+        )
+    if adapter is None:
+        return model
+    read_lora(adapter)  # or peft would ask the hub for a missing file
+    merged: PreTrainedModel = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    return merged
+
+
+def _how_to_prompt(loaded: LoadedModel, params: Params) -> dict[str, Any]:
+    """What the manifest says of the prompt, and of what is read as the score."""
+    words = find_vocabulary(loaded.tokenizer)
+    if params.prompt.layout == "question":  # verdicts stand after other text there
+        words = find_vocabulary(loaded.tokenizer, after=frame_of(loaded.tokenizer, words.begin)[1])
+    match = "" if loaded.model.match is None else f" plus the match of texts ({MATCH_FILE})"
+    what = SCORES[loaded.recipe.score] + match
+    return {
+        "prompt": params.prompt.model_dump(mode="json"),
+        "slot_token": words.slot,
+        "example": example_prompt(loaded),
+        "verdicts": dict(zip(VERDICTS, words.verdicts, strict=True)),
+        "score": f"{what}, where the verdict is predicted; its sigmoid is the probability",
+    }
 
 
 def export_traces(folder: Path, params: Params, form: Form) -> dict[str, int]:

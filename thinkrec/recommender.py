@@ -53,6 +53,26 @@ SHORTLIST = 200  # default number of candidates that the language model ranks
 PART_USERS = 100  # of `recommend_all`: what a kill may cost
 
 
+Parts = tuple[Params, LoadedModel, Routing, FeatureModel, pd.DataFrame, pd.DataFrame, pd.DataFrame]
+
+
+def read_parts(root: Path) -> Parts:
+    """What a `Recommender` of the project at `root` is made of; raises as `Recommender.load`."""
+    params = load_params(root / PARAMS_FILE)
+    loaded, routing = open_finished(params, root)
+    items, users, keywords = (
+        artifacts.read_table(table, root=root) for table in (artifacts.ITEMS, artifacts.USERS, artifacts.KEYWORDS)
+    )
+    feature_model = load_model(
+        params.features.model,
+        replace(Ratings.of(loaded.interactions, items=len(items), keywords=keywords["keywords"]), users=len(users)),
+        loaded.rows("train"),
+        params.recommender(params.features.model),
+        root / artifacts.FEATURE_MODEL,
+    )
+    return params, loaded, routing, feature_model, items, keywords, users
+
+
 class Recommender:
     """A finished project, ready to be asked, one question at a time. Make one with `load`.
 
@@ -87,19 +107,7 @@ class Recommender:
         root = Path(path)
         if not root.is_dir():
             raise UserError(f"{path}: no such folder; name that of a project in which `dvc repro` has run")
-        params = load_params(root / PARAMS_FILE)
-        loaded, routing = open_finished(params, root)
-        items, users, keywords = (
-            artifacts.read_table(table, root=root) for table in (artifacts.ITEMS, artifacts.USERS, artifacts.KEYWORDS)
-        )
-        feature_model = load_model(
-            params.features.model,
-            replace(Ratings.of(loaded.interactions, items=len(items), keywords=keywords["keywords"]), users=len(users)),
-            loaded.rows("train"),
-            params.recommender(params.features.model),
-            root / artifacts.FEATURE_MODEL,
-        )
-        return cls(params, loaded, routing, feature_model, items, keywords, users)
+        return cls(*read_parts(root))
 
     @classmethod
     def from_export(cls, path: str | Path) -> Recommender:
@@ -288,6 +296,4 @@ class Recommender:
         item = self.names.items(named)
         if (again := pd.Series(item).duplicated()).any():
             raise UserError(f"history: item {named[again].iloc[0]!r} stands in it twice; keep one of them")
-        nothing = item[:0]
-        now = self.viewer.now
-        return Question(moment=now, user=-1, rows=nothing, item=item, label=label, candidates=nothing)
+        return Question(moment=self.viewer.now, item=item, label=label)

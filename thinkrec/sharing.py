@@ -119,15 +119,13 @@ def transfer(
 
     Example: thinkrec transfer ../movielens
     """
-    from rich.table import Table
-
     from thinkrec import transfer as transfers
     from thinkrec.params import load
 
     document = transfers.transfer(other, load())
-    shown = transfers.figures_table(document)
-    table = Table(*shown.columns, box=None)
-    for cells in shown.itertuples(index=False):
-        table.add_row(*cells)
     counts = ", ".join(f"{of['rows']:,} {split} rows" for split, of in document["splits"].items())
-    return Reply(summary=f"{document['from']} to {document['to']}, {counts}", document=document, table=table)
+    return Reply(
+        summary=f"{document['from']} to {document['to']}, {counts}",
+        document=document,
+        table=transfers.figures_table(document),
+    )

@@ -42,6 +42,9 @@ STANDING_WORDS: dict[str, str] = {  # how a claim stands to what was shown -> th
 }
 
 
+HEADS = {"place": "", "probability": "would like"}  # of a table's columns; the others have their names
+
+
 def read_ids(path: Path, columns: tuple[str | tuple[str, ...], ...]) -> pd.DataFrame:
     """A CSV file, every cell as text. A tuple in `columns` names columns of which one is enough.
 
@@ -117,12 +120,13 @@ def unknown_ids(pairs: pd.DataFrame, user: NDArray[np.int64], item: NDArray[np.i
     return {kind: pairs[column][number < 0].unique().tolist() for kind, (column, number) in numbers.items()}
 
 
-def id_table(frame: pd.DataFrame, columns: dict[str, str]) -> Table:
-    """A table of the `columns` of `frame` under the names that they map to; nothing in it is cut, only folded."""
+def id_table(frame: pd.DataFrame, *columns: str) -> Table:
+    """A table of the `columns` of `frame`; nothing in it is cut, only folded."""
     table = Table(box=box.SIMPLE_HEAD)
-    for column, name in columns.items():
+    for column in columns:
+        head = HEADS.get(column, column.replace("_", " "))
         right = column in ("place", "year", "interactions", "probability")
-        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=column.endswith("_id"))
+        table.add_column(head, justify="right" if right else "left", overflow="fold", no_wrap=column.endswith("_id"))
     for row in frame[list(columns)].to_dict("records"):
         table.add_row(*(Text(_cell(column, value)) for column, value in row.items()))
     return table
@@ -136,8 +140,8 @@ def _cell(column: Hashable, value: Any) -> str:
 
 def recommendations_table(recommended: pd.DataFrame) -> Table:
     """A table of what `Recommender.recommend` returned."""
-    columns = {"place": "", "title": "title", "item_id": "item id", "probability": "would like"}
-    return id_table(recommended.assign(place=range(1, len(recommended) + 1)), columns)
+    placed = recommended.assign(place=range(1, len(recommended) + 1))
+    return id_table(placed, "place", "title", "item_id", "probability")
 
 
 def explanation_table(explanation: Explanation) -> RenderableType:

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
+from rich.table import Table
 
 from thinkrec import artifacts
 from thinkrec.errors import UserError
@@ -69,39 +71,42 @@ def transfer(other: Path, params: Params) -> dict[str, Any]:
     own = {name: predictions[name].to_numpy() for name in dict.fromkeys((OURS, theirs.features.model, NO_TRAINING))}
     splits = {}
     for split in EVALUATED:
-        held = (predictions["split"] == split).to_numpy()
-        user, label = (predictions[name].to_numpy()[held] for name in ("user", "label"))
-        drawn = bootstrap(
-            user,
-            label,
-            {name: scores[held] for name, scores in {**transferred, **own}.items()},
-            metrics=METRICS,
-            seed=params.seed,
-        )
-        figures = {
-            name: {metric: {"value": of.value[metric], **interval(of.draws[metric])} for metric in METRICS}
-            for name, of in drawn.items()
-        }
+        of_split = (predictions["split"] == split).to_numpy()
+        table = predictions[of_split]
         models = {
-            kind: {name: figures[name] for name in names}
-            for kind, names in (("transferred", transferred), ("own", own))
+            kind: _figures(table, {name: score[of_split] for name, score in scores.items()}, seed=params.seed)
+            for kind, scores in (("transferred", transferred), ("own", own))
         }
-        splits[split] = {"rows": int(held.sum()), "users": len(np.unique(user)), "models": models}
+        splits[split] = {"rows": len(table), "users": table["user"].nunique(), "models": models}
     return artifacts.rounded({"from": params.dataset.name, "to": theirs.dataset.name, "splits": splits}, 6)
 
 
-def figures_table(document: dict[str, Any]) -> pd.DataFrame:
+def _figures(
+    table: pd.DataFrame, scores: dict[str, NDArray[np.float64]], *, seed: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """METRICS of each model's scores of the rows of `table`, with intervals; draws are the same in every call."""
+    drawn = bootstrap(table["user"], table["label"], scores, metrics=METRICS, seed=seed)
+    return {
+        name: {metric: {"value": of.value[metric], **interval(of.draws[metric])} for metric in METRICS}
+        for name, of in drawn.items()
+    }
+
+
+def figures_table(document: dict[str, Any]) -> Table:
     """The figures for people: a row for each model, a column for each split and metric."""
-    columns: dict[str, dict[str, str]] = {}
-    for split, of_split in document["splits"].items():
-        for kind, models in of_split["models"].items():
-            for name, metrics in models.items():
-                shown = f"transferred: {name}" if kind == "transferred" else f"own: {display_name(name)}"
-                for metric, figure in metrics.items():
-                    value, low, high = (figure[part] for part in ("value", "low", "high"))
-                    cell = "–" if value is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
-                    columns.setdefault(f"{split} {metric.upper()}", {})[shown] = cell
-    return pd.DataFrame(columns).rename_axis("model").reset_index()
+    splits = document["splits"]
+    table = Table("model", *(f"{split} {metric.upper()}" for split in splits for metric in METRICS), box=None)
+    for kind, models in splits[EVALUATED[0]]["models"].items():
+        for name in models:
+            figures = [of["models"][kind][name][metric] for of in splits.values() for metric in METRICS]
+            table.add_row(f"{kind}: {display_name(name)}", *map(_cell, figures))
+    return table
+
+
+def _cell(figure: dict[str, float | None]) -> str:
+    if figure["value"] is None:
+        return "–"
+    return "{value:.3f} ({low:.3f} to {high:.3f})".format_map(figure)
 
 
 def _require_same_slots(here: LoadedModel, there: LoadedModel, other: Path) -> None:

@@ -34,7 +34,7 @@ HISTORY = [{"item": item, "liked": liked} for item, liked in LIKED_AND_NOT]
 @contextmanager
 def served(recommender: Recommender, **settings: Any) -> Iterator[str]:
     """The address of a server over `recommender`, in a thread of this process."""
-    _, guard = make_app(recommender, **settings)
+    guard = make_app(recommender, **settings)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(guard, log_config=None, log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

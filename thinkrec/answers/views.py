@@ -10,7 +10,7 @@ Shapes: n interactions of the table, m rows of a view, I items, N experts, d dim
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -29,6 +29,7 @@ from thinkrec.lm.loaded import LoadedModel
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
+NOTHING: Rows = np.zeros(0, np.int64)
 VIEW_ROWS = 50_000  # rows of one view: bounds the memory of scoring many pairs
 
 
@@ -37,11 +38,11 @@ class Question:
     """Candidates for one user at a moment, and the user's history: rows of the table, or items and labels by hand."""
 
     moment: int  # seconds; no row of the table at or after it is known
-    user: int  # -1 for somebody never seen
-    rows: Rows  # of the table
-    item: Rows  # beyond the table
-    label: Rows
-    candidates: Rows  # item numbers
+    user: int = -1  # -1: somebody never seen
+    rows: Rows = field(default_factory=lambda: NOTHING)  # of the table
+    item: Rows = field(default_factory=lambda: NOTHING)  # beyond the table
+    label: Rows = field(default_factory=lambda: NOTHING)
+    candidates: Rows = field(default_factory=lambda: NOTHING)  # item numbers
 
     @property
     def size(self) -> int:
@@ -100,11 +101,11 @@ class Viewer:
         self._fitted = np.unique(loaded.user[loaded.rows("train")])
         self._first = np.searchsorted(loaded.user, np.arange(users + 1))  # each user's first row
 
-    def question_of(self, user: int, candidates: Rows | None = None) -> Question:
+    def question_of(self, user: int, candidates: Rows = NOTHING) -> Question:
         """A question about a user of the table, with items as candidates, all by number."""
         return self._question(self.now, user, int(self._first[user + 1]), candidates)
 
-    def question_before(self, row: int, candidates: Rows | None = None) -> Question:
+    def question_before(self, row: int, candidates: Rows) -> Question:
         """A question about the user of a row of the table as of that row's moment, which the user's history ends at."""
         table = self._loaded.interactions
         moment, user = (int(table[name].iloc[row]) for name in ("timestamp", "user"))
@@ -112,10 +113,8 @@ class Viewer:
         end = first + np.searchsorted(table["timestamp"].to_numpy()[first:last], moment)
         return self._question(moment, user, int(end), candidates)
 
-    def _question(self, moment: int, user: int, end: int, candidates: Rows | None) -> Question:
-        rows, nothing = np.arange(self._first[user], end), np.zeros(0, np.int64)
-        candidates = nothing if candidates is None else candidates
-        return Question(moment=moment, user=user, rows=rows, item=nothing, label=nothing, candidates=candidates)
+    def _question(self, moment: int, user: int, end: int, candidates: Rows) -> Question:
+        return Question(moment=moment, user=user, rows=np.arange(self._first[user], end), candidates=candidates)
 
     def rated(self, question: Question) -> Rows:
         """The numbers of the items that a question's user has rated, in the table or by hand."""

@@ -11,10 +11,11 @@ Shapes: q users, r items rated later, I items, N a shortlist's size, d draws, c 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from thinkrec import artifacts
 from thinkrec.answers.views import Viewer
@@ -47,7 +48,7 @@ LISTED = 10  # items of a list that is described
 DIGITS = 4  # of the document
 PART_CELLS = 2**17  # users times items at once: bounds memory, some 20 arrays of so many
 
-ByUser = dict[Any, dict[str, list[Floats]]]  # what was ranked -> measure -> a value per user, part by part
+ByUser = dict[str, Floats]  # measure -> a value per user (q)
 
 
 def rank_catalogue(
@@ -68,37 +69,10 @@ def rank_catalogue(
     questions = sample_users(everybody, users, params.seed)
     retrievers = fit_retrievers(interactions, items.assign(keywords=keywords["keywords"]), rows, params)
     sizes = sorted({*(size for size in SIZES if size < shortlist), min(shortlist, len(items))})
-    generator = np.random.default_rng(params.seed)
-    by_user: ByUser = defaultdict(lambda: defaultdict(list))
-    lists: dict[str, list[Ints]] = defaultdict(list)
-    count = len(questions.row)
-    size_of_part = max(1, PART_CELLS // len(items))
-    for first in track(range(0, count, size_of_part), "ranking", unit="part"):
-        part = questions.take(np.arange(first, min(first + size_of_part, count)))
-        candidate = part.candidates(interactions, len(items))
-        noise = generator.random(candidate.shape)  # row by row: no user's depends on the size of a part
-        scores = score_catalogue(part, candidate, retrievers)
-        shortlists = {name: first_items(score, candidate, sizes[-1], noise) for name, score in scores.items()}
-        ours = ask(viewer, part, _mark(np.concatenate([*shortlists.values()], axis=1), candidate))
-        orders = {OURS: ours, WEIGHTED: ours * (scores[POPULAR] + 1)}
-        for name in shortlists:
-            for size in sizes:
-                taken = _mark(shortlists[name][:, :size], candidate)
-                _extend(
-                    by_user[name, size], measure_stages(part, candidate, taken, {"retriever": scores[name], **orders})
-                )
-        for name, retriever in ((OURS, params.features.model), (WEIGHTED, POPULAR)):
-            scores[name] = np.where(_mark(shortlists[retriever], candidate), orders[name], -np.inf)
-        for name, score in scores.items():
-            _extend(by_user[name], measure(part, candidate, score))
-            lists[name].append(first_items(score, candidate, LISTED, noise))
-    values = {name: {key: np.concatenate(column) for key, column in of.items()} for name, of in by_user.items()}
+    models, stages, lists = _measure_all(viewer, questions, retrievers, sizes, interactions, len(items), params)
     train = interactions[interactions["split"] == "train"]
     popularity = np.bincount(train["item"], minlength=len(items))
-    listed = {name: np.concatenate(parts) for name, parts in lists.items()}
-    described = {
-        name: describe_lists(of_model, popularity, train["user"].nunique()) for name, of_model in listed.items()
-    }
+    described = {name: describe_lists(each, popularity, train["user"].nunique()) for name, each in lists.items()}
     document = {
         "dataset": params.dataset.name,
         "code": code_commit(),
@@ -106,7 +80,7 @@ def rank_catalogue(
         "protocol": protocol,
         "split": split if protocol == "temporal" else None,
         "users": {
-            "ranked": count,
+            "ranked": len(questions.row),
             "of": len(everybody.row),
             "without_history": int((questions.end == questions.start).sum()),
         },
@@ -118,11 +92,56 @@ def rank_catalogue(
         "feature_model": params.features.model,
         "shortlist": sizes[-1],
         "draws": DRAWS,
-        **_summarise({name: values[name] for name in scores}, described, params.seed),
-        "stages": _summarise_stages({key: value for key, value in values.items() if key not in scores}, params.seed),
+        **_summarise(models, described, params.seed),
+        "stages": _summarise_stages(stages, params.seed),
     }
     asked = interactions["user"].to_numpy(np.int64)[questions.row]
-    return artifacts.rounded(document, DIGITS), mark_lists(asked, questions, listed)
+    return artifacts.rounded(document, DIGITS), mark_lists(asked, questions, lists)
+
+
+def _measure_all(
+    viewer: Viewer,
+    questions: Questions,
+    retrievers: Mapping[str, Retriever],
+    sizes: Sequence[int],
+    interactions: pd.DataFrame,
+    items: int,
+    params: Params,
+) -> tuple[dict[str, ByUser], dict[tuple[str, int], ByUser], dict[str, Ints]]:
+    """What is measured of each model and of each retriever's shortlists by size, and each model's first items."""
+    generator = np.random.default_rng(params.seed)
+    models: dict[str, list[ByUser]] = defaultdict(list)  # here, and in the two below, part by part
+    stages: dict[tuple[str, int], list[ByUser]] = defaultdict(list)
+    lists: dict[str, list[Ints]] = defaultdict(list)
+    count, size_of_part = len(questions.row), max(1, PART_CELLS // items)
+    for first in track(range(0, count, size_of_part), "ranking", unit="part"):
+        part = questions.take(np.arange(first, min(first + size_of_part, count)))
+        candidate = part.candidates(interactions, items)
+        noise = generator.random(candidate.shape)  # row by row: no user's depends on the size of a part
+        scores = score_catalogue(part, candidate, retrievers)
+        shortlists = {name: first_items(score, candidate, sizes[-1], noise) for name, score in scores.items()}
+        ours = ask(viewer, part, _mark(np.concatenate([*shortlists.values()], axis=1), candidate))
+        orders = {OURS: ours, WEIGHTED: ours * (scores[POPULAR] + 1)}
+        for name, shortlist in shortlists.items():
+            for size in sizes:
+                taken = _mark(shortlist[:, :size], candidate)
+                figures = measure_stages(part, candidate, taken, {"retriever": scores[name], **orders})
+                stages[name, size].append(figures)
+        for name, retriever in ((OURS, params.features.model), (WEIGHTED, POPULAR)):
+            scores[name] = np.where(_mark(shortlists[retriever], candidate), orders[name], -np.inf)
+        for name, score in scores.items():
+            models[name].append(measure(part, candidate, score))
+            lists[name].append(first_items(score, candidate, LISTED, noise))
+    return (
+        {name: _joined(parts) for name, parts in models.items()},
+        {key: _joined(parts) for key, parts in stages.items()},
+        {name: np.concatenate(parts) for name, parts in lists.items()},
+    )
+
+
+def _joined(parts: Sequence[ByUser]) -> ByUser:
+    """The values of the users of all parts, one part after the other."""
+    return {measure: np.concatenate([part[measure] for part in parts]) for measure in parts[0]}
 
 
 def score_catalogue(part: Questions, candidate: Bools, retrievers: Mapping[str, Retriever]) -> dict[str, Scores]:
@@ -140,7 +159,7 @@ def ask(viewer: Viewer, part: Questions, asked: Bools) -> Floats:
     return score
 
 
-def measure(part: Questions, candidate: Bools, score: Scores) -> dict[str, Floats]:
+def measure(part: Questions, candidate: Bools, score: Scores) -> ByUser:
     """METRICS of each user (q), and the mean place of the items that were later liked, and disliked.
 
     A place is the share of the other candidates that stand lower; NaN of a user who later disliked nothing.
@@ -157,7 +176,7 @@ def measure(part: Questions, candidate: Bools, score: Scores) -> dict[str, Float
     return ranking_metrics(part.user[liked], above[liked], tied[liked], users) | places
 
 
-def measure_stages(part: Questions, candidate: Bools, taken: Bools, orders: Mapping[str, Scores]) -> dict[str, Floats]:
+def measure_stages(part: Questions, candidate: Bools, taken: Bools, orders: Mapping[str, Scores]) -> ByUser:
     """A shortlist's recall (q), and STAGE (q each) of the `orders` that it may be put in (q, I each), and of the best.
 
     The best order puts what is to be found first.
@@ -178,11 +197,6 @@ def _mark(items: Ints, candidate: Bools) -> Bools:
     return marked[:, :-1]
 
 
-def _extend(gathered: dict[str, list[Floats]], values: Mapping[str, Floats]) -> None:
-    for name, value in values.items():
-        gathered[name].append(value)
-
-
 def _mean(column: Floats) -> float | None:
     """The mean over the users that have a value; None without any."""
     present = column[~np.isnan(column)]
@@ -195,9 +209,7 @@ def _draw_means(columns: Floats, seed: int) -> Floats:
     return np.concatenate([weight @ columns / users for _, weight in resampled(users, draws=DRAWS, seed=seed)])
 
 
-def _summarise(
-    values: Mapping[str, Mapping[str, Floats]], described: Mapping[str, dict[str, float]], seed: int
-) -> dict[str, Any]:
+def _summarise(values: Mapping[str, ByUser], described: Mapping[str, dict[str, float]], seed: int) -> dict[str, Any]:
     """`models`: figures, intervals and lists; `differences`: ours minus each other's, Holm's family all of them."""
     columns = np.stack([values[name][metric] for name in values for metric in METRICS], axis=1)
     drawn = dict(zip(values, np.split(_draw_means(columns, seed), len(values), axis=1), strict=True))
@@ -217,7 +229,7 @@ def _summarise(
     return {"models": models, "differences": differences(compared)}
 
 
-def _summarise_stages(values: Mapping[Any, Mapping[str, Floats]], seed: int) -> dict[str, dict[str, Any]]:
+def _summarise_stages(values: Mapping[tuple[str, int], ByUser], seed: int) -> dict[str, dict[str, Any]]:
     """By retriever and size: the means, and what ThinkRec's orders gain on the retriever's."""
     table: dict[str, dict[str, Any]] = defaultdict(dict)
     gains = [(name, size, order) for name, size in values for order in (OURS, WEIGHTED)]

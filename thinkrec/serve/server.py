@@ -118,8 +118,8 @@ def make_app(
     waiting: int = 256,
     timeout: float = 30.0,
     host: str | None = "127.0.0.1",
-) -> tuple[FastAPI, Guard]:
-    """The application, and what stands before it; it answers to this machine's names and `host`, or to any (None)."""
+) -> Guard:
+    """The application; it answers to this machine's names and `host`, or to any (None)."""
     models = ModelThread(recommender.answer, waiting=waiting)
 
     @asynccontextmanager
@@ -196,7 +196,7 @@ def make_app(
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", host])
     paths = {"/score", "/recommend", "/explain", "/users", "/items", "/health", "/metrics", "/openapi.json", *PAGE}
     guard = Guard(app, paths=paths, token=token, timeout=timeout)
-    return app, guard
+    return guard
 
 
 def run(recommender: Recommender, host: str, port: int, *, token: str | None, waiting: int, timeout: float) -> int:
@@ -212,7 +212,7 @@ def run(recommender: Recommender, host: str, port: int, *, token: str | None, wa
         raise UserError(f"--host {host} --port {port}: cannot listen there ({error.strerror})") from None
     shown = f"[{host}]" if ":" in host else host
     named = shown if _is_local(host) else None
-    _, guard = make_app(recommender, token=token, waiting=waiting, timeout=timeout, host=named)
+    guard = make_app(recommender, token=token, waiting=waiting, timeout=timeout, host=named)
     config = uvicorn.Config(guard, log_config=None, log_level="warning", access_log=False)
     # uvicorn raises the signal that stopped it once more, when it has stopped; that shall not end this process.
     for number in (signal.SIGTERM, signal.SIGINT):
