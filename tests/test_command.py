@@ -50,6 +50,10 @@ def raise_it(error: Exception) -> Callable[[], str]:
         (write_to("nowhere/file"), "work: nowhere/file: No such file or directory"),
         (raise_it(RuntimeError("Error while writing: No space left on device")), "No space left (RuntimeError)"),
         (raise_it(OSError(28, "No space left on device")), "work: OSError: No space left on device"),
+        (
+            raise_it(RuntimeError("Error while serializing: I/O error: Disk quota exceeded (os error 122)")),
+            "work: I/O error: Disk quota exceeded (RuntimeError)",
+        ),
     ],
 )
 def test_a_fault_of_disk_or_path_is_one_line(work, line):

@@ -96,7 +96,10 @@ def _fault(error: Exception) -> str | None:
     if isinstance(error, OSError):
         return f"{error.filename or type(error).__name__}: {error.strerror or error}"
     # What libraries in other languages make of the same.
-    words = r"No space left|Permission denied|Read-only file system|disk is full|disk I/O error"
+    words = (
+        r"No space left|Permission denied|Read-only file system|disk is full|disk I/O error|I/O error: [\w -]+\w"
+        r"|PytorchStreamWriter failed"
+    )
     match = re.search(words, str(error))
     return match and f"{match[0]} ({type(error).__name__})"
 

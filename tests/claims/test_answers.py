@@ -28,7 +28,8 @@ def test_an_answer_that_begins_with_the_word_yes_is_a_yes(text):
 
 
 @pytest.mark.parametrize("text", ["No", "No.", "**No**", "no, never", "Answer: No", "\u201cNo\u201d", "No... 3 of 3",
-                                  "Verdict = No", "The answer is No", "No the user would not", "No (war)"])  # fmt: skip
+                                  "Verdict = No", "The answer is: **No**", "No the user would not",
+                                  "No (war)"])  # fmt: skip
 def test_an_answer_that_begins_with_the_word_no_is_a_no(text):
     assert parse_verdict(text) is False
 
@@ -49,7 +50,8 @@ def test_anything_else_is_no_verdict(text):
      "Verdict: No Way Out fits. Yes", '"No Way Out" fits. Yes', "No. 3 of the list is war, so Yes", "No less than war",
      "No, Honestly fits them: Yes.", "No (1998) is theirs, so the answer is Yes.", "No\nYes", "Yes. No, wait.",
      "<answer>No Way Out</answer>", "<answer>Yes</answer> or <answer>No</answer>",
-     "<answer>Yes</answer><answer>No</answer> War.", '{"verdict": "No Way Out"}'],
+     "<answer>Yes</answer><answer>No</answer> War.", '{"verdict": "No Way Out"}', "Verdict: Yes, but ultimately No.",
+     "No. Wait, actually yes.", "Answer: Yes\n**Verdict:** No\nWar.", "Yes. War.\n\nOn second thought, no."],
 )  # fmt: skip
 def test_a_title_or_a_verdict_taken_back_is_no_verdict(text):
     assert split_verdict(text) == (None, text)

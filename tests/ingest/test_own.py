@@ -174,6 +174,27 @@ def test_a_year_may_be_a_date_and_whole_ids_join_to_whole_ids(released, year, tm
     assert whole.items[["item_id", "year", "description"]].to_numpy().tolist() == [["2", year, released]]
 
 
+@pytest.mark.parametrize(
+    ("kinds", "categories"),
+    [
+        ("['Sea tale', \"Pirate's life\"]", ["Sea tale", "Pirate's life"]),
+        ('["Sea tale", null]', ["Sea tale"]),
+        ("['Sea tale'\n 'War, civil']", ["Sea tale", "War, civil"]),
+        ("[{'id': 4, 'name': 'Sea tale'}, {'id': 5, 'name': 'War'}]", ["Sea tale", "War"]),
+        ("[]", []),
+        ("[Sea] tale; War", ["[Sea] tale", "War"]),
+    ],
+)
+def test_a_list_is_read_as_programs_write_it(kinds, categories, tmp_path):
+    raw, about = save(TABLE, tmp_path / "r.csv"), {"item": "id", "categories": "kinds"}
+    for name in ("i.csv", "i.jsonl"):
+        file = save(pd.DataFrame({"id": ["a"], "kinds": [kinds]}), tmp_path / name)
+        assert read(raw, items={"file": file, **about}).items["categories"].tolist() == [categories]
+    (tmp_path / "o.jsonl").write_text('{"id": "a", "kinds": [{"name": "Sea tale"}, {"name": null}]}')
+    whole = read(raw, items={"file": tmp_path / "o.jsonl", **about})
+    assert whole.items["categories"].tolist() == [["Sea tale"]]
+
+
 def test_splits_of_ones_own_follow_the_column_and_else_shares_of_time(tmp_path):
     path = save(TABLE.assign(part=["train", "valid", "test"]), tmp_path / "r.csv")
     assert choose_dataset(own(path)).windows == {"shares": [0.8, 0.1, 0.1]}
@@ -288,7 +309,15 @@ def test_what_is_doubtful_is_said(tmp_path, capsys):
     ingest(params)
     said = capsys.readouterr().err
     assert "2 of 3 rated items, such as 'b', are in none of the 1 rows of metadata" in said
-    assert "1 ids, such as '2.5E+15', are numbers that a spreadsheet has rounded" in said
+    assert "1 ids, such as '2.5E+15', are numbers that a program has rounded" in said
+    text = '{"id": "a", "name": {"en": "One"}}\n{"id": "b", "name": null}'
+    params = metadata(text, tmp_path, name="i.jsonl")
+    floats = pd.DataFrame({"who": [9e16], "what": "a", "stars": 5, "when": 1_500_000_003})
+    pd.concat([pd.read_csv(params.raw), floats]).to_csv(params.raw, index=False)
+    ingest(params)
+    said = capsys.readouterr().err
+    assert "2 of 2 items in the metadata have no title there; see that dataset.items.title names" in said
+    assert "1 ids, such as '9e+16', are numbers that a program has rounded" in said
     days = pd.DataFrame({"who": 1, "what": range(20), "stars": [1, 5] * 10, "when": range(43_800, 43_820)})
     ingest(own(save(days, tmp_path / "r.csv")))
     assert "the ratings are of 1970-01-01 to 1970-01-01; is that so?" in capsys.readouterr().err

@@ -171,6 +171,12 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "503": soon(refuses(503, "overloaded")),
     "bad request": refuses(400, "context_length_exceeded"),
     "flagged": refuses(400, "content_filter"),
+    "moderated": _raw('{"error": {"code": 403, "message": "m is moderated, and your input was flagged"}}', status=403),
+    "error in a list": _raw(
+        '[{"error": {"code": 400, "message": "The input token count exceeds the maximum number '
+        'of tokens allowed (9)."}}]',
+        status=400,
+    ),
     "detail": lambda request: Response(body={"detail": f"not today,\x1b[31m {request.key}"}, status=422),
     "bad key": refuses(401, "invalid_api_key"),
     "forbidden": refuses(403, "model_not_allowed"),
@@ -219,6 +225,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "spaces": says(" \n\t"),
     "refusal": says(None, refusal="I will not."),
     "content filter": says("Yes. It", finish="content_filter"),
+    "filtered": lacks(choices=[{"index": 0, "finish_reason": "content_filter: PROHIBITED_CONTENT"}]),
+    "unsafe": says(None, finish="SAFETY", tokens=(7, 0)),
     "can't help": says("I can't help with that."),
     "truncated": says("Yes. It fits because the user", finish="length"),
     "truncated elsewhere": says("Yes. It fits because the user", finish="MAX_TOKENS"),

@@ -74,7 +74,11 @@ ANSWERS = {
     "error object with 200": REFUSED | {"finish_reason": "not_taken", "refused": True, **UNCOUNTED},
     "bad request": REFUSED | {"finish_reason": "not_taken", "refused": True, **UNCOUNTED},
     "detail": REFUSED | {"finish_reason": "set_aside", "refused": True, **UNCOUNTED},
+    "error in a list": REFUSED | {"finish_reason": "not_taken", "refused": True, **UNCOUNTED},
     "flagged": REFUSED | {"finish_reason": "content_filter", "refused": True, **UNCOUNTED},
+    "moderated": REFUSED | {"finish_reason": "content_filter", "refused": True, **UNCOUNTED},
+    "filtered": REFUSED | {"finish_reason": "content_filter", "refused": True},
+    "unsafe": REFUSED | {"finish_reason": "content_filter", "refused": True, "completion_tokens": 0},
     "can't help": REFUSED | {"text": "I can't help with that."},
     "truncated": CUT | {"text": "Yes. It fits because the user", "finish_reason": "length"},
     "truncated elsewhere": CUT | {"text": "Yes. It fits because the user", "finish_reason": "length"},
@@ -233,8 +237,8 @@ def test_the_ledger_calls_each_answer_that_is_none_by_its_name():
     counts = {fault: count for fault, count in synthesis.stats["rejected"].items() if count}
     assert counts == Counter(faults.values())
     assert synthesis.stats["given_up"] == synthesis.stats["rejected"]
-    counted = len(faults) - 4  # what was flagged, or not taken, reached no model
-    assert (synthesis.stats["prompt_tokens"], synthesis.stats["completion_tokens"]) == (7 * counted, 3 * counted)
+    for kind, tokens in (("prompt_tokens", 7), ("completion_tokens", 3)):  # what was flagged, or not taken, has none
+        assert synthesis.stats[kind] == sum(ANSWERS[fault].get(kind, tokens) for fault in faults)
 
 
 def test_scratch_work_is_in_no_trace(monkeypatch):

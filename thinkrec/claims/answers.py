@@ -28,7 +28,7 @@ PARTS = {"history": "History", "taste": "Taste", "fit": "Fit"}  # names, and the
 _QUOTED_MARKUP = r"[\s*_#>`~\"'“”\u2018\u2019«»()\[\]-]*"
 _VERDICT_LABEL = (
     rf"(?:(?:\(?\d{{1,2}}[.):]{_QUOTED_MARKUP})?(?:the\s+)?(?:final\s+|my\s+)?(?:verdict|answer)"
-    rf"{_QUOTED_MARKUP}(?:[:\uff1a=\n]|(?<=\s)[\u2013\u2014-]|\bis\b){_QUOTED_MARKUP})?"
+    rf"{_QUOTED_MARKUP}(?:[:\uff1a=\n]|(?<=\s)[\u2013\u2014-]|\bis\b:?){_QUOTED_MARKUP})?"
 )
 # Titles begin with the words, too ("No Country for Old Men", "Yes Man"), and "No doubt" means something else: without
 # a mark after it, the word is a verdict only where the next one goes on from it.
@@ -40,12 +40,19 @@ _VERDICT_END = (
     rf"(?=[*_`~\"'“”\u2018\u2019«»)\]]*(?:[^\S\n]*(?:[^\w\s]|\n|\Z)|\s+(?:{_CONNECTIVES})\b))"
 )
 _VERDICT_WORD = re.compile(rf"{_QUOTED_MARKUP}{_VERDICT_LABEL}(?P<word>yes|no){_VERDICT_END}", re.IGNORECASE)
-# A verdict that stands by itself: at the end of the first line or of a sentence in it, or alone on a line.
+# A verdict that stands by itself: at the end of the first line or of a sentence in it, or alone on a line; what
+# leads to it may stand before it ("Wait, actually no").
+_LEAD = (
+    r"(?:(?:so|or|the|final|then|thus|hence|therefore|verdict|answer|is|overall|but|wait|actually|ultimately|rather|on"
+    r"|second|thoughts?|reflection|in|fact|my)[\s:,.*_]+)*"
+)
+_LINE_START = r"^[\s*_#>`~-]*"
 _ANOTHER_VERDICT = re.compile(
-    r"(?:(?:[.:;,!?\u2013\u2014]|\s-)[^\S\n]*(?:(?:so|or|the|final|then|thus|hence|therefore|verdict|answer|is|overall)[\s:,]+)*"
-    r"|^[\s*_#>`~-]*)[*_`]*(?P<word>yes|no)[*_`]*(?=[.!,;]|[^\S\n]*$)",
+    rf"(?:(?:[.:;,!?\u2013\u2014\u2026]|\s-)[^\S\n]*|{_LINE_START}){_LEAD}[*_`]*(?P<word>yes|no)[*_`]*"
+    r"(?=[.!,;]|[^\S\n]*$)",
     re.IGNORECASE | re.MULTILINE,
 )
+_ALONE = re.compile(rf"{_LINE_START}{_LEAD}[*_`]*(?:yes|no)[*_`]*[.!]?\s*", re.IGNORECASE)
 # Other forms in which models mark it: at the beginning of an answer or at its end.
 _MARK = (
     r"(?:\$|\\\()?(?:<(?:answer|verdict)>|\\boxed\{(?:\\[a-z]+\{)?)\s*[*_]*(?P<word>yes|no)[*_]*[.!]?\s*"
@@ -132,7 +139,7 @@ def split_verdict(text: str) -> tuple[bool | None, str]:
     gap = _AFTER_VERDICT.match(rest)
     assert gap is not None  # every part of the pattern is optional
     line, _, further = rest.partition("\n")
-    alone = [entry for entry in further.splitlines() if len(entry.split()) == 1]
+    alone = filter(_ALONE.fullmatch, further.splitlines())
     word, others = match["word"].lower(), _ANOTHER_VERDICT.finditer("\n".join([line, *alone]))
     if any(other["word"].lower() != word for other in others):
         return None, text

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterator
 
 WHOLE = r"^(-?\d+)\.0+$"  # a whole number as pandas and databases write one that they hold as a fraction
-MISSING = ("nan", "NaN", "NULL", "null", "None", "<NA>", "\\N")  # what pandas and databases write for no value
+MISSING = ("nan", "NaN", "NULL", "null", "None", "<NA>", "NA", "N/A", "#N/A", "\\N")  # what programs write for no value
 MAX_TEXT = 20_000  # characters read of one description: room for any honest one
 
 _TAG = re.compile(r"<!--.*?-->|</?[A-Za-z!][^<>]*>", re.DOTALL)

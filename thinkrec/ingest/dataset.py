@@ -46,7 +46,7 @@ from thinkrec.params import DatasetParams
 from thinkrec.shown import LONGEST_TITLE, shown_title
 
 FEW_USERS = 30  # of a test split: fewer make a mean over users a matter of chance
-ROUNDED = r"\d[.,]\d+E\+\d+"  # how a spreadsheet shows a long number
+ROUNDED = r"\d([.,]\d+)?[eE]\+\d+"  # how spreadsheets and pandas show a long number
 FIRST_RATINGS = 315_532_800  # 1980-01-01: nobody collected any before, so earlier times are something else
 
 
@@ -202,11 +202,11 @@ def _select_rows(within: pd.DataFrame, core: int) -> tuple[Rows, dict[str, int]]
 
 
 def _warn_of_rounded_ids(*ids: pd.Series) -> None:
-    """Say of ids that a spreadsheet has written as rounded numbers that several may have become one."""
+    """Say of ids that are written as rounded numbers that several may have become one."""
     rounded = pd.concat([some[some.str.fullmatch(ROUNDED)] for some in ids])
     if len(rounded):
         print(
-            f"ingest: {len(rounded):,} ids, such as {rounded.iloc[0]!r}, are numbers that a spreadsheet has rounded: "
+            f"ingest: {len(rounded):,} ids, such as {rounded.iloc[0]!r}, are numbers that a program has rounded: "
             "different ones may have become one; write ids as text",
             file=sys.stderr,
         )
@@ -264,6 +264,13 @@ def _check_metadata(metadata: Items, item_ids: pd.Series, max_bad_share: float) 
         if metadata.table.empty:
             raise UserError(f"dataset: {text}")
         print(f"ingest: {text}", file=sys.stderr)
+    untitled = int((metadata.table["title"] == "").sum())
+    if 2 * untitled > len(metadata.table):
+        print(
+            f"ingest: {untitled:,} of {len(metadata.table):,} items in the metadata have no title there; see that "
+            "dataset.items.title names the column of titles, as text",
+            file=sys.stderr,
+        )
 
 
 def _measure_splits(dataset: Dataset, interactions: pd.DataFrame, summaries: Sequence[Summary]) -> Windows:

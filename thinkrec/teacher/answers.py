@@ -25,10 +25,16 @@ MOST_TOKENS = 10_000_000  # of a prompt or an answer, beyond any model there is
 # that the host turned down alone, for a reason that we cannot tell.
 NOT_TAKEN, SET_ASIDE = "not_taken", "set_aside"
 TURNED_DOWN = (400, 413, 422)  # status of what may be one question's own fault
-# What other APIs call an answer that was cut off.
+# What other APIs call an answer that was cut off, and one that a filter stopped or took away.
 _LENGTH = re.compile(r"(?:max|model)(?:_output|_completion)?_(?:tokens|length)", re.IGNORECASE)
-# What hosts call a question that they refuse: by its code or, where it is too long, in words.
-_FLAGGED = {"content_filter", "content_policy_violation", "invalid_prompt"}
+_FILTERED = re.compile(
+    r"\A(?:content_filter|safety|recitation|prohibited_content|blocklist|spii|sensitive|refusal|guardrail_intervened)\b.*",
+    re.IGNORECASE | re.DOTALL,
+)
+# What hosts call a question that they refuse: by its code or in words, so where it is too long.
+_FLAGGED = re.compile(
+    r"\b(?:content_filter|content_policy_violation|invalid_prompt)\b|\b(?:input|prompt|message)s? (?:was|were) flagged"
+)
 _TOO_LONG = re.compile(
     r"context.{0,20}(?:length|size|window)|(?:prompt|input|request|messages?)\b.{0,20}\btoo (?:long|large)"
     r"|string_above_max_length|exceeds? the (?:maximum|limit).{0,40}tokens",
@@ -90,15 +96,16 @@ def read_answer(status: int, body: object) -> Answer | None:
     """The answer in a chat completion's status and body; None: it is none, but an error or another API's response."""
     response = as_object(body)
     choices, error = response.get("choices"), read_error(body)
-    if status == 400 and _innermost(error or body).get("code") in _FLAGGED:
+    if (error or status in (400, 403)) and _FLAGGED.search(_describe(error or body)):
         return Answer(refusal=error_text(error or body) or "no reason given", finish_reason="content_filter")
-    if (error or status >= 400) and _says_too_long(error or body):
+    if (error or status >= 400) and _TOO_LONG.search(_describe(error or body)):
         return Answer(refusal=error_text(error or body), finish_reason=NOT_TAKEN)
     if not (200 <= status < 300 and isinstance(choices, list)) or error:
         return None
     choice = as_object(choices[0]) if choices else {}
     message = as_object(choice.get("message"))
-    if not message:
+    finish_reason = _FILTERED.sub("content_filter", _LENGTH.sub("length", _text(choice.get("finish_reason"))))
+    if not message and finish_reason != "content_filter":
         return None
     prompt_tokens, completion_tokens = read_usage(response) or (0, 0)
     answer = Answer(
@@ -107,7 +114,7 @@ def read_answer(status: int, body: object) -> Answer | None:
         or _text(message.get("reasoning"))
         or _joined_parts(message.get("reasoning_details"), kind="reasoning.text"),
         refusal=_text(message.get("refusal")),
-        finish_reason=_LENGTH.sub("length", _text(choice.get("finish_reason"))),
+        finish_reason=finish_reason,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
     )
@@ -122,9 +129,9 @@ def read_error(body: object) -> object:
     return response.get("error") or choice.get("error") or (response if response.get("object") == "error" else None)
 
 
-def _says_too_long(error: object) -> bool:
+def _describe(error: object) -> str:
     details = _innermost(error)
-    return bool(_TOO_LONG.search(f"{details.get('code')} {details.get('type')} {error_text(error)}"))
+    return f"{details.get('code')} {details.get('type')} {error_text(error)}"
 
 
 def error_status(error: object) -> int:
@@ -191,9 +198,10 @@ def _innermost(error: object) -> dict[str, Any]:
 
 
 def parse_object(content: str | bytes) -> dict[str, Any]:
-    """The JSON object in a body or line; empty for anything else."""
+    """The JSON object in a body or line, alone or the first of a list, as Google's errors are; else an empty one."""
     try:
-        return as_object(json.loads(content))
+        value = json.loads(content)
+        return as_object(value[0] if isinstance(value, list) and value else value)
     except (ValueError, RecursionError):  # nested deeper than anybody reads
         return {}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -88,14 +89,19 @@ def _records(block: bytes, *, lenient: bool) -> Iterator[Record]:
 
 def _values(line: bytes, errors: str) -> Mapping[str, Any] | str:
     try:
-        values = json.loads(line.decode("utf-8", errors))
+        values = read_value(line.decode("utf-8", errors).strip())
     except UnicodeDecodeError:
         return NOT_TEXT
-    except (ValueError, RecursionError):
-        try:
-            values = ast.literal_eval(line.decode("utf-8", errors).strip()) if line.lstrip()[:1] == b"{" else None
-        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-            values = None
-        if values is None:
-            return "not JSON"
+    except ValueError:
+        return "not JSON"
     return values if isinstance(values, dict) else "not a JSON object"
+
+
+def read_value(text: str) -> Any:
+    """What a text says in JSON or as Python writes an object or a list; a ValueError where it is neither."""
+    with suppress(ValueError, RecursionError):
+        return json.loads(text)
+    try:
+        return ast.literal_eval(text if text[:1] in ("{", "[") else "")
+    except (SyntaxError, MemoryError, RecursionError, TypeError) as error:
+        raise ValueError(str(error)) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -17,12 +18,14 @@ import pandas as pd
 
 from thinkrec.ingest.clean import MISSING, plain_id, plain_text, repairs
 from thinkrec.ingest.raw import Fault, Items, Part
+from thinkrec.ingest.readers.jsonlines import read_value
 from thinkrec.ingest.readers.ratings import cell
 from thinkrec.ingest.readers.records import NOT_TEXT, Format, read_records
 
 _YEAR = re.compile(r"(\d{4})(?:\.0|-\d\d.*)?", re.ASCII | re.DOTALL)  # by itself, or an ISO date's
 LOST = "\ufffd"  # stands for bytes that are no text
 _SEPARATORS = ("|", ";", ",")
+_NO_COMMA = re.compile(r"(?<=['\"])\s+(?=['\"])")  # between the texts of an array that numpy wrote
 ROLES = ("item", "title", "year", "categories", "description")
 
 
@@ -138,9 +141,16 @@ def text_of(value: Any) -> str:
 
 
 def list_of(value: Any) -> list[str]:
-    """The parts of a list, or of a text at the first of `|`, `;` and `,` that it holds."""
+    """The parts of a list (of objects, their names), or of a text at the first of `|`, `;` and `,` that it holds.
+
+    The text may be a list as programs write one, such as ['Drama', 'Sea tale'], numpy's without commas.
+    """
     if isinstance(value, (list, tuple)):
-        return [text for inner in value if (text := text_of(inner))]
-    text = text_of(value)
+        names = (inner.get("name") if isinstance(inner, Mapping) else inner for inner in value)
+        return [text for name in names if (text := text_of(name))]
+    text = text_of(value).strip()
+    if text.startswith("["):
+        with suppress(ValueError):
+            return list_of(read_value(_NO_COMMA.sub(", ", text)))
     separator = next((mark for mark in _SEPARATORS if mark in text), _SEPARATORS[0])
     return [part.strip() for part in text.split(separator) if part.strip()]
