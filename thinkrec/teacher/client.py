@@ -1,7 +1,7 @@
 """Asking a teacher: many questions at a time, each paid for once, and an orderly end.
 
-The teacher is reached through the `openai` client whatever it is. The offline one runs in this process behind the same
-client, over an in-process transport, so the default run goes through the code that a paid run goes through.
+A server is reached through the `openai` client. The offline teacher is a function of this process that gives the same
+responses, so the default run goes through the code that a paid run goes through.
 
 A question's way: `Session.ask` looks into the store; `_keep` waits for its turn and stores the answer; `_answer` asks
 until there is one; `_send` sends one request within the budget; `_judge` alone decides what its response comes to: an
