@@ -22,13 +22,19 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
+LONGEST = ("test_smollm2.py", "test_distributed.py", "test_stages.py", "test_paper_recipe.py")  # minutes each
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the finished project as integration, and let all integration tests run after the others."""
+    """Mark what needs the finished project as integration, and let all integration tests run after the others.
+
+    Of those the longest begin first, or one worker would end alone with them.
+    """
     for item in items:
         if "finished" in getattr(item, "fixturenames", ()):
             item.add_marker("integration")
-    items.sort(key=lambda item: item.get_closest_marker("integration") is not None)
+    items.sort(key=lambda item: (item.get_closest_marker("integration") is not None, item.path.name not in LONGEST))
 
 
 @pytest.fixture(scope="session")
