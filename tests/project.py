@@ -303,8 +303,8 @@ def teacher_params(endpoint: str, **changes: Any) -> TeacherSettings:
 def scores_of(
     recommender: Recommender, users: Sequence[str | History]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Probabilities of 30 items to each: as the API computes them, and as the stages do."""
-    questions = [replace(recommender._question(user), candidates=np.arange(30)) for user in users]
+    """Probabilities of 80 items, several sequences, to each: as the API computes them, and as the stages do."""
+    questions = [replace(recommender._question(user), candidates=np.arange(80)) for user in users]
     view = recommender.viewer.view(questions)
     loaded = view.loaded
     plainly = score(loaded.model, loaded.layout, view.targets, loaded.row_weights())

@@ -181,6 +181,8 @@ def test_a_year_may_be_a_date_and_whole_ids_join_to_whole_ids(released, year, tm
         ('["Sea tale", null]', ["Sea tale"]),
         ("['Sea tale'\n 'War, civil']", ["Sea tale", "War, civil"]),
         ("[{'id': 4, 'name': 'Sea tale'}, {'id': 5, 'name': 'War'}]", ["Sea tale", "War"]),
+        ("['Sea tale', nan]", ["Sea tale"]),
+        ("[Sea tale, War]", ["Sea tale", "War"]),
         ("[]", []),
         ("[Sea] tale; War", ["[Sea] tale", "War"]),
     ],
@@ -307,17 +309,17 @@ def test_what_is_doubtful_is_said(tmp_path, capsys):
     with (tmp_path / "r.csv").open("a") as file:
         file.write("\n1,c,5,1500000003\n2.5E+15,a,5,1500000003")
     ingest(params)
-    said = capsys.readouterr().err
-    assert "2 of 3 rated items, such as 'b', are in none of the 1 rows of metadata" in said
-    assert "1 ids, such as '2.5E+15', are numbers that a program has rounded" in said
+    warnings = capsys.readouterr().err
+    assert "2 of 3 rated items, such as 'b', are in none of the 1 rows of metadata" in warnings
+    assert "1 ids, such as '2.5E+15', are numbers that a program has rounded" in warnings
     text = '{"id": "a", "name": {"en": "One"}}\n{"id": "b", "name": null}'
     params = metadata(text, tmp_path, name="i.jsonl")
     floats = pd.DataFrame({"who": [9e16], "what": "a", "stars": 5, "when": 1_500_000_003})
     pd.concat([pd.read_csv(params.raw), floats]).to_csv(params.raw, index=False)
     ingest(params)
-    said = capsys.readouterr().err
-    assert "2 of 2 items in the metadata have no title there; see that dataset.items.title names" in said
-    assert "1 ids, such as '9e+16', are numbers that a program has rounded" in said
+    warnings = capsys.readouterr().err
+    assert "2 of 2 items in the metadata have no title there; see that dataset.items.title names" in warnings
+    assert "1 ids, such as '9e+16', are numbers that a program has rounded" in warnings
     days = pd.DataFrame({"who": 1, "what": range(20), "stars": [1, 5] * 10, "when": range(43_800, 43_820)})
     ingest(own(save(days, tmp_path / "r.csv")))
     assert "the ratings are of 1970-01-01 to 1970-01-01; is that so?" in capsys.readouterr().err

@@ -68,8 +68,8 @@ def probabilities(loaded: LoadedModel, rows: NDArray[np.int64], *, progress: str
         asked.append(_Asked(sum(len(block.tokens) for block in blocks if block.verdict < 0), windows))
     passes = list(_passes(asked, lambda each: each.history, _tokens(loaded)))
     scores = np.full(len(loaded.interactions), np.nan, np.float32)
-    for some in track(passes, progress, unit="pass"):
-        _score(some, loaded, scores)
+    for width, some in track(passes, progress, unit="pass"):
+        _score(some, width, loaded, scores)
     return sigmoid(scores[rows])
 
 
@@ -78,47 +78,44 @@ def _tokens(loaded: LoadedModel) -> int:
     return CPU_TOKENS if loaded.model.device.type == "cpu" else SCORING_TOKENS
 
 
-def _padded(tokens: int) -> int:
-    return -(-tokens // STEP) * STEP
-
-
-def _passes(things: Sequence[T], size: Callable[[T], int], tokens: int) -> Iterator[list[T]]:
-    """The things in groups of one padded size."""
+def _passes(things: Sequence[T], size: Callable[[T], int], tokens: int) -> Iterator[tuple[int, list[T]]]:
+    """The things in groups, each with the width that all of it are padded to."""
     groups: dict[int, list[T]] = defaultdict(list)
     for thing in things:
-        groups[_padded(size(thing))].append(thing)
+        groups[-(-size(thing) // STEP) * STEP].append(thing)
     for width, alike in sorted(groups.items()):
         count = max(1, tokens // width)
-        yield from (alike[first : first + count] for first in range(0, len(alike), count))
+        yield from ((width, alike[first : first + count]) for first in range(0, len(alike), count))
 
 
 @torch.inference_mode()
-def _score(asked: Sequence[_Asked], loaded: LoadedModel, scores: NDArray[np.float32]) -> None:
-    """Put the scores of the windows' targets in the places of their rows; all histories have one padded width."""
+def _score(asked: Sequence[_Asked], width: int, loaded: LoadedModel, scores: NDArray[np.float32]) -> None:
+    """Put the scores of the windows' targets in the places of their rows; all histories are padded to one width."""
     model, layout = loaded.model.eval(), loaded.layout
 
     def collated(window: Window) -> Batch:
         return layout.collate([window]).to(model.device)
 
     cache = _cache()
-    histories = _read(loaded, [_Part(collated(each.windows[0]), 0, each.history) for each in asked], cache)
+    histories = _read(loaded, [_Part(collated(each.windows[0]), 0, each.history) for each in asked], width, cache)
     windows = [(number, window) for number, each in enumerate(asked) for window in each.windows]
+    # The layout's own figure, which may be too high: so a window's width does not depend on what else is asked.
     further = layout.lengths([window for _, window in windows]) - [asked[number].history for number, _ in windows]
-    for some in _passes(range(len(windows)), lambda index: int(further[index]), _tokens(loaded)):
-        numbers = [windows[index][0] for index in some]
-        batches = [collated(windows[index][1]) for index in some]
-        behind = _cache()
-        for depth, layer in enumerate(cache.layers):
-            behind.update(layer.keys[numbers], layer.values[numbers], depth)
+    for room, places in _passes(range(len(windows)), lambda place: int(further[place]), _tokens(loaded)):
+        numbers = [windows[place][0] for place in places]
+        batches = [collated(windows[place][1]) for place in places]
         parts = [
             _Part(batch, asked[number].history, batch.input_ids.shape[1])
             for number, batch in zip(numbers, batches, strict=True)
         ]
-        targets = _read(loaded, parts, behind)
-        for place, (number, part) in enumerate(zip(numbers, parts, strict=True)):
-            states = torch.cat([histories[number, : part.first], targets[place, : part.last - part.first]])[None]
-            read = states[0, part.batch.verdicts[:, 1]]
-            score, _ = model.read_verdicts(read, model.match_texts(states, part.batch))
+        behind = _cache()
+        for depth, layer in enumerate(cache.layers):
+            behind.update(layer.keys[numbers], layer.values[numbers], depth)
+        targets = _read(loaded, parts, room, behind)
+        for number, part, read in zip(numbers, parts, targets, strict=True):
+            states = torch.cat([histories[number, : part.first], read[: part.last - part.first]])[None]
+            verdicts = states[0, part.batch.verdicts[:, 1]]
+            score, _ = model.read_verdicts(verdicts, model.match_texts(states, part.batch))
             scores[part.batch.target_rows.cpu().numpy()] = score.float().cpu().numpy()
 
 
@@ -127,12 +124,12 @@ def _cache() -> Cache:
     return Cache(layer_class_to_replicate=DynamicLayer)
 
 
-def _read(loaded: LoadedModel, parts: Sequence[_Part], cache: Cache) -> Tensor:
-    """The last hidden states (B, width, D) of parts of sequences, behind what is in the cache, and padded alike."""
+def _read(loaded: LoadedModel, parts: Sequence[_Part], width: int, cache: Cache) -> Tensor:
+    """The last hidden states (B, width, D) of parts of sequences, behind what is in the cache."""
     model, weights = loaded.model, loaded.row_weights()
     if weights is not None:
         weights.set_rows(torch.cat([part.batch.first_target for part in parts]))
-    width, seen = _padded(max(part.last - part.first for part in parts)), cache.get_seq_length()
+    seen = cache.get_seq_length()
     embedded, masks, positions = [], [], []
     for part in parts:
         room, batch = width - (part.last - part.first), part.batch

@@ -43,8 +43,8 @@ _VERDICT_WORD = re.compile(rf"{_QUOTED_MARKUP}{_VERDICT_LABEL}(?P<word>yes|no){_
 # A verdict that stands by itself: at the end of the first line or of a sentence in it, or alone on a line; what
 # leads to it may stand before it ("Wait, actually no").
 _LEAD = (
-    r"(?:(?:so|or|the|final|then|thus|hence|therefore|verdict|answer|is|overall|but|wait|actually|ultimately|rather|on"
-    r"|second|thoughts?|reflection|in|fact|my)[\s:,.*_]+)*"
+    r"(?:(?:so|or|the|final|then|thus|hence|therefore|verdict|answer|is|overall|but(?!\s+(?:yes|no)\b)|wait"
+    r"|actually|ultimately|rather|on|second|thoughts?|reflection|in|fact|my)[\s:,.*_]+){0,8}"
 )
 _LINE_START = r"^[\s*_#>`~-]*"
 _ANOTHER_VERDICT = re.compile(

@@ -125,7 +125,7 @@ class _Group:
         return cls(answers, checks, np.asarray([reward(*pair) for pair in zip(checks, answers, strict=True)]))
 
     def advantages(self, usual: Mapping[tuple[str, str], float]) -> list[NDArray[np.float64]]:
-        """The advantage of every answer's tokens, where claims are `usual`ly so often true, by kind and what they say.
+        """The advantage of every answer's tokens; `usual` is how often claims are true, by kind and what they say.
 
         Each token but those behind the last claim belongs to the first claim that ends at its own end or later.
         """

@@ -31,9 +31,10 @@ _FILTERED = re.compile(
     r"\A(?:content_filter|safety|recitation|prohibited_content|blocklist|spii|sensitive|refusal|guardrail_intervened)\b.*",
     re.IGNORECASE | re.DOTALL,
 )
-# What hosts call a question that they refuse: by its code or in words, so where it is too long.
+# What hosts call a question that they refuse: by its code or type, or in words; so where it is too long.
 _FLAGGED = re.compile(
-    r"\b(?:content_filter|content_policy_violation|invalid_prompt)\b|\b(?:input|prompt|message)s? (?:was|were) flagged"
+    r"\A(?:\S+ )?(?:content_filter|content_policy_violation|invalid_prompt) "
+    r"|\b(?:input|prompt|message)s? (?:was|were) flagged"
 )
 _TOO_LONG = re.compile(
     r"context.{0,20}(?:length|size|window)|(?:prompt|input|request|messages?)\b.{0,20}\btoo (?:long|large)"
@@ -198,10 +199,10 @@ def _innermost(error: object) -> dict[str, Any]:
 
 
 def parse_object(content: str | bytes) -> dict[str, Any]:
-    """The JSON object in a body or line, alone or the first of a list, as Google's errors are; else an empty one."""
+    """The JSON object in a body or line, alone or the only one of a list, as Google's errors are; else an empty one."""
     try:
         value = json.loads(content)
-        return as_object(value[0] if isinstance(value, list) and value else value)
+        return as_object(value[0] if isinstance(value, list) and len(value) == 1 else value)
     except (ValueError, RecursionError):  # nested deeper than anybody reads
         return {}
 

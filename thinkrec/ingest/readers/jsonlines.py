@@ -101,7 +101,9 @@ def read_value(text: str) -> Any:
     """What a text says in JSON or as Python writes an object or a list; a ValueError where it is neither."""
     with suppress(ValueError, RecursionError):
         return json.loads(text)
+    if text[:1] not in ("{", "["):
+        raise ValueError("neither an object nor a list")
     try:
-        return ast.literal_eval(text if text[:1] in ("{", "[") else "")
+        return ast.literal_eval(text)
     except (SyntaxError, MemoryError, RecursionError, TypeError) as error:
         raise ValueError(str(error)) from None

@@ -25,7 +25,9 @@ from thinkrec.ingest.readers.records import NOT_TEXT, Format, read_records
 _YEAR = re.compile(r"(\d{4})(?:\.0|-\d\d.*)?", re.ASCII | re.DOTALL)  # by itself, or an ISO date's
 LOST = "\ufffd"  # stands for bytes that are no text
 _SEPARATORS = ("|", ";", ",")
+_ARRAY = re.compile(r"\[.*\]", re.DOTALL)
 _NO_COMMA = re.compile(r"(?<=['\"])\s+(?=['\"])")  # between the texts of an array that numpy wrote
+_NO_VALUE = re.compile(r"(?<=[\[,\s])(?:nan|NaN|null)(?=[\s,\]])")  # an entry of a list, as pandas writes it
 ROLES = ("item", "title", "year", "categories", "description")
 
 
@@ -143,14 +145,15 @@ def text_of(value: Any) -> str:
 def list_of(value: Any) -> list[str]:
     """The parts of a list (of objects, their names), or of a text at the first of `|`, `;` and `,` that it holds.
 
-    The text may be a list as programs write one, such as ['Drama', 'Sea tale'], numpy's without commas.
+    The text may be a list as programs write one: ['Drama', 'Sea tale'], numpy's without commas, [Drama, Sea tale].
     """
     if isinstance(value, (list, tuple)):
         names = (inner.get("name") if isinstance(inner, Mapping) else inner for inner in value)
         return [text for name in names if (text := text_of(name))]
     text = text_of(value).strip()
-    if text.startswith("["):
+    if _ARRAY.fullmatch(text):
         with suppress(ValueError):
-            return list_of(read_value(_NO_COMMA.sub(", ", text)))
+            return list_of(read_value(_NO_COMMA.sub(", ", _NO_VALUE.sub("None", text))))
+        text = text[1:-1]
     separator = next((mark for mark in _SEPARATORS if mark in text), _SEPARATORS[0])
     return [part.strip() for part in text.split(separator) if part.strip()]

@@ -134,7 +134,7 @@ def cell(value: Any, role: str) -> str | None:
             return str(value)
         case float() | Decimal() if role == "rating":
             return str(float(value))
-        case float() if other and 2**53 < abs(value) < math.inf:
+        case float() if other and 2**53 <= abs(value) < math.inf:
             return f"{value:.16E}"  # which several whole numbers may have become: `dataset.ROUNDED`
         case float() | Decimal() if math.isfinite(value) and (role == "timestamp" or value == math.floor(value)):
             return str(math.floor(value))
