@@ -45,19 +45,20 @@ def recommend(
     """
     from thinkrec.terminal import read_user, recommendations_table, require_file
 
-    if everyone is not None:
-        if user is not None or history is not None:
-            raise UserError("--all is of every user; leave --user and --history out")
+    if everyone is None:
+        somebody = read_user(user, history)
+    elif user is not None or history is not None:
+        raise UserError("--all is of every user; leave --user and --history out")
+    else:
         require_file(everyone)
-        from thinkrec.recommender import Recommender
-
-        users, rows = Recommender.load().recommend_all(everyone, k, shortlist=shortlist)
-        document = {"users": users, "rows": rows, "file": str(everyone)}
-        return Reply(summary=f"{rows:,} items for {users:,} users, in {everyone}", document=document)
-    somebody = read_user(user, history)
     from thinkrec.recommender import Recommender
 
-    recommended = Recommender.load().recommend(somebody, k, shortlist=shortlist)
+    recommender = Recommender.load()
+    if everyone is not None:
+        users, rows = recommender.recommend_all(everyone, k, shortlist=shortlist)
+        document = {"users": users, "rows": rows, "file": str(everyone)}
+        return Reply(summary=f"{rows:,} items for {users:,} users, in {everyone}", document=document)
+    recommended = recommender.recommend(somebody, k, shortlist=shortlist)
     return Reply(
         summary=f"{len(recommended)} items",
         document=recommended.to_dict("records"),

@@ -21,7 +21,8 @@ REST = st.text().filter(lambda text: not text.strip().lower().startswith(("/", "
 @pytest.mark.parametrize(
     "text",
     ["Yes", "yes.", "YES - it fits", "**Yes**, because", '"Yes"', "Verdict: Yes", "**Verdict:** Yes.", "> Yes\nit fits",
-     "Final answer: **Yes**", "__Yes__ it fits", "Yes\u2014it fits", "- Yes", "(Yes)", "Yes the user would"],
+     "Final answer: **Yes**", "__Yes__ it fits", "Yes\u2014it fits", "- Yes", "(Yes)", "Yes the user would",
+     "Yes. They like bleak films, but no. comedies"],
 )  # fmt: skip
 def test_an_answer_that_begins_with_the_word_yes_is_a_yes(text):
     assert parse_verdict(text) is True

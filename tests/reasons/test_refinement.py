@@ -76,11 +76,11 @@ def credits(*answers):
     ]
     usual = refinement.usually_true(groups)
 
-    def of_word(text, advantages, word):
-        at = text.index(word)
+    def of_word(answer, advantages, word):
+        at = answer.text.index(word)
         return set(advantages[at : at + len(word)])
 
-    return [partial(of_word, text, *group.advantages(usual)) for text, group in zip(answers, groups, strict=True)]
+    return [partial(of_word, *each) for group in groups for each in group.judge(usual)]
 
 
 UNTRUE = GOOD.replace('Ferry": war', 'Ferry": space')
@@ -104,8 +104,8 @@ def test_an_answer_is_as_much_better_as_its_reward_is_above_the_others():
     ends = list(range(1, len(UNTRUE) + 1))
     both = [Answer(text=text, tokens=[], ends=ends, finished=True) for text in (UNTRUE, GOOD)]
     group = refinement._Group.of(0, both, checker)
-    advantages = group.advantages(refinement.usually_true([group]))
-    worse, better = (each[text.index(". It still")] for text, each in zip((UNTRUE, GOOD), advantages, strict=True))
+    judged = group.judge(refinement.usually_true([group]))
+    worse, better = (advantages[answer.text.index(". It still")] for answer, advantages in judged)
     assert better == -worse == pytest.approx(np.diff(group.rewards)[0] / 2) and better > 0
 
 

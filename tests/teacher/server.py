@@ -180,6 +180,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "detail": lambda request: Response(body={"detail": f"not today,\x1b[31m {request.key}"}, status=422),
     "bad key": refuses(401, "invalid_api_key"),
     "forbidden": refuses(403, "model_not_allowed"),
+    "no filter": _raw('{"error": {"code": 403, "message": "m has no content_filter here"}}', status=403),
     "no model": refuses(404, "model_not_found"),
     # on the wire
     "hang": _good(seconds=math.inf),

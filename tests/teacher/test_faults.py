@@ -45,6 +45,7 @@ FAILS = {
     "endless": (1, "does not know the model 'm', or is no such API"),
     "bad key": (1, "refused the key; set THINKREC_TEACHER_KEY"),
     "forbidden": (1, "forbids this key the model 'm'"),
+    "no filter": (1, "forbids this key the model 'm'"),
     "no model": (1, "does not know the model 'm'"),
     **dict.fromkeys(["html", "html as json", "deep json", "list", "null"], (1, NO_SUCH_API)),
     **dict.fromkeys(["choices missing", "choices of text"], (1, NO_SUCH_API)),

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TypeVar
 
 import numpy as np
@@ -38,10 +39,11 @@ CPU_TOKENS = 2048  # of a pass there: more no longer stay in the core's cache
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Candidates that share a history."""
+    """A window of candidates that stand behind their history."""
 
+    window: Window
     history: int  # its tokens
-    windows: list[Window]
+    candidates: int  # theirs, or a few more: the layout's own figure, so nothing else that is asked can change it
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +67,19 @@ def probabilities(loaded: LoadedModel, rows: NDArray[np.int64], *, progress: str
     asked = []
     for windows in by_history.values():
         blocks = [layout.beginning(windows[0]), *layout.blocks(windows[0])]
-        asked.append(_Asked(sum(len(block.tokens) for block in blocks if block.verdict < 0), windows))
-    passes = list(_passes(asked, lambda each: each.history, _tokens(loaded)))
+        history = sum(len(block.tokens) for block in blocks if block.verdict < 0)
+        further = (layout.lengths(windows) - history).tolist()
+        asked.append([_Asked(*each) for each in zip(windows, repeat(history), further)])
     scores = np.full(len(loaded.interactions), np.nan, np.float32)
+    passes = list(_passes(asked, lambda of_history: of_history[0].history, loaded))
     for width, some in track(passes, progress, unit="pass"):
         _score(some, width, loaded, scores)
     return sigmoid(scores[rows])
 
 
-def _tokens(loaded: LoadedModel) -> int:
-    """Of a pass, padding included; a single sequence may have more."""
-    return CPU_TOKENS if loaded.model.device.type == "cpu" else SCORING_TOKENS
-
-
-def _passes(things: Sequence[T], size: Callable[[T], int], tokens: int) -> Iterator[tuple[int, list[T]]]:
-    """The things in groups, each with the width that all of it are padded to."""
+def _passes(things: Sequence[T], size: Callable[[T], int], loaded: LoadedModel) -> Iterator[tuple[int, list[T]]]:
+    """The things in groups for one pass, each with the width that all in it are padded to."""
+    tokens = CPU_TOKENS if loaded.model.device.type == "cpu" else SCORING_TOKENS
     groups: dict[int, list[T]] = defaultdict(list)
     for thing in things:
         groups[-(-size(thing) // STEP) * STEP].append(thing)
@@ -89,31 +89,26 @@ def _passes(things: Sequence[T], size: Callable[[T], int], tokens: int) -> Itera
 
 
 @torch.inference_mode()
-def _score(asked: Sequence[_Asked], width: int, loaded: LoadedModel, scores: NDArray[np.float32]) -> None:
-    """Put the scores of the windows' targets in the places of their rows; all histories are padded to one width."""
-    model, layout = loaded.model.eval(), loaded.layout
+def _score(histories: Sequence[Sequence[_Asked]], width: int, loaded: LoadedModel, scores: NDArray[np.float32]) -> None:
+    """Put the scores of what is asked, by histories that are padded to `width`, in the places of their rows."""
+    model = loaded.model.eval()
 
-    def collated(window: Window) -> Batch:
-        return layout.collate([window]).to(model.device)
+    def collated(asked: _Asked) -> Batch:
+        return loaded.layout.collate([asked.window]).to(model.device)
 
     cache = _cache()
-    histories = _read(loaded, [_Part(collated(each.windows[0]), 0, each.history) for each in asked], width, cache)
-    windows = [(number, window) for number, each in enumerate(asked) for window in each.windows]
-    # The layout's own figure, which may be too high: so a window's width does not depend on what else is asked.
-    further = layout.lengths([window for _, window in windows]) - [asked[number].history for number, _ in windows]
-    for room, places in _passes(range(len(windows)), lambda place: int(further[place]), _tokens(loaded)):
-        numbers = [windows[place][0] for place in places]
-        batches = [collated(windows[place][1]) for place in places]
-        parts = [
-            _Part(batch, asked[number].history, batch.input_ids.shape[1])
-            for number, batch in zip(numbers, batches, strict=True)
-        ]
+    begun = _read(loaded, [_Part(collated(first), 0, first.history) for first, *_ in histories], width, cache)
+    asked = [(number, each) for number, of_history in enumerate(histories) for each in of_history]
+    for room, some in _passes(asked, lambda numbered: numbered[1].candidates, loaded):
+        numbers, batches = [number for number, _ in some], [collated(each) for _, each in some]
         behind = _cache()
         for depth, layer in enumerate(cache.layers):
             behind.update(layer.keys[numbers], layer.values[numbers], depth)
-        targets = _read(loaded, parts, room, behind)
-        for number, part, read in zip(numbers, parts, targets, strict=True):
-            states = torch.cat([histories[number, : part.first], read[: part.last - part.first]])[None]
+        parts = [
+            _Part(batch, each.history, batch.input_ids.shape[1]) for batch, (_, each) in zip(batches, some, strict=True)
+        ]
+        for number, part, read in zip(numbers, parts, _read(loaded, parts, room, behind), strict=True):
+            states = torch.cat([begun[number, : part.first], read[: part.last - part.first]])[None]
             verdicts = states[0, part.batch.verdicts[:, 1]]
             score, _ = model.read_verdicts(verdicts, model.match_texts(states, part.batch))
             scores[part.batch.target_rows.cpu().numpy()] = score.float().cpu().numpy()

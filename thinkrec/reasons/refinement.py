@@ -110,7 +110,10 @@ class PolicyGradient(nn.Module):
         return (advantages[real] * functional.cross_entropy(logits, answers[real], reduction="none")).sum()
 
 
-@dataclass(slots=True)
+Judged = tuple[Answer, NDArray[np.float64]]  # an answer, and the advantage of each of its tokens
+
+
+@dataclass(frozen=True, slots=True)
 class _Group:
     """The answers to one row, and what each is worth."""
 
@@ -124,18 +127,18 @@ class _Group:
         checks = [checker.check(row, answer.text) for answer in answers]
         return cls(answers, checks, np.asarray([reward(*pair) for pair in zip(checks, answers, strict=True)]))
 
-    def advantages(self, usual: Mapping[tuple[str, str], float]) -> list[NDArray[np.float64]]:
-        """The advantage of every answer's tokens; `usual` is how often claims are true, by kind and what they say.
+    def judge(self, usual: Mapping[tuple[str, str], float]) -> list[Judged]:
+        """Every answer with its tokens' advantages; `usual` is how often claims are true, by kind and what they say.
 
         Each token but those behind the last claim belongs to the first claim that ends at its own end or later.
         """
-        by_answer = []
+        judged = []
         whole = self.rewards - self.rewards.mean()
         for answer, check, of_answer in zip(self.answers, self.checks, whole, strict=True):
             of_claim = np.searchsorted(np.maximum.accumulate([0, *check.ends])[1:], answer.ends)
             worth = np.asarray([*(claim.true - usual[claim.kind, claim.says] for claim in check.claims), 0.0])
-            by_answer.append(of_answer + CREDIT * worth[of_claim])
-        return by_answer
+            judged.append((answer, of_answer + CREDIT * worth[of_claim]))
+        return judged
 
 
 def usually_true(groups: Iterable[_Group]) -> dict[tuple[str, str], float]:
@@ -172,7 +175,7 @@ def refine(loaded: LoadedModel, params: Params, checker: Checker, *, held_out: R
     sampling = Decoding(max_new_tokens=longest, temperature=1.0, candidates=how.answers, seed=params.seed)
     greedy = replace(sampling, temperature=0.0, candidates=1)
     steps = [min(EVERY, how.steps - done) for done in range(0, how.steps, EVERY)]  # between two measurements
-    written: tuple[Step, dict[int, _Group]] = ([], {})  # the step at hand and its answers
+    written: tuple[Step, dict[int, list[Judged]]] = ([], {})  # the step at hand and, by row, its answers
     objective = PolicyGradient(loaded.model)
     tokens = MUCH // 4 // max(kept_by_token(objective, loaded.model.backbone), 1)  # a pass; logits take as much again
 
@@ -199,32 +202,30 @@ def refine(loaded: LoadedModel, params: Params, checker: Checker, *, held_out: R
         answers = sample_answers(loaded, np.asarray(asked, np.int64), decoding)
         return {row: _Group.of(row, group, checker) for row, group in zip(asked, answers, strict=True)}
 
-    def answers_of(step: Step) -> dict[int, _Group]:
+    def answers_of(step: Step) -> dict[int, list[Judged]]:
         nonlocal written
         if step is not written[0]:  # its first piece is asked for: the model has learned from the step before
             asked = [row for window in step for row in window.rows[window.target].tolist()]
-            written = step, answer(asked, sampling)
-            groups = list(written[1].values())
-            alike = float(np.mean([np.ptp(group.rewards) == 0 for group in groups]))
-            show(f"{name}: of sampled answers", _measures(groups) | {"rows_without_spread": alike})
+            groups = answer(asked, sampling)
+            usual = usually_true(groups.values())
+            written = step, {row: group.judge(usual) for row, group in groups.items()}
+            alike = float(np.mean([np.ptp(group.rewards) == 0 for group in groups.values()]))
+            show(f"{name}: of sampled answers", _measures(list(groups.values())) | {"rows_without_spread": alike})
         return written[1]
 
     def cut(step: Step, pieces: int) -> list[Piece]:
         return [Piece(step, [step[index] for index in part]) for part in np.array_split(np.arange(len(step)), pieces)]
 
     def collate(piece: Piece) -> dict[str, Tensor]:
-        groups = answers_of(piece.step)
-        usual = usually_true(groups.values())
+        judged = answers_of(piece.step)
         batch = plain.collate(piece.windows or piece.step[:1])
         answers = torch.full((len(batch.target_rows), how.answers, longest), -1)
         advantages = torch.zeros(answers.shape)
         for target, row in enumerate(batch.target_rows.tolist()):
-            for number, (each, worth) in enumerate(
-                zip(groups[row].answers, groups[row].advantages(usual), strict=True)
-            ):
-                answers[target, number, : len(worth)] = torch.tensor(each.tokens)
-                advantages[target, number, : len(worth)] = torch.from_numpy(worth)
-        counted = bool(piece.windows) / (len(groups) * how.answers * longest)
+            for number, (each, advantage) in enumerate(judged[row]):
+                answers[target, number, : len(advantage)] = torch.tensor(each.tokens)
+                advantages[target, number, : len(advantage)] = torch.from_numpy(advantage)
+        counted = bool(piece.windows) / (len(judged) * how.answers * longest)
         return {"answers": answers, "advantages": advantages * counted, **batch.tensors()}
 
     def validate() -> dict[str, float]:
